@@ -1,0 +1,210 @@
+"""General text patterns the embedded model is pretrained on: copying, listing, pairing, question and answer.
+
+Every pattern is a function ``(random.Random) -> (prompt, answer)``. None of them is a row of a task that sftchat ships: no kinship, no
+relation between characters, no arithmetic, no counting, no ordering, no identity. They teach a small model to find a string in its context and to
+write it again in a given shape, which a novel alone teaches only after many more tokens than a laptop can afford.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+Pattern = Callable[[random.Random], tuple[str, str]]
+
+HAN = [bytes((high, low)).decode("gb2312") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) if (high, low) < (0xD7, 0xFA)]
+"""The 3,755 everyday characters of GB 2312, level 1."""
+
+SURNAMES = list("赵钱孙李周吴郑王冯陈蒋沈韩杨朱秦许何吕施张孔曹严金魏陶姜谢邹苏潘葛范彭鲁韦马苗方俞任袁柳唐薛雷贺倪汤罗毕郝安常于傅齐康伍余")
+ENGLISH = """time day night year way man woman child world house school book river tree garden window door table chair horse dog cat bird fish apple
+bread water milk tea rice cake stone road bridge hill mountain sea ship boat train car wheel lamp clock letter paper pen story song music color
+red blue green black white yellow brown grey gold silver big small old new young long short warm cold dry wet soft hard quiet loud happy sad kind
+brave calm quick slow early late near far left right north south east west spring summer autumn winter morning evening rain snow wind cloud sun moon
+star field farm market shop street city village king queen doctor teacher farmer sailor singer writer baker driver guest friend brother sister
+hand head eye ear foot heart voice name word line page number question answer reason idea dream plan work game gift box bag coat hat shoe ring key
+coin cup plate knife spoon bell rope glass fire smoke dust leaf root flower seed grass wood iron salt sugar""".split()
+FIRST_NAMES = """Anna Ben Clara David Emma Frank Grace Henry Ivy Jack Kate Leo Mary Noah Olive Paul Rose Sam Tina Victor Wendy Alan Bella Colin Dora
+Eric Fiona George Hannah Ian Julia Kevin Laura Mark Nina Oscar Peter Ruth Simon Tom""".split()
+PLACES = "京城 江南 山脚 河边 茶馆 酒楼 书房 后院 码头 城门 集市 庙前 渡口 客栈 学堂 花园 村口 桥头 林中 船上 屋顶 井边 田里 街角 药铺 车站 戏院 厨房 海边 灯下".split()
+THINGS = (
+    "长剑 茶壶 书信 铜镜 雨伞 油灯 棋盘 木箱 马车 竹笛 砚台 绸缎 钥匙 银票 斗笠 酒坛 古琴 地图 药方 风筝 草鞋 毛笔 铁锅 棉被 扇子 石像 灯笼 花瓶 帽子 粮食"
+).split()
+COLORS = "红色 蓝色 绿色 黑色 白色 黄色 紫色 灰色 青色 金色 银色 褐色".split()
+FOODS = "米饭 面条 馒头 豆腐 鱼汤 白菜 苹果 梨子 花生 点心 包子 粥 鸡蛋 萝卜 核桃 甜糕".split()
+TIMES = "清晨 黄昏 半夜 午后 初春 深秋 雪天 雨后 次日 三天后 那年 月下 天亮前 傍晚".split()
+VERBS = (
+    "帮助 追赶 看见 询问 等候 拦住 提醒 责备 安慰 感谢 欺骗 寻找 搀扶 推开 呼唤 邀请 嘲笑 招待 打伤 救起 说服 催促 惊动 迎接 送别 抬起 抓住 夸奖 吓唬 劝阻"
+).split()
+FILLER = (
+    "天色渐渐暗了下来。 街上行人不多。 风吹得窗纸作响。 谁也没有说话。 远处传来几声狗叫。 雨一直下到半夜。 桌上的茶已经凉了。 那条路很长。 院子里落满了叶子。 "
+    "灯火一盏一盏亮起来。 山上的雪还没有化。 众人都笑了。 他想了想，又坐下了。 门外有人敲门。 过了很久，天才亮。"
+).split()
+
+
+def name(rng: random.Random) -> str:
+    """A made-up Chinese name of two or three characters, or now and then any short string."""
+    length = rng.choice((1, 1, 2, 2, 2, 3))
+    first = rng.choice(SURNAMES) if rng.random() < 0.7 else rng.choice(HAN)
+    return first + "".join(rng.choice(HAN) for _ in range(length))
+
+
+def names(rng: random.Random, count: int) -> list[str]:
+    """Distinct made-up names."""
+    found: list[str] = []
+    while len(found) < count:
+        candidate = name(rng)
+        if candidate not in found:
+            found.append(candidate)
+    return found
+
+
+def string(rng: random.Random, low: int = 3, high: int = 16) -> str:
+    """A string with no meaning: Han characters, digits or Latin words."""
+    kind = rng.random()
+    length = rng.randint(low, high)
+    if kind < 0.6:
+        return "".join(rng.choice(HAN) for _ in range(length))
+    if kind < 0.8:
+        return " ".join(rng.choice(ENGLISH) for _ in range(max(2, length // 2)))
+    return "".join(rng.choice("0123456789abcdefghijklmnopqrstuvwxyzABCDEFG-_.") for _ in range(length))
+
+
+def copy(rng: random.Random) -> tuple[str, str]:
+    """Write the same string again."""
+    text = string(rng)
+    ask = rng.choice(("请重复：", "照抄下面的文字：\n", "原样写出：", "复制：", "Repeat: ", "Copy this text:\n", "再说一遍："))
+    return ask + text, text
+
+
+def pick(rng: random.Random) -> tuple[str, str]:
+    """The first, the last or the neighbour of an item in a list."""
+    items = names(rng, rng.randint(3, 6)) if rng.random() < 0.6 else rng.sample(ENGLISH, rng.randint(3, 6))
+    joined = "、".join(items)
+    at = rng.randrange(len(items) - 1)
+    question, answer = rng.choice(
+        ((f"{joined}。第一个是什么？", items[0]), (f"{joined}。最后一个是什么？", items[-1]), (f"{joined}。{items[at]}的后面是什么？", items[at + 1]))
+    )
+    return question, answer
+
+
+def listing(rng: random.Random) -> tuple[str, str]:
+    """Every name of a text, one a line."""
+    people = names(rng, rng.randint(1, 5))
+    sentences = []
+    for person in people:
+        sentence = rng.choice(
+            ("{p}坐在{place}。", "{time}，{p}到了{place}。", "{p}手里拿着{thing}。", "这时{p}走了进来。", "“是谁？”{p}问。", "{place}有个人叫{p}。", "{p}一言不发。", "大家都在等{p}。")
+        )
+        sentences.append(sentence.format(p=person, place=rng.choice(PLACES), time=rng.choice(TIMES), thing=rng.choice(THINGS)))
+    text = scatter(rng, sentences)
+    ask = rng.choice(("写出下文中的名字，每行一个：\n", "下面的话里有谁？每行写一个名字。\n", "列出所有人名：\n"))
+    return ask + text, "\n".join(people)
+
+
+def scatter(rng: random.Random, sentences: list[str]) -> str:
+    """The sentences in order, with others that say nothing in between."""
+    out = []
+    for sentence in sentences:
+        if rng.random() < 0.3:
+            out.append(rng.choice(FILLER))
+        out.append(sentence)
+    if rng.random() < 0.3:
+        out.append(rng.choice(FILLER))
+    return "".join(out)
+
+
+def pairing(rng: random.Random) -> tuple[str, str]:
+    """Two things that stand together, written as ``left-right``."""
+    count = rng.randint(1, 4)
+    left, right = names(rng, count), [rng.choice((rng.choice(THINGS), name(rng), rng.choice(FOODS))) for _ in range(count)]
+    form = rng.choice(("{a}配{b}", "{a}和{b}", "{a}对应{b}", "{a}旁边是{b}", "{b}旁边是{a}", "{b}放在{a}那里", "{a}要{b}", "把{b}给{a}"))
+    text = rng.choice(("，", "；", "。")).join(form.format(a=a, b=b) for a, b in zip(left, right, strict=True))
+    return f"写成一对一对：{text}。", "\n".join(f"{a}-{b}" for a, b in zip(left, right, strict=True))
+
+
+FACTS = (
+    ("{a}的{thing}是{v}的。", "{a}的{thing}是什么颜色？", COLORS),
+    ("{a}住在{v}。", "{a}住在哪里？", PLACES),
+    ("{a}最爱吃{v}。", "{a}最爱吃什么？", FOODS),
+    ("{a}带着{v}出了门。", "{a}带着什么？", THINGS),
+    ("{v}，{a}就动身了。", "{a}什么时候动身？", TIMES),
+    ("{a}买了{v}回来。", "{a}买了什么？", THINGS),
+    ("在{v}等人的是{a}。", "{a}在哪里等人？", PLACES),
+    ("{a}把{v}弄丢了。", "{a}弄丢了什么？", THINGS),
+)
+
+
+def fact(rng: random.Random) -> tuple[str, str]:
+    """One question about one of several stated facts."""
+    people = names(rng, rng.randint(1, 4))
+    sentences, asked = [], []
+    for person in people:
+        form, question, values = rng.choice(FACTS)
+        value, thing = rng.choice(values), rng.choice(THINGS)
+        sentences.append(form.format(a=person, v=value, thing=thing))
+        asked.append((question.format(a=person, thing=thing), value))
+    question, answer = rng.choice(asked)
+    return f"{scatter(rng, sentences)}\n问：{question}", answer
+
+
+EVENTS = (
+    "{a}{v}了{b}。", "{b}被{a}{v}了。", "{a}在{place}{v}了{b}。", "{time}，{a}{v}过{b}。", "{v}{b}的人是{a}。", "{a}{v}的人是{b}。", "{b}没想到{a}会{v}自己。",
+    "{a}见了{b}，便上前{v}。", "是{a}{v}的{b}。", "{b}受了{a}的{v}。", "{a}对{b}又是一番{v}。", "{b}说，{v}自己的正是{a}。", "{b}让{a}给{v}了。", "{a}想{v}的是{b}。",
+)  # fmt: skip
+
+
+def events(rng: random.Random) -> tuple[str, str]:
+    """Who did what to whom, one ``doer-receiver:verb`` a line; ``无`` when nobody did anything."""
+    count = rng.choice((0, 1, 1, 2, 2, 3))
+    people = names(rng, 2 * count + 2)
+    sentences, lines = [], []
+    for i in range(count):
+        a, b, verb = people[2 * i], people[2 * i + 1], rng.choice(VERBS)
+        sentences.append(rng.choice(EVENTS).format(a=a, b=b, v=verb, place=rng.choice(PLACES), time=rng.choice(TIMES)))
+        lines.append(f"{a}-{b}:{verb}")
+    if count == 0 or rng.random() < 0.3:
+        idle = f"{people[-1]}{rng.choice(('在', '去了', '离开'))}{rng.choice(PLACES)}。"
+        sentences.insert(rng.randint(0, len(sentences)), idle)
+    ask = rng.choice(("谁对谁做了什么？每行一条：\n", "写出文中的动作，格式为 甲-乙:动作。\n", "列出动作：\n"))
+    return ask + scatter(rng, sentences), "\n".join(lines) or "无"
+
+
+def who(rng: random.Random) -> tuple[str, str]:
+    """The doer or the receiver of an event, whatever the order of the sentence."""
+    a, b, c, d = names(rng, 4)
+    verb, other = rng.sample(VERBS, 2)
+    place, time = rng.choice(PLACES), rng.choice(TIMES)
+    text = scatter(rng, [rng.choice(EVENTS).format(a=a, b=b, v=verb, place=place, time=time), rng.choice(EVENTS).format(a=c, b=d, v=other, place=place, time=time)])
+    question, answer = rng.choice(((f"谁{verb}了{b}？", a), (f"{a}{verb}了谁？", b), (f"谁{other}了{d}？", c), (f"{c}{other}了谁？", d)))
+    return f"{text}\n{question}", answer
+
+
+def substitution(rng: random.Random) -> tuple[str, str]:
+    """A rule in the prompt, applied: from a table of ``word=code``."""
+    keys = rng.sample(THINGS + FOODS, rng.randint(2, 5))
+    codes = [rng.choice((rng.choice(HAN) + rng.choice(HAN), rng.choice(ENGLISH))) for _ in keys]
+    table = "，".join(f"{k}={c}" for k, c in zip(keys, codes, strict=True))
+    order = [rng.randrange(len(keys)) for _ in range(rng.randint(1, 3))]
+    return f"{table}。\n{'、'.join(keys[i] for i in order)}是什么？", "、".join(codes[i] for i in order)
+
+
+def english(rng: random.Random) -> tuple[str, str]:
+    """The same skills in English."""
+    people = rng.sample(FIRST_NAMES, rng.randint(2, 4))
+    things = rng.sample(ENGLISH, len(people))
+    form, question = rng.choice(
+        (("{a} has a {b}.", "What does {a} have?"), ("{a} likes the {b}.", "What does {a} like?"), ("{a} saw a {b} today.", "What did {a} see?"),
+         ("The {b} belongs to {a}.", "What belongs to {a}?"), ("{a} went to the {b}.", "Where did {a} go?"))
+    )  # fmt: skip
+    text = " ".join(form.format(a=a, b=b) for a, b in zip(people, things, strict=True))
+    at = rng.randrange(len(people))
+    if rng.random() < 0.3:
+        return f"Write the names in this text, one a line:\n{text}", "\n".join(people)
+    if rng.random() < 0.3:
+        return f"Write pairs: {text}", "\n".join(f"{a}-{b}" for a, b in zip(people, things, strict=True))
+    return f"{text}\n{question.format(a=people[at])}", things[at]
+
+
+PATTERNS: tuple[tuple[Pattern, float], ...] = (
+    (copy, 1.0), (pick, 0.5), (listing, 1.0), (pairing, 1.0), (fact, 1.5), (events, 3.0), (who, 1.5), (substitution, 0.7), (english, 0.8),
+)  # fmt: skip

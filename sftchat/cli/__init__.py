@@ -1,0 +1,129 @@
+"""The command line: one module a verb, imported when that verb is typed; the only place that joins the rooms, and the one ``except``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from sftchat.errors import SftchatError, unknown
+
+VERBS = {
+    "demo": "the whole story on the embedded model, offline, in minutes",
+    "plugins": "tasks, engines and commands, and which distribution brought each",
+    "data": "generate, show, check and convert rows",
+    "train": "fine-tune a model on a task",
+    "eval": "score checkpoints against gold replies; compare; gate",
+    "chat": "talk to a model",
+    "ask": "one reply on stdout",
+    "inspect": "what a model is, and the proof that training and chatting see the same tokens",
+}
+"""Every verb with its one line of help, so that ``--help`` imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the module of the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which a newcomer needs them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import ``sftchat.cli.<verb>`` and return its ``command``."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"sftchat.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the nearest verb for one that does not exist."""
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            raise click.UsageError(unknown("command", name, VERBS), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """Print the installed version; looked up late because importlib.metadata is slow to import."""
+    if wanted and not ctx.resilient_parsing:
+        import sftchat
+
+        click.echo(f"sftchat {sftchat.__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version.")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error (also SFTCHAT_TRACEBACK=1).")
+@click.pass_context
+def program(ctx: click.Context, traceback: bool) -> None:
+    """Talk to, score and gate fine-tuned language models.
+
+    \b
+    sftchat demo                         see it all on the embedded model
+    sftchat train relation -o run        fine-tune on a task
+    sftchat eval run                     score what came out
+    sftchat chat run                     talk to it
+    """
+    from sftchat.cli.shared import Session
+
+    if ctx.obj is None:
+        ctx.obj = Session()
+    ctx.meta["sftchat.traceback"] = traceback
+
+
+def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
+    """Run the program and return its exit code; the one place where errors become words.
+
+    Args:
+        args: The words after ``sftchat``; ``sys.argv`` by default.
+        obj: A ``sftchat.cli.shared.Session`` for tests; made on first use by default.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    show_traceback = "--traceback" in words or os.environ.get("SFTCHAT_TRACEBACK") == "1"
+    words = [word for word in words if word != "--traceback"]
+    try:
+        result = program.main(words, prog_name="sftchat", standalone_mode=False, obj=obj)
+    except SftchatError as error:
+        if show_traceback:
+            raise
+        _complain(str(error))
+        return error.exit_code
+    except click.UsageError as error:
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return 2
+        hint = f"; see '{error.ctx.command_path} --help'" if error.ctx else ""
+        _complain(error.format_message().rstrip(".") + hint)
+        return 2
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        if show_traceback:
+            raise
+        sys.stderr.write("\nsftchat: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # the reader of a pipe left; a second error while Python flushes stdout would be noise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str) -> None:
+    """Print an error as the one line the user sees."""
+    text = " ".join(message.split())
+    sys.stderr.write(f"sftchat: error: {text[:1].lower() + text[1:] if text[1:2].islower() else text}\n")
+
+
+def console_script() -> None:
+    """The entry point that the installed ``sftchat`` command runs."""
+    sys.exit(main())

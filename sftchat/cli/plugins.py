@@ -1,0 +1,42 @@
+"""``sftchat plugins``: what is installed, and what failed to load and why."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sftchat.cli.shared import Session
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(session: Session, as_json: bool) -> None:
+    """List tasks, engines and chat commands, and which distribution brought each.
+
+    \b
+    sftchat plugins
+    sftchat plugins --json
+    """
+    registry = session.registry
+    if as_json:
+        rows = [
+            {"name": p.name, "distribution": p.distribution, "tasks": p.tasks, "engines": p.engines, "commands": p.commands, "problem": p.problem or None}
+            for p in registry.plugins
+        ]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    if not registry.plugins:
+        click.echo("no plugins: nothing installed declares an entry point in the group 'sftchat'")
+        return
+    rows = []
+    for plugin in registry.plugins:
+        if plugin.problem:
+            rows.append((plugin.name, f"not loaded: {plugin.problem}", plugin.distribution))
+        rows += [(f"task {name}", registry.tasks[name].description, plugin.distribution) for name in plugin.tasks]
+        rows += [(f"engine {scheme}:", registry.engines[scheme].description, plugin.distribution) for scheme in plugin.engines]
+        rows += [(f"command /{name}", registry.commands[name].summary, plugin.distribution) for name in plugin.commands]
+    wide = max(len(row[0]) for row in rows)
+    for what, description, distribution in rows:
+        click.echo(f"{what:<{wide}}  {description}  ({distribution})")

@@ -1,0 +1,83 @@
+"""What several verbs need: the registry, the way to open a model, options for engines, and where output goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sftchat.engines.base import Engine
+    from sftchat.plugins import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """What a run of the program shares between its verbs; tests pass one with a registry and engines of their own.
+
+    Attributes:
+        open_engine: Opens a model; ``sftchat.engines.loading.load_engine`` by default.
+        given_registry: A registry to use instead of the installed plugins.
+    """
+
+    open_engine: Callable[..., Engine] | None = None
+    given_registry: Registry | None = None
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The loaded plugins; loading happens at the first use."""
+        if self.given_registry is not None:
+            return self.given_registry
+        from sftchat.plugins import load_plugins
+
+        return load_plugins()
+
+    def load_engine(self, model: str, **options: Any) -> Engine:
+        """Open MODEL with the options of the command line.
+
+        Raises:
+            ModelError: When it cannot be found or loaded.
+            MissingExtraError: When torch and its friends are not installed.
+        """
+        if self.open_engine is not None:
+            return self.open_engine(model, **options)
+        from sftchat.engines.loading import load_engine
+
+        return load_engine(model, self.registry, **options)
+
+
+def engine_options(command: F) -> F:
+    """Add the options that say how a model is opened: base, dtype, device, template, trust."""
+    for option in reversed(
+        (
+            click.option("--base", metavar="MODEL", help="Base model of an adapter, instead of the one its config names."),
+            click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True, help="Precision of the weights."),
+            click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
+            click.option("--template", metavar="NAME|FILE", help="Chat template instead of the model's own."),
+            click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+            click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def stdout() -> Console:
+    """The console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def stderr() -> Console:
+    """The console for everything that is not a result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

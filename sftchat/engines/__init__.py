@@ -1,0 +1,1 @@
+"""Engines: everything that turns a prompt into a reply, behind one protocol (``base``)."""

@@ -1,0 +1,124 @@
+"""The one seam to every model: requests go in, chunks come out.
+
+A chat turn is one request; an eval is thousands; a side-by-side is one prompt under several adapters; best-of-k is one prompt with k seeds.
+Tests pass ``sftchat.testing.ScriptedEngine``; nothing is patched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from sftchat.types import FinishReason, Message, Reply, SamplingParams
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to be continued.
+
+    Attributes:
+        id: Comes back on every chunk; unique among the requests of one call.
+        messages: The conversation; rendered by the engine's chat template.
+        prompt: Text to be continued as it is, without a template, instead of messages.
+        sampling: How tokens are chosen.
+        adapter: Name of the adapter to answer with; empty for what was loaded.
+        reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
+    """
+
+    id: str
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    adapter: str = ""
+    reply_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of one reply.
+
+    Attributes:
+        request_id: Whose reply it is.
+        text: New text, always whole characters; may be empty.
+        token_ids: The tokens since the last chunk, the stop token not among them.
+        finish_reason: Set on the last chunk of the request, exactly once.
+        prompt_tokens: Length of the rendered prompt; set on the last chunk.
+        logprobs: Log-probability of each of ``token_ids``, where the engine gives them.
+        error: What went wrong, when ``finish_reason`` is ``"error"``: that request failed, the others go on.
+    """
+
+    request_id: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    prompt_tokens: int = 0
+    logprobs: tuple[float, ...] | None = None
+    error: str = ""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Whatever answers requests."""
+
+    @property
+    def name(self) -> str:
+        """What the user called the model."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests, in any order and interleaved; each ends with one chunk that has a ``finish_reason``.
+
+        Closing the iterator cancels what is under way. Requests are taken as places get free.
+
+        Raises:
+            EngineError: When nothing more can be generated.
+        """
+
+    def close(self) -> None:
+        """Free what the engine holds; it answers no more."""
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """An engine that can show the exact prompt it would feed."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The templated text of a conversation, ready for the reply."""
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that prompt and reply may have together."""
+
+
+@dataclass(frozen=True)
+class EngineType:
+    """A way to open models, registered by a plugin.
+
+    Attributes:
+        scheme: The part of MODEL before the first colon that selects it: ``scheme:rest``.
+        description: One line.
+        open: Called with ``rest`` and the options of the command line; returns a ready engine.
+    """
+
+    scheme: str
+    description: str
+    open: Callable[[str, Mapping[str, Any]], Engine]
+
+
+def collect(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[str, Reply]]:
+    """Gather chunks into whole replies, yielded as ``(request id, reply)`` in the order in which they end."""
+    pieces: dict[str, list[Chunk]] = {}
+    for chunk in engine.generate(requests):
+        parts = pieces.setdefault(chunk.request_id, [])
+        parts.append(chunk)
+        if chunk.finish_reason is not None:
+            del pieces[chunk.request_id]
+            yield (
+                chunk.request_id,
+                Reply(
+                    text="".join(part.text for part in parts),
+                    finish_reason=chunk.finish_reason,
+                    prompt_tokens=chunk.prompt_tokens,
+                    completion_tokens=sum(len(part.token_ids) for part in parts),
+                ),
+            )

@@ -1,0 +1,94 @@
+"""Everything sftchat raises on purpose, and the exit code each one becomes.
+
+    SftchatError                 3  could not do it
+    ├── UsageError               2  unknown name, contradictory options, an output folder that is taken
+    ├── DataError                2  a file of rows that is missing, empty or malformed; says file and line
+    ├── ModelError               3  a model that cannot be found or loaded
+    ├── MissingExtraError        3  a package that an extra of sftchat would bring
+    ├── PluginError              3  a plugin that breaks the rules
+    ├── EngineError              3  a model or a server that failed while generating
+    └── NotComparableError       4  two results that measured different things
+
+Messages are one line in lower case: what was wrong, which value, what is allowed, what to type. ``cli`` catches them, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class SftchatError(Exception):
+    """Base of every error whose message is meant for the user.
+
+    Attributes:
+        exit_code: What the command line exits with.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+
+class UsageError(SftchatError):
+    """What was asked cannot be right, whatever the state of the machine."""
+
+    exit_code = 2
+
+
+class DataError(SftchatError):
+    """A file of rows cannot be used as it is.
+
+    Args:
+        message: What is wrong.
+        source: Where, as ``file`` or ``file:line``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, source: str = "") -> None:
+        super().__init__(f"{source}: {message}" if source else message)
+
+
+class ModelError(SftchatError):
+    """A model cannot be found or loaded."""
+
+
+class MissingExtraError(SftchatError):
+    """An optional dependency is not installed.
+
+    Args:
+        what: What needs it.
+        extra: The extra that brings it.
+    """
+
+    def __init__(self, what: str, extra: str = "local") -> None:
+        super().__init__(f"{what} needs packages that are not installed: pip install 'sftchat[{extra}]'")
+
+
+class PluginError(SftchatError):
+    """A plugin cannot be loaded or registers something invalid."""
+
+
+class EngineError(SftchatError):
+    """Generation failed after the model was loaded."""
+
+
+class NotComparableError(SftchatError):
+    """Two results measured different things and must not be compared."""
+
+    exit_code = 4
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Word the message for a name that is not in a list: what was asked, the nearest match, what there is.
+
+    Args:
+        kind: What the name is of, such as ``"task"``.
+        name: What the user wrote.
+        known: The names there are.
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(names) if names else "none"
+    return f"unknown {kind} '{name}'{hint} (available: {listed})"

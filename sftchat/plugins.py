@@ -1,0 +1,199 @@
+"""Find plugins by their entry points, load each on its own, and offer what they registered under typed names.
+
+Not ``pluggy.PluginManager.load_setuptools_entrypoints``: it dies at the first broken plugin and skips a second one of the same name in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pluggy
+
+from sftchat import hookspecs
+from sftchat.engines.base import EngineType
+from sftchat.errors import PluginError, UsageError, unknown
+from sftchat.task import Task
+
+if TYPE_CHECKING:
+    from sftchat.chat.commands import ChatCommand
+    from sftchat.evaluation.report import Report
+    from sftchat.training.config import TrainingConfig
+
+
+T = TypeVar("T")
+
+
+class EntryPoint(Protocol):
+    """The part of ``importlib.metadata.EntryPoint`` that loading needs; tests pass their own."""
+
+    @property
+    def name(self) -> str:
+        """The name on the left of the entry point."""
+
+    @property
+    def dist(self) -> Any:
+        """The distribution that declares it, with ``name`` and ``version``; None when unknown."""
+
+    def load(self) -> Any:
+        """Import what the entry point names."""
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin, loaded or not.
+
+    Attributes:
+        name: Name of the entry point.
+        distribution: The distribution that brought it, with its version: ``sftchat 0.1.0``.
+        tasks: Names of the tasks it registered.
+        engines: Schemes of the engines it registered.
+        commands: Names of the chat commands it registered.
+        problem: Why it was not loaded; empty when it was.
+    """
+
+    name: str
+    distribution: str
+    tasks: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What all plugins registered.
+
+    Attributes:
+        manager: The pluggy manager behind it, for the hooks that are told of events.
+        tasks: Tasks by name.
+        engines: Engine types by scheme.
+        commands: Chat commands by name.
+        plugins: Every plugin found, broken ones included, sorted by name.
+    """
+
+    manager: pluggy.PluginManager
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    engines: Mapping[str, EngineType] = field(default_factory=dict)
+    commands: Mapping[str, ChatCommand] = field(default_factory=dict)
+    plugins: tuple[PluginInfo, ...] = ()
+
+    def task(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            UsageError: When no loaded plugin has it; names the nearest one, and the plugins that failed to load.
+        """
+        if name in self.tasks:
+            return self.tasks[name]
+        broken = [plugin.name for plugin in self.plugins if plugin.problem]
+        hint = f"; not loaded: {', '.join(broken)}, see 'sftchat plugins'" if broken else ""
+        raise UsageError(unknown("task", name, self.tasks) + hint)
+
+    def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[Any]:
+        """The callbacks that plugins add to a training."""
+        return [callback for given in self.manager.hook.sftchat_trainer_callbacks(task=task, config=config) for callback in given]
+
+    def eval_finished(self, report: Report, output_dir: Path | None) -> None:
+        """Tell every plugin that an evaluation is done."""
+        self.manager.hook.sftchat_eval_finished(report=report, output_dir=output_dir)
+
+
+def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Load every plugin; one that fails is described in ``Registry.plugins`` and harms nobody else.
+
+    Args:
+        entry_points: What to load; the installed entry points of the group ``sftchat`` by default.
+    """
+    manager = pluggy.PluginManager("sftchat")
+    manager.add_hookspecs(hookspecs)
+    found = _installed() if entry_points is None else list(entry_points)
+    tasks: dict[str, Task] = {}
+    engines: dict[str, EngineType] = {}
+    commands: dict[str, ChatCommand] = {}
+    owner: dict[str, str] = {}
+    infos = []
+    for entry_point in sorted(found, key=lambda point: (point.name, _distribution(point))):
+        try:
+            added = _load(manager, entry_point, owner)
+        except Exception as error:  # a stranger's import may raise anything; it is reported, never hidden
+            problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=" ".join(problem.split())))
+            continue
+        tasks.update(added.tasks)
+        engines.update(added.engines)
+        commands.update(added.commands)
+        infos.append(PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands)))
+    return Registry(manager, tasks, engines, commands, tuple(infos))
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What one plugin registered."""
+
+    tasks: dict[str, Task]
+    engines: dict[str, EngineType]
+    commands: dict[str, ChatCommand]
+
+
+def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[str, str]) -> _Added:
+    """Import, register and collect one plugin, or leave the manager as it was."""
+    if manager.has_plugin(entry_point.name):
+        raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
+    plugin = entry_point.load()
+    manager.register(plugin, name=entry_point.name)
+    try:
+        manager.check_pending()  # a misspelt hook name shows only here
+        added = _Added(
+            _named(manager, plugin, "sftchat_register_tasks", Task, "name"),
+            _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
+            _commands(manager, plugin),
+        )
+        keys = [f"{kind} '{name}'" for kind in ("tasks", "engines", "commands") for name in getattr(added, kind)]
+        for key in keys:
+            if key in owner:
+                raise PluginError(f"{key.replace('s ', ' ', 1)} is already registered by plugin '{owner[key]}'")
+        owner.update(dict.fromkeys(keys, entry_point.name))
+    except BaseException:
+        manager.unregister(plugin)
+        raise
+    return added
+
+
+def _commands(manager: pluggy.PluginManager, plugin: Any) -> dict[str, ChatCommand]:
+    """The chat commands of one plugin; the chat room is imported only when there are any."""
+    if not hasattr(plugin, "sftchat_register_chat_commands"):
+        return {}
+    from sftchat.chat.commands import ChatCommand
+
+    return _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name")
+
+
+def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
+    """Call a registering hook of one plugin alone and index what it gave."""
+    others = [other for other in manager.get_plugins() if other is not plugin]
+    found: dict[str, T] = {}
+    for given in manager.subset_hook_caller(hook, remove_plugins=others)():
+        for item in given:
+            if not isinstance(item, kind):
+                raise PluginError(f"{hook} must return {kind.__name__} objects, got {type(item).__name__}")
+            name = getattr(item, key)
+            if name in found:
+                raise PluginError(f"{hook} returned '{name}' twice")
+            found[name] = item
+    return found
+
+
+def _installed() -> list[EntryPoint]:
+    """The entry points of every installed distribution."""
+    from importlib.metadata import entry_points  # here because it costs 30 ms that `--help` need not pay
+
+    return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+
+
+def _distribution(entry_point: EntryPoint) -> str:
+    """Name and version of the distribution that an entry point comes from."""
+    dist = entry_point.dist
+    return f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"

@@ -1,0 +1,135 @@
+"""A task: one object that says how data is made, rendered, trained on and scored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sftchat.types import Example, Reply, SamplingParams, Score
+
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
+    """Divide, with a stated value where the denominator is 0; for numbers and for numpy arrays alike.
+
+    Args:
+        numerator: A number or an array.
+        denominator: A number or an array of the same shape.
+        empty: The value of 0/0.
+    """
+    if isinstance(denominator, (int, float)):
+        return numerator / denominator if denominator else empty
+    import numpy as np  # only reached with arrays: `sftchat plugins` must not pay for numpy
+
+    zero = denominator == 0
+    return np.where(zero, empty, numerator / np.where(zero, 1, denominator))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure computed from summed counts, so that it can be resampled by adding rows.
+
+    Attributes:
+        name: As printed and as typed in ``--min NAME=X``.
+        function: Takes the sums of ``Score.stats`` by key (numbers, or arrays of one shape) and returns the value of the same shape.
+            It must be a function of the sums alone: F1 is ``2·tp / (pred + gold)``, never a mean of items' F1.
+        description: One line for the reader of a table.
+        higher_is_better: False for error rates.
+        stats: The keys that ``function`` reads.
+        items: Every item contributes 0 or 1 to the numerator and 1 to the denominator: a rate, whose interval is Wilson's.
+    """
+
+    name: str
+    function: Callable[[Mapping[str, Any]], Any]
+    description: str = ""
+    higher_is_better: bool = True
+    stats: tuple[str, ...] = ()
+    items: bool = False
+
+
+def rate(name: str, stat: str, description: str = "", total: str = "n") -> Metric:
+    """A metric that is the share of items for which ``stat`` is 1."""
+    return Metric(name, lambda sums: ratio(sums[stat], sums[total]), description, stats=(stat, total), items=True)
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What a task wants of training where the user says nothing; None leaves the program's own default.
+
+    Attributes:
+        learning_rate: Peak learning rate.
+        epochs: Passes over the data.
+        batch_tokens: Tokens in one optimiser step.
+        max_length: Longest row in tokens, prompt and reply together.
+        lora_rank: Rank of the adapter.
+        rows: Rows drawn from the generator when no data is given.
+    """
+
+    learning_rate: float | None = None
+    epochs: float | None = None
+    batch_tokens: int | None = None
+    max_length: int | None = None
+    lora_rank: int | None = None
+    rows: int | None = None
+
+
+def no_defaults(method: str, parameters: int) -> TrainingDefaults:
+    """The trainer hook of a task that wants nothing special."""
+    return TrainingDefaults()
+
+
+def no_problems(example: Example) -> Iterable[str]:
+    """The row check of a task that has none of its own."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything sftchat needs to know of a task.
+
+    Attributes:
+        name: Lower-case letters, digits, ``-`` and ``_``; unique among all plugins.
+        description: One line.
+        generate: ``generate(n, seed, **options)`` yields ``n`` examples; the same arguments yield the same examples everywhere.
+            Keyword-only parameters are the options of ``sftchat data generate --option name=value``.
+        score: Judges one reply against its example. Never raises, whatever the reply is.
+        metrics: At least one; the first is the primary one, which picks checkpoints and gates.
+        template: Name of the chat template for models that have none of their own.
+        sampling: How replies are generated for scoring.
+        training_defaults: The trainer hook: ``training_defaults(method, parameters)`` for the method (``"full"``, ``"lora"``, …)
+            and the number of parameters of the base model. The user's own flags win.
+        problems: What is wrong with a row in the eyes of the task, one line each.
+        evalsets: Gold sets by name; the first is what ``sftchat eval`` scores when no ``--evalset`` is given.
+        row_format: The shape of rows that ``sftchat data generate`` writes unless told otherwise.
+    """
+
+    name: str
+    description: str
+    generate: Callable[..., Iterable[Example]]
+    score: Callable[[Example, Reply], Score]
+    metrics: tuple[Metric, ...]
+    template: str = "chatml"
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    training_defaults: Callable[[str, int], TrainingDefaults] = no_defaults
+    problems: Callable[[Example], Iterable[str]] = no_problems
+    evalsets: Mapping[str, Path] = field(default_factory=dict)
+    row_format: str = "messages"
+
+    def __post_init__(self) -> None:
+        """Refuse a task that could not be typed, tabulated or gated."""
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"task name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
+        if not self.metrics:
+            raise ValueError(f"task '{self.name}' has no metric; the first one gates")
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"task '{self.name}' has two metrics of one name: {', '.join(names)}")
+
+    @property
+    def metric(self) -> Metric:
+        """The primary metric."""
+        return self.metrics[0]
