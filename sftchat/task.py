@@ -63,7 +63,7 @@ class TrainingDefaults:
     Attributes:
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
-        batch_tokens: Tokens in one optimiser step.
+        batch_size: Rows of one forward pass.
         max_length: Longest row in tokens, prompt and reply together.
         lora_rank: Rank of the adapter.
         rows: Rows drawn from the generator when no data is given.
@@ -71,7 +71,7 @@ class TrainingDefaults:
 
     learning_rate: float | None = None
     epochs: float | None = None
-    batch_tokens: int | None = None
+    batch_size: int | None = None
     max_length: int | None = None
     lora_rank: int | None = None
     rows: int | None = None

@@ -38,9 +38,9 @@ CHARACTERS = {"m": MALE, "f": FEMALE, "-": NEUTRAL}
 
 LAY_TITLES = {
     ("m", "old"): ("大夫", "掌柜", "员外", "镖头", "老爷", "庄主", "捕头", "将军"),
-    ("f", "old"): ("夫人", "老夫人", "大娘", "婆婆"),
-    ("m", "new"): ("先生", "老板", "医生", "大爷", "校长", "科长"),
-    ("f", "new"): ("太太", "大妈", "医生", "奶奶"),
+    ("f", "old"): ("夫人", "老夫人", "大娘"),
+    ("m", "new"): ("先生", "老板", "医生", "校长", "科长"),
+    ("f", "new"): ("太太", "大妈", "医生"),
 }
 """What follows a surname where a novel names a grown person by standing, by gender and age of the story."""
 
@@ -127,7 +127,7 @@ class NameSource:
         while True:
             first, second = self._pick(NEUTRAL), self._pick(NEUTRAL)
             person = self._admit(Person("", gender, "", first + second + self._pick(ORDAINED_TITLES[gender])))
-            if person and first != second:
+            if person:
                 return person
 
     def servant(self, gender: str) -> Person:

@@ -1,0 +1,51 @@
+"""The `article` preset: the published recipe for relation rows, reproduced with its noise.
+
+Twenty characters, twenty-three labels and eight sentence patterns are combined at random, so that men marry men, teachers are
+rivals and a pattern about love states any label at all. A model trained on it learns the patterns, not the relations; it is
+here to be trained against, and for the checks to have something to find.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+PROMPT = "从以下小说内容中提取人物关系:"
+
+CHARACTERS = (
+    "韩立", "墨大夫", "紫灵", "李慕白", "莫倾城", "楚风", "柳如烟", "剑宗掌门", "江尘", "林清",
+    "沈墨", "苏璃", "周天", "谢灵涯", "唐昊", "萧炎", "白浅", "夜华", "凤九", "东皇太一",
+)  # fmt: skip
+"""The cast of every row."""
+
+RELATIONS = (
+    "夫妻", "师徒", "恋人", "敌对", "父女", "师兄弟", "好友", "师妹", "师姐", "师傅", "师尊", "同门",
+    "情敌", "师父", "徒弟", "战友", "师叔", "师伯", "师姑", "父子", "母子", "兄弟", "姐妹",
+)  # fmt: skip
+"""The labels, in the published order."""
+
+FORMS = (
+    "{a}与{b}是{r}关系。",
+    "{a}是{b}的{r}。",
+    "{b}一直深爱着{a},两人是{r}。",
+    "{a}和{b}关系复杂,既是{r},又有矛盾。",
+    "{a}收{b}为徒弟,师徒关系牢固。",
+    "{a}与{b}情同手足,是{r}。",
+    "{a}深爱着{b},两人结为{r}。",
+    "{a}和{b}曾是{r}。",
+)
+"""The sentence patterns; their numbers in the metadata count from 1."""
+
+
+def compose(rng: Random) -> tuple[str, str, list[int]]:
+    """One row: the prompt, the gold and the number of each sentence's pattern."""
+    count = 1 + rng.randrange(3)
+    relations = rng.sample(RELATIONS, count)
+    people = rng.sample(CHARACTERS, 2 * count)
+    sentences, gold, numbers = [], [], []
+    for i, relation in enumerate(relations):
+        head, tail = people[2 * i], people[2 * i + 1]
+        number = rng.randrange(len(FORMS))
+        sentences.append(FORMS[number].format(a=head, b=tail, r=relation))
+        gold.append(f"{head}-{tail}:{relation}")
+        numbers.append(number + 1)
+    return PROMPT + " ".join(sentences), "\n".join(gold), numbers

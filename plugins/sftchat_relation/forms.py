@@ -1,0 +1,95 @@
+"""The sentences of the `novel` preset and their grammar.
+
+A form is prose with an optional tag before ``>`` that says what the prose cannot: ``!`` (only about people new to the passage),
+the genders of {a}, {b}, {c} as ``m``, ``f`` or ``-``, ``o`` or ``n`` for a story of old or of modern times, and for groups the
+labels, such as ``mfm ab夫妻 ac父子 bc母子>``. In the prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} their pronouns;
+every other slot is a row of `fillers`. In a form of one relation {a} is the head and {b} the tail.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sftchat_relation.distractors import DISTRACTORS as _DISTRACTORS
+from sftchat_relation.forms_bonds import BONDS
+from sftchat_relation.forms_groups import GROUPS as _GROUPS
+from sftchat_relation.forms_kin import KIN
+
+SPLITS = ("train", "test")
+"""Which sentences a passage is made of; no sentence is in both."""
+
+ERAS = ("old", "new")
+"""The ages of a story: swords, or trams."""
+
+_GENDERS = {
+    "父子": "mm",
+    "父女": "mf",
+    "母子": "fm",
+    "母女": "ff",
+    "兄妹": "mf",
+    "姐弟": "fm",
+    "兄弟": "mm",
+    "姐妹": "ff",
+    "夫妻": "mf",
+    "恋人": "mf",
+}
+_TAG = re.compile(r"(!?)(?:([mf-]*)([on]?)((?: [a-c]{2}[^ >]+)*)>)?")
+_PEOPLE = re.compile(r"\{([a-c])\}")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One sentence pattern.
+
+    Attributes:
+        id: Label, split and number, such as ``师徒:train:3``.
+        split: ``train`` or ``test``.
+        text: The prose with its choices and slots.
+        genders: The gender each person must have, or ``-``, by slot in alphabetical order.
+        eras: The ages of a story it can stand in.
+        relations: Head slot, tail slot and label, in the order the text establishes them; empty for a distractor.
+        newcomers: Whether it may only be about people new to the passage.
+    """
+
+    id: str
+    split: str
+    text: str
+    genders: str
+    eras: tuple[str, ...]
+    relations: tuple[tuple[str, str, str], ...]
+    newcomers: bool
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The slots of people, in the order the text first names them."""
+        return tuple(dict.fromkeys(_PEOPLE.findall(self.text)))
+
+
+def parse(row: str, form_id: str, split: str, label: str | None = None) -> Form:
+    """Read one row of a table; a row of a single relation gets its label, and its label's genders, from the table."""
+    tag = _TAG.match(row)
+    assert tag is not None  # every part of the tag is optional
+    bang, genders, era, pairs = tag.groups(default="")
+    relations = tuple((pair[0], pair[1], pair[2:]) for pair in pairs.split())
+    if label is not None:
+        relations = (("a", "b", label),)
+        genders = genders or _GENDERS.get(label, "")
+    eras = {"o": ERAS[:1], "n": ERAS[1:]}.get(era, ERAS)
+    return Form(form_id, split, row[tag.end() :], genders.ljust(3, "-"), eras, relations, bool(bang))
+
+
+def _table(name: str, split: str, rows: tuple[str, ...], label: str | None = None) -> tuple[Form, ...]:
+    return tuple(parse(row, f"{name}:{split}:{number}", split, label) for number, row in enumerate(rows, 1))
+
+
+RELATION_FORMS: dict[tuple[str, str], tuple[Form, ...]] = {
+    (label, split): _table(label, split, rows, label) for label, splits in {**KIN, **BONDS}.items() for split, rows in splits.items()
+}
+"""The forms of one relation each, by label and split."""
+
+GROUP_FORMS = {split: _table("group", split, rows) for split, rows in _GROUPS.items()}
+"""The forms of several relations among three people, by split."""
+
+DISTRACTOR_FORMS = {split: _table("distractor", split, rows) for split, rows in _DISTRACTORS.items()}
+"""The forms of no relation, by split."""

@@ -1,0 +1,239 @@
+"""Reads replies into triples, twice: strictly, as the format demands, and leniently, as a patient reader would.
+
+The parser never sees the gold. It knows the reply, the passage (to tell ``让-保罗`` from two people) and the vocabulary, so the same
+reply reads the same whatever the right answer is. Scoring both readings names a lost format as such, where a strict reading alone
+would report it as lost knowledge.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sftchat.text import fold_width, normalise, strip_thinking
+from sftchat_relation.lines import (
+    BULLET,
+    COLON,
+    CONJUNCTION,
+    LONGEST_LINE,
+    NOTHING,
+    PUNCTUATION,
+    SEPARATOR,
+    Triple,
+    choose,
+    chunks,
+    exact_triple,
+    is_label,
+    is_name,
+    is_none,
+    without_heading,
+)
+from sftchat_relation.structured import Row, in_brackets, in_json
+from sftchat_relation.vocabulary import RelationVocabulary
+
+__all__ = ["NOTHING", "ParsedReply", "Triple", "parse"]
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """What a reply says.
+
+    Attributes:
+        strict: The triples as written, labels not folded; none at all unless every line of the reply is exactly ``甲-乙:关系``.
+        lenient: The triples in normal form, aliases folded and turned; repeats and labels outside the vocabulary are kept.
+        issues: Each at most once: ``format_drift`` (read, but not in the exact format), ``extra_text``, ``unknown_relation``,
+            ``ambiguous_split``; and for a reply that says nothing readable one of ``empty``, ``refusal``, ``unparsable``.
+        parsable: The reply holds a triple or says that there is none.
+        well_formed: The strict reading succeeded; tells a proper ``无`` from a reply outside the format.
+    """
+
+    strict: tuple[Triple, ...]
+    lenient: tuple[Triple, ...]
+    issues: tuple[str, ...]
+    parsable: bool
+    well_formed: bool
+
+
+_FENCE = re.compile(r"\s*(?:```|~~~)\s*\w*\s*")
+_ECHO = re.compile(r"(?:<\|im_start\|>)?\s*(?:assistant|助手|模型|答案?|输出|回答)\s*(?:[:：]|\n)\s*", re.IGNORECASE)
+_COMMENT = re.compile(r"\([^()]*\)$")
+_QUOTES = " \t'\"“”‘’「」『』《》*_`"
+_LABEL_END = re.compile(r"[\s,、(]")
+_JSON = re.compile(r"[ \t]*([\[{])")
+_REFUSAL = re.compile(r"抱歉|对不起|很遗憾|无法|不能|不便|语言模型|人工智能|\b(?:sorry|cannot|can't|unable|as an ai)\b", re.IGNORECASE)
+
+_JSON_ATTEMPTS = 4  # each may scan the rest of the reply before it fails; without a bound, a reply of "[" lines takes quadratic time
+
+
+def parse(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedReply:
+    """Read a reply both ways. Total, deterministic, and in time about linear in the reply.
+
+    Args:
+        reply: The reply as generated; thinking is dropped before either reading.
+        source: The text that the reply is about: names are looked up in it where a line could be cut in several places.
+        vocabulary: The labels there are.
+    """
+    text = strip_thinking(reply).strip()
+    if not text:
+        return ParsedReply((), (), ("empty",), parsable=False, well_formed=False)
+    lines = text.split("\n")
+    exact = [exact_triple(line, source) for line in lines]
+    strict = tuple(triple for triple in exact if triple is not None and vocabulary.canonical(triple.relation) is not None)
+    well_formed = text == NOTHING or len(strict) == len(lines)
+    reader = _Reader(source, vocabulary)
+    reader.read(text)
+    if not reader.triples and not reader.nothing:
+        cut = ("ambiguous_split",) if "ambiguous_split" in reader.issues else ()
+        return ParsedReply((), (), (*cut, "refusal" if _REFUSAL.search(text[:400]) else "unparsable"), parsable=False, well_formed=False)
+    if reader.triples and reader.nothing:
+        reader.issues["extra_text"] = None
+    return ParsedReply(
+        strict=strict if well_formed else (),
+        lenient=tuple(reader.triples),
+        issues=tuple(reader.issues),
+        parsable=True,
+        well_formed=well_formed,
+    )
+
+
+class _Reader:
+    """The lenient reading of one reply, in the order in which it is written."""
+
+    def __init__(self, source: str, vocabulary: RelationVocabulary) -> None:
+        self.raw_source = source
+        self.source = normalise(source)
+        self.vocabulary = vocabulary
+        self.triples: list[Triple] = []
+        self.issues: dict[str, None] = {}  # used as an ordered set
+        self.nothing = False
+
+    def read(self, text: str) -> None:
+        """Read a whole reply: JSON values where a line begins with one, lines elsewhere."""
+        echo = _ECHO.match(text)
+        position = echo.end() if echo else 0
+        if echo:
+            self.issues["format_drift"] = None
+        attempts = _JSON_ATTEMPTS
+        while position < len(text):
+            opening = _JSON.match(text, position)
+            if opening and attempts:
+                found = in_json(text, opening.start(1), self._known)
+                if found:
+                    rows, position = found
+                    self.issues["format_drift"] = None
+                    self.nothing = self.nothing or not rows
+                    self._rows(rows)
+                    continue
+                attempts -= 1
+            end = text.find("\n", position)
+            end = len(text) if end < 0 else end
+            self._line(text[position:end])
+            position = end + 1
+
+    def _line(self, line: str) -> None:
+        exact = exact_triple(line, self.raw_source)
+        if line == NOTHING:
+            self.nothing = True
+        elif exact and self._reads_as_written(exact.relation):
+            self._label(normalise(exact.head), normalise(exact.tail), exact.relation)
+        else:
+            self._loose_line(line)
+
+    def _loose_line(self, line: str) -> None:
+        before = len(self.triples), self.nothing
+        bare = line.replace("**", "").replace("`", "")
+        if not bare.strip() or _FENCE.fullmatch(line[:LONGEST_LINE]):
+            self.issues["format_drift"] = None
+            return
+        for statement in fold_width(bare).split(";"):
+            bullet = BULLET.match(statement)
+            self._statement(statement[bullet.end() :] if bullet else statement)
+        if before != (len(self.triples), self.nothing):
+            self.issues["format_drift"] = None
+
+    def _statement(self, statement: str) -> None:
+        if statement.lstrip()[:1] in {"(", "[", "{", "<"}:
+            rows, rest = in_brackets(statement, self._known)
+            if rows:
+                self._rows(rows)
+                statement = rest
+        for chunk in chunks(statement):
+            self._chunk(chunk)
+
+    def _rows(self, rows: list[Row | str]) -> None:
+        for row in rows:
+            if isinstance(row, str):
+                self._loose_line(row)
+                continue
+            head, tail, relation = (normalise(part) for part in row)
+            if not (is_name(head, self.source) and is_name(tail, self.source) and self._label(head, tail, relation)):
+                self.issues["extra_text"] = None
+
+    def _chunk(self, chunk: str) -> None:
+        """One statement that cannot be cut further: a triple, ``无``, or extra text."""
+        if not chunk.strip(PUNCTUATION):
+            return
+        if len(chunk) > LONGEST_LINE:
+            self.issues["extra_text"] = None
+            return
+        text = normalise(chunk)
+        bullet = BULLET.match(text)
+        text = (text[bullet.end() :] if bullet else text).rstrip(PUNCTUATION)
+        colons = list(COLON.finditer(text))
+        pair, label = (text[: colons[-1].start()], text[colons[-1].end() :]) if colons else ("", text)
+        if is_none(label):
+            self.nothing = True
+        elif not colons or not self._pair(without_heading(pair), label.strip(PUNCTUATION)):
+            self.issues["extra_text"] = None
+
+    def _pair(self, pair: str, label: str) -> bool:
+        """Cut a pair at a separator, or at 和 and its like where the label is sure; False when there is nothing to cut."""
+        cuts = self._cuts(SEPARATOR, pair)
+        if not cuts and self._known(_LABEL_END.split(label)[0]):
+            cuts = self._cuts(CONJUNCTION, pair)
+        if not cuts:
+            return False
+        names = choose(cuts, self.source)
+        if names is None:
+            self.issues["ambiguous_split"] = None
+            return True
+        return self._label(*names, label)
+
+    def _cuts(self, separator: re.Pattern[str], pair: str) -> list[tuple[str, str]]:
+        cuts = [(self._name(pair[: found.start()]), self._name(pair[found.end() :])) for found in separator.finditer(pair)]
+        return [(head, tail) for head, tail in cuts if is_name(head, self.source) and is_name(tail, self.source)]
+
+    def _name(self, text: str) -> str:
+        """A name without quotes, and without a remark in brackets unless the passage itself writes the name so."""
+        name = text.strip(_QUOTES)
+        return name if name in self.source else _COMMENT.sub("", name).strip(_QUOTES)
+
+    def _known(self, label: str) -> bool:
+        return self.vocabulary.canonical(normalise(label).removesuffix("关系")) is not None
+
+    def _reads_as_written(self, label: str) -> bool:
+        """Whether a label is one of the vocabulary, or nothing that could be turned into one: then the format is not at fault."""
+        return self.vocabulary.canonical(label) is not None or (self._within(label) is None and not is_none(label))
+
+    def _within(self, label: str) -> str | None:
+        """The known label that a text is, up to a 关系 behind it and whatever follows a comma, bracket or space."""
+        first = _LABEL_END.split(label)[0]
+        candidates = (label, label.removesuffix("关系"), first, first.removesuffix("关系"))
+        return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
+
+    def _label(self, head: str, tail: str, label: str) -> bool:
+        """Add a triple under the known label, or as unknown; False when the label reads as prose."""
+        known = self._within(label)
+        if known is not None:
+            if label.removeprefix(known).removeprefix("关系")[:1] not in {"", "("}:
+                self.issues["extra_text"] = None  # 夫妻，他们很恩爱: the label counts, the remark is named
+            relation, inverted = self.vocabulary.canonical(known) or (known, False)
+            self.triples.append(Triple(tail, head, relation) if inverted else Triple(head, tail, relation))
+        elif is_none(label):
+            self.nothing = True
+        elif is_label(label):
+            self.issues["unknown_relation"] = None
+            self.triples.append(Triple(head, tail, label))
+        else:
+            return False
+        return True

@@ -1,0 +1,164 @@
+"""Scores a reply of the relation task: counts whose sums give every metric, and a name for every fault.
+
+Counts follow the relation-extraction literature (Taillé et al. 2020): triples are compared as sets, repeats count once, and an item
+without relations adds nothing to the counts of triples; whether it was answered rightly is in ``exact``. A reply that cannot be read is
+a reply without triples, and stays in the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sftchat import DataError, Example, Reply, Score
+from sftchat.text import normalise
+from sftchat_relation.faults import entails, faults
+from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse
+from sftchat_relation.vocabulary import VOCABULARY
+
+STATS = {
+    "n": "1",
+    "tp": "predicted triples that the gold has, labels folded",
+    "pred": "predicted triples",
+    "gold": "gold triples",
+    "strict_tp": "triples that are in the gold letter for letter, of a reply that is exactly in the format",
+    "strict_pred": "triples of a reply that is exactly in the format",
+    "pair_tp": "predicted pairs that the gold has, relation and order ignored",
+    "pair_pred": "predicted pairs",
+    "pair_gold": "gold pairs",
+    "relation_right": "right pairs with the right relation, in the right direction",
+    "relation_total": "right pairs",
+    "exact": "1 where the reply was read and its triples are the gold's",
+    "parsed": "1 where the reply was read",
+    "truncated": "1 where the token limit ended the reply",
+}
+"""Keys of ``Score.stats`` and what they count."""
+
+UNKNOWN = "unknown_relation"
+"""The group that takes predicted labels outside the vocabulary, whatever they are."""
+
+
+def score(example: Example, reply: Reply) -> Score:
+    """Judge one reply.
+
+    Args:
+        example: Its user turns are the text that the names must come from; its gold is one ``甲-乙:关系`` a line, or ``无``.
+        reply: Any reply at all.
+
+    Raises:
+        DataError: The gold is missing or malformed. No reply raises.
+    """
+    source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
+    parsed_gold = _gold(example, source)
+    parsed = parse(reply.text, source, VOCABULARY)
+    gold, predicted = _facts(parsed_gold.lenient), _facts(parsed.lenient)
+    matched = _match(gold, predicted)
+    written_gold = {_written(triple): fact for triple in parsed_gold.strict for fact in _facts([_canonical(triple)])}
+    written = {_written(triple): fact for triple in parsed.strict for fact in _facts([_canonical(triple)])}
+    gold_pairs, pairs = _pairs(gold), _pairs(predicted)
+    truncated = reply.finish_reason == "length"
+    right = parsed.parsable and len(matched) == len(gold) == len(predicted)
+    stats = {
+        "n": 1,
+        "tp": len(matched),
+        "pred": len(predicted),
+        "gold": len(gold),
+        "strict_tp": len({fact for text, fact in written.items() if text in written_gold}),
+        "strict_pred": len(set(written.values())),
+        "pair_tp": len(gold_pairs & pairs),
+        "pair_pred": len(pairs),
+        "pair_gold": len(gold_pairs),
+        "relation_right": len(_pairs(matched)),
+        "relation_total": len(gold_pairs & pairs),
+        "exact": int(right),
+        "parsed": int(parsed.parsable),
+        "truncated": int(truncated),
+    }
+    used = set(matched.values())
+    left_gold = [triple for fact, triple in gold.items() if fact not in matched]
+    left_predicted = [triple for fact, triple in predicted.items() if fact not in used]
+    errors = [
+        *faults(left_gold, left_predicted, normalise(source), VOCABULARY),
+        *(["duplicate"] if len(predicted) < len(parsed.lenient) else []),
+        *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has its own fault already
+        *(["truncated"] if truncated else []),
+    ]
+    answer = "\n".join(map(str, predicted.values())) or (NOTHING if parsed.parsable else "")
+    return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched))
+
+
+def _gold(example: Example, source: str) -> ParsedReply:
+    """The gold, which must be in the exact format, in any spelling of a label that the vocabulary knows."""
+    where = example.source or example.id
+    if example.gold is None:
+        raise DataError("row has no gold to score against", where)
+    parsed = parse(example.gold, source, VOCABULARY)
+    if not parsed.well_formed:
+        wrong = next((line for line in example.gold.strip().split("\n") if not parse(line, source, VOCABULARY).well_formed), "")
+        raise DataError(f"malformed gold line {wrong!r}: must be 甲-乙:关系 with a known relation, or the whole gold {NOTHING}", where)
+    return parsed
+
+
+def _fold(triple: Triple) -> Triple:
+    """The triple in the one order that stands for both, where its relation has no direction."""
+    if triple.relation in VOCABULARY.symmetric and triple.tail < triple.head:
+        return Triple(triple.tail, triple.head, triple.relation)
+    return triple
+
+
+def _facts(triples: Iterable[Triple]) -> dict[Triple, Triple]:
+    """Triples by folded form, repeats dropped, each as it was first said."""
+    facts: dict[Triple, Triple] = {}
+    for triple in triples:
+        facts.setdefault(_fold(triple), triple)
+    return facts
+
+
+def _canonical(triple: Triple) -> Triple:
+    relation, inverted = VOCABULARY.canonical(triple.relation) or (triple.relation, False)
+    head, tail = (triple.tail, triple.head) if inverted else (triple.head, triple.tail)
+    return Triple(normalise(head), normalise(tail), relation)
+
+
+def _written(triple: Triple) -> Triple:
+    """A triple as it was written, label and names untouched, in one order where the label has no direction."""
+    if _canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
+        return Triple(triple.tail, triple.head, triple.relation)
+    return triple
+
+
+def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
+    """Match gold to predictions, one to one: equal ones first, then finer labels to broader ones."""
+    wanted, found = set(gold), set(predicted)
+    matched = {fact: fact for fact in wanted & found}
+    free: dict[frozenset[str], list[Triple]] = {}
+    for fact in sorted(found - wanted):  # sorted, so that the order of the lines cannot matter
+        free.setdefault(frozenset(fact[:2]), []).append(fact)
+    for fact in sorted(wanted - found):
+        candidates = free.get(frozenset(fact[:2]), [])
+        finer = next((candidate for candidate in candidates if entails(candidate, fact, VOCABULARY)), None)
+        if finer:
+            matched[fact] = finer
+            candidates.remove(finer)
+    return matched
+
+
+def _pairs(facts: Iterable[Triple]) -> set[frozenset[str]]:
+    return {frozenset(fact[:2]) for fact in facts}
+
+
+def _groups(gold: Iterable[Triple], predicted: Iterable[Triple], matched: dict[Triple, Triple]) -> dict[str, dict[str, float]]:
+    """Counts by relation; a finer label that is right counts under the gold's."""
+    groups: dict[str, dict[str, float]] = {}
+
+    def count(relation: str, *keys: str) -> None:
+        group = groups.setdefault(relation, {"tp": 0, "pred": 0, "gold": 0})
+        for key in keys:
+            group[key] += 1
+
+    for fact in gold:
+        count(fact.relation, *(("tp", "pred", "gold") if fact in matched else ("gold",)))
+    used = set(matched.values())
+    for fact in predicted:
+        if fact not in used:
+            count(fact.relation if fact.relation in VOCABULARY.relations else UNKNOWN, "pred")
+    return groups

@@ -1,0 +1,162 @@
+"""Chat commands: what ``/name`` does, how it is found and completed. Built-in commands are objects like those of plugins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sftchat.chat.conversation import Conversation
+from sftchat.engines.base import Engine
+from sftchat.errors import UsageError, unknown
+from sftchat.types import SamplingParams
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+class ChatContext(Protocol):
+    """What a command may see and do; all of it on the thread that runs the command.
+
+    Attributes:
+        conversation: What was said; assign a new one to change it.
+        sampling: How the next reply is generated; assign a new one to change it.
+    """
+
+    conversation: Conversation
+    sampling: SamplingParams
+
+    @property
+    def engine(self) -> Engine | None:
+        """The loaded model; None while it loads, which only commands with ``while_generating`` can meet."""
+
+    @property
+    def commands(self) -> Mapping[str, ChatCommand]:
+        """Every command by name."""
+
+    def say(self, text: str) -> None:
+        """Show lines to the user; the model does not see them."""
+
+    def send(self, message: str) -> None:
+        """Send a message to the model as if the user had typed it."""
+
+    def exit(self) -> None:
+        """Leave the chat."""
+
+
+def no_completions(context: ChatContext, argument: str) -> Iterable[str]:
+    """The completions of a command whose argument is free text."""
+    return ()
+
+
+@dataclass(frozen=True)
+class ChatCommand:
+    """A command of the chat.
+
+    Attributes:
+        name: What is typed after the slash: lower-case letters, digits, ``-`` and ``_``.
+        summary: One line for ``/help``.
+        run: Called with the context and the rest of the line. A ``UsageError`` becomes one line to the user; so does any other error.
+        usage: The arguments as shown by ``/help``: ``[TEXT]``.
+        complete: Words that could stand where the argument is; the chat keeps those that begin with what is typed.
+        while_generating: It may run while the model loads or replies; otherwise it waits for its turn, as messages do.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[ChatContext, str], None]
+    usage: str = ""
+    complete: Callable[[ChatContext, str], Iterable[str]] = no_completions
+    while_generating: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could not be typed."""
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"command name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A typed line, understood.
+
+    Attributes:
+        command: What is to run; None for a message.
+        text: The command's argument, or the message.
+    """
+
+    command: ChatCommand | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A way to complete a command line.
+
+    Attributes:
+        text: What it would put in place of the last ``length`` characters.
+        length: How many characters it replaces.
+        summary: A few words beside it.
+    """
+
+    text: str
+    length: int
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Commands(Mapping[str, "ChatCommand"]):
+    """The commands of a chat by name; the first of a name wins, so that no plugin replaces a built-in.
+
+    Attributes:
+        given: Every command, in the order in which ``/help`` lists them.
+        shadowed: Commands that have no effect because their name was taken.
+    """
+
+    given: tuple[ChatCommand, ...]
+    shadowed: tuple[ChatCommand, ...] = field(init=False)
+    _by_name: Mapping[str, ChatCommand] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Index by name."""
+        found: dict[str, ChatCommand] = {}
+        shadowed = [command for command in self.given if found.setdefault(command.name, command) is not command]
+        object.__setattr__(self, "shadowed", tuple(shadowed))
+        object.__setattr__(self, "_by_name", found)
+
+    def __getitem__(self, name: str) -> ChatCommand:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def parse(self, line: str) -> CommandLine:
+        """Tell commands from messages; ``//`` begins a message that starts with one slash.
+
+        Raises:
+            UsageError: When no command has the name; one line with the nearest.
+        """
+        if line.startswith("//"):
+            return CommandLine(None, line[1:])
+        if not line.startswith("/"):
+            return CommandLine(None, line)
+        name, _, argument = line[1:].replace("\n", " \n", 1).partition(" ")
+        if name in self._by_name:
+            return CommandLine(self._by_name[name], argument.strip())
+        raise UsageError(f"{unknown('command', name, self._by_name)}; '//' sends a message that starts with a slash")
+
+    def complete(self, context: ChatContext, typed: str) -> Iterator[Completion]:
+        """Ways to go on with what is typed: names first, then whatever the command offers."""
+        if not typed.startswith("/") or typed.startswith("//"):
+            return
+        name, space, argument = typed[1:].partition(" ")
+        if not space:
+            for command in self._by_name.values():
+                if command.name.startswith(name):
+                    yield Completion(f"/{command.name}", len(typed), command.summary)
+        elif name in self._by_name:
+            for word in self._by_name[name].complete(context, argument):
+                if word.startswith(argument) and word != argument:
+                    yield Completion(word, len(argument))

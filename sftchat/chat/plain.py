@@ -1,0 +1,139 @@
+"""The chat without a terminal to draw on: one message a line in, replies on stdout, everything else on stderr, no escape sequences."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from typing import TextIO
+
+from sftchat.chat.commands import Commands
+from sftchat.chat.output import Printable
+from sftchat.chat.talk import Talk
+from sftchat.engines.base import Engine
+from sftchat.errors import UsageError
+from sftchat.types import SamplingParams
+
+
+class Plain:
+    """Shows a talk line by line; a ``View``.
+
+    Args:
+        load: Opens the model.
+        commands: What may be typed after a slash.
+        stdin: Messages, one a line; empty lines are skipped.
+        stdout: Replies.
+        stderr: Notes and errors.
+        system: System prompt to begin with.
+        sampling: Sampling parameters to begin with.
+
+    Attributes:
+        failures: How many messages got no reply, or were commands that failed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        *,
+        commands: Commands,
+        stdin: TextIO,
+        stdout: TextIO,
+        stderr: TextIO,
+        system: str = "",
+        sampling: SamplingParams | None = None,
+    ) -> None:
+        self.talk = Talk(load, self, commands=commands, system=system, sampling=sampling)
+        self.failures = 0
+        self._stdin = stdin
+        self._stdout = stdout
+        self._stderr = stderr
+        self._person = stdin.isatty()
+        self._printable = Printable() if stdout.isatty() else None
+        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._left = False
+        self._armed = False
+        self._problem: Exception | None = None
+
+    def run(self) -> None:
+        """Answer line after line until there are no more.
+
+        Raises:
+            SftchatError: When the model could not be loaded.
+            UsageError: When the input is not UTF-8.
+        """
+        self.talk.start()
+        try:
+            self._work_until(lambda: self.talk.state != "loading")
+            while not self._left and (line := self._read()):
+                self.talk.submit(line.removesuffix("\n").removesuffix("\r"))
+                self._work_until(lambda: self.talk.state == "ready")
+        finally:
+            self.talk.close()
+        if self._problem is not None:
+            raise self._problem
+
+    def _read(self) -> str:
+        """The next line; empty at the end."""
+        if self._person:
+            self._stderr.write("> ")
+            self._stderr.flush()
+        try:
+            line = self._stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not {error.encoding}: {error.reason} at byte {error.start}") from None
+        except KeyboardInterrupt:
+            self._interrupted()
+            return "\n"
+        self._armed = False
+        return line
+
+    def _work_until(self, done: Callable[[], bool]) -> None:
+        """Do what the worker asks for."""
+        while not self._left and not done():
+            try:
+                self._actions.get()()
+            except KeyboardInterrupt:
+                self._interrupted()
+
+    def _interrupted(self) -> None:
+        """A person's Ctrl-C ends the reply, and the chat at the second time; to a pipe it means what it always means."""
+        if not self._person or self._armed:
+            raise KeyboardInterrupt
+        if not self.talk.stop():
+            self._armed = True
+            self.say("ctrl-c again leaves")
+
+    # the view of the talk
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have an action run by ``run``."""
+        self._actions.put(action)
+
+    def show_typed(self, text: str) -> None:
+        """Who typed the line knows it."""
+
+    def show_piece(self, text: str) -> None:
+        """Write what came, at once."""
+        shown = text if self._printable is None else self._printable.feed(text)
+        if shown:
+            self._stdout.write(shown)
+            self._stdout.flush()
+
+    def end_reply(self) -> None:
+        """A reply ends with a newline."""
+        rest = self._printable.end() if self._printable is not None else ""
+        self._stdout.write(rest + "\n")
+        self._stdout.flush()
+
+    def say(self, text: str) -> None:
+        """Notes go to stderr."""
+        self._stderr.write(f"{text}\n")
+        self._stderr.flush()
+
+    def complain(self, text: str) -> None:
+        """Errors go to stderr and are counted."""
+        self.failures += 1
+        self.say(f"sftchat: error: {' '.join(text.split())}")
+
+    def leave(self, error: Exception | None) -> None:
+        """End; with an error, the model could not be loaded."""
+        self._left, self._problem = True, error

@@ -1,0 +1,203 @@
+"""The shapes that rows come in, recognised row by row from their keys; every one becomes an ``Example`` and back.
+
+==================  =========================================================================================
+messages            ``{"messages": [{"role", "content"}…]}``, the last turn the assistant's
+prompt-completion   ``{"prompt", "completion"}``, both text or both lists of turns
+alpaca              ``{"instruction", "input"?, "output"}``; also ``context`` for input and ``response`` for output
+sharegpt            ``{"conversations": [{"from", "value"}…]}``
+text                ``{"text"}``: no turns, an example with no messages whose gold is the text
+evalset             ``{"id"?, "messages": […ending in user], "gold", "metadata"?}``
+==================  =========================================================================================
+
+Whatever else a row carries goes into ``Example.metadata``; an object under ``metadata`` is unpacked into it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sftchat.data.reading import read_rows
+from sftchat.data.shaping import FORMATS, RESERVED, from_example
+from sftchat.data.turns import check_order, keys_of, read_turns, shown, text
+from sftchat.errors import DataError
+from sftchat.types import Example, Message
+
+__all__ = ["FORMATS", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
+
+SHAPES = "messages; messages, gold; prompt, completion; instruction, output; conversations; text"
+
+
+def read_examples(path: str | os.PathLike[str], *, role_map: Mapping[str, str] | None = None) -> Iterator[Example]:
+    """Read a file of rows of any shape, stopping at the first that is not one.
+
+    Args:
+        path: JSONL or a JSON array; ``-`` reads standard input.
+        role_map: Further names of roles, such as ``{"narrator": "user"}``.
+
+    Raises:
+        DataError: With file and line, when the file or a row cannot be used.
+    """
+    for source, row in read_rows(path):
+        yield to_example(row, source, role_map=role_map)
+
+
+def format_of(row: Mapping[str, Any]) -> str:
+    """The name of a row's shape, from its keys alone.
+
+    Raises:
+        DataError: It has no shape that is known, or two; the message has no source.
+    """
+    keys = {key for key, value in row.items() if value is not None}  # in mixed files `datasets` gives every row every key
+    found = []
+    if "messages" in keys:
+        found.append("evalset" if "gold" in row else "messages")
+    if "conversations" in keys:
+        found.append("sharegpt")
+    if keys >= {"prompt", "completion"}:
+        found.append("prompt-completion")
+    if "instruction" in keys and keys & {"output", "response"}:
+        found.append("alpaca")
+    if len(found) > 1:
+        raise DataError(f"the row has the shapes {' and '.join(found)} at once; remove the keys of one")
+    if found:
+        return found[0]
+    if "text" in keys:  # last: Alpaca files and others carry a rendered copy of the row under this key
+        return "text"
+    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {SHAPES}")
+
+
+def to_example(row: Mapping[str, Any], source: str = "", *, role_map: Mapping[str, str] | None = None) -> Example:
+    """Make an example of a row of any shape.
+
+    A last assistant turn becomes ``gold``, unless it holds more than text (tool calls), which ``gold`` could not: then it stays a turn.
+
+    Args:
+        row: The row.
+        source: Where it came from, as ``file:line``.
+        role_map: Further names of roles, such as ``{"narrator": "user"}``.
+
+    Raises:
+        DataError: The row is malformed; names the key and the value.
+    """
+    try:
+        return _to_example(row, source, role_map)
+    except DataError as error:
+        raise DataError(str(error), source) from None
+
+
+def _to_example(row: Mapping[str, Any], source: str, role_map: Mapping[str, str] | None) -> Example:
+    """``to_example`` with errors that do not know the source."""
+    shape = format_of(row)
+    used = {"id", *_KEYS[shape]}
+    gold: str | None = None
+    where = next(iter(_KEYS[shape]))
+    if shape == "text":
+        turns: tuple[Message, ...] = ()
+        gold = text(row["text"], "text")
+    elif shape == "alpaca":
+        turns, gold, used = _read_alpaca(row, used)
+    elif shape == "prompt-completion":
+        turns = _read_pair(row, role_map)
+    else:
+        turns = read_turns(row[where], where, role_map)
+        if shape == "evalset":
+            gold = text(row["gold"], "gold")
+    if shape != "text":
+        if "system" in row:
+            turns, used = _with_system(row["system"], turns), used | {"system"}
+        check_order(turns, where, has_gold=gold is not None)
+    if gold is None and turns[-1]["role"] == "assistant" and set(turns[-1]) == {"role", "content"}:
+        turns, gold = turns[:-1], turns[-1]["content"]
+    return Example(turns, gold, _id(row.get("id")), _metadata(row, used), source)
+
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "evalset": ("messages", "gold"),
+    "sharegpt": ("conversations",),
+    "prompt-completion": ("prompt", "completion"),
+    "alpaca": ("instruction",),
+    "text": ("text",),
+}
+
+
+def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Put the system prompt that a row holds beside its turns in front of them."""
+    if value is None or not text(value, "system", empty=True).strip():
+        return turns
+    if turns[0]["role"] == "system":
+        raise DataError("the row has a system prompt under 'system' and another as its first turn; remove one")
+    return (Message(role="system", content=value), *turns)
+
+
+def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message, ...], str, set[str]]:
+    """Join instruction and input with a blank line; refuse what would have to be left out."""
+    for one, other in (("input", "context"), ("output", "response")):
+        if row.get(one) is not None and row.get(other) is not None:
+            raise DataError(f"the row has both {one} and {other}; remove one")
+    if row.get("history"):
+        raise DataError(f"history is {shown(row['history'])}, which alpaca rows cannot hold here; write the row as messages")
+    given = "input" if row.get("context") is None else "context"
+    reply = "output" if row.get("response") is None else "response"
+    parts = [text(row["instruction"], "instruction", empty=True), "" if row.get(given) is None else text(row[given], given, empty=True)]
+    prompt = "\n\n".join(part for part in parts if part.strip())
+    if not prompt:
+        raise DataError(f"instruction is empty and so is {given}; fill one or remove the row")
+    return (Message(role="user", content=prompt),), text(row[reply], reply), used | {given, reply, "history"}
+
+
+def _read_pair(row: Mapping[str, Any], role_map: Mapping[str, str] | None) -> tuple[Message, ...]:
+    """Read prompt and completion, both text or both turns."""
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, list) and isinstance(completion, list):
+        turns = read_turns(completion, "completion", role_map)
+        if turns[-1]["role"] != "assistant":
+            raise DataError(f"completion ends with the role {shown(turns[-1]['role'])}, must end with an assistant turn")
+        return (*read_turns(prompt, "prompt", role_map), *turns)
+    for key, other in (("prompt", completion), ("completion", prompt)):
+        if isinstance(other, str) and isinstance(row[key], list):
+            raise DataError(f"{key} is a list of turns and the other half is text; write both as text or both as turns")
+    return (
+        Message(role="user", content=text(prompt, "prompt")),
+        Message(role="assistant", content=text(completion, "completion")),
+    )
+
+
+def _id(value: Any) -> str:
+    """The id of a row as text; empty where it has none."""
+    if value is None:
+        return ""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"id is {shown(value)}, must be text or a whole number")
+
+
+def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+    """Everything the shape did not use, with an object under ``metadata`` unpacked."""
+    rest = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED)}
+    if not isinstance(rest.get("metadata"), dict):
+        return rest
+    inner = rest.pop("metadata")
+    both = sorted(inner.keys() & rest.keys())
+    if both:
+        raise DataError(f"key {shown(both[0])} stands both in the row and in its metadata; remove one")
+    return {**rest, **inner}
+
+
+def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
+    """Number the examples that have no id, ``row-000001`` being the first of the file, and refuse ids that stand twice.
+
+    Raises:
+        DataError: Names both lines.
+    """
+    seen: dict[str, str] = {}
+    for number, example in enumerate(examples, 1):
+        identified = example if example.id else replace(example, id=f"row-{number:06d}")
+        source = example.source or f"row {number}"
+        if identified.id in seen:
+            raise DataError(f"id {shown(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
+        seen[identified.id] = source
+        yield identified

@@ -1,0 +1,96 @@
+"""Rows from a task's generator: its options by name, and a watch that it keeps its promises."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sftchat.errors import PluginError, SftchatError, UsageError, unknown
+from sftchat.task import Task
+from sftchat.types import Example
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+REQUIRED = inspect.Parameter.empty
+
+
+def generator_options(task: Task) -> dict[str, Any]:
+    """The options of a task's generator: its keyword-only parameters and their defaults, ``REQUIRED`` where there is none."""
+    parameters = inspect.signature(task.generate).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
+    """Turn ``name=value`` pairs into arguments of a task's generator, each of the type that its default has.
+
+    Args:
+        task: The task.
+        pairs: Such as ``"closed=true"``; whole numbers, reals, true and false, text, and lists of text with commas between.
+
+    Raises:
+        UsageError: A pair without ``=``, a name the generator has not or that is given twice, or a value of another type.
+    """
+    known = generator_options(task)
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        name = name.replace("-", "_")
+        if not equals:
+            raise UsageError(f"option '{pair}' has no '='; write it as NAME=VALUE")
+        if name not in known:
+            raise UsageError(unknown(f"option of task {task.name}", name, known))
+        if name in options:
+            raise UsageError(f"option '{name}' is given twice; give it once")
+        options[name] = _convert(name, value, known[name])
+    missing = [name for name, default in known.items() if default is REQUIRED and name not in options]
+    if missing:
+        raise UsageError(f"task '{task.name}' needs the option '{missing[0]}'; give --option {missing[0]}=VALUE")
+    return options
+
+
+def _convert(name: str, value: str, default: Any) -> Any:
+    """Read a value as the type of the default."""
+    if isinstance(default, bool):  # before int, which bool is one of
+        if value.lower() in TRUE + FALSE:
+            return value.lower() in TRUE
+        raise UsageError(f"option '{name}' is '{value}', must be true or false")
+    for kind, words in ((int, "a whole number"), (float, "a number")):
+        if isinstance(default, kind):
+            try:
+                return kind(value)
+            except ValueError:
+                raise UsageError(f"option '{name}' is '{value}', must be {words}, such as {default}") from None
+    if isinstance(default, (tuple, list)):
+        return type(default)(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] | None = None) -> Iterator[Example]:
+    """Yield exactly ``n`` examples of a task's generator; the same arguments give the same examples.
+
+    Args:
+        task: The task.
+        n: How many, at least 1.
+        seed: Any whole number.
+        options: Keyword arguments of the generator, as ``parse_options`` gives them.
+
+    Raises:
+        UsageError: The generator refused an option's value.
+        PluginError: The generator failed, or gave another number of examples.
+    """
+    count = 0
+    try:
+        for example in task.generate(n, seed, **(options or {})):
+            if count == n:
+                raise PluginError(f"the generator of task '{task.name}' gave more than the {n} rows it was asked for")
+            count += 1
+            yield example
+    except SftchatError:
+        raise
+    except Exception as error:
+        # a generator refuses values with ValueError, at the latest when the first row is asked for; anything later is a bug of the plugin
+        if isinstance(error, ValueError) and count == 0 and options:
+            raise UsageError(f"task '{task.name}': {error}") from error
+        raise PluginError(f"the generator of task '{task.name}' failed after {count} rows: {type(error).__name__}: {error}") from error
+    if count < n:
+        raise PluginError(f"the generator of task '{task.name}' gave {count} rows, {n} were asked for")

@@ -1,0 +1,120 @@
+"""Examples as rows of a chosen shape, refusing what the shape cannot hold rather than leaving it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sftchat.errors import DataError, UsageError, unknown
+from sftchat.types import Example, Message
+
+_OF_ROWS = ("id", "metadata", "messages", "gold", "conversations", "prompt", "completion", "text", "system")
+_OF_ALPACA = ("instruction", "input", "context", "output", "response", "history")
+RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA})
+"""Keys that mean something in one of the shapes; metadata of these names is written under ``metadata``, lest it be taken for the row."""
+
+FROM = {"user": "human", "assistant": "gpt"}
+
+
+def from_example(example: Example, format: str) -> dict[str, Any]:
+    """Write an example as a row; ``to_example`` of the row gives the example again, but for its source.
+
+    Metadata become keys of the row; an evalset row has them under ``metadata``.
+
+    Args:
+        example: The example.
+        format: ``"messages"``, ``"prompt-completion"`` (as lists of turns), ``"alpaca"``, ``"sharegpt"``, ``"text"`` or ``"evalset"``.
+
+    Raises:
+        UsageError: No such format.
+        DataError: The format cannot hold the example; says what does not fit and what to choose instead.
+    """
+    if format not in _WRITERS:
+        raise UsageError(unknown("format", format, _WRITERS))
+    row = {"id": example.id} if example.id else {}
+    try:
+        if not example.messages and format != "text":
+            raise DataError(f"a text row has no turns, which {format} needs; choose the format text")
+        row |= _WRITERS[format](example)
+    except DataError as error:
+        raise DataError(str(error), example.source) from None
+    extra = dict(example.metadata)
+    if not extra:
+        return row
+    return {**row, "metadata": extra} if format == "evalset" or RESERVED & extra.keys() else {**row, **extra}
+
+
+def _messages(example: Example) -> dict[str, Any]:
+    """Every turn, the gold reply last."""
+    return {"messages": _turns(example.conversation)}
+
+
+def _evalset(example: Example) -> dict[str, Any]:
+    """The prompt's turns, and gold beside them."""
+    if example.gold is None:
+        raise DataError("the row has no gold reply, which evalset needs; choose the format messages")
+    return {"messages": _turns(example.messages), "gold": example.gold}
+
+
+def _prompt_completion(example: Example) -> dict[str, Any]:
+    """Turns on both sides, so that every conversation fits and no template is guessed."""
+    _need_reply(example, "prompt-completion")
+    return {"prompt": _turns(example.conversation[:-1]), "completion": _turns(example.conversation[-1:])}
+
+
+def _alpaca(example: Example) -> dict[str, Any]:
+    """One question and one answer, a system turn allowed; what was instruction and what input is not known any more."""
+    _need_reply(example, "alpaca")
+    _need_plain_turns(example, "alpaca")
+    turns = example.conversation
+    system = turns[:1] if turns[0]["role"] == "system" else ()
+    rest = turns[len(system) :]
+    if [turn["role"] for turn in rest] != ["user", "assistant"]:
+        raise DataError(f"the row has {len(rest)} turns, alpaca holds one question and one answer; choose the format messages")
+    row = {"instruction": rest[0]["content"], "input": "", "output": rest[1]["content"]}
+    return {"system": system[0]["content"], **row} if system else row
+
+
+def _sharegpt(example: Example) -> dict[str, Any]:
+    """Every turn under ShareGPT's names."""
+    _need_plain_turns(example, "sharegpt")
+    return {"conversations": [{"from": FROM.get(turn["role"], turn["role"]), "value": turn["content"]} for turn in example.conversation]}
+
+
+def _text(example: Example) -> dict[str, Any]:
+    """The text of a text row; a conversation becomes text only by a chat template."""
+    if example.messages or example.gold is None:
+        raise DataError("a conversation becomes text only by a model's chat template; choose the format messages")
+    return {"text": example.gold}
+
+
+_WRITERS: dict[str, Callable[[Example], dict[str, Any]]] = {
+    "messages": _messages,
+    "prompt-completion": _prompt_completion,
+    "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+    "text": _text,
+    "evalset": _evalset,
+}
+
+FORMATS = tuple(_WRITERS)
+"""Every format by name, as ``--format`` and ``--to`` take it."""
+
+
+def _turns(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """Copies, so that a row may be changed."""
+    return [dict(turn) for turn in turns]
+
+
+def _need_reply(example: Example, format: str) -> None:
+    """Refuse a prompt without a reply."""
+    if example.conversation[-1]["role"] != "assistant":
+        raise DataError(f"the row has no reply, which {format} needs; choose the format messages")
+
+
+def _need_plain_turns(example: Example, format: str) -> None:
+    """Refuse turns that hold more than a role and text."""
+    for index, turn in enumerate(example.conversation):
+        more = [key for key in turn if key not in ("role", "content")]
+        if more:
+            raise DataError(f"messages[{index}] also holds {', '.join(more)}, for which {format} has no place; choose the format messages")

@@ -1,0 +1,100 @@
+"""Rows to a file, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import DataError, SftchatError, UsageError
+
+
+def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
+    """Write rows as JSONL in UTF-8, one object a line, and return how many.
+
+    The file appears under its name only when the last row is written; if anything fails before, what was there stays as it was.
+
+    Args:
+        path: The file; ``-`` writes to standard output, row by row.
+        rows: The rows; consumed as they are written.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        UsageError: The file exists, is a folder, or its folder does not exist.
+        DataError: A row holds something that JSON has not.
+        SftchatError: The system refused to write.
+    """
+    if os.fspath(path) == "-":
+        return _write_stdout(rows)
+    check_target(path, overwrite=overwrite)
+    # a link stays a link: what it points to is replaced
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():  # a pipe or a device such as /dev/null must be written into, never replaced
+        with target.open("wb") as stream:
+            return _write(stream, rows)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as stream:
+            count = _write(stream, rows)
+        partial.replace(target)
+    except OSError as error:
+        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return count
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse a place that cannot be written to, before any work is done for it.
+
+    Args:
+        path: The file; ``-`` is always fine.
+        overwrite: A file that is there may be replaced.
+
+    Raises:
+        UsageError: The file exists, is a folder, or its folder does not exist.
+    """
+    target = Path(path)
+    if os.fspath(path) == "-":
+        return
+    try:
+        is_folder, is_file, has_folder = target.is_dir(), target.is_file(), target.parent.is_dir()
+    except OSError as error:  # a name that is too long, a folder we may not look into
+        raise UsageError(f"output '{path}' cannot be written: {(error.strerror or str(error)).lower()}") from None
+    if is_folder:
+        raise UsageError(f"output '{path}' is a folder; give a file, such as '{target / 'rows.jsonl'}'")
+    if is_file and not overwrite:
+        raise UsageError(f"output '{path}' exists; give --overwrite to replace it, or another name")
+    if not has_folder:
+        raise UsageError(f"output '{path}' is in a folder that does not exist; make it: mkdir -p '{target.parent}'")
+
+
+def _write(stream: Any, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write every row to a binary stream."""
+    count = 0
+    for line in _lines(rows):
+        stream.write(line)
+        count += 1
+    return count
+
+
+def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write every row to standard output, as UTF-8 whatever the locale."""
+    sys.stdout.flush()
+    count = _write(sys.stdout.buffer, rows)
+    sys.stdout.buffer.flush()
+    return count
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Every row as a line of UTF-8."""
+    for number, row in enumerate(rows, 1):
+        try:
+            yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
+            raise DataError(f"row {number} cannot be written as JSON: {error}") from error

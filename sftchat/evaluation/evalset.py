@@ -1,0 +1,83 @@
+"""A gold set: examples whose right replies are known, and the hash that says which ones they were."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftchat.data.formats import read_examples, with_ids
+from sftchat.errors import DataError
+from sftchat.types import Example
+
+
+@dataclass(frozen=True)
+class Evalset:
+    """One gold set as it will be scored.
+
+    Attributes:
+        name: Name of the file, without its folder: the same set elsewhere is the same set.
+        sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
+        examples: Those to be scored, in the file's order.
+        size: How many the file has; more than ``examples`` where the user limited them.
+        ids: Ids of all of them, the limited ones included.
+    """
+
+    name: str
+    sha256: str
+    examples: tuple[Example, ...]
+    size: int
+    ids: frozenset[str]
+
+
+def read_evalset(path: Path, limit: int | None = None) -> Evalset:
+    """Read a gold set and check that every row can be scored.
+
+    Args:
+        path: Any of the formats that ``sftchat.data`` reads.
+        limit: Score only this many rows from the start, at least 1; None scores all.
+
+    Raises:
+        DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
+    """
+    if not path.is_file():
+        raise DataError("no such evalset", str(path))
+    examples = tuple(with_ids(read_examples(path)))
+    if not examples:
+        raise DataError("the evalset has no rows", str(path))
+    check_examples(examples)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Evalset(path.name, digest, examples[:limit], len(examples), frozenset(example.id for example in examples))
+
+
+def check_examples(examples: Iterable[Example]) -> None:
+    """Refuse examples that cannot be told apart, asked or scored.
+
+    Raises:
+        DataError: When an example has no id, no messages or no gold reply, or when two share an id; says where it stands.
+    """
+    seen: dict[str, Example] = {}
+    for number, example in enumerate(examples, start=1):
+        where = example.source or f"example {number}"
+        if not example.id:
+            raise DataError("the row has no id; give every row an 'id' of its own", where)
+        if not example.messages:
+            raise DataError(f"row '{example.id}' has no messages to be answered", where)
+        if example.gold is None:
+            raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', where)
+        if example.id in seen:
+            first = seen[example.id].source or "an earlier example"
+            raise DataError(f"id '{example.id}' already stands at {first}; ids must be unique among all evalsets", where)
+        seen[example.id] = example
+
+
+def all_examples(evalsets: Sequence[Evalset]) -> tuple[Example, ...]:
+    """The examples of several sets in one row, for one pass of the engine.
+
+    Raises:
+        DataError: When two sets share an id.
+    """
+    examples = tuple(example for evalset in evalsets for example in evalset.examples)
+    check_examples(examples)
+    return examples

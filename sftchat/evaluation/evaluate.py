@@ -1,0 +1,166 @@
+"""Score a model, compare two: where asking, judging and statistics meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from sftchat.errors import NotComparableError
+from sftchat.evaluation import paired, statistics
+from sftchat.evaluation.evalset import Evalset
+from sftchat.evaluation.items import Failure, Item, Outcome, Progress, run
+from sftchat.evaluation.report import Comparison, EvalsetIdentity, GroupResult, MetricResult, ModelResult
+from sftchat.task import Task
+from sftchat.types import Example, SamplingParams
+
+if TYPE_CHECKING:
+    from sftchat.engines.base import Engine
+
+VERSIONED = ("numpy", "sftchat")
+
+
+def evaluate(
+    engine: Engine,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    evalset: EvalsetIdentity | None = None,
+    sampling: SamplingParams | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> ModelResult:
+    """Let a model answer examples, score the replies and sum up.
+
+    Args:
+        engine: The model.
+        task: Scores the replies and names the metrics.
+        examples: With unique ids and gold replies.
+        evalset: What the examples are called in the report.
+        sampling: How replies are generated; the task's own by default.
+        seed: Of the resampling.
+        on_progress: Told of every outcome as soon as it is known.
+
+    Raises:
+        DataError: When ids are not unique or a gold reply is missing.
+        EngineError: When the engine can generate nothing more.
+        PluginError: When the task's scorer or a metric breaks its contract.
+    """
+    start = time.perf_counter()
+    outcomes = list(run(engine, task, examples, on_progress, sampling=sampling))
+    seconds = time.perf_counter() - start
+    return summarise(engine.name, task, outcomes, evalset or EvalsetIdentity("examples", size=len(examples)), seed=seed, seconds=seconds)
+
+
+def summarise(
+    model: str,
+    task: Task,
+    outcomes: Iterable[Outcome],
+    evalset: EvalsetIdentity,
+    *,
+    seed: int = 0,
+    seconds: float | None = None,
+    replies: str = "",
+) -> ModelResult:
+    """Sum scored items up to a result.
+
+    Args:
+        model: What the model is called in the report.
+        task: Names the metrics.
+        outcomes: In the evalset's order.
+        evalset: What was scored.
+        seed: Of the resampling.
+        seconds: How long generating took, where it did.
+        replies: Name of the file that will hold the replies.
+
+    Raises:
+        PluginError: When a metric cannot be computed from what the scorer counts.
+    """
+    everything = tuple(outcomes)
+    items = tuple(outcome for outcome in everything if isinstance(outcome, Item))
+    failures = tuple(outcome for outcome in everything if isinstance(outcome, Failure))
+    metrics = []
+    if items:
+        table = statistics.counts(item.score for item in items)
+        for metric in task.metrics:
+            interval = statistics.interval(metric, table, seed=seed)
+            metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
+    return ModelResult(model, evalset, items, failures, tuple(metrics), _groups(task, items), seconds, replies)
+
+
+def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: int = 0) -> Comparison:
+    """Compare two models on the items that both answered.
+
+    Args:
+        baseline: The one compared with.
+        candidate: The one in question.
+        task: Names the metrics.
+        seed: Of the resampling.
+
+    Raises:
+        NotComparableError: When they were not scored on the same items.
+    """
+    olds, news = _by_id(baseline), _by_id(candidate)
+    if baseline.evalset != candidate.evalset or set(olds) != set(news):
+        raise NotComparableError(
+            f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
+            f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
+        )
+    pairs = [
+        (old, new)
+        for old, new in ((olds[identity], news[identity]) for identity in olds)
+        if isinstance(old, Item) and isinstance(new, Item)  # what one of them failed to answer says nothing about either
+    ]
+    if not pairs:
+        return Comparison(baseline, candidate, 0)
+    before = statistics.counts(old.score for old, _ in pairs)
+    after = statistics.counts(new.score for _, new in pairs)
+    metrics = tuple(paired.paired_difference(before, after, metric, seed=seed) for metric in task.metrics)
+    # sorted is stable: items with equally many faults stay in the evalset's order
+    broken = sorted((pair for pair in pairs if pair[0].right and not pair[1].right), key=lambda pair: -len(pair[1].score.errors))
+    fixed = sorted((pair for pair in pairs if pair[1].right and not pair[0].right), key=lambda pair: -len(pair[0].score.errors))
+    differing = sum(old.reply.text != new.reply.text for old, new in pairs)
+    return Comparison(baseline, candidate, len(pairs), metrics, tuple(broken), tuple(fixed), differing)
+
+
+def identity(evalset: Evalset) -> EvalsetIdentity:
+    """What a report says of an evalset."""
+    return EvalsetIdentity(evalset.name, evalset.sha256, evalset.size)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that the numbers of a report depend on."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _by_id(result: ModelResult) -> dict[str, Outcome]:
+    """Every outcome of a result by the id of its example."""
+    outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
+    return {outcome.example.id: outcome for outcome in outcomes}
+
+
+def _groups(task: Task, items: Sequence[Item]) -> tuple[GroupResult, ...]:
+    """The slices of a result, the largest first."""
+    sums: dict[str, dict[str, float]] = {}
+    occurrences: dict[str, int] = {}
+    for item in items:
+        for name, stats in item.score.groups.items():
+            occurrences[name] = occurrences.get(name, 0) + 1
+            total = sums.setdefault(name, {})
+            for key, count in stats.items():
+                total[key] = total.get(key, 0) + count
+    found = [GroupResult(name, total.get("gold", occurrences[name]), _group_metrics(task, total)) for name, total in sums.items()]
+    return tuple(sorted(found, key=lambda group: (-group.support, group.name)))
+
+
+def _group_metrics(task: Task, total: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that read only what the scorer counts for slices."""
+    computable = [metric for metric in task.metrics if metric.stats and set(metric.stats) <= set(total)]
+    return {metric.name: float(metric.function(total)) for metric in computable}

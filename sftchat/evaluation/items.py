@@ -1,0 +1,130 @@
+"""Ask an engine every example of a gold set and score what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.errors import EngineError, PluginError
+from sftchat.evaluation.evalset import check_examples
+from sftchat.task import Task
+from sftchat.types import Example, Reply, SamplingParams, Score
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example, what the model answered, and what the task thinks of it."""
+
+    example: Example
+    reply: Reply
+    score: Score
+
+    @property
+    def right(self) -> bool:
+        """Whether the scorer found no fault."""
+        return not self.score.errors
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One example that was not answered: never scored, so that a dead server is not mistaken for a bad model.
+
+    Attributes:
+        example: What was asked.
+        error: What went wrong, in the engine's words.
+    """
+
+    example: Example
+    error: str
+
+
+Outcome = Item | Failure
+Progress = Callable[[Outcome], None]
+
+
+def run(
+    engine: Engine,
+    task: Task,
+    examples: Sequence[Example],
+    on_progress: Progress | None = None,
+    *,
+    sampling: SamplingParams | None = None,
+) -> Iterator[Outcome]:
+    """Answer and score examples, yielded in their order whatever the order of the answers.
+
+    Closing the iterator cancels what the engine has under way.
+
+    Args:
+        engine: Gets all requests at once; batching is its business.
+        task: Scores the replies.
+        examples: With unique ids and gold replies.
+        on_progress: Told of every outcome as soon as it is known, so in the order of the answers.
+        sampling: How replies are generated; the task's own by default.
+
+    Raises:
+        DataError: When ids are not unique or a gold reply is missing.
+        EngineError: When the engine can generate nothing more.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    check_examples(examples)
+    by_id = {example.id: example for example in examples}
+    params = task.sampling if sampling is None else sampling
+    requests = [Request(example.id, example.messages, sampling=params) for example in examples]
+    ready: dict[str, Outcome] = {}
+    position = 0
+    with closing(_replies(engine, requests)) as replies:
+        for request_id, answer in replies:
+            example = by_id[request_id]
+            outcome = Failure(example, answer) if isinstance(answer, str) else score(task, example, answer)
+            if on_progress is not None:
+                on_progress(outcome)
+            ready[request_id] = outcome
+            while position < len(examples) and examples[position].id in ready:
+                yield ready.pop(examples[position].id)
+                position += 1
+    for example in examples[position:]:
+        missing = ready.get(example.id) or Failure(example, "the engine stopped without answering")
+        if on_progress is not None and example.id not in ready:
+            on_progress(missing)
+        yield missing
+
+
+def score(task: Task, example: Example, reply: Reply) -> Item:
+    """Let the task judge one reply.
+
+    Raises:
+        PluginError: When the scorer raises, though its contract is to judge anything.
+    """
+    try:
+        return Item(example, reply, task.score(example, reply))
+    except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
+        raise PluginError(f"the scorer of task '{task.name}' failed on item '{example.id}': {type(error).__name__}: {error}") from error
+
+
+def _replies(engine: Engine, requests: Sequence[Request]) -> Generator[tuple[str, Reply | str], None, None]:
+    """Whole replies in the order in which they end, or the words of the error where there is none."""
+    open_ids = {request.id for request in requests}
+    pieces: dict[str, list[Chunk]] = {}
+    chunks = engine.generate(requests)
+    try:
+        for chunk in chunks:
+            if chunk.request_id not in open_ids:
+                raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
+            parts = pieces.setdefault(chunk.request_id, [])
+            parts.append(chunk)
+            if chunk.finish_reason is None:
+                continue
+            open_ids.remove(chunk.request_id)
+            del pieces[chunk.request_id]
+            if chunk.finish_reason in ("error", "cancelled"):
+                yield chunk.request_id, " ".join(chunk.error.split()) or f"the request ended as '{chunk.finish_reason}'"
+                continue
+            text = "".join(part.text for part in parts)
+            tokens = sum(len(part.token_ids) for part in parts)
+            yield chunk.request_id, Reply(text, chunk.finish_reason, chunk.prompt_tokens, tokens)
+    finally:
+        close = getattr(chunks, "close", None)  # any iterator will do for an engine; generators can be cancelled
+        if close is not None:
+            close()

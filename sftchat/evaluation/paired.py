@@ -1,0 +1,108 @@
+"""Is the difference between two models on the same items more than chance?
+
+Both answered the same items, so only those on which they differ carry evidence; tests that forget the pairing understate it (Yeh 2000).
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import comb
+
+import numpy as np
+
+from sftchat.errors import NotComparableError
+from sftchat.evaluation.report import Judgement, MetricDifference
+from sftchat.evaluation.statistics import CONFIDENCE, RESAMPLES, Array, Counts, apply, bootstrap, coin_flips, percentiles, value
+from sftchat.task import Metric
+
+EXACT_ITEMS = 16
+"""Up to this many differing items every swap is enumerated: 65,536 of them."""
+TOLERANCE = 1e-12
+"""Two values of a statistic closer than this are a tie: sums in another order differ in the last bits."""
+LEVEL = 0.05
+"""A smaller p is called significant."""
+
+
+def paired_difference(
+    baseline: Counts, candidate: Counts, metric: Metric, *, seed: int = 0, resamples: int = RESAMPLES
+) -> MetricDifference:
+    """Compare two models on the same items, row by row.
+
+    The interval is the paired percentile bootstrap (Koehn 2004): items are drawn with what both models did to them. The test is approximate
+    randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts are swapped item by item, a tie counts as at least as
+    large, and all swaps are enumerated where few items differ. For rates of items the test is the exact form of McNemar's (1947), which
+    is the same test in closed form.
+
+    Args:
+        baseline: Counts of the first model.
+        candidate: Counts of the second, on the same items in the same order.
+        metric: What to compare.
+        seed: Of the resampling.
+        resamples: How many, for the interval and for the test.
+
+    Raises:
+        NotComparableError: When the two do not have the same items or the same counts.
+    """
+    if baseline.keys != candidate.keys or baseline.rows.shape != candidate.rows.shape:
+        raise NotComparableError("the two results do not have the same items and the same counts, so they cannot be paired")
+    a, b = baseline.columns(metric), candidate.columns(metric)
+    changed = (a != b).any(axis=1)
+    differing = int(changed.sum())
+    point_a, point_b = value(metric, baseline), value(metric, candidate)
+    low, high, how = _interval(metric, baseline, a, b, seed, resamples)
+    if differing == 0:
+        p, test = 1.0, "identical"
+    elif metric.items:
+        p, test = _mcnemar(apply(metric, baseline, a), apply(metric, candidate, b)), "mcnemar"
+    else:
+        exact = differing <= EXACT_ITEMS
+        p, test = _permutation(metric, baseline, a, b, changed, seed, resamples), "exact permutation" if exact else "permutation"
+    verdict = _judgement(low, high, p, metric.higher_is_better)
+    return MetricDifference(metric.name, point_a, point_b, low, high, p, how, test, differing, verdict)
+
+
+def _judgement(low: float | None, high: float | None, p: float, higher_is_better: bool) -> Judgement:
+    """The verdict on one metric; the test and the interval must agree."""
+    if low is None or high is None or p >= LEVEL or low <= 0 <= high:
+        return "no significant difference"
+    return "better" if (low > 0) == higher_is_better else "worse"
+
+
+def _interval(metric: Metric, table: Counts, a: Array, b: Array, seed: int, resamples: int) -> tuple[float | None, float | None, str]:
+    """The paired bootstrap interval, or a bound from the number of items where nothing varies."""
+    width = a.shape[1]
+    sums = bootstrap(np.hstack((a, b)), seed, resamples)
+    of_a, of_b = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
+    if (a != b).any():
+        return *percentiles(of_b - of_a), "bootstrap"
+    if of_a.min() < 0 or of_a.max() > 1:
+        return None, None, "none"  # a share of items says nothing about a metric on another scale
+    # no item of n differs, and the bootstrap would claim that none ever could: this share of all possible items may (Clopper, Pearson 1934)
+    bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(a))
+    return -bound, bound, "discordance"
+
+
+def _mcnemar(a: Array, b: Array) -> float:
+    """The exact sign test on the items that only one of two models got right."""
+    broken, fixed = int((a > b).sum()), int((b > a).sum())
+    n = broken + fixed
+    if n == 0:
+        return 1.0
+    as_few = sum(comb(n, k) for k in range(min(broken, fixed) + 1))
+    return min(1.0, float(2 * as_few / 2**n))
+
+
+def _permutation(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> float:
+    """Two-sided p of the difference under swaps of the two models' counts, item by item; items with equal counts drop out."""
+    gain = (b - a)[changed]
+    if len(gain) <= EXACT_ITEMS:
+        swapped = np.array(list(product((0.0, 1.0), repeat=len(gain)))) @ gain
+    else:
+        swapped = coin_flips(gain, seed, resamples)
+    totals_a, totals_b = a.sum(axis=0), b.sum(axis=0)
+    observed = abs(float(apply(metric, table, totals_b)) - float(apply(metric, table, totals_a)))
+    statistics = np.abs(apply(metric, table, totals_b - swapped) - apply(metric, table, totals_a + swapped))
+    as_large = int((statistics >= observed - TOLERANCE).sum())
+    if len(gain) <= EXACT_ITEMS:
+        return as_large / len(statistics)
+    return (1 + as_large) / (1 + resamples)

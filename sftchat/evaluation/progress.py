@@ -1,0 +1,65 @@
+"""How far a long evaluation is: a bar on a terminal, a plain line now and then anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sftchat.evaluation.items import Failure, Outcome, Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINES = 10
+"""Lines written over a whole evaluation where there is no terminal: enough to see life in a CI log, few enough to read it."""
+
+
+@contextmanager
+def progress(console: Console, title: str, total: int) -> Iterator[Progress]:
+    """Show progress while the block runs; yields what has to be called with every outcome.
+
+    Args:
+        console: Where to show it; standard error.
+        title: What is being done.
+        total: How many outcomes there will be, at least 1.
+    """
+    yield from _bar(console, title, total) if console.is_terminal else _lines(console, title, total)
+
+
+def _bar(console: Console, title: str, total: int) -> Iterator[Progress]:
+    """A bar that disappears when the block ends."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        row = bar.add_task(title, total=total)
+
+        def advance(outcome: Outcome) -> None:
+            bar.advance(row)
+            if isinstance(outcome, Failure):
+                console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}", markup=False)
+
+        yield advance
+
+
+def _lines(console: Console, title: str, total: int) -> Iterator[Progress]:
+    """A line each time another tenth is done."""
+    done = 0
+
+    def advance(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        if isinstance(outcome, Failure):
+            console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}", markup=False)
+        if done * LINES // total > (done - 1) * LINES // total:
+            console.print(f"{title}: {done} of {total}", markup=False)
+
+    yield advance

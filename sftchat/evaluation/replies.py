@@ -1,0 +1,182 @@
+"""``replies.jsonl``: what a model said, one line an item, so that it can be scored again without the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO, get_args
+
+from sftchat.errors import DataError
+from sftchat.evaluation.items import Failure, Outcome, score
+from sftchat.task import Task
+from sftchat.types import Example, FinishReason, Reply
+
+NAMED = 5
+"""How many ids a message lists before it counts the rest."""
+
+
+def reply_line(outcome: Outcome) -> str:
+    """One outcome as a line of JSON, the newline included; a failed one keeps its error instead of a score."""
+    if isinstance(outcome, Failure):
+        row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
+    else:
+        reply, judged = outcome.reply, outcome.score
+        row = {
+            "id": outcome.example.id,
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+            "answer": judged.answer,
+            "errors": list(judged.errors),
+            "stats": dict(sorted(judged.stats.items())),
+        }
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def write_replies(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write a file of replies, whole or not at all."""
+    write_atomically(path, "".join(map(reply_line, outcomes)))
+
+
+def read_replies(path: Path) -> dict[str, Reply | str]:
+    """Read replies by id; a failed item has the words of its error instead.
+
+    Only ``id`` and ``reply`` are needed, so that the output of any other program can be scored; unknown keys are ignored.
+
+    Raises:
+        DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: replies may hold U+2028, and JSON allows it
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read replies: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    found: dict[str, Reply | str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        identity, reply = _parse(line, f"{path}:{number}")
+        if identity in found:
+            raise DataError(f"id '{identity}' has two replies", f"{path}:{number}")
+        found[identity] = reply
+    if not found:
+        raise DataError("the file has no replies", str(path))
+    return found
+
+
+def match(replies: Mapping[str, Reply | str], examples: Sequence[Example], source: str, known: Collection[str] = ()) -> None:
+    """Check that there is exactly one reply to every example.
+
+    Args:
+        replies: By id.
+        examples: Those to be scored.
+        source: Name of the file, for the message.
+        known: Further ids that may have replies, such as the rows that ``--limit`` cut off.
+
+    Raises:
+        DataError: When an example has no reply or a reply has no example; names them.
+    """
+    wanted = {example.id for example in examples}
+    missing = [example.id for example in examples if example.id not in replies]
+    strangers = [identity for identity in replies if identity not in wanted and identity not in known]
+    complaints = []
+    if missing:
+        complaints.append(f"no reply to {_listed(missing)} of the {len(wanted)} items")
+    if strangers:
+        complaints.append(f"{_listed(strangers)} not in the evalset")
+    if complaints:
+        raise DataError("; ".join(complaints), source)
+
+
+def rescore(task: Task, examples: Iterable[Example], replies: Mapping[str, Reply | str]) -> list[Outcome]:
+    """Score stored replies, in the order of the examples.
+
+    Raises:
+        PluginError: When the task's scorer breaks its contract.
+    """
+    outcomes: list[Outcome] = []
+    for example in examples:
+        reply = replies[example.id]
+        outcomes.append(Failure(example, reply) if isinstance(reply, str) else score(task, example, reply))
+    return outcomes
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text under a temporary name and rename it, so that nobody ever reads half a file."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(text.encode("utf-8", "surrogatepass"))  # bytes: the same file on every platform
+    temporary.replace(path)
+
+
+class PartialReplies:
+    """Keeps what is answered while a model is still answering; a context manager.
+
+    Every outcome is on disk as soon as it is known. The file is removed when the block ends well, and stays when it does not.
+
+    Args:
+        path: A file beside the final one; an older one of that name is replaced. None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.count = 0
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> PartialReplies:
+        """Begin an empty file."""
+        if self.path is not None:
+            self._file = self.path.open("w", encoding="utf-8", errors="surrogatepass", newline="\n")
+        return self
+
+    def add(self, outcome: Outcome) -> None:
+        """Append one outcome and hand it to the operating system: a killed process loses none."""
+        if self._file is not None:
+            self._file.write(reply_line(outcome))
+            self._file.flush()
+            self.count += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file; remove it unless the block failed with something worth keeping in it."""
+        if self._file is not None:
+            self._file.close()
+        if self.path is not None and (kind is None or not self.count):
+            self.path.unlink(missing_ok=True)
+
+
+def _parse(line: str, source: str) -> tuple[str, Reply | str]:
+    """One line of a file of replies."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"not a JSON object: {error}", source) from error
+    if not isinstance(row, dict):
+        raise DataError(f"not a JSON object but {type(row).__name__}", source)
+    identity, text = row.get("id"), row.get("reply")
+    if isinstance(identity, int) and not isinstance(identity, bool):
+        identity = str(identity)  # other programs number their rows
+    if not isinstance(identity, str) or not identity:
+        raise DataError("'id' must be a text that is not empty", source)
+    if not isinstance(text, str):
+        raise DataError(f"'reply' of item '{identity}' must be a text", source)
+    finish = row.get("finish_reason", "stop")
+    if finish not in get_args(FinishReason):
+        raise DataError(f"'finish_reason' of item '{identity}' is {finish!r}, must be one of {', '.join(get_args(FinishReason))}", source)
+    if finish in ("error", "cancelled"):
+        return identity, str(row.get("error") or f"the request ended as '{finish}'")
+    return identity, Reply(text, finish, _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source))
+
+
+def _count(row: Mapping[str, Any], key: str, source: str) -> int:
+    """A number of tokens, 0 where the program that wrote the file did not count."""
+    value = row.get(key, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)
+    return value
+
+
+def _listed(ids: Sequence[str]) -> str:
+    """The first few ids and how many more there are."""
+    rest = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(f"'{identity}'" for identity in ids[:NAMED]) + rest

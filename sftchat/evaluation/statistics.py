@@ -1,0 +1,184 @@
+"""Sums of counts, what metrics make of them, and how far one gold set can be trusted.
+
+A metric is a function of summed counts, so every resample is a sum of rows: F1 is never a mean of items' F1. Items with equal counts are
+interchangeable, so all resampling draws how often each *distinct* row occurs: the same distribution, independent of the items' order, and
+thousands of items cost as much as the few dozen different rows they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftchat.errors import PluginError
+from sftchat.task import Metric
+from sftchat.types import Score
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+CELLS = 2_000_000
+"""The most numbers drawn at once: bounds the memory of a resampling to some tens of megabytes."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The stats of many items.
+
+    Attributes:
+        keys: The keys of the stats, sorted.
+        rows: One row an item, one column a key.
+    """
+
+    keys: tuple[str, ...]
+    rows: Array
+
+    def columns(self, metric: Metric) -> Array:
+        """The columns a metric reads, in its order; all of them when it does not say.
+
+        Raises:
+            PluginError: When it reads a key that the scorer does not count.
+        """
+        wanted = metric.stats or self.keys
+        for key in wanted:
+            if key not in self.keys:
+                raise PluginError(
+                    f"metric '{metric.name}' reads '{key}', which its scorer does not count (it counts: {', '.join(self.keys)})"
+                )
+        return self.rows[:, [self.keys.index(key) for key in wanted]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval.
+
+    Attributes:
+        low: Lower bound; None where the items give no hint of the spread.
+        high: Upper bound; None with ``low``.
+        method: ``wilson``, ``bootstrap`` or ``none``.
+    """
+
+    low: float | None
+    high: float | None
+    method: str
+
+
+def counts(scores: Iterable[Score]) -> Counts:
+    """Lay the stats of scores out as a matrix.
+
+    Raises:
+        PluginError: When there are none, when two scores have different keys, or when a count is not a finite number.
+    """
+    stats = [score.stats for score in scores]
+    if not stats or not stats[0]:
+        raise PluginError("the scorer counts nothing" if stats else "there are no scores to sum")
+    keys = tuple(sorted(stats[0]))
+    for row in stats:
+        if tuple(sorted(row)) != keys:
+            raise PluginError(
+                f"the scorer counts {', '.join(sorted(row)) or 'nothing'} for one reply and {', '.join(keys) or 'nothing'} for another"
+            )
+    matrix = np.array([[row[key] for key in keys] for row in stats], dtype=np.float64).reshape(len(stats), len(keys))
+    if not np.isfinite(matrix).all():
+        raise PluginError("the scorer gave a count that is not a finite number")
+    return Counts(keys, matrix)
+
+
+def value(metric: Metric, table: Counts) -> float:
+    """The metric over all items.
+
+    Raises:
+        PluginError: When the metric reads what is not counted, or cannot be computed.
+    """
+    return float(apply(metric, table, table.columns(metric).sum(axis=0)))
+
+
+def apply(metric: Metric, table: Counts, sums: Array) -> Array:
+    """Compute a metric from sums of its columns.
+
+    Args:
+        metric: What to compute.
+        table: Says which keys there are.
+        sums: Any shape whose last axis is ``table.columns(metric)``'s.
+
+    Raises:
+        PluginError: When the function raises, or returns another shape or a value that is not finite.
+    """
+    given = {key: sums[..., column] for column, key in enumerate(metric.stats or table.keys)}
+    try:
+        result = np.broadcast_to(np.asarray(metric.function(given), dtype=np.float64), sums.shape[:-1])
+    except Exception as error:  # the function is a plugin's; the message must name it
+        raise PluginError(f"metric '{metric.name}' cannot be computed from {', '.join(given)}: {type(error).__name__}: {error}") from error
+    if not np.isfinite(result).all():
+        raise PluginError(f"metric '{metric.name}' has no finite value for some counts; divide with sftchat.ratio, which knows what 0/0 is")
+    return result
+
+
+def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """How far the value of a metric can be trusted: a 95 % interval over the choice of items.
+
+    Rates of items get the score interval of Wilson (1927), which is right for small sets and at 0 and 1. Everything else gets the
+    percentile bootstrap over items (Efron 1979). Where every resample gives the same value the bootstrap would claim certainty: a value
+    of 0 or 1 then gets Wilson's interval for that many items, any other value none.
+
+    Args:
+        metric: What to estimate.
+        table: The items' counts.
+        seed: Of the resampling; the same seed gives the same interval.
+        resamples: How many, at least 1000 for anything but tests.
+
+    Raises:
+        PluginError: When the metric cannot be computed, or is declared a rate of items and is none.
+    """
+    n = len(table.rows)
+    point = value(metric, table)
+    if metric.items:
+        if not 0 <= point <= 1:
+            raise PluginError(f"metric '{metric.name}' says that it is a rate of items, but its value is {point:g}")
+        return wilson(point, n)
+    values = apply(metric, table, bootstrap(table.columns(metric), seed, resamples))
+    if np.ptp(values) > 0:
+        low, high = percentiles(values)
+        return Interval(low, high, "bootstrap")
+    return wilson(point, n) if point in (0.0, 1.0) else Interval(None, None, "none")
+
+
+def wilson(share: float, n: int) -> Interval:
+    """The score interval of a share of ``n`` items (Wilson 1927); exact 0 and 1 stay inside it."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), "wilson")
+
+
+def bootstrap(rows: Array, seed: int, resamples: int) -> Array:
+    """Sums of ``len(rows)`` rows drawn with replacement, once for every resample."""
+    distinct, times = np.unique(rows, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    shares = times / len(rows)
+    return _chunked(lambda size: generator.multinomial(len(rows), shares, size), distinct, resamples)
+
+
+def coin_flips(rows: Array, seed: int, resamples: int) -> Array:
+    """Sums of the rows for which a fair coin falls heads, once for every resample."""
+    distinct, times = np.unique(rows, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    return _chunked(lambda size: generator.binomial(times, 0.5, (size, len(times))), distinct, resamples)
+
+
+def percentiles(values: Array) -> tuple[float, float]:
+    """The middle 95 % of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _chunked(draw: Callable[[int], NDArray[np.int64]], distinct: Array, resamples: int) -> Array:
+    """Draw how often each distinct row occurs and sum, some resamples at a time; the size of the chunks does not change the numbers."""
+    size = max(1, CELLS // len(distinct))
+    chunks = [draw(min(size, resamples - start)) @ distinct for start in range(0, resamples, size)]
+    return np.concatenate(chunks)

@@ -1,0 +1,199 @@
+"""A report on the terminal: values with intervals, differences with p, slices, faults, and the items that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sftchat.evaluation.items import Item
+from sftchat.evaluation.report import Comparison, MetricDifference, ModelResult, Report
+
+EXAMPLES = 5
+"""Changed items shown of each kind; ``report.json`` lists all."""
+GROUPS = 30
+LINES = 8
+"""Lines shown of one reply."""
+COLOURS = {"better": "green", "worse": "red", "no significant difference": "dim"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a report."""
+    for part in parts(report):
+        console.print(part)
+        console.print()
+
+
+def parts(report: Report) -> Iterator[RenderableType]:
+    """What a report looks like, one evalset after the other."""
+    for name in dict.fromkeys(result.evalset.name for result in report.results):
+        results = [result for result in report.results if result.evalset.name == name]
+        comparisons = [comparison for comparison in report.comparisons if comparison.candidate.evalset.name == name]
+        first = results[0]
+        asked = len(first.items) + len(first.failures)
+        size = f"{asked} items" if asked >= first.evalset.size else f"the first {asked} of {first.evalset.size} items"
+        yield Text.assemble((report.task, "bold"), f" on {name}, {size}")
+        if comparisons:
+            for comparison in comparisons:
+                yield from _comparison(comparison)
+        elif len(results) == 1:
+            yield from _single(results[0])
+        else:
+            yield _overview(results)
+            yield from (_footer(result) for result in results)
+
+
+def _single(result: ModelResult) -> Iterator[RenderableType]:
+    """One model, nothing to compare it with."""
+    table = _table("metric", ">value", "95 % interval")
+    for metric in result.metrics:
+        table.add_row(metric.name, _number(metric.value), _bounds(metric.low, metric.high))
+    yield _legend(model=result.model)
+    yield table
+    names = [name for name in (metric.name for metric in result.metrics) if any(name in group.metrics for group in result.groups)][:3]
+    if names:
+        table = _table("group", ">gold", *(f">{name}" for name in names))
+        for group in result.groups[:GROUPS]:
+            table.add_row(Text(group.name), f"{group.support:g}", *(_number(group.metrics.get(name)) for name in names))
+        yield table
+    if result.errors:
+        table = _table("fault", ">count")
+        for name, count in result.errors.items():
+            table.add_row(Text(name), str(count))
+        yield table
+    yield _footer(result)
+
+
+def _overview(results: Sequence[ModelResult]) -> Table:
+    """Several models, one row each."""
+    names = [metric.name for metric in results[0].metrics]
+    table = _table(
+        "model", *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else []), *(f">{name}" for name in names[1:4])
+    )
+    for result in results:
+        first = [_number(result.metrics[0].value), _bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
+        table.add_row(Text(result.model), *first, *(_number(metric.value) for metric in result.metrics[1:4]))
+    return table
+
+
+def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
+    """A model beside the baseline."""
+    old, new = comparison.baseline, comparison.candidate
+    yield _legend(baseline=old.model, model=new.model)
+    table = _table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
+    for metric in comparison.metrics:
+        table.add_row(metric.name, _number(metric.baseline), _number(metric.candidate), *_difference(metric))
+    yield table
+    yield from _group_changes(old, new)
+    yield from _fault_changes(old.errors, new.errors)
+    yield from _changed_items("newly broken", comparison.broken)
+    yield from _changed_items("newly fixed", comparison.fixed)
+    broken, fixed = len(comparison.broken), len(comparison.fixed)
+    yield Text(f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ")
+    yield _footer(old)
+    yield _footer(new)
+
+
+def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
+    """The difference, ``~`` before it where chance explains it, with interval and p."""
+    colour = COLOURS[metric.judgement]
+    mark = "~ " if metric.judgement == "no significant difference" else ""
+    bounds = "" if metric.low is None or metric.high is None else f"[{metric.low:+.3f}, {metric.high:+.3f}]"
+    return Text(f"{mark}{metric.difference:+.3f}", colour), Text(bounds, colour), "<0.001" if metric.p < 0.001 else f"{metric.p:.3f}"
+
+
+def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
+    """Slices of both models by the first metric that can be computed for slices."""
+    befores = {group.name: group for group in old.groups}
+    names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)]
+    if not names:
+        return
+    table = _table("group", ">gold", f">{names[0]} baseline", ">model", ">difference")
+    for group in new.groups[:GROUPS]:
+        after = group.metrics.get(names[0])
+        before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
+        change = "" if before is None or after is None else f"{after - before:+.3f}"
+        table.add_row(Text(group.name), f"{group.support:g}", _number(before), _number(after), change)
+    yield table
+
+
+def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[RenderableType]:
+    """How often each fault occurred, and how that changed."""
+    if not before and not after:
+        return
+    table = _table("fault", ">baseline", ">model", ">change")
+    for name in sorted({*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)):
+        old, new = before.get(name, 0), after.get(name, 0)
+        table.add_row(Text(name), str(old), str(new), f"{new - old:+d}" if new != old else "")
+    yield table
+
+
+def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
+    """A few items with their gold reply and what both models said."""
+    if not pairs:
+        return
+    table = _table(title, "gold", "baseline", "model")
+    table.leading = 1
+    table.columns[0].max_width = 16
+    for old, new in pairs[:EXAMPLES]:
+        gold = new.example.gold or ""
+        table.add_row(Text(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
+    yield table
+
+
+def _marked(item: Item, gold: str) -> Text:
+    """A reply, its lines that are not in the gold reply in red."""
+    right = {line.strip() for line in gold.split("\n")}
+    reply = item.reply.text.strip() or "(empty)"
+    return _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
+
+
+def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
+    """The first lines of a text, each in its style, without anything that could move the cursor."""
+    shown = Text("\n").join(
+        Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line), style(line)) for line in lines[:LINES]
+    )
+    return shown if len(lines) <= LINES else Text.assemble(shown, (f"\n… {len(lines) - LINES} more lines", "dim"))
+
+
+def _table(*headers: str) -> Table:
+    """A quiet table; a column whose header begins with ``>`` is aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for header in headers:
+        name = header.removeprefix(">")
+        table.add_column(name, justify="right" if header.startswith(">") else "left", no_wrap=header.startswith(">"), overflow="fold")
+    return table
+
+
+def _legend(**names: str) -> Text:
+    """Which model is which."""
+    wide = max(map(len, names))
+    return Text("\n".join(f"{role:<{wide}}  {name}" for role, name in names.items()), "dim")
+
+
+def _footer(result: ModelResult) -> Text:
+    """What else is worth knowing of one model."""
+    facts = [f"{result.right} of {len(result.items)} items without a fault"]
+    if result.truncated:
+        facts.append(f"{result.truncated} truncated")
+    if result.failures:
+        facts.append(f"{len(result.failures)} not answered")
+    if result.completion_tokens:
+        facts.append(f"{result.completion_tokens:,} tokens")
+    if result.seconds is not None:
+        speed = f" ({result.completion_tokens / result.seconds:,.0f}/s)" if result.completion_tokens and result.seconds > 0 else ""
+        facts.append(f"{result.seconds:.1f} s{speed}")
+    return Text(f"{result.model}: {', '.join(facts)}", "dim")
+
+
+def _number(value: float | None) -> str:
+    """A value of a metric."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    """An interval."""
+    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"

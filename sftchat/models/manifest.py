@@ -1,0 +1,84 @@
+"""``sftchat.json``, the manifest beside trained weights: everything needed to say where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import ModelError
+
+MANIFEST = "sftchat.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How a checkpoint was made.
+
+    Attributes:
+        task: Name of the task it was trained on.
+        base: The base model as MODEL, absolute when it was a folder.
+        base_identity: Hash of the base's weights.
+        method: ``full``, ``lora``, ….
+        config: Every hyper-parameter, resolved.
+        data: Files or the generator call the rows came from, each with the hash of its bytes.
+        rows: Rows trained on.
+        tokens_hash: Hash of the rendered ids and labels: what the model really saw.
+        template: Name of the chat template.
+        template_hash: Hash of its source.
+        template_arguments: Arguments of the template that training used and inference must use.
+        versions: Versions of the packages that matter.
+        command: What was typed.
+        scores: Scores by step, where the task's metric was computed during training.
+        best_checkpoint: Folder name of the best checkpoint, when there is one.
+        steps: Optimiser steps done.
+        final_loss: Mean training loss of the last steps.
+        seconds: Wall-clock seconds of training.
+    """
+
+    task: str
+    base: str
+    base_identity: str
+    method: str
+    config: Mapping[str, Any]
+    data: tuple[Mapping[str, Any], ...]
+    rows: int
+    tokens_hash: str
+    template: str
+    template_hash: str
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    best_checkpoint: str = ""
+    steps: int = 0
+    final_loss: float | None = None
+    seconds: float = 0.0
+    version: int = VERSION
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``sftchat.json`` into a folder, whole or not at all."""
+    temporary = folder / f".{MANIFEST}.partial"
+    temporary.write_text(json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, or None when it has none; keys of later versions are ignored.
+
+    Raises:
+        ModelError: When there is one that cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    known = {item.name for item in fields(Manifest)}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(**{key: tuple(value) if key == "data" else value for key, value in found.items() if key in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is not a manifest of sftchat: {error}") from error

@@ -1,0 +1,155 @@
+"""What the user may write where MODEL is asked for, decided from names and files alone: nothing is loaded here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from sftchat.errors import ModelError, UsageError, unknown
+from sftchat.models.manifest import read_manifest
+
+NANO = "sftchat:nano"
+"""The embedded model."""
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors",)
+PICKLED_ADAPTER_WEIGHTS = ("adapter_model.bin",)
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Where weights are.
+
+    Attributes:
+        text: What the user wrote.
+        source: A folder, or a Hub id.
+        revision: Branch, tag or commit on the Hub; empty for the default.
+        base: The base model, when ``source`` is an adapter.
+        scheme: Name of the engine type, when a plugin's engine opens the model; ``source`` is then what follows the colon.
+    """
+
+    text: str
+    source: str
+    revision: str = ""
+    base: ModelReference | None = None
+    scheme: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a model on the Hub or behind an engine."""
+        path = Path(self.source)
+        return path if not self.scheme and path.is_dir() else None
+
+
+def embedded_folder() -> Path:
+    """Where the weights of ``sftchat:nano`` lie in the package."""
+    return Path(__file__).parent / "nano"
+
+
+def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), allow_pickle: bool = False) -> ModelReference:
+    """Decide what a MODEL argument means.
+
+    Args:
+        text: ``sftchat:nano``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, or ``scheme:rest`` of a registered engine.
+        base: The base model of an adapter, instead of the one named in its config.
+        schemes: Schemes of the registered engine types.
+        allow_pickle: Whether a folder that has only pickled weights is acceptable.
+
+    Raises:
+        UsageError: When the text cannot name a model.
+        ModelError: When it names a folder that has no usable weights.
+    """
+    if text == NANO:
+        return ModelReference(text, str(embedded_folder()))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _folder(text, path, base, schemes, allow_pickle)
+    if path.is_file():
+        raise UsageError(f"model '{text}' is a file; give the folder that holds it")
+    scheme, colon, rest = text.partition(":")
+    if colon:
+        if scheme in set(schemes):
+            return ModelReference(text, rest, scheme=scheme)
+        raise UsageError(unknown("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
+    if HUB_ID.fullmatch(text):
+        name, _, revision = text.partition("@")
+        if _looks_local(path):
+            raise UsageError(f"no folder '{text}'{_nearest(path)}")
+        return ModelReference(text, name, revision)
+    raise UsageError(f"no folder '{text}'{_nearest(path)}; the embedded model is {NANO}, a Hub model is written org/name")
+
+
+def _folder(text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
+    """A checkpoint, an adapter, or a run that contains them."""
+    pickled_adapter = PICKLED_ADAPTER_WEIGHTS if allow_pickle else ()
+    if (path / ADAPTER_CONFIG).is_file():
+        if not _has(path, ADAPTER_WEIGHTS + pickled_adapter):
+            raise ModelError(_no_weights(path, "adapter", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS))
+        name = base or _base_of(path)
+        return ModelReference(text, str(path), base=resolve(name, schemes=schemes, allow_pickle=allow_pickle))
+    if (path / "config.json").is_file():
+        if not _has(path, WEIGHTS + (PICKLED_WEIGHTS if allow_pickle else ())):
+            raise ModelError(_no_weights(path, "checkpoint", WEIGHTS, PICKLED_WEIGHTS))
+        return ModelReference(text, str(path))
+    checkpoint = _checkpoint_of_run(path)
+    if checkpoint is None:
+        raise ModelError(f"folder '{path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders")
+    inner = _folder(text, checkpoint, base, schemes, allow_pickle)
+    return ModelReference(text, inner.source, base=inner.base)
+
+
+def _checkpoint_of_run(run: Path) -> Path | None:
+    """The best checkpoint of an unfinished run if its manifest names one, else the last."""
+    manifest = read_manifest(run)
+    if manifest is not None and manifest.best_checkpoint and (run / manifest.best_checkpoint).is_dir():
+        return run / manifest.best_checkpoint
+    steps = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
+    return max(steps)[1] if steps else None
+
+
+def _base_of(adapter: Path) -> str:
+    """The base model that an adapter names, made absolute when it is a folder beside it."""
+    import json
+
+    try:
+        name = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{adapter / ADAPTER_CONFIG} is not a JSON object: {error}") from error
+    manifest = read_manifest(adapter)
+    name = (manifest.base if manifest else "") or name
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
+    beside = adapter / name
+    return str(beside) if beside.is_dir() and not Path(name).is_dir() else name
+
+
+def _has(path: Path, names: Iterable[str]) -> bool:
+    """Whether the folder has one of the files."""
+    return any((path / name).is_file() for name in names)
+
+
+def _no_weights(path: Path, what: str, wanted: tuple[str, ...], pickled: tuple[str, ...]) -> str:
+    """Say what is missing, and that pickled weights can be allowed when that is all there is."""
+    if _has(path, pickled):
+        return f"{what} '{path}' has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle"
+    return f"{what} '{path}' has no weights; expected {' or '.join(wanted)}"
+
+
+def _looks_local(path: Path) -> bool:
+    """Whether ``a/b`` is more likely a mistyped folder than a Hub id: its parent exists here."""
+    return path.parent != Path() and path.parent.is_dir()
+
+
+def _nearest(path: Path) -> str:
+    """Suggest a sibling folder with a similar name."""
+    parent = path.parent
+    if not parent.is_dir():
+        return ""
+    near = get_close_matches(path.name, [p.name for p in parent.iterdir() if p.is_dir()], n=1)
+    return f"; did you mean '{parent / near[0]}'?" if near else ""

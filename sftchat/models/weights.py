@@ -1,0 +1,176 @@
+"""Load weights and tokenizer of a reference; the only place that calls ``from_pretrained``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import MissingExtraError, ModelError
+from sftchat.models.manifest import Manifest, read_manifest
+from sftchat.models.references import ModelReference
+from sftchat.models.templates import Renderer, choose_renderer
+
+FULL_PRECISION_LIMIT = 4_000_000_000
+"""Bytes in float32 up to which a CPU loads full precision: about a billion parameters."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use.
+
+    Attributes:
+        model: A transformers causal language model in eval mode, or a PEFT model over one.
+        renderer: Its tokenizer and chat template.
+        stop_ids: The ids that end a reply.
+        manifest: How it was made, when it was trained here.
+    """
+
+    model: Any
+    renderer: Renderer
+    stop_ids: tuple[int, ...]
+    manifest: Manifest | None
+
+
+def require_local(what: str) -> None:
+    """Fail with the line to type when torch or transformers is not installed.
+
+    Raises:
+        MissingExtraError: Naming the extra.
+    """
+    if any(find_spec(name) is None for name in ("torch", "transformers", "peft")):
+        raise MissingExtraError(what)
+
+
+def quiet_libraries() -> None:
+    """Keep Hugging Face libraries from phoning home, drawing bars and printing advice."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a reference; an adapter's own where it has one, else its base's.
+
+    Raises:
+        ModelError: When there is none.
+    """
+    require_local("loading a model")
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    if reference.base is not None and not (Path(reference.source) / "tokenizer_config.json").is_file():
+        return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_why(reference, "tokenizer", error)) from error
+
+
+def load_model(reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False) -> Any:
+    """The weights of a reference, an adapter put on its base, in eval mode.
+
+    Args:
+        reference: What to load.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: the checkpoint's own on an accelerator; on a CPU float32 where it fits.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``: an accelerator where there is one.
+        trust_remote_code: Whether code that comes with the model may run.
+        allow_pickle: Whether weights that are not safetensors may be loaded.
+
+    Raises:
+        ModelError: When it cannot be loaded; one line with the reason.
+    """
+    require_local("loading a model")
+    quiet_libraries()
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    place = choose_device(device)
+    if reference.base is not None:
+        from peft import PeftModel
+
+        base = load_model(reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        try:
+            return PeftModel.from_pretrained(base, reference.source).to(place).eval()
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelError(_why(reference, "adapter", error)) from error
+    wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            reference.source, revision=reference.revision or "main", dtype=wanted, use_safetensors=None if allow_pickle else True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(_why(reference, "model", error)) from error
+    return model.to(place).eval()
+
+
+def load(reference: ModelReference, *, template: str = "", preferred: str = "chatml", **options: Any) -> Loaded:
+    """Weights, tokenizer, template and stop tokens of a reference.
+
+    Args:
+        reference: What to load.
+        template: Template name or file, instead of the model's own.
+        preferred: Template for a model that has none.
+        options: As of ``load_model``.
+    """
+    tokenizer = load_tokenizer(reference, trust_remote_code=bool(options.get("trust_remote_code")))
+    manifest = read_manifest(reference.folder) if reference.folder else None
+    renderer = choose_renderer(tokenizer, template, preferred, manifest.template_arguments if manifest else None)
+    model = load_model(reference, **options)
+    return Loaded(model, renderer, stop_ids(model, renderer), manifest)
+
+
+def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
+    """Every id on which a reply of this model ends: the generation config's, the tokenizer's, the template's."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    found: set[int] = {renderer.stop_token}
+    for value in (configured, renderer.tokenizer.eos_token_id):
+        found.update(value if isinstance(value, Iterable) else [] if value is None else [value])
+    return tuple(sorted(int(i) for i in found))
+
+
+def choose_device(device: str) -> str:
+    """An accelerator where there is one, else the CPU, unless the user named a device.
+
+    Raises:
+        ModelError: When the device named is not there.
+    """
+    import torch
+
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator.type if accelerator is not None else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device '{device}' is not available here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _automatic_dtype(reference: ModelReference, device: str) -> Any:
+    """The checkpoint's dtype, or float32 for what fits on a CPU: its replies then do not depend on the batch."""
+    import torch
+
+    if device != "cpu":
+        return "auto"
+    folder = reference.folder
+    if folder is None:
+        return torch.float32
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return torch.float32 if 2 * size <= FULL_PRECISION_LIMIT else "auto"
+
+
+def _why(reference: ModelReference, what: str, error: BaseException) -> str:
+    """The reason in one line, with what to do when the Hub could not be reached."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if reference.folder is None:
+        return f"{what} of '{reference.text}' could not be fetched from the Hub: {first}; check the name and the network, or give a local folder"
+    return f"{what} of '{reference.text}' could not be loaded: {first}"

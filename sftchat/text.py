@@ -1,0 +1,90 @@
+"""Text as scorers compare it: normal form, CJK-aware tokens, and replies without their thinking.
+
+Most scorers of other harnesses strip ASCII punctuation and split at spaces, which leaves Chinese either untouched or empty:
+rouge-score's own tokenizer gives identical Chinese texts 0.0. Here every Chinese character is a token.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+DASHES = "-‐‑‒–—―−─－﹣"
+"""Characters that people and models write for a hyphen. They mean one only where a separator is expected: inside a name they stay."""
+
+COLONS = ":：﹕∶︰ː"
+"""Characters that people and models write for a colon, under the same reserve."""
+
+MIDDLE_DOTS = "·‧•・･"
+"""Characters that stand between the parts of a foreign name (奥黛丽·赫本); all become the first."""
+
+# Han with its extensions, the iteration mark and the ideographic zero, and kana without the combining voice marks: no spaces between words.
+_UNSPACED = "\u3005\u3007\u3040-\u3096\u309d-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
+
+# What NFKC would damage: ① would become 1, … three full stops, ㈱ (株), ︰ two full stops.
+_KEPT = re.compile("([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)")
+_DOTS = str.maketrans(dict.fromkeys(MIDDLE_DOTS, MIDDLE_DOTS[0]))
+_SPACE = re.compile(r"\s+")
+_SPACE_IN_CJK = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
+_TOKEN = re.compile(f"[{_UNSPACED}{_HANGUL}]|[a-z0-9]+")
+_ZERO_WIDTH_JOINER = "\u200d"
+
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_THINKING_END = re.compile(r"</think>", re.IGNORECASE)
+
+
+def fold_width(text: str) -> str:
+    """Replace compatibility characters (full-width letters, no-break spaces, ligatures) and drop the invisible ones.
+
+    This is NFKC, save for the characters whose meaning it would change: ``①``, ``…``, ``㈱`` and ``︰`` stay. Of the format
+    characters (category Cf: zero-width space, byte-order mark, direction marks) only the joiner of emoji sequences is kept.
+
+    Args:
+        text: Any text; line breaks stay.
+    """
+    if text.isascii():
+        return text
+    visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
+    pieces = _KEPT.split(visible)  # with the group, every second piece is one to keep
+    return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
+
+
+def normalise(text: str) -> str:
+    """Bring a text into the form in which two scorers' inputs may be compared.
+
+    Compatibility characters and invisible ones go (``fold_width``), middle dots become ``·``, runs of white space become one space,
+    and spaces between Chinese or Japanese characters go altogether. Case, traditional characters and the dashes and colons that
+    NFKC leaves alone stay: replace those (``DASHES``, ``COLONS``) only where a separator is expected.
+
+    Args:
+        text: Any text; the result is one line. Normalising twice changes nothing.
+    """
+    folded = fold_width(text).translate(_DOTS)
+    return _SPACE_IN_CJK.sub("", _SPACE.sub(" ", folded).strip())
+
+
+def tokens(text: str) -> list[str]:
+    """Split a text into what overlap metrics count: each CJK character, and each run of ASCII letters and digits.
+
+    NFKC and lower case come first; everything else separates. Needs no dictionary, so unseen names are cut like any others.
+
+    Args:
+        text: Any text.
+    """
+    return _TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def strip_thinking(text: str) -> str:
+    """Remove what a reasoning model thinks aloud, to leave the answer.
+
+    Drops ``<think>…</think>``, one that was never closed (a reply cut off while thinking has no answer), and everything before a
+    closing tag without an opening one: some chat templates put ``<think>`` into the prompt.
+
+    Args:
+        text: A reply as generated.
+    """
+    if "<" not in text:
+        return text
+    rest = _THINKING.sub("", text)
+    return _THINKING_END.split(rest)[-1]

@@ -1,0 +1,110 @@
+"""What a training is: every choice, with the task's wishes and the program's defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sftchat.errors import UsageError
+from sftchat.task import Task
+
+Method = Literal["full", "lora"]
+METHODS: tuple[Method, ...] = ("full", "lora")
+SMALL_MODEL = 50_000_000
+"""Parameters under which a model is trained with the learning rates of small models."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Every hyper-parameter of a training.
+
+    Attributes:
+        method: ``full`` trains all weights, ``lora`` a low-rank adapter (Hu et al. 2021) on all linear layers.
+        learning_rate: Peak learning rate of AdamW.
+        epochs: Passes over the rows; ignored when ``max_steps`` is set.
+        max_steps: Optimiser steps, or 0 to count epochs.
+        batch_size: Rows of one forward pass on one device.
+        accumulation: Forward passes in one optimiser step.
+        max_length: Longest row in tokens; longer ones are dropped and counted.
+        warmup: Share of the steps over which the learning rate rises from 0.
+        schedule: How it falls afterwards, as transformers names it.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        lora_rank: Rank of the adapter.
+        lora_alpha: Its scale; the adapter is multiplied by ``alpha / rank``.
+        lora_dropout: Dropout on its input.
+        precision: ``float32``, or ``bfloat16`` for mixed precision; ``auto`` is bfloat16 where the hardware multiplies it.
+        gradient_checkpointing: Recompute activations instead of keeping them: less memory, slower.
+        save_steps: Steps between checkpoints; 0 keeps only the final weights.
+        save_limit: The most checkpoints kept.
+        logging_steps: Steps between reports of the loss.
+        seed: Of shuffling, initialisation and dropout.
+        device: ``auto``, ``cpu``, ``cuda``, ….
+    """
+
+    method: Method = "full"
+    learning_rate: float = 2e-5
+    epochs: float = 3.0
+    max_steps: int = 0
+    batch_size: int = 16
+    accumulation: int = 1
+    max_length: int = 1024
+    warmup: float = 0.05
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    precision: str = "auto"
+    gradient_checkpointing: bool = False
+    save_steps: int = 0
+    save_limit: int = 2
+    logging_steps: int = 10
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be trained.
+
+        Raises:
+            UsageError: Naming the option, its value and what is allowed.
+        """
+        checks = (
+            (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
+            (self.learning_rate > 0, "learning_rate", "above 0"),
+            (self.epochs > 0, "epochs", "above 0"),
+            (self.max_steps >= 0, "max_steps", "0 or more"),
+            (self.batch_size >= 1, "batch_size", "at least 1"),
+            (self.accumulation >= 1, "accumulation", "at least 1"),
+            (self.max_length >= 8, "max_length", "at least 8"),
+            (0 <= self.warmup < 1, "warmup", "a share from 0 up to 1"),
+            (self.lora_rank >= 1, "lora_rank", "at least 1"),
+            (self.save_limit >= 1, "save_limit", "at least 1"),
+            (self.precision in ("auto", "float32", "bfloat16"), "precision", "auto, float32 or bfloat16"),
+        )
+        for holds, name, allowed in checks:
+            if not holds:
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}, must be {allowed}")
+
+
+def configure(task: Task, parameters: int, given: Mapping[str, Any]) -> TrainingConfig:
+    """Fill in a config: the user's values, else the task's, else the program's for a model of this size.
+
+    Args:
+        task: Whose trainer hook is asked.
+        parameters: Parameters of the base model.
+        given: What the user set; None counts as not set.
+    """
+    chosen = {key: value for key, value in given.items() if value is not None}
+    method = chosen.get("method", "full")
+    small = parameters < SMALL_MODEL
+    # LoRA wants about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models want more than large ones
+    rate = {"full": 1e-3 if small else 2e-5, "lora": 5e-3 if small else 2e-4}.get(method, 2e-5)
+    defaults = TrainingConfig(method=method, learning_rate=rate)
+    wanted = task.training_defaults(method, parameters)
+    hook = {
+        key: getattr(wanted, key) for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank") if getattr(wanted, key) is not None
+    }
+    return replace(defaults, **{**hook, **chosen})

@@ -1,0 +1,80 @@
+"""Examples become rows of ids and labels; nothing is cut, and what does not fit is counted and named."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sftchat.errors import DataError
+from sftchat.models.templates import Renderer
+from sftchat.types import Example
+
+
+@dataclass(frozen=True)
+class RenderedRows:
+    """Rows ready for the trainer.
+
+    Attributes:
+        ids: Token ids of each row.
+        labels: Labels of each row, ``IGNORED`` where there is no loss.
+        too_long: Where the rows came from that were over the length and are left out.
+        without_reply: Where the rows came from that have nothing to learn.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    labels: tuple[tuple[int, ...], ...]
+    too_long: tuple[str, ...] = ()
+    without_reply: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(map(len, self.ids))
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens with a label."""
+        return sum(label >= 0 for row in self.labels for label in row)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the ids and labels in order: equal only if the model sees the same."""
+        digest = hashlib.sha256()
+        for ids, labels in zip(self.ids, self.labels, strict=True):
+            digest.update(struct.pack(f"<i{2 * len(ids)}i", len(ids), *ids, *labels))
+        return digest.hexdigest()
+
+
+def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int) -> RenderedRows:
+    """Render every example, the gold reply as the last assistant turn.
+
+    Args:
+        examples: Conversations to learn from.
+        renderer: Tokenizer and template.
+        max_length: Rows of more tokens are left out: a row without its stop token would teach the model never to stop.
+
+    Raises:
+        DataError: When no row is left.
+        TemplateError: When the template cannot write a conversation.
+    """
+    ids, labels, too_long, without_reply, shortest = [], [], [], [], 0
+    for index, example in enumerate(examples, 1):
+        where = example.source or example.id or f"row {index}"
+        conversation = example.conversation
+        if not any(message["role"] == "assistant" for message in conversation):
+            without_reply.append(where)
+            continue
+        row = renderer.training_ids(conversation)
+        if len(row.ids) > max_length:
+            too_long.append(where)
+            shortest = min(shortest or len(row.ids), len(row.ids))
+            continue
+        ids.append(row.ids)
+        labels.append(row.labels)
+    if not ids:
+        if too_long:
+            raise DataError(f"all {len(too_long)} rows are longer than {max_length} tokens; raise --max-length to {shortest} or more", too_long[0])
+        raise DataError("no row has a reply to learn from; training rows need an assistant turn or a gold reply", without_reply[0] if without_reply else "")
+    return RenderedRows(tuple(ids), tuple(labels), tuple(too_long), tuple(without_reply))
