@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftchat.errors import DataError, EngineError, MissingExtraError, ModelError, NotComparableError, PluginError, SftchatError, UsageError
 from sftchat.hookspecs import hookimpl
-from sftchat.task import Metric, Task, TrainingDefaults, rate, ratio
+from sftchat.task import Demonstration, Metric, Task, TrainingDefaults, rate, ratio
 from sftchat.types import Example, Message, Reply, SamplingParams, Score
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataError",
+    "Demonstration",
     "EngineError",
     "Example",
     "Message",

@@ -77,6 +77,23 @@ class TrainingDefaults:
     rows: int | None = None
 
 
+@dataclass(frozen=True)
+class Demonstration:
+    """How ``sftchat demo`` shows a task on the embedded model: minutes on a CPU, nothing downloaded.
+
+    Attributes:
+        rows: Rows to draw from the generator and train on.
+        items: Items in each held-out set.
+        held_out: Generator options of each held-out set by the title it is shown under, such as ``{"new names": {"names": "test"}}``.
+        epochs: Passes over the rows.
+    """
+
+    rows: int
+    items: int
+    held_out: Mapping[str, Mapping[str, Any]]
+    epochs: float = 1.0
+
+
 def no_defaults(method: str, parameters: int) -> TrainingDefaults:
     """The trainer hook of a task that wants nothing special."""
     return TrainingDefaults()
@@ -105,6 +122,7 @@ class Task:
         problems: What is wrong with a row in the eyes of the task, one line each.
         evalsets: Gold sets by name; the first is what ``sftchat eval`` scores when no ``--evalset`` is given.
         row_format: The shape of rows that ``sftchat data generate`` writes unless told otherwise.
+        demonstration: How ``sftchat demo`` shows the task; None when it cannot be learned by a small model in minutes.
     """
 
     name: str
@@ -118,6 +136,7 @@ class Task:
     problems: Callable[[Example], Iterable[str]] = no_problems
     evalsets: Mapping[str, Path] = field(default_factory=dict)
     row_format: str = "messages"
+    demonstration: Demonstration | None = None
 
     def __post_init__(self) -> None:
         """Refuse a task that could not be typed, tabulated or gated."""

@@ -2,8 +2,8 @@
 
 A form is prose with an optional tag before ``>`` that says what the prose cannot: ``!`` (only about people new to the passage),
 the genders of {a}, {b}, {c} as ``m``, ``f`` or ``-``, ``o`` or ``n`` for a story of old or of modern times, and for groups the
-labels, such as ``mfm ab夫妻 ac父子 bc母子>``. In the prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} their pronouns;
-every other slot is a row of `fillers`. In a form of one relation {a} is the head and {b} the tail.
+labels, such as ``mfm ab夫妻 ac父子 bc母子>``. In the prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} is a pronoun
+and {ga} a given name; every other slot is a row of `fillers`. In a form of one relation {a} is the head and {b} the tail.
 """
 
 from __future__ import annotations

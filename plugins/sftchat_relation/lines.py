@@ -32,8 +32,8 @@ BULLET = re.compile(
 """Bullets and numbering; a dash or an asterisk is one only with a space behind it."""
 
 _EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
-_PROSE = re.compile(r"[:：,，;；。!！?？、|\"“”*`\n]")
-_BRACKET = re.compile(r"[()（）\[\]{}<>]")
+_PROSE = re.compile(r"[:：,，;；。、\n]")
+_MARK = re.compile(r"[()（）\[\]{}<>*!！?？|\"“”`]")
 _NONE = re.compile(
     r"无|没有|暂无|(?:[\u4e00-\u9fff]{0,8}[中里])?(?:无|没有|暂无|并无|不存在|未发现)(?:任何|明确的?|明显的?|直接的?)*(?:人物)?(?:之间的?)?关系"
     r"|none|null|nil|n/a|no relations?(?: found)?",
@@ -70,20 +70,20 @@ def exact_triple(line: str, source: str) -> Triple | None:
 
 
 def is_name(text: str, source: str) -> bool:
-    """Whether a text can be a name: not empty, not long, without the punctuation of sentences, brackets only as the source has them.
+    """Whether a text can be a name: not empty, not long, no punctuation but what the source has inside it.
 
     Args:
         text: What stands on one side of a separator.
-        source: A name such as 苏（松本）米子 must stand in it as it is; any other bracket is a remark, not a part of a name.
+        source: Names such as 苏（松本）米子 must stand in it as they are; elsewhere a bracket or an asterisk is a remark or Markdown.
     """
     if not 0 < len(text) <= LONGEST_NAME or _PROSE.search(text):
         return False
-    return not _BRACKET.search(text) or text in source
+    return not _MARK.search(text) or text in source
 
 
 def is_label(text: str) -> bool:
     """Whether a text can be a label, be it one that the vocabulary does not have."""
-    return 0 < len(text) <= LONGEST_LABEL and not _PROSE.search(text) and not _BRACKET.search(text)
+    return 0 < len(text) <= LONGEST_LABEL and not _PROSE.search(text) and not _MARK.search(text)
 
 
 def is_none(text: str) -> bool:

@@ -52,7 +52,7 @@ _YOUNG = ("小姐", "少爷", "公子", "书童")
 _FINAL = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "早逝", "没能回来", "含笑而逝")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_SLOT = re.compile(r"\{(p?[abc]|\w+)\}")
+_SLOT = re.compile(r"\{(\w+)\}")
 
 T = TypeVar("T")
 
@@ -204,8 +204,8 @@ class _Passage:
     def _slot(self, slot: str, cast: dict[str, Person]) -> str:
         if slot in cast:
             return cast[slot].name
-        if slot[1:] in cast and slot[0] == "p":
-            return cast[slot[1:]].pronoun
+        if slot[1:] in cast:
+            return cast[slot[1:]].pronoun if slot[0] == "p" else cast[slot[1:]].familiar
         values = FILLERS[slot][self.era]
         fresh = [value for value in values if value not in self.used] or list(values)
         value = self._pick(fresh)

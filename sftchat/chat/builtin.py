@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from typing import Any
 
 from sftchat.chat.commands import ChatCommand, ChatContext
 from sftchat.errors import UsageError, unknown
@@ -40,18 +41,18 @@ def _system(context: ChatContext, argument: str) -> None:
 
 def _set(context: ChatContext, argument: str) -> None:
     """Show the sampling parameters or change one."""
-    name, value = (argument.replace("=", " ", 1).split(maxsplit=1) + ["", ""])[:2]
+    name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
     name = name.replace("-", "_")
     if name and name not in _NUMBERS:
         raise UsageError(unknown("parameter", name, _NUMBERS))
     if value:
         kind = _NUMBERS[name]
         try:
-            number = kind(value)
+            changed: dict[str, Any] = {name: kind(value)}
         except ValueError:
             raise UsageError(f"{name} is '{value}', must be a {'whole number' if kind is int else 'number'}") from None
         try:
-            context.sampling = replace(context.sampling, **{name: number})
+            context.sampling = replace(context.sampling, **changed)
         except ValueError as error:
             raise UsageError(str(error)) from None
     shown = [name] if name else list(_NUMBERS)

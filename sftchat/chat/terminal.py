@@ -1,8 +1,8 @@
 """The chat on a terminal: one long-lived prompt_toolkit application with the reply's unfinished line, the input and a status line.
 
 Text leaves the application upwards in complete lines only, written by this module itself between erasing and redrawing. Not by
-``run_in_terminal``: that leaves raw mode for a moment, in which typed keys echo and Ctrl-C is a signal. And cursor positions are never asked
-for, so no answer can come late and be typed into the prompt.
+``run_in_terminal``: that leaves raw mode for a moment, in which typed keys echo and Ctrl-C is a signal. And cursor positions are never
+asked for, so that no answer can come late and be typed into the prompt.
 """
 
 from __future__ import annotations

@@ -21,14 +21,12 @@ from sftchat.errors import UsageError
 @click.option("--task", metavar="TASK", help="Generate as the task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
 @click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object: reply, finish_reason, prompt_tokens, completion_tokens, model."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print an object: reply, finish_reason, prompt_tokens, completion_tokens, model.")
 @sampling_options
 @engine_options
 @click.pass_obj
 def command(
-    session: Session, model: str, prompt: str | None, task: str | None, system: str, no_stream: bool, as_json: bool, **options: Any
+    session: Session, /, model: str, prompt: str | None, task: str | None, system: str, no_stream: bool, as_json: bool, **options: Any
 ) -> None:
     """Ask MODEL once. PROMPT is read from standard input when it is '-' or left out.
 

@@ -20,7 +20,7 @@ from sftchat.engines.base import Engine
 @sampling_options
 @engine_options
 @click.pass_obj
-def command(session: Session, model: str, task: str | None, system: str, **options: Any) -> int:
+def command(session: Session, /, model: str, task: str | None, system: str, **options: Any) -> int:
     """Talk to MODEL. The prompt is there at once; what you type while it loads waits for it.
 
     Enter sends, esc enter or ctrl-j starts a new line, ctrl-c stops a reply, /help says the rest.

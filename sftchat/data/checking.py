@@ -26,7 +26,7 @@ class Findings:
 
     Attributes:
         path: The file, as given.
-        rows: Rows in the file, malformed ones included.
+        rows: Rows in the file, malformed ones and a broken end of an array included.
         replies: Rows that hold a reply to learn from or to be scored against.
         formats: Rows by shape; malformed ones are missing.
         problems: Everything wrong, in the order of the file, each ``file:line: what``.
@@ -98,10 +98,10 @@ class _Seen:
         if example.id and (first := _before(self.ids, example.id, line)):
             yield f"id {shown(example.id)} is taken by line {first}; give every row its own"
         turns = example.conversation
-        row = _digest(turns)
-        # prompts without a reply and texts without a prompt can only be whole duplicates
-        prompt = _digest(turns[:-1]) if len(turns) > 1 and turns[-1]["role"] == "assistant" else row
-        first_row, first_prompt = _before(self.rows, row, line), _before(self.prompts, prompt, line)
+        first_row = _before(self.rows, _digest(turns), line)
+        # a text without a prompt, or a prompt without a reply, can only be the same as a whole
+        replied = len(turns) > 1 and turns[-1]["role"] == "assistant"
+        first_prompt = _before(self.prompts, _digest(turns[:-1]), line) if replied else ""
         if first_row:
             yield f"the same row as line {first_row}; remove one"
         elif first_prompt:

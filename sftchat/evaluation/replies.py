@@ -13,6 +13,8 @@ from sftchat.evaluation.items import Failure, Outcome, score
 from sftchat.task import Task
 from sftchat.types import Example, FinishReason, Reply
 
+UNPAIRED = "backslashreplace"
+"""How half a surrogate pair, which is no UTF-8, is written: as the very escape that JSON has for it."""
 NAMED = 5
 """How many ids a message lists before it counts the rest."""
 
@@ -104,9 +106,9 @@ def rescore(task: Task, examples: Iterable[Example], replies: Mapping[str, Reply
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name and rename it, so that nobody ever reads half a file."""
+    """Write JSON under a temporary name and rename it, so that nobody ever reads half a file."""
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(text.encode("utf-8", "surrogatepass"))  # bytes: the same file on every platform
+    temporary.write_bytes(text.encode("utf-8", UNPAIRED))  # bytes: the same file on every platform
     temporary.replace(path)
 
 
@@ -127,7 +129,7 @@ class PartialReplies:
     def __enter__(self) -> PartialReplies:
         """Begin an empty file."""
         if self.path is not None:
-            self._file = self.path.open("w", encoding="utf-8", errors="surrogatepass", newline="\n")
+            self._file = self.path.open("w", encoding="utf-8", errors=UNPAIRED, newline="\n")
         return self
 
     def add(self, outcome: Outcome) -> None:

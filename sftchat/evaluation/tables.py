@@ -43,7 +43,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
             yield from _single(results[0])
         else:
             yield _overview(results)
-            yield from (_footer(result) for result in results)
+            yield Text("\n").join(_footer(result) for result in results)
 
 
 def _single(result: ModelResult) -> Iterator[RenderableType]:
@@ -93,8 +93,7 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield from _changed_items("newly fixed", comparison.fixed)
     broken, fixed = len(comparison.broken), len(comparison.fixed)
     yield Text(f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ")
-    yield _footer(old)
-    yield _footer(new)
+    yield Text("\n").join((_footer(old), _footer(new)))
 
 
 def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
@@ -111,11 +110,11 @@ def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableTyp
     names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)]
     if not names:
         return
-    table = _table("group", ">gold", f">{names[0]} baseline", ">model", ">difference")
+    table = _table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
     for group in new.groups[:GROUPS]:
         after = group.metrics.get(names[0])
         before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
-        change = "" if before is None or after is None else f"{after - before:+.3f}"
+        change = "" if before is None or after is None or after == before else f"{after - before:+.3f}"
         table.add_row(Text(group.name), f"{group.support:g}", _number(before), _number(after), change)
     yield table
 

@@ -1,0 +1,83 @@
+"""How long work is shown: a bar on a terminal, plain lines elsewhere, always on stderr."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sftchat.cli.shared import stderr
+
+if TYPE_CHECKING:
+    from sftchat.training.callbacks import Progress
+    from sftchat.training.run import Prepared
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class TrainingProgress:
+    """Shows a training: what it is, then loss and time left.
+
+    Args:
+        quiet: Show nothing.
+        indent: Put in front of every line.
+    """
+
+    def __init__(self, quiet: bool = False, indent: str = "") -> None:
+        self._quiet = quiet
+        self._indent = indent
+        self._console = stderr()
+        self._bar: Any = None
+        self._task: Any = None
+        self._said = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        """Nothing is shown before ``start``."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last state of the bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start(self, ready: Prepared, model: str) -> None:
+        """Say what is trained and begin the bar."""
+        if self._quiet:
+            return
+        from sftchat.cli.train import describe
+
+        for line in describe(ready, model).splitlines():
+            self._console.print(self._indent + line, soft_wrap=True)
+        if self._console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn(self._indent + "training"), BarColumn(), TextColumn("{task.completed}/{task.total}  {task.fields[loss]}  {task.fields[left]}"), console=self._console
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, loss="", left="")
+
+    def update(self, progress: Progress) -> None:
+        """Show how far it is."""
+        if self._quiet:
+            return
+        loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+        left = f"{clock(progress.seconds_left)} left"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress.step, total=progress.steps, loss=loss, left=left)
+            return
+        now = time.monotonic()
+        if now - self._said >= PLAIN_INTERVAL or progress.step >= progress.steps:
+            self._said = now
+            self._console.print(f"{self._indent}step {progress.step}/{progress.steps}  {loss}  {left}", soft_wrap=True)
+
+    def stopping(self) -> None:
+        """Say that Ctrl-C was heard."""
+        self._console.print(f"{self._indent}stopping after this step; a checkpoint will be kept (Ctrl-C again to stop at once)", soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,120 @@
+"""``sftchat train``: fine-tune a model on a task."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftchat.cli.shared import Session
+
+if TYPE_CHECKING:
+    from sftchat.training.run import Prepared
+
+
+@click.command()
+@click.argument("task_name", metavar="TASK")
+@click.option("--model", default="sftchat:nano", show_default=True, metavar="MODEL", help="The base model.")
+@click.option("--data", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Training rows; several may be given. Default: the task's generator.")
+@click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
+@click.option("--method", type=click.Choice(["full", "lora"]), default="full", show_default=True, help="Train all weights, or a low-rank adapter.")
+@click.option("--learning-rate", type=float, metavar="X", help="Peak learning rate.  [default: by method and size]")
+@click.option("--epochs", type=float, metavar="X", help="Passes over the rows.  [default: the task's, else 3]")
+@click.option("--max-steps", type=int, metavar="N", help="Optimiser steps, instead of epochs.")
+@click.option("--batch-size", type=int, metavar="N", help="Rows of one forward pass.  [default: the task's, else 16]")
+@click.option("--accumulation", type=int, metavar="N", help="Forward passes in one step.  [default: 1]")
+@click.option("--max-length", type=int, metavar="N", help="Longest row in tokens; longer ones are left out and counted.  [default: the task's, else 1024]")
+@click.option("--warmup", type=float, metavar="X", help="Share of the steps with rising learning rate.  [default: 0.05]")
+@click.option("--schedule", type=click.Choice(["cosine", "linear", "constant", "constant_with_warmup"]), help="How the learning rate falls.  [default: cosine]")
+@click.option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0]")
+@click.option("--max-grad-norm", type=float, metavar="X", help="Gradients are clipped to this norm.  [default: 1]")
+@click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapter.  [default: 16]")
+@click.option("--lora-alpha", type=int, metavar="N", help="Scale of the adapter.  [default: 32]")
+@click.option("--lora-dropout", type=float, metavar="X", help="Dropout of the adapter.  [default: 0]")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Mixed precision or full.  [default: auto]")
+@click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, slower.")
+@click.option("--save-steps", type=int, metavar="N", help="Steps between checkpoints; 0 keeps only the final weights.  [default: 0]")
+@click.option("--save-limit", type=int, metavar="N", help="Checkpoints kept.  [default: 2]")
+@click.option("--logging-steps", type=int, metavar="N", help="Steps between reports of the loss.  [default: 10]")
+@click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
+@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: auto]")
+@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint of RUN.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.pass_obj
+def command(
+    session: Session, task_name: str, model: str, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
+    trust_remote_code: bool, resume: bool, quiet: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Fine-tune a model on a task; RUN is then a model like any other.
+
+    \b
+    sftchat train relation -o runs/first
+    sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
+    """
+    from sftchat.cli.progress import TrainingProgress
+    from sftchat.training.output import check_output
+
+    registry = session.registry
+    task = registry.task(task_name)
+    check_output(output, resume)
+    examples, data = gather(task, files, rows, options, given["seed"] or 0)
+    from sftchat.training.run import Job, train
+
+    job = Job(
+        task, model, output, examples, data, given, template=template, resume=resume, trust_remote_code=trust_remote_code,
+        command="sftchat " + shlex.join(sys.argv[1:]),
+    )  # fmt: skip
+    with TrainingProgress(quiet=quiet) as progress:
+        manifest = train(job, registry, started=lambda ready: progress.start(ready, model), tell=progress.update, stopping=progress.stopping)
+    if not quiet:
+        loss = "" if manifest.final_loss is None else f", loss {manifest.final_loss:.3f}"
+        click.echo(f"{manifest.steps} steps in {manifest.seconds:.0f} s{loss}; saved to {output}", err=True)
+        click.echo(f"next: sftchat eval {output} --baseline {model}   sftchat chat {output}", err=True)
+
+
+def gather(task: Any, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], seed: int) -> tuple[list[Any], tuple[dict[str, Any], ...]]:
+    """The examples to train on and where they come from: files, or the task's generator.
+
+    Raises:
+        UsageError: Options of the generator together with files, or unknown ones.
+        DataError: A file that cannot be used.
+    """
+    from sftchat.errors import UsageError
+
+    if files:
+        if rows is not None or options:
+            raise UsageError("--rows and --option are for the generator; with --data give neither")
+        from sftchat.data.formats import read_examples
+        from sftchat.models.identity import file_hash
+
+        examples = [example for path in files for example in read_examples(path)]
+        return examples, tuple({"file": str(path), "sha256": file_hash(path)} for path in files)
+    from sftchat.data.generating import generate_examples, parse_options
+
+    chosen = parse_options(task, options)
+    count = rows or task.training_defaults("full", 0).rows or 2000
+    return list(generate_examples(task, count, seed, chosen)), ({"generator": task.name, "n": count, "seed": seed, "options": chosen},)
+
+
+def describe(ready: Prepared, model: str) -> str:
+    """What is about to be trained, in two lines."""
+    rows, config = ready.rows, ready.config
+    share = rows.trained_tokens / rows.tokens
+    lines = [
+        f"{model}: {ready.parameters / 1e6:.1f} M parameters, {ready.trainable / 1e6:.2f} M trained ({config.method}), {ready.precision} on {ready.device}, "
+        f"template {ready.renderer.name}",
+        f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
+        + (f" × {config.accumulation}" if config.accumulation > 1 else ""),
+    ]
+    if rows.too_long:
+        lines.append(f"left out: {len(rows.too_long)} rows longer than {config.max_length} tokens, the first at {rows.too_long[0]}")
+    if rows.without_reply:
+        lines.append(f"left out: {len(rows.without_reply)} rows without a reply, the first at {rows.without_reply[0]}")
+    return "\n".join(lines)

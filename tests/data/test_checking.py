@@ -1,0 +1,89 @@
+"""A check reports everything that is wrong, not the first thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from sftchat import DataError, Example, Metric, PluginError, Score, Task
+from sftchat.data.checking import Findings, check
+
+
+def picky(example: Example) -> Iterable[str]:
+    """Wants gold replies without exclamation marks."""
+    if "!" in (example.gold or ""):
+        yield "gold shouts"
+
+
+def task(problems: object) -> Task:
+    return Task(
+        "demo",
+        "a task",
+        generate=lambda n, seed: [],
+        score=lambda example, reply: Score({"n": 1}),
+        metrics=(Metric("n", lambda sums: sums["n"]),),
+        problems=problems,  # type: ignore[arg-type]
+    )
+
+
+def test_everything_wrong_with_a_file_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = (
+        '{"prompt": "a", "completion": "1", "id": "x"}',
+        '{"prompt": "a"',
+        '{"prompt": "a", "completion": "2!", "id": "x"}',
+        "",
+        '{"messages": [{"role": "user", "content": "a"}], "gold": "1"}',
+        '{"prompt": "", "completion": "2"}',
+        '{"messages": [{"role": "user", "content": "a"}]}',
+        '{"messages": [{"role": "user", "content": "a"}]}',
+        '{"text": "b"}',
+        '{"text": "c"}',
+        '{"text": "b"}',
+    )
+    Path("f").write_text("\n".join(lines))
+    assert check("f", task(picky)) == Findings(
+        path="f",
+        rows=10,
+        replies=6,
+        formats={"prompt-completion": 2, "evalset": 1, "messages": 2, "text": 3},
+        problems=(
+            "f:2: malformed JSON at column 15: expecting ',' delimiter; "
+            "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8",
+            'f:3: id "x" is taken by line 1; give every row its own',
+            "f:3: the same prompt as line 1 with another reply; keep one of them",
+            "f:3: gold shouts",
+            "f:5: the same row as line 1; remove one",
+            "f:6: prompt is empty; fill it or remove the row",
+            "f:8: the same row as line 7; remove one",
+            "f:11: the same row as line 9; remove one",
+        ),
+    )
+
+
+def test_duplicates_on_one_line_of_an_array_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f").write_text('[{"text": "a"}, {"text": "b"}, {"text": "b"}]')
+    assert check("f").problems == ("f:1:32: the same row as line 1:17; remove one",)
+
+
+def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text('{"conversations": [{"from": "bo", "value": "a"}]}')
+    assert check(path, role_map={"bo": "user"}) == Findings(str(path), 1, 0, {"sharegpt": 1}, ())
+
+
+def test_a_file_that_is_not_there_cannot_be_checked(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        check(tmp_path / "f")
+    assert str(caught.value) == f"{tmp_path}/f: no such file in folder '{tmp_path}'"
+
+
+def test_a_check_of_a_plugin_that_fails_names_the_plugins_task_and_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text('{"text": "a"}')
+    with pytest.raises(PluginError) as caught:
+        check(path, task(lambda example: 1 / 0))
+    assert str(caught.value) == f"the check of task 'demo' failed on {path}:1: ZeroDivisionError: division by zero"

@@ -1,0 +1,298 @@
+"""Rows of every shape become examples, examples become rows, and what cannot is refused in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftchat import DataError, Example, Message, UsageError
+from sftchat.data.formats import FORMATS, format_of, from_example, read_examples, to_example, with_ids
+
+SYSTEM = Message(role="system", content="Be brief.")
+USER = Message(role="user", content="Who?")
+ASSISTANT = Message(role="assistant", content="甲")
+THEN = Message(role="user", content="And then?")
+GOLD = "乙"
+
+
+def refusal(row: dict[str, Any], **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        to_example(row, "f:3", **options)
+    assert str(caught.value).startswith("f:3: ")
+    return str(caught.value).removeprefix("f:3: ")
+
+
+def test_the_last_assistant_turn_of_a_conversation_is_its_gold() -> None:
+    row = {"messages": [SYSTEM, USER, ASSISTANT, THEN, Message(role="assistant", content=GOLD)]}
+    assert to_example(row, "f:1") == Example((SYSTEM, USER, ASSISTANT, THEN), GOLD, source="f:1")
+    assert to_example({"messages": [USER]}) == Example((USER,))
+
+
+def test_an_evalset_row_has_its_gold_beside_the_turns() -> None:
+    row = {"id": 7, "messages": [USER], "gold": GOLD, "metadata": {"from": "novel"}, "level": 2}
+    assert to_example(row) == Example((USER,), GOLD, "7", {"level": 2, "from": "novel"})
+
+
+def test_prompt_and_completion_are_text_or_turns() -> None:
+    assert to_example({"prompt": "Who?", "completion": GOLD}) == Example((USER,), GOLD)
+    assert to_example({"prompt": "Who?", "completion": GOLD, "system": "Be brief."}) == Example((SYSTEM, USER), GOLD)
+    turns = {"prompt": [SYSTEM, USER], "completion": [ASSISTANT, THEN, Message(role="assistant", content=GOLD)]}
+    assert to_example(turns) == Example((SYSTEM, USER, ASSISTANT, THEN), GOLD)
+
+
+@pytest.mark.parametrize(("given_key", "reply_key"), [("input", "output"), ("context", "response")])
+def test_alpaca_joins_instruction_and_input_with_a_blank_line(given_key: str, reply_key: str) -> None:
+    joined = Example((Message(role="user", content="Sum up.\n\nA text."),), GOLD)
+    assert to_example({"instruction": "Sum up.", given_key: "A text.", reply_key: GOLD}) == joined
+    for nothing in ("", None):
+        assert to_example({"instruction": "Who?", given_key: nothing, reply_key: GOLD}) == Example((USER,), GOLD)
+    assert to_example({"instruction": "Who?", reply_key: GOLD, "system": "Be brief.", "history": []}) == Example((SYSTEM, USER), GOLD)
+
+
+def test_sharegpt_roles_are_translated() -> None:
+    turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": GOLD}]
+    assert to_example({"conversations": turns}) == Example((USER,), GOLD)
+    assert to_example({"system": "Be brief.", "conversations": turns}) == Example((SYSTEM, USER), GOLD)
+    told = [{"from": "narrator", "value": "Who?"}, {"from": "gpt", "value": GOLD}]
+    assert to_example({"conversations": told}, role_map={"narrator": "user"}) == Example((USER,), GOLD)
+
+
+def test_turns_are_read_by_their_own_keys_whatever_key_they_stand_under() -> None:
+    assert to_example({"conversations": [USER, ASSISTANT]}) == Example((USER,), "甲")
+    assert to_example({"messages": [{"from": "human", "value": "Who?"}]}) == Example((USER,))
+
+
+def test_text_is_gold_without_turns() -> None:
+    assert to_example({"text": "Once."}) == Example((), "Once.")
+
+
+def test_text_beside_another_shape_is_metadata() -> None:
+    row = {"instruction": "Who?", "input": "", "output": GOLD, "text": "### Instruction: Who?"}
+    assert to_example(row) == Example((USER,), GOLD, metadata={"text": "### Instruction: Who?"})
+
+
+def test_keys_that_hold_null_are_as_good_as_absent() -> None:
+    turns = [{**USER, "tool_calls": None}, {**ASSISTANT, "name": None, "tool_calls": []}]
+    row = {"messages": turns, "prompt": None, "completion": None, "id": None, "metadata": None, "level": None}
+    assert to_example(row) == Example((USER,), "甲", metadata={"level": None})
+
+
+def test_a_last_turn_that_calls_tools_stays_a_turn() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    assert to_example({"messages": [USER, call]}) == Example((USER, {**call, "content": ""}))  # type: ignore[typeddict-item]
+
+
+REFUSED = [
+    (
+        {"question": "a", "answer": None},
+        'unknown shape of row, with the keys "question", "answer" (null); it needs one of: '
+        "messages; messages, gold; prompt, completion; instruction, output; conversations; text",
+    ),
+    (
+        {},
+        "unknown shape of row, with the keys none; it needs one of: "
+        "messages; messages, gold; prompt, completion; instruction, output; conversations; text",
+    ),
+    (
+        {"messages": [USER], "prompt": "a", "completion": "b"},
+        "the row has the shapes messages and prompt-completion at once; remove the keys of one",
+    ),
+    ({"messages": "hi"}, 'messages is "hi", must be a list of turns'),
+    ({"messages": []}, "messages has no turns; a row needs at least a user turn"),
+    ({"messages": ["hi"]}, 'messages[0] is "hi", must be an object such as {"role": "user", "content": "..."}'),
+    (
+        {"messages": [{"speaker": "user", "content": "a"}]},
+        'messages[0] has the keys "speaker", "content"; a turn needs role and content, or from and value',
+    ),
+    (
+        {"messages": [{"role": "usr", "content": "a"}]},
+        "messages[0].role: unknown role 'usr'; did you mean 'user'? (available: assistant, system, tool, user); "
+        "say what it is with 'sftchat data convert --role-map usr=ROLE'",
+    ),
+    (
+        {"conversations": [{"from": "bing", "value": "a"}]},
+        "conversations[0].from: unknown role 'bing' (available: assistant, gpt, human, system, tool, user); "
+        "say what it is with 'sftchat data convert --role-map bing=ROLE'",
+    ),
+    ({"messages": [{"role": 1, "content": "a"}]}, "messages[0].role is 1, must be text"),
+    ({"messages": [{"role": "user", "content": " \n"}]}, "messages[0].content is empty; fill it or remove the row"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0].content is null, must be text"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "long enough to cut"}]}]},
+        'messages[0].content is [{"type": "text", "text": "long enough …, must be text',
+    ),
+    ({"conversations": [{"from": "human", "value": 3}]}, "conversations[0].value is 3, must be text"),
+    (
+        {"messages": [USER, USER]},
+        "messages[1] is a user turn after a user turn; the order is system (at most once, first), then user and assistant by turns",
+    ),
+    (
+        {"messages": [ASSISTANT]},
+        "messages[0] is an assistant turn as the first turn; the order is system (at most once, first), then user and assistant by turns",
+    ),
+    (
+        {"messages": [USER, ASSISTANT, SYSTEM]},
+        "messages[2] is a system turn after an assistant turn; the order is system (at most once, first), then user and assistant by turns",
+    ),
+    ({"messages": [SYSTEM]}, "messages has no user turn; a row needs at least one"),
+    (
+        {"messages": [SYSTEM, USER], "system": "Be long."},
+        "the row has a system prompt under 'system' and another as its first turn; remove one",
+    ),
+    ({"messages": [USER], "system": 3}, "system is 3, must be text"),
+    ({"messages": [USER], "gold": 3}, "gold is 3, must be text"),
+    ({"messages": [USER], "gold": None}, "gold is null, must be text"),
+    ({"messages": [USER], "gold": ""}, "gold is empty; fill it or remove the row"),
+    (
+        {"messages": [USER, ASSISTANT], "gold": GOLD},
+        "messages ends with an assistant turn and gold holds a second reply; remove one of them",
+    ),
+    ({"prompt": "a", "completion": 3}, "completion is 3, must be text"),
+    ({"prompt": "", "completion": "a"}, "prompt is empty; fill it or remove the row"),
+    (
+        {"prompt": [USER], "completion": "a"},
+        "prompt is a list of turns and the other half is text; write both as text or both as turns",
+    ),
+    ({"prompt": [SYSTEM], "completion": [USER]}, 'completion ends with the role "user", must end with an assistant turn'),
+    (
+        {"prompt": [USER, ASSISTANT], "completion": [ASSISTANT]},
+        "prompt[2] is an assistant turn after an assistant turn; "
+        "the order is system (at most once, first), then user and assistant by turns",
+    ),
+    ({"instruction": "a", "output": " "}, "output is empty; fill it or remove the row"),
+    ({"instruction": "", "input": "", "output": "a"}, "instruction is empty and so is input; fill one or remove the row"),
+    ({"instruction": "a", "input": 0, "output": "a"}, "input is 0, must be text"),
+    ({"instruction": "a", "input": "b", "context": "c", "output": "d"}, "the row has both input and context; remove one"),
+    ({"instruction": "a", "output": "b", "response": "c"}, "the row has both output and response; remove one"),
+    (
+        {"instruction": "a", "output": "b", "history": [["c", "d"]]},
+        'history is [["c", "d"]], which alpaca rows cannot hold here; write the row as messages',
+    ),
+    ({"text": 3}, "text is 3, must be text"),
+    ({"text": ""}, "text is empty; fill it or remove the row"),
+    ({"text": "a", "id": True}, "id is true, must be text or a whole number"),
+    ({"text": "a", "level": 1, "metadata": {"level": 2}}, 'key "level" stands both in the row and in its metadata; remove one'),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
+def test_a_row_that_cannot_be_an_example_is_refused_with_key_and_value(row: dict[str, Any], message: str) -> None:
+    assert refusal(row) == message
+
+
+def test_a_file_is_read_row_by_row_and_refused_where_it_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"prompt": "Who?", "completion": "乙"}\n{"text": "Once."}\n{"text": 1}\n', encoding="utf-8")
+    examples = read_examples(path)
+    assert [next(examples), next(examples)] == [Example((USER,), GOLD, source=f"{path}:1"), Example((), "Once.", source=f"{path}:2")]
+    with pytest.raises(DataError) as caught:
+        next(examples)
+    assert str(caught.value) == f"{path}:3: text is 1, must be text"
+
+
+def test_missing_ids_are_the_numbers_of_the_rows() -> None:
+    assert [example.id for example in with_ids([Example((USER,)), Example((USER,), id="a"), Example((USER,))])] == [
+        "row-000001",
+        "a",
+        "row-000003",
+    ]
+
+
+def test_an_id_that_stands_twice_is_refused_naming_both_lines() -> None:
+    with pytest.raises(DataError) as caught:
+        list(with_ids([Example((USER,), id="a", source="f:1"), Example((USER,), id="a", source="f:2")]))
+    assert str(caught.value) == 'f:2: id "a" is taken by f:1; give every row its own'
+
+
+def test_every_format_writes_its_own_shape() -> None:
+    example = Example((SYSTEM, USER), GOLD, "a", {"level": 2})
+    gold = Message(role="assistant", content=GOLD)
+    assert {format: from_example(example, format) for format in FORMATS if format != "text"} == {
+        "messages": {"id": "a", "messages": [SYSTEM, USER, gold], "level": 2},
+        "prompt-completion": {"id": "a", "prompt": [SYSTEM, USER], "completion": [gold], "level": 2},
+        "alpaca": {"id": "a", "system": "Be brief.", "instruction": "Who?", "input": "", "output": GOLD, "level": 2},
+        "sharegpt": {
+            "id": "a",
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "Who?"},
+                {"from": "gpt", "value": GOLD},
+            ],
+            "level": 2,
+        },
+        "evalset": {"id": "a", "messages": [SYSTEM, USER], "gold": GOLD, "metadata": {"level": 2}},
+    }
+    assert from_example(Example((), "Once.", metadata={"level": 2}), "text") == {"text": "Once.", "level": 2}
+
+
+def test_metadata_that_could_be_taken_for_the_row_are_kept_apart() -> None:
+    assert from_example(Example((USER,), metadata={"text": "x"}), "messages") == {"messages": [USER], "metadata": {"text": "x"}}
+
+
+UNWRITABLE = [
+    (Example((USER,), None), "evalset", "the row has no gold reply, which evalset needs; choose the format messages"),
+    (Example((USER,), None), "alpaca", "the row has no reply, which alpaca needs; choose the format messages"),
+    (Example((USER,), None), "prompt-completion", "the row has no reply, which prompt-completion needs; choose the format messages"),
+    (
+        Example((USER, ASSISTANT, THEN), GOLD),
+        "alpaca",
+        "the row has 4 turns, alpaca holds one question and one answer; choose the format messages",
+    ),
+    (Example((USER,), GOLD), "text", "a conversation becomes text only by a model's chat template; choose the format messages"),
+    (Example((), "Once."), "messages", "a text row has no turns, which messages needs; choose the format text"),
+    (
+        Example((Message(role="user", content="Who?", name="Bo"),), GOLD),
+        "sharegpt",
+        "messages[0] also holds name, for which sharegpt has no place; choose the format messages",
+    ),
+]
+
+
+@pytest.mark.parametrize(("example", "format", "message"), UNWRITABLE, ids=[f"{row[1]}: {row[2][:30]}" for row in UNWRITABLE])
+def test_what_a_format_cannot_hold_is_refused(example: Example, format: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        from_example(example, format)
+    assert str(caught.value) == message
+
+
+def test_a_format_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    with pytest.raises(UsageError) as caught:
+        from_example(Example((USER,)), "sharegtp")
+    assert str(caught.value) == (
+        "unknown format 'sharegtp'; did you mean 'sharegpt'? (available: alpaca, evalset, messages, prompt-completion, sharegpt, text)"
+    )
+
+
+words = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words, st.lists, max_leaves=4
+)
+keys = st.sampled_from(["level", "metadata", "text", "gold", "id", "prompt", "completion", "output", "来源"])
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> Example:
+    """Any conversation that a file can hold."""
+    system = [Message(role="system", content=draw(words))] if draw(st.booleans()) else []
+    turns = [Message(role=role, content=draw(words)) for _ in range(draw(st.integers(0, 2))) for role in ("user", "assistant")]
+    last = Message(role="user", content=draw(words))
+    gold = draw(st.none() | words)
+    return Example((*system, *turns, last), gold, draw(st.just("") | words), draw(st.dictionaries(keys, values, max_size=3)))
+
+
+@settings(database=None, deadline=None)
+@given(examples(), st.sampled_from(FORMATS))
+def test_an_example_comes_back_equal_from_every_format_that_can_hold_it(example: Example, format: str) -> None:
+    try:
+        row = from_example(example, format)
+    except DataError:
+        holds = {"messages": True, "sharegpt": True, "text": False}.get(format, example.gold is not None)
+        assert not holds or (format == "alpaca" and len([turn for turn in example.messages if turn["role"] != "system"]) > 1)
+        return
+    assert format_of(row) == format
+    assert to_example(json.loads(json.dumps(row, ensure_ascii=False))) == example

@@ -1,0 +1,37 @@
+"""A tiny task of triples, one a line, and results that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
+
+
+def judge(example: Example, reply: Reply) -> Score:
+    gold = set((example.gold or "").split("\n")) - {"无"}
+    said = set(reply.text.split("\n")) - {"无", ""}
+    errors = ("missing",) * len(gold - said) + ("spurious",) * len(said - gold)
+    groups: dict[str, dict[str, float]] = {}
+    for line in gold | said:
+        slot = groups.setdefault(line.rpartition(":")[2], {"tp": 0, "pred": 0, "gold": 0})
+        slot["tp"] += line in gold & said
+        slot["pred"] += line in said
+        slot["gold"] += line in gold
+    stats = {"n": 1, "tp": len(gold & said), "pred": len(said), "gold": len(gold), "exact": int(gold == said)}
+    return Score(stats, "\n".join(sorted(said)), errors, groups)
+
+
+@pytest.fixture
+def task() -> Task:
+    f1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
+    return Task("triples", "triples", lambda n, seed: (), judge, (f1, rate("exact", "exact")))
+
+
+@pytest.fixture
+def example() -> Callable[..., Example]:
+    def make(identity: str, gold: str | None = "甲-乙:夫妻", prompt: str | None = None) -> Example:
+        return Example((Message(role="user", content=prompt or identity),), gold, identity, source=f"gold.jsonl:{identity}")
+
+    return make

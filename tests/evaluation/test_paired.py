@@ -1,0 +1,169 @@
+"""Comparing two models on the same items: the traps that other harnesses fell into, and how often this one errs."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftchat import Metric, NotComparableError, Score, rate, ratio
+from sftchat.evaluation import paired
+from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.report import MetricDifference
+from sftchat.evaluation.statistics import Counts, counts
+
+F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
+EXACT = rate("exact", "exact")
+Row = tuple[int, int, int]
+
+
+def table(rows: list[Row]) -> Counts:
+    """Counts of items given as (tp, pred, gold)."""
+    return counts(Score({"tp": tp, "pred": pred, "gold": gold, "n": 1, "exact": int(tp == pred == gold)}) for tp, pred, gold in rows)
+
+
+def marks(right: str) -> Counts:
+    """Counts of single-answer items written as 1 and 0."""
+    return table([(int(mark), 1, 1) for mark in right])
+
+
+def test_one_changed_item_of_200_is_no_evidence() -> None:
+    found = paired_difference(marks("1" * 200), marks("1" * 199 + "0"), F1)
+
+    assert (found.p, found.test, found.differing, found.judgement) == (1.0, "exact permutation", 1, "no significant difference")
+
+
+def test_identical_systems_have_p_1_and_an_interval_that_is_no_certainty() -> None:
+    bound = 1 - ((1 - 0.95) / 2) ** (1 / 4)
+    for metric in (F1, EXACT):
+        found = paired_difference(marks("1101"), marks("1101"), metric)
+
+        assert found == MetricDifference(metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference")
+        assert round(bound, 3) == 0.602
+
+
+def test_identical_systems_on_an_unbounded_metric_have_no_interval() -> None:
+    found = paired_difference(marks("11"), marks("11"), Metric("count", lambda sums: sums["gold"]))
+
+    assert (found.low, found.high, found.interval, found.p) == (None, None, "none", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "fixed", "p"),
+    [(6, 0, 0.03125), (8, 1, 0.0390625), (10, 2, 0.03857421875), (12, 4, 0.076812744140625), (1, 0, 1.0), (3, 3, 1.0)],
+)
+def test_mcnemar_is_exact_and_agrees_with_enumerating_every_swap(broken: int, fixed: int, p: float) -> None:
+    before, after = marks("1" * broken + "0" * fixed + "1" * 30), marks("0" * broken + "1" * fixed + "1" * 30)
+    no_rate = Metric("exact", EXACT.function, stats=EXACT.stats)
+
+    assert paired_difference(before, after, EXACT).p == p
+    assert paired_difference(before, after, no_rate).p == p
+
+
+def test_mcnemar_needs_no_chi_square_for_thousands_of_items() -> None:
+    found = paired_difference(marks("1" * 3000 + "0" * 2000), marks("0" * 3000 + "1" * 2000), EXACT)
+
+    assert (found.judgement, found.p < 1e-40, found.difference) == ("worse", True, pytest.approx(-0.2))
+
+
+def test_every_item_getting_worse_is_worse_though_no_resample_differs() -> None:
+    found = paired_difference(marks("1" * 6), marks("0" * 6), F1)
+
+    assert (found.low, found.high, found.p, found.judgement) == (-1.0, -1.0, 0.03125, "worse")
+
+
+def test_a_metric_for_which_lower_is_better_turns_the_judgement_round() -> None:
+    wrong = Metric("wrong", lambda sums: 1 - ratio(sums["exact"], sums["n"]), stats=("exact", "n"), higher_is_better=False)
+    before, after = marks("0" * 20 + "1" * 20), marks("1" * 20 + "1" * 20)
+
+    assert paired_difference(before, after, wrong).judgement == "better"
+    assert paired_difference(after, before, wrong).judgement == "worse"
+    assert paired_difference(before, after, EXACT).judgement == "better"
+
+
+rows = st.lists(st.tuples(*[st.sampled_from([(0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (0, 0, 0), (0, 1, 0)])] * 2), min_size=1, max_size=8)
+
+
+@given(rows)
+@settings(max_examples=50, deadline=None)
+def test_exact_p_is_what_a_naive_enumeration_says(pairs: list[tuple[Row, Row]]) -> None:
+    def f1(chosen: list[Row]) -> float:
+        tp, pred, gold = (sum(row[column] for row in chosen) for column in range(3))
+        return 2 * tp / (pred + gold) if pred + gold else 0.0
+
+    observed = abs(f1([b for _, b in pairs]) - f1([a for a, _ in pairs]))
+    swaps = list(product((False, True), repeat=len(pairs)))
+    as_large = 0
+    for swap in swaps:
+        first = [b if s else a for s, (a, b) in zip(swap, pairs, strict=True)]
+        second = [a if s else b for s, (a, b) in zip(swap, pairs, strict=True)]
+        as_large += abs(f1(second) - f1(first)) >= observed - 1e-12
+
+    found = paired_difference(table([a for a, _ in pairs]), table([b for _, b in pairs]), F1, resamples=200)
+
+    assert found.p == pytest.approx(as_large / len(swaps))
+
+
+@given(rows)
+@settings(max_examples=50, deadline=None)
+def test_swapping_the_models_turns_the_sign_and_nothing_else(pairs: list[tuple[Row, Row]]) -> None:
+    a, b = table([a for a, _ in pairs]), table([b for _, b in pairs])
+    there, back = paired_difference(a, b, F1, resamples=200), paired_difference(b, a, F1, resamples=200)
+
+    assert (there.difference, there.p, there.differing) == (-back.difference, back.p, back.differing)
+
+
+def test_sampled_swaps_agree_with_enumerated_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(1)
+    before = [(draw.randint(0, 2), 2, 2) for _ in range(60)]
+    after = [(draw.randint(0, 2), 3, 2) if number < 16 else row for number, row in enumerate(before)]
+    exact = paired_difference(table(before), table(after), F1)
+    monkeypatch.setattr(paired, "EXACT_ITEMS", 0)
+    sampled = paired_difference(table(before), table(after), F1)
+
+    assert (exact.test, sampled.test) == ("exact permutation", "permutation")
+    assert sampled.p == pytest.approx(exact.p, abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    draw = random.Random(2)
+    before, after = ([(draw.randint(0, 2), 2, 2) for _ in range(100)] for _ in range(2))
+    once = paired_difference(table(before), table(after), F1, seed=5)
+
+    assert once.test == "permutation"
+    assert paired_difference(table(before), table(after), F1, seed=5) == once
+    assert paired_difference(table(before), table(after), F1, seed=6) != once
+
+
+def test_results_of_other_items_cannot_be_paired() -> None:
+    with pytest.raises(NotComparableError, match="^the two results do not have the same items and the same counts, so they cannot be paired$"):
+        paired_difference(marks("11"), marks("111"), F1)
+
+
+def judged_worse(drop: float, items: int, repetitions: int) -> float:
+    """How often a model is called worse that is truly ``drop`` worse: two triples an item, F1 near .8, agreeing on 80 % of them."""
+    draw = random.Random(0)
+
+    def model(base: list[bool], right: float) -> list[bool]:
+        return [kept if draw.random() < 0.75 else draw.random() < right for kept in base]
+
+    worse = 0
+    for _ in range(repetitions):
+        shared = [draw.random() < 0.8 for _ in range(2 * items)]
+        a = model(shared, 0.8)
+        b = model(shared, 0.8)
+        b = [hit and draw.random() >= drop / 0.8 for hit in b]
+        before, after = ([(int(x[i]) + int(x[i + 1]), 2, 2) for i in range(0, 2 * items, 2)] for x in (a, b))
+        worse += paired_difference(table(before), table(after), F1, resamples=1000).judgement == "worse"
+    return worse / repetitions
+
+
+def test_an_unchanged_model_is_rarely_called_worse() -> None:
+    assert judged_worse(0.0, items=300, repetitions=150) <= 0.05
+
+
+def test_a_real_drop_is_usually_seen() -> None:
+    assert judged_worse(0.05, items=300, repetitions=60) >= 0.75

@@ -1,0 +1,133 @@
+"""``replies.jsonl``: written whole, read strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat import DataError, Example, Reply, Score, Task
+from sftchat.evaluation.items import Failure, Item, score
+from sftchat.evaluation.replies import PartialReplies, match, read_replies, reply_line, rescore, write_replies
+from sftchat.types import FinishReason
+
+FINISHES: tuple[FinishReason, ...] = ("stop", "length")
+Make = Callable[..., Example]
+
+
+def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None:
+    line = reply_line(score(task, example("a"), Reply("甲-乙:恋人", "length", 7, 5)))
+
+    assert line == (
+        '{"id": "a", "reply": "甲-乙:恋人", "finish_reason": "length", "prompt_tokens": 7, "completion_tokens": 5, "answer": "甲-乙:恋人", '
+        '"errors": ["missing", "spurious"], "stats": {"exact": 0, "gold": 1, "n": 1, "pred": 1, "tp": 0}}\n'
+    )
+
+
+def test_what_was_written_scores_the_same_when_read_again(task: Task, example: Make, tmp_path: Path) -> None:
+    outcomes = [
+        score(task, example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
+        Failure(example("b"), "server gone"),
+        score(task, example("c"), Reply("", "length")),
+    ]
+    path = tmp_path / "replies.jsonl"
+
+    write_replies(path, outcomes)
+
+    assert rescore(task, [example("a"), example("b"), example("c")], read_replies(path)) == outcomes
+    assert [file.name for file in tmp_path.iterdir()] == ["replies.jsonl"]
+
+
+@given(text=st.text(st.characters(exclude_categories=())), finish=st.sampled_from(FINISHES))
+def test_any_reply_survives_the_file(tmp_path_factory: pytest.TempPathFactory, text: str, finish: FinishReason) -> None:
+    path = tmp_path_factory.mktemp("replies") / "replies.jsonl"
+    item = Item(Example((), "", "甲"), Reply(text, finish), Score({"n": 1}))
+
+    write_replies(path, [item])
+
+    assert read_replies(path) == {"甲": item.reply}
+
+
+def test_only_id_and_reply_are_needed_so_that_other_programs_can_be_scored(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text('\ufeff{"id": 1, "reply": "无", "model": "other"}\n\n', encoding="utf-8")
+
+    assert read_replies(path) == {"1": Reply("无")}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", ": the file has no replies"),
+        ("[]\n", ":1: not a JSON object but list"),
+        ('{"reply": "x"}\n', ":1: 'id' must be a text that is not empty"),
+        ('{"id": "a"}\n', ":1: 'reply' of item 'a' must be a text"),
+        ('{"id": "a", "reply": "x"}\n{"id": "a", "reply": "y"}\n', ":2: id 'a' has two replies"),
+        (
+            '{"id": "a", "reply": "x", "finish_reason": "eos"}\n',
+            ":1: 'finish_reason' of item 'a' is 'eos', must be one of stop, length, cancelled, error",
+        ),
+        ('{"id": "a", "reply": "x", "prompt_tokens": -1}\n', ":1: 'prompt_tokens' of item 'a' is -1, must be a whole number from 0"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(DataError) as caught:
+        read_replies(path)
+
+    assert str(caught.value) == f"{path}{message}"
+
+
+def test_a_line_that_is_no_json_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text("{", encoding="utf-8")
+
+    with pytest.raises(DataError, match="replies.jsonl:1: not a JSON object: "):
+        read_replies(path)
+    with pytest.raises(DataError, match="gone.jsonl: cannot read replies: No such file or directory$"):
+        read_replies(tmp_path / "gone.jsonl")
+
+
+def test_missing_and_unknown_ids_are_named_and_the_rest_counted(example: Make) -> None:
+    examples = [example(str(number)) for number in range(8)]
+
+    with pytest.raises(DataError) as caught:
+        match({"0": Reply(""), "x": Reply("")}, examples, "r.jsonl")
+
+    assert str(caught.value) == "r.jsonl: no reply to '1', '2', '3', '4', '5' and 2 more of the 8 items; 'x' not in the evalset"
+
+
+def test_ids_that_a_limit_cut_off_are_no_strangers(example: Make) -> None:
+    match({"0": Reply(""), "1": Reply("")}, [example("0")], "r.jsonl", known={"0", "1"})
+
+
+def test_partial_replies_stay_only_when_the_block_fails(task: Task, example: Make, tmp_path: Path) -> None:
+    item = score(task, example("a"), Reply("无"))
+    path = tmp_path / "replies.partial.jsonl"
+
+    with PartialReplies(path) as partial:
+        partial.add(item)
+        during = path.read_text(encoding="utf-8")
+    assert during == reply_line(item)
+    assert not path.exists()
+
+    with pytest.raises(KeyboardInterrupt), PartialReplies(path) as partial:
+        partial.add(item)
+        raise KeyboardInterrupt
+    assert path.read_text(encoding="utf-8") == reply_line(item)
+
+    with pytest.raises(KeyboardInterrupt), PartialReplies(path):
+        raise KeyboardInterrupt
+    assert not path.exists()
+
+
+def test_partial_replies_without_a_path_are_not_kept(task: Task, example: Make) -> None:
+    with PartialReplies(None) as partial:
+        partial.add(score(task, example("a"), Reply("无")))
+
+    assert partial.count == 0

@@ -1,0 +1,138 @@
+"""Sums, values and intervals."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat import Metric, PluginError, Score, rate, ratio
+from sftchat.evaluation.statistics import Counts, Interval, bootstrap, counts, interval, value, wilson
+
+F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
+EXACT = rate("exact", "exact")
+
+
+def table(*rows: tuple[float, float, float]) -> Counts:
+    """Counts of items given as (tp, pred, gold)."""
+    return counts(Score({"tp": tp, "pred": pred, "gold": gold, "n": 1, "exact": int(tp == pred == gold)}) for tp, pred, gold in rows)
+
+
+def test_f1_is_of_the_sums_and_not_a_mean_of_items() -> None:
+    nine_right_singles_and_one_wrong_of_ten = table(*[(1, 1, 1)] * 9, (0, 10, 10))
+
+    assert round(value(F1, nine_right_singles_and_one_wrong_of_ten), 3) == 0.474
+    assert value(EXACT, nine_right_singles_and_one_wrong_of_ten) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"),
+    # computed with scipy.stats.binomtest(...).proportion_ci(method="wilson")
+    [(0.8, 10, 0.490162, 0.943318), (0.0, 20, 0.0, 0.161125), (1.0, 20, 0.838875, 1.0), (0.5, 200, 0.431390, 0.568610)],
+)
+def test_wilson_agrees_with_scipy(share: float, n: int, low: float, high: float) -> None:
+    found = wilson(share, n)
+
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
+
+
+@given(n=st.integers(1, 500), data=st.data())
+def test_wilson_holds_the_share_and_stays_within_0_and_1(n: int, data: st.DataObject) -> None:
+    share = data.draw(st.integers(0, n)) / n
+    found = wilson(share, n)
+
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 <= found.low <= share <= found.high <= 1
+
+
+def test_rates_of_items_get_wilson_and_other_metrics_the_bootstrap() -> None:
+    some = table((1, 1, 1), (0, 1, 1), (2, 3, 2), (1, 2, 2))
+
+    assert interval(EXACT, some) == wilson(0.25, 4)
+    assert interval(F1, some).method == "bootstrap"
+
+
+def test_the_width_of_the_bootstrap_is_the_standard_error_of_the_mean() -> None:
+    """Dividing the spread of resamples by sqrt(their number) once more makes intervals 100 times too narrow."""
+    mean = Metric("mean", lambda sums: ratio(sums["x"], sums["n"]))
+    draw = random.Random(0)
+    numbers = [draw.gauss(5, 2) for _ in range(400)]
+    found = interval(mean, counts(Score({"x": number, "n": 1}) for number in numbers))
+    standard_error = float(np.std(numbers)) / 400**0.5
+
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(standard_error, rel=0.05)
+
+
+def test_items_without_any_fault_do_not_make_certainty() -> None:
+    assert interval(F1, table(*[(2, 2, 2)] * 50)) == wilson(1.0, 50)
+    assert interval(F1, table(*[(0, 1, 2)] * 50)) == wilson(0.0, 50)
+
+
+def test_items_that_are_all_alike_give_no_hint_of_the_spread() -> None:
+    assert interval(F1, table(*[(1, 2, 2)] * 50)) == Interval(None, None, "none")
+    assert interval(F1, table((1, 2, 2))) == Interval(None, None, "none")
+
+
+def test_the_same_seed_gives_the_same_interval_and_the_order_of_items_none_at_all() -> None:
+    rows = [(1, 1, 1), (0, 1, 1), (2, 3, 2), (1, 2, 2), (0, 0, 2)] * 7
+    once = interval(F1, table(*rows), seed=3)
+
+    assert interval(F1, table(*rows), seed=3) == once
+    assert interval(F1, table(*reversed(rows)), seed=3) == once
+    assert interval(F1, table(*rows), seed=4) != once
+
+
+def test_drawing_distinct_rows_draws_as_many_items_as_there_are() -> None:
+    rows = table(*[(1, 1, 1)] * 5, (0, 1, 1), (2, 3, 2)).rows
+
+    sums = bootstrap(rows, 0, 500)
+
+    n = table((1, 1, 1)).keys.index("n")
+    assert sums.shape == (500, 5)
+    assert set(sums[:, n]) == {7.0}
+
+
+def test_resampling_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table((1, 1, 1), (0, 1, 1), (2, 3, 2)).rows
+    whole = bootstrap(rows, 0, 100)
+
+    monkeypatch.setattr("sftchat.evaluation.statistics.CELLS", 10)
+
+    assert (bootstrap(rows, 0, 100) == whole).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([], "there are no scores to sum"),
+        ([{}], "the scorer counts nothing"),
+        ([{"a": 1}, {"b": 1}], "the scorer counts b for one reply and a for another"),
+        ([{"a": float("nan")}], "the scorer gave a count that is not a finite number"),
+    ],
+)
+def test_scores_that_do_not_add_up_are_refused(scores: list[dict[str, float]], message: str) -> None:
+    with pytest.raises(PluginError, match=f"^{message}$"):
+        counts(Score(stats) for stats in scores)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (rate("exact", "right"), "metric 'exact' reads 'right', which its scorer does not count (it counts: exact, gold, n, pred, tp)"),
+        (Metric("x", lambda sums: 1 if sums["tp"] > 0 else 0, stats=("tp",)), "metric 'x' cannot be computed from tp: ValueError: "),
+        (Metric("x", lambda sums: sums["gold"], stats=("tp",)), "metric 'x' cannot be computed from tp: KeyError: 'gold'"),
+        (Metric("x", lambda sums: sums["tp"] * float("nan"), stats=("tp",)), "metric 'x' has no finite value for some counts; "),
+        (Metric("x", lambda sums: sums["gold"], items=True), "metric 'x' says that it is a rate of items, but its value is 3"),
+    ],
+)
+def test_a_metric_that_cannot_be_computed_is_named(metric: Metric, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        interval(metric, table((1, 1, 1), (0, 1, 2)))
+
+    assert str(caught.value).startswith(message)
