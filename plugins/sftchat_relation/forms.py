@@ -33,6 +33,7 @@ _GENDERS = {
     "姐妹": "ff",
     "夫妻": "mf",
     "恋人": "mf",
+    "情敌": "-=",
 }
 _TAG = re.compile(r"(!?)(?:([mf-]*)([on]?)((?: [a-c]{2}[^ >]+)*)>)?")
 _PEOPLE = re.compile(r"\{([a-c])\}")
@@ -46,7 +47,7 @@ class Form:
         id: Label, split and number, such as ``师徒:train:3``.
         split: ``train`` or ``test``.
         text: The prose with its choices and slots.
-        genders: The gender each person must have, or ``-``, by slot in alphabetical order.
+        genders: The gender each person must have, by slot in alphabetical order; ``-`` is any, ``=`` that of the other.
         eras: The ages of a story it can stand in.
         relations: Head slot, tail slot and label, in the order the text establishes them; empty for a distractor.
         newcomers: Whether it may only be about people new to the passage.

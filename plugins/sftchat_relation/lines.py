@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from sftchat.text import COLONS, DASHES
+from sftchat.text import COLONS, DASHES, normalise
 
 NOTHING = "无"
 """The whole of a reply that finds no relation."""
@@ -26,9 +26,7 @@ SEPARATOR = re.compile(f"<?[{_DASH}=~]+>?|[→←↔⇒⇔⟶➔➡]")
 CONJUNCTION = re.compile("[和与跟&、/]")
 """What stands between two names in ordinary language."""
 
-BULLET = re.compile(
-    rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)[.、:]?\s*|\[\d{{1,3}}\][.、:]?\s*|\d{{1,3}}[.)、．:]\s*|[①-⑳]\s*)"
-)
+BULLET = re.compile(rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)[.、:]?\s*|\[\d{{1,3}}\][.、:]?\s*|\d{{1,3}}[.)、．:]\s*|[①-⑳]\s*)")
 """Bullets and numbering; a dash or an asterisk is one only with a space behind it."""
 
 _EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
@@ -115,8 +113,10 @@ def without_heading(pair: str) -> str:
 
 
 def _exact_name(name: str, source: str) -> bool:
-    edges = name[:1] + name[-1:]
-    return is_name(name, source) and not any(c.isspace() or c in DASHES for c in edges)
+    """A name that stands in the source as it is, or that is in normal form without anything that could be a separator."""
+    if not is_name(name, source) or any(c.isspace() or c in DASHES for c in name[:1] + name[-1:]):
+        return False
+    return name in source or (normalise(name) == name and not SEPARATOR.search(name))
 
 
 def _glue(pieces: list[str], *, both: bool) -> list[str]:

@@ -19,7 +19,7 @@ SURNAMES = tuple(
 )
 COMPOUND_SURNAMES = (
     "欧阳", "上官", "司马", "诸葛", "慕容", "东方", "南宫", "皇甫", "尉迟", "公孙", "令狐", "夏侯",
-    "独孤", "端木", "轩辕", "闻人", "百里", "西门", "司徒", "宇文", "长孙", "司空",
+    "独孤", "端木", "轩辕", "闻人", "百里", "西门", "司徒", "宇文", "司空", "钟离",
 )  # fmt: skip
 MALE = (
     "刚强勇军伟雄峰岳虎豹彪威杰豪毅坚磊锋剑钧铭锐鹏鸿翰麒骏骁骥骞腾超凯建国邦振兴昌荣德义仁忠诚贤哲睿儒臣栋松桐楠森海涛波渊泽源川洲浩瀚"
@@ -47,16 +47,17 @@ LAY_TITLES = {
 ORDAINED_TITLES = {"m": ("道人", "真人", "大师", "上人", "长老"), "f": ("师太", "仙姑", "真人")}
 """What follows two characters of a religious name."""
 
-# Surname and given name that read as an everyday word: the passage would be a riddle, not an exercise.
-_WORDS = frozenset(
-    "白云 白雪 白玉 白露 江山 高山 黄河 雷霆 雷雨 金玉 温婉 温柔 安宁 安康 安静 安平 安诚 文静 文章 文书 明月 方正 石林 马良 梅雨 梅香 寒冰 清风 "
-    "康宁 平安 平静 高达 高超 高雄 高歌 高原 沙海 江海 江波 江涛 白桃 白菊 白莲 白兰 万福 万寿 齐心 古玉 石青 石榴 石竹 石桥 金光 金银 金秋 金星 "
-    "黄昏 黄金 黄梅 林海 林涛 林溪 秋雨 夏雨 夏夕 冷静 冷风 冷雨 冷清 简明 简朴 古朴 温泉 温馨 常青 常言 常春 常德 常平 尚书 武威 武昌 武德 文明 文雅 "
-    "文德 文昌 白昼 白鹤 石松 江风 江枫 何须 何如 何言 游云 连云 连夕 连枫 乔松 关山 关怀 马勇 龙凤 龙虎 龙舟 古风 古琴 古诗 叶绮 柳絮 柳岸 柳枫 "
-    "田园 田亭 康平 安慎 安逸 安雅 安祥 安乐 安怡 厉风 凌晨 凌风 盛夏 盛春 盛宴 盛国 杜鹃 屈膝 屈平 范章 水仙 竹林 梅竹 松竹 兰竹 顾惜 顾念 顾望 "
-    "曾经 曾言 华盛 华灯 华光 容光 容颜 毕言 舒怀 舒朗 舒悠 施恩 施德 许诺 许国 许愿 易言 计算 万言 万里 万源 万星 万光 万国 万邦 万元 余晖 余光 余音 "
-    "余韵 余波 余望 余香 余庆 余庆 康庄 满月 满怀 满族 简言 高升 高平 高亭 高桥 高岚 高昌 高志 高峰 高峻 高明 高洁 金星 金桂 金杯 玉佩".split()
-)
+# Second characters that make an everyday word of the first: such a name makes the passage a riddle, not an exercise.
+_WORDS = {
+    "白": "云雪玉露桃菊莲兰昼鹤", "江": "山海波涛风枫", "高": "山达超雄歌原升平亭桥岚昌志峰峻明洁", "黄": "河昏金梅", "雷": "霆雨",
+    "金": "玉光银秋星桂杯", "温": "婉柔泉馨", "安": "宁康静平诚慎逸雅祥乐怡", "文": "静章书明雅昌", "明": "月", "方": "正",
+    "石": "林青榴竹桥松", "马": "良", "梅": "雨香竹", "寒": "冰", "清": "风", "康": "庄", "平": "安静", "沙": "海",
+    "万": "福寿言里源星光国邦元", "齐": "心", "古": "玉朴风琴诗", "林": "海涛溪", "秋": "雨", "夏": "雨夕", "冷": "静风雨清",
+    "简": "明朴言", "常": "青春", "尚": "书", "武": "昌", "何": "须如言", "连": "云夕枫", "乔": "松", "关": "山怀", "龙": "凤虎舟",
+    "叶": "绮", "柳": "絮岸枫", "田": "园亭", "厉": "风", "凌": "晨风", "盛": "夏春宴国", "杜": "鹃", "屈": "膝平", "水": "仙",
+    "竹": "林", "松": "竹", "顾": "惜念望", "曾": "经言", "华": "盛灯光", "容": "光颜", "毕": "言", "舒": "怀朗悠", "施": "恩德",
+    "许": "诺国愿", "易": "言", "计": "算", "余": "晖光音韵波望香庆", "满": "月怀", "玉": "佩",
+}  # fmt: skip
 
 TEST_SHARE = 4
 """One given name in this many belongs to the test split."""
@@ -77,12 +78,14 @@ class Person:
         gender: ``m`` or ``f``.
         surname: Empty for someone known by a given or a religious name alone.
         given: What the split is decided by; for a title, the whole name.
+        style: ``full``, ``titled``, ``ordained`` or ``servant``.
     """
 
     name: str
     gender: str
     surname: str
     given: str
+    style: str = "full"
 
     @property
     def pronoun(self) -> str:
@@ -104,11 +107,18 @@ class NameSource:
         self._split = split
         self._people: list[Person] = []
 
-    def person(self, gender: str, *, surname: str | None = None, like: Person | None = None) -> Person:
-        """A new person with surname and given name; ``like`` is a sibling whose generation character may be shared."""
+    def person(self, gender: str, *, surname: str | None = None, like: Person | None = None, marked: bool = False) -> Person:
+        """A new person with surname and given name.
+
+        Args:
+            gender: ``m`` or ``f``.
+            surname: That of the family; None for one that nobody in the passage has.
+            like: A sibling, whose generation character may be shared.
+            marked: Whether the name must tell the gender.
+        """
         while True:
             family = surname if surname is not None else self.surname()
-            person = self._admit(Person("", gender, family, self._given(gender, like)))
+            person = self._admit(Person("", gender, family, self._given(gender, like, marked)))
             if person:
                 return person
 
@@ -116,7 +126,7 @@ class NameSource:
         """A new person named by surname and standing, such as 墨大夫."""
         while True:
             family = surname if surname is not None else self.surname()
-            person = self._admit(Person("", gender, family, family + self._pick(LAY_TITLES[gender, era])))
+            person = self._admit(Person("", gender, family, family + self._pick(LAY_TITLES[gender, era]), "titled"))
             if person:
                 return person
             if surname is not None:  # few titles fit one surname, and all may belong to the other split
@@ -126,7 +136,7 @@ class NameSource:
         """A new person with a religious name, such as 清尘道人."""
         while True:
             first, second = self._pick(NEUTRAL), self._pick(NEUTRAL)
-            person = self._admit(Person("", gender, "", first + second + self._pick(ORDAINED_TITLES[gender])))
+            person = self._admit(Person("", gender, "", first + second + self._pick(ORDAINED_TITLES[gender]), "ordained"))
             if person:
                 return person
 
@@ -135,7 +145,7 @@ class NameSource:
         while True:
             character = self._pick(CHARACTERS[gender] + NEUTRAL)
             given = self._pick(("阿" + character, character + "儿", "小" + character))
-            person = self._admit(Person("", gender, "", given))
+            person = self._admit(Person("", gender, "", given, "servant"))
             if person:
                 return person
 
@@ -150,16 +160,14 @@ class NameSource:
     def _pick(self, items: Sequence[str]) -> str:
         return items[self._rng.randrange(len(items))]
 
-    def _given(self, gender: str, like: Person | None) -> str:
-        """One or two characters, at least one of them of the gender three times in four."""
-        marked = CHARACTERS[gender]
+    def _given(self, gender: str, like: Person | None, marked: bool) -> str:
+        """One or two characters, at least one of them of the gender three times in four, or always."""
+        gendered = CHARACTERS[gender]
         if self._rng.randrange(10) < 3:
-            return self._pick(marked if self._rng.randrange(3) else NEUTRAL)
-        if like is not None and len(like.given) == 2 and self._rng.randrange(3) == 0:
-            first = like.given[0]
-        else:
-            first = self._pick(marked + NEUTRAL)
-        second = self._pick(marked if self._rng.randrange(2) else NEUTRAL)
+            return self._pick(gendered if marked or self._rng.randrange(3) else NEUTRAL)
+        shared = like is not None and len(like.given) == 2 and self._rng.randrange(3) == 0
+        first = like.given[0] if like is not None and shared else self._pick(gendered + NEUTRAL)
+        second = self._pick(gendered if (marked and first in NEUTRAL) or self._rng.randrange(2) else NEUTRAL)
         return first + second
 
     def _admit(self, draft: Person) -> Person | None:
@@ -168,8 +176,12 @@ class NameSource:
         name = given if given.startswith(surname) else surname + given
         # A character twice (刚刚, 香香) reads as a word; a name inside a name makes the gold ambiguous.
         clash = any(name in other.name or other.name in name or given == other.given for other in self._people)
-        if clash or name in _WORDS or given in _WORDS or len(set(name)) < len(name) or split_of(given) != self._split:
+        if clash or _is_word(name) or _is_word(given) or len(set(name)) < len(name) or split_of(given) != self._split:
             return None
-        person = Person(name, draft.gender, surname, given)
+        person = Person(name, draft.gender, surname, given, draft.style)
         self._people.append(person)
         return person
+
+
+def _is_word(text: str) -> bool:
+    return len(text) == 2 and text[1] in _WORDS.get(text[0], "")

@@ -23,7 +23,7 @@ NOTHING = "无"
 
 # Cumulative percentages: how many relations a passage has, and how many distractors go with none, one or two, and more.
 _COUNTS = (12, 42, 72, 90, 96, 100)
-_DISTRACTORS = {0: (0, 32, 72, 93, 100), 1: (38, 76, 94, 100), 2: (45, 82, 96, 100), 3: (68, 95, 100)}
+_DISTRACTORS = {0: (0, 22, 58, 88, 100), 1: (18, 52, 84, 100), 2: (30, 68, 92, 100), 3: (55, 90, 100)}
 
 _PARENTS = frozenset({"父子", "父女", "母子", "母女"})
 _SIBLINGS = frozenset({"兄弟", "姐妹", "兄妹", "姐弟"})
@@ -39,17 +39,21 @@ _STYLES: dict[tuple[str, str], tuple[int, int, int]] = {
     ("主仆", "b"): (0, 0, 45),
     ("祖孙", "a"): (8, 0, 0),
     ("祖孙", "b"): (0, 0, 10),
-    ("好友", "a"): (6, 3, 0),
-    ("好友", "b"): (6, 3, 0),
+    ("好友", "a"): (6, 3, 2),
+    ("好友", "b"): (6, 3, 2),
     ("敌对", "a"): (6, 5, 0),
     ("敌对", "b"): (6, 5, 0),
     ("", "a"): (12, 5, 5),
     ("", "b"): (12, 5, 5),
 } | {(label, "a"): (8, 0, 0) for label in sorted(_PARENTS)}
 
+_NAMED = ("titled", "ordained", "servant")
+
 # Words that do not go with a titled person as master, and words after which a person should not turn up in another sentence.
 _YOUNG = ("小姐", "少爷", "公子", "书童")
 _FINAL = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "早逝", "没能回来", "含笑而逝")
+
+_MATERNAL = ("外公", "外婆", "外孙")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -87,7 +91,7 @@ class _Passage:
                 stated += len(unit[0].relations)
         for _ in range(self._below(_DISTRACTORS[min(wanted, 3)])):
             units.insert(rng.randrange(len(units) + 1), self._distractor(named=not self.circle))
-        opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 28 else ""
+        opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 33 else ""
         text = opener + "".join(self._fill(form.text, cast) for form, cast in units)
         gold = [self._line(text, cast, relation) for form, cast in units for relation in form.relations]
         return PROMPT + text, "\n".join(gold) or NOTHING, [form.id for form, _ in units]
@@ -109,7 +113,7 @@ class _Passage:
             candidates = [person for person in self.roles if self._may_be(person, label, slot)]
             if candidates:
                 shared[slot] = self._pick(candidates)
-                pool = [form for form in pool if form.genders["abc".index(slot)] in ("-", shared[slot].gender)]
+                pool = [form for form in pool if form.genders["abc".index(slot)] in ("-", "=", shared[slot].gender)]
         if not pool:
             return None
         form = self._pick(pool)
@@ -144,16 +148,18 @@ class _Passage:
         """Whether a known person can take a slot of one more relation without a third relation following from the two."""
         if person in self.closed or len(self.roles[person]) > 1 or (label in _KIN and not person.surname):
             return False
+        if person.style != "full" and not _STYLES.get((label, slot), (0, 0, 0))[_NAMED.index(person.style)]:
+            return False
         return all(_independent(role, (label, slot)) for role in self.roles[person])
 
     def _cast(self, form: Form, known: dict[str, Person]) -> dict[str, Person]:
         """People for every slot: the known ones, and new ones of fitting gender, surname and standing."""
         cast = dict(known)
-        genders = {slot: form.genders["abc".index(slot)] for slot in form.people}
+        self.used.add(form.id)
         for slot in sorted(form.people):
             if slot in cast:
                 continue
-            gender = genders[slot] if genders[slot] != "-" else self._pick("mf")
+            gender = self._gender(form, slot, cast)
             relative = next((cast[other] for other in sorted(cast) if self._share_surname(form, slot, other, cast, gender)), None)
             siblings = {head + tail for head, tail, label in form.relations if label in _SIBLINGS}
             like = next((cast[other] for other in sorted(cast) if slot + other in siblings or other + slot in siblings), None)
@@ -161,13 +167,20 @@ class _Passage:
         circle = min((self.circle[person] for person in cast.values() if person in self.circle), default=len(self.circle))
         merged = {self.circle[person] for person in cast.values() if person in self.circle}
         self.circle |= {person: circle for person in self.circle if self.circle[person] in merged}
-        self.circle |= {person: circle for person in cast.values()}
+        self.circle |= dict.fromkeys(cast.values(), circle)
         for head, tail, label in form.relations:
             self.roles.setdefault(cast[head], []).append((label, "a"))
             self.roles.setdefault(cast[tail], []).append((label, "b"))
         if form.newcomers or any(word in form.text for word in _FINAL):
             self.closed |= set(cast.values())
         return cast
+
+    def _gender(self, form: Form, slot: str, cast: dict[str, Person]) -> str:
+        gender = form.genders["abc".index(slot)]
+        other = next((cast[slot].gender for slot in sorted(cast)), None)
+        if "=" in form.genders and gender in "-=" and other:  # rivals: whoever is cast second is like the first
+            return other
+        return gender if gender in "mf" else self._pick("mf")
 
     @staticmethod
     def _share_surname(form: Form, slot: str, other: str, cast: dict[str, Person], gender: str) -> bool:
@@ -176,7 +189,7 @@ class _Passage:
             if {head, tail} != {slot, other}:
                 continue
             elder = gender if slot == head else cast[other].gender
-            if label in _SIBLINGS or (label in _PARENTS | {"祖孙"} and elder == "m" and "外" not in form.text):
+            if label in _SIBLINGS or (label in _PARENTS | {"祖孙"} and elder == "m" and not any(word in form.text for word in _MATERNAL)):
                 return True
         return False
 
@@ -184,6 +197,8 @@ class _Passage:
         label = form.relations[0][2] if len(form.relations) == 1 else "" if not form.relations else "group"
         titled, ordained, servant = _STYLES.get((label, slot), (0, 0, 0))
         surname = relative.surname if relative else None
+        if not form.relations and form.genders != "---":  # marriages and brothers: not among monks and widows
+            titled = ordained = 0
         roll = self.rng.randrange(100)
         if roll < titled and not any(word in form.text for word in _YOUNG):
             return self.source.titled(gender, self.era, surname=surname)
@@ -191,7 +206,8 @@ class _Passage:
             return self.source.ordained(gender)
         if titled + ordained <= roll < titled + ordained + servant:
             return self.source.servant(gender)
-        return self.source.person(gender, surname=surname, like=like)
+        marked = any(form.genders["abc".index(slot)] in "mf" and slot in relation[:2] for relation in form.relations)
+        return self.source.person(gender, surname=surname, like=like, marked=marked)
 
     def _open(self, forms: Sequence[Form]) -> list[Form]:
         return [form for form in forms if self.era in form.eras and form.id not in self.used]

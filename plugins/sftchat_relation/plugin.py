@@ -44,11 +44,8 @@ def training_defaults(method: str, parameters: int) -> TrainingDefaults:
         method: ``full`` trains every weight; anything else is an adapter, which takes about ten times the learning rate.
         parameters: Number of parameters of the base model.
     """
-    tiny = parameters < TINY
-    if method == "full":
-        learning_rate = 2e-3 if tiny else 2e-5
-    else:
-        learning_rate = 5e-3 if tiny else 2e-4
+    tiny, larger = (2e-3, 2e-5) if method == "full" else (5e-3, 2e-4)
+    learning_rate = tiny if parameters < TINY else larger
     return TrainingDefaults(learning_rate=learning_rate, max_length=512, rows=6000)
 
 

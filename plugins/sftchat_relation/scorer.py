@@ -52,8 +52,8 @@ def score(example: Example, reply: Reply) -> Score:
     parsed = parse(reply.text, source, VOCABULARY)
     gold, predicted = _facts(parsed_gold.lenient), _facts(parsed.lenient)
     matched = _match(gold, predicted)
-    written_gold = {_written(triple): fact for triple in parsed_gold.strict for fact in _facts([_canonical(triple)])}
-    written = {_written(triple): fact for triple in parsed.strict for fact in _facts([_canonical(triple)])}
+    written_gold = {_written(triple) for triple in parsed_gold.strict}
+    written = {_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
     gold_pairs, pairs = _pairs(gold), _pairs(predicted)
     truncated = reply.finish_reason == "length"
     right = parsed.parsable and len(matched) == len(gold) == len(predicted)

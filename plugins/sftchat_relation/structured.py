@@ -10,9 +10,13 @@ from typing import Any
 Row = tuple[str, str, str]
 """Head, tail and relation as written."""
 
-_HEAD = frozenset("head subject source from a person1 entity1 name1 h 人物a 人物1 人物一 主体 头实体 实体1".split())
-_TAIL = frozenset("tail object target to b person2 entity2 name2 t 人物b 人物2 人物二 客体 尾实体 实体2".split())
-_RELATION = frozenset("relation relationship predicate type label r 关系 人物关系 关系类型 谓词".split())
+_HEAD = frozenset(
+    ["head", "subject", "source", "from", "a", "person1", "entity1", "name1", "h", "人物a", "人物1", "人物一", "主体", "头实体", "实体1"]
+)
+_TAIL = frozenset(
+    ["tail", "object", "target", "to", "b", "person2", "entity2", "name2", "t", "人物b", "人物2", "人物二", "客体", "尾实体", "实体2"]
+)
+_RELATION = frozenset(["relation", "relationship", "predicate", "type", "label", "r", "关系", "人物关系", "关系类型", "谓词"])
 
 _OPEN, _CLOSE, _INNER = r"[(\[{<]", r"[)\]}>]", r"([^()\[\]{}<>,、|:]{1,60})"
 _BRACKETS = re.compile(rf"{_OPEN}{_INNER}[,、|]{_INNER}[,、|]{_INNER}{_CLOSE}")

@@ -23,7 +23,8 @@ def _help(context: ChatContext, argument: str) -> None:
     wide = max(map(len, calls))
     lines = [f"{call:<{wide}}  {command.summary}" for call, command in zip(calls, listed, strict=True)]
     if not name:
-        lines.append("enter sends, esc enter or ctrl-j starts a new line, ctrl-c stops a reply, ctrl-r searches, ctrl-d exits")
+        lines += ["", "enter sends · ctrl-j or esc enter: new line · tab completes"]
+        lines += ["ctrl-c stops a reply · ctrl-r searches · ctrl-d leaves"]
     context.say("\n".join(lines))
 
 
@@ -56,7 +57,7 @@ def _set(context: ChatContext, argument: str) -> None:
         except ValueError as error:
             raise UsageError(str(error)) from None
     shown = [name] if name else list(_NUMBERS)
-    context.say("  ".join(f"{name} {getattr(context.sampling, name)}" for name in shown))
+    context.say("\n".join(f"{name} {getattr(context.sampling, name)}" for name in shown))
 
 
 def _set_names(context: ChatContext, argument: str) -> Iterable[str]:
@@ -72,7 +73,7 @@ def _command_names(context: ChatContext, argument: str) -> Iterable[str]:
 def _reset(context: ChatContext, argument: str) -> None:
     """Start anew."""
     context.conversation = context.conversation.reset()
-    context.say("the talk starts anew; " + ("the system prompt stays" if context.conversation.system else "the model has forgotten it all"))
+    context.say("the talk starts anew" + ("; the system prompt stays" if context.conversation.system else ""))
 
 
 def _exit(context: ChatContext, argument: str) -> None:
@@ -82,9 +83,9 @@ def _exit(context: ChatContext, argument: str) -> None:
 
 BUILTINS = (
     ChatCommand("help", "what can be typed", _help, "[COMMAND]", _command_names, while_generating=True),
-    ChatCommand("system", "show, set or drop the system prompt", _system, "[TEXT|off]"),
-    ChatCommand("set", "show the sampling parameters, or change one", _set, "[NAME VALUE]", _set_names),
-    ChatCommand("reset", "forget what was said, keep the system prompt", _reset),
+    ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]"),
+    ChatCommand("set", "show or change how tokens are chosen", _set, "[NAME VALUE]", _set_names),
+    ChatCommand("reset", "forget all but the system prompt", _reset),
     ChatCommand("exit", "leave the chat", _exit, while_generating=True),
 )
 """Listed in this order by ``/help``; the commands of plugins follow."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Protocol
 
 from sftchat.chat.conversation import Conversation
 from sftchat.engines.base import Engine
-from sftchat.errors import UsageError, unknown
+from sftchat.errors import UsageError
 from sftchat.types import SamplingParams
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -145,7 +146,9 @@ class Commands(Mapping[str, "ChatCommand"]):
         name, _, argument = line[1:].replace("\n", " \n", 1).partition(" ")
         if name in self._by_name:
             return CommandLine(self._by_name[name], argument.strip())
-        raise UsageError(f"{unknown('command', name, self._by_name)}; '//' sends a message that starts with a slash")
+        near = get_close_matches(name, self._by_name, n=1)
+        hint = f"did you mean '/{near[0]}'?" if near else "'/help' lists them"
+        raise UsageError(f"unknown command '/{name}', {hint} ('//' begins a message with a slash)")
 
     def complete(self, context: ChatContext, typed: str) -> Iterator[Completion]:
         """Ways to go on with what is typed: names first, then whatever the command offers."""

@@ -7,6 +7,7 @@ as a command. Only complete lines leave the chat for the scrollback; the unfinis
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
@@ -78,6 +79,24 @@ def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
             row, used = "", 0
         row += character
         used += cells
+    return [*found, row]
+
+
+def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
+    """Break a line of ours between words where it can be; what is written without spaces is broken anywhere.
+
+    Args:
+        line: One line.
+        columns: Width of the terminal.
+        width: How many cells a text takes.
+    """
+    found, row = [], ""
+    for word in re.findall(r"\s*\S+", line):
+        if row and width(row + word) > columns:
+            found.append(row)
+            row = word.lstrip()
+        else:
+            row += word
     return [*found, row]
 
 

@@ -44,7 +44,7 @@ from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
 from sftchat.chat.commands import Commands
-from sftchat.chat.output import LineBuffer, LineWriter, rows, visible
+from sftchat.chat.output import LineBuffer, LineWriter, rows, visible, wrap
 from sftchat.chat.talk import Talk
 from sftchat.engines.base import Engine
 from sftchat.types import SamplingParams
@@ -134,6 +134,8 @@ class Terminal:
         self._lines = LineBuffer()
         self._fresh: list[str] = []
         self._frame: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._drawn: tuple[tuple[str, int, int], list[str]] = (("", 0, 0), [])
         self._context: contextvars.Context | None = None
         self._output = output if output is not None else create_output()
         if isinstance(self._output, Vt100_Output):
@@ -154,6 +156,9 @@ class Terminal:
         writer = LineWriter(lambda line: self.post(lambda: self.say(line)))  # a bare print would be eaten by the next redraw
         with contextlib.redirect_stdout(writer), contextlib.redirect_stderr(writer), contextlib.suppress(EOFError):
             try:
+                # before the first drawing: tmux copies to its history what is erased from the top of a screen
+                hello = self._wrapped(f"talking to {self._name}; /help says what can be typed, ctrl-d leaves")
+                print_formatted_text(self._output, [("class:note", hello)], STYLE, color_depth=self._app.color_depth)
                 self._app.run(pre_run=self._start)
             finally:
                 self.talk.close()
@@ -169,7 +174,8 @@ class Terminal:
 
     def show_typed(self, text: str) -> None:
         """A line the user typed has its turn: it moves above the prompt."""
-        self._print([("class:prompt", "> "), ("class:typed", visible(text).replace("\n", "\n  ") + "\n")])
+        self._print([("", "\n"), ("class:prompt", "> "), ("class:typed", visible(text).replace("\n", "\n  ") + "\n")])
+        self._keep_ticking()
 
     def show_piece(self, text: str) -> None:
         """The reply goes on; drawn with the next frame."""
@@ -180,15 +186,15 @@ class Terminal:
     def end_reply(self) -> None:
         """The reply is over: its last line moves above the prompt."""
         self._draw_frame()
-        self._print([("", self._lines.end() + "\n")])
+        self._print([("", self._lines.end())])
 
     def say(self, text: str) -> None:
         """Show lines that are not the model's."""
-        self._print([("class:note", visible(text) + "\n")])
+        self._print([("class:note", self._wrapped(text))])
 
     def complain(self, text: str) -> None:
         """Show that something went wrong, in one line."""
-        self._print([("class:error", "error: " + visible(" ".join(text.split())) + "\n")])
+        self._print([("class:error", self._wrapped("error: " + " ".join(text.split())))])
 
     def leave(self, error: Exception | None) -> None:
         """End the view."""
@@ -201,21 +207,33 @@ class Terminal:
     # drawing
 
     def _start(self) -> None:
-        """The prompt is about to appear: from here on there is a loop to post to."""
+        """The loop is there and the prompt about to be drawn; the rest follows when it is."""
         self._context = contextvars.copy_context()
-        self._say_hello()
+        self.post(self._begin)
+
+    def _begin(self) -> None:
+        """The prompt is on the screen; now the model may take its time."""
         self.talk.start()
-        self._tick()
+        self._keep_ticking()
 
-    def _say_hello(self) -> None:
-        """One line for who is here the first time."""
-        self._print([("class:note", f"{visible(self._name)}; /help lists what can be typed, ctrl-d leaves\n\n")])
+    def _keep_ticking(self) -> None:
+        """Keep the seconds and the speed in the status line moving, as long as they move; a quiet chat draws nothing."""
+        if self._tick is None and self._app.loop is not None:
+            self._tick = self._app.loop.call_later(0.5, self._next_tick)
 
-    def _tick(self) -> None:
-        """Keep the seconds and the speed in the status line moving."""
+    def _next_tick(self) -> None:
+        """Draw the status line anew."""
+        self._tick = None
         self._app.invalidate()
-        if self._app.loop is not None:
-            self._app.loop.call_later(0.5, self._tick)
+        if self.talk.state != "ready" or self._armed_until:
+            if self._clock() >= self._armed_until:
+                self._armed_until = 0.0
+            self._keep_ticking()
+
+    def _wrapped(self, text: str) -> str:
+        """Lines of our own, broken between words."""
+        columns = self._output.get_size().columns
+        return "".join(f"{row}\n" for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth))
 
     def _draw_frame(self) -> None:
         """Draw what came since the last frame: complete lines above the prompt, the rest as its tail."""
@@ -271,6 +289,7 @@ class Terminal:
                 [
                     ConditionalContainer(tail, Condition(lambda: bool(self._lines.tail))),
                     ConditionalContainer(waiting, Condition(lambda: bool(self.talk.pending))),
+                    Window(height=Dimension(min=0, preferred=1, max=1)),  # what is typed stands apart, here and later above
                     written,
                     search,
                     CompletionsMenu(max_height=6),
@@ -283,7 +302,11 @@ class Terminal:
     def _tail_rows(self) -> list[str]:
         """The unfinished line as the terminal will break it; the last rows only, when it is higher than the screen."""
         size = self._output.get_size()
-        return rows(self._lines.tail, size.columns, get_cwidth)[-max(1, size.rows - 4) :]
+        others = 4 + self._buffer.text.count("\n") + min(3, len(self.talk.pending))
+        key = (self._lines.tail, size.columns, max(1, size.rows - others))
+        if key != self._drawn[0]:  # the layout asks several times a frame
+            self._drawn = key, rows(self._lines.tail, size.columns, get_cwidth)[-key[2] :]
+        return self._drawn[1]
 
     def _status(self) -> str:
         """Model, state and speed."""
@@ -325,6 +348,11 @@ class Terminal:
                 if self._clock() < self._armed_until:
                     self.leave(None)
                 self._armed_until = self._clock() + ARMED_SECONDS
+                self._keep_ticking()
+
+        @keys.add("c-z")
+        def _(event: KeyPressEvent) -> None:
+            self._app.suspend_to_background()
 
         @keys.add("c-d", filter=writing & Condition(lambda: not self._buffer.text))
         def _(event: KeyPressEvent) -> None:

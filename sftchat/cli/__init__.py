@@ -101,7 +101,8 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
             error.show()
             return 2
         hint = f"; see '{error.ctx.command_path} --help'" if error.ctx else ""
-        _complain(error.format_message().rstrip(".") + hint)
+        message = error.format_message().rstrip(".")
+        _complain(message[:1].lower() + message[1:] + hint)
         return 2
     except click.ClickException as error:
         _complain(error.format_message())
@@ -120,8 +121,7 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
 
 def _complain(message: str) -> None:
     """Print an error as the one line the user sees."""
-    text = " ".join(message.split())
-    sys.stderr.write(f"sftchat: error: {text[:1].lower() + text[1:] if text[1:2].islower() else text}\n")
+    sys.stderr.write(f"sftchat: error: {' '.join(message.split())}\n")
 
 
 def console_script() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from sftchat.errors import EngineError
 from sftchat.types import FinishReason, Message, Reply, SamplingParams
 
 
@@ -105,20 +106,41 @@ class EngineType:
     open: Callable[[str, Mapping[str, Any]], Engine]
 
 
-def collect(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[str, Reply]]:
-    """Gather chunks into whole replies, yielded as ``(request id, reply)`` in the order in which they end."""
-    pieces: dict[str, list[Chunk]] = {}
-    for chunk in engine.generate(requests):
-        parts = pieces.setdefault(chunk.request_id, [])
-        parts.append(chunk)
-        if chunk.finish_reason is not None:
-            del pieces[chunk.request_id]
-            yield (
-                chunk.request_id,
-                Reply(
-                    text="".join(part.text for part in parts),
-                    finish_reason=chunk.finish_reason,
-                    prompt_tokens=chunk.prompt_tokens,
-                    completion_tokens=sum(len(part.token_ids) for part in parts),
-                ),
-            )
+def collect(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[str, Reply | EngineError]]:
+    """Gather chunks into whole replies, yielded as ``(request id, reply)`` in the order in which they end.
+
+    A request that failed or was cancelled alone comes as the error it ended with; nothing is raised for it. Closing the iterator closes the engine's.
+
+    Raises:
+        EngineError: When the engine fails as a whole, or answers what nobody asked.
+    """
+    waiting: dict[str, list[Chunk]] = {}
+    known: set[str] = set()
+
+    def watched() -> Iterator[Request]:
+        for request in requests:
+            known.add(request.id)
+            yield request
+
+    chunks = engine.generate(watched())
+    try:
+        for chunk in chunks:
+            if chunk.request_id not in known:
+                raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
+            parts = waiting.setdefault(chunk.request_id, [])
+            parts.append(chunk)
+            if chunk.finish_reason is None:
+                continue
+            known.remove(chunk.request_id)
+            del waiting[chunk.request_id]
+            if chunk.finish_reason in ("error", "cancelled"):
+                words = " ".join(chunk.error.split())
+                yield chunk.request_id, EngineError(words or f"the request ended as '{chunk.finish_reason}'")
+                continue
+            text = "".join(part.text for part in parts)
+            tokens = sum(len(part.token_ids) for part in parts)
+            yield chunk.request_id, Reply(text, chunk.finish_reason, chunk.prompt_tokens, tokens)
+    finally:
+        close = getattr(chunks, "close", None)  # any iterator will do for an engine; generators can be cancelled
+        if close is not None:
+            close()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import paired, statistics
 from sftchat.evaluation.evalset import Evalset
@@ -36,19 +37,19 @@ def evaluate(
     Args:
         engine: The model.
         task: Scores the replies and names the metrics.
-        examples: With unique ids and gold replies.
+        examples: With gold replies; those without an id are numbered.
         evalset: What the examples are called in the report.
         sampling: How replies are generated; the task's own by default.
         seed: Of the resampling.
         on_progress: Told of every outcome as soon as it is known.
 
     Raises:
-        DataError: When ids are not unique or a gold reply is missing.
+        DataError: When two examples share an id or a gold reply is missing.
         EngineError: When the engine can generate nothing more.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
-    outcomes = list(run(engine, task, examples, on_progress, sampling=sampling))
+    outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
     return summarise(engine.name, task, outcomes, evalset or EvalsetIdentity("examples", size=len(examples)), seed=seed, seconds=seconds)
 

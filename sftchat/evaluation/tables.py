@@ -50,19 +50,19 @@ def _single(result: ModelResult) -> Iterator[RenderableType]:
     """One model, nothing to compare it with."""
     table = _table("metric", ">value", "95 % interval")
     for metric in result.metrics:
-        table.add_row(metric.name, _number(metric.value), _bounds(metric.low, metric.high))
+        table.add_row(_plain(metric.name), _number(metric.value), _bounds(metric.low, metric.high))
     yield _legend(model=result.model)
     yield table
     names = [name for name in (metric.name for metric in result.metrics) if any(name in group.metrics for group in result.groups)][:3]
     if names:
         table = _table("group", ">gold", *(f">{name}" for name in names))
         for group in result.groups[:GROUPS]:
-            table.add_row(Text(group.name), f"{group.support:g}", *(_number(group.metrics.get(name)) for name in names))
+            table.add_row(_plain(group.name), f"{group.support:g}", *(_number(group.metrics.get(name)) for name in names))
         yield table
     if result.errors:
         table = _table("fault", ">count")
         for name, count in result.errors.items():
-            table.add_row(Text(name), str(count))
+            table.add_row(_plain(name), str(count))
         yield table
     yield _footer(result)
 
@@ -75,7 +75,7 @@ def _overview(results: Sequence[ModelResult]) -> Table:
     )
     for result in results:
         first = [_number(result.metrics[0].value), _bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
-        table.add_row(Text(result.model), *first, *(_number(metric.value) for metric in result.metrics[1:4]))
+        table.add_row(_plain(result.model), *first, *(_number(metric.value) for metric in result.metrics[1:4]))
     return table
 
 
@@ -85,7 +85,7 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield _legend(baseline=old.model, model=new.model)
     table = _table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
     for metric in comparison.metrics:
-        table.add_row(metric.name, _number(metric.baseline), _number(metric.candidate), *_difference(metric))
+        table.add_row(_plain(metric.name), _number(metric.baseline), _number(metric.candidate), *_difference(metric))
     yield table
     yield from _group_changes(old, new)
     yield from _fault_changes(old.errors, new.errors)
@@ -115,7 +115,7 @@ def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableTyp
         after = group.metrics.get(names[0])
         before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
         change = "" if before is None or after is None or after == before else f"{after - before:+.3f}"
-        table.add_row(Text(group.name), f"{group.support:g}", _number(before), _number(after), change)
+        table.add_row(_plain(group.name), f"{group.support:g}", _number(before), _number(after), change)
     yield table
 
 
@@ -126,7 +126,7 @@ def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Itera
     table = _table("fault", ">baseline", ">model", ">change")
     for name in sorted({*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)):
         old, new = before.get(name, 0), after.get(name, 0)
-        table.add_row(Text(name), str(old), str(new), f"{new - old:+d}" if new != old else "")
+        table.add_row(_plain(name), str(old), str(new), f"{new - old:+d}" if new != old else "")
     yield table
 
 
@@ -139,7 +139,7 @@ def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[R
     table.columns[0].max_width = 16
     for old, new in pairs[:EXAMPLES]:
         gold = new.example.gold or ""
-        table.add_row(Text(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
+        table.add_row(_plain(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
     yield table
 
 
@@ -151,11 +151,14 @@ def _marked(item: Item, gold: str) -> Text:
 
 
 def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
-    """The first lines of a text, each in its style, without anything that could move the cursor."""
-    shown = Text("\n").join(
-        Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line), style(line)) for line in lines[:LINES]
-    )
+    """The first lines of a text, each in its style."""
+    shown = Text("\n").join(_plain(line, style(line)) for line in lines[:LINES])
     return shown if len(lines) <= LINES else Text.assemble(shown, (f"\n… {len(lines) - LINES} more lines", "dim"))
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text from a model or a plugin, without markup and without anything that could move the cursor."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text), style)
 
 
 def _table(*headers: str) -> Table:

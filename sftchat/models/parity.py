@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.types import Message
@@ -75,10 +74,18 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
     return checks
 
 
-def _every(name: str, samples: Sequence[tuple[str, Sequence[Message]]], holds: Any, required: bool = True) -> Check:
+def _every(name: str, samples: Sequence[tuple[str, Sequence[Message]]], holds: Callable[[Sequence[Message]], bool], required: bool = True) -> Check:
     """One check over all samples."""
-    failed = [label for label, messages in samples if not holds(messages)]
+    failed = [label for label, messages in samples if not _safely(holds, messages)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
+
+
+def _safely(holds: Callable[[Sequence[Message]], bool], messages: Sequence[Message]) -> bool:
+    """Whether it holds; a template that cannot even render the sample does not."""
+    try:
+        return holds(messages)
+    except TemplateError:
+        return False
 
 
 def _prompt_is_prefix(renderer: Renderer, messages: Sequence[Message]) -> bool:

@@ -138,6 +138,11 @@ class Renderer:
             labels += added if index % 2 else [IGNORED] * len(added)
         return Rendered(tuple(ids), tuple(labels))
 
+    def text_ids(self, text: str) -> Rendered:
+        """The ids of plain text with its end, all of them trained: for rows that are no conversation."""
+        ids = [*self.tokenizer.encode(text), *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])]
+        return Rendered(tuple(ids), tuple(ids))
+
     def _pieces(self, messages: Sequence[Message], prompt: bool = True) -> list[str]:
         """The rendered text, cut where the model begins and ceases to write: read, written, read, ….
 

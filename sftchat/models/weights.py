@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -46,7 +47,8 @@ def require_local(what: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep Hugging Face libraries from phoning home, drawing bars and printing advice."""
+    """Keep Hugging Face libraries from phoning home, drawing bars and printing advice that the user cannot act on."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|accelerate)\.")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

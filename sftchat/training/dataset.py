@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sftchat.errors import DataError
-from sftchat.models.templates import Renderer
+from sftchat.models.templates import Rendered, Renderer
 from sftchat.types import Example
 
 
@@ -47,6 +47,14 @@ class RenderedRows:
         return digest.hexdigest()
 
 
+def _render(example: Example, renderer: Renderer) -> Rendered | None:
+    """One row; None when it holds nothing to learn. An example without messages is plain text."""
+    if not example.messages:
+        return renderer.text_ids(example.gold) if example.gold else None
+    conversation = example.conversation
+    return renderer.training_ids(conversation) if any(message["role"] == "assistant" for message in conversation) else None
+
+
 def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int) -> RenderedRows:
     """Render every example, the gold reply as the last assistant turn.
 
@@ -62,11 +70,10 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
     ids, labels, too_long, without_reply, shortest = [], [], [], [], 0
     for index, example in enumerate(examples, 1):
         where = example.source or example.id or f"row {index}"
-        conversation = example.conversation
-        if not any(message["role"] == "assistant" for message in conversation):
+        row = _render(example, renderer)
+        if row is None:
             without_reply.append(where)
             continue
-        row = renderer.training_ids(conversation)
         if len(row.ids) > max_length:
             too_long.append(where)
             shortest = min(shortest or len(row.ids), len(row.ids))

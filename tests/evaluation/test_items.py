@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from sftchat import DataError, EngineError, Example, PluginError, Reply, Task
+from sftchat import DataError, EngineError, Example, PluginError, Reply, Score, Task
 from sftchat.engines.base import Chunk, Request
 from sftchat.evaluation.items import Failure, Item, Outcome, run
 
@@ -106,7 +106,7 @@ def test_closing_the_iterator_cancels_what_is_under_way(task: Task, example: Mak
     ("ids", "gold", "message"),
     [
         (("a", "a"), "无", "gold.jsonl:a: id 'a' already stands at gold.jsonl:a; ids must be unique among all evalsets"),
-        (("a",), None, "gold.jsonl:a: row 'a' has no gold reply to be scored against; add \"gold\": \"…\" or leave the row out"),
+        (("a",), None, 'gold.jsonl:a: row \'a\' has no gold reply to be scored against; add "gold": "…" or leave the row out'),
         (("",), "无", "gold.jsonl:: the row has no id; give every row an 'id' of its own"),
     ],
 )
@@ -123,7 +123,10 @@ def test_examples_that_cannot_be_scored_are_refused_before_anything_is_asked(
 
 
 def test_a_scorer_that_raises_is_named(task: Task, example: Make) -> None:
-    broken = replace(task, score=lambda example, reply: 1 / 0)
+    def divide(example: Example, reply: Reply) -> Score:
+        return Score({"n": 1 / len(reply.text)})
+
+    broken = replace(task, score=divide)
 
     with pytest.raises(PluginError, match=r"^the scorer of task 'triples' failed on item 'a': ZeroDivisionError: division by zero$"):
         list(run(Chunks([Chunk("a", finish_reason="stop")]), broken, [example("a")]))

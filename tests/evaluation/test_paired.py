@@ -41,7 +41,9 @@ def test_identical_systems_have_p_1_and_an_interval_that_is_no_certainty() -> No
     for metric in (F1, EXACT):
         found = paired_difference(marks("1101"), marks("1101"), metric)
 
-        assert found == MetricDifference(metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference")
+        assert found == MetricDifference(
+            metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference"
+        )
         assert round(bound, 3) == 0.602
 
 
@@ -66,7 +68,9 @@ def test_mcnemar_is_exact_and_agrees_with_enumerating_every_swap(broken: int, fi
 def test_mcnemar_needs_no_chi_square_for_thousands_of_items() -> None:
     found = paired_difference(marks("1" * 3000 + "0" * 2000), marks("0" * 3000 + "1" * 2000), EXACT)
 
-    assert (found.judgement, found.p < 1e-40, found.difference) == ("worse", True, pytest.approx(-0.2))
+    assert found.judgement == "worse"
+    assert found.p < 1e-40
+    assert found.difference == pytest.approx(-0.2)
 
 
 def test_every_item_getting_worse_is_worse_though_no_resample_differs() -> None:
@@ -84,7 +88,9 @@ def test_a_metric_for_which_lower_is_better_turns_the_judgement_round() -> None:
     assert paired_difference(before, after, EXACT).judgement == "better"
 
 
-rows = st.lists(st.tuples(*[st.sampled_from([(0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (0, 0, 0), (0, 1, 0)])] * 2), min_size=1, max_size=8)
+rows = st.lists(
+    st.tuples(*[st.sampled_from([(0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (0, 0, 0), (0, 1, 0)])] * 2), min_size=1, max_size=8
+)
 
 
 @given(rows)
@@ -139,31 +145,31 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def test_results_of_other_items_cannot_be_paired() -> None:
-    with pytest.raises(NotComparableError, match="^the two results do not have the same items and the same counts, so they cannot be paired$"):
+    with pytest.raises(
+        NotComparableError, match=r"^the two results do not have the same items and the same counts, so they cannot be paired$"
+    ):
         paired_difference(marks("11"), marks("111"), F1)
 
 
 def judged_worse(drop: float, items: int, repetitions: int) -> float:
-    """How often a model is called worse that is truly ``drop`` worse: two triples an item, F1 near .8, agreeing on 80 % of them."""
+    """How often a model that is truly ``drop`` worse is called so: two triples an item, F1 .8, four triples of five treated alike."""
     draw = random.Random(0)
-
-    def model(base: list[bool], right: float) -> list[bool]:
-        return [kept if draw.random() < 0.75 else draw.random() < right for kept in base]
-
     worse = 0
     for _ in range(repetitions):
-        shared = [draw.random() < 0.8 for _ in range(2 * items)]
-        a = model(shared, 0.8)
-        b = model(shared, 0.8)
-        b = [hit and draw.random() >= drop / 0.8 for hit in b]
-        before, after = ([(int(x[i]) + int(x[i + 1]), 2, 2) for i in range(0, 2 * items, 2)] for x in (a, b))
+        before, after = [], []
+        for _ in range(items):
+            alike = [draw.random() < 0.8 for _ in range(2)]
+            old = [draw.random() < 0.8 for _ in range(2)]
+            new = [hit if same else draw.random() < 0.8 - drop / 0.2 for hit, same in zip(old, alike, strict=True)]
+            before.append((sum(old), 2, 2))
+            after.append((sum(new), 2, 2))
         worse += paired_difference(table(before), table(after), F1, resamples=1000).judgement == "worse"
     return worse / repetitions
 
 
 def test_an_unchanged_model_is_rarely_called_worse() -> None:
-    assert judged_worse(0.0, items=300, repetitions=150) <= 0.05
+    assert judged_worse(0.0, items=300, repetitions=200) <= 0.025
 
 
-def test_a_real_drop_is_usually_seen() -> None:
-    assert judged_worse(0.05, items=300, repetitions=60) >= 0.75
+def test_a_real_drop_of_three_points_is_seen_two_times_of_three() -> None:
+    assert judged_worse(0.03, items=300, repetitions=150) >= 2 / 3

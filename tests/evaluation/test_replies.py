@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
-from sftchat.evaluation.items import Failure, Item, score
+from sftchat.evaluation.items import Failure, Item, Outcome, score
 from sftchat.evaluation.replies import PartialReplies, match, read_replies, reply_line, rescore, write_replies
 from sftchat.types import FinishReason
 
@@ -28,7 +29,7 @@ def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None
 
 
 def test_what_was_written_scores_the_same_when_read_again(task: Task, example: Make, tmp_path: Path) -> None:
-    outcomes = [
+    outcomes: list[Outcome] = [
         score(task, example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
         Failure(example("b"), "server gone"),
         score(task, example("c"), Reply("", "length")),
@@ -87,9 +88,9 @@ def test_a_line_that_is_no_json_and_a_file_that_is_not_there_are_refused(tmp_pat
     path = tmp_path / "replies.jsonl"
     path.write_text("{", encoding="utf-8")
 
-    with pytest.raises(DataError, match="replies.jsonl:1: not a JSON object: "):
+    with pytest.raises(DataError, match=r"replies.jsonl:1: not a JSON object: "):
         read_replies(path)
-    with pytest.raises(DataError, match="gone.jsonl: cannot read replies: No such file or directory$"):
+    with pytest.raises(DataError, match=r"gone.jsonl: cannot read replies: No such file or directory$"):
         read_replies(tmp_path / "gone.jsonl")
 
 
@@ -110,19 +111,22 @@ def test_partial_replies_stay_only_when_the_block_fails(task: Task, example: Mak
     item = score(task, example("a"), Reply("无"))
     path = tmp_path / "replies.partial.jsonl"
 
+    def interrupted(*items: Item) -> None:
+        with contextlib.suppress(KeyboardInterrupt), PartialReplies(path) as partial:
+            for one in items:
+                partial.add(one)
+            raise KeyboardInterrupt
+
     with PartialReplies(path) as partial:
         partial.add(item)
         during = path.read_text(encoding="utf-8")
     assert during == reply_line(item)
     assert not path.exists()
 
-    with pytest.raises(KeyboardInterrupt), PartialReplies(path) as partial:
-        partial.add(item)
-        raise KeyboardInterrupt
+    interrupted(item)
     assert path.read_text(encoding="utf-8") == reply_line(item)
 
-    with pytest.raises(KeyboardInterrupt), PartialReplies(path):
-        raise KeyboardInterrupt
+    interrupted()
     assert not path.exists()
 
 

@@ -1,0 +1,223 @@
+"""Terminals for tests: a pyte screen with its scrollback, behind an in-process chat or behind a real pty."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyte
+import pytest
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.commands import Commands
+from sftchat.chat.terminal import Terminal
+
+SECONDS = 60.0
+"""How long a test waits for what it expects; long, because a busy machine is no defect of the chat."""
+
+
+class Screen:
+    """What a person would see, scrollback included; filled from one thread, looked at from another."""
+
+    def __init__(self, columns: int = 60, lines: int = 20) -> None:
+        self.columns, self.lines = columns, lines
+        self._pyte = pyte.HistoryScreen(columns, lines, history=100_000, ratio=0.5)
+        self._stream = pyte.Stream(self._pyte)
+        self._changed = threading.Condition()
+        self.raw = ""
+        self.ended = False
+
+    def feed(self, text: str) -> None:
+        with self._changed:
+            self.raw += text
+            self._stream.feed(text)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def cursor(self) -> tuple[int, int]:
+        with self._changed:
+            return self._pyte.cursor.y, self._pyte.cursor.x
+
+    def text(self) -> str:
+        """Scrollback and screen, without the blanks that fill lines and screen."""
+        with self._changed:
+            rows = [*self._pyte.history.top, *(self._pyte.buffer[y] for y in range(self.lines))]
+            shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
+        return "\n".join(shown).rstrip("\n")
+
+    def wait(self, expected: str | Callable[[str], bool]) -> str:
+        """Wait until the text holds what is expected, and return it."""
+        holds = (lambda text: expected in text) if isinstance(expected, str) else expected
+        with self._changed:
+            if not self._changed.wait_for(lambda: holds(self.text()) or self.ended, SECONDS) or not holds(self.text()):
+                raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
+        return self.text()
+
+    # what prompt_toolkit asks of a stdout
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        self.feed(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise OSError("no file")
+
+
+class Chat:
+    """A chat under test: its screen, its keys, its talk."""
+
+    def __init__(self, engine: Any, keys: Any, screen: Screen, **options: Any) -> None:
+        output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
+        load = engine if callable(engine) else lambda: engine
+        options = {"name": "scripted", "commands": Commands(BUILTINS)} | options
+        self.terminal = Terminal(load, input=keys, output=output, **options)
+        self.talk = self.terminal.talk
+        self.screen = screen
+        self.problem: BaseException | None = None
+        self._keys = keys
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        screen.wait("\n>")
+
+    def _run(self) -> None:
+        try:
+            self.terminal.run()
+        except BaseException as error:
+            self.problem = error
+        finally:
+            self.screen.end()
+
+    def type(self, keys: str) -> None:
+        self._keys.send_text(keys)
+
+    def say(self, message: str) -> None:
+        """Type a message, press enter, and wait until the reply is over."""
+        before = len(self.talk.conversation.turns)
+        self.type(message + "\r")
+        self.screen.wait(lambda _: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
+
+    def leave(self) -> str:
+        """Ctrl-D; what is left on the screen."""
+        self.type("\x04")
+        return self.left()
+
+    def left(self) -> str:
+        """Wait until the chat is over; what is left on the screen."""
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive(), f"the chat did not end; the screen:\n{self.screen.text()}"
+        return self.screen.text()
+
+
+@pytest.fixture
+def chat() -> Iterator[Callable[..., Chat]]:
+    """Open chats in this process; the argument is an engine, or a function that loads one."""
+    with contextlib.ExitStack() as stack:
+        opened: list[Chat] = []
+
+        def start(engine: Any, columns: int = 60, lines: int = 20, **options: Any) -> Chat:
+            keys = stack.enter_context(create_pipe_input())
+            opened.append(Chat(engine, keys, Screen(columns, lines), **options))
+            return opened[-1]
+
+        yield start
+        for one in opened:
+            if not one.screen.ended:
+                one.type("\x03\x04\x04")
+                one.left()
+
+
+class Pty:
+    """The driver script in a real terminal of its own."""
+
+    def __init__(self, arguments: list[str], columns: int, lines: int, environment: dict[str, str]) -> None:
+        self.screen = Screen(columns, lines)
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        paths = os.pathsep.join(filter(None, sys.path))
+        plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=plain | {"PYTHONPATH": paths, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Feed the screen; answer a question for the cursor only when all that came before it is drawn."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # how Linux says that the other side is gone
+                data = b""
+            if not data:
+                break
+            text = decoder.decode(data)
+            for at, part in enumerate(text.split("\x1b[6n")):
+                if at:
+                    row, column = self.screen.cursor()
+                    self.type(f"\x1b[{row + 1};{column + 1}R")
+                self.screen.feed(part)
+        self.screen.end()
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def left(self) -> str:
+        """Wait until the program is over; what is left on the screen."""
+        self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        return self.screen.text()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Pty]]:
+    """Run the driver script, or another program of this Python, in a real terminal."""
+    opened: list[Pty] = []
+
+    def start(*arguments: str, columns: int = 60, lines: int = 20, **environment: str) -> Pty:
+        script = str(Path(__file__).with_name("driver.py"))
+        opened.append(Pty([script, *arguments], columns, lines, environment))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()

@@ -1,0 +1,173 @@
+"""Commands are found, completed and refused in one line; those of plugins are like those of the chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+
+from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.commands import ChatCommand, ChatContext, Commands
+from sftchat.chat.conversation import Conversation
+from sftchat.engines.base import Engine
+from sftchat.errors import UsageError
+from sftchat.types import Reply, SamplingParams
+
+
+def shout(context: ChatContext, argument: str) -> None:
+    context.say(argument.upper())
+
+
+def animals(context: ChatContext, argument: str) -> Iterable[str]:
+    return ["cat", "cow", "dog"]
+
+
+SHOUT = ChatCommand("shout", "say it loud", shout, "TEXT", animals)
+
+
+@dataclass
+class Context:
+    """A chat without a model."""
+
+    conversation: Conversation = field(default_factory=Conversation)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
+    engine: Engine | None = None
+    said: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    over: bool = False
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def send(self, message: str) -> None:
+        self.sent.append(message)
+
+    def exit(self) -> None:
+        self.over = True
+
+    def run(self, line: str) -> str:
+        parsed = self.commands.parse(line)
+        assert parsed.command is not None
+        parsed.command.run(self, parsed.text)
+        return self.said[-1] if self.said else ""
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "text"),
+    [
+        ("hello /help", None, "hello /help"),
+        ("//etc/passwd?", None, "/etc/passwd?"),
+        ("///", None, "//"),
+        (" /help", None, " /help"),
+        ("/help", "help", ""),
+        ("/system  be brief \n and kind ", "system", "be brief \n and kind"),
+        ("/system\nbe brief", "system", "be brief"),
+    ],
+)
+def test_a_slash_begins_a_command_and_two_a_message(line: str, name: str | None, text: str) -> None:
+    parsed = Commands(BUILTINS).parse(line)
+
+    assert (parsed.command.name if parsed.command else None, parsed.text) == (name, text)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [("/rest", "'/rest', did you mean '/reset'"), ("/usr/bin", "'/help' lists them"), ("/", "'/help' lists them"), ("/Help", "did you mean '/help'")],
+)
+def test_an_unknown_command_is_one_line_with_the_nearest(line: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=hint) as caught:
+        Commands(BUILTINS).parse(line)
+    assert "\n" not in str(caught.value)
+    assert "'//'" in str(caught.value)
+
+
+def test_no_plugin_replaces_a_built_in() -> None:
+    impostor = ChatCommand("reset", "evil", shout)
+    commands = Commands((*BUILTINS, impostor, SHOUT))
+
+    assert commands["reset"] is not impostor
+    assert commands.shadowed == (impostor,)
+    assert [*commands][-1] == "shout"
+
+
+@pytest.mark.parametrize("name", ["", "Two Words", "/slash", "9lives"])
+def test_a_command_that_cannot_be_typed_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="lower-case"):
+        ChatCommand(name, "", shout)
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("/s", [("/system", 2), ("/set", 2), ("/shout", 2)]),
+        ("/shout c", [("cat", 1), ("cow", 1)]),
+        ("/set temp", [("temperature ", 4)]),
+        ("/help re", [("reset", 2)]),
+        ("/system a", []),
+        ("/nosuch a", []),
+        ("//s", []),
+        ("s", []),
+    ],
+)
+def test_completions(typed: str, found: list[tuple[str, int]]) -> None:
+    context = Context()
+
+    assert [(one.text, one.length) for one in context.commands.complete(context, typed)] == found
+
+
+def test_help_lists_every_command_and_explains_one() -> None:
+    context = Context()
+
+    listed = context.run("/help")
+    assert [line.split()[0] for line in listed.split("\n\n")[0].splitlines()] == [f"/{name}" for name in context.commands]
+    assert context.run("/help shout") == context.run("/help /shout") == "/shout TEXT  say it loud"
+    with pytest.raises(UsageError, match="did you mean 'shout'"):
+        context.run("/help shot")
+
+
+def test_help_fits_a_narrow_terminal() -> None:
+    context = Context(commands=Commands(BUILTINS))
+
+    assert max(map(len, context.run("/help").splitlines())) <= 60
+
+
+def test_the_system_prompt_is_shown_set_and_dropped() -> None:
+    context = Context()
+
+    assert "no system prompt" in context.run("/system")
+    context.run("/system be brief")
+    assert context.conversation.system == "be brief"
+    assert context.run("/system") == "be brief"
+    context.run("/system off")
+    assert context.conversation.system == ""
+
+
+def test_sampling_is_shown_and_changed_and_a_wrong_value_changes_nothing() -> None:
+    context = Context()
+
+    assert "max_new_tokens 256" in context.run("/set").splitlines()
+    assert context.run("/set temperature 0.7") == "temperature 0.7"
+    assert context.run("/set top-k=5") == "top_k 5"
+    assert context.sampling == SamplingParams(temperature=0.7, top_k=5)
+    for line, complaint in (
+        ("/set temprature 1", "did you mean 'temperature'"),
+        ("/set temperature hot", "temperature is 'hot', must be a number"),
+        ("/set top_k 1.5", "top_k is '1.5', must be a whole number"),
+        ("/set temperature 9", "must be from 0 to 2"),
+        ("/set temperature nan", "must be from 0 to 2"),
+        ("/set stop x", "unknown parameter 'stop'"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            context.run(line)
+    assert context.sampling == SamplingParams(temperature=0.7, top_k=5)
+
+
+def test_reset_and_exit() -> None:
+    context = Context(Conversation("s").ask("a", SamplingParams()).answer(Reply("b")))
+
+    assert "system prompt stays" in context.run("/reset")
+    assert context.conversation == Conversation("s")
+    context.run("/exit")
+    assert context.over

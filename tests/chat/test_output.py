@@ -1,0 +1,72 @@
+"""Nothing a model writes is obeyed, nothing is lost."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from sftchat.chat.output import LineBuffer, LineWriter, Printable, rows, visible, wrap
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "␛[2J␛]0;title␇"),
+        ("a\rb\x08\x7f\x00", "a␍b␈␡␀"),
+        ("\x9b31m\x85", "\\x9b31m\\x85"),
+        ("abc\u202edef\u2066g\u2028h", "abc\\u202edef\\u2066g\\u2028h"),
+        ("中文，。🙂👨‍👩‍👧 e\u0301\tx\n", "中文，。🙂👨‍👩‍👧 e\u0301\tx\n"),
+    ],
+)
+def test_control_characters_become_symbols(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_any_split_of_a_stream_gives_the_same_lines() -> None:
+    text = "一\r\n二\r三\n\n\x1b[1m四\r\r\n tail\r"
+    for seed in range(200):
+        chance = random.Random(seed)
+        cuts = sorted(chance.sample(range(len(text) + 1), chance.randint(0, 8)))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        printable, lines = Printable(), LineBuffer()
+
+        streamed = "".join(map(printable.feed, pieces)) + printable.end()
+        completed = [lines.feed(piece) for piece in pieces]
+
+        assert streamed == "一\n二␍三\n\n␛[1m四␍\n tail␍", pieces
+        assert all(part == "" or part.endswith("\n") for part in completed)
+        assert "".join(completed) + lines.end() == streamed + "\n"
+        assert (lines.tail, lines.end()) == ("", "")
+
+
+def test_rows_break_where_a_terminal_breaks() -> None:
+    def width(character: str) -> int:
+        return 2 if character in "甲乙丙🙂" else 1
+
+    assert rows("甲乙丙", 5, width) == ["甲乙", "丙"]
+    assert rows("abcdef", 3, width) == ["abc", "def"]
+    assert rows("a甲b", 3, width) == ["a甲", "b"]
+    assert rows("甲", 1, width) == ["甲"]
+    assert rows("", 3, width) == [""]
+
+
+def test_our_own_lines_break_between_words() -> None:
+    assert wrap("one two  three", 8, len) == ["one two", "three"]
+    assert wrap("  indented", 80, len) == ["  indented"]
+    assert wrap("", 8, len) == [""]
+    assert wrap("muchtoolong", 4, len) == ["muchtoolong"]
+
+
+def test_a_library_that_prints_gets_its_lines_shown_and_of_its_bars_the_end() -> None:
+    lines: list[str] = []
+    writer = LineWriter(lines.append)
+
+    thread = threading.Thread(target=print, args=("warning: old\n\nhalf",), kwargs={"file": writer, "end": ""})
+    thread.start()
+    thread.join()
+    assert lines == ["warning: old"]
+
+    print(" a line\r 10%\r 99%\r100%", file=writer)
+    assert lines == ["warning: old", "100%"]

@@ -1,0 +1,270 @@
+"""The state machine behind both views: order, stopping, errors; events instead of sleeps."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.commands import ChatCommand, Commands
+from sftchat.chat.talk import Talk
+from sftchat.errors import EngineError, ModelError, UsageError
+from sftchat.testing import ScriptedEngine
+from sftchat.types import Reply, SamplingParams
+
+
+class Log:
+    """A view that writes down what it is told."""
+
+    def __init__(self, load: Callable[[], Any], **options: Any) -> None:
+        self.log: list[str] = []
+        self.problem: Exception | None = None
+        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        commands = Commands((*BUILTINS, *options.pop("more", ())))
+        self.talk = Talk(load, self, commands=commands, **options)
+        self.talk.start()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._actions.get(timeout=60)()
+
+    def ready(self) -> list[str]:
+        """Work until nothing is left to do; what was logged since the last time."""
+        self.until(lambda: self.talk.state == "ready")
+        log, self.log = self.log, []
+        return log
+
+    def post(self, action: Callable[[], None]) -> None:
+        self._actions.put(action)
+
+    def show_typed(self, text: str) -> None:
+        self.log.append(f"> {text}")
+
+    def show_piece(self, text: str) -> None:
+        self.log.append(text)
+
+    def end_reply(self) -> None:
+        self.log.append("|")
+
+    def say(self, text: str) -> None:
+        self.log.append(f"note: {text}")
+
+    def complain(self, text: str) -> None:
+        self.log.append(f"error: {text}")
+
+    def leave(self, error: Exception | None) -> None:
+        self.log.append("left")
+        self.problem = error
+
+
+@pytest.fixture
+def view() -> Iterator[Callable[..., Log]]:
+    opened: list[Log] = []
+
+    def start(engine: Any, **options: Any) -> Log:
+        opened.append(Log(engine if callable(engine) else lambda: engine, **options))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.talk.close()
+
+
+def test_a_message_is_answered_and_remembered(view: Callable[..., Log]) -> None:
+    engine = ScriptedEngine(["hi", "你"], chunks=1)
+    log = view(engine, system="be brief", sampling=SamplingParams(seed=3))
+    log.ready()
+
+    log.talk.submit("hello")
+    assert log.ready() == ["> hello", "h", "i", "|"]
+    log.talk.submit("//help me")
+    assert log.ready() == ["> //help me", "你", "|"]
+
+    assert [message["content"] for message in engine.requests[1].messages] == ["be brief", "hello", "hi", "/help me"]
+    assert engine.requests[1].sampling.seed == 3
+    assert log.talk.conversation.turns[0].reply == Reply("hi", "stop", len("system: be brief\nuser: hello\nassistant: "), 2)
+
+
+def test_what_is_typed_while_the_model_loads_waits_in_order(view: Callable[..., Log]) -> None:
+    loaded = threading.Event()
+    engine = ScriptedEngine(lambda request: f"{len(request.messages)}")
+
+    def load() -> ScriptedEngine:
+        assert loaded.wait(60)
+        return engine
+
+    log = view(load)
+    for line in ("one", "/reset", "two", "   ", "\n", ""):
+        log.talk.submit(line)
+    assert list(log.talk.pending) == ["one", "/reset", "two"]
+    log.talk.submit("/help help")
+    log.talk.submit("/rest")
+    assert [line.split(",")[0] for line in log.log] == [
+        "> /help help",
+        "note: /help [COMMAND]  what can be typed",
+        "> /rest",
+        "error: unknown command '/rest'",
+    ]
+    log.log.clear()
+
+    loaded.set()
+    log.until(lambda: len(engine.requests) == 2 and log.talk.state == "ready")
+    assert log.log == ["> one", "1", "|", "> /reset", "note: the talk starts anew", "> two", "1", "|"]
+
+
+def test_stopping_keeps_the_part_at_once_even_while_the_engine_is_deaf(view: Callable[..., Log]) -> None:
+    go_on = threading.Event()
+    engine = ScriptedEngine(["abc", "next"], chunks=1, pause=go_on)
+    log = view(engine)
+    log.ready()
+    log.talk.submit("one")
+    log.until(lambda: "a" in log.log)
+
+    assert log.talk.stop()
+
+    assert log.talk.state == "ready"
+    assert log.ready() == ["> one", "a", "|", "note: stopped; what was said is kept"]
+    assert log.talk.conversation.turns[0].reply == Reply("a", "cancelled", 0, 1)
+    assert log.talk.conversation.turns[0].partial
+    assert not log.talk.stop()
+    log.talk.submit("two")
+    go_on.set()
+    assert "".join(log.ready()) == "> twonext|"
+    assert engine.cancelled == ["turn-1"]
+    assert [message["content"] for message in engine.requests[1].messages] == ["one", "a", "two"]
+
+
+def test_stopping_before_the_first_word_takes_the_message_back(view: Callable[..., Log]) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def think(request: Any) -> str:
+        asked.set()
+        assert go_on.wait(60)
+        return "late"
+
+    log = view(ScriptedEngine(think))
+    log.ready()
+    log.talk.submit("one")
+    assert asked.wait(60)
+    assert log.talk.stop()
+    go_on.set()
+
+    assert log.ready() == ["> one", "|", "note: stopped; the message is taken back"]
+    assert log.talk.conversation.turns == ()
+    log.talk.submit("two")
+    assert "".join(log.ready()) == "> twolate|"
+
+
+@pytest.mark.parametrize(
+    ("script", "logged", "turns"),
+    [
+        (EngineError("out of memory"), ["|", "error: out of memory; the message is taken back"], 0),
+        (["so ", EngineError("server gone")], ["so ", "|", "error: server gone; what was said is kept"], 1),
+        (RuntimeError("CUDA\n  broke"), ["|", "error: RuntimeError: CUDA broke; the message is taken back"], 0),
+        (Reply("half", "error"), ["half", "|", "error: scripted; what was said is kept"], 1),
+    ],
+)
+def test_an_engine_error_is_one_line_and_the_talk_goes_on(view: Callable[..., Log], script: Any, logged: list[str], turns: int) -> None:
+    log = view(ScriptedEngine([script, "fine"], chunks=9))
+    log.ready()
+
+    log.talk.submit("x")
+    assert log.ready() == ["> x", *logged]
+    assert len(log.talk.conversation.turns) == turns
+    assert not log.talk.conversation.waiting
+    log.talk.submit("y")
+    assert log.ready() == ["> y", "fine", "|"]
+
+
+def test_an_engine_that_ends_without_a_reason_is_an_error(view: Callable[..., Log]) -> None:
+    class Silent(ScriptedEngine):
+        def generate(self, requests: Any) -> Any:
+            return iter(())
+
+    log = view(Silent([]))
+    log.ready()
+    log.talk.submit("x")
+
+    assert log.ready()[-1] == "error: the engine ended in mid-reply and gave no reason; the message is taken back"
+
+
+def test_a_reply_cut_by_the_limit_and_an_empty_one_are_said_to_be(view: Callable[..., Log]) -> None:
+    log = view(ScriptedEngine(["abcdef", ""], chunks=9), sampling=SamplingParams(max_new_tokens=4))
+    log.ready()
+
+    log.talk.submit("x")
+    assert log.ready()[1:] == ["abcd", "|", "note: cut at 4 tokens; '/set max_new_tokens N' allows more"]
+    log.talk.submit("y")
+    assert log.ready()[1:] == ["|", "note: the model said nothing"]
+    assert [turn.partial for turn in log.talk.conversation.turns] == [True, False]
+
+
+def test_a_setting_changed_in_the_talk_is_used_for_the_next_message(view: Callable[..., Log]) -> None:
+    engine = ScriptedEngine(["a", "b"])
+    log = view(engine)
+    log.ready()
+    for line in ("one", "/set temperature 0.5", "/system 简短", "two"):
+        log.talk.submit(line)
+        log.ready()
+
+    assert [request.sampling.temperature for request in engine.requests] == [0.0, 0.5]
+    assert engine.requests[1].messages[0] == {"role": "system", "content": "简短"}
+
+
+def test_a_command_of_a_plugin_sends_and_fails_without_harm(view: Callable[..., Log]) -> None:
+    def twice(context: Any, argument: str) -> None:
+        context.send(argument)
+        context.send("/" + argument)
+
+    def wrong(context: Any, argument: str) -> None:
+        raise UsageError("which one?") if argument else ZeroDivisionError("oh")
+
+    more = (ChatCommand("twice", "", twice), ChatCommand("wrong", "", wrong), ChatCommand("exit", "", wrong))
+    log = view(ScriptedEngine(lambda request: request.messages[-1]["content"], chunks=9), more=more)
+    assert log.ready() == ["error: a plugin's command '/exit' is ignored: the name is taken"]
+
+    log.talk.submit("/twice x")
+    assert log.ready() == ["> /twice x", "> x", "x", "|", "> //x", "/x", "|"]
+    log.talk.submit("/wrong")
+    log.talk.submit("/wrong a")
+    assert log.ready() == ["> /wrong", "error: /wrong failed: ZeroDivisionError: oh", "> /wrong a", "error: which one?"]
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_chat(view: Callable[..., Log]) -> None:
+    def load() -> Any:
+        raise ModelError("no such model")
+
+    log = view(load)
+    log.until(lambda: "left" in log.log)
+
+    assert str(log.problem) == "no such model"
+
+
+def test_closing_frees_the_engine_in_mid_reply() -> None:
+    go_on = threading.Event()
+    engine = ScriptedEngine(["abc"], pause=go_on)
+    log = Log(lambda: engine)
+    log.ready()
+    log.talk.submit("x")
+    log.until(lambda: "a" in log.log)
+    threading.Timer(0.1, go_on.set).start()
+
+    log.talk.close(timeout=60)
+
+    assert engine.closed
+    assert engine.cancelled == ["turn-1"]
+
+
+def test_speed_is_tokens_after_the_first_by_the_clock(view: Callable[..., Log]) -> None:
+    ticks = iter([10.0, 10.5, 11.0, 11.0])
+    log = view(ScriptedEngine(["abc"]), clock=lambda: next(ticks))
+    log.ready()
+    assert log.talk.tokens_per_second == 0
+    log.talk.submit("x")
+    log.ready()
+
+    assert log.talk.tokens_per_second == pytest.approx(2.0)

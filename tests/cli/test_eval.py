@@ -1,0 +1,336 @@
+"""``sftchat eval`` from the words typed to the exit code, with scripted models and no plugin installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import pytest
+
+from sftchat import EngineError, Example, Reply, Score, Task, hookspecs, rate
+from sftchat.cli import main
+from sftchat.cli.shared import Session
+from sftchat.engines.base import Engine, EngineType, Request
+from sftchat.evaluation.report import Report
+from sftchat.plugins import Registry
+from sftchat.testing import ScriptedEngine
+
+
+def right_or_wrong(example: Example, reply: Reply) -> Score:
+    right = reply.text == example.gold
+    return Score({"n": 1, "right": int(right)}, reply.text, () if right else ("wrong",))
+
+
+ROWS = [{"id": f"i{n}", "messages": [{"role": "user", "content": f"question {n}"}], "gold": f"answer {n}"} for n in range(8)]
+
+
+@dataclass
+class Desk:
+    """A folder with a gold set, and a program that knows some scripted models; remembers what was opened and reported."""
+
+    folder: Path
+    registry: Registry
+    capsys: pytest.CaptureFixture[str]
+    engines: dict[str, Callable[[Request], Any]]
+    opened: list[str] = field(default_factory=list)
+    options: list[dict[str, Any]] = field(default_factory=list)
+    closed: list[Engine] = field(default_factory=list)
+
+    def open(self, model: str, **options: Any) -> Engine:
+        self.opened.append(model)
+        self.options.append(options)
+        engine = ScriptedEngine(self.engines[model], name=model)
+        self.closed.append(engine)
+        return engine
+
+    def run(self, *words: object) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+        code = main(["eval", *map(str, words)], obj=Session(self.open, self.registry))
+        out, err = self.capsys.readouterr()
+        return code, out, err
+
+
+class Listener:
+    """A plugin that is told of finished evaluations."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Report, Path | None]] = []
+
+    @hookspecs.hookimpl
+    def sftchat_eval_finished(self, report: Report, output_dir: Path | None) -> None:
+        self.heard.append((report, output_dir))
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], listener: Listener, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    task = Task("quiz", "a quiz", lambda n, seed: (), right_or_wrong, (rate("accuracy", "right"),), evalsets={"gold": gold})
+    manager = pluggy.PluginManager("sftchat")
+    manager.add_hookspecs(hookspecs)
+    manager.register(listener)
+    opened = {"s": EngineType("s", "scripted", lambda rest, options: ScriptedEngine([]))}
+
+    def number(request: Request) -> int:
+        return int(request.messages[-1]["content"].split()[1])
+
+    def interrupted(request: Request) -> str:
+        if number(request) == 2:
+            raise KeyboardInterrupt
+        return "x"
+
+    def dying(request: Request) -> str | Exception:
+        return EngineError("server gone") if number(request) == 3 else "x"
+
+    return Desk(
+        tmp_path,
+        Registry(manager, {"quiz": task}, opened),
+        capsys,
+        {
+            "s:good": lambda request: f"answer {number(request)}",
+            "s:half": lambda request: f"answer {number(request) % 4}",
+            "s:bad": lambda request: "x",
+            "s:flaky": lambda request: Reply("", "error") if number(request) == 2 else f"answer {number(request)}",
+            "s:interrupted": interrupted,
+            "s:dying": dying,
+        },
+    )
+
+
+def test_a_model_is_scored_on_the_gold_set_of_the_only_task(desk: Desk) -> None:
+    code, out, err = desk.run("s:half")
+
+    assert (code, out.split("\n")[0]) == (0, "quiz on gold.jsonl, 8 items")
+    assert "accuracy   0.500   [0.215, 0.785]" in out
+    assert err.split("\n")[-2:] == ["s:half on gold.jsonl: 8 of 8", ""]
+    assert desk.options == [
+        {
+            "preferred": "chatml",
+            "base": None,
+            "dtype": "auto",
+            "device": "auto",
+            "template": None,
+            "trust_remote_code": False,
+            "allow_pickle": False,
+        }
+    ]
+    assert [engine.closed for engine in desk.closed if isinstance(engine, ScriptedEngine)] == [True]
+
+
+def test_quiet_says_nothing_on_standard_error(desk: Desk) -> None:
+    assert desk.run("s:half", "--quiet")[2] == ""
+
+
+def test_json_is_the_report_and_the_same_bytes_every_time(desk: Desk) -> None:
+    first, second = desk.run("s:half", "--json", "--baseline", "s:good"), desk.run("s:half", "--json", "--baseline", "s:good")
+
+    assert first == second
+    assert json.loads(first[1])["results"][0]["metrics"][0]["value"] == 0.5
+
+
+def test_a_floor_missed_exits_1_with_the_verdict_as_the_last_line(desk: Desk) -> None:
+    code, _, err = desk.run("s:half", "--min", "accuracy=0.6")
+
+    assert code == 1
+    assert err.split("\n")[-3:] == ["s:half on gold.jsonl: accuracy 0.500 is under the floor 0.6", "verdict: fail", ""]
+    assert desk.run("s:half", "--min", "accuracy=0.5")[0] == 0
+
+
+def test_a_regression_exits_1_and_an_improvement_0(desk: Desk) -> None:
+    worse, better = desk.run("s:bad", "--baseline", "s:good"), desk.run("s:good", "--baseline", "s:bad")
+
+    assert (worse[0], better[0]) == (1, 0)
+    assert "s:bad on gold.jsonl: worse than s:good: accuracy -1.000 [-1.000, -1.000], p = 0.00781\nverdict: fail\n" in worse[2]
+    assert "newly broken" in worse[1]
+    assert desk.opened == ["s:good", "s:bad", "s:bad", "s:good"]
+
+
+def test_a_model_is_no_worse_than_itself(desk: Desk) -> None:
+    code, _, err = desk.run("s:half", "--baseline", "s:half")
+
+    assert code == 0
+    assert err.endswith("no significant difference from s:half: accuracy +0.000 [-0.369, +0.369], p = 1\nverdict: pass\n")
+
+
+def test_results_are_written_and_plugins_are_told(desk: Desk, listener: Listener) -> None:
+    code, out, _ = desk.run("s:half", "--baseline", "s:good", "-o", "out", "--json")
+
+    assert code == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.baseline.jsonl", "replies.jsonl", "report.json"]
+    assert Path("out/report.json").read_text(encoding="utf-8") == out
+    assert [json.loads(line)["id"] for line in Path("out/replies.jsonl").read_text(encoding="utf-8").splitlines()] == [
+        row["id"] for row in ROWS
+    ]
+    assert [(report.to_json(), folder) for report, folder in listener.heard] == [(out, Path("out"))]
+
+
+def test_several_models_have_a_file_each(desk: Desk) -> None:
+    desk.run("s:half", "s:good", "-o", "out")
+
+    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.1.jsonl", "replies.2.jsonl", "report.json"]
+    assert [result["replies"] for result in json.loads(Path("out/report.json").read_text(encoding="utf-8"))["results"]] == [
+        "replies.1.jsonl",
+        "replies.2.jsonl",
+    ]
+
+
+def test_stored_replies_are_scored_and_compared_without_any_model(desk: Desk) -> None:
+    desk.run("s:bad", "--baseline", "s:good", "-o", "out")
+    before = json.loads(Path("out/report.json").read_text(encoding="utf-8"))
+    desk.opened.clear()
+
+    code, out, _ = desk.run("--replies", "out/replies.jsonl", "--baseline", "out/replies.baseline.jsonl", "--json")
+
+    assert (code, desk.opened) == (1, [])
+    assert json.loads(out)["comparisons"][0]["metrics"] == before["comparisons"][0]["metrics"]
+
+
+def test_stored_replies_need_no_torch(desk: Desk) -> None:
+    code = (
+        "import sys; import sftchat.cli.eval; early = {'numpy', 'rich', 'torch'} & set(sys.modules); "
+        "import sftchat.evaluation.pipeline, sftchat.evaluation.plan, sftchat.evaluation.verdict, sftchat.evaluation.tables; "
+        "print(sorted(early), sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
+    )
+
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+
+    assert done.stdout == "[] []\n"
+
+
+def test_an_unanswered_item_exits_3_whatever_the_floors_say(desk: Desk) -> None:
+    code, out, err = desk.run("s:flaky", "--min", "accuracy=1.1", "-o", "out")
+
+    assert code == 3
+    assert "7 of 7 items without a fault, 1 not answered" in out
+    assert err.endswith("1 item was not answered, the first 'i2' by s:flaky: scripted\nverdict: could not judge\n")
+    assert desk.run("--replies", "out/replies.jsonl")[0] == 3
+
+
+def test_an_interruption_exits_130_and_keeps_what_was_answered(desk: Desk) -> None:
+    code, out, err = desk.run("s:interrupted", "-o", "out")
+
+    kept = Path("out/replies.partial.jsonl")
+    assert (code, out) == (130, "")
+    assert f"replies so far are kept in {kept}\n" in err
+    assert [json.loads(line)["id"] for line in kept.read_text(encoding="utf-8").splitlines()] == ["i0", "i1"]
+    assert [path.name for path in Path("out").iterdir()] == [kept.name]
+
+
+def test_a_dying_server_exits_3_in_one_line_and_keeps_what_was_answered(desk: Desk) -> None:
+    code, _, err = desk.run("s:dying", "-o", "out", "--quiet")
+
+    assert code == 3
+    assert err == f"replies so far are kept in {Path('out/replies.partial.jsonl')}\nsftchat: error: server gone\n"
+
+
+def test_a_limit_scores_the_first_rows_and_says_so(desk: Desk) -> None:
+    desk.run("s:good", "-o", "full")
+
+    assert desk.run("s:half", "--limit", 4)[1].startswith("quiz on gold.jsonl, the first 4 of 8 items\n")
+    assert desk.run("--replies", "full/replies.jsonl", "--limit", 4)[0] == 0
+
+
+def test_several_gold_sets_are_scored_apart_and_stored_together(desk: Desk) -> None:
+    other = [{**row, "id": f"o{n}", "gold": "x"} for n, row in enumerate(ROWS)]
+    Path("other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other), encoding="utf-8")
+
+    code, out, _ = desk.run("s:good", "--evalset", "gold.jsonl", "--evalset", "other.jsonl", "-o", "out", "--json")
+
+    results = json.loads(out)["results"]
+    assert code == 0
+    assert [(result["evalset"]["name"], result["metrics"][0]["value"]) for result in results] == [("gold.jsonl", 1.0), ("other.jsonl", 0.0)]
+    assert len(Path("out/replies.jsonl").read_text(encoding="utf-8").splitlines()) == 16
+    assert desk.run("--replies", "out/replies.jsonl", "--evalset", "gold.jsonl", "--evalset", "other.jsonl", "--json")[0] == 0
+
+
+def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiz = desk.registry.tasks["quiz"]
+    desk.registry = replace(desk.registry, tasks={"quiz": quiz, "other": replace(quiz, name="other")})
+    fields = {"base": "b", "base_identity": "", "method": "full", "config": {}, "data": [], "rows": 1, "tokens_hash": "", "template": ""}
+    for name, task in (("run", "other"), ("run/checkpoint-5", None), ("second", "quiz")):
+        folder = desk.folder / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+        (folder / "model.safetensors").write_bytes(b"")
+        if task:
+            (folder / "sftchat.json").write_text(json.dumps({"task": task, "template_hash": "", **fields}), encoding="utf-8")
+    desk.engines |= dict.fromkeys(("run", "run/checkpoint-5", "second"), desk.engines["s:good"])
+
+    assert desk.run("run")[1].startswith("other on ")
+    assert desk.run("run/checkpoint-5")[1].startswith("other on ")
+    assert desk.run("run", "--task", "quiz")[1].startswith("quiz on ")
+    assert desk.run("run", "second") == (
+        2,
+        "",
+        "sftchat: error: the models were trained on different tasks (run on other, second on quiz); choose one with --task\n",
+    )
+    assert desk.run("s:good")[2] == (
+        "sftchat: error: no model says which task it was trained on; choose one with --task (available: other, quiz)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "nothing to score: give a MODEL, or --replies FILE for stored replies"),
+        (("s:good", "--replies", "r.jsonl"), "--replies scores stored replies and would not ask MODEL 's:good'; leave one of them out"),
+        (("s:good", "--task", "quizz"), "unknown task 'quizz'; did you mean 'quiz'? (available: quiz)"),
+        (("s:good", "--min", "acuracy=1"), "unknown metric 'acuracy'; did you mean 'accuracy'? (available: accuracy)"),
+        (("s:good", "--min", "accuracy"), "floor 'accuracy' must be METRIC=X with a number X, such as accuracy=0.8"),
+        (("s:good", "--evalset", "none.jsonl"), "none.jsonl: no such evalset"),
+        (("s:good", "--evalset", "broken.jsonl"), "broken.jsonl:1: "),
+        (("s:good", "-o", "taken"), "'taken' already holds a report; add --overwrite to replace it, or give another folder with -o"),
+        (("s:good", "-o", "gold.jsonl"), "output 'gold.jsonl' is a file; give a folder"),
+        (("--replies", "none.jsonl"), "none.jsonl: no such file of replies"),
+        (("--replies", "few.jsonl"), "few.jsonl: no reply to 'i1', 'i2', 'i3', 'i4', 'i5' and 2 more of the 8 items"),
+        (("s:good", "--baseline", "few.jsonl"), "few.jsonl: no reply to 'i1', 'i2', 'i3', 'i4', 'i5' and 2 more of the 8 items"),
+        (("s:good", "--baseline", "none.jsonl"), "none.jsonl: no such file of replies"),
+        (("s:good", "nowhere"), "no folder 'nowhere'; "),
+        (("s:good", "--limit", "0"), "Invalid value for '--limit': 0 is not in the range x>=1"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_in_one_line_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
+    Path("broken.jsonl").write_text("{\n", encoding="utf-8")
+    Path("few.jsonl").write_text('{"id": "i0", "reply": "x"}\n', encoding="utf-8")
+    Path("taken").mkdir()
+    Path("taken/report.json").touch()
+
+    code, out, err = desk.run(*words)
+
+    assert (code, out, desk.opened, err.count("\n")) == (2, "", [], 1)
+    assert err.lower().startswith(f"sftchat: error: {message}".lower())
+
+
+def test_overwrite_replaces_a_report(desk: Desk) -> None:
+    desk.run("s:good", "-o", "out")
+
+    assert desk.run("s:bad", "-o", "out", "--overwrite")[0] == 0
+    assert json.loads(Path("out/report.json").read_text(encoding="utf-8"))["results"][0]["model"] == "s:bad"
+
+
+def test_a_task_without_gold_needs_an_evalset(desk: Desk) -> None:
+    desk.registry = replace(desk.registry, tasks={"quiz": replace(desk.registry.tasks["quiz"], evalsets={})})
+
+    assert desk.run("s:good")[2] == "sftchat: error: task 'quiz' brings no evalset; give one with --evalset FILE\n"
+    assert desk.run("s:good", "--evalset", "gold.jsonl")[0] == 0
+
+
+def test_help_has_an_example(desk: Desk) -> None:
+    code, out, _ = desk.run("--help")
+
+    assert code == 0
+    assert "sftchat eval run --baseline sftchat:nano --min f1=0.8 -o eval" in out

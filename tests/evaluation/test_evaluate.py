@@ -1,0 +1,302 @@
+"""Models scored and compared, as data, as JSON, as tables, as a verdict."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from sftchat import Example, NotComparableError, Reply, Task, UsageError
+from sftchat.evaluation.evaluate import compare, evaluate, summarise
+from sftchat.evaluation.items import Failure, Outcome, score
+from sftchat.evaluation.report import EvalsetIdentity, GroupResult, ModelResult, Report
+from sftchat.evaluation.statistics import wilson
+from sftchat.evaluation.tables import show
+from sftchat.evaluation.verdict import Verdict, judge, parse_floors
+from sftchat.testing import ScriptedEngine
+
+Make = Callable[..., Example]
+RIGHT, WRONG = "甲-乙:夫妻", "甲-乙:恋人"
+GOLD = EvalsetIdentity("gold.jsonl", "ab12", 8)
+
+
+@pytest.fixture
+def result(task: Task, example: Make) -> Callable[..., ModelResult]:
+    """Build a result from a word of marks: ``+`` right, ``-`` wrong, ``~`` truncated and wrong, ``!`` not answered."""
+
+    def make(name: str, marks: str) -> ModelResult:
+        def outcomes() -> Iterable[Outcome]:
+            for number, mark in enumerate(marks):
+                asked = example(f"i{number}")
+                if mark == "!":
+                    yield Failure(asked, "server gone")
+                else:
+                    yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
+
+        return summarise(name, task, outcomes(), GOLD)
+
+    return make
+
+
+Result = Callable[..., ModelResult]
+
+
+def shown(report: Report) -> str:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    show(report, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+def test_a_model_is_asked_scored_and_summed_up(task: Task, example: Make) -> None:
+    engine = ScriptedEngine({"一": RIGHT, "二": WRONG, "三": Reply("", "error")}, name="nano")
+
+    found = evaluate(engine, task, [example("a", prompt="一"), example("b", prompt="二"), example("c", prompt="三")])
+
+    assert [(metric.name, metric.value, metric.interval) for metric in found.metrics] == [
+        ("f1", 0.5, "bootstrap"),
+        ("exact", 0.5, "wilson"),
+    ]
+    assert (found.model, found.right, found.failures) == ("nano", 1, (Failure(example("c", prompt="三"), "scripted"),))
+    assert (found.errors, found.completion_tokens) == ({"missing": 1, "spurious": 1}, 12)
+    assert found.groups == (GroupResult("夫妻", 2, {"f1": 2 / 3}), GroupResult("恋人", 0, {"f1": 0.0}))
+    assert found.seconds is not None
+
+
+def test_generated_examples_have_no_ids_and_are_numbered(task: Task, example: Make) -> None:
+    found = evaluate(ScriptedEngine([RIGHT, WRONG]), task, [example("", prompt="一"), example("", prompt="二")])
+
+    assert [item.example.id for item in found.items] == ["row-000001", "row-000002"]
+
+
+def test_a_model_that_answered_nothing_has_no_metrics(result: Result) -> None:
+    found = result("dead", "!!")
+
+    assert (found.metrics, found.groups, len(found.failures)) == ((), (), 2)
+
+
+def test_broken_items_are_listed_worst_first_and_failures_compare_with_nothing(task: Task, example: Make, result: Result) -> None:
+    old, new = result("old", "+++-!+"), result("new", "+--+++")
+    worst = score(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
+    new = replace(new, items=tuple(worst if item.example.id == "i2" else item for item in new.items))
+
+    found = compare(old, new, task)
+
+    assert [after.example.id for _, after in found.broken] == ["i2", "i1"]
+    assert [after.example.id for _, after in found.fixed] == ["i3"]
+    assert (found.n, found.differing) == (5, 3)
+    assert [(metric.name, metric.test, metric.differing) for metric in found.metrics] == [
+        ("f1", "exact permutation", 3),
+        ("exact", "mcnemar", 3),
+    ]
+
+
+def test_a_model_compared_with_itself_does_not_differ(task: Task, result: Result) -> None:
+    found = compare(result("a", "++-"), result("a", "++-"), task)
+
+    assert [(metric.difference, metric.p, metric.judgement) for metric in found.metrics] == [(0.0, 1.0, "no significant difference")] * 2
+    assert (found.broken, found.fixed, found.differing) == ((), (), 0)
+
+
+def test_results_of_different_sets_are_not_compared(task: Task, result: Result) -> None:
+    other = replace(result("b", "++"), evalset=replace(GOLD, sha256="cd34"))
+
+    for pair in ((result("a", "++"), other), (result("a", "++"), result("b", "+++"))):
+        with pytest.raises(NotComparableError, match=r"^'a' and 'b' were not scored on the same items of the same evalset \("):
+            compare(*pair, task)
+
+
+def test_nothing_in_common_is_a_comparison_without_metrics(task: Task, result: Result) -> None:
+    assert compare(result("a", "+!"), result("b", "!+"), task).metrics == ()
+
+
+def test_the_report_is_the_same_bytes_every_time_and_holds_no_clock(task: Task, result: Result) -> None:
+    def report(seconds: float) -> str:
+        old, new = replace(result("old", "+-+"), seconds=seconds), result("new", "++!")
+        return Report("triples", (new,), (old,), (compare(old, new, task),), versions={"sftchat": "1"}).to_json()
+
+    text = report(1.0)
+    document = json.loads(text)
+
+    assert text == report(2.0)
+    assert text.endswith("}\n")
+    assert sorted(document) == ["baselines", "comparisons", "results", "sampling", "schema_version", "seed", "task", "versions"]
+    assert document["results"][0] == {
+        "model": "new",
+        "evalset": {"name": "gold.jsonl", "sha256": "ab12", "size": 8},
+        "n": 2,
+        "right": 2,
+        "truncated": 0,
+        "failed": [{"id": "i2", "error": "server gone"}],
+        "metrics": [
+            {"name": name, "value": 1.0, "low": pytest.approx(wilson(1.0, 2).low), "high": 1.0, "interval": "wilson"}
+            for name in ("f1", "exact")
+        ],
+        "groups": [{"name": "夫妻", "support": 2, "metrics": {"f1": 1.0}}],
+        "errors": {},
+        "prompt_tokens": 6,
+        "completion_tokens": 10,
+    }
+    assert {key: document["comparisons"][0][key] for key in ("baseline", "candidate", "evalset", "n", "broken", "fixed", "differing")} == {
+        "baseline": "old",
+        "candidate": "new",
+        "evalset": "gold.jsonl",
+        "n": 2,
+        "broken": [],
+        "fixed": ["i1"],
+        "differing": 1,
+    }
+
+
+def test_one_model_is_shown_with_intervals_slices_and_faults(result: Result) -> None:
+    assert (
+        shown(Report("triples", (result("nano", "++-~!"),)))
+        == """\
+triples on gold.jsonl, the first 5 of 8 items
+
+model  nano
+
+metric   value   95 % interval
+───────────────────────────────
+f1       0.500   [0.000, 1.000]
+exact    0.500   [0.150, 0.850]
+
+group   gold      f1
+────────────────────
+夫妻       4   0.667
+恋人       0   0.000
+
+fault      count
+────────────────
+missing        2
+spurious       2
+
+nano: 2 of 4 items without a fault, 1 truncated, 1 not answered, 20 tokens
+
+"""
+    )
+
+
+def test_two_models_are_shown_with_differences_and_the_items_that_changed(task: Task, result: Result) -> None:
+    old, new = result("old", "--------"), result("new", "-+++++++")
+
+    assert (
+        shown(Report("triples", (new,), (old,), (compare(old, new, task),))).split("newly fixed")[0]
+        == """\
+triples on gold.jsonl, 8 items
+
+baseline  old
+model     new
+
+metric   baseline   model   difference   95 % interval          p
+─────────────────────────────────────────────────────────────────
+f1          0.000   0.875       +0.875   [+0.625, +1.000]   0.016
+exact       0.000   0.875       +0.875   [+0.625, +1.000]   0.016
+
+group (f1)   gold   baseline   model   change
+─────────────────────────────────────────────
+夫妻            8      0.000   0.933   +0.933
+恋人            0      0.000   0.000
+
+fault      baseline   model   change
+────────────────────────────────────
+missing           8       1       -7
+spurious          8       1       -7
+
+"""
+    )
+
+
+def test_a_difference_that_chance_explains_is_marked(task: Task, result: Result) -> None:
+    old, new = result("old", "+++-"), result("new", "++--")
+
+    assert "f1          0.750   0.500     ~ -0.250   [-0.750, +0.000]   1.000" in shown(
+        Report("triples", (new,), (old,), (compare(old, new, task),))
+    )
+
+
+def test_several_models_are_shown_a_row_each(result: Result) -> None:
+    text = shown(Report("triples", (result("one", "++-"), result("two", "+--"), result("dead", "!!!"))))
+
+    assert [line.split()[0] for line in text.split("\n") if line][:5] == ["triples", "model", "─" * 38, "one", "two"]
+
+
+def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
+    old = summarise("old", task, [score(task, example("a"), Reply(RIGHT))], GOLD)
+    new = summarise("new", task, [score(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))], GOLD)
+
+    text = shown(Report("triples", (new,), (old,), (compare(old, new, task),)))
+
+    assert "\x1b" not in text
+    assert "[bold]x[/bold]" in text
+    assert "… 4 more lines" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f1", "floor 'f1' must be METRIC=X with a number X, such as f1=0.8"),
+        ("f1=high", "floor 'f1=high' must be METRIC=X with a number X, such as f1=0.8"),
+        ("f1=nan", "floor 'f1=nan' must be METRIC=X with a number X, such as f1=0.8"),
+        ("f2=1", "unknown metric 'f2' (available: exact, f1)"),
+    ],
+)
+def test_floors_that_make_no_sense_are_refused(task: Task, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_floors([text], task)
+
+    assert str(caught.value) == message
+
+
+def test_floors_are_for_metrics_that_should_be_high_and_come_once(task: Task) -> None:
+    low = replace(task, metrics=(replace(task.metric, higher_is_better=False),))
+
+    assert parse_floors(["f1=0.8", "exact=.5"], task) == {"f1": 0.8, "exact": 0.5}
+    with pytest.raises(UsageError, match=r"^metric 'f1' has two floors$"):
+        parse_floors(["f1=0.8", "f1=0.9"], task)
+    with pytest.raises(UsageError, match=r"^metric 'f1' is better when lower, so a floor makes no sense$"):
+        parse_floors(["f1=0.8"], low)
+
+
+def test_nothing_asked_is_no_verdict(result: Result) -> None:
+    assert judge(Report("triples", (result("nano", "+-"),)), {}) == Verdict((), 0)
+
+
+def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) -> None:
+    report = Report("triples", (result("nano", "++++-"),))
+
+    assert judge(report, {"exact": 0.8}) == Verdict(("nano on gold.jsonl: exact 0.800 meets the floor 0.8", "verdict: pass"), 0)
+    assert judge(report, {"f1": 0.81}) == Verdict(("nano on gold.jsonl: f1 0.800 is under the floor 0.81", "verdict: fail"), 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "code"),
+    [
+        ("++++++", "------", "worse than old: f1 -1.000 [-1.000, -1.000], p = 0.0312", 1),
+        ("------", "++++++", "better than old: f1 +1.000 [+1.000, +1.000], p = 0.0312", 0),
+        ("+++", "++-", "no significant difference from old: f1 -0.333 [-1.000, +0.000], p = 1", 0),
+    ],
+)
+def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, code: int) -> None:
+    old, new = result("old", before), result("new", after)
+    verdict = judge(Report("triples", (new,), (old,), (compare(old, new, task),)), {})
+
+    assert verdict == Verdict((f"new on gold.jsonl: {line}", "verdict: fail" if code else "verdict: pass"), code)
+
+
+def test_items_without_an_answer_are_never_mistaken_for_a_bad_model(result: Result) -> None:
+    verdict = judge(Report("triples", (result("nano", "--!!"), result("dead", "!!!!"))), {"f1": 0.5})
+
+    assert verdict == Verdict(
+        (
+            "nano on gold.jsonl: f1 0.000 is under the floor 0.5",
+            "dead on gold.jsonl: no f1, nothing was answered",
+            "6 items were not answered, the first 'i2' by nano: server gone",
+            "verdict: could not judge",
+        ),
+        3,
+    )

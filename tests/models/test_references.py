@@ -1,0 +1,117 @@
+"""What MODEL may be, and what is said of what it may not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sftchat.errors import ModelError, SftchatError, UsageError
+from sftchat.models.references import ModelReference, embedded_folder, resolve
+
+
+def checkpoint(folder: Path, weights: str = "model.safetensors") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / weights).write_bytes(b"")
+    return folder
+
+
+def adapter(folder: Path, base: str | None, weights: str = "adapter_model.safetensors") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    (folder / weights).write_bytes(b"")
+    return folder
+
+
+def message(text: str, **options: object) -> str:
+    with pytest.raises(SftchatError) as error:
+        resolve(text, **options)  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def test_the_embedded_model_has_a_name() -> None:
+    assert resolve("sftchat:nano") == ModelReference("sftchat:nano", str(embedded_folder()))
+
+
+def test_a_hub_id_may_have_a_revision() -> None:
+    assert resolve("org/name@v1.0") == ModelReference("org/name@v1.0", "org/name", "v1.0")
+
+
+def test_a_checkpoint_folder_is_a_model(tmp_path: Path) -> None:
+    folder = str(checkpoint(tmp_path / "ckpt"))
+
+    assert resolve(folder) == ModelReference(folder, folder)
+
+
+def test_an_adapter_finds_its_base(tmp_path: Path) -> None:
+    base = str(checkpoint(tmp_path / "base"))
+    folder = str(adapter(tmp_path / "adapter", base))
+
+    assert resolve(folder).base == ModelReference(base, base)
+    assert resolve(folder, base="sftchat:nano").base == resolve("sftchat:nano")
+
+
+def test_a_run_resolves_to_its_last_checkpoint(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run" / "checkpoint-9")
+    last = str(checkpoint(tmp_path / "run" / "checkpoint-10"))
+
+    assert resolve(str(tmp_path / "run")).source == last
+
+
+def test_an_engine_of_a_plugin_is_chosen_by_its_scheme() -> None:
+    assert resolve("echo:a:b", schemes=["echo"]) == ModelReference("echo:a:b", "a:b", scheme="echo")
+
+
+def test_a_mistyped_folder_suggests_its_neighbour(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run")
+
+    assert message(str(tmp_path / "rnu")) == (
+        f"no folder '{tmp_path / 'rnu'}'; did you mean '{tmp_path / 'run'}'?; the embedded model is sftchat:nano, a Hub model is written org/name"
+    )
+
+
+def test_an_unknown_scheme_suggests_the_embedded_model() -> None:
+    assert message("sftchat:nan") == "unknown model 'sftchat:nan'; did you mean 'sftchat:nano'? (available: sftchat:nano)"
+
+
+def test_a_checkpoint_without_weights_says_which_files_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    assert message(str(tmp_path)) == f"checkpoint '{tmp_path}' has no weights; expected model.safetensors or model.safetensors.index.json"
+
+
+def test_pickled_weights_are_loaded_only_when_allowed(tmp_path: Path) -> None:
+    folder = str(checkpoint(tmp_path / "old", "pytorch_model.bin"))
+
+    assert message(folder).endswith("has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle")
+    assert resolve(folder, allow_pickle=True).source == folder
+
+
+def test_an_adapter_without_a_base_asks_for_one(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", None)
+
+    assert message(str(folder)) == f"adapter '{folder}' does not name its base model; give it with --base MODEL"
+
+
+def test_a_folder_that_is_no_model_says_what_was_looked_for(tmp_path: Path) -> None:
+    assert message(str(tmp_path)) == f"folder '{tmp_path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders"
+
+
+def test_a_file_is_not_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"")
+
+    assert message(str(path)) == f"model '{path}' is a file; give the folder that holds it"
+
+
+def test_a_broken_adapter_config_is_named(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", "x")
+    (folder / "adapter_config.json").write_text("{")
+
+    assert message(str(folder)).startswith(f"{folder / 'adapter_config.json'} is not a JSON object: ")
+
+
+def test_wrong_names_are_wrong_usage_and_missing_weights_are_not() -> None:
+    assert (UsageError.exit_code, ModelError.exit_code) == (2, 3)

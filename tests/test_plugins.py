@@ -1,0 +1,155 @@
+"""The loader: what plugins register, and that a broken one harms nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sftchat import Metric, Score, Task, UsageError, hookimpl
+from sftchat.engines.base import EngineType
+from sftchat.plugins import PluginInfo, load_plugins
+
+
+@dataclass
+class Point:
+    """An entry point that needs no installed distribution."""
+
+    name: str
+    give: Callable[[], Any]
+    dist: Any = field(default_factory=lambda: SimpleNamespace(name="dist", version="1.0"))
+
+    def load(self) -> Any:
+        return self.give()
+
+
+def make_task(name: str) -> Task:
+    return Task(name, f"about {name}", lambda n, seed: [], lambda example, reply: Score({"n": 1}), (Metric("n", lambda sums: sums["n"]),))
+
+
+class Tasks:
+    """A plugin that registers tasks by the given names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    @hookimpl
+    def sftchat_register_tasks(self) -> list[Task]:
+        return [make_task(name) for name in self.names]
+
+
+def fail() -> Any:
+    raise RuntimeError("boom\nand more")
+
+
+def test_a_plugin_registers_its_tasks_under_their_names() -> None:
+    registry = load_plugins([Point("b", lambda: Tasks("two")), Point("a", lambda: Tasks("one"))])
+
+    assert list(registry.tasks) == ["one", "two"]
+    assert registry.plugins == (PluginInfo("a", "dist 1.0", tasks=("one",)), PluginInfo("b", "dist 1.0", tasks=("two",)))
+
+
+def test_a_broken_plugin_is_named_with_its_reason_and_the_others_work() -> None:
+    registry = load_plugins([Point("bad", fail), Point("good", lambda: Tasks("one"))])
+
+    assert list(registry.tasks) == ["one"]
+    assert registry.plugins[0] == PluginInfo("bad", "dist 1.0", problem="RuntimeError: boom and more")
+
+
+def test_a_misspelt_hook_is_refused() -> None:
+    class Misspelt:
+        @hookimpl
+        def sftchat_register_taks(self) -> list[Task]:
+            return []
+
+    (info,) = load_plugins([Point("typo", Misspelt)]).plugins
+
+    assert "unknown hook 'sftchat_register_taks'" in info.problem
+
+
+def test_a_hook_with_an_unknown_argument_is_refused() -> None:
+    class Wrong:
+        @hookimpl
+        def sftchat_register_tasks(self, colour: str) -> list[Task]:
+            return []
+
+    (info,) = load_plugins([Point("wrong", Wrong)]).plugins
+
+    assert "colour" in info.problem
+
+
+def test_a_hook_that_returns_something_else_is_refused() -> None:
+    class Wrong:
+        @hookimpl
+        def sftchat_register_tasks(self) -> list[str]:
+            return ["relation"]
+
+    (info,) = load_plugins([Point("wrong", Wrong)]).plugins
+
+    assert info.problem == "sftchat_register_tasks must return Task objects, got str"
+
+
+def test_two_plugins_cannot_register_one_task() -> None:
+    registry = load_plugins([Point("a", lambda: Tasks("one")), Point("b", lambda: Tasks("one", "two"))])
+
+    assert list(registry.tasks) == ["one"]
+    assert registry.plugins[1].problem == "task 'one' is already registered by plugin 'a'"
+
+
+def test_two_distributions_cannot_have_plugins_of_one_name() -> None:
+    registry = load_plugins([Point("same", lambda: Tasks("one")), Point("same", lambda: Tasks("two"))])
+
+    assert list(registry.tasks) == ["one"]
+    assert registry.plugins[1].problem == "another distribution already has a plugin named 'same'"
+
+
+def test_one_plugin_cannot_register_a_task_twice() -> None:
+    (info,) = load_plugins([Point("a", lambda: Tasks("one", "one"))]).plugins
+
+    assert info.problem == "sftchat_register_tasks returned 'one' twice"
+
+
+def test_an_engine_type_is_registered_by_its_scheme() -> None:
+    class Engines:
+        @hookimpl
+        def sftchat_register_engines(self) -> list[EngineType]:
+            return [EngineType("echo", "repeats", lambda rest, options: SimpleNamespace(name=rest))]  # type: ignore[arg-type, return-value]
+
+    registry = load_plugins([Point("e", Engines)])
+
+    assert registry.engines["echo"].open("x", {}).name == "x"
+
+
+def test_an_unknown_task_suggests_the_nearest_and_names_what_failed_to_load() -> None:
+    registry = load_plugins([Point("bad", fail), Point("good", lambda: Tasks("relation", "general"))])
+
+    with pytest.raises(UsageError) as error:
+        registry.task("relatoin")
+
+    assert str(error.value) == (
+        "unknown task 'relatoin'; did you mean 'relation'? (available: general, relation); not loaded: bad, see 'sftchat plugins'"
+    )
+
+
+def test_every_plugin_hears_of_a_finished_evaluation() -> None:
+    heard: list[Any] = []
+
+    class Listener:
+        @hookimpl
+        def sftchat_eval_finished(self, report: Any) -> None:
+            heard.append(report)
+
+    load_plugins([Point("a", Listener), Point("b", Listener)]).eval_finished("report", None)  # type: ignore[arg-type]
+
+    assert heard == ["report", "report"]
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "with space", "1st", "名"])
+def test_a_task_name_that_could_not_be_typed_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="must be lower-case"):
+        make_task(name)
+
+

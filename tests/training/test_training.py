@@ -1,0 +1,236 @@
+"""Training: the rows, the loss, the folder that comes out, and what is refused before anything slow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import DataError, Example, Message, Metric, Score, Task, TrainingDefaults, UsageError
+from sftchat.engines.base import Request, collect
+from sftchat.engines.loading import load_engine
+from sftchat.models.manifest import Manifest, read_manifest
+from sftchat.models.templates import IGNORED, choose_renderer
+from sftchat.plugins import load_plugins
+from sftchat.training.config import TrainingConfig, configure
+from sftchat.training.dataset import render_rows
+from sftchat.training.output import check_output
+from sftchat.training.run import Job, train
+from sftchat.types import Reply, SamplingParams
+from tests.conftest import make_checkpoint, make_tokenizer
+
+
+def example(question: str, answer: str | None, source: str = "") -> Example:
+    return Example((Message(role="user", content=question),), answer, source=source)
+
+
+ROWS = [example(f"say {word}", word, f"rows.jsonl:{line}") for line, word in enumerate(["red", "blue", "green", "gold"] * 4, 1)]
+TASK = Task("colours", "says colours", lambda n, seed: ROWS[:n], lambda e, r: Score({"n": 1}), (Metric("n", lambda sums: sums["n"]),))
+
+
+def run(model: Path | str, output: Path, **given: Any) -> Manifest:
+    options = {key: given.pop(key) for key in ("resume", "template") if key in given}
+    job = Job(TASK, str(model), output, given.pop("examples", ROWS), ({"generator": "colours"},), {"max_steps": 4, "batch_size": 4, "precision": "float32", **given}, **options)
+    return train(job, load_plugins([]), started=lambda ready: None, tell=lambda progress: None, stopping=lambda: None)
+
+
+def test_the_users_values_beat_the_tasks_and_the_tasks_beat_the_programs() -> None:
+    task = replace(TASK, training_defaults=lambda method, parameters: TrainingDefaults(learning_rate=0.5, max_length=99))
+
+    config = configure(task, 1_000, {"method": "lora", "max_length": 77, "epochs": None})
+
+    assert (config.method, config.learning_rate, config.max_length, config.epochs) == ("lora", 0.5, 77, TrainingConfig().epochs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("learning_rate", 0.0, "--learning-rate is 0.0, must be above 0"),
+        ("batch_size", 0, "--batch-size is 0, must be at least 1"),
+        ("warmup", 1.0, "--warmup is 1.0, must be a share from 0 up to 1"),
+        ("method", "magic", "--method is magic, must be one of full, lora"),
+    ],
+)
+def test_an_option_out_of_range_says_what_is_allowed(name: str, value: Any, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        configure(TASK, 1_000, {name: value})
+
+    assert str(error.value) == words
+
+
+def test_rows_over_the_length_are_left_out_whole_and_named() -> None:
+    renderer = choose_renderer(make_tokenizer())
+    rows = render_rows([example("q", "a", "f:1"), example("q" * 100, "a", "f:2"), example("q", None, "f:3")], renderer, 40)
+
+    assert (len(rows.ids), rows.too_long, rows.without_reply) == (1, ("f:2",), ("f:3",))
+    assert rows.labels[0][-1] == IGNORED  # the line break after the stop token
+    assert rows.labels[0][-2] == renderer.stop_token
+
+
+def test_no_row_that_fits_is_an_error_that_says_which_length_would() -> None:
+    renderer = choose_renderer(make_tokenizer())
+
+    with pytest.raises(DataError, match=r"^f:1: all 1 rows are longer than 10 tokens; raise --max-length to \d+ or more$"):
+        render_rows([example("a question", "a", "f:1")], renderer, 10)
+
+
+def test_plain_text_is_trained_on_whole() -> None:
+    renderer = choose_renderer(make_tokenizer())
+
+    rows = render_rows([Example((), "once upon a time")], renderer, 100)
+
+    assert rows.ids == rows.labels
+    assert rows.ids[0][-1] == renderer.tokenizer.eos_token_id
+
+
+def test_the_hash_of_the_rows_changes_with_the_mask_alone() -> None:
+    renderer = choose_renderer(make_tokenizer())
+    rows = render_rows(ROWS, renderer, 100)
+
+    assert rows.hash == render_rows(ROWS, renderer, 100).hash
+    assert rows.hash != replace(rows, labels=rows.ids).hash
+
+
+def test_a_full_fine_tune_learns_and_leaves_a_folder_that_transformers_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+
+    manifest = run(tiny_checkpoint, output, max_steps=60, learning_rate=1e-2, logging_steps=5)
+
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(output)
+    assert model.config.use_cache
+    assert GenerationConfig.from_pretrained(output).eos_token_id == [0, 2]
+    assert "{% generation" not in (output / "chat_template.jinja").read_text()
+    assert not (output / "training_args.bin").exists()
+    assert read_manifest(output) == manifest
+    assert (manifest.task, manifest.method, manifest.steps, manifest.rows) == ("colours", "full", 60, 16)
+    replies = dict(collect(load_engine(str(output), load_plugins([])), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))]))
+    reply = replies["r"]
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.finish_reason) == ("blue", "stop")
+
+
+def test_a_lora_run_is_an_adapter_that_knows_its_base_and_when_to_stop(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+
+    run(tiny_checkpoint, output, method="lora", lora_rank=16, max_steps=150, learning_rate=2e-2)
+
+    assert json.loads((output / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
+    assert json.loads((output / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
+    engine = load_engine(str(output), load_plugins([]))
+    reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
+    assert isinstance(reply, Reply)
+    assert reply.text == "green"
+
+
+def test_the_loss_is_that_of_transformers_on_the_same_rows(tiny_checkpoint: Path) -> None:
+    """The head on labelled positions alone must not change a digit that matters."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from sftchat.training.trainer import Trainer, arguments, collate, table
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    rows = render_rows(ROWS, choose_renderer(tokenizer), 100)
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    trainer = Trainer(
+        model=model, args=arguments(TrainingConfig(batch_size=4), str(tiny_checkpoint / "unused"), "float32", "cpu"), data_collator=collate,
+        train_dataset=table(rows), processing_class=tokenizer,
+    )  # fmt: skip
+    batch = collate([{"input_ids": list(rows.ids[i]), "labels": list(rows.labels[i])} for i in range(4)])
+
+    ours = trainer.compute_loss(model, dict(batch))
+    ours.backward()
+    gradient = model.model.embed_tokens.weight.grad.clone()
+    model.zero_grad()
+    theirs = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+    theirs.backward()
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, model.model.embed_tokens.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_into(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run(tiny_checkpoint, tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+
+    with pytest.raises(UsageError, match="already holds a run; give another -o$"):
+        run(tiny_checkpoint, tmp_path / "run")
+
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_not_trained_into(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(UsageError, match="is not empty; give another -o$"):
+        check_output(tmp_path, resume=False)
+
+
+def test_resuming_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no checkpoint to resume from; train without --resume$"):
+        check_output(tmp_path, resume=True)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A checkpoint in the middle, continued, gives the same weights."""
+    import shutil
+
+    run(tiny_checkpoint, tmp_path / "whole", max_steps=6, save_steps=3)
+    (tmp_path / "cut").mkdir()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "cut" / "checkpoint-3")
+    shutil.copy(tmp_path / "whole" / "sftchat.json", tmp_path / "cut")
+
+    run(tiny_checkpoint, tmp_path / "cut", max_steps=6, save_steps=3, resume=True)
+
+    assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_a_run_is_not_resumed_on_other_rows(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2)
+
+    with pytest.raises(UsageError, match="tokens hash was .* is now .*; train into another folder$"):
+        run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2, resume=True, examples=ROWS[:8])
+
+
+def test_a_checkpoint_in_the_middle_can_be_talked_to(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2)
+
+    engine = load_engine(str(tmp_path / "run" / "checkpoint-2"), load_plugins([]))
+
+    assert engine.name == str(tmp_path / "run" / "checkpoint-2")
+    assert read_manifest(tmp_path / "run" / "checkpoint-2").steps == 2  # type: ignore[union-attr]
+
+
+def test_a_template_that_cannot_teach_to_stop_is_refused_before_weights_load(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    endless = tmp_path / "endless.jinja"
+    endless.write_text("{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}")
+
+    from sftchat import ModelError
+
+    with pytest.raises(ModelError, match="a model could not learn to stop"):
+        run(tiny_checkpoint, tmp_path / "run", template=str(endless))
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_is_not_trained_on_without_being_merged(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run(tiny_checkpoint, tmp_path / "adapter", method="lora")
+
+    with pytest.raises(UsageError, match="is an adapter; merge it into its base before training on$"):
+        run(tmp_path / "adapter", tmp_path / "more")
+
+
+def test_weights_of_another_seed_are_another_identity(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from sftchat.models.identity import identity
+    from sftchat.models.references import resolve
+
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    copy = make_checkpoint(tmp_path / "copy")
+
+    assert identity(resolve(str(copy))) == identity(resolve(str(tiny_checkpoint)))
+    assert identity(resolve(str(other))) != identity(resolve(str(tiny_checkpoint)))
