@@ -41,8 +41,20 @@ FILLER = (
 ).split()
 
 
+TITLES = "大夫 掌柜 师太 道人 将军 先生 姑娘 老爷 校长 医生 管家 长老 公子 夫人 班主 庄主".split()
+PROSE: list[str] = []
+"""Sentences of the corpora, to stand around what matters; filled by the pretraining script."""
+
+
 def name(rng: random.Random) -> str:
-    """A made-up Chinese name of two or three characters, or now and then any short string."""
+    """A made-up Chinese name of two or three characters, a title or a nickname, or now and then any short string."""
+    kind = rng.random()
+    if kind < 0.05:
+        return rng.choice(SURNAMES) + rng.choice(TITLES)
+    if kind < 0.08:
+        return rng.choice("阿小老") + rng.choice(HAN)
+    if kind < 0.1:
+        return rng.choice(HAN) + rng.choice(HAN) + rng.choice(TITLES)
     length = rng.choice((1, 1, 2, 2, 2, 3))
     first = rng.choice(SURNAMES) if rng.random() < 0.7 else rng.choice(HAN)
     return first + "".join(rng.choice(HAN) for _ in range(length))
@@ -169,6 +181,88 @@ def events(rng: random.Random) -> tuple[str, str]:
     return ask + scatter(rng, sentences), "\n".join(lines) or "无"
 
 
+DEEDS = {
+    "帮助": "帮助 搀扶 接济 照应 救起 搭救 扶起 护送 医治 收留",
+    "冲突": "打伤 推倒 追打 责骂 痛斥 刺伤 绑住 辱骂 殴打 赶走",
+    "欺骗": "欺骗 蒙骗 糊弄 哄骗 出卖 诬陷 敷衍 瞒过 捉弄",
+    "询问": "询问 盘问 追问 质问 审问 考问 试探",
+    "请求": "恳求 央求 拜托 请求 催促 哀求",
+    "追寻": "追赶 跟踪 尾随 寻找 追上 拦住 堵住 等候",
+    "来往": "探望 看望 拜访 迎接 招待 款待 送别 邀请",
+    "称赞": "夸奖 称赞 欣赏 赞叹 佩服 祝贺",
+    "劝说": "劝阻 说服 开导 安慰 提醒 告诫",
+    "嘲弄": "嘲笑 讥讽 挖苦 取笑 奚落 鄙视",
+    "猜疑": "怀疑 提防 猜忌 埋怨 责怪 误会",
+}
+DEED_FORMS = """{a}{v}了{b}。|{a}又{v}了{b}一回。|{b}被{a}{v}。|{b}让{a}{v}过好几回。|{b}叫{a}给{v}了。|{v}{b}的，正是{a}。|{a}所{v}的人，名叫{b}。
+{b}至今记得{a}如何{v}自己。|{a}见{b}走来，连忙上前{v}。|{a}一心要{v}{b}。|{b}怎么也没料到，{v}自己的人会是{a}。|{place}，{a}当众{v}{b}。
+提起{b}，谁都知道{a}{v}过他。|{a}带了{thing}去{v}{b}。|{b}低着头，由着{a}{v}。|那天{v}{b}的不是别人，就是{a}。|“是你{v}我的？”{b}问。{a}点了点头。
+“{b}，我来{v}你。”{a}说道。|“多亏{a}{v}。”{b}叹了口气。|{a}站在{place}，远远看见{b}，便过去{v}他。|{time}，{b}正要出门，{a}却赶来{v}。|{b}哭了，因为{a}{v}她。
+“{a}！”{b}喊道，“你为何{v}我？”|{b}在{place}坐了半日，{a}才来{v}他。|若说{a}{v}谁最多，那便是{b}。|{a}把{b}{v}了一番。|{a}放下{thing}，转身{v}{b}。
+众人眼看着{a}{v}{b}，谁也不敢作声。|{b}受{a}{v}，已不是第一次。|{a}写信{v}{b}，信里只有三行字。|“听说{a}{v}你？”“是。”{b}答得很轻。|{b}这条命，全靠{a}{v}才保住。
+{a}喝了{food}，便去{v}{b}。|自从{a}{v}{b}，两家再没有说过话。|{b}是{a}{v}过的人。|{a}{v}完{b}，头也不回地走了。|对{b}，{a}只有{v}。|{b}家里来了{a}，进门就{v}。
+那个被{a}{v}的年轻人，正是{b}。|{a}低声{v}{b}：“别出声。”|{b}躲在{place}，还是被{a}{v}。|{a}与{b}本不相识，却在{place}{v}了他。|{b}向人说起，{a}曾在{time}{v}过自己。""".replace(
+    "\n", "|"
+).split("|")
+MUTUAL = {
+    "同饮": "喝酒 吃茶 吃面 饮了三杯",
+    "比试": "比剑 下棋 赛马 比箭 对弈",
+    "同行": "赶路 上山 进城 坐船 回乡",
+    "争吵": "吵架 争执 斗嘴 对骂",
+    "买卖": "做买卖 换马 讲价 算账",
+}
+MUTUAL_FORMS = """{a}和{b}在{place}{v}。|{a}与{b}一同{v}。|{time}，{a}约了{b}去{v}。|{a}遇上{b}，两人便{v}。|{a}同{b}又在{place}{v}了。|{b}等到{a}，才一起{v}。
+{place}有两个人在{v}，一个是{a}，一个是{b}。|“走，{v}去！”{a}拉起{b}就走。|{a}找{b}{v}，{b}没有推辞。|听说{a}跟{b}昨夜{v}到天亮。|{a}、{b}二人{v}，旁人都来看。|{a}正在{place}，{b}也来了，于是一道{v}。""".replace(
+    "\n", "|"
+).split("|")
+IDLE = """{a}在{place}坐着。|{a}买了一把{thing}。|{time}，{a}独自出了门。|{a}从{place}走过，没有停下。|“今天好冷。”{a}说。|{a}病了三天。|{a}擦着{thing}，一言不发。
+{a}与{b}擦肩而过，谁也没有看谁。|{a}从来没有{v}过{b}。|有人说{a}{v}过{b}，其实没有这回事。|{a}和{b}素不相识。|{a}想{v}人，可是身边一个人也没有。|“{v}？我没有{v}过谁。”{a}摇头。
+{a}听见外面有人在{v}，没有理会。|{a}坐在东边，{b}坐在西边，各吃各的{food}。|{a}卖{thing}，{b}卖{food}。|{a}到{place}时，{b}已经走了。""".replace("\n", "|").split("|")
+
+
+def scenes(rng: random.Random) -> tuple[str, str]:
+    """A passage in which people do things to each other: one ``doer-receiver:kind`` a line, in the order told; ``无`` when nobody does.
+
+    The kind is the class of the deed, or its verb. Strangers, denials and sentences of real prose stand in between.
+    """
+    count = rng.choices(range(6), (12, 30, 28, 18, 8, 4))[0]
+    people = names(rng, 8)
+    verbatim = rng.random() < 0.25
+    told: list[tuple[str, str]] = []
+    used: set[frozenset[str]] = set()
+    for index in range(count):
+        a, b = rng.sample(people[: 2 * count], 2) if rng.random() < 0.4 else (people[(2 * index) % 8], people[(2 * index + 1) % 8])
+        if frozenset((a, b)) in used:
+            continue
+        used.add(frozenset((a, b)))
+        table, forms = (DEEDS, DEED_FORMS) if rng.random() < 0.7 else (MUTUAL, MUTUAL_FORMS)
+        kind = rng.choice(list(table))
+        verb = rng.choice(table[kind].split())
+        sentence = fill(rng, rng.choice(forms), a, b, verb)
+        if table is MUTUAL and sentence.find(b) < sentence.find(a):
+            a, b = b, a
+        told.append((sentence, f"{a}-{b}:{verb if verbatim else kind}"))
+    sentences = [sentence for sentence, _ in told]
+    idle = [person for person in people if not any(person in sentence for sentence in sentences)]
+    for _ in range(rng.choice((0, 0, 1, 1, 2)) + (count == 0)):
+        kind = rng.random()
+        if kind < 0.5 and len(idle) > 1:
+            a, b = rng.sample(idle, 2)
+            extra = fill(rng, rng.choice(IDLE), a, b, rng.choice(VERBS))
+        else:
+            extra = rng.choice(PROSE) if PROSE and kind < 0.8 else rng.choice(FILLER)
+        sentences.insert(rng.randint(0, len(sentences)), extra)
+    ask = rng.choice(("从下文中提取人物之间的动作:\n", "读下面的文字，写出谁对谁做了什么，格式为 甲-乙:类别:\n", "提取动作：\n", "谁和谁之间发生了什么？每行一条:\n"))
+    if verbatim:
+        ask = ask.replace("类别", "原词").replace("动作", "动作原词").replace("什么", "什么（原词）")
+    return ask + "".join(sentences), "\n".join(line for _, line in told) or "无"
+
+
+def fill(rng: random.Random, form: str, a: str, b: str, verb: str) -> str:
+    """A sentence form with its slots filled."""
+    return form.format(a=a, b=b, v=verb, place=rng.choice(PLACES), time=rng.choice(TIMES), thing=rng.choice(THINGS), food=rng.choice(FOODS))
+
+
 def who(rng: random.Random) -> tuple[str, str]:
     """The doer or the receiver of an event, whatever the order of the sentence."""
     a, b, c, d = names(rng, 4)
@@ -206,5 +300,5 @@ def english(rng: random.Random) -> tuple[str, str]:
 
 
 PATTERNS: tuple[tuple[Pattern, float], ...] = (
-    (copy, 1.0), (pick, 0.5), (listing, 1.0), (pairing, 1.0), (fact, 1.5), (events, 3.0), (who, 1.5), (substitution, 0.7), (english, 0.8),
+    (copy, 1.0), (pick, 0.5), (listing, 1.0), (pairing, 1.0), (fact, 1.5), (events, 1.5), (scenes, 8.0), (who, 1.5), (substitution, 0.7), (english, 0.8),
 )  # fmt: skip

@@ -12,13 +12,14 @@ import argparse
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from nano_patterns import ENGLISH, HAN, PATTERNS
+from nano_patterns import ENGLISH, HAN, PATTERNS, PROSE
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -67,7 +68,9 @@ def pattern_document(rng: random.Random) -> tuple[str, str]:
     return rng.choice((f"{prompt}\n答：", f"问：{prompt}\n答：", f"Q: {prompt}\nA: ", f"{prompt}\n")), f"{answer}\n"
 
 
-def batches(books: list[np.ndarray], tokenizer: PreTrainedTokenizerFast, rows: int, prose: float, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(
+    books: list[np.ndarray], tokenizer: PreTrainedTokenizerFast, rows: int, prose: float, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(ids, weights)``, each ``(rows, SEQUENCE)``; weight 0 marks a target without loss.
 
     Prompts of patterns are random strings that cannot be predicted: one target in eight of theirs counts, every answer does.
@@ -126,7 +129,9 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
     """Weights in bf16, tokenizer, generation settings and the figures of the run."""
     copy = Qwen3ForCausalLM(model.config).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
-    copy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")], pad_token_id=tokenizer.pad_token_id)
+    copy.generation_config = GenerationConfig(
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")], pad_token_id=tokenizer.pad_token_id
+    )
     copy.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / "pretraining.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -137,10 +142,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="continue from this folder instead of from nothing")
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--steps", type=int, default=0, help="train exactly this many steps instead of minutes")
     parser.add_argument("--rows", type=int, default=16, help="sequences of 512 tokens a step")
-    parser.add_argument("--prose", type=float, default=0.4, help="share of sequences that are prose")
+    parser.add_argument("--prose", type=float, default=0.25, help="share of sequences that are prose")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocab", type=int, default=6400)
@@ -149,12 +155,16 @@ def main() -> None:
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     texts = [path.read_text(encoding="utf-8").replace("．", "。").replace("\r", "") for path in sorted(args.corpora.glob("*.txt"))]
-    tokenizer = train_tokenizer(texts, args.vocab)
+    PROSE.extend(sentence for text in texts for sentence in re.findall(r"[^。！？\n“”]{6,24}[。！？]", text))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start) if args.start else train_tokenizer(texts, args.vocab)
     books = [np.array(tokenizer.encode(text, add_special_tokens=False), dtype=np.int64) for text in texts]
     held = [book[-8 * SEQUENCE :] for book in books]
     books = [book[: -8 * SEQUENCE] for book in books]
     test = next(batches(held, tokenizer, 32, 0.5, seed=10_000))
-    model = build_model(tokenizer, args.width, args.layers).to(device).train()
+    model = (
+        Qwen3ForCausalLM.from_pretrained(args.start, dtype=torch.float32) if args.start else build_model(tokenizer, args.width, args.layers)
+    )
+    model = model.to(device).train()
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens, {sum(map(len, books)) / 1e6:.2f} M tokens of prose", flush=True)
     forward = torch.compile(model.model)
@@ -184,7 +194,9 @@ def main() -> None:
         step += 1
         average = loss.item() if math.isnan(average) else 0.98 * average + 0.02 * loss.item()
         if step % 50 == 0:
-            print(f"step {step}  {elapsed / 60:.1f} min  {step * args.rows * SEQUENCE / elapsed:.0f} tokens/s  loss {average:.3f}", flush=True)
+            print(
+                f"step {step}  {elapsed / 60:.1f} min  {step * args.rows * SEQUENCE / elapsed:.0f} tokens/s  loss {average:.3f}", flush=True
+            )
         if elapsed - saved > 600:
             saved = elapsed
             model.eval()

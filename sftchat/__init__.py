@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sftchat.engines.base import Chunk, Engine, EngineType, Request
 from sftchat.errors import DataError, EngineError, MissingExtraError, ModelError, NotComparableError, PluginError, SftchatError, UsageError
 from sftchat.hookspecs import hookimpl
 from sftchat.task import Demonstration, Metric, Task, TrainingDefaults, rate, ratio
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Chunk",
     "DataError",
     "Demonstration",
+    "Engine",
     "EngineError",
+    "EngineType",
     "Example",
     "Message",
     "Metric",
@@ -27,6 +31,7 @@ __all__ = [
     "NotComparableError",
     "PluginError",
     "Reply",
+    "Request",
     "SamplingParams",
     "Score",
     "SftchatError",

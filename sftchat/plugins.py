@@ -125,7 +125,9 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
         tasks.update(added.tasks)
         engines.update(added.engines)
         commands.update(added.commands)
-        infos.append(PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands)))
+        infos.append(
+            PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands))
+        )
     return Registry(manager, tasks, engines, commands, tuple(infos))
 
 

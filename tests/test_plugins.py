@@ -151,5 +151,3 @@ def test_every_plugin_hears_of_a_finished_evaluation() -> None:
 def test_a_task_name_that_could_not_be_typed_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must be lower-case"):
         make_task(name)
-
-

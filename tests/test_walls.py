@@ -119,7 +119,9 @@ def test_a_plugin_imports_the_public_names_and_no_other_plugin() -> None:
 PUBLIC = {*__import__("sftchat").__all__, "types", "text", "task", "errors", "hookimpl"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plugins"], ["data", "--help"], ["train", "--help"], ["eval", "--help"], ["chat", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plugins"], ["data", "--help"], ["train", "--help"], ["eval", "--help"], ["chat", "--help"]]
+)
 def test_light_commands_load_no_heavy_library(words: list[str]) -> None:
     program = (
         "import sys\nfrom sftchat.cli import main\n"

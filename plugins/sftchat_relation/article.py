@@ -10,6 +10,7 @@ from __future__ import annotations
 from random import Random
 
 PROMPT = "从以下小说内容中提取人物关系:"
+"""What stands before the text, with no line break between."""
 
 CHARACTERS = (
     "韩立", "墨大夫", "紫灵", "李慕白", "莫倾城", "楚风", "柳如烟", "剑宗掌门", "江尘", "林清",

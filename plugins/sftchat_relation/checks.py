@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 from sftchat.types import Example
 from sftchat_relation.article import FORMS
+from sftchat_relation.novel import NOTHING
 from sftchat_relation.vocabulary import VOCABULARY
-
-NOTHING = "无"
-"""The gold of a text without relations."""
 
 _LINE = re.compile(r"([^-:：]+)-([^-:：]+)[:：]([^-:：]+)")
 _LOVERS = frozenset({"夫妻", "恋人"})
@@ -84,18 +82,25 @@ def problems(example: Example) -> tuple[str, ...]:
         elif pair in seen:
             found.append(f"duplicate pair {head}-{tail}")
         seen.add(pair)
-        known = VOCABULARY.canonical(label)
-        if known is None:
+        if VOCABULARY.canonical(label) is None:
             found.append(f"unknown relation {label}")
         elif pair in about:
-            found += _against(about[pair], label, known)
+            found += _against(about[pair], head, label)
     return tuple(found)
 
 
-def _against(statement: Statement, label: str, known: tuple[str, bool]) -> Iterator[str]:
-    """Hold a gold label to the sentence about its pair."""
+def _against(statement: Statement, head: str, label: str) -> Iterator[str]:
+    """Hold a gold label to the sentence about its pair; a sentence that names no label of the vocabulary is prose, and proves nothing."""
+    gold = _oriented(label, head != statement.a)
+    named = _oriented(statement.label, False) if statement.label and VOCABULARY.canonical(statement.label) else None
     said = _SAYS.get(statement.number)
-    if statement.label is not None and statement.label != label and VOCABULARY.canonical(statement.label) != known:
+    if named is not None and gold != named and gold[0] not in VOCABULARY.broader.get(named[0], ()):
         yield f"the text says {statement.label}, the gold {label}: {statement.a}, {statement.b}"
-    elif said is not None and (known[0] not in said or (statement.number == 5 and known[1])):
+    elif said is not None and (gold[0] not in said or gold[1]):
         yield f"{label} contradicts its sentence (pattern {statement.number}): {statement.a}, {statement.b}"
+
+
+def _oriented(label: str, swapped: bool) -> tuple[str, bool]:
+    """The canonical label between the two people of a sentence, and whether the second of them is its head."""
+    canonical, inverted = VOCABULARY.canonical(label) or ("", False)
+    return canonical, canonical not in VOCABULARY.symmetric and inverted != swapped

@@ -7,12 +7,10 @@ from random import Random
 
 from sftchat.types import Example, Message
 from sftchat_relation import article, novel
+from sftchat_relation.forms import SPLITS
 
 PRESETS = ("novel", "article")
 """What the rows are like: prose to train on, or the published recipe to compare with."""
-
-SPLITS = ("train", "test")
-"""The two worlds of names and of sentences, which share neither."""
 
 
 def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", forms: str = "train") -> Iterator[Example]:

@@ -31,7 +31,7 @@ FEMALE = (
 )
 NEUTRAL = (
     "云风雨清明书墨青玉秋春冬晓晨夕暮星安平永思念怀尘凡言诗画音韵歌竹溪舟帆雁鹤归知望希修允元初灵冰寒逸羽尧嘉瑞祥庆福康宝佩珏瑛瑜璟玄微朴守存"
-    "宜恒悠悟惜慕佑启舒朗澄澈湘沅沐澜渔樾桥枫梧槐杉葵苇茗岚屏轩亭陵谦慎旻晗昕晴暄曦朔望颂"
+    "宜恒悠悟惜慕佑启舒朗澄澈湘沅沐澜渔樾桥枫梧槐杉葵苇茗岚屏轩亭陵谦慎旻晗昕晴暄曦朔颂"
 )
 CHARACTERS = {"m": MALE, "f": FEMALE, "-": NEUTRAL}
 """Characters of given names by the gender they are mostly given to."""

@@ -17,6 +17,7 @@ from sftchat_relation.names import NameSource, Person
 from sftchat_relation.vocabulary import NOVEL, VOCABULARY
 
 PROMPT = "从以下小说内容中提取人物关系:\n"
+"""What stands before the passage."""
 
 NOTHING = "无"
 """The gold of a passage without relations."""
@@ -49,9 +50,9 @@ _STYLES: dict[tuple[str, str], tuple[int, int, int]] = {
 
 _NAMED = ("titled", "ordained", "servant")
 
-# Words that do not go with a titled person as master, and words after which a person should not turn up in another sentence.
+# Words that do not go with a person named by standing, and words after which nobody should turn up in another sentence.
 _YOUNG = ("小姐", "少爷", "公子", "书童")
-_FINAL = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "早逝", "没能回来", "含笑而逝")
+_FINAL = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "战死", "早逝", "没能回来", "含笑而逝", "遗命", "碑")
 
 _MATERNAL = ("外公", "外婆", "外孙")
 
@@ -107,7 +108,7 @@ class _Passage:
         label = self._pick(NOVEL)
         pool = self._open(RELATION_FORMS[label, self.split])
         shared: dict[str, Person] = {}
-        if self.rng.randrange(100) < 40:
+        if self.rng.randrange(100) < 55:
             slot = self._pick("ab")
             pool = [form for form in pool if not any(word in form.text for word in _FINAL)]
             candidates = [person for person in self.roles if self._may_be(person, label, slot)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sftchat import SamplingParams, Task, TrainingDefaults, hookimpl
+from sftchat import Demonstration, SamplingParams, Task, TrainingDefaults, hookimpl
 from sftchat_relation.checks import problems
 from sftchat_relation.generate import generate
 from sftchat_relation.metrics import METRICS
@@ -33,6 +33,11 @@ def sftchat_register_tasks() -> Iterable[Task]:
             problems=problems,
             evalsets={"relation": _evalset("relation.jsonl")},
             row_format="alpaca",
+            demonstration=Demonstration(
+                rows=8000,
+                items=250,
+                held_out={"new names": {"names": "test"}, "new names and new sentences": {"names": "test", "forms": "test"}},
+            ),
         )
     ]
 
@@ -44,9 +49,12 @@ def training_defaults(method: str, parameters: int) -> TrainingDefaults:
         method: ``full`` trains every weight; anything else is an adapter, which takes about ten times the learning rate.
         parameters: Number of parameters of the base model.
     """
-    tiny, larger = (2e-3, 2e-5) if method == "full" else (5e-3, 2e-4)
-    learning_rate = tiny if parameters < TINY else larger
-    return TrainingDefaults(learning_rate=learning_rate, max_length=512, rows=6000)
+    tiny = parameters < TINY
+    if method == "full":
+        return TrainingDefaults(learning_rate=1e-3 if tiny else 2e-5, batch_size=8, epochs=1.0 if tiny else 3.0, max_length=512, rows=8000)
+    return TrainingDefaults(
+        learning_rate=5e-3 if tiny else 2e-4, batch_size=8, epochs=1.0 if tiny else 3.0, max_length=512, lora_rank=32, rows=8000
+    )
 
 
 def _evalset(name: str) -> Path:

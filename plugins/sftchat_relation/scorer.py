@@ -83,7 +83,7 @@ def score(example: Example, reply: Reply) -> Score:
         *(["truncated"] if truncated else []),
     ]
     answer = "\n".join(map(str, predicted.values())) or (NOTHING if parsed.parsable else "")
-    return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched))
+    return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched, stats["parsed"]))
 
 
 def _gold(example: Example, source: str) -> ParsedReply:
@@ -146,12 +146,12 @@ def _pairs(facts: Iterable[Triple]) -> set[frozenset[str]]:
     return {frozenset(fact[:2]) for fact in facts}
 
 
-def _groups(gold: Iterable[Triple], predicted: Iterable[Triple], matched: dict[Triple, Triple]) -> dict[str, dict[str, float]]:
+def _groups(gold: Iterable[Triple], predicted: Iterable[Triple], matched: dict[Triple, Triple], parsed: int) -> dict[str, dict[str, float]]:
     """Counts by relation; a finer label that is right counts under the gold's."""
     groups: dict[str, dict[str, float]] = {}
 
     def count(relation: str, *keys: str) -> None:
-        group = groups.setdefault(relation, {"tp": 0, "pred": 0, "gold": 0})
+        group = groups.setdefault(relation, {"n": 1, "parsed": parsed, "tp": 0, "pred": 0, "gold": 0})
         for key in keys:
             group[key] += 1
 

@@ -143,9 +143,9 @@ class Commands(Mapping[str, "ChatCommand"]):
             return CommandLine(None, line[1:])
         if not line.startswith("/"):
             return CommandLine(None, line)
-        name, _, argument = line[1:].replace("\n", " \n", 1).partition(" ")
+        name, *argument = re.split(r"\s+", line[1:].rstrip(), maxsplit=1)
         if name in self._by_name:
-            return CommandLine(self._by_name[name], argument.strip())
+            return CommandLine(self._by_name[name], "".join(argument))
         near = get_close_matches(name, self._by_name, n=1)
         hint = f"did you mean '/{near[0]}'?" if near else "'/help' lists them"
         raise UsageError(f"unknown command '/{name}', {hint} ('//' begins a message with a slash)")

@@ -1,125 +1,111 @@
-"""Model output made safe to show: control characters become visible symbols, text becomes whole lines, long lines become rows.
+"""The sink above a live prompt: text streams in by pieces, leaves for the scrollback by lines, and nothing is lost.
 
-A model can write any character, escape sequences that clear the screen or set the clipboard included. Nothing of it reaches the terminal
-as a command. Only complete lines leave the chat for the scrollback; the unfinished rest is drawn inside it, so that no redraw can eat it.
+Only complete lines leave the application, written by this module itself between erasing the prompt and drawing it again; the unfinished
+rest is drawn inside the application, so that no redraw can eat it. Not by ``run_in_terminal``: that leaves raw mode for a moment, in which
+typed keys echo and Ctrl-C is a signal. And the terminal is never asked where its cursor is, so that no answer can come late and end up in
+the prompt.
 """
 
 from __future__ import annotations
 
-import io
-import re
+import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-# one-byte forms of escape sequences, then the marks that reorder or hide what follows them on the line
-_ESCAPED = {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)} | {
-    code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))
-}
-_VISIBLE = {**_PICTURES, **_ESCAPED}
+from sftchat.chat.lines import LineBuffer, rows, visible, wrap
 
+if TYPE_CHECKING:
+    from prompt_toolkit.application import Application
+    from prompt_toolkit.formatted_text import StyleAndTextTuples
+    from prompt_toolkit.output import Output
+    from prompt_toolkit.styles import Style
 
-def visible(text: str) -> str:
-    """The text with every control character but tab and newline shown as a symbol: ``␛[2J``, ``\\x9b``."""
-    return text.translate(_VISIBLE)
-
-
-class Printable:
-    """A stream of text made visible piece by piece; ``\\r\\n`` is a newline even when a piece ends between the two."""
-
-    def __init__(self) -> None:
-        self._held = ""
-
-    def feed(self, text: str) -> str:
-        """What of the stream can be shown now."""
-        text = self._held + text
-        self._held = "\r" if text.endswith("\r") else ""
-        return visible(text.removesuffix("\r").replace("\r\n", "\n"))
-
-    def end(self) -> str:
-        """What was held back."""
-        held, self._held = self._held, ""
-        return visible(held)
+FRAME_SECONDS = 0.04
+"""Pieces of a reply are drawn together at this pace; an engine may be faster than a terminal."""
 
 
-class LineBuffer:
-    """Gathers a stream of pieces into complete lines.
-
-    Attributes:
-        tail: The line that is not complete yet.
-    """
-
-    def __init__(self) -> None:
-        self.tail = ""
-        self._printable = Printable()
-
-    def feed(self, text: str) -> str:
-        """Take a piece and return the lines it completed, each with its newline; empty when there is none."""
-        lines, newline, self.tail = (self.tail + self._printable.feed(text)).rpartition("\n")
-        return lines + newline
-
-    def end(self) -> str:
-        """Return the unfinished line, with a newline when it is not empty, and be empty."""
-        last, self.tail = self.tail + self._printable.end(), ""
-        return last + "\n" if last else ""
-
-
-def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
-    """Break a line into the rows that a terminal breaks it into: at the margin, a wide character moving down whole.
+class Scrollback:
+    """What stands above the prompt of an application. Its methods run on the application's thread.
 
     Args:
-        text: One line.
-        columns: Width of the terminal.
-        width: How many cells a character takes.
+        output: The terminal.
+        style: Names the styles of ``write``.
+        application: Gives the application, once there is one.
     """
-    found, row, used = [], "", 0
-    for character in text.expandtabs(8):
-        cells = width(character)
-        if used + cells > columns and row:
-            found.append(row)
-            row, used = "", 0
-        row += character
-        used += cells
-    return [*found, row]
 
+    def __init__(self, output: Output, style: Style, application: Callable[[], Application[None]]) -> None:
+        from prompt_toolkit.output.vt100 import Vt100_Output
 
-def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
-    """Break a line of ours between words where it can be; what is written without spaces is broken anywhere.
+        self._output = output
+        self._style = style
+        self._application = application
+        self._lines = LineBuffer()
+        self._fresh: list[str] = []
+        self._frame: asyncio.TimerHandle | None = None
+        self._drawn: tuple[tuple[str, int, int], list[str]] = (("", 0, 0), [])
+        self._escapes = isinstance(output, Vt100_Output)
+        if isinstance(output, Vt100_Output):
+            output.enable_cpr = False
 
-    Args:
-        line: One line.
-        columns: Width of the terminal.
-        width: How many cells a text takes.
-    """
-    found, row = [], ""
-    for word in re.findall(r"\s*\S+", line):
-        if row and width(row + word) > columns:
-            found.append(row)
-            row = word.lstrip()
+    def write(self, fragments: StyleAndTextTuples) -> None:
+        """Write complete lines; on terminals that know synchronized updates, in one stroke."""
+        app = self._application()
+        if not app.is_running:
+            self._print(fragments)
+            return
+        if self._escapes:
+            self._output.write_raw("\x1b[?2026h")
+        app.renderer.erase()
+        self._print(fragments)
+        app._redraw()  # not `invalidate`, which draws later and would let the prompt blink
+        if self._escapes:
+            self._output.write_raw("\x1b[?2026l")
+            self._output.flush()
+
+    def note(self, text: str, style: str = "class:note") -> None:
+        """Write lines that are not the model's, broken between words."""
+        from prompt_toolkit.utils import get_cwidth
+
+        columns = self._output.get_size().columns
+        broken = [row for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth)]
+        self.write([(style, "".join(f"{row}\n" for row in broken))])
+
+    def feed(self, piece: str) -> None:
+        """Take a piece of a reply; it is drawn with the next frame."""
+        self._fresh.append(piece)
+        loop = self._application().loop
+        if self._frame is None and loop is not None:
+            self._frame = loop.call_later(FRAME_SECONDS, self._draw)
+
+    def end(self) -> None:
+        """The reply is over: its last line is complete, newline or not."""
+        self._draw()
+        if last := self._lines.end():
+            self.write([("", last)])
+
+    def tail(self, height: int) -> list[str]:
+        """The unfinished line in rows as the terminal will break it; the last ones, when it is higher than there is room."""
+        from prompt_toolkit.utils import get_cwidth
+
+        key = (self._lines.tail, self._output.get_size().columns, height)
+        if key != self._drawn[0]:  # a layout asks several times a frame
+            self._drawn = key, rows(self._lines.tail, key[1], get_cwidth)[-height:] if self._lines.tail else []
+        return self._drawn[1]
+
+    def _draw(self) -> None:
+        """Draw what came since the last frame."""
+        if self._frame is not None:
+            self._frame.cancel()
+            self._frame = None
+        lines = self._lines.feed("".join(self._fresh))
+        self._fresh.clear()
+        if lines:
+            self.write([("", lines)])
         else:
-            row += word
-    return [*found, row]
+            self._application().invalidate()
 
+    def _print(self, fragments: StyleAndTextTuples) -> None:
+        """Write where the cursor is."""
+        from prompt_toolkit.renderer import print_formatted_text
 
-class LineWriter(io.TextIOBase):
-    """A text stream for ``sys.stderr``: complete lines go to a function; of a progress bar only its last state does.
-
-    Args:
-        write_line: Called with each complete line, from whatever thread wrote it.
-    """
-
-    def __init__(self, write_line: Callable[[str], None]) -> None:
-        super().__init__()
-        self._write_line = write_line
-        self._pending = ""
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Take text and pass on the lines that are complete."""
-        *lines, self._pending = (self._pending + text).split("\n")
-        for line in lines:
-            if shown := line.rstrip("\r").rpartition("\r")[2].rstrip():
-                self._write_line(shown)
-        return len(text)
+        print_formatted_text(self._output, fragments, self._style, color_depth=self._application().color_depth)

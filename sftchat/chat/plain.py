@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from sftchat.chat.commands import Commands
-from sftchat.chat.output import Printable
+from sftchat.chat.lines import Printable
 from sftchat.chat.talk import Talk
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError

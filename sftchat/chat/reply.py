@@ -1,4 +1,4 @@
-"""Drive an engine through one reply."""
+"""One reply: the engine driven through it, and what a talk keeps of it meanwhile."""
 
 from __future__ import annotations
 
@@ -8,6 +8,35 @@ from collections.abc import Callable
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError
 from sftchat.types import FinishReason, Reply
+
+
+class Generation:
+    """A reply under way.
+
+    Attributes:
+        stop: Set to end it at the next chunk.
+        text: What was said so far.
+        tokens: How many tokens that is.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.text = ""
+        self.tokens = 0
+        self._first = 0.0
+        self._last = 0.0
+
+    def add(self, chunk: Chunk, now: float) -> None:
+        """Take a chunk that came at a time in seconds."""
+        self._first, self._last = self._first or now, now
+        self.text += chunk.text
+        self.tokens += len(chunk.token_ids)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed after the first token, whose time is the prompt's; 0 when unknown."""
+        seconds = self._last - self._first
+        return (self.tokens - 1) / seconds if seconds > 0 and self.tokens > 1 else 0.0
 
 
 def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None], stop: threading.Event | None = None) -> Reply:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from sftchat.chat.commands import ChatCommand, Commands
 from sftchat.chat.conversation import Conversation
-from sftchat.chat.reply import stream_reply
+from sftchat.chat.reply import Generation, stream_reply
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import SftchatError
 from sftchat.types import FinishReason, Reply, SamplingParams
@@ -45,17 +45,6 @@ class View(Protocol):
 
     def leave(self, error: Exception | None) -> None:
         """End the view; with an error, the model could not be loaded."""
-
-
-class _Generation:
-    """One reply under way."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.text: list[str] = []
-        self.tokens = 0
-        self.first = 0.0
-        self.last = 0.0
 
 
 class Talk:
@@ -93,9 +82,9 @@ class Talk:
         self._commands = commands
         self._clock = clock
         self._engine: Engine | None = None
-        self._generation: _Generation | None = None
+        self._generation: Generation | None = None
         self._rate = 0.0
-        self._jobs: queue.SimpleQueue[tuple[_Generation, Request] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Generation, Request] | None] = queue.SimpleQueue()
         # a daemon, because a model that is being read cannot be interrupted and must not keep the user from leaving
         self._worker = threading.Thread(target=self._work, name="sftchat-engine", daemon=True)
 
@@ -119,8 +108,7 @@ class Talk:
     @property
     def tokens_per_second(self) -> float:
         """Speed of the reply under way, or of the last one; 0 when unknown."""
-        going = self._generation
-        return _rate(going) if going is not None else self._rate
+        return self._generation.tokens_per_second if self._generation is not None else self._rate
 
     def start(self) -> None:
         """Begin to load the model."""
@@ -186,7 +174,7 @@ class Talk:
         self.conversation = self.conversation.ask(parsed.text, self.sampling)
         request = self.conversation.last_request
         assert request is not None
-        self._generation = _Generation()
+        self._generation = Generation()
         self._jobs.put((self._generation, request))
 
     def _run(self, command: ChatCommand, argument: str) -> None:
@@ -208,24 +196,21 @@ class Talk:
         self._engine = engine
         self._next()
 
-    def _piece(self, generation: _Generation, chunk: Chunk) -> None:
+    def _piece(self, generation: Generation, chunk: Chunk) -> None:
         """A piece of a reply came; of one that was stopped, it is too late."""
         if generation is not self._generation:
             return
-        generation.last = self._clock()
-        generation.first = generation.first or generation.last
-        generation.tokens += len(chunk.token_ids)
+        generation.add(chunk, self._clock())
         if chunk.text:
-            generation.text.append(chunk.text)
             self._view.show_piece(chunk.text)
 
-    def _finish(self, generation: _Generation, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+    def _finish(self, generation: Generation, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
         """End a reply: keep what was said, or take the message back when nothing was."""
         if generation is not self._generation:
             return
-        self._generation, self._rate = None, _rate(generation)
+        self._generation, self._rate = None, generation.tokens_per_second
         self._view.end_reply()
-        text = "".join(generation.text)
+        text = generation.text
         if text or why in ("stop", "length"):
             self.conversation = self.conversation.answer(Reply(text, why, prompt_tokens, generation.tokens))
             fate = "what was said is kept"
@@ -256,7 +241,7 @@ class Talk:
             self._generate(engine, *job)
         engine.close()
 
-    def _generate(self, engine: Engine, generation: _Generation, request: Request) -> None:
+    def _generate(self, engine: Engine, generation: Generation, request: Request) -> None:
         """Generate one reply."""
 
         def show(chunk: Chunk) -> None:
@@ -271,12 +256,6 @@ class Talk:
             self._view.post(partial(self._finish, generation, "error", 0, problem))
         else:
             self._view.post(partial(self._finish, generation, reply.finish_reason, reply.prompt_tokens))
-
-
-def _rate(generation: _Generation) -> float:
-    """Tokens per second after the first, whose time is the prompt's."""
-    seconds = generation.last - generation.first
-    return (generation.tokens - 1) / seconds if seconds > 0 and generation.tokens > 1 else 0.0
 
 
 def _describe(error: Exception) -> str:

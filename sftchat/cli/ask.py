@@ -35,7 +35,7 @@ def command(
     sftchat ask run --task relation < story.txt
     """
     from sftchat.chat.conversation import Conversation
-    from sftchat.chat.output import Printable
+    from sftchat.chat.lines import Printable
     from sftchat.chat.reply import stream_reply
 
     chosen = session.registry.task(task) if task else None

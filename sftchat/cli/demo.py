@@ -28,7 +28,9 @@ TRAINING_SEED, TEST_SEED = 1, 2
 
 @click.command()
 @click.argument("task_name", metavar="[TASK]", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep data and model here.  [default: a temporary folder]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep data and model here.  [default: a temporary folder]"
+)
 @click.pass_obj
 def command(session: Session, task_name: str | None, output: Path | None) -> int:
     """Fine-tune the embedded model on a task, score it before and after, and show what changed.
@@ -124,7 +126,9 @@ class Story:
             sets[f"gold set '{name}'"] = list(read_evalset(path).examples)
             self._line(f"{len(sets[f'gold set {name!r}']):,} items of the gold set '{name}', written by hand", path.name)
         sample = examples[0]
-        self.console.print(f"\n  a row:  {_shorten(sample.messages[-1]['content'])}\n      →   {_shorten(sample.gold or '')}", soft_wrap=True)
+        self.console.print(
+            f"\n  a row:  {_shorten(sample.messages[-1]['content'])}\n      →   {_shorten(sample.gold or '')}", soft_wrap=True
+        )
         return sets
 
     def _score(self, engine: Engine, sets: Mapping[str, list[Example]]) -> dict[str, ModelResult]:
@@ -153,10 +157,18 @@ class Story:
         job = Job(self.task, BASE, run, examples, data, {"epochs": self.plan.epochs}, command=words)
         self.console.print(f"  $ {words}", soft_wrap=True)
         with TrainingProgress(indent="  ") as progress:
-            manifest = train(job, self.session.registry, started=lambda ready: progress.start(ready, BASE), tell=progress.update, stopping=progress.stopping)
+            manifest = train(
+                job,
+                self.session.registry,
+                started=lambda ready: progress.start(ready, BASE),
+                tell=progress.update,
+                stopping=progress.stopping,
+            )
         self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
-    def _compare(self, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, object]) -> dict[str, Comparison]:
+    def _compare(
+        self, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, object]
+    ) -> dict[str, Comparison]:
         """Print the difference on each set."""
         from sftchat.evaluation.evaluate import compare
 
@@ -167,7 +179,9 @@ class Story:
             first = comparison.metrics[0]
             interval = "" if first.low is None else f"  [{first.low:+.3f}, {first.high:+.3f}]"
             p = "p < 0.001" if first.p < 0.001 else f"p = {first.p:.3f}"
-            self._line(f"{first.baseline:.3f} → {first.candidate:.3f}  {first.difference:+.3f}{interval}  {p}", f"{title}: {first.judgement}")
+            self._line(
+                f"{first.baseline:.3f} → {first.candidate:.3f}  {first.difference:+.3f}{interval}  {p}", f"{title}: {first.judgement}"
+            )
         return comparisons
 
     def _samples(self, comparisons: Mapping[str, Comparison]) -> None:
@@ -177,7 +191,9 @@ class Story:
             if not pairs:
                 continue
             old, new = min(pairs, key=lambda pair: len(pair[1].example.messages[-1]["content"]))
-            self.console.print(f"\n  [bold]{title}[/bold]  {_shorten(new.example.messages[-1]['content'], 400)}", soft_wrap=True, highlight=False)
+            self.console.print(
+                f"\n  [bold]{title}[/bold]  {_shorten(new.example.messages[-1]['content'], 400)}", soft_wrap=True, highlight=False
+            )
             for name, text in (("gold", new.example.gold or ""), ("base", old.reply.text), ("tuned", new.reply.text)):
                 self.console.print(f"    {name:<6}{_shorten(text, 60)}", soft_wrap=True, markup=False)
 
@@ -185,7 +201,9 @@ class Story:
         """Say how to go on."""
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         first = self._path(next(iter(self.plan.held_out)))
-        self.console.print(f"\n[bold]done[/bold] in {minutes} min {seconds:02} s; everything is in {self.folder}. Go on with\n", soft_wrap=True)
+        self.console.print(
+            f"\n[bold]done[/bold] in {minutes} min {seconds:02} s; everything is in {self.folder}. Go on with\n", soft_wrap=True
+        )
         for words in (
             f"sftchat chat {run}",
             f"sftchat eval {run} --baseline {BASE} --evalset {first} -o {self.folder / 'report'}",
@@ -215,5 +233,3 @@ def _shorten(text: str, limit: int = 120) -> str:
     """Text on one line, cut where it gets long."""
     line = " / ".join(part for part in text.splitlines() if part)
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-

@@ -22,7 +22,14 @@ def command(session: Session, as_json: bool) -> None:
     registry = session.registry
     if as_json:
         rows = [
-            {"name": p.name, "distribution": p.distribution, "tasks": p.tasks, "engines": p.engines, "commands": p.commands, "problem": p.problem or None}
+            {
+                "name": p.name,
+                "distribution": p.distribution,
+                "tasks": p.tasks,
+                "engines": p.engines,
+                "commands": p.commands,
+                "problem": p.problem or None,
+            }
             for p in registry.plugins
         ]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))

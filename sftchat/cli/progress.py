@@ -52,7 +52,10 @@ class TrainingProgress:
             from rich.progress import BarColumn, Progress, TextColumn
 
             self._bar = Progress(
-                TextColumn(self._indent + "training"), BarColumn(), TextColumn("{task.completed}/{task.total}  {task.fields[loss]}  {task.fields[left]}"), console=self._console
+                TextColumn(self._indent + "training"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}  {task.fields[loss]}  {task.fields[left]}"),
+                console=self._console,
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=None, loss="", left="")
@@ -73,7 +76,9 @@ class TrainingProgress:
 
     def stopping(self) -> None:
         """Say that Ctrl-C was heard."""
-        self._console.print(f"{self._indent}stopping after this step; a checkpoint will be kept (Ctrl-C again to stop at once)", soft_wrap=True)
+        self._console.print(
+            f"{self._indent}stopping after this step; a checkpoint will be kept (Ctrl-C again to stop at once)", soft_wrap=True
+        )
 
 
 def clock(seconds: float) -> str:

@@ -58,7 +58,13 @@ def engine_options(command: F) -> F:
     for option in reversed(
         (
             click.option("--base", metavar="MODEL", help="Base model of an adapter, instead of the one its config names."),
-            click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True, help="Precision of the weights."),
+            click.option(
+                "--dtype",
+                type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+                default="auto",
+                show_default=True,
+                help="Precision of the weights.",
+            ),
             click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
             click.option("--template", metavar="NAME|FILE", help="Chat template instead of the model's own."),
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),

@@ -18,19 +18,37 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("task_name", metavar="TASK")
 @click.option("--model", default="sftchat:nano", show_default=True, metavar="MODEL", help="The base model.")
-@click.option("--data", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Training rows; several may be given. Default: the task's generator.")
+@click.option(
+    "--data",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Training rows; several may be given. Default: the task's generator.",
+)
 @click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
-@click.option("--method", type=click.Choice(["full", "lora"]), default="full", show_default=True, help="Train all weights, or a low-rank adapter.")
+@click.option(
+    "--method", type=click.Choice(["full", "lora"]), default="full", show_default=True, help="Train all weights, or a low-rank adapter."
+)
 @click.option("--learning-rate", type=float, metavar="X", help="Peak learning rate.  [default: by method and size]")
 @click.option("--epochs", type=float, metavar="X", help="Passes over the rows.  [default: the task's, else 3]")
 @click.option("--max-steps", type=int, metavar="N", help="Optimiser steps, instead of epochs.")
 @click.option("--batch-size", type=int, metavar="N", help="Rows of one forward pass.  [default: the task's, else 16]")
 @click.option("--accumulation", type=int, metavar="N", help="Forward passes in one step.  [default: 1]")
-@click.option("--max-length", type=int, metavar="N", help="Longest row in tokens; longer ones are left out and counted.  [default: the task's, else 1024]")
+@click.option(
+    "--max-length",
+    type=int,
+    metavar="N",
+    help="Longest row in tokens; longer ones are left out and counted.  [default: the task's, else 1024]",
+)
 @click.option("--warmup", type=float, metavar="X", help="Share of the steps with rising learning rate.  [default: 0.05]")
-@click.option("--schedule", type=click.Choice(["cosine", "linear", "constant", "constant_with_warmup"]), help="How the learning rate falls.  [default: cosine]")
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "linear", "constant", "constant_with_warmup"]),
+    help="How the learning rate falls.  [default: cosine]",
+)
 @click.option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0]")
 @click.option("--max-grad-norm", type=float, metavar="X", help="Gradients are clipped to this norm.  [default: 1]")
 @click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapter.  [default: 16]")
@@ -72,14 +90,18 @@ def command(
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
     with TrainingProgress(quiet=quiet) as progress:
-        manifest = train(job, registry, started=lambda ready: progress.start(ready, model), tell=progress.update, stopping=progress.stopping)
+        manifest = train(
+            job, registry, started=lambda ready: progress.start(ready, model), tell=progress.update, stopping=progress.stopping
+        )
     if not quiet:
         loss = "" if manifest.final_loss is None else f", loss {manifest.final_loss:.3f}"
         click.echo(f"{manifest.steps} steps in {manifest.seconds:.0f} s{loss}; saved to {output}", err=True)
         click.echo(f"next: sftchat eval {output} --baseline {model}   sftchat chat {output}", err=True)
 
 
-def gather(task: Any, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], seed: int) -> tuple[list[Any], tuple[dict[str, Any], ...]]:
+def gather(
+    task: Any, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], seed: int
+) -> tuple[list[Any], tuple[dict[str, Any], ...]]:
     """The examples to train on and where they come from: files, or the task's generator.
 
     Raises:

@@ -6,7 +6,7 @@ Tests pass ``sftchat.testing.ScriptedEngine``; nothing is patched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,7 +106,7 @@ class EngineType:
     open: Callable[[str, Mapping[str, Any]], Engine]
 
 
-def collect(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[str, Reply | EngineError]]:
+def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str, Reply | EngineError], None, None]:
     """Gather chunks into whole replies, yielded as ``(request id, reply)`` in the order in which they end.
 
     A request that failed or was cancelled alone comes as the error it ended with; nothing is raised for it. Closing the iterator closes the engine's.

@@ -9,7 +9,9 @@ from sftchat.models.references import resolve
 from sftchat.plugins import Registry
 
 
-def load_engine(model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None, **options: Any) -> Engine:
+def load_engine(
+    model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None, **options: Any
+) -> Engine:
     """Open what MODEL names.
 
     Args:

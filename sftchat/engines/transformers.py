@@ -89,9 +89,13 @@ class TransformersEngine:
             ids = renderer.prompt_ids(request.messages, request.reply_prefix)
         room = self.context_length - len(ids)
         if room < 1:
-            raise EngineError(f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together")
+            raise EngineError(
+                f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together"
+            )
         sampling = request.sampling
-        return _Row(request, ids, min(sampling.max_new_tokens, room), Sampler(sampling, ids), Detokenizer(renderer.tokenizer, sampling.stop))
+        return _Row(
+            request, ids, min(sampling.max_new_tokens, room), Sampler(sampling, ids), Detokenizer(renderer.tokenizer, sampling.stop)
+        )
 
     def _decode(self, rows: list[_Row]) -> Iterator[Chunk]:
         """Generate a batch token by token; rows that end leave it at once."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import EngineError, PluginError
 from sftchat.evaluation.evalset import check_examples
 from sftchat.task import Task
@@ -74,10 +74,10 @@ def run(
     requests = [Request(example.id, example.messages, sampling=params) for example in examples]
     ready: dict[str, Outcome] = {}
     position = 0
-    with closing(_replies(engine, requests)) as replies:
+    with closing(collect(engine, requests)) as replies:
         for request_id, answer in replies:
             example = by_id[request_id]
-            outcome = Failure(example, answer) if isinstance(answer, str) else score(task, example, answer)
+            outcome = Failure(example, str(answer)) if isinstance(answer, EngineError) else score(task, example, answer)
             if on_progress is not None:
                 on_progress(outcome)
             ready[request_id] = outcome
@@ -101,30 +101,3 @@ def score(task: Task, example: Example, reply: Reply) -> Item:
         return Item(example, reply, task.score(example, reply))
     except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
         raise PluginError(f"the scorer of task '{task.name}' failed on item '{example.id}': {type(error).__name__}: {error}") from error
-
-
-def _replies(engine: Engine, requests: Sequence[Request]) -> Generator[tuple[str, Reply | str], None, None]:
-    """Whole replies in the order in which they end, or the words of the error where there is none."""
-    open_ids = {request.id for request in requests}
-    pieces: dict[str, list[Chunk]] = {}
-    chunks = engine.generate(requests)
-    try:
-        for chunk in chunks:
-            if chunk.request_id not in open_ids:
-                raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
-            parts = pieces.setdefault(chunk.request_id, [])
-            parts.append(chunk)
-            if chunk.finish_reason is None:
-                continue
-            open_ids.remove(chunk.request_id)
-            del pieces[chunk.request_id]
-            if chunk.finish_reason in ("error", "cancelled"):
-                yield chunk.request_id, " ".join(chunk.error.split()) or f"the request ended as '{chunk.finish_reason}'"
-                continue
-            text = "".join(part.text for part in parts)
-            tokens = sum(len(part.token_ids) for part in parts)
-            yield chunk.request_id, Reply(text, chunk.finish_reason, chunk.prompt_tokens, tokens)
-    finally:
-        close = getattr(chunks, "close", None)  # any iterator will do for an engine; generators can be cancelled
-        if close is not None:
-            close()

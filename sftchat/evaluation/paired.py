@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import product
 from math import comb
 
-import numpy as np  # noqa: TID253 (this module is imported only by evaluate, and that only when there is something to sum)
+import numpy as np
 
 from sftchat.errors import NotComparableError
 from sftchat.evaluation.report import Judgement, MetricDifference

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 from sftchat.engines.base import Engine
+from sftchat.errors import UsageError
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
 from sftchat.evaluation.items import Outcome, Progress, run
 from sftchat.evaluation.plan import REPORT, Plan, Source
@@ -31,12 +32,13 @@ def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
         watch: Shows progress.
 
     Raises:
+        UsageError: When the folder cannot be made.
         ModelError: When a model cannot be loaded.
         EngineError: When one can generate nothing more.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     if plan.output is not None:
-        plan.output.mkdir(parents=True, exist_ok=True)
+        _make(plan.output)
     baselines = _results(plan, plan.baseline, open_engine, watch) if plan.baseline else ()
     by_source = [_results(plan, source, open_engine, watch) for source in plan.sources]
     comparisons = [
@@ -47,6 +49,14 @@ def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
     if plan.output is not None:
         write_atomically(plan.output / REPORT, report.to_json())
     return report
+
+
+def _make(folder: Path) -> None:
+    """Make the output folder while failing is still cheap."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
 
 
 def _results(plan: Plan, source: Source, open_engine: OpenEngine, watch: Watch) -> tuple[ModelResult, ...]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np  # noqa: TID253 (this module is imported only by evaluate, and that only when there is something to sum)
-from numpy.typing import NDArray  # noqa: TID253
+import numpy as np
+from numpy.typing import NDArray
 
 from sftchat.errors import PluginError
 from sftchat.task import Metric

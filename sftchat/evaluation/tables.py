@@ -29,13 +29,13 @@ def show(report: Report, console: Console) -> None:
 
 def parts(report: Report) -> Iterator[RenderableType]:
     """What a report looks like, one evalset after the other."""
-    for name in dict.fromkeys(result.evalset.name for result in report.results):
-        results = [result for result in report.results if result.evalset.name == name]
-        comparisons = [comparison for comparison in report.comparisons if comparison.candidate.evalset.name == name]
+    for evalset in dict.fromkeys(result.evalset for result in report.results):
+        results = [result for result in report.results if result.evalset == evalset]
+        comparisons = [comparison for comparison in report.comparisons if comparison.candidate.evalset == evalset]
         first = results[0]
         asked = len(first.items) + len(first.failures)
-        size = f"{asked} items" if asked >= first.evalset.size else f"the first {asked} of {first.evalset.size} items"
-        yield Text.assemble((report.task, "bold"), f" on {name}, {size}")
+        size = f"{asked} items" if asked >= evalset.size else f"the first {asked} of {evalset.size} items"
+        yield Text.assemble((report.task, "bold"), f" on {evalset.name}, {size}")
         if comparisons:
             for comparison in comparisons:
                 yield from _comparison(comparison)
@@ -178,7 +178,7 @@ def _legend(**names: str) -> Text:
 
 def _footer(result: ModelResult) -> Text:
     """What else is worth knowing of one model."""
-    facts = [f"{result.right} of {len(result.items)} items without a fault"]
+    facts = [f"{result.right} of {len(result.items)} without a fault"]
     if result.truncated:
         facts.append(f"{result.truncated} truncated")
     if result.failures:

@@ -79,6 +79,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     known = {item.name for item in fields(Manifest)}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(**{key: tuple(value) if key == "data" else value for key, value in found.items() if key in known})
+        values: dict[str, Any] = {key: tuple(value) if key == "data" else value for key, value in found.items() if key in known}
+        return Manifest(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is not a manifest of sftchat: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +68,22 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
     checks.append(_every("every reply's last trained id is the stop token", usable, lambda m: _stop_is_trained(renderer, m)))
     stop, known = renderer.stop_token, sorted(set(stop_ids))
     token = renderer.tokenizer.convert_ids_to_tokens(stop)
-    checks.append(Check("generation stops on the stop token", stop in known, f"stop token {token!r} is {stop}; generation stops on {known}"))
-    checks.append(_every("transformers' apply_chat_template gives the same prompt ids", usable, lambda m: _library_agrees(renderer, m), required=False))
+    checks.append(
+        Check("generation stops on the stop token", stop in known, f"stop token {token!r} is {stop}; generation stops on {known}")
+    )
+    checks.append(
+        _every(
+            "transformers' apply_chat_template gives the same prompt ids", usable, lambda m: _library_agrees(renderer, m), required=False
+        )
+    )
     if saved is not None:
         checks.append(_saved_agrees(renderer, saved, usable))
     return checks
 
 
-def _every(name: str, samples: Sequence[tuple[str, Sequence[Message]]], holds: Callable[[Sequence[Message]], bool], required: bool = True) -> Check:
+def _every(
+    name: str, samples: Sequence[tuple[str, Sequence[Message]]], holds: Callable[[Sequence[Message]], bool], required: bool = True
+) -> Check:
     """One check over all samples."""
     failed = [label for label, messages in samples if not _safely(holds, messages)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
@@ -98,7 +107,7 @@ def _prompt_is_prefix(renderer: Renderer, messages: Sequence[Message]) -> bool:
 def _stop_is_trained(renderer: Renderer, messages: Sequence[Message]) -> bool:
     """Whether each run of labels ends with the stop token, one run an assistant turn."""
     labels = [*renderer.training_ids(messages).labels, IGNORED]
-    last = [a for a, b in zip(labels, labels[1:], strict=False) if a != IGNORED and b == IGNORED]
+    last = [a for a, b in itertools.pairwise(labels) if a != IGNORED and b == IGNORED]
     return last == [renderer.stop_token] * sum(message["role"] == "assistant" for message in messages)
 
 
@@ -106,7 +115,13 @@ def _library_agrees(renderer: Renderer, messages: Sequence[Message]) -> bool:
     """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
     given = [dict(message) for message in messages[:-1]]
     theirs = renderer.tokenizer.apply_chat_template(
-        given, chat_template=renderer.source, tokenize=True, return_dict=False, add_generation_prompt=True, sanitize_control_tokens=True, **renderer.arguments
+        given,
+        chat_template=renderer.source,
+        tokenize=True,
+        return_dict=False,
+        add_generation_prompt=True,
+        sanitize_control_tokens=True,
+        **renderer.arguments,
     )
     return list(theirs) == renderer.prompt_ids(messages[:-1])
 

@@ -93,7 +93,9 @@ class Renderer:
             raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
         places = [(after.find(token), token) for token in self.tokenizer.added_tokens_encoder if token in after]
         if not places:
-            raise TemplateError(f"chat template '{self.name}' ends an assistant turn with no token of its own: a model could not learn to stop")
+            raise TemplateError(
+                f"chat template '{self.name}' ends an assistant turn with no token of its own: a model could not learn to stop"
+            )
         at, token = min(places, key=lambda place: (place[0], -len(place[1])))
         return after[: at + len(token)], after[at + len(token) :]
 
@@ -158,7 +160,9 @@ class Renderer:
                 continue
             before = self._text(marked[:index], add_generation_prompt=True) if index else ""
             # Llama 3's template and others trim what a turn says
-            written = next((text + stop for text in (message["content"], message["content"].strip()) if whole.startswith(text + stop, len(before))), "")
+            written = next(
+                (text + stop for text in (message["content"], message["content"].strip()) if whole.startswith(text + stop, len(before))), ""
+            )
             if not whole.startswith(before) or len(before) < at or not written:
                 if prompt:
                     return [whole]
@@ -175,7 +179,11 @@ class Renderer:
 
         try:
             text: str = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], chat_template=self.source, tokenize=False, add_generation_prompt=add_generation_prompt, **self.arguments
+                [dict(message) for message in messages],
+                chat_template=self.source,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self.arguments,
             )
         except JinjaError as error:
             roles = ", ".join(str(message["role"]) for message in messages)

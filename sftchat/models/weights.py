@@ -76,7 +76,9 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
         raise ModelError(_why(reference, "tokenizer", error)) from error
 
 
-def load_model(reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False) -> Any:
+def load_model(
+    reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False
+) -> Any:
     """The weights of a reference, an adapter put on its base, in eval mode.
 
     Args:
@@ -107,7 +109,11 @@ def load_model(reference: ModelReference, *, dtype: str = "auto", device: str = 
     wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            reference.source, revision=reference.revision or "main", dtype=wanted, use_safetensors=None if allow_pickle else True, trust_remote_code=trust_remote_code
+            reference.source,
+            revision=reference.revision or "main",
+            dtype=wanted,
+            use_safetensors=None if allow_pickle else True,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(_why(reference, "model", error)) from error

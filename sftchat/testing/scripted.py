@@ -87,11 +87,13 @@ class ScriptedEngine:
         """
         for request in requests:
             self.requests.append(request)
-            try:
-                yield from self._answer(request)
-            except GeneratorExit:
-                self.cancelled.append(request.id)
-                raise
+            for chunk in self._answer(request):
+                try:
+                    yield chunk
+                except GeneratorExit:
+                    if chunk.finish_reason is None:
+                        self.cancelled.append(request.id)
+                    raise
 
     def close(self) -> None:
         """Remember that it was closed."""

@@ -106,5 +106,3 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-

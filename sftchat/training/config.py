@@ -105,6 +105,8 @@ def configure(task: Task, parameters: int, given: Mapping[str, Any]) -> Training
     defaults = TrainingConfig(method=method, learning_rate=rate)
     wanted = task.training_defaults(method, parameters)
     hook = {
-        key: getattr(wanted, key) for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank") if getattr(wanted, key) is not None
+        key: getattr(wanted, key)
+        for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank")
+        if getattr(wanted, key) is not None
     }
     return replace(defaults, **{**hook, **chosen})

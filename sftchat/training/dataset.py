@@ -82,6 +82,11 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
         labels.append(row.labels)
     if not ids:
         if too_long:
-            raise DataError(f"all {len(too_long)} rows are longer than {max_length} tokens; raise --max-length to {shortest} or more", too_long[0])
-        raise DataError("no row has a reply to learn from; training rows need an assistant turn or a gold reply", without_reply[0] if without_reply else "")
+            raise DataError(
+                f"all {len(too_long)} rows are longer than {max_length} tokens; raise --max-length to {shortest} or more", too_long[0]
+            )
+        raise DataError(
+            "no row has a reply to learn from; training rows need an assistant turn or a gold reply",
+            without_reply[0] if without_reply else "",
+        )
     return RenderedRows(tuple(ids), tuple(labels), tuple(too_long), tuple(without_reply))

@@ -11,7 +11,6 @@ from sftchat.models.manifest import MANIFEST
 from sftchat.models.templates import Renderer
 
 
-
 def last_checkpoint(run: Path) -> Path | None:
     """The checkpoint of the highest step, or None."""
     found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]

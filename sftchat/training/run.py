@@ -80,7 +80,9 @@ class Prepared:
     precision: str
 
 
-def train(job: Job, registry: Registry, *, started: Callable[[Prepared], None], tell: Callable[[Any], None], stopping: Callable[[], None]) -> Manifest:
+def train(
+    job: Job, registry: Registry, *, started: Callable[[Prepared], None], tell: Callable[[Any], None], stopping: Callable[[], None]
+) -> Manifest:
     """Fine-tune and leave a folder that ``eval``, ``chat`` and transformers load.
 
     Args:
@@ -125,7 +127,13 @@ def train(job: Job, registry: Registry, *, started: Callable[[Prepared], None], 
 
 
 def _run(
-    job: Job, registry: Registry, ready: Prepared, model: Any, started: Callable[[Prepared], None], tell: Callable[[Any], None], stopping: Callable[[], None]
+    job: Job,
+    registry: Registry,
+    ready: Prepared,
+    model: Any,
+    started: Callable[[Prepared], None],
+    tell: Callable[[Any], None],
+    stopping: Callable[[], None],
 ) -> Manifest:
     """Train, save and prove."""
     from sftchat.training.callbacks import CompleteCheckpoints, Reporter, StopWhenAsked
@@ -154,7 +162,9 @@ def _run(
         with stopper.listening(stopping):
             trainer.train(resume_from_checkpoint=resume)
     except (RuntimeError, MemoryError) as error:
-        raise EngineError(f"training failed at step {trainer.state.global_step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise EngineError(
+            f"training failed at step {trainer.state.global_step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
     if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
     trainer.save_model(str(job.output))
@@ -193,7 +203,9 @@ def _refuse_changed(run: Path, now: Manifest) -> None:
     for name in ("task", "base_identity", "method", "template_hash", "tokens_hash"):
         old, new = getattr(before, name), getattr(now, name)
         if old != new:
-            raise UsageError(f"cannot resume '{run}': {name.replace('_', ' ')} was {str(old)[:12]}, is now {str(new)[:12]}; train into another folder")
+            raise UsageError(
+                f"cannot resume '{run}': {name.replace('_', ' ')} was {str(old)[:12]}, is now {str(new)[:12]}; train into another folder"
+            )
 
 
 def _within_context(config: TrainingConfig, model: Any) -> TrainingConfig:
@@ -209,7 +221,11 @@ def _with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
     from peft import LoraConfig, get_peft_model
 
     peft_config = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     peft_config.base_model_name_or_path = name
     adapted = get_peft_model(model, peft_config)

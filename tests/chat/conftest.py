@@ -12,12 +12,14 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyte
 import pytest
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -107,7 +109,8 @@ class Chat:
 
     def _run(self) -> None:
         try:
-            self.terminal.run()
+            with create_app_session():  # prompt_toolkit knows one current application a session
+                self.terminal.run()
         except BaseException as error:
             self.problem = error
         finally:
@@ -118,9 +121,18 @@ class Chat:
 
     def say(self, message: str) -> None:
         """Type a message, press enter, and wait until the reply is over."""
+        self.until(lambda: self.talk.state == "ready")
         before = len(self.talk.conversation.turns)
         self.type(message + "\r")
-        self.screen.wait(lambda _: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
+        self.until(lambda: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a state that no drawing announces."""
+        end = time.monotonic() + SECONDS
+        while not holds():
+            if time.monotonic() > end or self.screen.ended:
+                raise AssertionError(f"waited in vain; the screen:\n{self.screen.text()}")
+            time.sleep(0.002)
 
     def leave(self) -> str:
         """Ctrl-D; what is left on the screen."""
@@ -216,6 +228,7 @@ def terminal() -> Iterator[Callable[..., Pty]]:
     def start(*arguments: str, columns: int = 60, lines: int = 20, **environment: str) -> Pty:
         script = str(Path(__file__).with_name("driver.py"))
         opened.append(Pty([script, *arguments], columns, lines, environment))
+        opened[-1].screen.wait("\n>")  # before that, the terminal is not the chat's and enter is a line feed
         return opened[-1]
 
     yield start

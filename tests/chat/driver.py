@@ -1,9 +1,10 @@
 """A chat in a real terminal with a scripted model; run by the tests that need a pty, and handy by hand.
 
-python tests/chat/driver.py [--load-when FILE] [--reply TEXT] [--pause FILE]
+python tests/chat/driver.py --slow 0.02
 """
 
 import argparse
+import sys
 import threading
 import time
 from pathlib import Path
@@ -55,8 +56,10 @@ def main():
 
     if given.go_on_when:
         threading.Thread(target=watch, daemon=True).start()
-    Terminal(load, name="scripted", commands=Commands(BUILTINS), history=given.history, sampling=SamplingParams(max_new_tokens=10_000)).run()
-    print("left")
+    Terminal(
+        load, name="scripted", commands=Commands(BUILTINS), history=given.history, sampling=SamplingParams(max_new_tokens=10_000)
+    ).run()
+    sys.stdout.write("left\n")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,12 @@ def test_a_slash_begins_a_command_and_two_a_message(line: str, name: str | None,
 
 @pytest.mark.parametrize(
     ("line", "hint"),
-    [("/rest", "'/rest', did you mean '/reset'"), ("/usr/bin", "'/help' lists them"), ("/", "'/help' lists them"), ("/Help", "did you mean '/help'")],
+    [
+        ("/rest", "'/rest', did you mean '/reset'"),
+        ("/usr/bin", "'/help' lists them"),
+        ("/", "'/help' lists them"),
+        ("/Help", "did you mean '/help'"),
+    ],
 )
 def test_an_unknown_command_is_one_line_with_the_nearest(line: str, hint: str) -> None:
     with pytest.raises(UsageError, match=hint) as caught:

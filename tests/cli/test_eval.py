@@ -215,7 +215,7 @@ def test_an_unanswered_item_exits_3_whatever_the_floors_say(desk: Desk) -> None:
     code, out, err = desk.run("s:flaky", "--min", "accuracy=1.1", "-o", "out")
 
     assert code == 3
-    assert "7 of 7 items without a fault, 1 not answered" in out
+    assert "7 of 7 without a fault, 1 not answered" in out
     assert err.endswith("1 item was not answered, the first 'i2' by s:flaky: scripted\nverdict: could not judge\n")
     assert desk.run("--replies", "out/replies.jsonl")[0] == 3
 
@@ -295,6 +295,7 @@ def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: p
         (("s:good", "--evalset", "broken.jsonl"), "broken.jsonl:1: "),
         (("s:good", "-o", "taken"), "'taken' already holds a report; add --overwrite to replace it, or give another folder with -o"),
         (("s:good", "-o", "gold.jsonl"), "output 'gold.jsonl' is a file; give a folder"),
+        (("s:good", "-o", "gold.jsonl/out"), "cannot make output folder 'gold.jsonl/out': not a directory"),
         (("--replies", "none.jsonl"), "none.jsonl: no such file of replies"),
         (("--replies", "few.jsonl"), "few.jsonl: no reply to 'i1', 'i2', 'i3', 'i4', 'i5' and 2 more of the 8 items"),
         (("s:good", "--baseline", "few.jsonl"), "few.jsonl: no reply to 'i1', 'i2', 'i3', 'i4', 'i5' and 2 more of the 8 items"),

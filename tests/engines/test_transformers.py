@@ -43,7 +43,12 @@ def test_greedy_replies_are_those_of_transformers_generate(engine: TransformersE
     for text in PROMPTS:
         ids = torch.tensor([renderer.prompt_ids([Message(role="user", content=text)])])
         theirs = engine.loaded.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, eos_token_id=list(engine.loaded.stop_ids), pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=list(engine.loaded.stop_ids),
+            pad_token_id=0,
         )[0, ids.shape[1] :]
         assert ours[text].text == renderer.tokenizer.decode(theirs, skip_special_tokens=True)
 

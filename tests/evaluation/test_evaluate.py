@@ -175,7 +175,7 @@ fault      count
 missing        2
 spurious       2
 
-nano: 2 of 4 items without a fault, 1 truncated, 1 not answered, 20 tokens
+nano: 2 of 4 without a fault, 1 truncated, 1 not answered, 20 tokens
 
 """
     )

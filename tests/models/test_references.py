@@ -96,7 +96,10 @@ def test_an_adapter_without_a_base_asks_for_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_model_says_what_was_looked_for(tmp_path: Path) -> None:
-    assert message(str(tmp_path)) == f"folder '{tmp_path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders"
+    assert (
+        message(str(tmp_path))
+        == f"folder '{tmp_path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders"
+    )
 
 
 def test_a_file_is_not_a_model(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_right_reply_has_every_count_and_no_fault() -> None:
         },
         answer="张三-李四:师徒\n王小明-李小红:夫妻",
         errors=(),
-        groups={"师徒": {"tp": 1, "pred": 1, "gold": 1}, "夫妻": {"tp": 1, "pred": 1, "gold": 1}},
+        groups={"师徒": {"n": 1, "parsed": 1, "tp": 1, "pred": 1, "gold": 1}, "夫妻": {"n": 1, "parsed": 1, "tp": 1, "pred": 1, "gold": 1}},
     )
 
 
@@ -54,7 +54,7 @@ def test_an_unreadable_reply_stays_in_the_pool_with_all_gold_missed() -> None:
         stats=dict.fromkeys(STATS, 0) | {"n": 1, "gold": 1, "pair_gold": 1},
         answer="",
         errors=("missing", "unparsable"),
-        groups={"师徒": {"tp": 0, "pred": 0, "gold": 1}},
+        groups={"师徒": {"n": 1, "parsed": 0, "tp": 0, "pred": 0, "gold": 1}},
     )
 
 
@@ -155,9 +155,9 @@ def test_a_finer_and_a_broader_label_for_one_fact_are_right_once() -> None:
 
 def test_a_finer_label_counts_in_the_group_of_the_gold() -> None:
     assert judge("张三-李四:父母", "张三-李四:父子\n赵六-钱七:师侄\n赵六-钱七:好友").groups == {
-        "父母": {"tp": 1, "pred": 1, "gold": 1},
-        "unknown_relation": {"tp": 0, "pred": 1, "gold": 0},
-        "好友": {"tp": 0, "pred": 1, "gold": 0},
+        "父母": {"n": 1, "parsed": 1, "tp": 1, "pred": 1, "gold": 1},
+        "unknown_relation": {"n": 1, "parsed": 1, "tp": 0, "pred": 1, "gold": 0},
+        "好友": {"n": 1, "parsed": 1, "tp": 0, "pred": 1, "gold": 0},
     }
 
 

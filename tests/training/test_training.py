@@ -33,7 +33,15 @@ TASK = Task("colours", "says colours", lambda n, seed: ROWS[:n], lambda e, r: Sc
 
 def run(model: Path | str, output: Path, **given: Any) -> Manifest:
     options = {key: given.pop(key) for key in ("resume", "template") if key in given}
-    job = Job(TASK, str(model), output, given.pop("examples", ROWS), ({"generator": "colours"},), {"max_steps": 4, "batch_size": 4, "precision": "float32", **given}, **options)
+    job = Job(
+        TASK,
+        str(model),
+        output,
+        given.pop("examples", ROWS),
+        ({"generator": "colours"},),
+        {"max_steps": 4, "batch_size": 4, "precision": "float32", **given},
+        **options,
+    )
     return train(job, load_plugins([]), started=lambda ready: None, tell=lambda progress: None, stopping=lambda: None)
 
 
@@ -108,7 +116,9 @@ def test_a_full_fine_tune_learns_and_leaves_a_folder_that_transformers_loads(tin
     assert not (output / "training_args.bin").exists()
     assert read_manifest(output) == manifest
     assert (manifest.task, manifest.method, manifest.steps, manifest.rows) == ("colours", "full", 60, 16)
-    replies = dict(collect(load_engine(str(output), load_plugins([])), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))]))
+    replies = dict(
+        collect(load_engine(str(output), load_plugins([])), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))])
+    )
     reply = replies["r"]
     assert isinstance(reply, Reply)
     assert (reply.text, reply.finish_reason) == ("blue", "stop")
@@ -208,7 +218,9 @@ def test_a_checkpoint_in_the_middle_can_be_talked_to(tiny_checkpoint: Path, tmp_
 
 def test_a_template_that_cannot_teach_to_stop_is_refused_before_weights_load(tiny_checkpoint: Path, tmp_path: Path) -> None:
     endless = tmp_path / "endless.jinja"
-    endless.write_text("{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}")
+    endless.write_text(
+        "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
+    )
 
     from sftchat import ModelError
 

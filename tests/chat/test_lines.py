@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sftchat.chat.output import LineBuffer, LineWriter, Printable, rows, visible, wrap
+from sftchat.chat.lines import LineBuffer, LineWriter, Printable, rows, visible, wrap
 
 
 @pytest.mark.parametrize(

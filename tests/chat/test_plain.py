@@ -1,0 +1,128 @@
+"""The chat through a pipe: one message a line, replies alone on stdout."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.commands import Commands
+from sftchat.chat.plain import Plain
+from sftchat.errors import EngineError, ModelError, UsageError
+from sftchat.testing import ScriptedEngine
+
+
+class Typist(io.StringIO):
+    """A terminal on stdin or stdout; what is a number in the script is done instead of read."""
+
+    def __init__(self, *script: str | Callable[[], str]) -> None:
+        super().__init__()
+        self._script = iter(script)
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1, /) -> str:
+        line = next(self._script, "")
+        return line if isinstance(line, str) else line()
+
+
+def interrupt(*_: Any) -> str:
+    raise KeyboardInterrupt
+
+
+def run(engine: Any, stdin: io.TextIOBase, stdout: io.StringIO | None = None) -> tuple[str, str, Plain]:
+    out, err = stdout if stdout is not None else io.StringIO(), io.StringIO()
+    load = engine if callable(engine) else lambda: engine
+    plain = Plain(load, commands=Commands(BUILTINS), stdin=stdin, stdout=out, stderr=err)  # type: ignore[arg-type]
+    plain.run()
+    return out.getvalue(), err.getvalue(), plain
+
+
+def test_every_line_is_a_message_and_an_empty_one_is_nothing() -> None:
+    engine = ScriptedEngine(lambda request: f"{len(request.messages)}：{request.messages[-1]['content']}")
+
+    out, err, plain = run(engine, io.StringIO("一\n\n   \r\n//二\r\n三"))
+
+    assert out == "1：一\n3：/二\n5：三\n"
+    assert err == ""
+    assert plain.failures == 0
+    assert engine.closed
+
+
+def test_commands_speak_on_stderr_and_exit_ends() -> None:
+    engine = ScriptedEngine(lambda request: request.messages[0]["content"])
+
+    out, err, plain = run(engine, io.StringIO("/system 简短\nhi\n/rest\n/exit\nlost\n"))
+
+    assert out == "简短\n"
+    assert "system prompt set" in err
+    assert "sftchat: error: unknown command '/rest', did you mean '/reset'?" in err
+    assert plain.failures == 1
+
+
+def test_an_error_is_counted_and_the_next_line_is_answered() -> None:
+    out, err, plain = run(ScriptedEngine([EngineError("gone"), ["ha", EngineError("gone")], "fine"]), io.StringIO("a\nb\nc\n"))
+
+    assert out == "\nha\nfine\n"
+    assert err.count("sftchat: error: gone") == 2
+    assert plain.failures == 2
+
+
+def test_a_pipe_gets_the_bytes_and_a_terminal_gets_symbols() -> None:
+    nasty = "a\x1b[2Jb\r\nc"
+
+    assert run(ScriptedEngine([nasty]), io.StringIO("x"))[0] == nasty + "\n"
+    assert run(ScriptedEngine([nasty]), io.StringIO("x"), Typist())[0] == "a␛[2Jb\nc\n"
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error() -> None:
+    def load() -> Any:
+        raise ModelError("no such model")
+
+    with pytest.raises(ModelError, match="no such model"):
+        run(load, io.StringIO("x"))
+
+
+def test_input_that_is_not_text_is_an_error() -> None:
+    with pytest.raises(UsageError, match="standard input is not utf-8"):
+        run(ScriptedEngine(["x"]), io.TextIOWrapper(io.BytesIO(b"\xff\xfe\n"), encoding="utf-8"))
+
+
+def test_ctrl_c_in_a_pipe_ends_the_program() -> None:
+    typist = Typist(interrupt)
+    typist.isatty = lambda: False  # type: ignore[method-assign]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(ScriptedEngine([]), typist)
+
+
+def test_a_person_at_a_dumb_terminal_gets_a_prompt_and_two_ctrl_c() -> None:
+    out, err, _ = run(ScriptedEngine(["x"]), Typist(interrupt, "hi\n", interrupt))
+
+    assert out == "x\n"
+    assert err == "> ctrl-c again leaves\n> > ctrl-c again leaves\n> "
+    with pytest.raises(KeyboardInterrupt):
+        run(ScriptedEngine([]), Typist(interrupt, interrupt))
+
+
+def test_a_person_stops_a_reply_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    engine = ScriptedEngine(["abc", "next"], pause=go_on)
+    piece = Plain.show_piece
+
+    def interrupted(plain: Plain, text: str) -> None:
+        piece(plain, text)
+        if text == "a":
+            go_on.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Plain, "show_piece", interrupted)
+    out, err, _ = run(engine, Typist("x\n", "y\n"))
+
+    assert out == "a\nnext\n"
+    assert "stopped; what was said is kept" in err

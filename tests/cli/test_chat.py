@@ -1,0 +1,109 @@
+"""`sftchat chat`: which view it opens, with what, and its exit codes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import pytest
+
+from sftchat import EngineError, ModelError, SamplingParams
+from sftchat.chat import terminal
+from sftchat.chat.commands import ChatCommand
+from sftchat.cli import main
+from sftchat.cli.shared import Session
+from sftchat.plugins import Registry
+from sftchat.testing import ScriptedEngine
+from tests.cli.test_ask import TASK, Terminal
+
+SHOUT = ChatCommand("shout", "say it loud", lambda context, argument: context.say(argument.upper()))
+
+
+def run(engine: Any, *words: str) -> int:
+    registry = Registry(pluggy.PluginManager("sftchat"), tasks={"family": TASK}, commands={"shout": SHOUT})
+    return main(["chat", "model", *words], obj=Session(engine if callable(engine) else lambda model, **options: engine, registry))
+
+
+def test_a_pipe_gets_one_reply_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("你好\n/shout hey\nagain\n"))
+    engine = ScriptedEngine(["一", "二"])
+
+    assert run(engine, "--system", "be brief", "--task", "family", "--seed", "4") == 0
+
+    assert capsys.readouterr() == ("一\n二\n", "HEY\n")
+    assert engine.requests[0].messages[0]["content"] == "be brief"
+    assert engine.requests[0].sampling == SamplingParams(max_new_tokens=7, temperature=0.5, seed=4)
+
+
+def test_a_message_without_a_reply_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\nb\n"))
+
+    assert run(ScriptedEngine([EngineError("gone"), "fine"])) == 3
+    assert capsys.readouterr() == ("\nfine\n", "sftchat: error: gone; the message is taken back\n")
+
+
+def test_a_model_that_cannot_be_loaded_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(model: str, **options: Any) -> ScriptedEngine:
+        raise ModelError(f"no model '{model}'")
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n"))
+
+    assert run(fail) == 3
+    assert capsys.readouterr() == ("", "sftchat: error: no model 'model'\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"), [(("--top-p", "0"), "top_p is 0.0"), (("--task", "x"), "unknown task 'x'"), (("b",), "got unexpected")]
+)
+def test_wrong_usage_is_exit_code_2_and_loads_nothing(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str) -> None:
+    assert run(lambda model, **options: pytest.fail("loaded"), *words) == 2
+    assert complaint in capsys.readouterr().err
+
+
+class Recorded:
+    """Stands where the terminal would be drawn."""
+
+    given: dict[str, Any]
+
+    def __init__(self, load: Any, **given: Any) -> None:
+        Recorded.given = {"load": load, **given}
+
+    def run(self) -> None:
+        Recorded.given["ran"] = True
+
+
+def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[dict[str, Any]] = []
+
+    def open_engine(model: str, **options: Any) -> ScriptedEngine:
+        opened.append({"model": model, **options})
+        return ScriptedEngine([])
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(terminal, "Terminal", Recorded)
+
+    assert run(open_engine, "--task", "family", "--device", "cpu") == 0
+
+    assert opened == []
+    assert Recorded.given["ran"]
+    assert Recorded.given["name"] == "model"
+    assert "shout" in Recorded.given["commands"]
+    assert Recorded.given["history"].parts[-2:] == ("sftchat", "history")
+    Recorded.given["load"]()
+    assert (opened[0]["model"], opened[0]["device"], opened[0]["preferred"]) == ("model", "cpu", "plain")
+
+
+def test_a_dumb_terminal_gets_no_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin, stdout = Terminal("hi\n"), Terminal()
+    monkeypatch.setattr(sys, "stdin", stdin)
+    monkeypatch.setenv("TERM", "dumb")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert run(ScriptedEngine(["a\x1b[1mb"])) == 0
+
+    assert stdout.getvalue() == "a␛[1mb\n"
