@@ -15,7 +15,9 @@ from sftchat.cli.shared import Session, engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @engine_options
 @click.pass_obj
-def command(session: Session, model: str, as_json: bool, base: str | None, template: str | None, allow_pickle: bool, **options: Any) -> int:
+def command(
+    session: Session, /, model: str, as_json: bool, base: str | None, template: str | None, allow_pickle: bool, **options: Any
+) -> int:
     """Show what a model is, and prove that training and inference see the same tokens.
 
     Exits with 3 when the proof fails.

@@ -21,7 +21,7 @@ def command(session: Session, as_json: bool) -> None:
     """
     registry = session.registry
     if as_json:
-        rows = [
+        described = [
             {
                 "name": p.name,
                 "distribution": p.distribution,
@@ -32,12 +32,12 @@ def command(session: Session, as_json: bool) -> None:
             }
             for p in registry.plugins
         ]
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        click.echo(json.dumps(described, ensure_ascii=False, indent=2))
         return
     if not registry.plugins:
         click.echo("no plugins: nothing installed declares an entry point in the group 'sftchat'")
         return
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for plugin in registry.plugins:
         if plugin.problem:
             rows.append((plugin.name, f"not loaded: {plugin.problem}", plugin.distribution))

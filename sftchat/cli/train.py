@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
-    session: Session, task_name: str, model: str, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
+    session: Session, /, task_name: str, model: str, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
     trust_remote_code: bool, resume: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task; RUN is then a model like any other.

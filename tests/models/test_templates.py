@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -110,7 +110,7 @@ def test_a_model_without_a_template_gets_chatml_where_its_tokens_exist_and_plain
 
     class Without:
         chat_template = None
-        added_tokens_encoder = {"</s>": 1}
+        added_tokens_encoder: ClassVar = {"</s>": 1}
 
     assert choose_renderer(tokenizer).name == "chatml"
     assert choose_renderer(Without()).name == "plain"
