@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sftchat.commands import ChatCommand, ChatContext
 from sftchat.engines.base import Chunk, Engine, EngineType, Request
 from sftchat.errors import DataError, EngineError, MissingExtraError, ModelError, NotComparableError, PluginError, SftchatError, UsageError
 from sftchat.hookspecs import hookimpl
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ChatCommand",
+    "ChatContext",
     "Chunk",
     "DataError",
     "Demonstration",

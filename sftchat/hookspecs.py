@@ -12,7 +12,7 @@ from sftchat.engines.base import EngineType
 from sftchat.task import Task
 
 if TYPE_CHECKING:
-    from sftchat.chat.commands import ChatCommand
+    from sftchat.commands import ChatCommand
     from sftchat.evaluation.report import Report
     from sftchat.training.config import TrainingConfig
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pluggy
 
 from sftchat import hookspecs
+from sftchat.commands import ChatCommand
 from sftchat.engines.base import EngineType
 from sftchat.errors import PluginError, UsageError, unknown
 from sftchat.task import Task
 
 if TYPE_CHECKING:
-    from sftchat.chat.commands import ChatCommand
     from sftchat.evaluation.report import Report
     from sftchat.training.config import TrainingConfig
 
@@ -151,7 +151,7 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[st
         added = _Added(
             _named(manager, plugin, "sftchat_register_tasks", Task, "name"),
             _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
-            _commands(manager, plugin),
+            _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
         )
         keys = [f"{kind} '{name}'" for kind in ("tasks", "engines", "commands") for name in getattr(added, kind)]
         for key in keys:
@@ -162,15 +162,6 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[st
         manager.unregister(plugin)
         raise
     return added
-
-
-def _commands(manager: pluggy.PluginManager, plugin: Any) -> dict[str, ChatCommand]:
-    """The chat commands of one plugin; the chat room is imported only when there are any."""
-    if not hasattr(plugin, "sftchat_register_chat_commands"):
-        return {}
-    from sftchat.chat.commands import ChatCommand
-
-    return _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name")
 
 
 def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:

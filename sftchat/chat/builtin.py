@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from sftchat.chat.commands import ChatCommand, ChatContext
+from sftchat.commands import ChatCommand, ChatContext
 from sftchat.errors import UsageError, unknown
 from sftchat.types import SamplingParams
 

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, Protocol
 
-from sftchat.chat.commands import ChatCommand, Commands
+from sftchat.chat.commands import Commands
 from sftchat.chat.conversation import Conversation
 from sftchat.chat.reply import Generation, stream_reply
+from sftchat.commands import ChatCommand
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import SftchatError
 from sftchat.types import FinishReason, Reply, SamplingParams

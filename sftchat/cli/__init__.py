@@ -23,6 +23,10 @@ VERBS = {
 """Every verb with its one line of help, so that ``--help`` imports none of them."""
 
 
+BROKEN_PIPE = 141
+"""Exit code when the reader of a pipe leaves: 128 + SIGPIPE, as a shell reports it."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports the module of the one that runs."""
 
@@ -90,7 +94,13 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
     show_traceback = "--traceback" in words or os.environ.get("SFTCHAT_TRACEBACK") == "1"
     words = [word for word in words if word != "--traceback"]
     try:
-        result = program.main(words, prog_name="sftchat", standalone_mode=False, obj=obj)
+        if "_SFTCHAT_COMPLETE" in os.environ:
+            program.main(words, prog_name="sftchat", obj=obj)
+        # not `program.main`: it would turn a broken pipe into exit code 1, which here means that the gate failed
+        with program.make_context("sftchat", words, obj=obj) as context:
+            result = program.invoke(context)
+    except click.exceptions.Exit as request:
+        return request.exit_code
     except SftchatError as error:
         if show_traceback:
             raise
@@ -115,7 +125,7 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
     except BrokenPipeError:
         # the reader of a pipe left; a second error while Python flushes stdout would be noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return BROKEN_PIPE
     return result if isinstance(result, int) else 0
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.commands import ChatCommand, ChatContext, Commands
+from sftchat.chat.commands import Commands
 from sftchat.chat.conversation import Conversation
+from sftchat.commands import ChatCommand, ChatContext
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
 from sftchat.types import Reply, SamplingParams

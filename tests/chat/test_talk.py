@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.commands import ChatCommand, Commands
+from sftchat.chat.commands import Commands
 from sftchat.chat.talk import Talk
+from sftchat.commands import ChatCommand
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams

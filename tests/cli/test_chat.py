@@ -12,9 +12,9 @@ import pytest
 
 from sftchat import EngineError, ModelError, SamplingParams
 from sftchat.chat import terminal
-from sftchat.chat.commands import ChatCommand
 from sftchat.cli import main
 from sftchat.cli.shared import Session
+from sftchat.commands import ChatCommand
 from sftchat.plugins import Registry
 from sftchat.testing import ScriptedEngine
 from tests.cli.test_ask import TASK, Terminal
