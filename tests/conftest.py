@@ -45,6 +45,10 @@ def make_tokenizer() -> object:
 def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     """Write a tiny random checkpoint; different seeds give different weights."""
     import torch
+
+    from sftchat.models.weights import quiet_libraries
+
+    quiet_libraries()
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = make_tokenizer()

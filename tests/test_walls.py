@@ -119,23 +119,41 @@ def test_a_plugin_imports_the_public_names_and_no_other_plugin() -> None:
 PUBLIC = {*__import__("sftchat").__all__, "types", "text", "task", "errors", "hookimpl"}
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["plugins"], ["data", "--help"], ["train", "--help"], ["eval", "--help"], ["chat", "--help"]]
-)
-def test_light_commands_load_no_heavy_library(words: list[str]) -> None:
+LIGHT = [["--help"], ["plugins"], ["data", "--help"], ["train", "--help"], ["eval", "--help"], ["chat", "--help"]]
+
+
+def run_light(words: list[str], *forbidden: str) -> tuple[int, str]:
+    """Run a command in a process of its own and fail it when it has imported what it must not; returns exit code and stderr."""
     program = (
         "import sys\nfrom sftchat.cli import main\n"
         f"code = main({words!r})\n"
-        f"heavy = sorted({(HEAVY | {'prompt_toolkit', 'numpy', 'scipy'})!r} & set(sys.modules))\n"
+        f"heavy = sorted({set(forbidden)!r} & set(sys.modules))\n"
         "assert not heavy, heavy\nsys.exit(code)"
     )
-
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
-    assert (done.returncode, done.stderr) == (0, "")
+
+@pytest.mark.parametrize("words", LIGHT)
+def test_light_commands_load_no_heavy_library(words: list[str]) -> None:
+    assert run_light(words, *HEAVY, "prompt_toolkit", "numpy", "scipy") == (0, "")
 
 
 def test_generating_data_loads_no_heavy_library(tmp_path: Path) -> None:
     words = ["data", "generate", "relation", "-n", "3", "-o", str(tmp_path / "rows.jsonl"), "--quiet"]
 
-    test_light_commands_load_no_heavy_library(words)
+    assert run_light(words, *HEAVY, "prompt_toolkit", "numpy", "scipy") == (0, "")
+
+
+def test_gating_stored_replies_loads_no_model_library(tmp_path: Path) -> None:
+    """A CI job that gates replies installs no torch."""
+    gold, replies = tmp_path / "gold.jsonl", tmp_path / "replies.jsonl"
+    gold.write_text(
+        '{"id": "1", "messages": [{"role": "user", "content": "韩立拜墨大夫为师。"}], "gold": "墨大夫-韩立:师徒"}\n', encoding="utf-8"
+    )
+    replies.write_text('{"id": "1", "reply": "墨大夫-韩立:师徒"}\n', encoding="utf-8")
+    words = ["eval", "--task", "relation", "--evalset", str(gold), "--replies", str(replies), "--min", "f1=1", "--quiet"]
+
+    code, said = run_light(words, *HEAVY, "prompt_toolkit")
+
+    assert code == 0, said
