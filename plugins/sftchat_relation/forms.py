@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sftchat_relation.distractors import DISTRACTORS as _DISTRACTORS
 from sftchat_relation.forms_bonds import BONDS
+from sftchat_relation.forms_frames import frames
 from sftchat_relation.forms_groups import GROUPS as _GROUPS
 from sftchat_relation.forms_kin import KIN
 
@@ -85,7 +86,9 @@ def _table(name: str, split: str, rows: tuple[str, ...], label: str | None = Non
 
 
 RELATION_FORMS: dict[tuple[str, str], tuple[Form, ...]] = {
-    (label, split): _table(label, split, rows, label) for label, splits in {**KIN, **BONDS}.items() for split, rows in splits.items()
+    (label, split): _table(label, split, rows + frames(label, split), label)
+    for label, splits in {**KIN, **BONDS}.items()
+    for split, rows in splits.items()
 }
 """The forms of one relation each, by label and split."""
 

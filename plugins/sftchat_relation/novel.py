@@ -23,8 +23,8 @@ NOTHING = "无"
 """The gold of a passage without relations."""
 
 # Cumulative percentages: how many relations a passage has, and how many distractors go with none, one or two, and more.
-_COUNTS = (12, 42, 72, 90, 96, 100)
-_DISTRACTORS = {0: (0, 22, 58, 88, 100), 1: (18, 52, 84, 100), 2: (30, 68, 92, 100), 3: (55, 90, 100)}
+_COUNTS = (12, 55, 82, 94, 98, 100)
+_DISTRACTORS = {0: (0, 30, 72, 94, 100), 1: (34, 74, 95, 100), 2: (48, 84, 97, 100), 3: (68, 95, 100)}
 
 _PARENTS = frozenset({"父子", "父女", "母子", "母女"})
 _SIBLINGS = frozenset({"兄弟", "姐妹", "兄妹", "姐弟"})
@@ -92,7 +92,7 @@ class _Passage:
                 stated += len(unit[0].relations)
         for _ in range(self._below(_DISTRACTORS[min(wanted, 3)])):
             units.insert(rng.randrange(len(units) + 1), self._distractor(named=not self.circle))
-        opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 33 else ""
+        opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
         text = opener + "".join(self._fill(form.text, cast) for form, cast in units)
         gold = [self._line(text, cast, relation) for form, cast in units for relation in form.relations]
         return PROMPT + text, "\n".join(gold) or NOTHING, [form.id for form, _ in units]
@@ -108,7 +108,7 @@ class _Passage:
         label = self._pick(NOVEL)
         pool = self._open(RELATION_FORMS[label, self.split])
         shared: dict[str, Person] = {}
-        if self.rng.randrange(100) < 55:
+        if self.rng.randrange(100) < 40:
             slot = self._pick("ab")
             pool = [form for form in pool if not any(word in form.text for word in _FINAL)]
             candidates = [person for person in self.roles if self._may_be(person, label, slot)]

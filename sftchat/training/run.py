@@ -136,11 +136,13 @@ def _run(
     stopping: Callable[[], None],
 ) -> Manifest:
     """Train, save and prove."""
+    from sftchat.training.attention import choose_attention, restore_attention
     from sftchat.training.callbacks import CompleteCheckpoints, Reporter, StopWhenAsked
     from sftchat.training.trainer import Trainer, arguments, collate, table
 
     renderer = ready.renderer
     renderer.tokenizer.chat_template = renderer.source
+    choose_attention(model, max(map(len, ready.rows.ids)))
 
     def complete(folder: Path, step: int) -> None:
         complete_checkpoint(folder, model, renderer)
@@ -167,6 +169,7 @@ def _run(
         ) from error
     if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
+    restore_attention(model)
     trainer.save_model(str(job.output))
     complete_checkpoint(job.output, model, renderer)
     losses = reporter.losses[-5:]

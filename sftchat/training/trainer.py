@@ -13,6 +13,10 @@ from sftchat.models.templates import IGNORED
 from sftchat.training.config import TrainingConfig
 from sftchat.training.dataset import RenderedRows
 
+WIDTH = 32
+"""Batches are padded to a multiple of this. oneDNN compiles a matrix product anew for every shape it meets, which on a CPU cost more
+than the padding: measured with rows of 105 tokens on average, 4,400 tokens/s unpadded, 7,500 (padding included) at 32."""
+
 
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     """Pad rows on the right, without an attention mask.
@@ -20,7 +24,7 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     A causal model's real positions never see what stands to their right, so no mask is needed, and attention without a mask takes the fast kernel.
     Padding is token 0, which has no label.
     """
-    width = max(len(row["input_ids"]) for row in rows)
+    width = -(-max(len(row["input_ids"]) for row in rows) // WIDTH) * WIDTH
 
     def padded(key: str, value: int) -> Tensor:
         return torch.tensor([row[key] + [value] * (width - len(row[key])) for row in rows])

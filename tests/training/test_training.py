@@ -246,3 +246,24 @@ def test_weights_of_another_seed_are_another_identity(tiny_checkpoint: Path, tmp
 
     assert identity(resolve(str(copy))) == identity(resolve(str(tiny_checkpoint)))
     assert identity(resolve(str(other))) != identity(resolve(str(tiny_checkpoint)))
+
+
+def test_attention_on_a_cpu_is_ours_where_it_is_the_same_and_the_models_own_elsewhere(tiny_checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+    from sftchat.training.attention import choose_attention, restore_attention
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    ids = torch.arange(60).reshape(2, 30)
+    before = model(input_ids=ids).logits
+
+    assert choose_attention(model, 512) == "sftchat_causal"
+    torch.testing.assert_close(model(input_ids=ids).logits, before, rtol=1e-4, atol=1e-4)
+    restore_attention(model)
+    assert model.config._attn_implementation == "sdpa"
+    assert choose_attention(model, 513) == "sdpa"
+    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2, "head_dim": 16}
+    windowed = Gemma2ForCausalLM(Gemma2Config(**shape, num_key_value_heads=1, sliding_window=8))
+    own = windowed.config._attn_implementation
+    assert choose_attention(windowed, 64) == own
