@@ -99,12 +99,12 @@ def batches(
         yield ids, weights
 
 
-def optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
+def optimizers(model: Qwen3ForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for embeddings and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
-    muon = torch.optim.Muon(matrices, lr=3e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(rest, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=rate * 4 / 3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     return [muon, adamw]
 
 
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocab", type=int, default=6400)
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak, of Muon; AdamW's is a third higher")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -168,7 +169,7 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens, {sum(map(len, books)) / 1e6:.2f} M tokens of prose", flush=True)
     forward = torch.compile(model.model)
-    steppers = optimizers(model)
+    steppers = optimizers(model, args.learning_rate)
     bases = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     source = batches(books, tokenizer, args.rows, args.prose, args.seed)
     started, step, average, saved = time.monotonic(), 0, float("nan"), 0.0

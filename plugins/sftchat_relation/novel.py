@@ -24,7 +24,7 @@ NOTHING = "无"
 
 # Cumulative percentages: how many relations a passage has, and how many distractors go with none, one or two, and more.
 _COUNTS = (12, 55, 82, 94, 98, 100)
-_DISTRACTORS = {0: (0, 30, 72, 94, 100), 1: (34, 74, 95, 100), 2: (48, 84, 97, 100), 3: (68, 95, 100)}
+_DISTRACTORS = {0: (0, 42, 84, 97, 100), 1: (50, 86, 97, 100), 2: (62, 91, 98, 100), 3: (76, 96, 100)}
 
 _PARENTS = frozenset({"父子", "父女", "母子", "母女"})
 _SIBLINGS = frozenset({"兄弟", "姐妹", "兄妹", "姐弟"})
