@@ -58,10 +58,11 @@ def command(
 def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
     """What there is to say of a model, in the order in which one asks."""
     from sftchat.models.identity import identity
+    from sftchat.models.weights import unwrapped
 
     model, renderer = loaded.model, loaded.renderer
     config = model.config.get_text_config()
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = unwrapped(model)
     facts: dict[str, Any] = {
         "model": reference.text,
         "weights": reference.source,

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sftchat.models.weights import unwrapped
+
 
 class Batch:
     """The state of a running batch.
@@ -29,7 +31,7 @@ class Batch:
         width = max(map(len, prompts))
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
         self._mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device)
-        accepted = inspect.signature(_inner(model).forward).parameters
+        accepted = inspect.signature(unwrapped(model).forward).parameters
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._positions = "position_ids" in accepted
         self.logits: Tensor = self._forward(ids, (self._mask.cumsum(-1) - 1).clamp(min=0))
@@ -57,8 +59,3 @@ class Batch:
         mask = None if bool(self._mask.all()) else self._mask
         logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=self._cache, use_cache=True, **arguments).logits
         return logits[:, -1]
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model inside a PEFT wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -145,6 +145,11 @@ def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
     return tuple(sorted(int(i) for i in found))
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model itself, without the adapters around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def choose_device(device: str) -> str:
     """An accelerator where there is one, else the CPU, unless the user named a device.
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sftchat.models.weights import unwrapped
+
 NAME = "sftchat_causal"
 LONGEST = 512
 """Tokens of the longest row up to which it is used: its memory grows with the square."""
@@ -48,7 +50,7 @@ def choose_attention(model: Any, longest: int) -> str:
     """
     from transformers import AttentionInterface
 
-    inner = _inner(model)
+    inner = unwrapped(model)
     config = inner.config.get_text_config()
     own = str(inner.config._attn_implementation)
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
@@ -66,13 +68,8 @@ def choose_attention(model: Any, longest: int) -> str:
 
 def restore_attention(model: Any) -> None:
     """Give a model its ordinary attention back, for generating."""
-    if _inner(model).config._attn_implementation == NAME:
-        _inner(model).set_attn_implementation("sdpa")
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model inside a PEFT wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    if unwrapped(model).config._attn_implementation == NAME:
+        unwrapped(model).set_attn_implementation("sdpa")
 
 
 @torch.inference_mode()

@@ -40,7 +40,15 @@ def test_the_demo_tells_the_whole_story_and_leaves_a_model(tmp_path: Path, capsy
     code = main(["demo", "-o", str(tmp_path / "demo")], obj=session)
 
     told = capsys.readouterr().out
-    chapters = ["1. data", "2. the base model", "3. training", "4. the tuned model", "5. paired comparison", "6. before and after", "done in"]
+    chapters = [
+        "1. data",
+        "2. the base model",
+        "3. training",
+        "4. the tuned model",
+        "5. paired comparison",
+        "6. before and after",
+        "done in",
+    ]
     assert [told.find(chapter) for chapter in chapters] == sorted(told.find(chapter) for chapter in chapters)
     assert all(chapter in told for chapter in chapters)
     assert code == 0, told
