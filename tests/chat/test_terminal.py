@@ -257,10 +257,14 @@ def test_an_error_is_red_and_no_color_is_honoured(chat: Start, monkeypatch: pyte
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start) -> None:
+    shown = threading.Event()
+
     def load() -> Any:
+        shown.wait()  # a load that fails at once may end the chat before its prompt is drawn
         raise ModelError("no model 'x'")
 
     talk = chat(load)
+    shown.set()
     talk.left()
 
     assert isinstance(talk.problem, ModelError)
