@@ -99,7 +99,6 @@ def test_the_core_names_no_first_party_plugin() -> None:
     names = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name.startswith("sftchat_"))
     named = [str(path) for path in CORE.rglob("*.py") for name in names if name in path.read_text(encoding="utf-8")]
 
-    assert names
     assert named == []
 
 
@@ -137,23 +136,3 @@ def run_light(words: list[str], *forbidden: str) -> tuple[int, str]:
 @pytest.mark.parametrize("words", LIGHT)
 def test_light_commands_load_no_heavy_library(words: list[str]) -> None:
     assert run_light(words, *HEAVY, "prompt_toolkit", "numpy", "scipy") == (0, "")
-
-
-def test_generating_data_loads_no_heavy_library(tmp_path: Path) -> None:
-    words = ["data", "generate", "relation", "-n", "3", "-o", str(tmp_path / "rows.jsonl"), "--quiet"]
-
-    assert run_light(words, *HEAVY, "prompt_toolkit", "numpy", "scipy") == (0, "")
-
-
-def test_gating_stored_replies_loads_no_model_library(tmp_path: Path) -> None:
-    """A CI job that gates replies installs no torch."""
-    gold, replies = tmp_path / "gold.jsonl", tmp_path / "replies.jsonl"
-    gold.write_text(
-        '{"id": "1", "messages": [{"role": "user", "content": "韩立拜墨大夫为师。"}], "gold": "墨大夫-韩立:师徒"}\n', encoding="utf-8"
-    )
-    replies.write_text('{"id": "1", "reply": "墨大夫-韩立:师徒"}\n', encoding="utf-8")
-    words = ["eval", "--task", "relation", "--evalset", str(gold), "--replies", str(replies), "--min", "f1=1", "--quiet"]
-
-    code, said = run_light(words, *HEAVY, "prompt_toolkit")
-
-    assert code == 0, said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -183,20 +181,6 @@ def test_an_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(EngineError):
         main(["--traceback", "ask", "m", "hi"], obj=raising(EngineError("gone")))
-
-
-def test_a_reader_that_leaves_is_no_failed_gate() -> None:
-    program = (
-        "import sys; from sftchat.cli import main; sys.exit(main(['data', 'generate', 'relation', '-n', '20000', '-o', '-', '--quiet']))"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr is not None
-        complaints = process.stderr.read()
-
-    assert (process.returncode, complaints) == (141, b"")
 
 
 def test_without_the_extra_it_is_said_what_to_install(
