@@ -92,3 +92,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f"; did you mean '{near[0]}'?" if near else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}'{hint} (available: {listed})"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error that says anything, or the name of its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

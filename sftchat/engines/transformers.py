@@ -12,7 +12,7 @@ from sftchat.engines.base import Chunk, Request
 from sftchat.engines.batching import Batch
 from sftchat.engines.detokenizer import Detokenizer
 from sftchat.engines.sampling import Sampler
-from sftchat.errors import EngineError, SftchatError
+from sftchat.errors import EngineError, SftchatError, first_line
 from sftchat.models.weights import Loaded
 from sftchat.types import FinishReason, Message
 
@@ -115,8 +115,7 @@ class TransformersEngine:
                 if rows:
                     batch.step(torch.tensor([row.last for row in rows]), kept)
         except (RuntimeError, MemoryError, IndexError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise EngineError(f"model '{self.name}' failed while generating: {first}") from error
+            raise EngineError(f"model '{self.name}' failed while generating: {first_line(error)}") from error
 
     def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:
         """The next token of every row."""

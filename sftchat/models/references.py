@@ -104,13 +104,18 @@ def _folder(text: str, path: Path, base: str | None, schemes: Iterable[str], all
     return ModelReference(text, inner.source, base=inner.base)
 
 
+def last_checkpoint(run: Path) -> Path | None:
+    """The checkpoint of the highest step, or None."""
+    found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
+    return max(found)[1] if found else None
+
+
 def _checkpoint_of_run(run: Path) -> Path | None:
     """The best checkpoint of an unfinished run if its manifest names one, else the last."""
     manifest = read_manifest(run)
     if manifest is not None and manifest.best_checkpoint and (run / manifest.best_checkpoint).is_dir():
         return run / manifest.best_checkpoint
-    steps = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
-    return max(steps)[1] if steps else None
+    return last_checkpoint(run)
 
 
 def _base_of(adapter: Path) -> str:

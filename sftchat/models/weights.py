@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import MissingExtraError, ModelError
+from sftchat.errors import MissingExtraError, ModelError, first_line
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer, choose_renderer
@@ -164,7 +164,7 @@ def choose_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device '{device}' is not available here: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"device '{device}' is not available here: {first_line(error)}") from error
     return device
 
 
@@ -183,7 +183,7 @@ def _automatic_dtype(reference: ModelReference, device: str) -> Any:
 
 def _why(reference: ModelReference, what: str, error: BaseException) -> str:
     """The reason in one line, with what to do when the Hub could not be reached."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = first_line(error)
     if reference.folder is None:
         return f"{what} of '{reference.text}' could not be fetched from the Hub: {first}; check the name and the network, or give a local folder"
     return f"{what} of '{reference.text}' could not be loaded: {first}"

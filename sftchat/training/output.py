@@ -8,13 +8,8 @@ from typing import Any
 
 from sftchat.errors import UsageError
 from sftchat.models.manifest import MANIFEST
+from sftchat.models.references import last_checkpoint
 from sftchat.models.templates import Renderer
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The checkpoint of the highest step, or None."""
-    found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
-    return max(found)[1] if found else None
 
 
 def check_output(run: Path, resume: bool) -> None:

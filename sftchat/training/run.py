@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import EngineError, ModelError, UsageError
+from sftchat.errors import EngineError, ModelError, UsageError, first_line
 from sftchat.models.identity import identity
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from sftchat.models.parity import Check, prove
-from sftchat.models.references import ModelReference, resolve
+from sftchat.models.references import ModelReference, last_checkpoint, resolve
 from sftchat.models.templates import Renderer, choose_renderer
 from sftchat.models.weights import choose_device, load_model, load_tokenizer, require_local, stop_ids
 from sftchat.plugins import Registry
 from sftchat.task import Task
 from sftchat.training.config import TrainingConfig, configure
 from sftchat.training.dataset import RenderedRows, render_rows
-from sftchat.training.output import check_output, complete_checkpoint, last_checkpoint
+from sftchat.training.output import check_output, complete_checkpoint
 from sftchat.types import Example
 
 PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -164,9 +164,7 @@ def _run(
         with stopper.listening(stopping):
             trainer.train(resume_from_checkpoint=resume)
     except (RuntimeError, MemoryError) as error:
-        raise EngineError(
-            f"training failed at step {trainer.state.global_step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+        raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}") from error
     if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
     restore_attention(model)
