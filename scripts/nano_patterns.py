@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import nano_ties
+
 Pattern = Callable[[random.Random], tuple[str, str]]
 
 HAN = [bytes((high, low)).decode("gb2312") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) if (high, low) < (0xD7, 0xFA)]
@@ -263,6 +265,14 @@ def fill(rng: random.Random, form: str, a: str, b: str, verb: str) -> str:
     return form.format(a=a, b=b, v=verb, place=rng.choice(PLACES), time=rng.choice(TIMES), thing=rng.choice(THINGS), food=rng.choice(FOODS))
 
 
+def ties(rng: random.Random) -> tuple[str, str]:
+    """A passage in which people have to do with each other; see `nano_ties`."""
+    people = nano_ties.cast(rng, rng.choice((4, 6, 8, 10)), name, HAN, SURNAMES)
+    slots = {"place": PLACES, "time": TIMES, "thing": THINGS, "food": FOODS}
+    idle = FILLER if not PROSE or rng.random() < 0.5 else [rng.choice(PROSE)]
+    return nano_ties.compose(rng, people, slots, idle)
+
+
 def who(rng: random.Random) -> tuple[str, str]:
     """The doer or the receiver of an event, whatever the order of the sentence."""
     a, b, c, d = names(rng, 4)
@@ -300,5 +310,5 @@ def english(rng: random.Random) -> tuple[str, str]:
 
 
 PATTERNS: tuple[tuple[Pattern, float], ...] = (
-    (copy, 1.0), (pick, 0.5), (listing, 1.0), (pairing, 1.0), (fact, 1.5), (events, 1.5), (scenes, 8.0), (who, 1.5), (substitution, 0.7), (english, 0.8),
+    (copy, 1.0), (pick, 0.5), (listing, 1.0), (pairing, 1.0), (fact, 1.5), (events, 1.5), (scenes, 3.0), (ties, 14.0), (who, 1.5), (substitution, 0.7), (english, 0.8),
 )  # fmt: skip
