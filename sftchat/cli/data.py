@@ -107,26 +107,36 @@ def show(file: str, count: int, as_json: bool, roles: tuple[str, ...], quiet: bo
 @command.command("check", short_help="what is wrong with rows, as file:line: what")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--task", help="Also run the row check of this task.")
+@click.option("--against", multiple=True, metavar="FILE", help="Training rows that must not stand in FILE, nor nearly. Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @role_option
 @quiet_option
 @click.pass_context
-def check_files(ctx: click.Context, files: tuple[str, ...], task: str | None, as_json: bool, roles: tuple[str, ...], quiet: bool) -> None:
+def check_files(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    task: str | None,
+    against: tuple[str, ...],
+    as_json: bool,
+    roles: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Look at every row of every FILE and print what is wrong as file:line: what.
 
-    Wrong are malformed rows, ids that stand twice, exact duplicates, one prompt with different replies, and what the task
-    finds. Exits with 1 if anything is wrong.
+    Wrong are malformed rows, ids that stand twice, exact duplicates, one prompt with different replies, what the task finds,
+    and prompts that stand in a file to be checked against, or nearly. Exits with 1 if anything is wrong.
 
     \b
     sftchat data check train.jsonl
     sftchat data check train.jsonl gold.jsonl --task relation
+    sftchat data check gold.jsonl --against train.jsonl
     """
     session: Session = ctx.obj
     found = session.registry.task(task) if task else None
     role_map = _role_map(roles)
     results = []
     for file in files:
-        findings = check(file, found, role_map=role_map)
+        findings = check(file, found, against=against, role_map=role_map)
         results.append(findings)
         if not as_json:
             for problem in findings.problems:

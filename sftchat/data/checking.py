@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from typing import TypeVar
 
-from sftchat.data.formats import format_of, to_example
+from sftchat.data.formats import format_of, read_examples, to_example
+from sftchat.data.leakage import find_leaks
 from sftchat.data.reading import line_of, scan_rows
 from sftchat.data.turns import shown
 from sftchat.errors import DataError, PluginError
@@ -39,23 +41,28 @@ class Findings:
     problems: tuple[str, ...] = ()
 
 
-def check(path: str | os.PathLike[str], task: Task | None = None, *, role_map: Mapping[str, str] | None = None) -> Findings:
+def check(
+    path: str | os.PathLike[str], task: Task | None = None, *, against: Sequence[str] = (), role_map: Mapping[str, str] | None = None
+) -> Findings:
     """Read every row of a file and collect what is wrong, going on after a malformed one.
 
-    Wrong are malformed rows, ids that stand twice, exact duplicates, one prompt with different replies, and what ``task.problems`` says.
+    Wrong are malformed rows, ids that stand twice, exact duplicates, one prompt with different replies, what ``task.problems`` says, and
+    prompts that a model trained on other files has seen.
 
     Args:
         path: JSONL or a JSON array; ``-`` reads standard input.
         task: A task whose own check is run on every row as well.
+        against: Files of training rows in which no prompt of this one may stand, nor nearly.
         role_map: Further names of roles, such as ``{"narrator": "user"}``.
 
     Raises:
-        DataError: The file is missing, a folder, empty, or of another format.
+        DataError: The file is missing, a folder, empty, or of another format; or a row of ``against`` cannot be read.
         PluginError: The task's check itself failed.
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
     problems: list[str] = []
+    compared: list[Example] = []
     seen = _Seen()
     for item in scan_rows(path):
         rows += 1
@@ -71,7 +78,18 @@ def check(path: str | os.PathLike[str], task: Task | None = None, *, role_map: M
         formats[format_of(row)] += 1
         replies += example.conversation[-1]["role"] == "assistant"
         problems += [f"{source}: {what}" for what in (*seen.problems(example), *_task_problems(task, example))]
+        if against:
+            compared.append(example)
+    problems += _leaks(compared, against, role_map)
     return Findings(os.fspath(path), rows, replies, dict(formats), tuple(problems))
+
+
+def _leaks(examples: Sequence[Example], against: Sequence[str], role_map: Mapping[str, str] | None) -> Iterator[str]:
+    """The rows that a model trained on other files has seen."""
+    training = chain.from_iterable(read_examples(path, role_map=role_map) for path in against)
+    for leak in find_leaks(examples, training):
+        same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
+        yield f"{leak.item}: {same} prompt as {leak.row}{how}"
 
 
 def _task_problems(task: Task | None, example: Example) -> Iterator[str]:

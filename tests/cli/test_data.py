@@ -181,6 +181,19 @@ def test_check_prints_problems_to_stdout_and_counts_to_stderr(capsys: pytest.Cap
     assert capsys.readouterr() == ("", "")
 
 
+def test_check_names_the_rows_that_stand_in_training_data_too(capsys: pytest.CaptureFixture[str]) -> None:
+    passage = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，何小满已经等了半个时辰。"
+    Path("gold").write_text(json.dumps({"prompt": passage, "completion": "无"}) + '\n{"text": ""}\n')
+    Path("train").write_text("".join(json.dumps({"prompt": p, "completion": "是"}) + "\n" for p in ("别的", passage.replace("满", "雨"))))
+    assert run("check", "gold", "--against", "train", "-q") == 1
+    assert (
+        capsys.readouterr().out
+        == "gold:2: text is empty; fill it or remove the row\ngold:1: nearly the same prompt as train:2 (similarity 0.82)\n"
+    )
+    assert run("check", "train", "--against", "train", "-q") == 1
+    assert capsys.readouterr().out == "train:1: the same prompt as train:1\ntrain:2: the same prompt as train:2\n"
+
+
 def test_check_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     Path("f").write_text('{"text": "a"}\n{"text": "a"}\n')
     assert run("check", "f", "--json", "-q") == 1
