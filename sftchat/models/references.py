@@ -110,6 +110,35 @@ def last_checkpoint(run: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+def step_of(text: str) -> int | None:
+    """The optimiser step of a MODEL argument: the number of ``checkpoint-N``, or what the manifest of a finished run says; None for others."""
+    path = Path(text).expanduser()
+    number = path.name.rpartition("-")[2]
+    if path.name.startswith("checkpoint-") and number.isdigit():
+        return int(number)
+    manifest = read_manifest(path) if path.is_dir() else None
+    return manifest.steps if manifest is not None and manifest.steps else None
+
+
+def expand(texts: Iterable[str]) -> tuple[str, ...]:
+    """Replace ``RUN/checkpoint-*``, where no shell did it, by the checkpoints there are, the earliest step first.
+
+    Raises:
+        UsageError: When a pattern matches nothing.
+    """
+    found: list[str] = []
+    for text in texts:
+        folder, slash, last = text.rpartition("/")
+        if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
+            found.append(text)
+            continue
+        matches = [path for path in Path(folder or "/").expanduser().glob(last) if path.is_dir()]
+        if not matches:
+            raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
+        found += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
+    return tuple(found)
+
+
 def _checkpoint_of_run(run: Path) -> Path | None:
     """The best checkpoint of an unfinished run if its manifest names one, else the last."""
     manifest = read_manifest(run)

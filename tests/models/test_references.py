@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.errors import ModelError, SftchatError, UsageError
-from sftchat.models.references import ModelReference, embedded_folder, resolve
+from sftchat.models.references import ModelReference, embedded_folder, expand, resolve, step_of
 
 
 def checkpoint(folder: Path, weights: str = "model.safetensors") -> Path:
@@ -118,3 +118,25 @@ def test_a_broken_adapter_config_is_named(tmp_path: Path) -> None:
 
 def test_wrong_names_are_wrong_usage_and_missing_weights_are_not() -> None:
     assert (UsageError.exit_code, ModelError.exit_code) == (2, 3)
+
+
+def test_a_pattern_that_no_shell_expanded_names_the_checkpoints_by_step(tmp_path: Path) -> None:
+    for step in (5, 20, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-notes.txt").touch()
+    found = expand(["sftchat:nano", f"{tmp_path}/checkpoint-*", "org/name"])
+    assert found == ("sftchat:nano", *(f"{tmp_path}/checkpoint-{step}" for step in (5, 20, 100)), "org/name")
+    with pytest.raises(UsageError, match="no folder matches"):
+        expand([f"{tmp_path}/none-*"])
+    assert expand(["http://host/v1#a*"]) == ("http://host/v1#a*",)
+
+
+def test_a_checkpoint_and_a_finished_run_know_their_step(tmp_path: Path) -> None:
+    (tmp_path / "sftchat.json").write_text('{"task": "t", "base": "b", "base_identity": "", "method": "full", "config": {}, "data": [], "rows": 1, '
+                                           '"tokens_hash": "", "template": "", "template_hash": "", "steps": 7}')  # fmt: skip
+    assert (step_of("run/checkpoint-12"), step_of(str(tmp_path)), step_of("sftchat:nano"), step_of("org/checkpoint-x")) == (
+        12,
+        7,
+        None,
+        None,
+    )

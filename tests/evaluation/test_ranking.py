@@ -1,0 +1,55 @@
+"""Several checkpoints on one evalset: which is best, and which could as well be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sftchat import Example, Task
+from sftchat.evaluation.evaluate import evaluate
+from sftchat.evaluation.ranking import rank
+from sftchat.evaluation.report import ModelResult
+from sftchat.testing import ScriptedEngine
+
+Answer = Callable[[str, int], ModelResult]
+
+
+@pytest.fixture
+def answer(task: Task, example: Callable[..., Example]) -> Answer:
+    """A model that gets the first so many of sixty items right."""
+
+    def make(name: str, right: int) -> ModelResult:
+        examples = [example(f"{number:03d}") for number in range(60)]
+        replies = {str(item.id): "甲-乙:夫妻" if number < right else "无" for number, item in enumerate(examples)}
+        return evaluate(ScriptedEngine(replies, name=name), task, examples)
+
+    return make
+
+
+def test_checkpoints_stand_by_step_with_the_best_and_its_ties(answer: Answer, task: Task) -> None:
+    results = [
+        answer("run/checkpoint-300", 41),
+        answer("run/checkpoint-100", 10),
+        answer("run/checkpoint-20", 0),
+        answer("run/checkpoint-200", 40),
+    ]
+    ranked = rank(results, task)
+    assert [(r.step, r.best, r.tied) for r in ranked] == [(20, False, False), (100, False, False), (200, False, True), (300, True, True)]
+    assert ranked[2].difference is not None
+    assert (ranked[2].difference.differing, ranked[3].difference) == (1, None)
+
+
+def test_of_equals_the_earliest_is_best(answer: Answer, task: Task) -> None:
+    assert [r.best for r in rank([answer("checkpoint-2", 30), answer("checkpoint-1", 30)], task)] == [True, False]
+
+
+def test_models_without_a_step_come_first_in_the_order_given(answer: Answer, task: Task) -> None:
+    ranked = rank([answer("checkpoint-5", 3), answer("org/base", 0), answer("sftchat:nano", 0)], task)
+    assert [r.result.model for r in ranked] == ["org/base", "sftchat:nano", "checkpoint-5"]
+
+
+def test_nothing_answered_cannot_be_ranked(task: Task, answer: Answer) -> None:
+    empty = ModelResult("m", answer("x", 1).evalset, ())
+    with pytest.raises(ValueError, match="no result has a metric"):
+        rank([empty], task)
