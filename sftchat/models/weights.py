@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import MissingExtraError, ModelError, first_line
+from sftchat.models.adapters import refuse_idle
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer, choose_renderer
@@ -89,7 +90,7 @@ def load_model(
         allow_pickle: Whether weights that are not safetensors may be loaded.
 
     Raises:
-        ModelError: When it cannot be loaded; one line with the reason.
+        ModelError: When it cannot be loaded, or is an adapter that changes nothing; one line with the reason.
     """
     require_local("loading a model")
     quiet_libraries()
@@ -103,9 +104,11 @@ def load_model(
 
         base = load_model(reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
         try:
-            return PeftModel.from_pretrained(base, reference.source).to(place).eval()
+            adapted = PeftModel.from_pretrained(base, reference.source).to(place).eval()
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(_why(reference, "adapter", error)) from error
+        refuse_idle(adapted, reference.text)
+        return adapted
     wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
     try:
         model = AutoModelForCausalLM.from_pretrained(

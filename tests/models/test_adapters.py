@@ -1,0 +1,41 @@
+"""Whether an adapter does anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat.errors import ModelError
+from sftchat.models.references import resolve
+from sftchat.models.weights import load_model
+from tests.conftest import make_checkpoint
+
+
+def make_adapter(tmp_path: Path, *, trained: bool) -> Any:
+    """A LoRA adapter on a tiny base; as PEFT makes it, its second matrix is zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = make_checkpoint(tmp_path / "base")
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path=str(base))
+    )
+    if trained:
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    return resolve(str(tmp_path / "adapter"), base=str(base))
+
+
+def test_an_adapter_that_changes_no_logit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="adapter '.*/adapter' changes nothing: every logit is its base's"):
+        load_model(make_adapter(tmp_path, trained=False))
+
+
+def test_an_adapter_that_changes_something_is_loaded(tmp_path: Path) -> None:
+    assert load_model(make_adapter(tmp_path, trained=True)).active_adapters == ["default"]
