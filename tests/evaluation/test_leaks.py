@@ -1,0 +1,81 @@
+"""Were some of the items in what a checkpoint was trained on, and what does it score without them?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import Example, Message, Task
+from sftchat.evaluation.evaluate import evaluate
+from sftchat.evaluation.leaks import LeakCheck, check_leaks
+from sftchat.evaluation.report import ModelResult
+from sftchat.models.identity import file_hash
+from sftchat.models.manifest import Manifest
+from sftchat.testing import ScriptedEngine
+
+PROMPTS = [
+    f"第{number}章里，{who}背着药箱翻过山梁，赶到村口时徒弟已经等了半个时辰。"
+    for number, who in enumerate(("周远山", "郑启明", "何小满", "沈知秋"))
+]
+
+
+def manifest(*sources: dict[str, Any]) -> Manifest:
+    return Manifest("triples", "base", "", "full", {}, sources, 1, "", "", "")
+
+
+@pytest.fixture
+def result(task: Task, example: Callable[..., Example]) -> ModelResult:
+    """Right on the first two of four items."""
+    examples = [example(str(number), prompt=prompt) for number, prompt in enumerate(PROMPTS)]
+    return evaluate(ScriptedEngine(lambda request: "甲-乙:夫妻" if request.id in "01" else "无"), task, examples)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt, "completion": "甲-乙:夫妻"}) + "\n" for prompt in PROMPTS[:1]))
+    return {"file": str(path), "sha256": file_hash(path)}
+
+
+def test_leaked_items_are_named_and_the_metrics_told_without_them(result: ModelResult, task: Task, training: dict[str, Any]) -> None:
+    found = check_leaks(result, manifest(training), task, {})
+    assert [(leak.id, leak.row) for leak in found.leaks] == [("0", f"{training['file']}:1")]
+    assert (result.metric("exact").value, {metric.name: metric.value for metric in found.clean}) == (0.5, {"f1": 0.5, "exact": 1 / 3})
+    assert found.unchecked == ()
+
+
+def test_rows_of_a_generator_are_made_again(result: ModelResult, task: Task) -> None:
+    def generate(n: int, seed: int, *, first: int = 0) -> Iterator[Example]:
+        return (Example((Message(role="user", content=PROMPTS[first + number]),), "无") for number in range(n))
+
+    made = replace(task, generate=generate)
+    found = check_leaks(result, manifest({"generator": "triples", "n": 2, "seed": 0, "options": {"first": 1}}), task, {"triples": made})
+    assert [leak.id for leak in found.leaks] == ["1", "2"]
+
+
+def test_what_cannot_be_checked_is_said(result: ModelResult, task: Task, training: dict[str, Any], tmp_path: Path) -> None:
+    changed = training | {"sha256": "0" * 64}
+    found = check_leaks(
+        result, manifest(changed, {"file": "gone", "sha256": ""}, {"generator": "other", "n": 1, "seed": 0, "options": {}}), task, {}
+    )
+    assert found == LeakCheck(
+        (),
+        (),
+        (
+            f"{training['file']}: the file was changed after the training",
+            "gone: no such file any more",
+            "other: task 'other' is not installed",
+        ),
+    )
+
+
+def test_when_everything_leaked_there_is_no_clean_score(result: ModelResult, task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt, "completion": "无"}) + "\n" for prompt in PROMPTS))
+    found = check_leaks(result, manifest({"file": str(path), "sha256": file_hash(path)}), task, {})
+    assert (len(found.leaks), found.clean) == (4, ())
