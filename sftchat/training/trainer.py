@@ -10,6 +10,7 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from sftchat.models.templates import IGNORED
+from sftchat.training.batches import SimilarLengths
 from sftchat.training.config import TrainingConfig
 from sftchat.training.dataset import RenderedRows
 
@@ -43,6 +44,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._labelled: Tensor | None = None
         self.accelerator.unwrap_model(self.model).get_output_embeddings().register_forward_pre_hook(self._select)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
+        """Batches of similar lengths; every process of a distributed run takes its share of the same order."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return SimilarLengths([len(ids) for ids in rows["input_ids"]], self.args.train_batch_size, self.args.seed)
 
     def _select(self, _module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Keep the hidden states that predict a labelled token, as one row."""
@@ -91,7 +97,6 @@ def arguments(config: TrainingConfig, output: str, precision: str, device: str) 
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         activation_checkpointing=config.gradient_checkpointing,
-        train_sampling_strategy="group_by_length",
         save_strategy="steps" if config.save_steps else "no",
         save_steps=config.save_steps or 500,
         save_total_limit=config.save_limit,
