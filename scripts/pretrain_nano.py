@@ -99,6 +99,17 @@ def batches(
         yield ids, weights
 
 
+def counted_targets(ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets that count and their places, padded with targets that are ignored to a multiple of 512.
+
+    oneDNN compiles and keeps a matrix product for every shape it meets: a new one each step costs time and, in an hour, gigabytes.
+    """
+    at = (weights[:, 1:].reshape(-1) > 0).nonzero()[:, 0]
+    padding = -len(at) % 512
+    targets = torch.nn.functional.pad(ids[:, 1:].reshape(-1)[at], (0, padding), value=-100)
+    return targets, torch.nn.functional.pad(at, (0, padding))
+
+
 def optimizers(model: Qwen3ForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for embeddings and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -181,9 +192,9 @@ def main() -> None:
         ids, weights = (torch.from_numpy(part).to(device) for part in next(source))
         with torch.autocast(device, dtype=torch.bfloat16):
             hidden = forward(input_ids=ids, use_cache=False).last_hidden_state
-            counted = weights[:, 1:].reshape(-1) > 0
-            logits = model.lm_head(hidden[:, :-1].reshape(-1, hidden.shape[-1])[counted])
-        loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:].reshape(-1)[counted])
+            targets, at = counted_targets(ids, weights)
+            logits = model.lm_head(hidden[:, :-1].reshape(-1, hidden.shape[-1])[at])
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         groups = [group for stepper in steppers for group in stepper.param_groups]
