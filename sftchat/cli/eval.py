@@ -118,8 +118,10 @@ def _carry_out(session: Session, plan: Plan, quiet: bool, fresh: bool, options: 
             return carry_out(plan, open_engine, watch, memory)
     except BaseException:  # an interruption too: the words for the error itself are said elsewhere
         if memory.kept:
+            from sftchat.cli.cache import counted
+
             again = "without --fresh goes on" if fresh else "goes on"
-            click.echo(f"{memory.kept} replies are remembered in {store.path}; the same command {again} from there", err=True)
+            click.echo(f"{counted(memory.kept)} kept in {store.path}; the same command {again} from there", err=True)
         kept = sorted(plan.output.glob("replies*.partial.jsonl")) if plan.output is not None else []
         for path in kept:
             click.echo(f"replies so far are kept in {path}", err=True)

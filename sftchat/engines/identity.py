@@ -17,7 +17,7 @@ from sftchat.models.manifest import read_manifest
 from sftchat.models.references import resolve
 from sftchat.plugins import Registry
 
-VERSIONED = ("jinja2", "peft", "tokenizers", "torch", "transformers")
+VERSIONED = ("jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
 CHOSEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
@@ -60,8 +60,8 @@ def identify(
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.scheme:
-        of_scheme = registry.engines[reference.scheme].identify
-        said = of_scheme(reference.source, options) if of_scheme else ""
+        engine_type = registry.engines.get(reference.scheme)
+        said = engine_type.identify(reference.source, options) if engine_type and engine_type.identify else ""
         return hashlib.sha256(f"{reference.scheme}\0{said}".encode()).hexdigest() if said else ""
     try:
         files = "" if options.get("trust_remote_code") else reply_identity(reference, hashed)

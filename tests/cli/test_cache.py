@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +172,7 @@ def test_an_interrupted_evaluation_says_what_is_remembered_and_goes_on_from_ther
     desk.identities["s:interrupted"] = GOOD
     code, _, err = desk.run("eval", "s:interrupted", "-o", "out", "--quiet")
     assert (code, list(Path("out").iterdir())) == (130, [])
-    assert err == f"5 replies are remembered in {default_path()}; the same command goes on from there\n\nsftchat: interrupted\n"
+    assert err == f"5 replies kept in {default_path()}; the same command goes on from there\n\nsftchat: interrupted\n"
 
     desk.answers["s:interrupted"] = desk.answers["s:good"]
     assert desk.run("eval", "s:interrupted", "-o", "out")[0] == 0
@@ -283,3 +285,30 @@ def test_one_bit_of_real_weights_is_asked_again_and_the_same_weights_are_not(des
     data[-1] ^= 1
     weights.write_bytes(data)
     assert [remembered(), remembered()] == [False, True]
+
+
+SECOND_RUN = """
+import sys
+from pathlib import Path
+import pluggy
+from sftchat import Score, Task, hookspecs, rate
+from sftchat.cli import main
+from sftchat.cli.shared import Session
+from sftchat.plugins import Registry
+
+manager = pluggy.PluginManager("sftchat")
+manager.add_hookspecs(hookspecs)
+task = Task("quiz", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}), (rate("accuracy", "right"),))
+code = main(["eval", "model", "--evalset", "gold.jsonl", "--quiet"], obj=Session(given_registry=Registry(manager, {"quiz": task})))
+print(code, sorted({"torch", "transformers", "tokenizers", "safetensors", "scipy"} & set(sys.modules)))
+"""
+
+
+def test_a_second_run_imports_no_model_library(desk: Desk, tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "model")
+    assert main(["eval", "model"], obj=Session(given_registry=desk.registry)) == 0
+
+    done = subprocess.run([sys.executable, "-c", SECOND_RUN], capture_output=True, text=True, check=True)
+
+    assert "8 of 8 replies remembered" in done.stdout
+    assert done.stdout.endswith("\n0 []\n")
