@@ -33,7 +33,7 @@ def test_every_command_shown_is_one_the_program_understands(line: str) -> None:
     verb, *rest = shlex.split(line.replace("…", "x"))[1:]
     command = program.get_command(click.Context(program), verb)
     assert command is not None, f"{verb} is no command"
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and (rest or not command.invoke_without_command):
         command = command.commands[rest.pop(0)]
     known = {name for parameter in command.params for name in parameter.opts}
     assert [word for word in rest if word.startswith("-") and word != "-" and word.split("=")[0] not in known] == []

@@ -118,7 +118,7 @@ def test_a_plugin_imports_the_public_names_and_no_other_plugin() -> None:
 PUBLIC = {*__import__("sftchat").__all__, "types", "text", "task", "errors", "hookimpl"}
 
 
-LIGHT = [["--help"], ["plugins"], ["data", "--help"], ["train", "--help"], ["eval", "--help"], ["chat", "--help"]]
+LIGHT = [["--help"], ["plugins"], ["data", "--help"], ["train", "--help"], ["eval", "--help"], ["cache"], ["chat", "--help"]]
 
 
 def run_light(words: list[str], *forbidden: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ VERBS = {
     "eval": "score checkpoints against gold replies; compare; gate",
     "chat": "talk to a model",
     "ask": "one reply on stdout",
+    "cache": "what models have answered before: show it, prune it",
     "inspect": "what a model is, and the proof that training and chatting see the same tokens",
 }
 """Every verb with its one line of help, so that ``--help`` imports none of them."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
+@click.option("--fresh", is_flag=True, help="Ask everything anew, also what these very weights have answered before.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @engine_options
@@ -46,6 +47,7 @@ def command(
     output: Path | None,
     overwrite: bool,
     as_json: bool,
+    fresh: bool,
     quiet: bool,
     evalsets: tuple[Path, ...],
     baseline: str | None,
@@ -59,6 +61,8 @@ def command(
     sftchat eval run
     sftchat eval run --baseline sftchat:nano --min f1=0.8 -o eval
     sftchat eval --task relation --replies eval/replies.jsonl
+
+    What the same weights were asked before is not asked again; see 'sftchat cache'.
 
     Exit codes: 0 fine, 1 a floor missed or worse than the baseline, 2 wrong usage, 3 some items were not answered.
     """
@@ -74,7 +78,7 @@ def command(
     plan = make_plan(task, models, evalsets=evalsets, baseline=baseline, replies=replies, limit=limit, seed=seed, output=output)
     _check_models(session.registry, plan.models, options)
 
-    report = _carry_out(session, plan, quiet, options)
+    report = _carry_out(session, plan, quiet, fresh, options)
     session.registry.eval_finished(report, output)
     if as_json:
         click.echo(report.to_json(), nl=False)
@@ -88,22 +92,36 @@ def command(
     ctx.exit(verdict.exit_code)
 
 
-def _carry_out(session: Session, plan: Plan, quiet: bool, options: dict[str, Any]) -> Report:
-    """Run the plan with progress on standard error; say where partial replies are when it breaks off."""
+def _carry_out(session: Session, plan: Plan, quiet: bool, fresh: bool, options: dict[str, Any]) -> Report:
+    """Run the plan with progress on standard error; say what is kept when it breaks off."""
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
+    from sftchat.evaluation.remembering import Memory
+    from sftchat.evaluation.store import Store, default_path
 
     console = stderr()
+
+    store = Store(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
 
     def open_engine(model: str) -> Engine:
         return session.load_engine(model, preferred=plan.task.template, **options)
 
-    def watch(title: str, total: int) -> AbstractContextManager[Progress]:
-        return nullcontext(lambda outcome: None) if quiet else progress(console, title, total)
+    def identify(model: str) -> str:
+        return session.identify(model, hashed=store.file_hash, preferred=plan.task.template, **options)
 
+    def watch(title: str, total: int, remembered: Callable[[], int]) -> AbstractContextManager[Progress]:
+        return nullcontext(lambda outcome: None) if quiet else progress(console, title, total, remembered)
+
+    memory = Memory(store, identify, fresh)
     try:
-        return carry_out(plan, open_engine, watch)
+        with closing(store):
+            return carry_out(plan, open_engine, watch, memory)
     except BaseException:  # an interruption too: the words for the error itself are said elsewhere
+        if memory.kept:
+            from sftchat.cli.cache import counted
+
+            again = "without --fresh goes on" if fresh else "goes on"
+            click.echo(f"{counted(memory.kept)} kept in {store.path}; the same command {again} from there", err=True)
         kept = sorted(plan.output.glob("replies*.partial.jsonl")) if plan.output is not None else []
         for path in kept:
             click.echo(f"replies so far are kept in {path}", err=True)

@@ -25,10 +25,12 @@ class Session:
     Attributes:
         open_engine: Opens a model; ``sftchat.engines.loading.load_engine`` by default.
         given_registry: A registry to use instead of the installed plugins.
+        identify_engine: What decides the replies of a model; ``sftchat.engines.identity.identify`` by default, nothing where ``open_engine`` is given.
     """
 
     open_engine: Callable[..., Engine] | None = None
     given_registry: Registry | None = None
+    identify_engine: Callable[..., str] | None = None
 
     @cached_property
     def registry(self) -> Registry:
@@ -51,6 +53,24 @@ class Session:
         from sftchat.engines.loading import load_engine
 
         return load_engine(model, self.registry, **options)
+
+    def identify(self, model: str, **options: Any) -> str:
+        """Hash of everything but the request that decides what MODEL answers, without opening it; empty when unknown.
+
+        Args:
+            model: As for ``load_engine``.
+            options: ``hashed``, and those of ``load_engine``.
+
+        Raises:
+            ModelError: When it cannot be found or read.
+        """
+        if self.identify_engine is not None:
+            return self.identify_engine(model, **options)
+        if self.open_engine is not None:
+            return ""
+        from sftchat.engines.identity import identify
+
+        return identify(model, self.registry, **options)
 
 
 def engine_options(command: F) -> F:

@@ -7,6 +7,7 @@ Tests pass ``sftchat.testing.ScriptedEngine``; nothing is patched.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -99,11 +100,15 @@ class EngineType:
         scheme: The part of MODEL before the first colon that selects it: ``scheme:rest``.
         description: One line.
         open: Called with ``rest`` and the options of the command line; returns a ready engine.
+        identify: Called with the same, opens nothing; returns a hash of everything but the request that decides a reply, such as weights,
+            tokenizer, template and versions, or an empty text where that cannot be known. An evaluation asks a model with an identity nothing
+            twice; without one, as for a server that may change its model, every request is asked.
     """
 
     scheme: str
     description: str
     open: Callable[[str, Mapping[str, Any]], Engine]
+    identify: Callable[[str, Mapping[str, Any]], str] | None = None
 
 
 def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str, Reply | EngineError], None, None]:
@@ -122,8 +127,7 @@ def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str,
             known.add(request.id)
             yield request
 
-    chunks = engine.generate(watched())
-    try:
+    with cancelling(engine.generate(watched())) as chunks:
         for chunk in chunks:
             if chunk.request_id not in known:
                 raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
@@ -140,7 +144,14 @@ def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str,
             text = "".join(part.text for part in parts)
             tokens = sum(len(part.token_ids) for part in parts)
             yield chunk.request_id, Reply(text, chunk.finish_reason, chunk.prompt_tokens, tokens)
+
+
+@contextmanager
+def cancelling(chunks: Iterator[Chunk]) -> Iterator[Iterator[Chunk]]:
+    """Close what an engine yields from when the block ends; any iterator will do for an engine, generators can be cancelled."""
+    try:
+        yield chunks
     finally:
-        close = getattr(chunks, "close", None)  # any iterator will do for an engine; generators can be cancelled
+        close = getattr(chunks, "close", None)
         if close is not None:
             close()

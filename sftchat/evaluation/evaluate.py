@@ -63,6 +63,7 @@ def summarise(
     seed: int = 0,
     seconds: float | None = None,
     replies: str = "",
+    remembered: int = 0,
 ) -> ModelResult:
     """Sum scored items up to a result.
 
@@ -74,6 +75,7 @@ def summarise(
         seed: Of the resampling.
         seconds: How long generating took, where it did.
         replies: Name of the file that will hold the replies.
+        remembered: How many came from the reply store.
 
     Raises:
         PluginError: When a metric cannot be computed from what the scorer counts.
@@ -87,7 +89,7 @@ def summarise(
         for metric in task.metrics:
             interval = statistics.interval(metric, table, seed=seed)
             metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
-    return ModelResult(model, evalset, items, failures, tuple(metrics), _groups(task, items), seconds, replies)
+    return ModelResult(model, evalset, items, failures, tuple(metrics), _groups(task, items), seconds, replies, remembered)
 
 
 def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: int = 0) -> Comparison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,41 +16,43 @@ LINES = 10
 
 
 @contextmanager
-def progress(console: Console, title: str, total: int) -> Iterator[Progress]:
+def progress(console: Console, title: str, total: int, remembered: Callable[[], int] = lambda: 0) -> Iterator[Progress]:
     """Show progress while the block runs; yields what has to be called with every outcome.
 
     Args:
         console: Where to show it; standard error.
         title: What is being done.
         total: How many outcomes there will be, at least 1.
+        remembered: Says how many outcomes so far came from the reply store.
     """
-    yield from _bar(console, title, total) if console.is_terminal else _lines(console, title, total)
+    show = _bar if console.is_terminal else _lines
+    yield from show(console, title, total, lambda: f", {count} remembered" if (count := remembered()) else "")
 
 
-def _bar(console: Console, title: str, total: int) -> Iterator[Progress]:
+def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
     """A bar that disappears when the block ends."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}{task.fields[note]}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        row = bar.add_task(title, total=total)
+        row = bar.add_task(title, total=total, note="")
 
         def advance(outcome: Outcome) -> None:
-            bar.advance(row)
+            bar.update(row, advance=1, note=note())
             if isinstance(outcome, Failure):
                 console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}", markup=False)
 
         yield advance
 
 
-def _lines(console: Console, title: str, total: int) -> Iterator[Progress]:
+def _lines(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
     """A line each time another tenth is done."""
     done = 0
 
@@ -60,6 +62,6 @@ def _lines(console: Console, title: str, total: int) -> Iterator[Progress]:
         if isinstance(outcome, Failure):
             console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}", markup=False)
         if done * LINES // total > (done - 1) * LINES // total:
-            console.print(f"{title}: {done} of {total}", markup=False)
+            console.print(f"{title}: {done} of {total}{note()}", markup=False)
 
     yield advance

@@ -77,8 +77,9 @@ class ModelResult:
         failures: What it could not answer; in no metric.
         metrics: One for each metric of the task, the primary one first; empty when nothing was answered.
         groups: Slices, the largest first.
-        seconds: Wall-clock time of generating; None for stored replies. Not in the JSON.
+        seconds: Wall-clock time of generating; None where any reply was stored. Not in the JSON.
         replies: Name of the file that holds the replies, where there is one.
+        remembered: How many replies came from the reply store. Not in the JSON, which is the same wherever replies come from.
     """
 
     model: str
@@ -89,6 +90,7 @@ class ModelResult:
     groups: tuple[GroupResult, ...] = ()
     seconds: float | None = None
     replies: str = ""
+    remembered: int = 0
 
     @property
     def errors(self) -> dict[str, int]:

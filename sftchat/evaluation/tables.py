@@ -185,6 +185,8 @@ def _footer(result: ModelResult) -> Text:
         facts.append(f"{len(result.failures)} not answered")
     if result.completion_tokens:
         facts.append(f"{result.completion_tokens:,} tokens")
+    if result.remembered:
+        facts.append(f"{result.remembered} of {len(result.items) + len(result.failures)} replies remembered")
     if result.seconds is not None:
         speed = f" ({result.completion_tokens / result.seconds:,.0f}/s)" if result.completion_tokens and result.seconds > 0 else ""
         facts.append(f"{result.seconds:.1f} s{speed}")

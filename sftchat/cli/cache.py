@@ -1,0 +1,94 @@
+"""``sftchat cache``: what the reply store holds, and how to make it hold less."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from sftchat.errors import UsageError
+
+SHOWN = 12
+"""Digits of an identity on the screen; any prefix will do for ``--model``."""
+UNITS = ("B", "kB", "MB", "GB")
+
+
+@click.group(invoke_without_command=True, short_help="what models have answered before: show it, prune it")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, /, as_json: bool) -> None:
+    """Show what models have answered before, so that 'sftchat eval' need not ask them again.
+
+    \b
+    sftchat cache
+    sftchat cache prune --older-than 30
+    sftchat cache prune --all
+
+    A reply is found again only for the same weights, adapter, tokenizer, template, messages, sampling, dtype, device and versions. It lies in
+    $SFTCHAT_CACHE_DIR, else in the user's cache folder.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from sftchat.evaluation.pruning import size, summary
+    from sftchat.evaluation.store import default_path
+
+    path = default_path()
+    models = summary(path)
+    if as_json:
+        found = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models]}
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    if not models:
+        click.echo(f"no replies in {path}")
+        return
+    click.echo(f"{counted(sum(model.replies for model in models))} in {path}, {readable(size(path))}")
+    wide = max(len(str(model.replies)) for model in models)
+    for model in models:
+        used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
+        click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{wide}}  {used}  {json.dumps(model.name, ensure_ascii=False)[1:-1]}")
+
+
+@command.command(short_help="forget replies")
+@click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Of models last asked so many days ago or earlier.")
+@click.option("--model", "identity", metavar="IDENTITY", help="Of the model whose identity begins with this, as 'sftchat cache' shows it.")
+@click.option("--all", "everything", is_flag=True, help="Everything; a damaged file is deleted.")
+def prune(older_than: float | None, identity: str | None, everything: bool) -> None:
+    """Forget replies, and say how many.
+
+    \b
+    sftchat cache prune --older-than 30
+    sftchat cache prune --model 3f2a9c --older-than 7
+    sftchat cache prune --all
+    """
+    if everything and (older_than is not None or identity is not None):
+        raise UsageError("--all forgets every reply; leave out --older-than and --model, or leave out --all")
+    if not everything and older_than is None and identity is None:
+        raise UsageError("nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all")
+    from sftchat.evaluation.pruning import clear, size, summary
+    from sftchat.evaluation.pruning import prune as forget
+    from sftchat.evaluation.store import default_path
+
+    path = default_path()
+    before = size(path)
+    if everything:
+        count = clear(path)
+    else:
+        if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summary(path)):
+            raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
+        count = forget(path, identity=identity or "", older_than=older_than or 0)
+    click.echo(f"{counted(count)} forgotten, {readable(max(0, before - size(path)))} freed")
+
+
+def counted(count: int) -> str:
+    """A number of replies in words."""
+    return f"{count:,} {'reply' if count == 1 else 'replies'}"
+
+
+def readable(size: float) -> str:
+    """A number of bytes with a unit: ``512 B``, ``3.4 MB``."""
+    unit = 0
+    while size >= 1000 and unit < len(UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.0f} {UNITS[unit]}" if unit == 0 else f"{size:.1f} {UNITS[unit]}"

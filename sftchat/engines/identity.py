@@ -1,0 +1,111 @@
+"""What decides the replies of a model, as one hash, found without opening it: neither torch nor transformers is imported here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import ModelError
+from sftchat.models.identity import Hashed, file_hash, reply_identity
+from sftchat.models.manifest import read_manifest
+from sftchat.models.references import resolve
+from sftchat.plugins import Registry
+
+VERSIONED = ("jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
+DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
+"""Device files of accelerators on Linux."""
+CHOSEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables that hide accelerators."""
+
+
+def identify(
+    model: str,
+    registry: Registry,
+    *,
+    hashed: Hashed = file_hash,
+    base: str | None = None,
+    allow_pickle: bool = False,
+    template: str | None = None,
+    **options: Any,
+) -> str:
+    """Hash of everything but the request that decides what a model answers.
+
+    For a local model that is the bytes of weights, adapter, configs, tokenizer and template; dtype, device type and every other option; the
+    source of our engine and renderer and the versions of the libraries below them. A request adds its messages and sampling parameters
+    (``sftchat.evaluation.remembering.request_key``). Equal files, code and messages render to equal ids, so this is as strict as a key of
+    rendered ids, and unlike them it is known without importing a tokenizer, which takes longer than 200 replies take to be read back.
+
+    Args:
+        model: As of ``sftchat.models.references.resolve``.
+        registry: The loaded plugins, for engines by scheme.
+        hashed: Hashes a file; one that remembers saves reading large weights again.
+        base: Base model of an adapter.
+        allow_pickle: Whether pickled weights may be loaded.
+        template: Chat template name or file, instead of the model's own.
+        options: As of ``sftchat.engines.loading.load_engine``.
+
+    Returns:
+        Empty when it cannot be known: a branch on the Hub may move, code that comes with a model may read anything, and so may an engine that
+        does not say.
+
+    Raises:
+        UsageError: When MODEL cannot name a model.
+        ModelError: When it names a folder without usable weights, or a file cannot be read.
+    """
+    reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
+    if reference.scheme:
+        engine_type = registry.engines.get(reference.scheme)
+        said = engine_type.identify(reference.source, options) if engine_type and engine_type.identify else ""
+        return hashlib.sha256(f"{reference.scheme}\0{said}".encode()).hexdigest() if said else ""
+    try:
+        files = "" if options.get("trust_remote_code") else reply_identity(reference, hashed)
+    except OSError as error:
+        raise ModelError(f"cannot read '{error.filename}' of model '{model}': {error.strerror}") from error
+    if not files:
+        return ""
+    manifest = read_manifest(reference.folder) if reference.folder else None
+    facts = {
+        **options,
+        "files": files,
+        "allow_pickle": allow_pickle,
+        "template": file_hash(Path(template)) if template and Path(template).is_file() else template or "",
+        "template_arguments": dict(manifest.template_arguments) if manifest else {},
+        "device": device_facts(str(options.get("device", "auto"))),
+        "source": source_hash(),
+        "versions": {name: _version(name) for name in VERSIONED},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def device_facts(device: str) -> str:
+    """What decides the type of device: the type named, or for ``auto`` what torch would find it by, without asking torch."""
+    if device != "auto":
+        return device.partition(":")[0]
+    found = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
+    hidden = [f"{name}={os.environ[name]}" for name in CHOSEN if name in os.environ]
+    return " ".join(["auto", platform.system(), platform.machine(), *found, *hidden])
+
+
+@cache
+def source_hash() -> str:
+    """Hash of our own code that renders prompts and chooses tokens: an engine version that nobody can forget to raise."""
+    digest = hashlib.sha256()
+    engines = Path(__file__).parent
+    for folder in (engines, engines.parent / "models"):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    """The installed version of a package; empty when it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

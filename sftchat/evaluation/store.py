@@ -1,0 +1,206 @@
+"""The reply store: what models answered, by the weights that answered it, in one SQLite file.
+
+Every reply is a transaction of its own in write-ahead mode, so a killed process loses none that it had, and two processes may write at once.
+A store that cannot be used is never in the way of an evaluation: it says so once, and remembers nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sftchat.errors import SftchatError, first_line
+from sftchat.models.identity import file_hash
+from sftchat.types import FinishReason
+
+FILE = "replies.sqlite"
+VARIABLE = "SFTCHAT_CACHE_DIR"
+VERSION = 1
+WAIT_SECONDS = 30.0
+"""How long to wait for another process that is writing."""
+SETTLED_SECONDS = 2.0
+"""A file changed later than this before it was hashed is hashed again: clocks of file systems are so coarse that it may change once more
+within the same tick and with the same size (git calls such an entry racily clean)."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS replies (
+    key BLOB PRIMARY KEY, identity BLOB, text BLOB, tokens BLOB, finish_reason TEXT, prompt_tokens INTEGER
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS replies_of_identity ON replies (identity);
+CREATE TABLE IF NOT EXISTS models (identity BLOB PRIMARY KEY, name TEXT, used REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, device INTEGER, sha256 TEXT
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A reply as it is kept.
+
+    Attributes:
+        text: As generated.
+        token_ids: Its tokens, the stop token not among them.
+        finish_reason: ``stop`` or ``length``; others are not kept.
+        prompt_tokens: Length of the rendered prompt.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+
+
+def default_path() -> Path:
+    """Where replies are kept: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).expanduser() / FILE
+    from platformdirs import user_cache_path
+
+    return user_cache_path("sftchat", appauthor=False) / FILE
+
+
+class Store:
+    """Replies by key; opened at its first use.
+
+    Args:
+        path: The file; made with its folder when missing.
+        warn: Told once, in one line, when nothing can be remembered any more.
+        settled_seconds: How long a file must have been left alone for its hash to be remembered.
+
+    Attributes:
+        broken: It could not be used; nothing is found or kept.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None], settled_seconds: float = SETTLED_SECONDS) -> None:
+        self.path = path
+        self.settled_seconds = settled_seconds
+        self.broken = False
+        self._warn = warn
+        self._connection: sqlite3.Connection | None = None
+
+    def get(self, key: bytes) -> Stored | None:
+        """The reply of a key."""
+        rows = self._do("SELECT text, tokens, finish_reason, prompt_tokens FROM replies WHERE key = ?", (key,))
+        if not rows:
+            return None
+        text, tokens, finish_reason, prompt_tokens = rows[0]
+        try:
+            return Stored(text.decode("utf-8", "surrogatepass"), _unpacked(tokens), cast(FinishReason, finish_reason), prompt_tokens)
+        except ValueError as error:
+            self._give_up(error)
+            return None
+
+    def put(self, key: bytes, identity: str, reply: Stored, *, replace: bool = False) -> bool:
+        """Keep a reply; on disk when this returns. The first one of a key stays unless it is to be replaced.
+
+        Returns:
+            Whether there is a reply of that key now.
+        """
+        row = (key, bytes.fromhex(identity), reply.text.encode("utf-8", "surrogatepass"), _packed(reply.token_ids))
+        word = "REPLACE" if replace else "IGNORE"
+        self._do(f"INSERT OR {word} INTO replies VALUES (?, ?, ?, ?, ?, ?)", (*row, reply.finish_reason, reply.prompt_tokens))
+        return not self.broken
+
+    def touch(self, identity: str, name: str) -> None:
+        """Note that a model is in use, and what it is called."""
+        readable = name.encode("utf-8", "backslashreplace").decode()
+        self._do("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", (bytes.fromhex(identity), readable, time.time()))
+
+    def file_hash(self, path: Path) -> str:
+        """SHA-256 of a file, from memory when path, size, both times and inode are those of the last time.
+
+        The time of the last status change is among them because, unlike that of the last modification, no program can set it back.
+
+        Raises:
+            OSError: When the file cannot be read.
+        """
+        name, facts = os.fsencode(path.absolute()), _facts(path)
+        known = self._do("SELECT size, mtime_ns, ctime_ns, inode, device, sha256 FROM files WHERE path = ?", (name,))
+        if known and known[0][:-1] == facts:
+            return str(known[0][-1])
+        found = file_hash(path)
+        settled = time.time() - max(facts[1], facts[2]) / 1e9 > self.settled_seconds
+        if settled and _facts(path) == facts:
+            self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", (name, *facts, found))
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _do(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        """Carry out a statement, or give up on the store for good."""
+        if self.broken:
+            return []
+        try:
+            if self._connection is None:
+                self._connection = connect(self.path)
+            return self._connection.execute(statement, values).fetchall()
+        except (OSError, sqlite3.Error, SftchatError) as error:
+            self._give_up(error)
+            return []
+
+    def _give_up(self, error: Exception) -> None:
+        """Say why nothing can be remembered any more."""
+        self.broken = True
+        self.close()
+        self._warn(f"replies are not remembered: {reason(self.path, error)}")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a store, made when it is missing; every statement is a transaction.
+
+    Raises:
+        OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` puts them into words.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    try:
+        # after a power cut the last replies may be gone, the file is whole; a killed process loses nothing
+        connection.execute("PRAGMA synchronous = NORMAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version != VERSION:
+            raise SftchatError(f"'{path}' has format {version}, this sftchat reads {VERSION}; 'sftchat cache prune --all' empties it")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def reason(path: Path, error: Exception) -> str:
+    """Why a store cannot be used, with its path, in one line."""
+    if isinstance(error, SftchatError):
+        return str(error)
+    said = getattr(error, "strerror", None) or first_line(error)
+    return f"cannot use '{path}': {said.lower()}; ${VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
+
+
+def _facts(path: Path) -> tuple[int, int, int, int, int]:
+    """By what a file is known again: size, times of modification and status change, inode, device."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+
+
+def _packed(token_ids: tuple[int, ...]) -> bytes:
+    """Token ids, four bytes each, in the byte order of this machine, which a cache folder does not leave."""
+    return array("I", token_ids).tobytes()
+
+
+def _unpacked(data: bytes) -> tuple[int, ...]:
+    """Token ids from their bytes."""
+    ids = array("I")
+    ids.frombytes(data)
+    return tuple(ids)

@@ -1,0 +1,245 @@
+"""An engine in front of a model: what was answered before is not asked again, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat import Chunk, Engine, EngineError, Message, Reply, Request, SamplingParams
+from sftchat.engines.base import collect
+from sftchat.evaluation.remembering import Memory, RememberingEngine, request_key
+from sftchat.evaluation.store import Store
+from sftchat.testing import ScriptedEngine
+
+IDENTITY = "ab" * 32
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    with closing(Store(tmp_path / "replies.sqlite", pytest.fail)) as store:
+        yield Memory(store, lambda name: IDENTITY)
+
+
+def asks(*contents: str, **fields: Any) -> list[Request]:
+    return [Request(f"r{number}", (Message(role="user", content=text),), **fields) for number, text in enumerate(contents)]
+
+
+def unopened(name: str) -> Engine:
+    raise AssertionError(f"'{name}' was opened")
+
+
+def answers(engine: Engine, requests: Iterable[Request]) -> dict[str, Reply | str]:
+    return {key: str(said) if isinstance(said, EngineError) else said for key, said in collect(engine, requests)}
+
+
+def asked(engine: ScriptedEngine) -> list[str]:
+    return [request.id for request in engine.requests]
+
+
+def test_a_second_time_nothing_is_opened_and_the_same_is_said(memory: Memory) -> None:
+    scripted = ScriptedEngine({"一": "甲-乙:夫妻", "二": Reply("无 无", "length")}, chunks=2)
+    first = RememberingEngine("m", lambda name: scripted, memory)
+    told = answers(first, asks("一", "二"))
+    second = RememberingEngine("m", unopened, memory)
+
+    assert answers(second, asks("一", "二")) == told == {"r0": Reply("甲-乙:夫妻", "stop", 19, 6), "r1": Reply("无 无", "length", 19, 3)}
+    assert (first.found, second.found, memory.kept) == (0, 2, 4)
+
+
+def test_ids_do_not_matter_and_order_neither(memory: Memory) -> None:
+    answers(RememberingEngine("m", lambda name: ScriptedEngine({"一": "1", "二": "2"}), memory), asks("一", "二"))
+
+    again = answers(RememberingEngine("m", unopened, memory), asks("二", "一"))
+
+    assert {key: said.text for key, said in again.items() if isinstance(said, Reply)} == {"r0": "2", "r1": "1"}
+
+
+def test_only_what_is_not_known_is_asked(memory: Memory) -> None:
+    answers(RememberingEngine("m", lambda name: ScriptedEngine({"a": "A", "c": "C"}), memory), asks("a", "c"))
+    scripted = ScriptedEngine({"b": "B", "d": "D"})
+    engine = RememberingEngine("m", lambda name: scripted, memory)
+
+    told = answers(engine, asks("a", "b", "c", "d"))
+
+    assert [said.text for _, said in sorted(told.items()) if isinstance(said, Reply)] == ["A", "B", "C", "D"]
+    assert (asked(scripted), engine.found) == (["r1", "r3"], 2)
+
+
+def test_equal_requests_are_asked_once(memory: Memory) -> None:
+    class AllAtOnce(ScriptedEngine):
+        """Takes every request before it answers the first, as an engine does that decodes in batches."""
+
+        def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+            yield from super().generate(list(requests))
+
+    scripted = AllAtOnce({"a": "AAA", "b": "B"})
+
+    told = answers(RememberingEngine("m", lambda name: scripted, memory), asks("a", "b", "a"))
+
+    assert asked(scripted) == ["r0", "r1"]
+    assert told == {"r0": Reply("AAA", "stop", 19, 3), "r1": Reply("B", "stop", 19, 1), "r2": Reply("AAA", "stop", 19, 3)}
+
+
+def test_failures_are_not_remembered(memory: Memory) -> None:
+    scripts: Mapping[str, Any] = {"a": Reply("", "error"), "b": "B", "c": Reply("half", "cancelled")}
+    told = answers(RememberingEngine("m", lambda name: ScriptedEngine(scripts), memory), asks("a", "b", "c"))
+    scripted = ScriptedEngine({"a": "A", "c": "C"})
+
+    answers(RememberingEngine("m", lambda name: scripted, memory), asks("a", "b", "c"))
+
+    assert (told["r0"], told["r2"]) == ("scripted", "the request ended as 'cancelled'")
+    assert asked(scripted) == ["r0", "r2"]
+
+
+def test_what_was_answered_before_the_engine_died_is_remembered(memory: Memory) -> None:
+    scripts: Mapping[str, Any] = {"a": "A", "b": ["B", EngineError("server gone")]}
+    with pytest.raises(EngineError, match=r"^server gone$"):
+        answers(RememberingEngine("m", lambda name: ScriptedEngine(scripts), memory), asks("a", "b"))
+    scripted = ScriptedEngine({"b": "B"})
+
+    answers(RememberingEngine("m", lambda name: scripted, memory), asks("a", "b"))
+
+    assert asked(scripted) == ["r1"]
+
+
+def test_closing_cancels_the_model_and_keeps_no_half_reply(memory: Memory) -> None:
+    scripted = ScriptedEngine({"a": "long"})
+    chunks = RememberingEngine("m", lambda name: scripted, memory).generate(asks("a"))
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+
+    assert scripted.cancelled == ["r0"]
+    assert memory.store.get(request_key(IDENTITY, asks("a")[0])) is None
+
+
+def test_fresh_asks_again_and_the_new_reply_takes_the_place(memory: Memory) -> None:
+    answers(RememberingEngine("m", lambda name: ScriptedEngine({"a": "old"}), memory), asks("a"))
+    fresh = replace(memory, fresh=True)
+
+    told = answers(RememberingEngine("m", lambda name: ScriptedEngine({"a": "new"}), fresh), asks("a", "a"))
+
+    assert [said.text for said in told.values() if isinstance(said, Reply)] == ["new", "new"]
+    assert answers(RememberingEngine("m", unopened, memory), asks("a")) == {"r0": Reply("new", "stop", 19, 3)}
+
+
+def test_another_model_is_asked(memory: Memory) -> None:
+    answers(RememberingEngine("m", lambda name: ScriptedEngine({"a": "A"}), memory), asks("a"))
+    retrained = ScriptedEngine({"a": "B"})
+    other = replace(memory, identify=lambda name: "cd" * 32)
+
+    assert answers(RememberingEngine("m", lambda name: retrained, other), asks("a")) == {"r0": Reply("B", "stop", 19, 1)}
+
+
+@pytest.mark.parametrize("identity", ["", None])
+def test_a_model_that_cannot_be_identified_is_always_asked(memory: Memory, identity: str | None) -> None:
+    unknown = None if identity is None else replace(memory, identify=lambda name: identity)
+    for _ in range(2):
+        scripted = ScriptedEngine({"a": "A"})
+        engine = RememberingEngine("m", lambda name, scripted=scripted: scripted, unknown)  # type: ignore[misc]
+        answers(engine, asks("a"))
+        assert (asked(scripted), engine.remembers) == (["r0"], False)
+
+
+def test_a_named_adapter_is_not_in_the_identity_and_always_asked(memory: Memory) -> None:
+    for _ in range(2):
+        scripted = ScriptedEngine({"a": "A", "b": "B"})
+        told = answers(RememberingEngine("m", lambda name, scripted=scripted: scripted, memory), asks("a", "b", adapter="x"))  # type: ignore[misc]
+        assert (asked(scripted), len(told)) == (["r0", "r1"], 2)
+
+
+def test_a_model_whose_files_change_while_it_is_opened_is_refused(memory: Memory) -> None:
+    identities = iter([IDENTITY, "cd" * 32])
+    changing = replace(memory, identify=lambda name: next(identities))
+    engine = RememberingEngine("run", lambda name: ScriptedEngine({"a": "A"}), changing)
+
+    with pytest.raises(
+        EngineError, match="^the files of model 'run' changed while it was opened; wait until they are complete and run again$"
+    ):
+        answers(engine, asks("a"))
+    assert memory.store.get(request_key(IDENTITY, asks("a")[0])) is None
+
+
+def test_a_broken_store_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "replies.sqlite").write_bytes(b"no database" * 1000)
+    said: list[str] = []
+    memory = Memory(Store(tmp_path / "replies.sqlite", said.append), lambda name: IDENTITY)
+    engine = RememberingEngine("m", lambda name: ScriptedEngine({"a": "A", "b": "B"}), memory)
+
+    assert len(answers(engine, asks("a", "b", "a"))) == 3
+    assert (len(said), engine.remembers, memory.kept) == (1, False, 0)
+
+
+def test_the_model_is_opened_once_and_closed(memory: Memory) -> None:
+    opened: list[ScriptedEngine] = []
+
+    def open_engine(name: str) -> Engine:
+        opened.append(ScriptedEngine({"a": "A", "b": "B"}))
+        return opened[-1]
+
+    engine = RememberingEngine("m", open_engine, memory)
+    answers(engine, asks("a"))
+    answers(engine, asks("b"))
+    engine.close()
+
+    assert [one.closed for one in opened] == [True]
+
+
+requests = st.builds(
+    Request,
+    id=st.just("r"),
+    messages=st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": st.text(max_size=3)})).map(tuple),
+    prompt=st.none() | st.text(max_size=3),
+    sampling=st.builds(
+        SamplingParams,
+        max_new_tokens=st.integers(1, 3),
+        temperature=st.sampled_from([0.0, 0.5]),
+        top_p=st.sampled_from([1.0, 0.5]),
+        top_k=st.integers(0, 2),
+        repetition_penalty=st.sampled_from([1.0, 1.1]),
+        seed=st.integers(0, 2),
+        stop=st.lists(st.text(max_size=2), max_size=2).map(tuple),
+    ),
+    reply_prefix=st.text(max_size=2),
+)
+
+
+@given(requests, requests, st.sampled_from([IDENTITY, "cd" * 32]))
+def test_keys_are_equal_only_where_everything_is(one: Request, two: Request, identity: str) -> None:
+    same = one == two and identity == IDENTITY
+
+    assert (request_key(IDENTITY, one) == request_key(identity, two)) == same
+
+
+CHANGED: dict[str, Callable[[Request], Request]] = {
+    "messages": lambda request: replace(request, messages=(Message(role="user", content="b"),)),
+    "prompt": lambda request: replace(request, prompt=""),
+    "adapter": lambda request: replace(request, adapter="x"),
+    "reply_prefix": lambda request: replace(request, reply_prefix="x"),
+}
+SAMPLED: dict[str, Any] = {
+    "max_new_tokens": 1,
+    "temperature": 0.1,
+    "top_p": 0.9,
+    "top_k": 1,
+    "repetition_penalty": 1.1,
+    "seed": 1,
+    "stop": ("x",),
+}
+
+
+def test_every_field_of_a_request_but_its_id_is_in_the_key() -> None:
+    request = asks("a")[0]
+    sampling = {name: replace(request, sampling=replace(request.sampling, **{name: value})) for name, value in SAMPLED.items()}
+    changed = {name: change(request) for name, change in CHANGED.items()} | sampling
+
+    assert {field.name for field in fields(Request)} == {"id", "sampling", *CHANGED}
+    assert {field.name for field in fields(SamplingParams)} == set(SAMPLED)
+    assert len({request_key(IDENTITY, other) for other in (request, *changed.values())}) == len(changed) + 1
+    assert request_key(IDENTITY, replace(request, id="other")) == request_key(IDENTITY, request)

@@ -1,0 +1,220 @@
+"""The reply store as a file: what goes in comes out, and a file that cannot be used is said once and never in the way."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat import SftchatError
+from sftchat.evaluation.pruning import Kept, clear, prune, size, summary
+from sftchat.evaluation.store import Store, Stored, default_path
+from sftchat.models.identity import file_hash
+
+ONE, TWO = "aa" * 32, "bb" * 32
+REPLY = Stored("甲-乙:夫妻", (7, 8), "stop", 5)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, said: list[str]) -> Iterator[Store]:
+    with closing(Store(tmp_path / "cache" / "replies.sqlite", said.append, settled_seconds=-1)) as store:
+        yield store
+
+
+@given(
+    text=st.text(st.characters(codec=None)),
+    ids=st.lists(st.integers(0, 2**32 - 1)).map(tuple),
+    finish=st.sampled_from(["stop", "length"]),
+    prompt=st.integers(0, 2**31),
+)
+def test_any_reply_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, text: str, ids: tuple[int, ...], finish: str, prompt: int
+) -> None:
+    reply = Stored(text, ids, finish, prompt)  # type: ignore[arg-type]
+    store = Store(tmp_path_factory.mktemp("s") / "replies.sqlite", pytest.fail)
+
+    store.put(b"key", ONE, reply)
+
+    assert (store.get(b"key"), store.get(b"other")) == (reply, None)
+    store.close()
+
+
+def test_the_first_reply_of_a_key_stays_unless_it_is_to_be_replaced(store: Store) -> None:
+    other = Stored("无", (9,), "length", 5)
+
+    assert store.put(b"k", ONE, REPLY)
+    assert store.put(b"k", ONE, other)
+    assert store.get(b"k") == REPLY
+    assert store.put(b"k", ONE, other, replace=True)
+    assert store.get(b"k") == other
+
+
+def test_the_folder_is_the_users_cache_or_the_one_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_path() == Path(os.environ["XDG_CACHE_HOME"]) / "sftchat" / "replies.sqlite"
+
+    monkeypatch.setenv("SFTCHAT_CACHE_DIR", str(tmp_path / "mine"))
+    assert default_path() == tmp_path / "mine" / "replies.sqlite"
+
+
+@pytest.mark.parametrize("content", [b"no database, yet longer than a header" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_file_is_said_in_one_line_and_remembers_nothing(store: Store, said: list[str], content: bytes) -> None:
+    store.path.parent.mkdir()
+    store.path.write_bytes(content)
+
+    assert (store.put(b"k", ONE, REPLY), store.get(b"k"), store.broken) == (False, None, True)
+    assert len(said) == 1
+    assert said[0].startswith(f"replies are not remembered: cannot use '{store.path}': ")
+    assert said[0].endswith("; $SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --all' empties this one")
+    assert "\n" not in said[0]
+
+
+def test_a_file_damaged_while_in_use_ends_the_remembering(store: Store, said: list[str]) -> None:
+    for number in range(2000):
+        store.put(b"%d" % number, ONE, REPLY)
+    store.close()
+    data = bytearray(store.path.read_bytes())
+    data[4096:] = os.urandom(len(data) - 4096)
+    store.path.write_bytes(data)
+
+    found = [store.get(b"%d" % number) for number in range(2000)]
+
+    assert (found, len(said), store.broken) == ([None] * 2000, 1, True)
+
+
+def test_a_damaged_row_ends_the_remembering(store: Store, said: list[str]) -> None:
+    store.put(b"k", ONE, REPLY)
+    store.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE replies SET tokens = x'010203'")
+
+    assert (store.get(b"k"), store.get(b"k"), len(said), store.broken) == (None, None, 1, True)
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    store = Store(tmp_path / "taken" / "replies.sqlite", said.append)
+
+    assert (store.get(b"k"), store.file_hash(tmp_path / "taken")) == (None, file_hash(tmp_path / "taken"))
+    assert len(said) == 1
+    assert "not a directory" in said[0] or "file exists" in said[0]
+
+
+def test_a_file_of_a_later_format_is_left_alone(store: Store, said: list[str]) -> None:
+    store.put(b"k", ONE, REPLY)
+    store.close()
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+    assert store.get(b"k") is None
+    expected = f"'{store.path}' has format 2, this sftchat reads 1; 'sftchat cache prune --all' empties it"
+    assert said == [f"replies are not remembered: {expected}"]
+    with pytest.raises(SftchatError, match="has format 2"):
+        summary(store.path)
+
+
+def test_a_hash_is_remembered_while_the_file_is_left_alone(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    assert store.file_hash(path) == file_hash(path)
+    store.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE files SET sha256 = 'from memory'")
+
+    assert store.file_hash(path) == "from memory"
+
+    path.write_bytes(b"abd")
+    assert store.file_hash(path) == file_hash(path)
+
+
+def test_a_byte_changed_with_size_and_time_put_back_is_noticed(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    before = path.stat()
+    first = store.file_hash(path)
+    time.sleep(0.02)  # a tick of the file system's clock
+
+    with path.open("r+b") as file:
+        file.write(b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert store.file_hash(path) == file_hash(path) != first
+
+
+def test_the_hash_of_a_file_that_has_only_just_changed_is_not_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path / "replies.sqlite", pytest.fail)
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+
+    store.file_hash(path)
+    store.close()
+
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM files").fetchone() == (0,)
+
+
+@pytest.fixture
+def two_models(store: Store) -> Path:
+    """Three replies of ONE, asked 10 days ago, and one of TWO, asked now."""
+    for number in range(3):
+        store.put(b"%d" % number, ONE, REPLY)
+    store.put(b"other", TWO, REPLY)
+    store.touch(ONE, "run")
+    store.touch(TWO, "sftchat:nano")
+    store.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE models SET used = used - 10 * 86400 WHERE name = 'run'")
+    return store.path
+
+
+def test_the_summary_counts_replies_by_model_the_last_used_first(two_models: Path) -> None:
+    now = time.time()
+
+    assert [(kept.name, kept.identity, kept.replies, round((now - kept.used) / 86400)) for kept in summary(two_models)] == [
+        ("sftchat:nano", TWO, 1, 0),
+        ("run", ONE, 3, 10),
+    ]
+    assert size(two_models) > 4096
+
+
+@pytest.mark.parametrize(
+    ("choice", "count", "left"),
+    [
+        ({"identity": "bB"}, 1, ["run"]),
+        ({"older_than": 9.5}, 3, ["sftchat:nano"]),
+        ({"older_than": 10.5}, 0, ["sftchat:nano", "run"]),
+        ({"identity": "bb", "older_than": 9.5}, 0, ["sftchat:nano", "run"]),
+        ({}, 4, []),
+    ],
+)
+def test_pruning_forgets_the_models_meant_and_no_others(two_models: Path, choice: dict[str, object], count: int, left: list[str]) -> None:
+    assert prune(two_models, **choice) == count  # type: ignore[arg-type]
+    assert [kept.name for kept in summary(two_models)] == left
+
+
+def test_clearing_empties_a_store_and_deletes_a_damaged_one(two_models: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_bytes(b"no database" * 1000)
+
+    assert (clear(two_models), summary(two_models)) == (4, [])
+    assert (clear(damaged), damaged.exists()) == (0, False)
+    assert (clear(tmp_path / "none"), prune(tmp_path / "none"), summary(tmp_path / "none")) == (0, 0, [])
+
+
+def test_replies_without_a_name_are_listed_too(store: Store) -> None:
+    store.put(b"k", ONE, REPLY)
+    store.close()
+
+    assert summary(store.path) == [Kept("", ONE, 1, 0.0)]
