@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.gating import check_update, chosen_demands, chosen_selection, gate_options, show_plan, update_baseline
 from sftchat.cli.shared import Session, engine_options, stderr, stdout
 from sftchat.errors import UsageError
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, metavar="MODEL…")
 @click.option("--task", "task_name", metavar="TASK", help="Task that scores; by default the one that the model was trained on.")
 @click.option("--evalset", "evalsets", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Gold set, repeatable.")
-@click.option("--baseline", metavar="MODEL|FILE", help="Model, or a replies.jsonl, to compare with; exit 1 when significantly worse.")
-@click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Smallest acceptable value, repeatable; exit 1 when missed.")
+@click.option("--baseline", metavar="FILE|MODEL", help="Baseline, replies.jsonl or model to compare with; exit 1 when significantly worse.")
 @click.option("--replies", type=click.Path(path_type=Path), metavar="FILE", help="Score stored replies instead of a model.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json and replies.jsonl here.")
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@gate_options
 @engine_options
 @click.pass_context
 def command(
@@ -41,7 +42,6 @@ def command(
     /,
     models: tuple[str, ...],
     task_name: str | None,
-    floors: tuple[str, ...],
     replies: Path | None,
     output: Path | None,
     overwrite: bool,
@@ -51,27 +51,52 @@ def command(
     baseline: str | None,
     limit: int | None,
     seed: int,
+    planning: bool,
+    cluster: str,
     **options: Any,
 ) -> None:
-    """Score models against gold replies.
+    """Score models against gold replies, compare them with a baseline, and say by the exit code whether they are good enough.
 
     \b
     sftchat eval run
-    sftchat eval run --baseline sftchat:nano --min f1=0.8 -o eval
+    sftchat eval run --update-baseline baseline.jsonl
+    sftchat eval run --baseline baseline.jsonl --min f1=0.8 -o eval
     sftchat eval --task relation --replies eval/replies.jsonl
 
-    Exit codes: 0 fine, 1 a floor missed or worse than the baseline, 2 wrong usage, 3 some items were not answered.
+    Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
+    4 not comparable with the baseline, or not proven with --strict.
     """
     from sftchat.evaluation.plan import check_output, make_plan
-    from sftchat.evaluation.verdict import judge, parse_floors
+    from sftchat.evaluation.verdict import judge
 
     session: Session = ctx.obj
-    _check_sources(models, replies)
+    new_baseline = options.pop("update_baseline")
+    demands, selection = chosen_demands(options), chosen_selection(options)
+    if not planning:
+        _check_sources(models, replies)
+    if demands.require_baseline and baseline is None:
+        raise UsageError("--require-baseline needs --baseline FILE")
     if output is not None:
         check_output(output, overwrite=overwrite)
     task = _task(session.registry, task_name, models)
-    least = parse_floors(floors, task)
-    plan = make_plan(task, models, evalsets=evalsets, baseline=baseline, replies=replies, limit=limit, seed=seed, output=output)
+    plan = make_plan(
+        task,
+        models,
+        evalsets=evalsets,
+        baseline=baseline,
+        replies=replies,
+        limit=limit,
+        seed=seed,
+        output=output,
+        demands=demands,
+        cluster=cluster,
+        selection=selection,
+    )
+    if planning:
+        show_plan(plan, as_json)
+        return
+    if new_baseline is not None:
+        check_update(new_baseline, plan, limit)
     _check_models(session.registry, plan.models, options)
 
     report = _carry_out(session, plan, quiet, options)
@@ -82,8 +107,9 @@ def command(
         from sftchat.evaluation.tables import show
 
         show(report, stdout())
-    verdict = judge(report, least)
-    for line in verdict.lines:
+    written = update_baseline(new_baseline, plan, report, session.registry, options) if new_baseline is not None else ()
+    verdict = judge(report, plan.demanded)
+    for line in (*written, *verdict.lines):
         click.echo(line, err=True)
     ctx.exit(verdict.exit_code)
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
+from sftchat.evaluation.baseline import check_counts
+from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
-from sftchat.evaluation.items import Outcome, Progress, run
+from sftchat.evaluation.gate import gate
+from sftchat.evaluation.items import Item, Outcome, Progress, run
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import PartialReplies, rescore, write_atomically, write_replies
 from sftchat.evaluation.report import ModelResult, Report
@@ -41,11 +44,14 @@ def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
         _make(plan.output)
     baselines = _results(plan, plan.baseline, open_engine, watch) if plan.baseline else ()
     by_source = [_results(plan, source, open_engine, watch) for source in plan.sources]
-    comparisons = [
-        compare(old, new, plan.task, seed=plan.seed) for results in by_source for old, new in zip(baselines, results, strict=False)
-    ]
+    comparisons = tuple(
+        compare(old, new, plan.task, seed=plan.seed, cluster=plan.cluster, removed=() if place else plan.removed)
+        for results in by_source
+        for place, (old, new) in enumerate(zip(baselines, results, strict=False))
+    )
+    gates = () if plan.selected else gate(comparisons, lambda comparison: plan.rules.gated, plan.rules.min_drop)
     results = tuple(result for found in by_source for result in found)
-    report = Report(plan.task.name, results, baselines, tuple(comparisons), plan.sampling, plan.seed, versions())
+    report = Report(plan.task.name, results, baselines, comparisons, plan.sampling, plan.seed, versions(), gates, plan.remarks)
     if plan.output is not None:
         write_atomically(plan.output / REPORT, report.to_json())
     return report
@@ -64,15 +70,25 @@ def _results(plan: Plan, source: Source, open_engine: OpenEngine, watch: Watch) 
     if source.stored is None:
         answered = _ask(plan, source, open_engine, watch)
     else:
-        answered = [(rescore(plan.task, evalset.examples, source.stored), None) for evalset in plan.evalsets]
+        answered = [(_rescored(plan, source, evalset), None) for evalset in plan.evalsets]
     file = ""
     if plan.output is not None:
         file = source.file
         write_replies(plan.output / file, (outcome for outcomes, _ in answered for outcome in outcomes))
     return tuple(
-        summarise(source.name, plan.task, outcomes, identity(evalset), seed=plan.seed, seconds=seconds, replies=file)
+        summarise(source.name, plan.task, outcomes, identity(evalset), seed=plan.seed, seconds=seconds, replies=file, cluster=plan.cluster)
         for evalset, (outcomes, seconds) in zip(plan.evalsets, answered, strict=True)
     )
+
+
+def _rescored(plan: Plan, source: Source, evalset: Evalset) -> list[Outcome]:
+    """Stored replies to one gold set; of a baseline those to the items that it has, counted as they were then."""
+    assert source.stored is not None
+    if source.baseline is None:
+        return rescore(plan.task, evalset.examples, source.stored)
+    outcomes = rescore(plan.task, (example for example in evalset.examples if example.id in source.stored), source.stored)
+    check_counts(source.baseline, (outcome for outcome in outcomes if isinstance(outcome, Item)))
+    return outcomes
 
 
 def _partial(plan: Plan, source: Source) -> Path | None:

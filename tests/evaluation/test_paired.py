@@ -37,14 +37,14 @@ def test_one_changed_item_of_200_is_no_evidence() -> None:
 
 
 def test_identical_systems_have_p_1_and_an_interval_that_is_no_certainty() -> None:
-    bound = 1 - ((1 - 0.95) / 2) ** (1 / 4)
+    bound, inner = 1 - ((1 - 0.95) / 2) ** (1 / 4), 1 - ((1 - 0.9) / 2) ** (1 / 4)
     for metric in (F1, EXACT):
         found = paired_difference(marks("1101"), marks("1101"), metric)
 
         assert found == MetricDifference(
-            metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference"
+            metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference", -inner, inner
         )
-        assert round(bound, 3) == 0.602
+        assert (round(bound, 3), round(inner, 3)) == (0.602, 0.527)
 
 
 def test_identical_systems_on_an_unbounded_metric_have_no_interval() -> None:

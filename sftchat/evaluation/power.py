@@ -1,0 +1,130 @@
+"""Before anything runs: the smallest drop that a gold set can show, from how a stored model did on its items.
+
+Two checkpoints of a model agree on most items, and only the others carry evidence. The assumption here, stated with every answer, is the
+share of items that the new checkpoint answers *afresh*: as well as the stored one on average, but independently of it. The difference of a
+metric then has the standard error ``sqrt(2 * share) * se``, with ``se`` the jackknife standard error of the metric on the stored items
+(Efron and Stein 1981), and a drop of ``(z(1 - level / 2) + z(power)) * sqrt(2 * share) * se`` is found significant with that power.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from sftchat.errors import UsageError
+from sftchat.evaluation.evaluate import units
+from sftchat.evaluation.items import Item
+from sftchat.evaluation.paired import LEVEL
+from sftchat.evaluation.plan import Plan
+from sftchat.evaluation.replies import rescore
+from sftchat.evaluation.rules import POINT, Gated
+from sftchat.evaluation.statistics import Counts, apply, counts, grouped, value
+from sftchat.task import Metric
+
+POWER = 0.8
+SHARES = (0.1, 0.2, 0.4)
+"""Shares of items answered afresh that are tabulated: a careful step, the usual one, another recipe."""
+USUAL = 0.2
+FEWEST = 6
+"""Two-sided, five items that all break are no evidence (p = 2 / 2^5 = .063), six are (.031)."""
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """What one gold set can show of one metric.
+
+    Attributes:
+        evalset: Name of the gold set.
+        metric: Name of the metric.
+        value: Of the stored model.
+        n: Items, or clusters.
+        margin: The gate's, in points.
+        drops: Points of the smallest drop found with 80 % power, by the share of items answered afresh; empty where none can be.
+        items_needed: For a drop as large as the margin, at the usual share; None where nothing says so.
+    """
+
+    evalset: str
+    metric: str
+    value: float
+    n: int
+    margin: float
+    drops: dict[float, float]
+    items_needed: int | None
+
+
+def planned(plan: Plan) -> tuple[Detectable, ...]:
+    """What every gold set of a plan can show of every gated metric, from the stored replies of its baseline; no model is asked.
+
+    Raises:
+        UsageError: When the plan has no stored replies.
+    """
+    source = next((one for one in (plan.baseline, *plan.sources) if one is not None and one.stored is not None), None)
+    if source is None or source.stored is None:
+        raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
+    tables = []
+    for evalset in plan.evalsets:
+        examples = [example for example in evalset.examples if example.id in source.stored]
+        items = [outcome for outcome in rescore(plan.task, examples, source.stored) if isinstance(outcome, Item)]
+        if items:
+            tables.append((evalset.name, units(counts(item.score for item in items), items, plan.cluster)))
+    tests = len(tables) * len(plan.rules.gated)
+    metrics = {metric.name: metric for metric in plan.task.metrics}
+    return tuple(detectable(name, metrics[rule.metric], table, rule, tests) for name, table in tables for rule in plan.rules.gated)
+
+
+def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: int = 1) -> Detectable:
+    """The smallest drop that a gold set can show.
+
+    Args:
+        evalset: Its name.
+        metric: What is gated.
+        table: Counts of the stored items, or clusters.
+        rule: The margin.
+        tests: How many metrics and gold sets are gated together; the level is divided among them.
+    """
+    n = len(table.rows)
+    drops = {} if n < FEWEST else {share: _drop(metric, table, share, tests) / POINT for share in SHARES}
+    needed = math.ceil(n * (drops[USUAL] / rule.margin) ** 2) if drops.get(USUAL) else None
+    return Detectable(evalset, metric.name, value(metric, table), n, rule.margin, drops, needed)
+
+
+def lines(found: Detectable) -> tuple[str, ...]:
+    """What to tell the user."""
+    head = f"{found.evalset}, {found.n:,} items: {found.metric} {found.value:.3f}"
+    if not found.drops:
+        return (f"{head}; fewer than {FEWEST} items can show no drop at all",)
+    return (
+        f"{head}; the smallest drop found with {POWER:.0%} power is",
+        *(f"  {drop:4.1f} points where {share:.0%} of the items are answered afresh" for share, drop in found.drops.items()),
+        *(
+            [f"  for a drop of {found.margin:g} points it takes about {found.items_needed:,} items (at {USUAL:.0%})"]
+            if found.items_needed
+            else []
+        ),
+    )
+
+
+def _drop(metric: Metric, table: Counts, share: float, tests: int) -> float:
+    """The smallest drop in units of the metric."""
+    rows, times = grouped(table.columns(metric))
+    n = len(table.rows)
+    without = apply(metric, table, (rows * times[:, None]).sum(axis=0) - rows)
+    mean = float((without * times).sum()) / n
+    error = math.sqrt((n - 1) / n * float((times * (without - mean) ** 2).sum()))
+    reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
+    drop = reach * math.sqrt(2 * share) * error
+    if metric.items or not error:
+        drop = max(drop, _rarest(tests) / n)  # however alike the items are, some must break before a test can notice
+    return drop
+
+
+def _rarest(tests: int) -> float:
+    """How many items must break on average so that enough break with the power wanted (Poisson)."""
+    enough = math.ceil(1 + math.log2(tests / LEVEL))
+    low, high = 0.0, 10.0 * enough
+    for _ in range(60):
+        mean = (low + high) / 2
+        fewer = sum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(enough))
+        low, high = (low, mean) if 1 - fewer >= POWER else (mean, high)
+    return high
