@@ -122,7 +122,7 @@ def write_baseline(path: Path, header: Header, items: Sequence[Item]) -> tuple[s
     new = {item.example.id: item for item in items}
     if old is None:
         return (f"baseline {path}: written, {len(new)} items of {header.model}",)
-    return (f"baseline {path}: {', '.join(_changed(old, new)) or 'nothing changed'}",)
+    return (", ".join((f"baseline {path}: {len(new)} items", *(list(_changed(old, new)) or ["nothing changed"]))),)
 
 
 def read_baseline(path: Path) -> Baseline:

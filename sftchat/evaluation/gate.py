@@ -38,11 +38,11 @@ def gate(
             comparison.candidate.task,
             comparison.candidate.evalset.name,
             difference.name,
-            outcome := _outcome(difference, p, rule, min_drop),
+            verdict := outcome(difference, p, rule, min_drop),
             p,
             rule.margin,
             comparison.units,
-            items_needed(difference, comparison.units, rule.margin) if outcome == "inconclusive" else None,
+            items_needed(difference, comparison.units, rule.margin) if verdict == "inconclusive" else None,
         )
         for (comparison, difference, rule), p in zip(asked, adjusted, strict=True)
     )
@@ -74,8 +74,15 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     return max(n + 1, math.ceil(min(needed))) if needed else None
 
 
-def _outcome(difference: MetricDifference, p: float, rule: Gated, min_drop: float) -> Outcome:
-    """The verdict on one metric."""
+def outcome(difference: MetricDifference, p: float, rule: Gated, min_drop: float) -> Outcome:
+    """The verdict on one metric.
+
+    Args:
+        difference: Between the models.
+        p: Two-sided, adjusted over everything that is gated together.
+        rule: The margin, in points.
+        min_drop: Points of the metric; a smaller drop is no regression.
+    """
     bounds = (difference.low, difference.high)
     wrong_side = bounds[1] if difference.higher_is_better else bounds[0]
     beyond = wrong_side is not None and (wrong_side < 0 if difference.higher_is_better else wrong_side > 0)

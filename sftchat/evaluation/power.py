@@ -84,9 +84,17 @@ def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: 
         tests: How many metrics and gold sets are gated together; the level is divided among them.
     """
     n = len(table.rows)
-    drops = {} if n < FEWEST else {share: _drop(metric, table, share, tests) / POINT for share in SHARES}
-    needed = math.ceil(n * (drops[USUAL] / rule.margin) ** 2) if drops.get(USUAL) else None
-    return Detectable(evalset, metric.name, value(metric, table), n, rule.margin, drops, needed)
+    found = value(metric, table)
+    if n < FEWEST:
+        return Detectable(evalset, metric.name, found, n, rule.margin, {}, None)
+    error = _standard_error(metric, table)
+    # however alike the items are, some must break before a test can notice
+    least = _rarest(tests) if metric.items or not error else 0.0
+    reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
+    drops = {share: max(reach * math.sqrt(2 * share) * error, least / n) / POINT for share in SHARES}
+    margin = rule.margin * POINT
+    needed = max(2 * USUAL * n * (reach * error / margin) ** 2, least / margin)
+    return Detectable(evalset, metric.name, found, n, rule.margin, drops, math.ceil(needed))
 
 
 def lines(found: Detectable) -> tuple[str, ...]:
@@ -105,18 +113,13 @@ def lines(found: Detectable) -> tuple[str, ...]:
     )
 
 
-def _drop(metric: Metric, table: Counts, share: float, tests: int) -> float:
-    """The smallest drop in units of the metric."""
+def _standard_error(metric: Metric, table: Counts) -> float:
+    """The jackknife standard error of a metric."""
     rows, times = grouped(table.columns(metric))
     n = len(table.rows)
     without = apply(metric, table, (rows * times[:, None]).sum(axis=0) - rows)
     mean = float((without * times).sum()) / n
-    error = math.sqrt((n - 1) / n * float((times * (without - mean) ** 2).sum()))
-    reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
-    drop = reach * math.sqrt(2 * share) * error
-    if metric.items or not error:
-        drop = max(drop, _rarest(tests) / n)  # however alike the items are, some must break before a test can notice
-    return drop
+    return math.sqrt((n - 1) / n * float((times * (without - mean) ** 2).sum()))
 
 
 def _rarest(tests: int) -> float:
