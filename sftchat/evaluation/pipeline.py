@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 from sftchat.engines.base import Engine
@@ -13,7 +14,7 @@ from sftchat.evaluation.baseline import check_counts
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
 from sftchat.evaluation.gate import gate
-from sftchat.evaluation.items import Item, Outcome, Progress, run
+from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import PartialReplies, rescore, write_atomically, write_replies
 from sftchat.evaluation.report import ModelResult, Report
@@ -42,6 +43,8 @@ def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
     """
     if plan.output is not None:
         _make(plan.output)
+    if plan.baseline is not None:
+        plan = replace(plan, task=scored_once(plan.task))
     baselines = _results(plan, plan.baseline, open_engine, watch) if plan.baseline else ()
     by_source = [_results(plan, source, open_engine, watch) for source in plan.sources]
     comparisons = tuple(

@@ -1,14 +1,16 @@
 """Before anything runs: the smallest drop that a gold set can show, from how a stored model did on its items.
 
 Two checkpoints of a model agree on most items, and only the others carry evidence. The assumption here, stated with every answer, is the
-share of items that the new checkpoint answers *afresh*: as well as the stored one on average, but independently of it. The difference of a
-metric then has the standard error ``sqrt(2 * share) * se``, with ``se`` the jackknife standard error of the metric on the stored items
-(Efron and Stein 1981), and a drop of ``(z(1 - level / 2) + z(power)) * sqrt(2 * share) * se`` is found significant with that power.
+share ``q`` of items that the new checkpoint answers *afresh*, independently of the stored one, and all of the drop ``d`` happens on those.
+With ``v`` the variance of one item's part in the metric (from the jackknife, Efron and Stein 1981) and ``w`` that of a fresh one, the
+difference over ``n`` items has the variance ``(q (v + w + (d / q)^2) - d^2) / n``; the drop found with power ``b`` at level ``a`` is
+``z(1 - a / 2) + z(b)`` times its root. For shares this is exact up to the normal approximation; other metrics borrow the ratio of ``w`` to ``v``.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -87,14 +89,25 @@ def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: 
     found = value(metric, table)
     if n < FEWEST:
         return Detectable(evalset, metric.name, found, n, rule.margin, {}, None)
-    error = _standard_error(metric, table)
+    spread = _spread(metric, table)
     # however alike the items are, some must break before a test can notice
-    least = _rarest(tests) if metric.items or not error else 0.0
+    least = _rarest(tests) if metric.items or not spread else 0.0
     reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
-    drops = {share: max(reach * math.sqrt(2 * share) * error, least / n) / POINT for share in SHARES}
-    margin = rule.margin * POINT
-    needed = max(2 * USUAL * n * (reach * error / margin) ** 2, least / margin)
-    return Detectable(evalset, metric.name, found, n, rule.margin, drops, math.ceil(needed))
+    down = -1.0 if metric.higher_is_better else 1.0
+
+    def smallest(share: float, items: int) -> float:
+        """The drop in units of the metric; the variance depends on it, so it is approached from 0."""
+        drop = 0.0
+        for _ in range(50):
+            variance = share * (spread * (1 + _growth(found, found + down * drop / share)) + (drop / share) ** 2) - drop**2
+            drop = reach * math.sqrt(max(0.0, variance) / items)
+        return max(drop, least / items)
+
+    enough = FEWEST
+    while smallest(USUAL, enough) > rule.margin * POINT:
+        enough *= 2
+    needed = bisect_left(range(enough), True, lo=FEWEST, key=lambda items: smallest(USUAL, items) <= rule.margin * POINT)
+    return Detectable(evalset, metric.name, found, n, rule.margin, {q: smallest(q, n) / POINT for q in SHARES}, needed)
 
 
 def lines(found: Detectable) -> tuple[str, ...]:
@@ -113,13 +126,21 @@ def lines(found: Detectable) -> tuple[str, ...]:
     )
 
 
-def _standard_error(metric: Metric, table: Counts) -> float:
-    """The jackknife standard error of a metric."""
+def _spread(metric: Metric, table: Counts) -> float:
+    """The variance of one item's part in a metric, by the jackknife."""
     rows, times = grouped(table.columns(metric))
     n = len(table.rows)
     without = apply(metric, table, (rows * times[:, None]).sum(axis=0) - rows)
     mean = float((without * times).sum()) / n
-    return math.sqrt((n - 1) / n * float((times * (without - mean) ** 2).sum()))
+    return (n - 1) * float((times * (without - mean) ** 2).sum())
+
+
+def _growth(before: float, after: float) -> float:
+    """How the variance of a share changes with it; 1 for metrics on another scale."""
+    if not 0 < before < 1:
+        return 1.0
+    after = min(max(after, 0.0), 1.0)
+    return after * (1 - after) / (before * (1 - before))
 
 
 def _rarest(tests: int) -> float:

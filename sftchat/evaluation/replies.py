@@ -10,6 +10,7 @@ from typing import Any, TextIO, get_args
 
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome, score
+from sftchat.evaluation.tools import translated
 from sftchat.task import Task
 from sftchat.types import Example, FinishReason, Reply
 
@@ -170,6 +171,7 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         raise DataError(f"not a JSON object: {error}", source) from error
     if not isinstance(row, dict):
         raise DataError(f"not a JSON object but {type(row).__name__}", source)
+    row = translated(row)
     identity, text = row.get("id"), row.get("reply")
     if isinstance(identity, int) and not isinstance(identity, bool):
         identity = str(identity)  # other programs number their rows

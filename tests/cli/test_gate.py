@@ -361,10 +361,10 @@ def test_the_plan_says_how_small_a_drop_can_be_seen_and_opens_no_model(base: Des
     assert (code, err, base.opened) == (0, "", [])
     assert out.splitlines() == [
         "gold.jsonl, 200 items: accuracy 0.900; the smallest drop found with 80% power is",
-        "   4.0 points where 10% of the items are answered afresh",
-        "   4.0 points where 20% of the items are answered afresh",
-        "   5.3 points where 40% of the items are answered afresh",
-        "  for a drop of 2 points it takes about 710 items (at 20%)",
+        "   4.5 points where 10% of the items are answered afresh",
+        "   5.5 points where 20% of the items are answered afresh",
+        "   7.0 points where 40% of the items are answered afresh",
+        "  for a drop of 2 points it takes about 1,018 items (at 20%)",
     ]
     assert json.loads(base.run("--plan", "--baseline", "base.jsonl", "--json")[1])[0]["n"] == 200
 
