@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +33,7 @@ _DEMANDS = (
     click.option("--require-baseline", is_flag=True, help="Exit 4 where the baseline file is missing."),
 )
 _OTHERS = (
-    click.option("--update-baseline", type=FILE, metavar="FILE", help="Write the model's replies as the new baseline."),
+    click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
     click.option("--plan", "planning", is_flag=True, help="Load no model; say how small a drop the gold set can show."),
     click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
     click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
@@ -67,54 +67,67 @@ def chosen_selection(options: dict[str, Any]) -> Selection | None:
     return Selection(ids, only, past) if ids or only else None
 
 
-def check_update(path: Path, plan: Plan, limit: int | None) -> None:
+def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit: int | None) -> None:
     """Refuse, while it is cheap, to write a baseline that would be partial, ambiguous or in the place of something else.
 
     Raises:
-        UsageError: When it would be.
+        UsageError: When one would be.
     """
     from sftchat.evaluation.baseline import is_baseline
 
-    if plan.selected or limit is not None:
-        raise UsageError("--update-baseline needs every item; leave out --limit, --ids and --only")
-    if len(plan.sources) > 1:
-        raise UsageError(f"--update-baseline takes one MODEL, not {len(plan.sources)}")
-    if path.exists() and not is_baseline(path):
-        raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
-    if not path.parent.is_dir():
-        raise UsageError(f"no folder '{path.parent}' for the baseline")
+    for plan in plans:
+        file = files[plan.task.name]
+        if file is None:
+            continue
+        path = Path(file)
+        if plan.selected or limit is not None:
+            raise UsageError("--update-baseline needs every item; leave out --limit, --ids and --only")
+        if len(plan.sources) > 1:
+            raise UsageError(f"--update-baseline takes one MODEL, not {len(plan.sources)}")
+        if path.exists() and not is_baseline(path):
+            raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
+        if not path.parent.is_dir():
+            raise UsageError(f"no folder '{path.parent}' for the baseline")
 
 
-def update_baseline(path: Path, plan: Plan, report: Report, registry: Registry, options: dict[str, Any]) -> tuple[str, ...]:
-    """Write what the model said as the new baseline; returns what changed, in lines for the user."""
+def update_baselines(
+    files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, registry: Registry, options: dict[str, Any]
+) -> Iterator[str]:
+    """Write what the model said as the new baselines; yields what changed, in lines for the user."""
     from sftchat.evaluation.baseline import Header, known_sampling, write_baseline
 
-    if any(result.failures for result in report.results):
-        return (f"baseline {path}: not written, because some items were not answered",)
-    source = plan.sources[0]
-    asked = source.stored is None
-    weights, template = _identity(source.name, registry, options) if asked else ("", "")
-    header = Header(
-        plan.task.name,
-        tuple(metric.name for metric in plan.task.metrics),
-        source.name,
-        weights,
-        template,
-        tuple(result.evalset for result in report.results),
-        known_sampling(plan.sampling) if asked else None,
-    )
-    return write_baseline(path, header, [item for result in report.results for item in result.items])
+    for plan in plans:
+        file = files[plan.task.name]
+        if file is None:
+            continue
+        results = [result for result in report.results if result.task == plan.task.name]
+        if any(result.failures for result in results):
+            yield f"baseline {file}: not written, because some items were not answered"
+            continue
+        source = plan.sources[0]
+        asked = source.stored is None
+        weights, template = _identity(source.name, registry, options) if asked else ("", "")
+        header = Header(
+            plan.task.name,
+            tuple(metric.name for metric in plan.task.metrics),
+            source.name,
+            weights,
+            template,
+            tuple(result.evalset for result in results),
+            known_sampling(plan.sampling) if asked else None,
+        )
+        yield from write_baseline(Path(file), header, [item for result in results for item in result.items])
 
 
-def show_plan(plan: Plan, as_json: bool) -> None:
-    """Print the smallest drops that the gold sets can show, from the baseline's items.
+def show_plan(plans: Sequence[Plan], as_json: bool) -> None:
+    """Print the smallest drops that the gold sets can show, from the baselines' items.
 
     Raises:
         UsageError: When there are no stored items to plan from.
     """
     from sftchat.evaluation.power import lines, planned
 
-    found = planned(plan)
+    found = planned(plans)
     if as_json:
         click.echo(json.dumps([vars(one) for one in found], ensure_ascii=False, indent=2, sort_keys=True))
         return

@@ -12,39 +12,37 @@ from statistics import NormalDist
 
 from sftchat.evaluation.paired import LEVEL, holm
 from sftchat.evaluation.report import Comparison, GateResult, MetricDifference, Outcome
-from sftchat.evaluation.rules import MIN_DROP, POINT, Gated
+from sftchat.evaluation.rules import POINT, Gated
 
 TOLERANCE = 1e-12
 """A drop this little short of a limit has reached it: 0.005 is not a binary fraction."""
 
 
-def gate(
-    comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequence[Gated]], min_drop: float = MIN_DROP
-) -> tuple[GateResult, ...]:
+def gate(comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequence[Gated]]) -> tuple[GateResult, ...]:
     """Judge every gated metric of every comparison, p-values adjusted over all of them: the exit code is one decision.
 
     Args:
         comparisons: Those that share the decision.
-        gated: Which metrics of a comparison count, each with its margin in points.
-        min_drop: Points of the metric; a smaller drop is no regression.
+        gated: Which metrics of a comparison count.
     """
     asked = [
-        (comparison, comparison.metric(rule.metric), rule) for comparison in comparisons if comparison.metrics for rule in gated(comparison)
+        (place, comparison.metric(rule.metric), rule)
+        for place, comparison in enumerate(comparisons)
+        if comparison.metrics
+        for rule in gated(comparison)
     ]
     adjusted = holm([difference.p for _, difference, _ in asked])
     return tuple(
-        GateResult(
-            comparison.candidate.model,
-            comparison.candidate.task,
-            comparison.candidate.evalset.name,
-            difference.name,
-            verdict := outcome(difference, p, rule, min_drop),
-            p,
-            rule.margin,
-            comparison.units,
-            items_needed(difference, comparison.units, rule.margin) if verdict == "inconclusive" else None,
-        )
-        for (comparison, difference, rule), p in zip(asked, adjusted, strict=True)
+        _result(place, comparisons[place], difference, p, rule) for (place, difference, rule), p in zip(asked, adjusted, strict=True)
+    )
+
+
+def _result(place: int, comparison: Comparison, difference: MetricDifference, p: float, rule: Gated) -> GateResult:
+    """One verdict with what it rests on."""
+    candidate, verdict = comparison.candidate, outcome(difference, p, rule)
+    needed = items_needed(difference, comparison.units, rule.margin) if verdict == "inconclusive" else None
+    return GateResult(
+        candidate.model, candidate.task, candidate.evalset.name, difference.name, verdict, p, rule.margin, comparison.units, needed, place
     )
 
 
@@ -74,19 +72,18 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     return max(n + 1, math.ceil(min(needed))) if needed else None
 
 
-def outcome(difference: MetricDifference, p: float, rule: Gated, min_drop: float) -> Outcome:
+def outcome(difference: MetricDifference, p: float, rule: Gated) -> Outcome:
     """The verdict on one metric.
 
     Args:
         difference: Between the models.
         p: Two-sided, adjusted over everything that is gated together.
-        rule: The margin, in points.
-        min_drop: Points of the metric; a smaller drop is no regression.
+        rule: Margin and smallest drop, in points.
     """
     bounds = (difference.low, difference.high)
     wrong_side = bounds[1] if difference.higher_is_better else bounds[0]
     beyond = wrong_side is not None and (wrong_side < 0 if difference.higher_is_better else wrong_side > 0)
-    if p < LEVEL and beyond and -difference.gain >= min_drop * POINT - TOLERANCE:
+    if p < LEVEL and beyond and -difference.gain >= rule.min_drop * POINT - TOLERANCE:
         return "regressed"
     if difference.differing == 0:
         return "fine"  # the same counts on every item are no hint of a drop, however few the items are

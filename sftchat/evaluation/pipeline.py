@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,31 +18,55 @@ from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import PartialReplies, rescore, write_atomically, write_replies
 from sftchat.evaluation.report import ModelResult, Report
+from sftchat.task import Task
 
 OpenEngine = Callable[[str], Engine]
 Watch = Callable[[str, int], AbstractContextManager[Progress]]
 """Called with a title and a number of items; what it yields is told of every outcome."""
 
 
-def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
-    """Evaluate, compare, and write ``report.json`` and the replies into the plan's folder, if it has one.
+def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch) -> Report:
+    """Evaluate, compare, judge, and write ``report.json`` and the replies into the plans' folder, if they have one.
 
     Models are opened one at a time, the baseline first, and closed before the next. What a model answered before it failed, or before the
     user interrupted, stays in ``replies.partial.jsonl``.
 
     Args:
-        plan: What to do.
-        open_engine: Opens a model by the name the user typed.
+        plans: What to do, one for each task; with the same folder, sampling seed and models.
+        opener: For a task, what opens a model by the name the user typed.
         watch: Shows progress.
 
     Raises:
         UsageError: When the folder cannot be made.
         ModelError: When a model cannot be loaded.
         EngineError: When one can generate nothing more.
+        NotComparableError: When a baseline was counted by another scorer.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
-    if plan.output is not None:
-        _make(plan.output)
+    output = plans[0].output
+    if output is not None:
+        _make(output)
+    parts = [_measure(plan, opener(plan.task), watch) for plan in plans]
+    comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
+    gated = {plan.task.name: plan.demanded.gated for plan in plans}
+    report = Report(
+        ", ".join(part.task for part in parts),
+        tuple(result for part in parts for result in part.results),
+        tuple(result for part in parts for result in part.baselines),
+        comparisons,
+        plans[0].sampling,
+        plans[0].seed,
+        versions(),
+        gate(comparisons, lambda comparison: gated[comparison.candidate.task]),
+        tuple(remark for plan in plans for remark in plan.remarks),
+    )
+    if output is not None:
+        write_atomically(output / REPORT, report.to_json())
+    return report
+
+
+def _measure(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
+    """One task, not judged yet."""
     if plan.baseline is not None:
         plan = replace(plan, task=scored_once(plan.task))
     baselines = _results(plan, plan.baseline, open_engine, watch) if plan.baseline else ()
@@ -52,12 +76,7 @@ def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch) -> Report:
         for results in by_source
         for place, (old, new) in enumerate(zip(baselines, results, strict=False))
     )
-    gates = () if plan.selected else gate(comparisons, lambda comparison: plan.rules.gated, plan.rules.min_drop)
-    results = tuple(result for found in by_source for result in found)
-    report = Report(plan.task.name, results, baselines, comparisons, plan.sampling, plan.seed, versions(), gates, plan.remarks)
-    if plan.output is not None:
-        write_atomically(plan.output / REPORT, report.to_json())
-    return report
+    return Report(plan.task.name, tuple(result for found in by_source for result in found), baselines, comparisons)
 
 
 def _make(folder: Path) -> None:

@@ -92,6 +92,7 @@ def make_plan(
     demands: Demands | None = None,
     cluster: str = "",
     selection: Selection | None = None,
+    label: str = "",
 ) -> Plan:
     """Read what is small and check that it fits together.
 
@@ -107,6 +108,7 @@ def make_plan(
         demands: What is demanded of the results, as typed.
         cluster: Metadata key of items that belong together; empty where they stand alone.
         selection: Which items alone to evaluate.
+        label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
 
     Raises:
         UsageError: When the task has no gold set and none is given, or an option does not fit the items.
@@ -129,15 +131,15 @@ def make_plan(
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
-        sources: tuple[Source, ...] = (_stored(replies, "replies.jsonl", examples, known),)
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", examples, known),)
     elif len(models) == 1:
-        sources = (Source(models[0], "replies.jsonl"),)
+        sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
-        sources = tuple(Source(model, f"replies.{number}.jsonl") for number, model in enumerate(models, start=1))
+        sources = tuple(Source(model, f"replies{label}.{number}.jsonl") for number, model in enumerate(models, start=1))
     beside: Source | None = None
     removed: tuple[str, ...] = ()
     if baseline is not None:
-        beside = _baseline(baseline, examples, known)
+        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", examples, known)
         if beside is None and demands.require_baseline:
             raise NotComparableError(f"no baseline '{baseline}'; write one with --update-baseline {baseline}")
         if beside is None:
@@ -167,9 +169,9 @@ def _default_evalset(task: Task) -> Path:
     return next(iter(task.evalsets.values()))
 
 
-def _baseline(text: str, examples: Sequence[Example], known: frozenset[str]) -> Source | None:
+def _baseline(text: str, file: str, examples: Sequence[Example], known: frozenset[str]) -> Source | None:
     """With whom to compare: a model, a baseline, a file of replies, or nobody while the file is not there."""
-    path, file = Path(text), "replies.baseline.jsonl"
+    path = Path(text)
     if not path.is_file():
         return None if path.suffix == ".jsonl" else Source(text, file)
     if is_baseline(path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -55,24 +56,36 @@ class Detectable:
     items_needed: int | None
 
 
-def planned(plan: Plan) -> tuple[Detectable, ...]:
-    """What every gold set of a plan can show of every gated metric, from the stored replies of its baseline; no model is asked.
+def planned(plans: Sequence[Plan]) -> tuple[Detectable, ...]:
+    """What every gold set can show of every gated metric, from the stored replies of the baselines; no model is asked.
+
+    Args:
+        plans: One for each task, gated together.
 
     Raises:
-        UsageError: When the plan has no stored replies.
+        UsageError: When a plan has no stored replies.
     """
+    tables = [(plan, name, table) for plan in plans for name, table in _tables(plan)]
+    tests = sum(len(plan.rules.gated) for plan, _, _ in tables)
+    return tuple(
+        detectable(name, metric, table, rule, tests)
+        for plan, name, table in tables
+        for rule in plan.rules.gated
+        for metric in plan.task.metrics
+        if metric.name == rule.metric
+    )
+
+
+def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
+    """The counts of the stored replies to every gold set."""
     source = next((one for one in (plan.baseline, *plan.sources) if one is not None and one.stored is not None), None)
     if source is None or source.stored is None:
         raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
-    tables = []
     for evalset in plan.evalsets:
         examples = [example for example in evalset.examples if example.id in source.stored]
         items = [outcome for outcome in rescore(plan.task, examples, source.stored) if isinstance(outcome, Item)]
         if items:
-            tables.append((evalset.name, units(counts(item.score for item in items), items, plan.cluster)))
-    tests = len(tables) * len(plan.rules.gated)
-    metrics = {metric.name: metric for metric in plan.task.metrics}
-    return tuple(detectable(name, metrics[rule.metric], table, rule, tests) for name, table in tables for rule in plan.rules.gated)
+            yield evalset.name, units(counts(item.score for item in items), items, plan.cluster)
 
 
 def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: int = 1) -> Detectable:

@@ -301,6 +301,7 @@ class GateResult:
         margin: In points of the metric, 0.01 of it each.
         n: Items, or clusters, compared.
         items_needed: How many would settle an inconclusive verdict; None for the others, and where nothing says so.
+        comparison: Which of the report's comparisons it is about, from 0.
     """
 
     model: str
@@ -312,6 +313,7 @@ class GateResult:
     margin: float
     n: int
     items_needed: int | None = None
+    comparison: int = 0
 
 
 @dataclass(frozen=True)
@@ -342,8 +344,7 @@ class Report:
 
     def gates_of(self, comparison: Comparison) -> tuple[GateResult, ...]:
         """The verdicts on one comparison."""
-        whose = (comparison.candidate.model, comparison.candidate.task, comparison.candidate.evalset.name)
-        return tuple(found for found in self.gates if (found.model, found.task, found.evalset) == whose)
+        return tuple(found for found in self.gates if self.comparisons[found.comparison] is comparison)
 
     @property
     def failures(self) -> tuple[tuple[ModelResult, Failure], ...]:

@@ -23,10 +23,12 @@ class Gated:
     Attributes:
         metric: Its name.
         margin: The drop, in points of the metric, that must be excluded before the gate calls a model fine; above 0.
+        min_drop: A smaller drop, in points, is no regression even where it is significant; 0 or more.
     """
 
     metric: str
     margin: float = MARGIN
+    min_drop: float = MIN_DROP
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class Rules:
 
     Attributes:
         gated: Metrics compared with the baseline; the task's primary one when empty.
-        min_drop: A smaller drop, in points, is no regression even where it is significant; 0 or more.
         floors: Smallest acceptable value by metric, compared with the point value.
         lower_floors: Smallest acceptable lower bound of the 95 % interval by metric.
         must_pass: Ids of items that must be right.
@@ -43,7 +44,6 @@ class Rules:
     """
 
     gated: tuple[Gated, ...] = ()
-    min_drop: float = MIN_DROP
     floors: Mapping[str, float] = field(default_factory=dict)
     lower_floors: Mapping[str, float] = field(default_factory=dict)
     must_pass: frozenset[str] = frozenset()
@@ -84,8 +84,7 @@ class Demands:
             DataError: When a file of ids cannot be read.
         """
         return Rules(
-            parse_gated(self.gated, task),
-            self.min_drop,
+            parse_gated(self.gated, task, self.min_drop),
             parse_floors(self.floors, task),
             parse_floors(self.lower_floors, task),
             parse_ids(self.must_pass, known, "--must-pass"),
@@ -117,12 +116,13 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
     return floors
 
 
-def parse_gated(texts: Iterable[str], task: Task) -> tuple[Gated, ...]:
+def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) -> tuple[Gated, ...]:
     """Read ``METRIC[=MARGIN]`` arguments, the margin in points of the metric.
 
     Args:
         texts: As typed; none gates the task's primary metric.
         task: Says which metrics there are.
+        min_drop: Of every one of them, in points.
 
     Raises:
         UsageError: When one is not of that form, names no metric of the task, or comes twice.
@@ -135,8 +135,8 @@ def parse_gated(texts: Iterable[str], task: Task) -> tuple[Gated, ...]:
             raise UsageError(f"gate '{text}' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as {task.metric.name}=2")
         if _metric(name, task).name in found:
             raise UsageError(f"metric '{name}' is gated twice")
-        found[name] = Gated(name, margin)
-    return tuple(found.values()) or (Gated(task.metric.name),)
+        found[name] = Gated(name, margin, min_drop)
+    return tuple(found.values()) or (Gated(task.metric.name, MARGIN, min_drop),)
 
 
 def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozenset[str]:

@@ -29,13 +29,13 @@ def show(report: Report, console: Console) -> None:
 
 def parts(report: Report) -> Iterator[RenderableType]:
     """What a report looks like, one evalset after the other."""
-    for evalset in dict.fromkeys(result.evalset for result in report.results):
-        results = [result for result in report.results if result.evalset == evalset]
-        comparisons = [comparison for comparison in report.comparisons if comparison.candidate.evalset == evalset]
+    for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
+        results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
+        comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
         first = results[0]
         asked = len(first.items) + len(first.failures)
         size = f"{asked} items" if asked >= evalset.size else f"the first {asked} of {evalset.size} items"
-        yield Text.assemble((report.task, "bold"), f" on {evalset.name}, {size}")
+        yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
         if comparisons:
             for comparison in comparisons:
                 yield from _comparison(comparison)

@@ -293,7 +293,7 @@ def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) ->
 
 
 def gated(report: Report, rules: Rules) -> Report:
-    return replace(report, gates=gate(report.comparisons, lambda comparison: rules.gated, rules.min_drop))
+    return replace(report, gates=gate(report.comparisons, lambda comparison: rules.gated))
 
 
 @pytest.mark.parametrize(

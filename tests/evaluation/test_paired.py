@@ -16,7 +16,7 @@ from sftchat.evaluation import paired
 from sftchat.evaluation.gate import outcome
 from sftchat.evaluation.paired import holm, paired_difference
 from sftchat.evaluation.report import MetricDifference
-from sftchat.evaluation.rules import MIN_DROP, Gated
+from sftchat.evaluation.rules import Gated
 from sftchat.evaluation.statistics import Counts, counts
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
@@ -187,7 +187,7 @@ def outcomes(drop: float, items: int, repetitions: int, resamples: int = 2000) -
     for _ in range(repetitions):
         before, after = two_models(draw, items, drop)
         difference = paired_difference(before, after, F1, resamples=resamples)
-        found[outcome(difference, difference.p, Gated("f1"), MIN_DROP)] += 1 / repetitions
+        found[outcome(difference, difference.p, Gated("f1"))] += 1 / repetitions
     return found
 
 
