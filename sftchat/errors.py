@@ -14,7 +14,7 @@ Messages are one line in lower case: what was wrong, which value, what is allowe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -92,6 +92,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f"; did you mean '{near[0]}'?" if near else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}'{hint} (available: {listed})"
+
+
+def listed(ids: Sequence[str], most: int = 5) -> str:
+    """The first few ids in quotes and how many more there are."""
+    rest = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(f"'{identity}'" for identity in ids[:most]) + rest
 
 
 def first_line(error: BaseException) -> str:

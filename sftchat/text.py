@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 DASHES = "-‐‑‒–—―−─－﹣"
 """Characters that people and models write for a hyphen. They mean one only where a separator is expected: inside a name they stay."""
@@ -50,6 +51,7 @@ def fold_width(text: str) -> str:
     return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
 
 
+@lru_cache(maxsize=4096)  # the names of one prompt come by a dozen times
 def normalise(text: str) -> str:
     """Bring a text into the form in which two scorers' inputs may be compared.
 

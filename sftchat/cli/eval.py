@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
 from sftchat.cli.shared import Session, engine_options, stderr, stdout
+from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sftchat.engines.base import Engine
     from sftchat.evaluation.items import Progress
     from sftchat.evaluation.plan import Plan
     from sftchat.evaluation.report import Report
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL…")
-@click.option("--task", "task_name", metavar="TASK", help="Task that scores; by default the one that the model was trained on.")
-@click.option("--evalset", "evalsets", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Gold set, repeatable.")
-@click.option("--baseline", metavar="MODEL|FILE", help="Model, or a replies.jsonl, to compare with; exit 1 when significantly worse.")
-@click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Smallest acceptable value, repeatable; exit 1 when missed.")
-@click.option("--replies", type=click.Path(path_type=Path), metavar="FILE", help="Score stored replies instead of a model.")
+@click.option("--task", "names", multiple=True, metavar="TASK", help="Task that scores, repeatable; by default the one of the training.")
+@click.option("--evalset", "evalsets", multiple=True, metavar="[TASK=]FILE", help="Gold set, repeatable; by default the task's own.")
+@click.option(
+    "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."
+)
+@click.option("--replies", multiple=True, metavar="[TASK=]FILE", help="Score stored replies instead of a model.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json and replies.jsonl here.")
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
@@ -35,50 +37,86 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Ask everything anew, also what these very weights have answered before.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@gate_options
 @engine_options
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     models: tuple[str, ...],
-    task_name: str | None,
-    floors: tuple[str, ...],
-    replies: Path | None,
+    names: tuple[str, ...],
+    replies: tuple[str, ...],
     output: Path | None,
     overwrite: bool,
     as_json: bool,
     fresh: bool,
     quiet: bool,
-    evalsets: tuple[Path, ...],
-    baseline: str | None,
+    evalsets: tuple[str, ...],
+    baselines: tuple[str, ...],
     limit: int | None,
     seed: int,
+    planning: bool,
+    cluster: str,
     **options: Any,
 ) -> None:
-    """Score models against gold replies.
+    """Score models against gold replies, compare them with a baseline, and say by the exit code whether they are good enough.
 
     \b
     sftchat eval run
-    sftchat eval run --baseline sftchat:nano --min f1=0.8 -o eval
+    sftchat eval run --update-baseline baseline.jsonl
+    sftchat eval run --baseline baseline.jsonl --min f1=0.8 -o eval
     sftchat eval --task relation --replies eval/replies.jsonl
+    sftchat eval run --task relation --task general --baseline sftchat:nano
 
     What the same weights were asked before is not asked again; see 'sftchat cache'.
 
-    Exit codes: 0 fine, 1 a floor missed or worse than the baseline, 2 wrong usage, 3 some items were not answered.
+    Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
+    4 not comparable with the baseline, or not proven with --strict.
     """
     from sftchat.evaluation.plan import check_output, make_plan
-    from sftchat.evaluation.verdict import judge, parse_floors
+    from sftchat.evaluation.verdict import judge
 
     session: Session = ctx.obj
-    _check_sources(models, replies)
+    updates = options.pop("update_baseline")
+    demands, selection = chosen_demands(options), chosen_selection(options)
+    if not planning:
+        _check_sources(models, replies)
+    if demands.require_baseline and not baselines:
+        raise UsageError("--require-baseline needs --baseline FILE")
     if output is not None:
         check_output(output, overwrite=overwrite)
-    task = _task(session.registry, task_name, models)
-    least = parse_floors(floors, task)
-    plan = make_plan(task, models, evalsets=evalsets, baseline=baseline, replies=replies, limit=limit, seed=seed, output=output)
-    _check_models(session.registry, plan.models, options)
+    tasks = chosen_tasks(session.registry, names, models)
+    if selection is not None and len(tasks) > 1:
+        raise UsageError("--ids and --only evaluate one --task at a time")
+    sets, stored = by_task(evalsets, tasks, "--evalset"), one_each(replies, tasks, "--replies")
+    beside, demanded = one_each(baselines, tasks, "--baseline", is_model), demands_of(demands, tasks)
+    new_baselines = one_each(updates, tasks, "--update-baseline")
+    if any(stored.values()) and not all(stored.values()):
+        raise UsageError("--replies must be given for every --task, or for none")
+    plans = [
+        make_plan(
+            task,
+            models,
+            evalsets=[Path(name) for name in sets[task.name]],
+            baseline=beside[task.name],
+            replies=Path(file) if (file := stored[task.name]) else None,
+            limit=limit,
+            seed=seed,
+            output=output,
+            demands=demanded[task.name],
+            cluster=cluster,
+            selection=selection,
+            label=f".{task.name}" if len(tasks) > 1 else "",
+        )
+        for task in tasks
+    ]
+    if planning:
+        show_plan(plans, as_json)
+        return
+    check_updates(new_baselines, plans, limit)
+    _check_models(session.registry, [model for plan in plans for model in plan.models], options)
 
-    report = _carry_out(session, plan, quiet, fresh, options)
+    report = _carry_out(session, plans, quiet, fresh, options)
     session.registry.eval_finished(report, output)
     if as_json:
         click.echo(report.to_json(), nl=False)
@@ -86,83 +124,56 @@ def command(
         from sftchat.evaluation.tables import show
 
         show(report, stdout())
-    verdict = judge(report, least)
-    for line in verdict.lines:
+    verdict = judge(report, {plan.task.name: plan.demanded for plan in plans})
+    for line in (*update_baselines(new_baselines, plans, report, session.registry, options), *verdict.lines):
         click.echo(line, err=True)
     ctx.exit(verdict.exit_code)
 
 
-def _carry_out(session: Session, plan: Plan, quiet: bool, fresh: bool, options: dict[str, Any]) -> Report:
-    """Run the plan with progress on standard error; say what is kept when it breaks off."""
+def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report:
+    """Run the plans with progress on standard error; say what is kept when it breaks off."""
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
-    from sftchat.evaluation.remembering import Memory
+    from sftchat.evaluation.remembering import Memory, RememberingEngine
     from sftchat.evaluation.store import Store, default_path
 
     console = stderr()
-
     store = Store(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
+    memories: list[Memory] = []
 
-    def open_engine(model: str) -> Engine:
-        return session.load_engine(model, preferred=plan.task.template, **options)
+    def opener(task: Task) -> Callable[[str], RememberingEngine]:
+        def identify(model: str) -> str:
+            return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
 
-    def identify(model: str) -> str:
-        return session.identify(model, hashed=store.file_hash, preferred=plan.task.template, **options)
+        memory = Memory(store, identify, fresh)
+        memories.append(memory)
+        return lambda name: RememberingEngine(name, lambda model: session.load_engine(model, preferred=task.template, **options), memory)
 
     def watch(title: str, total: int, remembered: Callable[[], int]) -> AbstractContextManager[Progress]:
         return nullcontext(lambda outcome: None) if quiet else progress(console, title, total, remembered)
 
-    memory = Memory(store, identify, fresh)
     try:
         with closing(store):
-            return carry_out(plan, open_engine, watch, memory)
+            return carry_out(plans, opener, watch)
     except BaseException:  # an interruption too: the words for the error itself are said elsewhere
-        if memory.kept:
+        if answered := sum(memory.kept for memory in memories):
             from sftchat.cli.cache import counted
 
             again = "without --fresh goes on" if fresh else "goes on"
-            click.echo(f"{counted(memory.kept)} kept in {store.path}; the same command {again} from there", err=True)
-        kept = sorted(plan.output.glob("replies*.partial.jsonl")) if plan.output is not None else []
+            click.echo(f"{counted(answered)} kept in {store.path}; the same command {again} from there", err=True)
+        folder = plans[0].output
+        kept = sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
         for path in kept:
             click.echo(f"replies so far are kept in {path}", err=True)
         raise
 
 
-def _check_sources(models: Sequence[str], replies: Path | None) -> None:
+def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:
     """Refuse no source of replies, and two."""
-    if replies is None and not models:
+    if not replies and not models:
         raise UsageError("nothing to score: give a MODEL, or --replies FILE for stored replies")
-    if replies is not None and models:
+    if replies and models:
         raise UsageError(f"--replies scores stored replies and would not ask MODEL '{models[0]}'; leave one of them out")
-
-
-def _task(registry: Registry, name: str | None, models: Sequence[str]) -> Task:
-    """The task asked for, else the one the models were trained on, else the only one there is."""
-    if name is not None:
-        return registry.task(name)
-    trained = {model: task for model in models if (task := _trained_on(model))}
-    if len(set(trained.values())) > 1:
-        told = ", ".join(f"{model} on {task}" for model, task in trained.items())
-        raise UsageError(f"the models were trained on different tasks ({told}); choose one with --task")
-    if trained:
-        return registry.task(next(iter(trained.values())))
-    if len(registry.tasks) == 1:
-        return next(iter(registry.tasks.values()))
-    known = ", ".join(sorted(registry.tasks)) or "none; see 'sftchat plugins'"
-    raise UsageError(f"no model says which task it was trained on; choose one with --task (available: {known})")
-
-
-def _trained_on(model: str) -> str:
-    """The task in the manifest of a local model, or of the run that a checkpoint belongs to; empty when there is none."""
-    from sftchat.models.manifest import read_manifest
-
-    folder = Path(model).expanduser()
-    places = [folder, folder.resolve().parent] if folder.name.startswith("checkpoint-") else [folder]
-    for place in places:
-        manifest = read_manifest(place)
-        if manifest is not None:
-            return manifest.task
-    return ""
 
 
 def _check_models(registry: Registry, models: Sequence[str], options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftchat.data.formats import read_examples, with_ids
-from sftchat.errors import DataError
+from sftchat.errors import DataError, UsageError
 from sftchat.types import Example
 
 
@@ -70,6 +70,22 @@ def check_examples(examples: Iterable[Example]) -> None:
             first = seen[example.id].source or "an earlier example"
             raise DataError(f"id '{example.id}' already stands at {first}; ids must be unique among all evalsets", where)
         seen[example.id] = example
+
+
+def cluster_of(example: Example, key: str) -> str:
+    """Which cluster an example belongs to.
+
+    Args:
+        example: With the key in its metadata.
+        key: Such as ``"document"``.
+
+    Raises:
+        UsageError: When it has no such key.
+    """
+    if key not in example.metadata:
+        there = ", ".join(sorted(example.metadata)) or "none"
+        raise UsageError(f"item '{example.id}' has no metadata key '{key}' to cluster by (it has: {there})")
+    return str(example.metadata[key])
 
 
 def all_examples(evalsets: Sequence[Evalset]) -> tuple[Example, ...]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import paired, statistics
-from sftchat.evaluation.evalset import Evalset
+from sftchat.evaluation.changes import item_changes
+from sftchat.evaluation.evalset import Evalset, cluster_of
 from sftchat.evaluation.items import Failure, Item, Outcome, Progress, run
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, GroupResult, MetricResult, ModelResult
-from sftchat.task import Task
+from sftchat.task import Metric, Task
 from sftchat.types import Example, SamplingParams
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def summarise(
     seed: int = 0,
     seconds: float | None = None,
     replies: str = "",
+    cluster: str = "",
     remembered: int = 0,
 ) -> ModelResult:
     """Sum scored items up to a result.
@@ -76,8 +79,10 @@ def summarise(
         seconds: How long generating took, where it did.
         replies: Name of the file that will hold the replies.
         remembered: How many came from the reply store.
+        cluster: Metadata key whose values say which items belong together; empty where items stand alone.
 
     Raises:
+        UsageError: When an item lacks the key.
         PluginError: When a metric cannot be computed from what the scorer counts.
     """
     everything = tuple(outcomes)
@@ -85,14 +90,22 @@ def summarise(
     failures = tuple(outcome for outcome in everything if isinstance(outcome, Failure))
     metrics = []
     if items:
-        table = statistics.counts(item.score for item in items)
-        for metric in task.metrics:
+        table = units(statistics.counts(item.score for item in items), items, cluster)
+        for metric in _metrics(task, cluster):
             interval = statistics.interval(metric, table, seed=seed)
             metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
-    return ModelResult(model, evalset, items, failures, tuple(metrics), _groups(task, items), seconds, replies, remembered)
+    return ModelResult(model, evalset, items, failures, tuple(metrics), _groups(task, items), seconds, replies, remembered, task.name)
 
 
-def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: int = 0) -> Comparison:
+def compare(
+    baseline: ModelResult,
+    candidate: ModelResult,
+    task: Task,
+    *,
+    seed: int = 0,
+    cluster: str = "",
+    removed: Sequence[str] = (),
+) -> Comparison:
     """Compare two models on the items that both answered.
 
     Args:
@@ -100,31 +113,68 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         candidate: The one in question.
         task: Names the metrics.
         seed: Of the resampling.
+        cluster: Metadata key whose values say which items belong together; empty where items stand alone.
+        removed: Further ids that the baseline has and nobody asked the candidate.
 
     Raises:
-        NotComparableError: When they were not scored on the same items.
+        NotComparableError: When they were scored on different evalsets, or have no item in common; a baseline without any item
+            compares with nothing.
+        UsageError: When an item lacks the key.
     """
     olds, news = _by_id(baseline), _by_id(candidate)
-    if baseline.evalset != candidate.evalset or set(olds) != set(news):
+    common = [name for name in news if name in olds]
+    if baseline.evalset != candidate.evalset or (olds and not common):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
         )
+    added = tuple(name for name in news if name not in olds)
+    gone = (*(name for name in olds if name not in news), *removed)
     pairs = [
         (old, new)
-        for old, new in ((olds[identity], news[identity]) for identity in olds)
+        for old, new in ((olds[name], news[name]) for name in common)
         if isinstance(old, Item) and isinstance(new, Item)  # what one of them failed to answer says nothing about either
     ]
     if not pairs:
-        return Comparison(baseline, candidate, 0)
+        return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
     before = statistics.counts(old.score for old, _ in pairs)
     after = statistics.counts(new.score for _, new in pairs)
-    metrics = tuple(paired.paired_difference(before, after, metric, seed=seed) for metric in task.metrics)
-    # sorted is stable: items with equally many faults stay in the evalset's order
-    broken = sorted((pair for pair in pairs if pair[0].right and not pair[1].right), key=lambda pair: -len(pair[1].score.errors))
-    fixed = sorted((pair for pair in pairs if pair[1].right and not pair[0].right), key=lambda pair: -len(pair[0].score.errors))
-    differing = sum(old.reply.text != new.reply.text for old, new in pairs)
-    return Comparison(baseline, candidate, len(pairs), metrics, tuple(broken), tuple(fixed), differing)
+    candidates = [new for _, new in pairs]
+    units_before, units_after = (units(table, candidates, cluster) for table in (before, after))
+    metrics = tuple(paired.paired_difference(units_before, units_after, metric, seed=seed) for metric in _metrics(task, cluster))
+    changes = item_changes(pairs, before, after, task.metric)
+    return Comparison(
+        baseline,
+        candidate,
+        len(pairs),
+        metrics,
+        changes.broken,
+        changes.fixed,
+        sum(old.reply.text != new.reply.text for old, new in pairs),
+        changes.shifted,
+        changes.alike,
+        changes.losses,
+        added,
+        gone,
+        len(units_before.rows),
+        cluster,
+    )
+
+
+def units(table: statistics.Counts, items: Sequence[Item], cluster: str) -> statistics.Counts:
+    """What is resampled and swapped: items, or clusters of them.
+
+    Args:
+        table: Counts of the items.
+        items: In the same order.
+        cluster: Metadata key of items that belong together; empty where they stand alone.
+    """
+    return statistics.clustered(table, [cluster_of(item.example, cluster) for item in items]) if cluster else table
+
+
+def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
+    """The task's metrics; sums over clusters are no longer 0 or 1, so rates are then resampled like everything else."""
+    return tuple(replace(metric, items=False) for metric in task.metrics) if cluster else task.metrics
 
 
 def identity(evalset: Evalset) -> EvalsetIdentity:

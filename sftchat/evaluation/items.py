@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import EngineError, PluginError
@@ -89,6 +89,20 @@ def run(
         if on_progress is not None and example.id not in ready:
             on_progress(missing)
         yield missing
+
+
+def scored_once(task: Task) -> Task:
+    """The same task with a memory: two checkpoints say the same to most items, and a scorer gives the same reply the same score."""
+    known: dict[tuple[str, Reply], Score] = {}
+
+    def remembered(example: Example, reply: Reply) -> Score:
+        """The score, computed the first time only."""
+        key = (example.id, reply)
+        if key not in known:
+            known[key] = task.score(example, reply)
+        return known[key]
+
+    return replace(task, score=remembered)
 
 
 def score(task: Task, example: Example, reply: Reply) -> Item:

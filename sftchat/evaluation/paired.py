@@ -5,6 +5,8 @@ Both answered the same items, so only those on which they differ carry evidence;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import comb
 
@@ -21,6 +23,20 @@ TOLERANCE = 1e-12
 """Two values of a statistic closer than this are a tie: sums in another order differ in the last bits."""
 LEVEL = 0.05
 """A smaller p is called significant."""
+INNER = 0.90
+"""Confidence of the interval whose bounds are one-sided bounds at 5 %: what a margin is compared with."""
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Intervals of a difference and its standard error; None where the items give no hint of them."""
+
+    method: str
+    low: float | None = None
+    high: float | None = None
+    low_90: float | None = None
+    high_90: float | None = None
+    error: float | None = None
 
 
 def paired_difference(
@@ -49,7 +65,7 @@ def paired_difference(
     changed = (a != b).any(axis=1)
     differing = int(changed.sum())
     point_a, point_b = value(metric, baseline), value(metric, candidate)
-    low, high, how = _interval(metric, baseline, a, b, seed, resamples)
+    spread = _spread(metric, baseline, a, b, seed, resamples)
     if differing == 0:
         p, test = 1.0, "identical"
     elif metric.items:
@@ -57,8 +73,36 @@ def paired_difference(
     else:
         exact = differing <= EXACT_ITEMS
         p, test = _permutation(metric, baseline, a, b, changed, seed, resamples), "exact permutation" if exact else "permutation"
-    verdict = _judgement(low, high, p, metric.higher_is_better)
-    return MetricDifference(metric.name, point_a, point_b, low, high, p, how, test, differing, verdict)
+    return MetricDifference(
+        metric.name,
+        point_a,
+        point_b,
+        spread.low,
+        spread.high,
+        p,
+        spread.method,
+        test,
+        differing,
+        _judgement(spread.low, spread.high, p, metric.higher_is_better),
+        spread.low_90,
+        spread.high_90,
+        spread.error,
+        metric.higher_is_better,
+    )
+
+
+def holm(values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust p-values of several tests so that the chance of any false alarm among them stays at the level (Holm 1979).
+
+    Args:
+        values: One p a test, in any order; the answer is in the same.
+    """
+    adjusted = [0.0] * len(values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = largest
+    return tuple(adjusted)
 
 
 def _judgement(low: float | None, high: float | None, p: float, higher_is_better: bool) -> Judgement:
@@ -68,18 +112,19 @@ def _judgement(low: float | None, high: float | None, p: float, higher_is_better
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
-def _interval(metric: Metric, table: Counts, a: Array, b: Array, seed: int, resamples: int) -> tuple[float | None, float | None, str]:
-    """The paired bootstrap interval, or a bound from the number of items where nothing varies."""
-    width = a.shape[1]
-    sums = bootstrap(np.hstack((a, b)), seed, resamples)
-    of_a, of_b = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
+def _spread(metric: Metric, table: Counts, a: Array, b: Array, seed: int, resamples: int) -> _Spread:
+    """The paired bootstrap, or a bound from the number of items where nothing varies."""
     if (a != b).any():
-        return *percentiles(of_b - of_a), "bootstrap"
-    if of_a.min() < 0 or of_a.max() > 1:
-        return None, None, "none"  # a share of items says nothing about a metric on another scale
+        width = a.shape[1]
+        sums = bootstrap(np.hstack((a, b)), seed, resamples)
+        differences = apply(metric, table, sums[:, width:]) - apply(metric, table, sums[:, :width])
+        return _Spread("bootstrap", *percentiles(differences), *percentiles(differences, INNER), float(differences.std()))
+    values = apply(metric, table, bootstrap(a, seed, resamples))
+    if values.min() < 0 or values.max() > 1:
+        return _Spread("none")  # a share of items says nothing about a metric on another scale
     # no item of n differs, and the bootstrap would claim that none ever could: this share of all possible items may (Clopper, Pearson 1934)
-    bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(a))
-    return -bound, bound, "discordance"
+    outer, inner = (1 - ((1 - confidence) / 2) ** (1 / len(a)) for confidence in (CONFIDENCE, INNER))
+    return _Spread("discordance", -outer, outer, -inner, inner)
 
 
 def _mcnemar(a: Array, b: Array) -> float:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
+from sftchat.evaluation.baseline import check_counts
+from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
-from sftchat.evaluation.items import Outcome, Progress, run
+from sftchat.evaluation.gate import gate
+from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
 from sftchat.evaluation.plan import REPORT, Plan, Source
-from sftchat.evaluation.remembering import Memory, RememberingEngine
+from sftchat.evaluation.remembering import RememberingEngine
 from sftchat.evaluation.replies import PartialReplies, rescore, write_atomically, write_replies
 from sftchat.evaluation.report import ModelResult, Report
+from sftchat.task import Task
 
-OpenEngine = Callable[[str], Engine]
 OpenLate = Callable[[str], RememberingEngine]
 Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[Progress]]
 """Called with a title, a number of items, and what says how many of them were remembered; what it yields is told of every outcome."""
@@ -38,41 +40,59 @@ class Answered:
     remembered: int = 0
 
 
-def carry_out(plan: Plan, open_engine: OpenEngine, watch: Watch, memory: Memory | None = None) -> Report:
-    """Evaluate, compare, and write ``report.json`` and the replies into the plan's folder, if it has one.
+def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch) -> Report:
+    """Evaluate, compare, judge, and write ``report.json`` and the replies into the plans' folder, if they have one.
 
     Models are opened one at a time, the baseline first, and closed before the next; one whose replies are all remembered is not opened. What
     a model answered before it failed, or before the user interrupted, is in the memory, so that the same evaluation goes on from there;
     where its replies cannot be remembered, it stays in ``replies.partial.jsonl``.
 
     Args:
-        plan: What to do.
-        open_engine: Opens a model by the name the user typed.
+        plans: What to do, one for each task; with the same folder, sampling seed and models.
+        opener: For a task, what opens a model by the name the user typed, with what it is remembered to have answered.
         watch: Shows progress.
-        memory: What was answered before; by default every model is asked everything.
 
     Raises:
         UsageError: When the folder cannot be made.
         ModelError: When a model cannot be loaded.
         EngineError: When one can generate nothing more.
+        NotComparableError: When a baseline was counted by another scorer.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
-    if plan.output is not None:
-        _make(plan.output)
+    output = plans[0].output
+    if output is not None:
+        _make(output)
+    parts = [_measure(plan, opener(plan.task), watch) for plan in plans]
+    comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
+    gated = {plan.task.name: plan.demanded.gated for plan in plans}
+    report = Report(
+        ", ".join(part.task for part in parts),
+        tuple(result for part in parts for result in part.results),
+        tuple(result for part in parts for result in part.baselines),
+        comparisons,
+        plans[0].sampling,
+        plans[0].seed,
+        versions(),
+        gate(comparisons, lambda comparison: gated[comparison.candidate.task]),
+        tuple(remark for plan in plans for remark in plan.remarks),
+    )
+    if output is not None:
+        write_atomically(output / REPORT, report.to_json())
+    return report
 
-    def open_late(name: str) -> RememberingEngine:
-        return RememberingEngine(name, open_engine, memory)
 
+def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
+    """One task, not judged yet."""
+    if plan.baseline is not None:
+        plan = replace(plan, task=scored_once(plan.task))
     baselines = _results(plan, plan.baseline, open_late, watch) if plan.baseline else ()
     by_source = [_results(plan, source, open_late, watch) for source in plan.sources]
-    comparisons = [
-        compare(old, new, plan.task, seed=plan.seed) for results in by_source for old, new in zip(baselines, results, strict=False)
-    ]
-    results = tuple(result for found in by_source for result in found)
-    report = Report(plan.task.name, results, baselines, tuple(comparisons), plan.sampling, plan.seed, versions())
-    if plan.output is not None:
-        write_atomically(plan.output / REPORT, report.to_json())
-    return report
+    comparisons = tuple(
+        compare(old, new, plan.task, seed=plan.seed, cluster=plan.cluster, removed=() if place else plan.removed)
+        for results in by_source
+        for place, (old, new) in enumerate(zip(baselines, results, strict=False))
+    )
+    return Report(plan.task.name, tuple(result for found in by_source for result in found), baselines, comparisons)
 
 
 def _make(folder: Path) -> None:
@@ -88,7 +108,7 @@ def _results(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> t
     if source.stored is None:
         answered = _ask(plan, source, open_late, watch)
     else:
-        answered = [Answered(rescore(plan.task, evalset.examples, source.stored)) for evalset in plan.evalsets]
+        answered = [Answered(_rescored(plan, source, evalset)) for evalset in plan.evalsets]
     file = ""
     if plan.output is not None:
         file = source.file
@@ -103,9 +123,20 @@ def _results(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> t
             seconds=answers.seconds,
             replies=file,
             remembered=answers.remembered,
+            cluster=plan.cluster,
         )
         for evalset, answers in zip(plan.evalsets, answered, strict=True)
     )
+
+
+def _rescored(plan: Plan, source: Source, evalset: Evalset) -> list[Outcome]:
+    """Stored replies to one gold set; of a baseline those to the items that it has, counted as they were then."""
+    assert source.stored is not None
+    if source.baseline is None:
+        return rescore(plan.task, evalset.examples, source.stored)
+    outcomes = rescore(plan.task, (example for example in evalset.examples if example.id in source.stored), source.stored)
+    check_counts(source.baseline, (outcome for outcome in outcomes if isinstance(outcome, Item)))
+    return outcomes
 
 
 def _partial(plan: Plan, source: Source) -> Path | None:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sftchat.errors import DataError, UsageError
-from sftchat.evaluation.evalset import Evalset, all_examples, read_evalset
+from sftchat.errors import DataError, NotComparableError, UsageError
+from sftchat.evaluation.baseline import Baseline, check_comparable, is_baseline, read_baseline
+from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
 from sftchat.evaluation.replies import match, read_replies
+from sftchat.evaluation.rules import Demands, Rules
+from sftchat.evaluation.selection import Selection, select
 from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -23,11 +26,13 @@ class Source:
         name: What the user typed.
         file: What its replies are called in the output folder.
         stored: The replies of the file; None for a model.
+        baseline: The file as a baseline, where it is one.
     """
 
     name: str
     file: str
     stored: Mapping[str, Reply | str] | None = None
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Plan:
         sampling: How replies are generated.
         seed: Of the statistics.
         output: Folder of the results.
+        rules: What is demanded.
+        cluster: Metadata key of items that belong together; empty where they stand alone.
+        removed: Ids that the baseline has and the gold sets do not.
+        selected: Only chosen items are evaluated, which no gate can judge.
+        remarks: What the verdict must mention.
     """
 
     task: Task
@@ -51,12 +61,22 @@ class Plan:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     seed: int = 0
     output: Path | None = None
+    rules: Rules = field(default_factory=Rules)
+    cluster: str = ""
+    removed: tuple[str, ...] = ()
+    selected: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
         """Every model that has to be opened, in that order."""
         asked = (self.baseline, *self.sources) if self.baseline else self.sources
         return tuple(source.name for source in asked if source.stored is None)
+
+    @property
+    def demanded(self) -> Rules:
+        """The rules that hold: none for chosen items."""
+        return Rules() if self.selected else self.rules
 
 
 def make_plan(
@@ -69,6 +89,10 @@ def make_plan(
     limit: int | None = None,
     seed: int = 0,
     output: Path | None = None,
+    demands: Demands | None = None,
+    cluster: str = "",
+    selection: Selection | None = None,
+    label: str = "",
 ) -> Plan:
     """Read what is small and check that it fits together.
 
@@ -81,26 +105,49 @@ def make_plan(
         limit: Score only this many rows of each gold set, at least 1.
         seed: Of the resampling, and of the samples where the task's sampling is not greedy.
         output: Folder of the results.
+        demands: What is demanded of the results, as typed.
+        cluster: Metadata key of items that belong together; empty where they stand alone.
+        selection: Which items alone to evaluate.
+        label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
 
     Raises:
-        UsageError: When the task has no gold set and none is given.
+        UsageError: When the task has no gold set and none is given, or an option does not fit the items.
         DataError: When a gold set or a file of replies is missing, malformed, or does not fit.
+        NotComparableError: When the baseline measured something else, or is missing and demanded.
     """
     sets = tuple(read_evalset(path, limit) for path in evalsets or (_default_evalset(task),))
-    examples = all_examples(sets)
     known = frozenset().union(*(evalset.ids for evalset in sets))
+    all_examples(sets)
+    demands = demands or Demands()
+    rules = demands.rules(task, known)
+    remarks: tuple[str, ...] = ()
+    if selection is not None:
+        before = sum(len(evalset.examples) for evalset in sets)
+        sets = select(sets, selection.ids(known, baseline))
+        after = sum(len(evalset.examples) for evalset in sets)
+        remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
+    examples = all_examples(sets)
+    for example in examples if cluster else ():
+        cluster_of(example, cluster)
+    sampling = replace(task.sampling, seed=seed)
     if replies is not None:
-        sources: tuple[Source, ...] = (_stored(replies, "replies.jsonl", examples, known),)
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", examples, known),)
     elif len(models) == 1:
-        sources = (Source(models[0], "replies.jsonl"),)
+        sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
-        sources = tuple(Source(model, f"replies.{number}.jsonl") for number, model in enumerate(models, start=1))
-    beside = None
+        sources = tuple(Source(model, f"replies{label}.{number}.jsonl") for number, model in enumerate(models, start=1))
+    beside: Source | None = None
+    removed: tuple[str, ...] = ()
     if baseline is not None:
-        path = Path(baseline)
-        is_file = path.is_file() or path.suffix == ".jsonl"
-        beside = _stored(path, "replies.baseline.jsonl", examples, known) if is_file else Source(baseline, "replies.baseline.jsonl")
-    return Plan(task, sets, sources, beside, replace(task.sampling, seed=seed), seed, output)
+        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", examples, known)
+        if beside is None and demands.require_baseline:
+            raise NotComparableError(f"no baseline '{baseline}'; write one with --update-baseline {baseline}")
+        if beside is None:
+            remarks = (*remarks, f"no baseline yet; write one with --update-baseline {baseline}")
+        elif beside.baseline is not None:
+            check_comparable(beside.baseline, task, sets, None if replies is not None else sampling)
+            removed = tuple(identity for identity in beside.baseline.items if identity not in known)
+    return Plan(task, sets, sources, beside, sampling, seed, output, rules, cluster, removed, selection is not None, remarks)
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -120,6 +167,17 @@ def _default_evalset(task: Task) -> Path:
     if not task.evalsets:
         raise UsageError(f"task '{task.name}' brings no evalset; give one with --evalset FILE")
     return next(iter(task.evalsets.values()))
+
+
+def _baseline(text: str, file: str, examples: Sequence[Example], known: frozenset[str]) -> Source | None:
+    """With whom to compare: a model, a baseline, a file of replies, or nobody while the file is not there."""
+    path = Path(text)
+    if not path.is_file():
+        return None if path.suffix == ".jsonl" else Source(text, file)
+    if is_baseline(path):
+        found = read_baseline(path)
+        return Source(text, file, {identity: item.reply for identity, item in found.items.items()}, found)
+    return _stored(path, file, examples, known)
 
 
 def _stored(path: Path, file: str, examples: Sequence[Example], known: frozenset[str]) -> Source:

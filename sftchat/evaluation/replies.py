@@ -8,15 +8,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, get_args
 
-from sftchat.errors import DataError
-from sftchat.evaluation.items import Failure, Outcome, score
+from sftchat.errors import DataError, listed
+from sftchat.evaluation.items import Failure, Item, Outcome, score
+from sftchat.evaluation.tools import translated
 from sftchat.task import Task
 from sftchat.types import Example, FinishReason, Reply
 
+HEADER = "sftchat_baseline"
+"""The key that the first line of a baseline begins with; its value is the version of the schema."""
 UNPAIRED = "backslashreplace"
 """How half a surrogate pair, which is no UTF-8, is written: as the very escape that JSON has for it."""
-NAMED = 5
-"""How many ids a message lists before it counts the rest."""
+
+
+def reply_rows(item: Item) -> dict[str, Any]:
+    """What is kept of a reply and its counts, wherever replies are stored."""
+    reply = item.reply
+    return {
+        "id": item.example.id,
+        "reply": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "stats": dict(sorted(item.score.stats.items())),
+    }
 
 
 def reply_line(outcome: Outcome) -> str:
@@ -24,17 +38,8 @@ def reply_line(outcome: Outcome) -> str:
     if isinstance(outcome, Failure):
         row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
-        reply, judged = outcome.reply, outcome.score
-        row = {
-            "id": outcome.example.id,
-            "reply": reply.text,
-            "finish_reason": reply.finish_reason,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-            "answer": judged.answer,
-            "errors": list(judged.errors),
-            "stats": dict(sorted(judged.stats.items())),
-        }
+        row = reply_rows(outcome)
+        row = row | {"answer": outcome.score.answer, "errors": list(outcome.score.errors), "stats": row.pop("stats")}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -46,7 +51,8 @@ def write_replies(path: Path, outcomes: Iterable[Outcome]) -> None:
 def read_replies(path: Path) -> dict[str, Reply | str]:
     """Read replies by id; a failed item has the words of its error instead.
 
-    Only ``id`` and ``reply`` are needed, so that the output of any other program can be scored; unknown keys are ignored.
+    Only ``id`` and ``reply`` are needed, so that the output of any other program can be scored; unknown keys and the header of a
+    baseline are ignored.
 
     Raises:
         DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
@@ -59,7 +65,9 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        identity, reply = _parse(line, f"{path}:{number}")
+        if number == 1 and line.startswith(f'{{"{HEADER}"'):
+            continue
+        identity, reply, _ = parse_reply(line, f"{path}:{number}")
         if identity in found:
             raise DataError(f"id '{identity}' has two replies", f"{path}:{number}")
         found[identity] = reply
@@ -85,9 +93,9 @@ def match(replies: Mapping[str, Reply | str], examples: Sequence[Example], sourc
     strangers = [identity for identity in replies if identity not in wanted and identity not in known]
     complaints = []
     if missing:
-        complaints.append(f"no reply to {_listed(missing)} of the {len(wanted)} items")
+        complaints.append(f"no reply to {listed(missing)} of the {len(wanted)} items")
     if strangers:
-        complaints.append(f"{_listed(strangers)} not in the evalset")
+        complaints.append(f"{listed(strangers)} not in the evalset")
     if complaints:
         raise DataError("; ".join(complaints), source)
 
@@ -147,14 +155,23 @@ class PartialReplies:
             self.path.unlink(missing_ok=True)
 
 
-def _parse(line: str, source: str) -> tuple[str, Reply | str]:
-    """One line of a file of replies."""
+def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:
+    """One line of a file of replies: its id, the reply or the words of its error, and the whole row.
+
+    Args:
+        line: One JSON object.
+        source: Where it stands, as ``file:line``.
+
+    Raises:
+        DataError: When it is malformed.
+    """
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"not a JSON object: {error}", source) from error
     if not isinstance(row, dict):
         raise DataError(f"not a JSON object but {type(row).__name__}", source)
+    row = translated(row)
     identity, text = row.get("id"), row.get("reply")
     if isinstance(identity, int) and not isinstance(identity, bool):
         identity = str(identity)  # other programs number their rows
@@ -166,8 +183,8 @@ def _parse(line: str, source: str) -> tuple[str, Reply | str]:
     if finish not in get_args(FinishReason):
         raise DataError(f"'finish_reason' of item '{identity}' is {finish!r}, must be one of {', '.join(get_args(FinishReason))}", source)
     if finish in ("error", "cancelled"):
-        return identity, str(row.get("error") or f"the request ended as '{finish}'")
-    return identity, Reply(text, finish, _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source))
+        return identity, str(row.get("error") or f"the request ended as '{finish}'"), row
+    return identity, Reply(text, finish, _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)), row
 
 
 def _count(row: Mapping[str, Any], key: str, source: str) -> int:
@@ -176,9 +193,3 @@ def _count(row: Mapping[str, Any], key: str, source: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)
     return value
-
-
-def _listed(ids: Sequence[str]) -> str:
-    """The first few ids and how many more there are."""
-    rest = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return ", ".join(f"'{identity}'" for identity in ids[:NAMED]) + rest

@@ -7,7 +7,7 @@ thousands of items cost as much as the few dozen different rows they have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -89,6 +89,24 @@ def counts(scores: Iterable[Score]) -> Counts:
     return Counts(keys, matrix)
 
 
+def clustered(table: Counts, clusters: Sequence[str]) -> Counts:
+    """Counts with one row a cluster: because every metric is a function of sums, resampling and swapping these rows is resampling and
+    swapping whole clusters, and no formula changes.
+
+    Items of one document are right and wrong together; treating them as independent makes intervals up to three times too narrow
+    (Miller 2024, arXiv 2411.00640).
+
+    Args:
+        table: Counts of items.
+        clusters: The cluster of every item, in the same order.
+    """
+    names: dict[str, int] = {}
+    places = np.array([names.setdefault(cluster, len(names)) for cluster in clusters], dtype=np.int64)
+    rows = np.zeros((len(names), table.rows.shape[1]))
+    np.add.at(rows, places, table.rows)
+    return Counts(table.keys, rows)
+
+
 def value(metric: Metric, table: Counts) -> float:
     """The metric over all items.
 
@@ -158,7 +176,7 @@ def wilson(share: float, n: int) -> Interval:
 
 def bootstrap(rows: Array, seed: int, resamples: int) -> Array:
     """Sums of ``len(rows)`` rows drawn with replacement, once for every resample."""
-    distinct, times = np.unique(rows, axis=0, return_counts=True)
+    distinct, times = grouped(rows)
     generator = np.random.default_rng(seed)
     shares = times / len(rows)
     return _chunked(lambda size: generator.multinomial(len(rows), shares, size), distinct, resamples)
@@ -166,14 +184,30 @@ def bootstrap(rows: Array, seed: int, resamples: int) -> Array:
 
 def coin_flips(rows: Array, seed: int, resamples: int) -> Array:
     """Sums of the rows for which a fair coin falls heads, once for every resample."""
-    distinct, times = np.unique(rows, axis=0, return_counts=True)
+    distinct, times = grouped(rows)
     generator = np.random.default_rng(seed)
     return _chunked(lambda size: generator.binomial(times, 0.5, (size, len(times))), distinct, resamples)
 
 
-def percentiles(values: Array) -> tuple[float, float]:
-    """The middle 95 % of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+def grouped(rows: Array) -> tuple[Array, NDArray[np.int64]]:
+    """The distinct rows in lexicographic order, and how often each occurs.
+
+    Whole numbers, which counts nearly always are, are packed into one number a row: sorting a million of those takes a tenth of a second,
+    sorting rows takes several.
+    """
+    low = rows.min(axis=0)
+    spans = rows.max(axis=0) - low + 1
+    if (rows != np.floor(rows)).any() or float(np.prod(spans)) >= 2**62:
+        distinct, times = np.unique(rows, axis=0, return_counts=True)
+        return distinct, times
+    steps = np.append(np.cumprod(spans[:0:-1])[::-1], 1).astype(np.int64)
+    codes, times = np.unique((rows - low).astype(np.int64) @ steps, return_counts=True)
+    return low + codes[:, None] // steps % spans.astype(np.int64), times
+
+
+def percentiles(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The middle part of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 

@@ -29,13 +29,13 @@ def show(report: Report, console: Console) -> None:
 
 def parts(report: Report) -> Iterator[RenderableType]:
     """What a report looks like, one evalset after the other."""
-    for evalset in dict.fromkeys(result.evalset for result in report.results):
-        results = [result for result in report.results if result.evalset == evalset]
-        comparisons = [comparison for comparison in report.comparisons if comparison.candidate.evalset == evalset]
+    for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
+        results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
+        comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
         first = results[0]
         asked = len(first.items) + len(first.failures)
         size = f"{asked} items" if asked >= evalset.size else f"the first {asked} of {evalset.size} items"
-        yield Text.assemble((report.task, "bold"), f" on {evalset.name}, {size}")
+        yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
         if comparisons:
             for comparison in comparisons:
                 yield from _comparison(comparison)
@@ -89,10 +89,16 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield table
     yield from _group_changes(old, new)
     yield from _fault_changes(old.errors, new.errors)
-    yield from _changed_items("newly broken", comparison.broken)
-    yield from _changed_items("newly fixed", comparison.fixed)
-    broken, fixed = len(comparison.broken), len(comparison.fixed)
-    yield Text(f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ")
+    kinds = {
+        "newly broken": comparison.broken,
+        "newly fixed": comparison.fixed,
+        "other counts": comparison.shifted,
+        "changed alike": comparison.alike,
+    }
+    for title, pairs in kinds.items():
+        yield from _changed_items(title, pairs)
+    told = ", ".join(f"{len(pairs)} {title}" for title, pairs in kinds.items() if pairs or title.startswith("newly"))
+    yield Text(f"{told}; {comparison.differing} of {comparison.n} replies differ")
     yield Text("\n").join((_footer(old), _footer(new)))
 
 
@@ -141,13 +147,17 @@ def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[R
         gold = new.example.gold or ""
         table.add_row(_plain(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
     yield table
+    if len(pairs) > EXAMPLES:
+        yield Text(f"… {len(pairs) - EXAMPLES} more {title}, all in report.json (-o DIR)", "dim")
 
 
 def _marked(item: Item, gold: str) -> Text:
-    """A reply, its lines that are not in the gold reply in red."""
+    """A reply, its lines that are not in the gold reply in red, and the classes of its faults."""
     right = {line.strip() for line in gold.split("\n")}
     reply = item.reply.text.strip() or "(empty)"
-    return _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
+    shown = _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
+    faults = ", ".join(dict.fromkeys(item.score.errors))
+    return Text.assemble(shown, "\n", _plain(f"({faults})", "dim")) if faults else shown
 
 
 def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sftchat.errors import UsageError, unknown
-from sftchat.evaluation.report import Comparison, ModelResult, Report
-from sftchat.task import Task
+from sftchat.errors import listed
+from sftchat.evaluation.report import Comparison, GateResult, ModelResult, Report
+from sftchat.evaluation.rules import POINT, Rules
 
-PASSED, GATE_FAILED, COULD_NOT = 0, 1, 3
+PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
 TOLERANCE = 1e-12
 """A value this little under its floor meets it: 0.8 is not a binary fraction."""
 
@@ -20,92 +19,113 @@ class Verdict:
     """A judgement in words and as an exit code.
 
     Attributes:
-        lines: One line for each floor and comparison, and the verdict last; empty when nothing was asked.
-        exit_code: 0 passed, 1 a floor missed or a regression, 3 some items could not be answered, whatever the others say.
+        lines: One line for each demand and comparison, and the verdict last; empty when nothing was asked.
+        exit_code: 0 passed, 1 a regression or a demand missed, 3 some items could not be answered, whatever the others say,
+            4 inconclusive or other items where the rules are strict.
     """
 
     lines: tuple[str, ...]
     exit_code: int
 
 
-def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
-    """Read ``METRIC=X`` arguments.
+def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
+    """Decide: every floor and every must-pass item for every model, and every gated comparison.
 
     Args:
-        texts: As typed.
-        task: Says which metrics there are.
-
-    Raises:
-        UsageError: When one is not of that form, names no metric of the task, names one for which lower is better, or comes twice.
+        report: What was measured; ``report.gates`` are the verdicts on its comparisons.
+        rules: What was demanded, for all tasks alike or by the name of the task.
     """
-    metrics = {metric.name: metric for metric in task.metrics}
-    floors: dict[str, float] = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        try:
-            floor = float(number)
-        except ValueError:
-            floor = math.nan
-        if not equals or not math.isfinite(floor):
-            raise UsageError(f"floor '{text}' must be METRIC=X with a number X, such as {task.metric.name}=0.8")
-        if name not in metrics:
-            raise UsageError(unknown("metric", name, metrics))
-        if not metrics[name].higher_is_better:
-            raise UsageError(f"metric '{name}' is better when lower, so a floor makes no sense")
-        if name in floors:
-            raise UsageError(f"metric '{name}' has two floors")
-        floors[name] = floor
-    return floors
-
-
-def judge(report: Report, floors: Mapping[str, float]) -> Verdict:
-    """Decide: every floor for every model, and every comparison by the primary metric.
-
-    A comparison fails when the candidate is worse: p < 0.05 and the whole 95 % interval of the difference on the wrong side of 0. A drop
-    that chance explains fails nothing.
-
-    Args:
-        report: What was measured.
-        floors: Smallest acceptable value by metric; compared with the point value.
-    """
-    lines = []
-    failed = False
+    demanded = {result.task: rules.get(result.task, Rules()) if isinstance(rules, Mapping) else rules for result in report.results}
+    lines: list[str] = []
+    failed = unsure = False
     for result in report.results:
-        for name, floor in floors.items():
-            met, line = _floor(result, name, floor)
+        for met, line in _demands(result, demanded[result.task]):
             failed |= not met
             lines.append(line)
     for comparison in report.comparisons:
-        if comparison.metrics:
-            failed |= comparison.metrics[0].judgement == "worse"
-            lines.append(_compared(comparison))
+        strict = demanded[comparison.candidate.task].strict
+        for found in report.gates_of(comparison):
+            failed |= found.outcome == "regressed"
+            unsure |= found.outcome == "inconclusive" and strict
+            lines.append(_compared(comparison, found))
+        if comparison.added or comparison.removed:
+            unsure |= strict
+            lines.append(_other_items(comparison))
+    lines.extend(report.remarks)
     lost = report.failures
     if lost:
         result, failure = lost[0]
         count = f"{len(lost)} items were" if len(lost) > 1 else "1 item was"
         lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
         return Verdict((*lines, "verdict: could not judge"), COULD_NOT)
-    if not lines:
-        return Verdict((), PASSED)
-    return Verdict((*lines, "verdict: fail"), GATE_FAILED) if failed else Verdict((*lines, "verdict: pass"), PASSED)
+    if failed:
+        return Verdict((*lines, f"verdict: fail{_losers(report)}"), GATE_FAILED)
+    if unsure:
+        return Verdict((*lines, "verdict: not proven, which --strict does not accept"), NOT_COMPARABLE)
+    if not lines or lines == list(report.remarks):
+        return Verdict(tuple(lines), PASSED)
+    return Verdict((*lines, "verdict: pass"), PASSED)
 
 
-def _floor(result: ModelResult, name: str, floor: float) -> tuple[bool, str]:
-    """Whether one model meets one floor, and the line that says so."""
+def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
+    """Whether one model meets each floor and each item that must be right, and the lines that say so."""
     where = f"{result.model} on {result.evalset.name}"
-    if not result.metrics:
-        return False, f"{where}: no {name}, nothing was answered"
-    value = result.metric(name).value
-    met = value >= floor - TOLERANCE
-    return met, f"{where}: {name} {value:.3f} {'meets' if met else 'is under'} the floor {floor:g}"
+    for name, floor in rules.floors.items():
+        if not result.metrics:
+            yield False, f"{where}: no {name}, nothing was answered"
+            continue
+        value = result.metric(name).value
+        met = value >= floor - TOLERANCE
+        yield met, f"{where}: {name} {value:.3f} {'meets' if met else 'is under'} the floor {floor:g}"
+    for name, floor in rules.lower_floors.items():
+        low = result.metric(name).low if result.metrics else None
+        if low is None:
+            yield False, f"{where}: {name} has no lower bound, so it cannot meet the floor {floor:g}"
+            continue
+        met = low >= floor - TOLERANCE
+        yield met, f"{where}: the lower bound of {name}, {low:.3f}, {'meets' if met else 'is under'} the floor {floor:g}"
+    if not rules.must_pass:
+        return
+    asked = [item for item in result.items if item.example.id in rules.must_pass]
+    wrong = [item for item in asked if not item.right]
+    if wrong:
+        faults = ", ".join(dict.fromkeys(wrong[0].score.errors))
+        yield False, f"{where}: {len(wrong)} of {len(asked)} must-pass items wrong: {listed([i.example.id for i in wrong])} ({faults})"
+    elif asked:
+        yield True, f"{where}: all {len(asked)} must-pass items right"
 
 
-def _compared(comparison: Comparison) -> str:
-    """The line on one comparison."""
-    metric = comparison.metrics[0]
-    bounds = "" if metric.low is None or metric.high is None else f" [{metric.low:+.3f}, {metric.high:+.3f}]"
-    relation = {"better": "better than", "worse": "worse than", "no significant difference": "no significant difference from"}[
-        metric.judgement
-    ]
+def _compared(comparison: Comparison, found: GateResult) -> str:
+    """The line on one gated metric; every figure in points of it."""
+    difference = comparison.metric(found.metric)
+    points = difference.difference / POINT
+    bounds = ""
+    if difference.low is not None and difference.high is not None:
+        bounds = f" [{difference.low / POINT:+.1f}, {difference.high / POINT:+.1f}]"
+    adjusted = f" ({found.p:.3g} adjusted)" if round(found.p, 12) != round(difference.p, 12) else ""
+    figures = f"{difference.name} {points:+.1f} points{bounds}, p = {difference.p:.3g}{adjusted}"
+    where, other = f"{found.model} on {found.evalset}", comparison.baseline.model
+    if found.outcome == "regressed":
+        return f"{where}: regressed, worse than {other}: {figures}"
+    if found.outcome == "fine":
+        better = "better than" if difference.judgement == "better" else "fine against"
+        unchanged = ", no item changed its counts" if not difference.differing else ""
+        return f"{where}: {better} {other}: {figures}{unchanged}"
+    bound = difference.smallest_gain
+    excluded = "no bound on the drop" if bound is None else f"a drop of {-bound / POINT:.1f} points cannot be excluded"
+    more = "" if found.items_needed is None else f"; about {found.items_needed:,} items would settle it, here are {found.n:,}"
+    return f"{where}: inconclusive against {other}: {figures}; {excluded}, the margin is {found.margin:g}{more}"
+
+
+def _other_items(comparison: Comparison) -> str:
+    """The line on items that only one of the two has."""
+    parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
     where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
-    return f"{where}: {relation} {comparison.baseline.model}: {metric.name} {metric.difference:+.3f}{bounds}, p = {metric.p:.3g}"
+    return f"{where}: compared on the {comparison.n} items in common; since the baseline {' and '.join(parts)}"
+
+
+def _losers(report: Report) -> str:
+    """Which tasks were lost, where there are several."""
+    tasks = dict.fromkeys(result.task for result in report.results)
+    lost = [task for task in tasks if any(found.task == task and found.outcome == "regressed" for found in report.gates)]
+    return f"; lost: {', '.join(lost)}" if lost and len(tasks) > 1 else ""

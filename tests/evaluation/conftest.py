@@ -23,10 +23,13 @@ def judge(example: Example, reply: Reply) -> Score:
     return Score(stats, "\n".join(sorted(said)), errors, groups)
 
 
+F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
+F1_TASK = Task("triples", "triples", lambda n, seed: (), judge, (F1, rate("exact", "exact")))
+
+
 @pytest.fixture
 def task() -> Task:
-    f1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
-    return Task("triples", "triples", lambda n, seed: (), judge, (f1, rate("exact", "exact")))
+    return F1_TASK
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from rich.console import Console
 
 from sftchat import Example, NotComparableError, Reply, Task, UsageError
 from sftchat.evaluation.evaluate import compare, evaluate, summarise
+from sftchat.evaluation.gate import gate
 from sftchat.evaluation.items import Failure, Outcome, score
 from sftchat.evaluation.report import EvalsetIdentity, GroupResult, ModelResult, Report
+from sftchat.evaluation.rules import Demands, Rules, parse_floors
 from sftchat.evaluation.statistics import wilson
 from sftchat.evaluation.tables import show
-from sftchat.evaluation.verdict import Verdict, judge, parse_floors
+from sftchat.evaluation.verdict import Verdict, judge
 from sftchat.testing import ScriptedEngine
 
 Make = Callable[..., Example]
@@ -105,7 +107,8 @@ def test_a_model_compared_with_itself_does_not_differ(task: Task, result: Result
 def test_results_of_different_sets_are_not_compared(task: Task, result: Result) -> None:
     other = replace(result("b", "++"), evalset=replace(GOLD, sha256="cd34"))
 
-    for pair in ((result("a", "++"), other), (result("a", "++"), result("b", "+++"))):
+    strangers = replace(result("b", "++"), items=tuple(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items))
+    for pair in ((result("a", "++"), other), (result("a", "++"), strangers)):
         with pytest.raises(NotComparableError, match=r"^'a' and 'b' were not scored on the same items of the same evalset \("):
             compare(*pair, task)
 
@@ -124,9 +127,21 @@ def test_the_report_is_the_same_bytes_every_time_and_holds_no_clock(task: Task, 
 
     assert text == report(2.0)
     assert text.endswith("}\n")
-    assert sorted(document) == ["baselines", "comparisons", "results", "sampling", "schema_version", "seed", "task", "versions"]
+    assert sorted(document) == [
+        "baselines",
+        "comparisons",
+        "gates",
+        "remarks",
+        "results",
+        "sampling",
+        "schema_version",
+        "seed",
+        "task",
+        "versions",
+    ]
     assert document["results"][0] == {
         "model": "new",
+        "task": "triples",
         "evalset": {"name": "gold.jsonl", "sha256": "ab12", "size": 8},
         "n": 2,
         "right": 2,
@@ -263,33 +278,52 @@ def test_floors_are_for_metrics_that_should_be_high_and_come_once(task: Task) ->
 
 
 def test_nothing_asked_is_no_verdict(result: Result) -> None:
-    assert judge(Report("triples", (result("nano", "+-"),)), {}) == Verdict((), 0)
+    assert judge(Report("triples", (result("nano", "+-"),)), Rules()) == Verdict((), 0)
 
 
 def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) -> None:
     report = Report("triples", (result("nano", "++++-"),))
 
-    assert judge(report, {"exact": 0.8}) == Verdict(("nano on gold.jsonl: exact 0.800 meets the floor 0.8", "verdict: pass"), 0)
-    assert judge(report, {"f1": 0.81}) == Verdict(("nano on gold.jsonl: f1 0.800 is under the floor 0.81", "verdict: fail"), 1)
+    assert judge(report, Rules(floors={"exact": 0.8})) == Verdict(
+        ("nano on gold.jsonl: exact 0.800 meets the floor 0.8", "verdict: pass"), 0
+    )
+    assert judge(report, Rules(floors={"f1": 0.81})) == Verdict(
+        ("nano on gold.jsonl: f1 0.800 is under the floor 0.81", "verdict: fail"), 1
+    )
+
+
+def gated(report: Report, rules: Rules) -> Report:
+    return replace(report, gates=gate(report.comparisons, lambda comparison: rules.gated))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "line", "code"),
+    ("before", "after", "line", "code", "strict"),
     [
-        ("++++++", "------", "worse than old: f1 -1.000 [-1.000, -1.000], p = 0.0312", 1),
-        ("------", "++++++", "better than old: f1 +1.000 [+1.000, +1.000], p = 0.0312", 0),
-        ("+++", "++-", "no significant difference from old: f1 -0.333 [-1.000, +0.000], p = 1", 0),
+        ("++++++", "------", "regressed, worse than old: f1 -100.0 points [-100.0, -100.0], p = 0.0312", 1, 1),
+        ("------", "++++++", "better than old: f1 +100.0 points [+100.0, +100.0], p = 0.0312", 0, 0),
+        ("+++", "+++", "fine against old: f1 +0.0 points [-70.8, +70.8], p = 1, no item changed its counts", 0, 0),
+        (
+            "+++",
+            "++-",
+            "inconclusive against old: f1 -33.3 points [-100.0, +0.0], p = 1; a drop of 66.7 points cannot be excluded, the margin is 2; "
+            "about 8 items would settle it, here are 3",
+            0,
+            4,
+        ),
     ],
 )
-def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, code: int) -> None:
+def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, code: int, strict: int) -> None:
     old, new = result("old", before), result("new", after)
-    verdict = judge(Report("triples", (new,), (old,), (compare(old, new, task),)), {})
+    rules = Demands().rules(task, ())
+    report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
+    words = {0: "verdict: pass", 1: "verdict: fail", 4: "verdict: not proven, which --strict does not accept"}
 
-    assert verdict == Verdict((f"new on gold.jsonl: {line}", "verdict: fail" if code else "verdict: pass"), code)
+    assert judge(report, rules) == Verdict((f"new on gold.jsonl: {line}", words[code]), code)
+    assert judge(report, replace(rules, strict=True)) == Verdict((f"new on gold.jsonl: {line}", words[strict]), strict)
 
 
 def test_items_without_an_answer_are_never_mistaken_for_a_bad_model(result: Result) -> None:
-    verdict = judge(Report("triples", (result("nano", "--!!"), result("dead", "!!!!"))), {"f1": 0.5})
+    verdict = judge(Report("triples", (result("nano", "--!!"), result("dead", "!!!!"))), Rules(floors={"f1": 0.5}))
 
     assert verdict == Verdict(
         (

@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.bench_gate import two_models
 from sftchat import Metric, NotComparableError, Score, rate, ratio
 from sftchat.evaluation import paired
-from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.gate import outcome
+from sftchat.evaluation.paired import holm, paired_difference
 from sftchat.evaluation.report import MetricDifference
+from sftchat.evaluation.rules import Gated
 from sftchat.evaluation.statistics import Counts, counts
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
@@ -37,14 +41,14 @@ def test_one_changed_item_of_200_is_no_evidence() -> None:
 
 
 def test_identical_systems_have_p_1_and_an_interval_that_is_no_certainty() -> None:
-    bound = 1 - ((1 - 0.95) / 2) ** (1 / 4)
+    bound, inner = 1 - ((1 - 0.95) / 2) ** (1 / 4), 1 - ((1 - 0.9) / 2) ** (1 / 4)
     for metric in (F1, EXACT):
         found = paired_difference(marks("1101"), marks("1101"), metric)
 
         assert found == MetricDifference(
-            metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference"
+            metric.name, 0.75, 0.75, -bound, bound, 1.0, "discordance", "identical", 0, "no significant difference", -inner, inner
         )
-        assert round(bound, 3) == 0.602
+        assert (round(bound, 3), round(inner, 3)) == (0.602, 0.527)
 
 
 def test_identical_systems_on_an_unbounded_metric_have_no_interval() -> None:
@@ -151,25 +155,45 @@ def test_results_of_other_items_cannot_be_paired() -> None:
         paired_difference(marks("11"), marks("111"), F1)
 
 
-def judged_worse(drop: float, items: int, repetitions: int) -> float:
-    """How often a model that is truly ``drop`` worse is called so: two triples an item, F1 .8, four triples of five treated alike."""
-    draw = random.Random(0)
-    worse = 0
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holm_is_between_the_plain_p_and_bonferronis_and_keeps_the_order(values: list[float]) -> None:
+    adjusted = holm(values)
+
+    assert all(p <= q <= min(1.0, len(values) * p) + 1e-12 for p, q in zip(values, adjusted, strict=True))
+    assert [q for _, q in sorted(zip(values, adjusted, strict=True))] == sorted(adjusted)
+
+
+def test_holm_agrees_with_the_published_example() -> None:
+    """Four tests at p = .01, .04, .03, .005: Holm (1979) gives .03, .06, .06, .02."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+
+
+def test_one_item_and_all_items_failed_are_no_special_cases() -> None:
+    alone, failed = paired_difference(marks("1"), marks("0"), F1), paired_difference(marks("0" * 9), marks("0" * 9), F1)
+
+    assert (alone.p, alone.judgement) == (1.0, "no significant difference")
+    assert (failed.p, failed.difference, failed.judgement) == (1.0, 0.0, "no significant difference")
+
+
+def test_six_items_that_all_break_are_the_fewest_that_count() -> None:
+    assert paired_difference(marks("1" * 20), marks("1" * 15 + "0" * 5), EXACT).p == 0.0625
+    assert paired_difference(marks("1" * 20), marks("1" * 14 + "0" * 6), EXACT).p == 0.03125
+
+
+def outcomes(drop: float, items: int, repetitions: int, resamples: int = 2000) -> dict[str, float]:
+    """How often the gate says what of a model that is truly ``drop`` worse, as ``scripts/bench_gate.py`` simulates it."""
+    draw = np.random.default_rng(1)
+    found = {"regressed": 0.0, "inconclusive": 0.0, "fine": 0.0}
     for _ in range(repetitions):
-        before, after = [], []
-        for _ in range(items):
-            alike = [draw.random() < 0.8 for _ in range(2)]
-            old = [draw.random() < 0.8 for _ in range(2)]
-            new = [hit if same else draw.random() < 0.8 - drop / 0.2 for hit, same in zip(old, alike, strict=True)]
-            before.append((sum(old), 2, 2))
-            after.append((sum(new), 2, 2))
-        worse += paired_difference(table(before), table(after), F1, resamples=1000).judgement == "worse"
-    return worse / repetitions
+        before, after = two_models(draw, items, drop)
+        difference = paired_difference(before, after, F1, resamples=resamples)
+        found[outcome(difference, difference.p, Gated("f1"))] += 1 / repetitions
+    return found
 
 
 def test_an_unchanged_model_is_rarely_called_worse() -> None:
-    assert judged_worse(0.0, items=300, repetitions=200) <= 0.025
+    assert outcomes(0.0, items=300, repetitions=200)["regressed"] <= 0.025
 
 
-def test_a_real_drop_of_three_points_is_seen_two_times_of_three() -> None:
-    assert judged_worse(0.03, items=300, repetitions=150) >= 2 / 3
+def test_a_real_drop_of_three_points_is_seen_three_times_of_four() -> None:
+    assert outcomes(0.03, items=300, repetitions=200)["regressed"] >= 0.75

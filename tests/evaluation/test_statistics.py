@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import Metric, PluginError, Score, rate, ratio
-from sftchat.evaluation.statistics import Counts, Interval, bootstrap, counts, interval, value, wilson
+from sftchat.evaluation.statistics import Counts, Interval, bootstrap, clustered, counts, grouped, interval, value, wilson
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
 EXACT = rate("exact", "exact")
@@ -105,6 +105,39 @@ def test_resampling_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sftchat.evaluation.statistics.CELLS", 10)
 
     assert (bootstrap(rows, 0, 100) == whole).all()
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([-1.0, 0.0, 1.0, 2.0, 7.0])] * 3), min_size=1, max_size=40),
+    st.sampled_from([1.0, 0.5, 1e18]),
+)
+def test_grouping_equal_rows_is_what_numpy_says(rows: list[tuple[float, float, float]], scale: float) -> None:
+    matrix = np.array(rows) * scale
+    distinct, times = grouped(matrix)
+    expected, counted = np.unique(matrix, axis=0, return_counts=True)
+
+    assert (distinct == expected).all()
+    assert (times == counted).all()
+
+
+def test_a_cluster_is_the_sum_of_its_items() -> None:
+    items = table((1, 1, 1), (0, 1, 1), (2, 3, 2), (1, 2, 2))
+    books = clustered(items, ["a", "b", "a", "b"])
+
+    assert books.rows.tolist() == [(items.rows[0] + items.rows[2]).tolist(), (items.rows[1] + items.rows[3]).tolist()]
+    assert value(F1, books) == value(F1, items)
+
+
+def test_ten_items_of_one_book_know_no_more_than_the_book() -> None:
+    books = [(1, 1, 1), (0, 1, 1)] * 15
+    alone = interval(F1, table(*books))
+    repeated = table(*(row for row in books for _ in range(10)))
+    naive, honest = interval(F1, repeated), interval(F1, clustered(repeated, [str(k // 10) for k in range(300)]))
+
+    assert honest == alone
+    assert naive.low is not None
+    assert alone.low is not None
+    assert naive.low > alone.low + 0.1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,280 @@
+"""Put the same simulated results before our gate and before the published rules of others, and time our own.
+
+    python scripts/bench_gate.py [rules] [power] [speed] [--repetitions 300]
+
+Without a section all three are printed, as the Markdown of docs/gate.md. Two models answer items with one to three triples each, at a
+micro-F1 of .8; a fault is as often a triple left out as a wrong one. The second model answers four triples of five as the first did and the
+fifth afresh, and ``drop`` is how much lower its true F1 is.
+
+Rules re-implemented from the sources named, read at their heads of 2026:
+
+nel compare     NVIDIA-NeMo/Evaluator, src/nemo_evaluator/engine/comparison.py (_compute_verdict), metrics/paired_tests.py: one-sided exact
+                McNemar for rewards of 0 and 1, else one-sided permutation of mean rewards; defaults --max-drop .05, --correct-above 0
+TrainJudge      Himanshukurrey/trainjudge, src/trainjudge/verdict.py: ``decide`` demands an improvement of 3 points; ``RegressionResult`` is
+                its rule for what may not get worse, a drop of more than 5 points and 2 items
+evalgate        ritvikmudgal/evalgate, src/evalgate/stats.py (mcnemar_test): two-sided exact McNemar, fails when significant
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftchat import Metric, ratio
+from sftchat.evaluation.gate import outcome
+from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.rules import Gated
+from sftchat.evaluation.statistics import Counts, interval
+
+F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
+KEYS = ("gold", "pred", "tp")
+AFRESH = 0.2
+START = 0.8
+SIZES = (100, 300, 1000)
+PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+Rows = NDArray[np.float64]
+Rule = Callable[[Rows, Rows], str]
+
+
+def two_models(draw: np.random.Generator, items: int, drop: float, silent: float = 0.5) -> tuple[Counts, Counts]:
+    """Counts of two models on the same items.
+
+    Args:
+        draw: Where randomness comes from.
+        items: How many.
+        drop: How much lower the true F1 of the second is.
+        silent: Share of faults that are triples left out; the others are wrong triples.
+    """
+    owner = np.repeat(np.arange(items), draw.integers(1, 4, items))
+    right, later = (accuracy(f1, silent) for f1 in (START, START - drop))
+    alike = draw.random(len(owner)) < 1 - AFRESH
+    old, new = draw.random(len(owner)) < right, draw.random(len(owner)) < right - (right - later) / AFRESH
+    mute_old, mute_new = (draw.random(len(owner)) < silent for _ in range(2))
+    new, mute_new = np.where(alike, old, new), np.where(alike, mute_old, mute_new)
+    return _count(owner, items, old, mute_old), _count(owner, items, new, mute_new)
+
+
+def accuracy(f1: float, silent: float) -> float:
+    """The share of gold triples found that gives this micro-F1: F1 = 2a / (a + (1 - a)(1 - silent) + 1) solved for a."""
+    return f1 * (2 - silent) / (2 - f1 * silent)
+
+
+def _count(owner: NDArray[np.int64], items: int, right: NDArray[np.bool_], mute: NDArray[np.bool_]) -> Counts:
+    """Triples summed up by item."""
+    columns = (np.ones(len(owner)), right | ~mute, right)
+    return Counts(KEYS, np.stack([np.bincount(owner, column, items) for column in columns], axis=1))
+
+
+def ours(before: Rows, after: Rows) -> str:
+    """sftchat's gate at its defaults."""
+    difference = paired_difference(Counts(KEYS, before), Counts(KEYS, after), F1)
+    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[outcome(difference, difference.p, Gated("f1"))]
+
+
+def nel_binary(before: Rows, after: Rows) -> str:
+    """``nel compare --strict`` over exact matches: BLOCK exits 1, WARN and INCONCLUSIVE exit 2."""
+    old, new = exact(before), exact(after)
+    broken, fixed = int((old & ~new).sum()), int((new & ~old).sum())
+    return _nel(_upper_tail(broken, broken + fixed), (broken - fixed) / len(old), broken, fixed)
+
+
+def nel_f1(before: Rows, after: Rows) -> str:
+    """``nel compare --strict`` over the F1 of each item: permutation of means, Cohen's d for its effect, flips of rewards above 0."""
+    old, new = item_f1(before), item_f1(after)
+    deltas = old - new
+    changed = deltas[deltas != 0]
+    spread = float(deltas.std(ddof=1))
+    signs = np.random.default_rng(42).choice([-1, 1], size=(10_000, len(changed)))
+    p = float((signs @ changed >= changed.sum()).sum() + 1) / 10_001
+    flips = int(((old > 0) & ~(new > 0)).sum()), int(((new > 0) & ~(old > 0)).sum())
+    return _nel(p, float(deltas.mean()) / spread if spread else 0.0, *flips)
+
+
+def _nel(p: float, effect: float, broken: int, fixed: int, max_drop: float = 0.05) -> str:
+    """PASS, WARN, BLOCK or INCONCLUSIVE, as what a CI job sees."""
+    if broken + fixed == 0:
+        return PASS
+    if p < 0.05:
+        return FAIL if abs(effect) > max_drop and broken > fixed else UNDECIDED
+    return UNDECIDED if 2.8 / math.sqrt(broken + fixed) > 2 * max_drop else PASS
+
+
+def trainjudge_verify(before: Rows, after: Rows) -> str:
+    """``trainjudge verify --strict``: anything but a significant gain of 3 points is rejected."""
+    old, new = exact(before), exact(after)
+    gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
+    return PASS if (gained - lost) / len(old) * 100 >= 3 and _two_sided(gained, lost) < 0.05 else FAIL
+
+
+def trainjudge_regression(before: Rows, after: Rows) -> str:
+    """TrainJudge's rule for tasks that may not get worse."""
+    net = int(exact(before).sum()) - int(exact(after).sum())
+    return FAIL if net / len(before) * 100 > 5 and net >= 2 else PASS
+
+
+def evalgate(before: Rows, after: Rows) -> str:
+    """evalgate: fails when significantly worse."""
+    old, new = exact(before), exact(after)
+    broken, fixed = int((old & ~new).sum()), int((new & ~old).sum())
+    return FAIL if broken > fixed and _two_sided(broken, fixed) < 0.05 else PASS
+
+
+RULES: dict[str, Rule] = {
+    "sftchat": ours,
+    "nel, exact match": nel_binary,
+    "nel, item F1": nel_f1,
+    "TrainJudge verify": trainjudge_verify,
+    "TrainJudge regression": trainjudge_regression,
+    "evalgate": evalgate,
+}
+
+
+def exact(rows: Rows) -> NDArray[np.bool_]:
+    """Items whose triples are all right."""
+    return (rows[:, 0] == rows[:, 2]) & (rows[:, 1] == rows[:, 2])
+
+
+def item_f1(rows: Rows) -> Rows:
+    """F1 of every item on its own."""
+    return np.asarray(2 * rows[:, 2] / (rows[:, 0] + rows[:, 1]))
+
+
+def _upper_tail(k: int, n: int) -> float:
+    """P(X >= k) of n fair coins."""
+    return sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
+
+
+def _two_sided(a: int, b: int) -> float:
+    """Exact McNemar."""
+    return min(1.0, 2 * _upper_tail(max(a, b), a + b)) if a + b else 1.0
+
+
+def cases(draw: np.random.Generator, items: int) -> dict[str, tuple[Counts, Counts]]:
+    """One simulated result of every kind."""
+    before, same = two_models(draw, items, 0.0)
+    one = before.rows.copy()
+    one[np.flatnonzero(exact(before.rows))[0], 2] -= 1
+    return {
+        "identical replies": (before, before),
+        "one item broken": (before, Counts(KEYS, one)),
+        "no true change": (before, same),
+        "3 points worse": two_models(draw, items, 0.03),
+    }
+
+
+def compare_rules(repetitions: int) -> Iterator[str]:
+    """The table of all rules."""
+    yield f"Pass / fail / undecided, in percent of {repetitions} simulated evaluations:"
+    yield ""
+    yield "| items | truth | " + " | ".join(RULES) + " |"
+    yield "|---:|---|" + "---|" * len(RULES)
+    for items in SIZES:
+        draw = np.random.default_rng(items)
+        found: dict[str, dict[str, list[str]]] = {}
+        for _ in range(repetitions):
+            for truth, (before, after) in cases(draw, items).items():
+                for name, rule in RULES.items():
+                    found.setdefault(truth, {}).setdefault(name, []).append(rule(before.rows, after.rows))
+        for truth, by_rule in found.items():
+            shares = [
+                " / ".join(f"{100 * said.count(word) / len(said):.0f}" for word in (PASS, FAIL, UNDECIDED)) for said in by_rule.values()
+            ]
+            yield f"| {items} | {truth} | " + " | ".join(shares) + " |"
+
+
+def power(repetitions: int) -> Iterator[str]:
+    """How often our gate fails a model, by what is true of it."""
+    drops = (0.0, 0.01, 0.03, 0.05)
+    yield f"Share of {repetitions} simulated candidates that our gate fails:"
+    yield ""
+    yield "| faults | items | " + " | ".join(f"{100 * drop:.0f} points worse" if drop else "no change" for drop in drops) + " |"
+    yield "|---|---:|" + "---:|" * len(drops)
+    for title, silent in (("half left out, half wrong", 0.5), ("all wrong triples", 0.0)):
+        for items in SIZES:
+            draw = np.random.default_rng(items)
+            failed = []
+            for drop in drops:
+                pairs = (two_models(draw, items, drop, silent) for _ in range(repetitions))
+                failed.append(sum(ours(before.rows, after.rows) == FAIL for before, after in pairs) / repetitions)
+            yield f"| {title} | {items} | " + " | ".join(f"{100 * share:.1f} %" for share in failed) + " |"
+
+
+def speed() -> Iterator[str]:
+    """What the gate costs."""
+    yield "| what | seconds | peak memory |"
+    yield "|---|---:|---:|"
+    with tempfile.TemporaryDirectory() as folder:
+        words = _stored(Path(folder), 1000)
+        start = _seconds([sys.executable, "-m", "sftchat", "plugins"])
+        took = _seconds([sys.executable, "-m", "sftchat", *words])
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        yield f"| `sftchat eval --replies --baseline`, 1,000 stored items, beyond start-up | {took - start:.2f} | {peak:.0f} MB |"
+    before, after = two_models(np.random.default_rng(0), 1_000_000, 0.001)
+    begun = time.perf_counter()
+    paired_difference(before, after, F1)
+    interval(F1, before)
+    interval(F1, after)
+    took = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    yield f"| statistics of one metric, 1,000,000 items, 10,000 resamples | {took:.1f} | {peak:.0f} MB |"
+
+
+def _stored(folder: Path, items: int) -> list[str]:
+    """A gold set, two files of replies and a baseline of the relation task; the words that gate them."""
+    from sftchat.cli import main
+
+    def name(kind: str) -> str:
+        return str(folder / kind)
+
+    main(["data", "generate", "relation", "-n", str(items), "--seed", "5", "--format", "evalset", "-o", name("gold.jsonl"), "--quiet"])
+    rows = [json.loads(line) for line in Path(name("gold.jsonl")).read_text(encoding="utf-8").splitlines()]
+    for kind, wrong in (("old", 7), ("new", 6)):
+        lines = [
+            json.dumps({"id": row.get("id") or f"row-{k + 1:06}", "reply": row["gold"] if k % wrong else "无"})
+            for k, row in enumerate(rows)
+        ]
+        Path(name(f"{kind}.jsonl")).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sets = ["--task", "relation", "--evalset", name("gold.jsonl")]
+    with_old = ["eval", *sets, "--replies", name("old.jsonl"), "--update-baseline", name("base.jsonl"), "--json"]
+    subprocess.run([sys.executable, "-m", "sftchat", *with_old], check=True, capture_output=True)
+    return ["eval", *sets, "--replies", name("new.jsonl"), "--baseline", name("base.jsonl"), "--json"]
+
+
+def _seconds(words: list[str]) -> float:
+    """The shortest of three runs."""
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run(words, capture_output=True, check=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(done.stderr.decode())
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def main() -> None:
+    """Print the sections asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", choices=["rules", "power", "speed", []], default=[])
+    parser.add_argument("--repetitions", type=int, default=300)
+    args = parser.parse_args()
+    sections = {"rules": lambda: compare_rules(args.repetitions), "power": lambda: power(args.repetitions), "speed": speed}
+    for name in args.sections or sections:
+        for line in sections[name]():
+            print(line, flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    main()

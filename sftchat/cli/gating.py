@@ -1,0 +1,152 @@
+"""The flags of ``sftchat eval`` that demand something, and the two deeds that come of them: planning, and writing a baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sftchat.errors import SftchatError, UsageError
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.plan import Plan
+    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.rules import Demands
+    from sftchat.evaluation.selection import Selection
+    from sftchat.plugins import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+_DEMANDS = (
+    click.option("--gate", "gated", multiple=True, metavar="METRIC[=MARGIN]", help="Metric to compare, margin in points; repeatable."),
+    click.option(
+        "--min-drop", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="X", help="Points; less is no regression."
+    ),
+    click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Smallest acceptable value, repeatable; exit 1 when missed."),
+    click.option("--min-lower", "lower_floors", multiple=True, metavar="METRIC=X", help="The same for the lower bound of the interval."),
+    click.option("--must-pass", multiple=True, metavar="FILE|ID", help="Items that must be right, repeatable; exit 1 when one is not."),
+    click.option("--strict", is_flag=True, help="Exit 4 where a drop beyond the margin cannot be excluded, or items differ."),
+    click.option("--require-baseline", is_flag=True, help="Exit 4 where the baseline file is missing."),
+)
+_OTHERS = (
+    click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
+    click.option("--plan", "planning", is_flag=True, help="Load no model; say how small a drop the gold set can show."),
+    click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
+    click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
+    click.option("--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate what went wrong the last time, without a gate."),
+    click.option("--from", "past", type=FILE, metavar="DIR", help="The last time: an output folder; else the baseline file."),
+)
+DEMANDS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline")
+
+
+def gate_options(command: F) -> F:
+    """Add the flags."""
+    for option in reversed((*_DEMANDS, *_OTHERS)):
+        command = option(command)
+    return command
+
+
+def chosen_demands(options: dict[str, Any]) -> Demands:
+    """Take the demands out of a command's options."""
+    from sftchat.evaluation.rules import Demands
+
+    return Demands(**{name: options.pop(name) for name in DEMANDS})
+
+
+def chosen_selection(options: dict[str, Any]) -> Selection | None:
+    """Take the selection out of a command's options; None where everything is evaluated."""
+    from sftchat.evaluation.selection import Selection
+
+    ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
+    if past is not None and only is None:
+        raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
+    return Selection(ids, only, past) if ids or only else None
+
+
+def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit: int | None) -> None:
+    """Refuse, while it is cheap, to write a baseline that would be partial, ambiguous or in the place of something else.
+
+    Raises:
+        UsageError: When one would be.
+    """
+    from sftchat.evaluation.baseline import is_baseline
+
+    for plan in plans:
+        file = files[plan.task.name]
+        if file is None:
+            continue
+        path = Path(file)
+        if plan.selected or limit is not None:
+            raise UsageError("--update-baseline needs every item; leave out --limit, --ids and --only")
+        if len(plan.sources) > 1:
+            raise UsageError(f"--update-baseline takes one MODEL, not {len(plan.sources)}")
+        if path.exists() and not is_baseline(path):
+            raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
+        if not path.parent.is_dir():
+            raise UsageError(f"no folder '{path.parent}' for the baseline")
+
+
+def update_baselines(
+    files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, registry: Registry, options: dict[str, Any]
+) -> Iterator[str]:
+    """Write what the model said as the new baselines; yields what changed, in lines for the user."""
+    from sftchat.evaluation.baseline import Header, known_sampling, write_baseline
+
+    for plan in plans:
+        file = files[plan.task.name]
+        if file is None:
+            continue
+        results = [result for result in report.results if result.task == plan.task.name]
+        if any(result.failures for result in results):
+            yield f"baseline {file}: not written, because some items were not answered"
+            continue
+        source = plan.sources[0]
+        asked = source.stored is None
+        weights, template = _identity(source.name, registry, options) if asked else ("", "")
+        header = Header(
+            plan.task.name,
+            tuple(metric.name for metric in plan.task.metrics),
+            source.name,
+            weights,
+            template,
+            tuple(result.evalset for result in results),
+            known_sampling(plan.sampling) if asked else None,
+        )
+        yield from write_baseline(Path(file), header, [item for result in results for item in result.items])
+
+
+def show_plan(plans: Sequence[Plan], as_json: bool) -> None:
+    """Print the smallest drops that the gold sets can show, from the baselines' items.
+
+    Raises:
+        UsageError: When there are no stored items to plan from.
+    """
+    from sftchat.evaluation.power import lines, planned
+
+    found = planned(plans)
+    if as_json:
+        click.echo(json.dumps([vars(one) for one in found], ensure_ascii=False, indent=2, sort_keys=True))
+        return
+    for one in found:
+        for line in lines(one):
+            click.echo(line)
+
+
+def _identity(model: str, registry: Registry, options: dict[str, Any]) -> tuple[str, str]:
+    """Hashes of a model's weights and of its chat template; empty where nobody knows."""
+    from sftchat.models.identity import identity
+    from sftchat.models.manifest import read_manifest
+    from sftchat.models.references import resolve
+
+    reference = resolve(model, base=options.get("base"), schemes=registry.engines, allow_pickle=options.get("allow_pickle", False))
+    if reference.scheme:
+        return "", ""
+    try:
+        manifest = read_manifest(reference.folder) if reference.folder else None
+    except SftchatError:
+        manifest = None
+    return identity(reference), manifest.template_hash if manifest else ""

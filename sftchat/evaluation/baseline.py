@@ -1,0 +1,244 @@
+"""The baseline file: what the last good model said, and what it was asked, in one JSONL that reads well in a git diff.
+
+The first line is a header, every further line an item, sorted by id. There is no clock in it: the same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import DataError, NotComparableError, listed
+from sftchat.evaluation.evalset import Evalset
+from sftchat.evaluation.items import Item
+from sftchat.evaluation.replies import HEADER, parse_reply, reply_rows, write_atomically
+from sftchat.evaluation.report import EvalsetIdentity
+from sftchat.task import Task
+from sftchat.types import Example, Reply, SamplingParams
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """Under which conditions a baseline was made.
+
+    Attributes:
+        task: Name of the task.
+        metrics: Names of its metrics, the primary one first.
+        model: What the user called the model.
+        identity: Hash of its weights; empty where nobody knows, as with replies from elsewhere.
+        template_hash: Hash of its chat template, where it is known.
+        evalsets: What it was asked.
+        sampling: How replies were generated; None where nobody knows.
+    """
+
+    task: str
+    metrics: tuple[str, ...]
+    model: str
+    identity: str
+    template_hash: str
+    evalsets: tuple[EvalsetIdentity, ...]
+    sampling: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """One item of a baseline.
+
+    Attributes:
+        reply: What was said.
+        stats: How it was counted.
+        right: Whether it was without a fault.
+        content: Hash of what was asked and of the gold reply.
+    """
+
+    reply: Reply
+    stats: Mapping[str, float]
+    right: bool
+    content: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline file.
+
+    Attributes:
+        path: Where it was read.
+        header: Its first line.
+        items: By id.
+    """
+
+    path: Path
+    header: Header
+    items: Mapping[str, StoredItem]
+
+
+def content_hash(example: Example) -> str:
+    """Hash of what is asked and of the gold reply: two items of one id are the same item only if it is equal."""
+    text = json.dumps([list(example.messages), example.gold], ensure_ascii=True, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
+    """Sampling as the header holds it; greedy decoding has no seed."""
+    values = asdict(sampling) | {"stop": list(sampling.stop)}
+    return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether a file begins with a baseline's header."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            row = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(row, dict) and HEADER in row
+
+
+def baseline_text(header: Header, items: Iterable[Item]) -> str:
+    """The whole file."""
+    first = {HEADER: SCHEMA_VERSION, **asdict(header)}
+    lines = [
+        {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
+        for item in sorted(items, key=lambda item: item.example.id)
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (first, *lines))
+
+
+def write_baseline(path: Path, header: Header, items: Sequence[Item]) -> tuple[str, ...]:
+    """Write a baseline, whole or not at all.
+
+    Returns:
+        What changed, in lines for the user.
+    """
+    text = baseline_text(header, items)
+    old = read_baseline(path) if is_baseline(path) else None
+    write_atomically(path, text)
+    new = {item.example.id: item for item in items}
+    if old is None:
+        return (f"baseline {path}: written, {len(new)} items of {header.model}",)
+    return (", ".join((f"baseline {path}: {len(new)} items", *(list(_changed(old, new)) or ["nothing changed"]))),)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        DataError: When it is malformed.
+        NotComparableError: When a later version wrote it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read baseline: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    header = _header(lines[0], path)
+    items: dict[str, StoredItem] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        identity, item = _item(line, f"{path}:{number}")
+        if identity in items:
+            raise DataError(f"id '{identity}' stands twice", f"{path}:{number}")
+        items[identity] = item
+    return Baseline(path, header, items)
+
+
+def check_comparable(baseline: Baseline, task: Task, evalsets: Sequence[Evalset], sampling: SamplingParams | None) -> None:
+    """Refuse a comparison with what was measured differently.
+
+    Items may have been added or removed since; an item that both have must be the same, and must be counted as it was then: counting again
+    shows a changed scorer, whatever its version number says.
+
+    Args:
+        baseline: What was stored.
+        task: What scores today.
+        evalsets: What is asked today.
+        sampling: How replies are generated today; None where nobody knows.
+
+    Raises:
+        NotComparableError: When something differs; says what.
+    """
+    header, path = baseline.header, baseline.path
+    if header.task != task.name:
+        raise NotComparableError(f"baseline {path} is of task '{header.task}', not of '{task.name}'")
+    today = None if sampling is None else known_sampling(sampling)
+    if today is not None and header.sampling is not None:
+        for key in sorted({*today, *header.sampling}):
+            then, now = header.sampling.get(key), today.get(key)
+            if then != now:
+                raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
+    common = [example for evalset in evalsets for example in evalset.examples if example.id in baseline.items]
+    if not common:
+        names = ", ".join(evalset.name for evalset in header.evalsets)
+        raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
+    other = [example.id for example in common if content_hash(example) != baseline.items[example.id].content]
+    if other:
+        raise NotComparableError(f"baseline {path} is of another evalset: prompt or gold reply of {listed(other)} has changed")
+
+
+def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
+    """Refuse a comparison with what another scorer counted.
+
+    Args:
+        baseline: What was stored.
+        items: The stored replies, scored today.
+
+    Raises:
+        NotComparableError: When an item is counted differently; says which, and how.
+    """
+    for item in items:
+        then, now = baseline.items[item.example.id].stats, item.score.stats
+        if {key: float(count) for key, count in now.items()} != then:
+            key = next(key for key in sorted({*then, *now}) if then.get(key) != now.get(key))
+            raise NotComparableError(
+                f"baseline {baseline.path} was counted by another scorer: "
+                f"'{key}' of item '{item.example.id}' was {_plain(then.get(key))} and is {_plain(now.get(key))}; "
+                "write it anew with --update-baseline"
+            )
+
+
+def _changed(old: Baseline, new: Mapping[str, Item]) -> Iterator[str]:
+    """What a new baseline does to the old one."""
+    both = [(old.items[identity], item) for identity, item in new.items() if identity in old.items]
+    facts = {
+        "added": len(new.keys() - old.items.keys()),
+        "removed": len(old.items.keys() - new.keys()),
+        "with another reply": sum(then.reply.text != now.reply.text for then, now in both),
+        "newly broken": sum(then.right and not now.right for then, now in both),
+        "newly fixed": sum(now.right and not then.right for then, now in both),
+    }
+    return (f"{count} {what}" for what, count in facts.items() if count)
+
+
+def _plain(count: float | None) -> str:
+    """A count, or that there is none."""
+    return "not counted" if count is None else f"{count:g}"
+
+
+def _header(line: str, path: Path) -> Header:
+    """The first line."""
+    try:
+        row = json.loads(line)
+        version = row.pop(HEADER)
+        if version != SCHEMA_VERSION:
+            raise NotComparableError(f"baseline {path} has schema version {version}; this sftchat reads {SCHEMA_VERSION}")
+        sets = tuple(EvalsetIdentity(**evalset) for evalset in row.pop("evalsets"))
+        return Header(evalsets=sets, **row | {"metrics": tuple(row["metrics"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"not the header of a baseline: {error}", f"{path}:1") from error
+
+
+def _item(line: str, source: str) -> tuple[str, StoredItem]:
+    """One further line."""
+    identity, reply, row = parse_reply(line, source)
+    stats, right, content = row.get("stats"), row.get("right"), row.get("content")
+    if isinstance(reply, str):
+        raise DataError(f"item '{identity}' was not answered", source)
+    if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
+        raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
+    return identity, StoredItem(reply, {key: float(count) for key, count in stats.items()}, right, content)

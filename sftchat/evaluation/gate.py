@@ -1,0 +1,91 @@
+"""The gate: three verdicts on every gated metric of every comparison.
+
+*Regressed*: the paired test is significant downwards after Holm's adjustment, the whole 95 % interval lies on the wrong side of 0, and the
+drop is at least ``min_drop``. *Inconclusive*: not regressed, but a drop larger than the margin cannot be excluded at 5 %. *Fine*: the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+from sftchat.evaluation.paired import LEVEL, holm
+from sftchat.evaluation.report import Comparison, GateResult, MetricDifference, Outcome
+from sftchat.evaluation.rules import POINT, Gated
+
+TOLERANCE = 1e-12
+"""A drop this little short of a limit has reached it: 0.005 is not a binary fraction."""
+
+
+def gate(comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequence[Gated]]) -> tuple[GateResult, ...]:
+    """Judge every gated metric of every comparison, p-values adjusted over all of them: the exit code is one decision.
+
+    Args:
+        comparisons: Those that share the decision.
+        gated: Which metrics of a comparison count.
+    """
+    asked = [
+        (place, comparison.metric(rule.metric), rule)
+        for place, comparison in enumerate(comparisons)
+        if comparison.metrics
+        for rule in gated(comparison)
+    ]
+    adjusted = holm([difference.p for _, difference, _ in asked])
+    return tuple(
+        _result(place, comparisons[place], difference, p, rule) for (place, difference, rule), p in zip(asked, adjusted, strict=True)
+    )
+
+
+def _result(place: int, comparison: Comparison, difference: MetricDifference, p: float, rule: Gated) -> GateResult:
+    """One verdict with what it rests on."""
+    candidate, verdict = comparison.candidate, outcome(difference, p, rule)
+    needed = items_needed(difference, comparison.units, rule.margin) if verdict == "inconclusive" else None
+    return GateResult(
+        candidate.model, candidate.task, candidate.evalset.name, difference.name, verdict, p, rule.margin, comparison.units, needed, place
+    )
+
+
+def items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
+    """How many items would settle it, if the difference and its spread stayed what they are.
+
+    The standard error falls with the square root of the number of items; the answer is the smaller of what it would take to exclude a drop
+    of ``margin`` and what it would take to make the drop seen significant.
+
+    Args:
+        difference: Between the models.
+        n: Items, or clusters, that it was measured on.
+        margin: In points of the metric, as everything the user sees.
+
+    Returns:
+        At least ``n + 1``; None when the items give no hint of the spread.
+    """
+    error = difference.standard_error
+    if not error:
+        bound = difference.smallest_gain  # nothing differs: by the share of items that still may (rule of three)
+        return None if bound is None else max(n + 1, math.ceil(n * -bound / (margin * POINT)))
+    distances = [
+        (NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain),
+        (NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain),
+    ]
+    needed = [n * (z * error / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
+    return max(n + 1, math.ceil(min(needed))) if needed else None
+
+
+def outcome(difference: MetricDifference, p: float, rule: Gated) -> Outcome:
+    """The verdict on one metric.
+
+    Args:
+        difference: Between the models.
+        p: Two-sided, adjusted over everything that is gated together.
+        rule: Margin and smallest drop, in points.
+    """
+    bounds = (difference.low, difference.high)
+    wrong_side = bounds[1] if difference.higher_is_better else bounds[0]
+    beyond = wrong_side is not None and (wrong_side < 0 if difference.higher_is_better else wrong_side > 0)
+    if p < LEVEL and beyond and -difference.gain >= rule.min_drop * POINT - TOLERANCE:
+        return "regressed"
+    if difference.differing == 0:
+        return "fine"  # the same counts on every item are no hint of a drop, however few the items are
+    bound = difference.smallest_gain
+    return "inconclusive" if bound is None or bound < -rule.margin * POINT - TOLERANCE else "fine"

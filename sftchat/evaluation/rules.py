@@ -1,0 +1,190 @@
+"""What a user demands of an evaluation: gated metrics with margins, floors, items that must be right; read from the words typed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sftchat.errors import DataError, UsageError, unknown
+from sftchat.task import Metric, Task
+
+POINT = 0.01
+"""One point of a metric: margins, drops and the items needed are all on this scale."""
+MARGIN = 2.0
+MIN_DROP = 0.5
+
+
+@dataclass(frozen=True)
+class Gated:
+    """One metric that the gate looks at.
+
+    Attributes:
+        metric: Its name.
+        margin: The drop, in points of the metric, that must be excluded before the gate calls a model fine; above 0.
+        min_drop: A smaller drop, in points, is no regression even where it is significant; 0 or more.
+    """
+
+    metric: str
+    margin: float = MARGIN
+    min_drop: float = MIN_DROP
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Everything that can turn the exit code.
+
+    Attributes:
+        gated: Metrics compared with the baseline; the task's primary one when empty.
+        floors: Smallest acceptable value by metric, compared with the point value.
+        lower_floors: Smallest acceptable lower bound of the 95 % interval by metric.
+        must_pass: Ids of items that must be right.
+        strict: Inconclusive comparisons and changed item sets fail too, with a code of their own.
+    """
+
+    gated: tuple[Gated, ...] = ()
+    floors: Mapping[str, float] = field(default_factory=dict)
+    lower_floors: Mapping[str, float] = field(default_factory=dict)
+    must_pass: frozenset[str] = frozenset()
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a user demands, as typed, before task and items are known.
+
+    Attributes:
+        gated: ``METRIC[=MARGIN]``.
+        min_drop: In points.
+        floors: ``METRIC=X``.
+        lower_floors: ``METRIC=X``.
+        must_pass: Ids, or files with one id a line.
+        strict: Accept nothing that is not proven.
+        require_baseline: Do not go on without a baseline.
+    """
+
+    gated: tuple[str, ...] = ()
+    min_drop: float = MIN_DROP
+    floors: tuple[str, ...] = ()
+    lower_floors: tuple[str, ...] = ()
+    must_pass: tuple[str, ...] = ()
+    strict: bool = False
+    require_baseline: bool = False
+
+    def rules(self, task: Task, known: Iterable[str]) -> Rules:
+        """The rules for one task.
+
+        Args:
+            task: Says which metrics there are.
+            known: Ids of all its items.
+
+        Raises:
+            UsageError: When one of them makes no sense.
+            DataError: When a file of ids cannot be read.
+        """
+        return Rules(
+            parse_gated(self.gated, task, self.min_drop),
+            parse_floors(self.floors, task),
+            parse_floors(self.lower_floors, task),
+            parse_ids(self.must_pass, known, "--must-pass"),
+            self.strict,
+        )
+
+
+def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
+    """Read ``METRIC=X`` arguments.
+
+    Args:
+        texts: As typed.
+        task: Says which metrics there are.
+
+    Raises:
+        UsageError: When one is not of that form, names no metric of the task, names one for which lower is better, or comes twice.
+    """
+    floors: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        floor = _number(number)
+        if floor is None:
+            raise UsageError(f"floor '{text}' must be METRIC=X with a number X, such as {task.metric.name}=0.8")
+        if not _metric(name, task).higher_is_better:
+            raise UsageError(f"metric '{name}' is better when lower, so a floor makes no sense")
+        if name in floors:
+            raise UsageError(f"metric '{name}' has two floors")
+        floors[name] = floor
+    return floors
+
+
+def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) -> tuple[Gated, ...]:
+    """Read ``METRIC[=MARGIN]`` arguments, the margin in points of the metric.
+
+    Args:
+        texts: As typed; none gates the task's primary metric.
+        task: Says which metrics there are.
+        min_drop: Of every one of them, in points.
+
+    Raises:
+        UsageError: When one is not of that form, names no metric of the task, or comes twice.
+    """
+    found: dict[str, Gated] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        margin = _number(number) if equals else MARGIN
+        if margin is None or margin <= 0:
+            raise UsageError(f"gate '{text}' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as {task.metric.name}=2")
+        if _metric(name, task).name in found:
+            raise UsageError(f"metric '{name}' is gated twice")
+        found[name] = Gated(name, margin, min_drop)
+    return tuple(found.values()) or (Gated(task.metric.name, MARGIN, min_drop),)
+
+
+def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozenset[str]:
+    """Read ids, or files with one id a line.
+
+    Args:
+        words: Ids and files as typed; what is a file is read.
+        known: The ids there are.
+        option: Name of the option, for the message.
+
+    Raises:
+        DataError: When a file cannot be read or is empty.
+        UsageError: When an id is unknown.
+    """
+    there = frozenset(known)
+    found: set[str] = set()
+    for word in words:
+        ids = [word] if word in there or not Path(word).is_file() else _lines(Path(word))
+        for identity in ids:
+            if identity not in there:
+                raise UsageError(f"{option}: no item '{identity}' in the evalset, and no such file")
+        found.update(ids)
+    return frozenset(found)
+
+
+def _lines(path: Path) -> list[str]:
+    """The ids of a file."""
+    try:
+        ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read ids: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    if not ids:
+        raise DataError("the file has no ids; write one a line", str(path))
+    return ids
+
+
+def _metric(name: str, task: Task) -> Metric:
+    """A metric of the task."""
+    metrics = {metric.name: metric for metric in task.metrics}
+    if name not in metrics:
+        raise UsageError(unknown("metric", name, metrics))
+    return metrics[name]
+
+
+def _number(text: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

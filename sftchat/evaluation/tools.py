@@ -1,0 +1,58 @@
+"""Rows that other tools write and that say by their keys what they are, read as if they were ours.
+
+Only formats in which every row names its item are read here; for those that go by position, docs/replies.md has a few lines of Python each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def translated(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in our form: ``id``, ``reply``, and what else is known.
+
+    Args:
+        row: A line of ``vllm run-batch`` or OpenAI's Batch API, of lm-evaluation-harness with ``--log_samples``, or of ours.
+    """
+    for keys, read in _READERS.items():
+        if keys <= row.keys() and "reply" not in row:
+            try:
+                return read(row)
+            except (KeyError, IndexError, TypeError):
+                return row  # not what it looked like: whoever checks our form names what is missing
+    return row
+
+
+def _openai_batch(row: Row) -> dict[str, Any]:
+    """One response of a batch of chat completions; https://platform.openai.com/docs/api-reference/batch."""
+    identity, response = row["custom_id"], row["response"]
+    if row.get("error") or response["status_code"] != 200:
+        return {
+            "id": identity,
+            "reply": "",
+            "finish_reason": "error",
+            "error": str(row.get("error") or f"HTTP status {response['status_code']}"),
+        }
+    body = response["body"]
+    choice, usage = body["choices"][0], body.get("usage") or {}
+    return {
+        "id": identity,
+        "reply": choice["message"]["content"] or "",
+        "finish_reason": "length" if choice.get("finish_reason") == "length" else "stop",
+        "prompt_tokens": usage.get("prompt_tokens", 0),
+        "completion_tokens": usage.get("completion_tokens", 0),
+    }
+
+
+def _lm_eval(row: Row) -> dict[str, Any]:
+    """One sample of ``generate_until``: the raw response, before the harness's filters cut it."""
+    return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0]}
+
+
+_READERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
+    frozenset({"custom_id", "response"}): _openai_batch,
+    frozenset({"doc_id", "doc", "resps"}): _lm_eval,
+}

@@ -1,0 +1,385 @@
+"""The gate from the words typed to the exit code: every code, each with its one-line reason, without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import Metric, ratio
+from tests.cli.conftest import Desk
+
+
+def gold(path: str, n: int, start: int = 0, **metadata: object) -> None:
+    """A gold set of questions whose answers are their numbers."""
+    rows = [
+        {"id": f"i{k:03}", "messages": [{"role": "user", "content": f"question {k}"}], "gold": f"answer {k}", "metadata": metadata}
+        for k in range(start, start + n)
+    ]
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def replies(path: str, n: int, wrong: range | tuple[int, ...] = (), start: int = 0) -> None:
+    """Stored replies, some of them wrong."""
+    rows = [{"id": f"i{k:03}", "reply": "x" if k in wrong else f"answer {k}"} for k in range(start, start + n)]
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def base(desk: Desk) -> Desk:
+    """A desk with a gold set of 200 items, and a baseline that has 20 of them wrong."""
+    gold("gold.jsonl", 200)
+    replies("old.jsonl", 200, range(20))
+    assert desk.run("--replies", "old.jsonl", "--update-baseline", "base.jsonl")[0] == 0
+    return desk
+
+
+def gate(desk: Desk, *words: str, wrong: range | tuple[int, ...] = range(20)) -> tuple[int, list[str]]:
+    """Exit code and the lines on standard error for replies that are wrong where told."""
+    replies("new.jsonl", 200, wrong)
+    code, _, err = desk.run("--replies", "new.jsonl", "--baseline", "base.jsonl", *words)
+    return code, err.splitlines()
+
+
+def test_an_unchanged_model_passes_against_its_own_baseline(desk: Desk) -> None:
+    desk.run("s:half", "--update-baseline", "base.jsonl")
+    code, out, err = desk.run("s:half", "--baseline", "base.jsonl", "--json", "--quiet", "--strict")
+
+    comparison = json.loads(out)["comparisons"][0]
+    assert (code, err) == (
+        0,
+        "s:half on gold.jsonl: fine against base.jsonl: accuracy +0.0 points [-36.9, +36.9], p = 1, no item changed its counts\n"
+        "verdict: pass\n",
+    )
+    assert (comparison["metrics"][0]["p"], comparison["differing"], comparison["changes"]) == (1.0, 0, [])
+
+
+def test_a_regression_exits_1(base: Desk) -> None:
+    assert gate(base, wrong=range(40)) == (
+        1,
+        ["new.jsonl on gold.jsonl: regressed, worse than base.jsonl: accuracy -10.0 points [-14.5, -6.0], p = 1.91e-06", "verdict: fail"],
+    )
+
+
+def test_one_changed_item_of_200_is_fine(base: Desk) -> None:
+    assert gate(base, wrong=range(21)) == (
+        0,
+        ["new.jsonl on gold.jsonl: fine against base.jsonl: accuracy -0.5 points [-1.5, +0.0], p = 1", "verdict: pass"],
+    )
+
+
+def test_what_cannot_be_excluded_is_inconclusive_and_exits_4_only_when_strict(base: Desk) -> None:
+    line = (
+        "new.jsonl on gold.jsonl: inconclusive against base.jsonl: accuracy -1.5 points [-4.0, +1.0], p = 0.453; "
+        "a drop of 3.5 points cannot be excluded, the margin is 2; about 592 items would settle it, here are 200"
+    )
+    wrong = (*range(2, 20), *range(20, 25))
+
+    assert gate(base, wrong=wrong) == (0, [line, "verdict: pass"])
+    assert gate(base, "--strict", wrong=wrong) == (4, [line, "verdict: not proven, which --strict does not accept"])
+    assert gate(base, "--strict", "--gate", "accuracy=4", wrong=wrong)[0] == 0
+
+
+def test_a_drop_that_is_significant_but_small_is_no_regression(base: Desk) -> None:
+    assert gate(base, "--min-drop", "10.5", "--gate", "accuracy=20", wrong=range(40))[0] == 0
+    assert gate(base, "--min-drop", "10", wrong=range(40))[0] == 1
+
+
+def test_floors_are_for_the_point_and_lower_floors_for_the_bound(base: Desk) -> None:
+    assert gate(base, "--min", "accuracy=0.9")[0] == 0
+    code, lines = gate(base, "--min-lower", "accuracy=0.9")
+
+    assert code == 1
+    assert lines[0] == "new.jsonl on gold.jsonl: the lower bound of accuracy, 0.851, is under the floor 0.9"
+    assert gate(base, "--min-lower", "accuracy=0.85")[0] == 0
+
+
+def test_items_that_must_pass_fail_the_gate_one_by_one(base: Desk) -> None:
+    Path("must.txt").write_text("i050\ni051\n", encoding="utf-8")
+
+    assert gate(base, "--must-pass", "must.txt", "--must-pass", "i052")[0] == 0
+    assert gate(base, "--must-pass", "must.txt", wrong=(*range(20), 51)) == (
+        1,
+        [
+            "new.jsonl on gold.jsonl: 1 of 2 must-pass items wrong: 'i051' (wrong)",
+            "new.jsonl on gold.jsonl: fine against base.jsonl: accuracy -0.5 points [-1.5, +0.0], p = 1",
+            "verdict: fail",
+        ],
+    )
+
+
+def test_without_a_baseline_the_floors_alone_decide_unless_one_is_required(desk: Desk) -> None:
+    hint = "no baseline yet; write one with --update-baseline none.jsonl\n"
+
+    assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet")[::2] == (0, hint)
+    assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet", "--min", "accuracy=0.6")[0] == 1
+    opened = len(desk.opened)
+    assert desk.run("s:half", "--baseline", "none.jsonl", "--require-baseline") == (
+        4,
+        "",
+        "sftchat: error: no baseline 'none.jsonl'; write one with --update-baseline none.jsonl\n",
+    )
+    assert len(desk.opened) == opened
+
+
+def test_a_baseline_of_another_prompt_or_gold_reply_is_not_comparable(base: Desk) -> None:
+    text = Path("gold.jsonl").read_text(encoding="utf-8")
+    Path("gold.jsonl").write_text(text.replace('"answer 7"', '"answer seven"'), encoding="utf-8")
+
+    assert gate(base) == (
+        4,
+        ["sftchat: error: baseline base.jsonl is of another evalset: prompt or gold reply of 'i007' has changed"],
+    )
+
+
+def test_a_baseline_without_a_common_item_is_not_comparable(base: Desk) -> None:
+    gold("gold.jsonl", 200, start=500)
+    replies("new.jsonl", 200, start=500)
+
+    assert base.run("--replies", "new.jsonl", "--baseline", "base.jsonl") == (
+        4,
+        "",
+        "sftchat: error: baseline base.jsonl is of another evalset (gold.jsonl): no item in common\n",
+    )
+
+
+def test_a_baseline_of_another_task_is_not_comparable(base: Desk) -> None:
+    quiz = base.registry.tasks["quiz"]
+    base.registry = replace(base.registry, tasks={"other": replace(quiz, name="other")})
+
+    assert gate(base) == (4, ["sftchat: error: baseline base.jsonl is of task 'quiz', not of 'other'"])
+
+
+def test_a_baseline_of_another_sampling_is_not_comparable(desk: Desk) -> None:
+    desk.run("s:half", "--update-baseline", "base.jsonl")
+    quiz = desk.registry.tasks["quiz"]
+    desk.registry = replace(desk.registry, tasks={"quiz": replace(quiz, sampling=replace(quiz.sampling, max_new_tokens=7))})
+    desk.opened.clear()
+
+    assert desk.run("s:half", "--baseline", "base.jsonl") == (
+        4,
+        "",
+        "sftchat: error: baseline base.jsonl was made with other sampling: max_new_tokens 256 then, 7 now\n",
+    )
+    assert desk.opened == []
+
+
+def test_a_baseline_counted_by_another_scorer_is_not_comparable(base: Desk) -> None:
+    quiz = base.registry.tasks["quiz"]
+
+    def lenient(example: Any, reply: Any) -> Any:
+        return replace(quiz.score(example, reply), stats={"n": 1, "right": 1}, errors=())
+
+    base.registry = replace(base.registry, tasks={"quiz": replace(quiz, score=lenient)})
+
+    assert gate(base) == (
+        4,
+        [
+            "sftchat: error: baseline base.jsonl was counted by another scorer: 'right' of item 'i000' was 0 and is 1; "
+            "write it anew with --update-baseline"
+        ],
+    )
+
+
+def test_items_added_and_removed_are_named_and_the_rest_is_compared(base: Desk) -> None:
+    gold("gold.jsonl", 200, start=1)
+    replies("new.jsonl", 200, range(1, 20), start=1)
+    words = ("--replies", "new.jsonl", "--baseline", "base.jsonl")
+    lines = [
+        "new.jsonl on gold.jsonl: fine against base.jsonl: accuracy +0.0 points [-1.8, +1.8], p = 1, no item changed its counts",
+        "new.jsonl on gold.jsonl: compared on the 199 items in common; since the baseline 1 added ('i200') and 1 removed ('i000')",
+    ]
+
+    code, _, err = base.run(*words)
+    assert (code, err.splitlines()) == (0, [*lines, "verdict: pass"])
+    code, _, err = base.run(*words, "--strict")
+    assert (code, err.splitlines()) == (4, [*lines, "verdict: not proven, which --strict does not accept"])
+
+
+def test_a_limit_compares_the_first_rows_and_misses_none(base: Desk) -> None:
+    assert gate(base, "--limit", "100", "--strict", wrong=range(20))[0] == 0
+
+
+def test_a_baseline_is_written_when_asked_for_and_says_what_changed(base: Desk) -> None:
+    before = Path("base.jsonl").read_bytes()
+    assert gate(base, "--update-baseline", "base.jsonl")[1][0] == "baseline base.jsonl: 200 items, nothing changed"
+    assert Path("base.jsonl").read_bytes() != before  # the header names the model
+    again = Path("base.jsonl").read_bytes()
+
+    assert gate(base, wrong=range(40))[0] == 1
+    assert Path("base.jsonl").read_bytes() == again
+
+    code, lines = gate(base, "--update-baseline", "base.jsonl", wrong=range(5, 40))
+    assert (code, lines[0]) == (1, "baseline base.jsonl: 200 items, 25 with another reply, 20 newly broken, 5 newly fixed")
+    assert gate(base, wrong=range(5, 40))[0] == 0
+
+
+def test_a_baseline_is_one_line_an_item_sorted_and_the_same_bytes_every_time(desk: Desk) -> None:
+    desk.run("s:half", "--update-baseline", "one.jsonl")
+    desk.run("s:half", "--update-baseline", "two.jsonl")
+    header, *items = (json.loads(line) for line in Path("one.jsonl").read_text(encoding="utf-8").splitlines())
+
+    assert Path("one.jsonl").read_bytes() == Path("two.jsonl").read_bytes()
+    assert (header["sftchat_baseline"], header["task"], header["metrics"], header["model"]) == (1, "quiz", ["accuracy"], "s:half")
+    assert (header["sampling"]["temperature"], "seed" in header["sampling"], header["evalsets"][0]["size"]) == (0.0, False, 8)
+    assert [item["id"] for item in items] == sorted(item["id"] for item in items)
+    assert list(items[0]) == ["id", "reply", "finish_reason", "prompt_tokens", "completion_tokens", "stats", "right", "content"]
+
+
+def test_a_baseline_can_be_scored_like_any_replies(base: Desk) -> None:
+    assert json.loads(base.run("--replies", "base.jsonl", "--json")[1])["results"][0]["metrics"][0]["value"] == 0.9
+
+
+def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> None:
+    code, _, err = desk.run("s:flaky", "--update-baseline", "base.jsonl", "--quiet")
+
+    assert code == 3
+    assert err.startswith("baseline base.jsonl: not written, because some items were not answered\n")
+    assert not Path("base.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--require-baseline",), "--require-baseline needs --baseline FILE"),
+        (("--gate", "f1"), "unknown metric 'f1' (available: accuracy)"),
+        (("--gate", "accuracy=0"), "gate 'accuracy=0' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as accuracy=2"),
+        (("--gate", "accuracy", "--gate", "accuracy=1"), "metric 'accuracy' is gated twice"),
+        (("--must-pass", "i9"), "--must-pass: no item 'i9' in the evalset, and no such file"),
+        (("--ids", "i9"), "--ids: no item 'i9' in the evalset, and no such file"),
+        (("--only", "failing"), "--only failing needs --from DIR, the folder of an earlier evaluation, or a --baseline FILE"),
+        (("--from", "out"), "--from says where --only looks; add --only newly-broken or --only failing"),
+        (("--only", "failing", "--from", "gold.jsonl"), "'gold.jsonl' is neither the folder of an earlier evaluation nor a baseline"),
+        (("--cluster", "book"), "item 'i0' has no metadata key 'book' to cluster by (it has: none)"),
+        (("--plan",), "--plan needs stored items to plan from: give --baseline FILE, or --replies FILE"),
+        (("--update-baseline", "gold.jsonl"), "'gold.jsonl' is no baseline, and is not overwritten; give another file"),
+        (("--update-baseline", "no/base.jsonl"), "no folder 'no' for the baseline"),
+        (("--update-baseline", "b.jsonl", "--limit", "3"), "--update-baseline needs every item; leave out --limit, --ids and --only"),
+        (("s:bad", "--update-baseline", "b.jsonl"), "--update-baseline takes one MODEL, not 2"),
+    ],
+)
+def test_demands_that_make_no_sense_are_refused_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
+    assert desk.run("s:good", *words) == (2, "", f"sftchat: error: {message}\n")
+    assert desk.opened == []
+
+
+def test_holm_holds_the_level_over_metrics_and_evalsets(base: Desk) -> None:
+    """Six broken items are significant alone (p = .031), and not among three gates."""
+    words = ("--gate", "accuracy=9")
+    assert gate(base, *words, wrong=range(26))[0] == 1
+    for name, start in (("b.jsonl", 500), ("c.jsonl", 700)):
+        gold(name, 20, start=start)
+        Path("new.jsonl").write_text("", encoding="utf-8")
+    rows: dict[str, str] = {}
+    for path, wrong in (("old", range(20)), ("new", range(26))):
+        text = ""
+        for n, start in ((200, 0), (20, 500), (20, 700)):
+            replies("part.jsonl", n, wrong, start)
+            text += Path("part.jsonl").read_text(encoding="utf-8")
+        rows[path] = text
+        Path(f"{path}.jsonl").write_text(text, encoding="utf-8")
+    sets = [word for name in ("gold.jsonl", "b.jsonl", "c.jsonl") for word in ("--evalset", name)]
+
+    code, _, err = base.run("--replies", "new.jsonl", "--baseline", "old.jsonl", *sets, *words)
+
+    assert code == 0
+    assert "accuracy -3.0 points [-5.5, -1.0], p = 0.0312 (0.0938 adjusted)" in err
+
+
+def test_items_of_one_cluster_are_resampled_and_swapped_together(desk: Desk) -> None:
+    rows = [
+        {"id": f"i{k:03}", "messages": [{"role": "user", "content": f"question {k}"}], "gold": f"answer {k}", "book": k // 10}
+        for k in range(200)
+    ]
+    Path("gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    replies("old.jsonl", 200)
+    replies("new.jsonl", 200, range(40, 50))
+    words = ("--replies", "new.jsonl", "--baseline", "old.jsonl")
+
+    assert desk.run(*words)[0] == 1
+    code, out, err = desk.run(*words, "--cluster", "book", "--json")
+    comparison = json.loads(out)["comparisons"][0]
+
+    assert (code, comparison["n"], comparison["units"], comparison["cluster"]) == (0, 200, 20, "book")
+    assert (comparison["metrics"][0]["test"], comparison["metrics"][0]["p"]) == ("exact permutation", 1.0)
+    assert "inconclusive against old.jsonl: accuracy -5.0 points [-15.0, +0.0], p = 1; " in err
+
+
+def test_a_metric_that_should_be_low_regresses_when_it_rises(base: Desk) -> None:
+    quiz = base.registry.tasks["quiz"]
+    wrong = Metric("wrong", lambda s: ratio(s["n"] - s["right"], s["n"]), stats=("n", "right"), items=True, higher_is_better=False)
+    base.registry = replace(base.registry, tasks={"quiz": replace(quiz, metrics=(wrong,))})
+
+    code, lines = gate(base, wrong=range(40))
+    assert code == 1
+    assert lines[0] == "new.jsonl on gold.jsonl: regressed, worse than base.jsonl: wrong +10.0 points [+6.0, +14.5], p = 1.91e-06"
+    assert gate(base, "--strict", wrong=range(10)) == (
+        0,
+        ["new.jsonl on gold.jsonl: better than base.jsonl: wrong -5.0 points [-8.0, -2.0], p = 0.00195", "verdict: pass"],
+    )
+
+
+def test_what_broke_the_last_time_is_evaluated_alone_and_not_gated(base: Desk) -> None:
+    replies("new.jsonl", 200, range(40))
+    base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", "-o", "out")
+    note = "of 200 items were selected; no gate is computed on a selected subset"
+    words = ("--replies", "new.jsonl", "--baseline", "base.jsonl", "--min", "accuracy=1", "--from", "out")
+
+    code, out, err = base.run(*words, "--only", "newly-broken", "--json")
+    report = json.loads(out)
+    assert (code, err) == (0, f"20 {note}\n")
+    assert (report["results"][0]["n"], report["gates"], len(report["comparisons"][0]["broken"])) == (20, [], 20)
+
+    assert base.run(*words, "--only", "failing")[::2] == (0, f"40 {note}\n")
+    assert base.run(*words[:-2], "--only", "failing")[::2] == (0, f"20 {note}\n")
+    Path("ids.txt").write_text("i001\ni039\n", encoding="utf-8")
+    assert base.run(*words, "--only", "newly-broken", "--ids", "ids.txt")[::2] == (0, f"1 {note}\n")
+
+
+def test_nothing_left_to_evaluate_is_said(base: Desk) -> None:
+    replies("new.jsonl", 200, range(20))
+    base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", "-o", "out")
+
+    assert base.run("--replies", "new.jsonl", "--only", "newly-broken", "--from", "out") == (
+        2,
+        "",
+        "sftchat: error: nothing in 'out' is newly broken, so there is nothing to evaluate\n",
+    )
+    assert base.run("--replies", "new.jsonl", "--only", "newly-broken", "--baseline", "base.jsonl") == (
+        2,
+        "",
+        "sftchat: error: baseline base.jsonl does not know what is newly broken; give the folder of an earlier evaluation with --from\n",
+    )
+
+
+def test_the_plan_says_how_small_a_drop_can_be_seen_and_opens_no_model(base: Desk) -> None:
+    code, out, err = base.run("--plan", "--baseline", "base.jsonl")
+
+    assert (code, err, base.opened) == (0, "", [])
+    assert out.splitlines() == [
+        "gold.jsonl, 200 items: accuracy 0.900; the smallest drop found with 80% power is",
+        "   4.5 points where 10% of the items are answered afresh",
+        "   5.5 points where 20% of the items are answered afresh",
+        "   7.0 points where 40% of the items are answered afresh",
+        "  for a drop of 2 points it takes about 1,018 items (at 20%)",
+    ]
+    assert json.loads(base.run("--plan", "--baseline", "base.jsonl", "--json")[1])[0]["n"] == 200
+
+
+def test_the_plan_of_a_handful_of_items_is_honest(desk: Desk) -> None:
+    gold("gold.jsonl", 5)
+    replies("r.jsonl", 5)
+
+    assert (
+        desk.run("--plan", "--replies", "r.jsonl")[1] == "gold.jsonl, 5 items: accuracy 1.000; fewer than 6 items can show no drop at all\n"
+    )
+
+
+def test_the_same_inputs_give_the_same_bytes(base: Desk) -> None:
+    replies("new.jsonl", 200, range(30))
+    words = ("--replies", "new.jsonl", "--baseline", "base.jsonl", "--json")
+
+    assert base.run(*words) == base.run(*words)

@@ -1,0 +1,131 @@
+"""One gate over several tasks: what was learned and what may not be forgotten."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Desk
+from tests.cli.test_gate import gold, replies
+
+
+@pytest.fixture
+def two(desk: Desk) -> Desk:
+    """Two tasks with a gold set of 100 items each, and stored replies and baselines of both."""
+    quiz = desk.registry.tasks["quiz"]
+    desk.registry = replace(desk.registry, tasks={"quiz": quiz, "general": replace(quiz, name="general", evalsets={"g": Path("g.jsonl")})})
+    gold("gold.jsonl", 100)
+    gold("g.jsonl", 100, start=500)
+    replies("quiz.jsonl", 100, range(30))
+    replies("general.jsonl", 100, range(500, 510), start=500)
+    words = [word for name in ("quiz", "general") for word in ("--task", name, "--replies", f"{name}={name}.jsonl")]
+    updates = [word for name in ("quiz", "general") for word in ("--update-baseline", f"{name}={name}.base.jsonl")]
+    assert desk.run(*words, *updates)[::2] == (
+        0,
+        "baseline quiz.base.jsonl: written, 100 items of quiz.jsonl\nbaseline general.base.jsonl: written, 100 items of general.jsonl\n",
+    )
+    return desk
+
+
+def gate(desk: Desk, *words: str, quiz: range, general: range) -> tuple[int, str, list[str]]:
+    """The gate over both tasks for replies that are wrong where told."""
+    replies("quiz.jsonl", 100, quiz)
+    replies("general.jsonl", 100, general, start=500)
+    given = [
+        word
+        for name in ("quiz", "general")
+        for word in ("--task", name, "--replies", f"{name}={name}.jsonl", "--baseline", f"{name}={name}.base.jsonl")
+    ]
+    code, out, err = desk.run(*given, *words)
+    return code, out, err.splitlines()
+
+
+def test_a_model_that_learned_its_task_and_lost_the_other_fails_and_it_is_said_which(two: Desk) -> None:
+    code, out, lines = gate(two, "--json", quiz=range(10), general=range(500, 525))
+    report = json.loads(out)
+
+    assert code == 1
+    assert lines == [
+        "quiz.jsonl on gold.jsonl: better than quiz.base.jsonl: accuracy +20.0 points [+13.0, +28.0], p = 1.91e-06 (3.81e-06 adjusted)",
+        "general.jsonl on g.jsonl: regressed, worse than general.base.jsonl: accuracy -15.0 points [-22.0, -8.0], p = 6.1e-05",
+        "verdict: fail; lost: general",
+    ]
+    assert (report["task"], [result["task"] for result in report["results"]]) == ("quiz, general", ["quiz", "general"])
+    assert [(found["task"], found["outcome"]) for found in report["gates"]] == [("quiz", "fine"), ("general", "regressed")]
+
+
+def test_both_tasks_unchanged_pass(two: Desk) -> None:
+    assert gate(two, "--strict", quiz=range(30), general=range(500, 510))[::2][0] == 0
+
+
+def test_each_task_has_its_own_margin_and_floor(two: Desk) -> None:
+    changed = {"quiz": range(33), "general": range(500, 510)}
+
+    assert gate(two, "--strict", **changed)[0] == 4
+    assert gate(two, "--strict", "--gate", "quiz:accuracy=8", **changed)[0] == 0
+    assert gate(two, "--min", "general:accuracy=0.9", **changed)[0] == 0
+    assert gate(two, "--min", "accuracy=0.9", **changed)[0] == 1
+    assert gate(two, "--must-pass", "quiz=i032", **changed)[2][-1] == "verdict: fail"
+
+
+def test_holm_counts_both_tasks(two: Desk) -> None:
+    """Six broken items are significant alone (p = .031) and not beside another gate."""
+    changed = {"quiz": range(30), "general": range(500, 516)}
+
+    code, _, lines = gate(two, **changed)
+    assert (code, "p = 0.0312 (0.0625 adjusted)" in lines[1]) == (0, True)
+
+
+def test_two_tasks_are_shown_one_after_the_other_and_stored_apart(two: Desk) -> None:
+    _, out, _ = gate(two, "-o", "out", quiz=range(30), general=range(500, 510))
+
+    assert [line for line in out.splitlines() if " on " in line] == ["quiz on gold.jsonl, 100 items", "general on g.jsonl, 100 items"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "replies.general.baseline.jsonl",
+        "replies.general.jsonl",
+        "replies.quiz.baseline.jsonl",
+        "replies.quiz.jsonl",
+        "report.json",
+    ]
+
+
+def test_a_model_is_the_baseline_of_every_task(two: Desk) -> None:
+    two.engines["s:other"] = lambda request: "x"
+    code, _, err = two.run("s:other", "--task", "quiz", "--task", "general", "--baseline", "s:bad", "--quiet")
+
+    assert (code, two.opened) == (0, ["s:bad", "s:other", "s:bad", "s:other"])
+    assert err.count("no item changed its counts") == 2
+
+
+def test_the_plan_of_two_tasks_divides_the_level(two: Desk) -> None:
+    words = [word for name in ("quiz", "general") for word in ("--task", name, "--baseline", f"{name}={name}.base.jsonl")]
+    both = json.loads(two.run("--plan", *words, "--json")[1])
+    alone = json.loads(two.run("--plan", *words[:4], "--json")[1])
+
+    assert [one["evalset"] for one in both] == ["gold.jsonl", "g.jsonl"]
+    assert both[0]["drops"]["0.2"] > alone[0]["drops"]["0.2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--evalset", "gold.jsonl"), "--evalset gold.jsonl does not say for which task; write --evalset quiz=gold.jsonl"),
+        (("--baseline", "gold.jsonl"), "--baseline gold.jsonl does not say for which task; write --baseline quiz=gold.jsonl"),
+        (("--baseline", "s:bad", "--baseline", "quiz=s:good"), "--baseline is given twice: s:bad and s:good"),
+        (("--min", "f1=1"), "none of the tasks quiz, general has a metric 'f1'"),
+        (("--ids", "i001"), "--ids and --only evaluate one --task at a time"),
+        (("--task", "quiz"), "--task quiz stands twice"),
+    ],
+)
+def test_what_does_not_say_its_task_is_refused(two: Desk, words: tuple[str, ...], message: str) -> None:
+    assert two.run("s:good", "--task", "quiz", "--task", "general", *words) == (2, "", f"sftchat: error: {message}\n")
+    assert two.opened == []
+
+
+def test_replies_are_for_every_task_or_for_none(two: Desk) -> None:
+    assert two.run("--task", "quiz", "--task", "general", "--replies", "quiz=quiz.jsonl")[2] == (
+        "sftchat: error: --replies must be given for every --task, or for none\n"
+    )
