@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sftchat.evaluation.report import Pair
+from sftchat.evaluation.comparison import Pair
 from sftchat.evaluation.statistics import Counts, apply
 from sftchat.task import Metric
 

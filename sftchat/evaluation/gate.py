@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
+from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference, Outcome
 from sftchat.evaluation.paired import LEVEL, holm
-from sftchat.evaluation.report import Comparison, GateResult, MetricDifference, Outcome
 from sftchat.evaluation.rules import POINT, Gated
 
 TOLERANCE = 1e-12

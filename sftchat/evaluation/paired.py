@@ -13,7 +13,7 @@ from math import comb
 import numpy as np
 
 from sftchat.errors import NotComparableError
-from sftchat.evaluation.report import Judgement, MetricDifference
+from sftchat.evaluation.comparison import Judgement, MetricDifference
 from sftchat.evaluation.statistics import CONFIDENCE, RESAMPLES, Array, Counts, apply, bootstrap, coin_flips, percentiles, value
 from sftchat.task import Metric
 

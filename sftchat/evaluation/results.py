@@ -1,0 +1,145 @@
+"""What one model scored on one gold set, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sftchat.evaluation.items import Failure, Item
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One metric of one model.
+
+    Attributes:
+        name: The metric's name.
+        value: Over all scored items.
+        low: Lower bound of the 95 % interval; None where the items give no hint of the spread.
+        high: Upper bound; None with ``low``.
+        interval: How the interval was computed: ``wilson``, ``bootstrap`` or ``none``.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    interval: str
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """One slice of the items, such as one relation: to look at, too small to gate on.
+
+    Attributes:
+        name: The slice, as the scorer calls it.
+        support: How many gold answers it has, where the scorer counts ``gold``; else in how many items it occurs.
+        metrics: The metrics that can be computed from what the scorer counts for slices, by name.
+    """
+
+    name: str
+    support: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EvalsetIdentity:
+    """Which gold set was scored.
+
+    Attributes:
+        name: File name without its folder.
+        sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
+        size: Rows in the file; more than the items scored where the user limited them.
+    """
+
+    name: str
+    sha256: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model on one gold set.
+
+    Attributes:
+        model: What the user called it.
+        evalset: What it was scored on.
+        items: What it answered, with scores, in the evalset's order.
+        failures: What it could not answer; in no metric.
+        metrics: One for each metric of the task, the primary one first; empty when nothing was answered.
+        groups: Slices, the largest first.
+        seconds: Wall-clock time of generating; None where any reply was stored. Not in the JSON.
+        replies: Name of the file that holds the replies, where there is one.
+        remembered: How many replies came from the reply store. Not in the JSON, which is the same wherever replies come from.
+        task: Name of the task that scored.
+    """
+
+    model: str
+    evalset: EvalsetIdentity
+    items: tuple[Item, ...]
+    failures: tuple[Failure, ...] = ()
+    metrics: tuple[MetricResult, ...] = ()
+    groups: tuple[GroupResult, ...] = ()
+    seconds: float | None = None
+    replies: str = ""
+    remembered: int = 0
+    task: str = ""
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many faults of each class, the most frequent first."""
+        found: dict[str, int] = {}
+        for item in self.items:
+            for name in item.score.errors:
+                found[name] = found.get(name, 0) + 1
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    @property
+    def right(self) -> int:
+        """Items without any fault."""
+        return sum(item.right for item in self.items)
+
+    @property
+    def truncated(self) -> int:
+        """Replies that ran into the token limit."""
+        return sum(item.reply.finish_reason == "length" for item in self.items)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts."""
+        return sum(item.reply.prompt_tokens for item in self.items)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all replies."""
+        return sum(item.reply.completion_tokens for item in self.items)
+
+    def metric(self, name: str) -> MetricResult:
+        """The result of one metric.
+
+        Raises:
+            KeyError: When there is none of that name.
+        """
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(name)
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in ``report.json``: everything but the replies, which have their own file."""
+        row: dict[str, Any] = {
+            "model": self.model,
+            "task": self.task,
+            "evalset": asdict(self.evalset),
+            "n": len(self.items),
+            "right": self.right,
+            "truncated": self.truncated,
+            "failed": [{"id": failure.example.id, "error": failure.error} for failure in self.failures],
+            "metrics": [asdict(metric) for metric in self.metrics],
+            "groups": [{"name": group.name, "support": group.support, "metrics": dict(group.metrics)} for group in self.groups],
+            "errors": self.errors,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+        return row | ({"replies": self.replies} if self.replies else {})
