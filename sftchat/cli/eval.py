@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.reports import ReportFiles, report_options, write_reports
 from sftchat.cli.shared import Session, engine_options, stderr, stdout
 from sftchat.errors import UsageError
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 @click.option("--baseline", metavar="MODEL|FILE", help="Model, or a replies.jsonl, to compare with; exit 1 when significantly worse.")
 @click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Smallest acceptable value, repeatable; exit 1 when missed.")
 @click.option("--replies", type=click.Path(path_type=Path), metavar="FILE", help="Score stored replies instead of a model.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json and replies.jsonl here.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
+)
+@report_options
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
@@ -44,6 +49,9 @@ def command(
     floors: tuple[str, ...],
     replies: Path | None,
     output: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    html: Path | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -73,6 +81,8 @@ def command(
     least = parse_floors(floors, task)
     plan = make_plan(task, models, evalsets=evalsets, baseline=baseline, replies=replies, limit=limit, seed=seed, output=output)
     _check_models(session.registry, plan.models, options)
+    files = ReportFiles(junit, markdown, html)
+    files.prepare()
 
     report = _carry_out(session, plan, quiet, options)
     session.registry.eval_finished(report, output)
@@ -83,6 +93,7 @@ def command(
 
         show(report, stdout())
     verdict = judge(report, least)
+    write_reports(report, verdict, files, output, os.environ)
     for line in verdict.lines:
         click.echo(line, err=True)
     ctx.exit(verdict.exit_code)

@@ -26,13 +26,13 @@ def judge(example: Example, reply: Reply) -> Score:
     return Score(stats, "\n".join(sorted(said)), errors, groups)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def task() -> Task:
     f1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
     return Task("triples", "triples", lambda n, seed: (), judge, (f1, rate("exact", "exact")))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def example() -> Callable[..., Example]:
     def make(identity: str, gold: str | None = "甲-乙:夫妻", prompt: str | None = None) -> Example:
         return Example((Message(role="user", content=prompt or identity),), gold, identity, source=f"gold.jsonl:{identity}")
@@ -43,7 +43,7 @@ def example() -> Callable[..., Example]:
 MakeReport = Callable[..., Report]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_report(task: Task, example: Callable[..., Example]) -> MakeReport:
     """A report from replies by id; an exception instead of a reply is an item that was not answered."""
 

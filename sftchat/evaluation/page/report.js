@@ -1,0 +1,273 @@
+"use strict";
+(() => {
+  const PAGE = 25; // items drawn at once
+  const CELLS = 250000; // comparisons spent on one pair of lines before they count as wholly different
+  const LINES = 12; // lines left over in a reply beyond which they are paired in order
+  const FILTERS = [
+    ["broken", "Newly broken", (row) => row.change === "broken"],
+    ["fixed", "Newly fixed", (row) => row.change === "fixed"],
+    ["changed", "Changed", (row) => row.differs],
+    ["failed", "Not answered", (row) => row.change === "failed"],
+    ["wrong", "Wrong", (row) => row.faults.length > 0],
+    ["all", "All", () => true],
+  ];
+  const WORDS = { broken: "newly broken", fixed: "newly fixed", failed: "not answered", wrong: "wrong", right: "right" };
+
+  const find = (id) => document.getElementById(id);
+  const make = (tag, name, text) => {
+    const element = document.createElement(tag);
+    if (name) element.className = name;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  };
+  const count = (value) => value.toLocaleString("en");
+
+  const data = JSON.parse(find("data").textContent);
+  const results = data.results.map((result) => ({
+    ...result,
+    rows: result.rows.map(([place, change, reply, faults, differs]) => {
+      const [id, prompt, gold, old] = data.evalsets[result.evalset][place];
+      return { id, prompt, gold, old, change, reply, faults, differs: Boolean(differs), words: "" };
+    }),
+  }));
+  const state = { result: 0, filter: "all", fault: "", query: "", page: 0, matches: [] };
+
+  // Which characters of two texts are common: longest common subsequence, after what they begin and end with alike.
+  function common(left, right) {
+    const inLeft = new Uint8Array(left.length);
+    const inRight = new Uint8Array(right.length);
+    let start = 0;
+    let leftEnd = left.length;
+    let rightEnd = right.length;
+    while (start < leftEnd && start < rightEnd && left[start] === right[start]) inLeft[start] = inRight[start++] = 1;
+    while (leftEnd > start && rightEnd > start && left[leftEnd - 1] === right[rightEnd - 1]) inLeft[--leftEnd] = inRight[--rightEnd] = 1;
+    const height = leftEnd - start;
+    const width = rightEnd - start;
+    if (height * width && height * width <= CELLS) {
+      const stride = width + 1;
+      const best = new Uint16Array((height + 1) * stride);
+      for (let i = height - 1; i >= 0; i--)
+        for (let j = width - 1; j >= 0; j--)
+          best[i * stride + j] =
+            left[start + i] === right[start + j]
+              ? best[(i + 1) * stride + j + 1] + 1
+              : Math.max(best[(i + 1) * stride + j], best[i * stride + j + 1]);
+      for (let i = 0, j = 0; i < height && j < width; )
+        if (left[start + i] === right[start + j]) inLeft[start + i++] = inRight[start + j++] = 1;
+        else if (best[(i + 1) * stride + j] >= best[i * stride + j + 1]) i++;
+        else j++;
+    }
+    return [inLeft, inRight];
+  }
+
+  const same = (mask) => mask.reduce((sum, bit) => sum + bit, 0);
+
+  // Lines of a reply beside those of the gold reply, in whatever order: equal lines belong together, then the most similar ones.
+  function compare(gold, reply) {
+    const wanted = gold.split("\n").map((text) => ({ letters: Array.from(text), text, mask: null }));
+    const given = reply.split("\n").map((text) => ({ letters: Array.from(text), text, mask: null }));
+    for (const line of given) {
+      const twin = wanted.find((other) => !other.mask && other.text === line.text);
+      if (twin) twin.mask = line.mask = new Uint8Array(line.letters.length).fill(1);
+    }
+    const open = wanted.filter((line) => !line.mask);
+    const exact = given.length <= LINES && open.length <= LINES;
+    for (const line of given.filter((line) => !line.mask)) {
+      let partner = null;
+      let masks = null;
+      for (const other of exact ? open : open.slice(0, 1)) {
+        if (other.mask) continue;
+        const found = common(other.letters, line.letters);
+        if (!masks || same(found[0]) > same(masks[0])) [partner, masks] = [other, found];
+      }
+      if (partner && same(masks[0]) * 3 >= Math.max(partner.letters.length, line.letters.length)) {
+        [partner.mask, line.mask] = masks;
+        open.splice(open.indexOf(partner), 1);
+      } else line.mask = new Uint8Array(line.letters.length);
+    }
+    for (const line of open) line.mask ??= new Uint8Array(line.letters.length);
+    return [wanted, given];
+  }
+
+  // Invisible characters are differences too: they are shown by their code points, the joiner of emoji left in peace.
+  const visible = (text) => text.replace(/(?![\n\t\u200d])[\p{Cc}\p{Cf}\p{Cs}]/gu, (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
+
+  // Text in which the runs of characters that are not common are marked.
+  function marked(lines, name) {
+    const body = make("p");
+    if (lines.every((line) => !line.text.trim())) {
+      body.append(make("span", "empty", "(empty)"));
+      return body;
+    }
+    lines.forEach((line, number) => {
+      if (number) body.append("\n");
+      for (let from = 0, to; from < line.letters.length; from = to) {
+        for (to = from; to < line.letters.length && line.mask[to] === line.mask[from]; ) to++;
+        const text = visible(line.letters.slice(from, to).join(""));
+        body.append(line.mask[from] ? text : make("mark", name, text));
+      }
+    });
+    return body;
+  }
+
+  function column(title, faults, body) {
+    const element = make("div", "reply");
+    const heading = make("h4", "", title);
+    if (faults.length) heading.append(" ", make("span", "", faults.join(", ")));
+    element.append(heading, body);
+    return element;
+  }
+
+  function article(row) {
+    const element = make("article", "item");
+    const head = make("header");
+    head.append(make("h3", "", row.id), make("span", `change ${row.change}`, WORDS[row.change]));
+    const prompt = make("details");
+    prompt.append(make("summary", "", visible(row.prompt)));
+    const replies = make("div", "replies");
+    const [gold, reply] = compare(row.gold, row.reply);
+    replies.append(column("gold", [], marked(gold, "missed")));
+    if (row.old) replies.append(column("baseline", row.old[1], marked(compare(row.gold, row.old[0])[1], "off")));
+    replies.append(column("model", row.faults, row.change === "failed" ? make("p", "empty", row.reply) : marked(reply, "off")));
+    element.append(head, prompt, replies);
+    return element;
+  }
+
+  const predicate = () => FILTERS.find(([name]) => name === state.filter)[2];
+
+  function draw() {
+    const rows = state.matches;
+    const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+    state.page = Math.min(state.page, pages - 1);
+    const from = state.page * PAGE;
+    const shown = rows.slice(from, from + PAGE);
+    find("items").replaceChildren(...(shown.length ? shown.map(article) : [make("p", "nothing", "No item matches.")]));
+    find("status").textContent = rows.length ? `${count(from + 1)}\u2013${count(from + shown.length)} of ${count(rows.length)} items` : "0 items";
+    find("page").textContent = `${count(state.page + 1)} / ${count(pages)}`;
+    find("previous").disabled = state.page === 0;
+    find("next").disabled = state.page >= pages - 1;
+  }
+
+  function select() {
+    const holds = predicate();
+    const query = state.query.trim().toLowerCase();
+    state.matches = results[state.result].rows.filter((row) => {
+      if (!holds(row) || (state.fault && !row.faults.includes(state.fault))) return false;
+      if (query && !row.words) row.words = [row.id, row.prompt, row.gold, row.reply, row.old ? row.old[0] : ""].join("\n").toLowerCase();
+      return row.words.includes(query);
+    });
+    state.page = 0;
+    draw();
+  }
+
+  function filters() {
+    const rows = results[state.result].rows;
+    const buttons = FILTERS.map(([name, label, holds]) => {
+      const total = rows.filter(holds).length;
+      const needed = name === "all" || name === "wrong" || results[state.result].baseline !== null;
+      if (name === "failed" ? !total : !needed) return null;
+      const button = make("button", "", label);
+      button.type = "button";
+      button.dataset.filter = name;
+      button.append(make("span", "", count(total)));
+      button.disabled = !total && name !== "all";
+      button.addEventListener("click", () => {
+        state.filter = name;
+        press();
+        select();
+      });
+      return button;
+    });
+    document.querySelector(".filters").replaceChildren(...buttons.filter(Boolean));
+    const usable = [...document.querySelectorAll(".filters button:not(:disabled)")];
+    if (!usable.some((button) => button.dataset.filter === state.filter)) state.filter = usable[0].dataset.filter;
+    press();
+    const names = [...new Set(rows.flatMap((row) => row.faults))].sort();
+    if (!names.includes(state.fault)) state.fault = "";
+    const options = [new Option("any", ""), ...names.map((name) => new Option(name, name))];
+    find("fault").replaceChildren(...options);
+    find("fault").value = state.fault;
+  }
+
+  function press() {
+    for (const button of document.querySelectorAll(".filters button"))
+      button.setAttribute("aria-pressed", String(button.dataset.filter === state.filter));
+  }
+
+  // Show one model's figures and items; with a single one there is nothing to choose.
+  function choose(number) {
+    state.result = number;
+    if (results.length > 1) {
+      document.querySelectorAll(".result").forEach((section) => (section.hidden = section.id !== `result-${number}`));
+      document.querySelectorAll(".overview tbody tr").forEach((line) => {
+        const chosen = line.querySelector("a").hash === `#result-${number}`;
+        line.classList.toggle("chosen", chosen);
+        chosen ? line.setAttribute("aria-current", "true") : line.removeAttribute("aria-current");
+      });
+    }
+    const { model, baseline } = results[number];
+    find("items-of").textContent = baseline === null ? model : `${model} beside ${baseline}`;
+    filters();
+    select();
+  }
+
+  const addressed = () => Math.min(Number((/^#result-(\d+)$/.exec(location.hash) || [0, 0])[1]), results.length - 1);
+
+  function theme(name) {
+    document.documentElement.dataset.theme = name;
+    find("theme").textContent = name === "dark" ? "Light" : "Dark";
+    find("theme").setAttribute("aria-label", `Switch to ${name === "dark" ? "light" : "dark"} colours`);
+  }
+
+  function remembered(name) {
+    try {
+      if (name) localStorage.setItem("sftchat-theme", name);
+      return localStorage.getItem("sftchat-theme");
+    } catch {
+      return null; // a sandboxed page may keep nothing
+    }
+  }
+
+  function turn(step) {
+    const before = state.page;
+    state.page = Math.max(0, Math.min(before + step, Math.ceil(state.matches.length / PAGE) - 1));
+    if (state.page === before) return;
+    draw();
+    find("status").scrollIntoView({ block: "center" });
+  }
+
+  theme(remembered() || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+  find("theme").hidden = false;
+  find("theme").addEventListener("click", () => {
+    const other = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    theme(other);
+    remembered(other);
+  });
+  if (!results.length) return;
+  find("explorer").hidden = false;
+  find("fault").addEventListener("change", (event) => {
+    state.fault = event.target.value;
+    select();
+  });
+  let waiting = 0;
+  find("search").addEventListener("input", (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      state.query = event.target.value;
+      select();
+    }, 60);
+  });
+  find("previous").addEventListener("click", () => turn(-1));
+  find("next").addEventListener("click", () => turn(1));
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, [tabindex]")) return;
+    if (event.key === "/") {
+      event.preventDefault();
+      find("search").focus();
+    } else if (event.key === "ArrowRight") turn(1);
+    else if (event.key === "ArrowLeft") turn(-1);
+  });
+  addEventListener("hashchange", () => choose(addressed()));
+  state.filter = results[addressed()].rows.some((row) => row.change === "broken") ? "broken" : "all";
+  choose(addressed());
+})();
