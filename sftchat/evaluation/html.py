@@ -66,7 +66,8 @@ def to_html(report: Report, verdict: Verdict) -> str:
     ]
     evalsets = list(dict.fromkeys(result.evalset for result in report.results))
     payload, left_out = _payload(report, evalsets, found)
-    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style = (PAGE / "report.css").read_text(encoding="utf-8")
+    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
     return _template().render(
         report=report,
         verdict=verdict,
