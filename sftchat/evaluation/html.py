@@ -188,7 +188,7 @@ def _payload(report: Report, evalsets: Sequence[EvalsetIdentity], found: Sequenc
                 sets[which].append([example.id, _prompt(example.messages), example.gold or "", old])
             rows.append([places[which][example.id], item.change, said(item.new), faults(item.new), int(item.differs)])
         baseline = None if comparison is None else comparison.baseline.model
-        results.append({"model": result.model, "baseline": baseline, "evalset": which, "rows": rows})
+        results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
     document = json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":"))
     left_out = sum(max(0, len(items) - room) for items in found)
     # a "<" could end the script element or begin a comment in it: https://html.spec.whatwg.org/#restrictions-for-contents-of-script-elements

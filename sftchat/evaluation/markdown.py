@@ -59,8 +59,8 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
         if _size(block) + 2 > room:
             return text + CUT
         text, room = f"{text}{block}\n\n", room - _size(block) - 2
-    for title, rows in _item_tables(report):
-        table = _fitting(title, rows, room)
+    for title, items in _item_tables(report):
+        table = _fitting(title, items, room)
         if not table:
             return text + CUT
         text, room = text + table, room - _size(table)
@@ -134,14 +134,14 @@ def _facts(result: ModelResult) -> str:
     return ", ".join(facts)
 
 
-def _item_tables(report: Report) -> Iterator[tuple[str, list[str]]]:
-    """Newly broken items of every comparison, then newly fixed ones: a title, and rows that may be left out from the end."""
+def _item_tables(report: Report) -> Iterator[tuple[str, list[ItemChange]]]:
+    """Newly broken items of every comparison, then newly fixed ones: a title, and items that may be left out from the end."""
     for change in ("broken", "fixed"):
         for result in report.results:
             found = [item for item in changes(result, comparison_of(report, result)) if item.change == change]
             if found:
                 where = f": {code(result.model)} on {code(result.evalset.name)}" if len(report.results) > 1 else ""
-                yield f"newly {change}{where} ({len(found)})", [_item(item) for item in found]
+                yield f"newly {change}{where} ({len(found)})", found
 
 
 def _item(item: ItemChange) -> str:
@@ -157,17 +157,20 @@ def _item(item: ItemChange) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def _fitting(title: str, rows: Sequence[str], room: int) -> str:
-    """A foldable table with as many rows as fit into some bytes, and a word on how many do not; empty when none does."""
+def _fitting(title: str, items: Sequence[ItemChange], room: int) -> str:
+    """A foldable table with as many items as fit into some bytes, and a word on how many do not; empty when none does."""
     head = f"<details><summary>{title}</summary>\n\n| item | gold | baseline | model | faults |\n|---|---|---|---|---|\n"
     rest, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
-    left = room - _size(head) - _size(rest.format(len(rows))) - _size(end)
-    kept = 0
-    while kept < len(rows) and (left := left - _size(rows[kept])) >= 0:
-        kept += 1
-    if not kept:
+    left = room - _size(head) - _size(rest.format(len(items))) - _size(end)
+    rows: list[str] = []
+    for row in map(_item, items):
+        left -= _size(row)
+        if left < 0:
+            break
+        rows.append(row)
+    if not rows:
         return ""
-    return head + "".join(rows[:kept]) + (rest.format(len(rows) - kept) if kept < len(rows) else "") + end
+    return head + "".join(rows) + (rest.format(len(items) - len(rows)) if len(rows) < len(items) else "") + end
 
 
 def _folded(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

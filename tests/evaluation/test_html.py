@@ -73,6 +73,7 @@ def test_the_items_lie_in_the_page_with_gold_old_and_new_reply(make_report: Call
             {
                 "model": "model",
                 "baseline": "old",
+                "name": "gold.jsonl",
                 "evalset": 0,
                 "rows": [
                     [0, "broken", "甲-乙:父子", ["missing", "spurious"], 1],

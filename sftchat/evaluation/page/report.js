@@ -146,8 +146,8 @@
         chosen ? line.setAttribute("aria-current", "true") : line.removeAttribute("aria-current");
       });
     }
-    const { model, baseline } = results[number];
-    find("items-of").textContent = baseline === null ? model : `${model} beside ${baseline}`;
+    const { model, baseline, name } = results[number];
+    find("items-of").textContent = `${model} on ${name}${baseline === null ? "" : `, beside ${baseline}`}`;
     filters();
     select();
   }
@@ -209,6 +209,6 @@
     else if (event.key === "ArrowLeft") turn(-1);
   });
   addEventListener("hashchange", () => choose(addressed()));
-  state.filter = results[addressed()].rows.some((row) => row.change === "broken") ? "broken" : "all";
+  state.filter = FILTERS.find(([name, , holds]) => name !== "fixed" && results[addressed()].rows.some(holds))?.[0] ?? "all";
   choose(addressed());
 })();
