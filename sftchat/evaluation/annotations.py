@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from sftchat.evaluation.changes import changes, comparison_of, faults
+from sftchat.evaluation.changes import faults
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import PASSED, Verdict
 
@@ -30,13 +30,12 @@ def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
 
 def _broken(report: Report) -> Iterator[str]:
     """Newly broken items, the worst first."""
-    for result in report.results:
-        for item in changes(result, comparison_of(report, result)):
-            if item.change == "broken":
-                file, _, line = item.example.source.rpartition(":")
-                place = {"file": file, "line": line} if file and line.isdigit() else {}
-                title = f"newly broken: {item.example.id}"
-                yield _error(f"{result.model} on {result.evalset.name}: {', '.join(faults(item.new))}", **place, title=title)
+    for comparison in report.comparisons:
+        where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
+        for _, new in comparison.broken:
+            file, _, line = new.example.source.rpartition(":")
+            place = {"file": file, "line": line} if file and line.isdigit() else {}
+            yield _error(f"{where}: {', '.join(faults(new))}", **place, title=f"newly broken: {new.example.id}")
 
 
 def _error(message: str, **properties: str) -> str:

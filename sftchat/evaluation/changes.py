@@ -1,4 +1,4 @@
-"""What became of every item since the baseline: the one list that JUnit, Markdown and HTML reports are projections of."""
+"""What became of every item since the baseline: the list behind the cases of JUnit and the items of the HTML page."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sftchat.evaluation.changes import ItemChange, changes, comparison_of, faults, said
+from sftchat.evaluation.changes import comparison_of, faults
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
+from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import UNPAIRED
 from sftchat.evaluation.report import Comparison, ModelResult, Report
 from sftchat.evaluation.verdict import Verdict
@@ -25,6 +26,9 @@ GROUPS = 30
 CHARACTERS = 400
 """Shown of one reply."""
 CUT = "*The rest does not fit here; it is in the other files of the report.*\n"
+
+Pair = tuple[Item, Item]
+"""The baseline's and the candidate's."""
 
 _SPECIAL = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
 _SIGNS = {0: "✅", 1: "❌"}
@@ -134,30 +138,25 @@ def _facts(result: ModelResult) -> str:
     return ", ".join(facts)
 
 
-def _item_tables(report: Report) -> Iterator[tuple[str, list[ItemChange]]]:
-    """Newly broken items of every comparison, then newly fixed ones: a title, and items that may be left out from the end."""
-    for change in ("broken", "fixed"):
-        for result in report.results:
-            found = [item for item in changes(result, comparison_of(report, result)) if item.change == change]
-            if found:
-                where = f": {code(result.model)} on {code(result.evalset.name)}" if len(report.results) > 1 else ""
-                yield f"newly {change}{where} ({len(found)})", found
+def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
+    """Newly broken items of every comparison, then newly fixed ones: a title, and pairs that may be left out from the end."""
+    kinds = [("broken", comparison, comparison.broken) for comparison in report.comparisons]
+    kinds += [("fixed", comparison, comparison.fixed) for comparison in report.comparisons]
+    for change, comparison, pairs in kinds:
+        if pairs:
+            candidate = comparison.candidate
+            where = f": {code(candidate.model)} on {code(candidate.evalset.name)}" if len(report.comparisons) > 1 else ""
+            yield f"newly {change}{where} ({len(pairs)})", pairs
 
 
-def _item(item: ItemChange) -> str:
-    """One row of a table of items."""
-    wrong = item.old if item.change == "fixed" else item.new
-    cells = (
-        code(item.example.id),
-        code(item.example.gold or ""),
-        code(said(item.old)),
-        code(said(item.new)),
-        escaped(", ".join(faults(wrong))),
-    )
-    return f"| {' | '.join(cells)} |\n"
+def _item(pair: Pair) -> str:
+    """One row of a table of items: with the faults of whichever reply has some."""
+    old, new = pair
+    cells = (code(new.example.id), code(new.example.gold or ""), code(old.reply.text), code(new.reply.text))
+    return f"| {' | '.join(cells)} | {escaped(', '.join(faults(new) or faults(old)))} |\n"
 
 
-def _fitting(title: str, items: Sequence[ItemChange], room: int) -> str:
+def _fitting(title: str, items: Sequence[Pair], room: int) -> str:
     """A foldable table with as many items as fit into some bytes, and a word on how many do not; empty when none does."""
     head = f"<details><summary>{title}</summary>\n\n| item | gold | baseline | model | faults |\n|---|---|---|---|---|\n"
     rest, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
