@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
+from sftchat.cli.reports import ReportFiles, report_options, write_reports
 from sftchat.cli.shared import Session, engine_options, stderr, stdout
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import UsageError
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."
 )
 @click.option("--replies", multiple=True, metavar="[TASK=]FILE", help="Score stored replies instead of a model.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json and replies.jsonl here.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
+)
+@report_options
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
@@ -47,6 +52,9 @@ def command(
     names: tuple[str, ...],
     replies: tuple[str, ...],
     output: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    html: Path | None,
     overwrite: bool,
     as_json: bool,
     fresh: bool,
@@ -115,6 +123,8 @@ def command(
         return
     check_updates(new_baselines, plans, limit)
     _check_models(session.registry, [model for plan in plans for model in plan.models], options)
+    files = ReportFiles(junit, markdown, html)
+    files.prepare()
 
     report = _carry_out(session, plans, quiet, fresh, options)
     session.registry.eval_finished(report, output)
@@ -125,6 +135,7 @@ def command(
 
         show(report, stdout())
     verdict = judge(report, {plan.task.name: plan.demanded for plan in plans})
+    write_reports(report, verdict, files, output, os.environ)
     for line in (*update_baselines(new_baselines, plans, report, session.registry, options), *verdict.lines):
         click.echo(line, err=True)
     ctx.exit(verdict.exit_code)

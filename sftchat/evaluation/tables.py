@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.report import Comparison, MetricDifference, ModelResult, Report
 
@@ -50,14 +51,14 @@ def _single(result: ModelResult) -> Iterator[RenderableType]:
     """One model, nothing to compare it with."""
     table = _table("metric", ">value", "95 % interval")
     for metric in result.metrics:
-        table.add_row(_plain(metric.name), _number(metric.value), _bounds(metric.low, metric.high))
+        table.add_row(_plain(metric.name), number(metric.value), bounds(metric.low, metric.high))
     yield _legend(model=result.model)
     yield table
     names = [name for name in (metric.name for metric in result.metrics) if any(name in group.metrics for group in result.groups)][:3]
     if names:
         table = _table("group", ">gold", *(f">{name}" for name in names))
         for group in result.groups[:GROUPS]:
-            table.add_row(_plain(group.name), f"{group.support:g}", *(_number(group.metrics.get(name)) for name in names))
+            table.add_row(_plain(group.name), f"{group.support:g}", *(number(group.metrics.get(name)) for name in names))
         yield table
     if result.errors:
         table = _table("fault", ">count")
@@ -74,8 +75,8 @@ def _overview(results: Sequence[ModelResult]) -> Table:
         "model", *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else []), *(f">{name}" for name in names[1:4])
     )
     for result in results:
-        first = [_number(result.metrics[0].value), _bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
-        table.add_row(_plain(result.model), *first, *(_number(metric.value) for metric in result.metrics[1:4]))
+        first = [number(result.metrics[0].value), bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
+        table.add_row(_plain(result.model), *first, *(number(metric.value) for metric in result.metrics[1:4]))
     return table
 
 
@@ -85,7 +86,7 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield _legend(baseline=old.model, model=new.model)
     table = _table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
     for metric in comparison.metrics:
-        table.add_row(_plain(metric.name), _number(metric.baseline), _number(metric.candidate), *_difference(metric))
+        table.add_row(_plain(metric.name), number(metric.baseline), number(metric.candidate), *_difference(metric))
     yield table
     yield from _group_changes(old, new)
     yield from _fault_changes(old.errors, new.errors)
@@ -105,9 +106,7 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
 def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
     """The difference, ``~`` before it where chance explains it, with interval and p."""
     colour = COLOURS[metric.judgement]
-    mark = "~ " if metric.judgement == "no significant difference" else ""
-    bounds = "" if metric.low is None or metric.high is None else f"[{metric.low:+.3f}, {metric.high:+.3f}]"
-    return Text(f"{mark}{metric.difference:+.3f}", colour), Text(bounds, colour), "<0.001" if metric.p < 0.001 else f"{metric.p:.3f}"
+    return Text(difference(metric), colour), Text(difference_bounds(metric), colour), p_value(metric.p)
 
 
 def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
@@ -120,8 +119,8 @@ def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableTyp
     for group in new.groups[:GROUPS]:
         after = group.metrics.get(names[0])
         before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
-        change = "" if before is None or after is None or after == before else f"{after - before:+.3f}"
-        table.add_row(_plain(group.name), f"{group.support:g}", _number(before), _number(after), change)
+        change = "" if before is None or after is None else signed(after - before)
+        table.add_row(_plain(group.name), f"{group.support:g}", number(before), number(after), change)
     yield table
 
 
@@ -132,7 +131,7 @@ def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Itera
     table = _table("fault", ">baseline", ">model", ">change")
     for name in sorted({*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)):
         old, new = before.get(name, 0), after.get(name, 0)
-        table.add_row(_plain(name), str(old), str(new), f"{new - old:+d}" if new != old else "")
+        table.add_row(_plain(name), str(old), str(new), signed(new - old))
     yield table
 
 
@@ -201,13 +200,3 @@ def _footer(result: ModelResult) -> Text:
         speed = f" ({result.completion_tokens / result.seconds:,.0f}/s)" if result.completion_tokens and result.seconds > 0 else ""
         facts.append(f"{result.seconds:.1f} s{speed}")
     return Text(f"{result.model}: {', '.join(facts)}", "dim")
-
-
-def _number(value: float | None) -> str:
-    """A value of a metric."""
-    return "" if value is None else f"{value:.3f}"
-
-
-def _bounds(low: float | None, high: float | None) -> str:
-    """An interval."""
-    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"

@@ -76,7 +76,7 @@ def test_results_are_written_and_plugins_are_told(desk: Desk, listener: Listener
     code, out, _ = desk.run("s:half", "--baseline", "s:good", "-o", "out", "--json")
 
     assert code == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.baseline.jsonl", "replies.jsonl", "report.json"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.baseline.jsonl", "replies.jsonl", "report.html", "report.json"]
     assert Path("out/report.json").read_text(encoding="utf-8") == out
     assert [json.loads(line)["id"] for line in Path("out/replies.jsonl").read_text(encoding="utf-8").splitlines()] == [
         row["id"] for row in ROWS
@@ -87,7 +87,7 @@ def test_results_are_written_and_plugins_are_told(desk: Desk, listener: Listener
 def test_several_models_have_a_file_each(desk: Desk) -> None:
     desk.run("s:half", "s:good", "-o", "out")
 
-    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.1.jsonl", "replies.2.jsonl", "report.json"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.1.jsonl", "replies.2.jsonl", "report.html", "report.json"]
     assert [result["replies"] for result in json.loads(Path("out/report.json").read_text(encoding="utf-8"))["results"]] == [
         "replies.1.jsonl",
         "replies.2.jsonl",

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
+from sftchat.evaluation.evaluate import compare, summarise
+from sftchat.evaluation.replies import rescore
+from sftchat.evaluation.report import EvalsetIdentity, ModelResult, Report
 
 
 def judge(example: Example, reply: Reply) -> Score:
@@ -27,14 +30,38 @@ F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]
 F1_TASK = Task("triples", "triples", lambda n, seed: (), judge, (F1, rate("exact", "exact")))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def task() -> Task:
     return F1_TASK
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def example() -> Callable[..., Example]:
     def make(identity: str, gold: str | None = "甲-乙:夫妻", prompt: str | None = None) -> Example:
         return Example((Message(role="user", content=prompt or identity),), gold, identity, source=f"gold.jsonl:{identity}")
+
+    return make
+
+
+MakeReport = Callable[..., Report]
+
+
+@pytest.fixture(scope="session")
+def make_report(task: Task, example: Callable[..., Example]) -> MakeReport:
+    """A report from replies by id; an exception instead of a reply is an item that was not answered."""
+
+    def summarised(name: str, gold: dict[str, str], replies: dict[str, str | Exception]) -> ModelResult:
+        examples = [example(identity, text) for identity, text in gold.items()]
+        answers = {identity: str(text) if isinstance(text, Exception) else Reply(text) for identity, text in replies.items()}
+        return summarise(name, task, rescore(task, examples, answers), EvalsetIdentity("gold.jsonl", "f00d", len(gold)))
+
+    def make(
+        gold: dict[str, str], *models: dict[str, str | Exception], baseline: dict[str, str | Exception] | None = None, names: str = "model"
+    ) -> Report:
+        results = [summarised(name, gold, replies) for name, replies in zip(names.split(), models, strict=True)]
+        if baseline is None:
+            return Report(task.name, tuple(results))
+        old = summarised("old", gold, baseline)
+        return Report(task.name, tuple(results), (old,), tuple(compare(old, new, task) for new in results))
 
     return make

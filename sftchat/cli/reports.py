@@ -1,0 +1,119 @@
+"""Reports for machines and colleagues: the files that ``sftchat eval`` is asked for, and what GitHub shows of a workflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sftchat.errors import UsageError
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.verdict import Verdict
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where reports go; None for those nobody asked for.
+
+    Attributes:
+        junit: For CI servers.
+        markdown: For a comment on a pull request.
+        html: For a browser.
+    """
+
+    junit: Path | None = None
+    markdown: Path | None = None
+    html: Path | None = None
+
+    def prepare(self) -> None:
+        """Make the folders, and refuse what cannot be written while failing is still cheap.
+
+        Raises:
+            UsageError: When a path is a folder, lies in something that is none, or is given twice.
+        """
+        given = {f"--{name}": path for name, path in vars(self).items() if path is not None}
+        seen: dict[Path, str] = {}
+        for option, path in given.items():
+            if path.is_dir():
+                raise UsageError(f"{option} '{path}' is a folder; give a file")
+            first = seen.setdefault(path.resolve(), option)
+            if first != option:
+                raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make the folder of {option} '{path}': {error.strerror}") from error
+            if not os.access(path if path.exists() else path.parent, os.W_OK):
+                raise UsageError(f"{option} '{path}' may not be written; give another file")
+
+
+def report_options(command: F) -> F:
+    """Add the options that name files of reports."""
+    file = click.Path(path_type=Path)
+    for option in (
+        click.option("--html", type=file, metavar="FILE", help="Write the report as one HTML page; -o writes one too."),
+        click.option("--markdown", type=file, metavar="FILE", help="Write a report that fits into a GitHub comment."),
+        click.option("--junit", type=file, metavar="FILE", help="Write JUnit XML: newly broken items are failures."),
+    ):
+        command = option(command)
+    return command
+
+
+def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: Path | None, environment: Mapping[str, str]) -> None:
+    """Write the files, and tell GitHub when it is GitHub that runs us.
+
+    Args:
+        report: What was measured.
+        verdict: What it means.
+        files: Where to, prepared.
+        output: Folder of the results, which gets a page too.
+        environment: With ``GITHUB_STEP_SUMMARY`` the summary is appended to that file, with ``GITHUB_ACTIONS`` newly broken items are
+            annotated on standard error.
+    """
+    from sftchat.evaluation.replies import write_atomically
+
+    pages = [*filter(None, (files.html,)), *([output / "report.html"] if output is not None else [])]
+    if pages:
+        from sftchat.evaluation.html import to_html
+
+        page = to_html(report, verdict)
+        for path in pages:
+            write_atomically(path, page)
+    if files.junit is not None:
+        from sftchat.evaluation.junit import to_junit
+
+        write_atomically(files.junit, to_junit(report, verdict))
+    if files.markdown is not None:
+        from sftchat.evaluation.markdown import to_markdown
+
+        write_atomically(files.markdown, to_markdown(report, verdict))
+    if summary := environment.get("GITHUB_STEP_SUMMARY"):
+        _append_summary(report, verdict, Path(summary))
+    if environment.get("GITHUB_ACTIONS") == "true":
+        from sftchat.evaluation.annotations import annotate
+
+        for line in annotate(report, verdict):
+            click.echo(line, err=True)
+
+
+def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:
+    """Add the report to what the step has written already; GitHub drops the whole summary when it gets too long."""
+    from sftchat.evaluation.markdown import SUMMARY_BYTES, to_markdown
+    from sftchat.evaluation.replies import UNPAIRED
+
+    try:
+        room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
+        text = to_markdown(report, verdict, room)
+        if len(text.encode("utf-8", UNPAIRED)) <= room:
+            with path.open("a", encoding="utf-8", errors=UNPAIRED, newline="\n") as file:
+                file.write(text)
+    except OSError as error:  # the verdict is worth more than its summary
+        click.echo(f"cannot write the step summary '{path}': {error.strerror}", err=True)

@@ -1,0 +1,85 @@
+"""What became of every item since the baseline: the list behind the cases of JUnit and the items of the HTML page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sftchat.evaluation.items import Failure, Item, Outcome
+from sftchat.evaluation.report import Comparison, ModelResult, Report
+from sftchat.types import Example
+
+Change = Literal["broken", "failed", "fixed", "wrong", "right"]
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """One item under one model, beside the baseline where there is one.
+
+    Attributes:
+        change: ``broken`` was right and is not; ``failed`` was not answered; ``fixed`` was not right and is; ``wrong`` and ``right`` are
+            all others, among them every answered item of a report without a baseline.
+        new: What the model answered, or why it did not.
+        old: The same of the baseline; None when there is no baseline.
+    """
+
+    change: Change
+    new: Outcome
+    old: Outcome | None = None
+
+    @property
+    def example(self) -> Example:
+        """What was asked."""
+        return self.new.example
+
+    @property
+    def differs(self) -> bool:
+        """Whether both answered, in different words."""
+        return isinstance(self.new, Item) and isinstance(self.old, Item) and self.new.reply.text != self.old.reply.text
+
+
+def comparison_of(report: Report, result: ModelResult) -> Comparison | None:
+    """The comparison of a result with the baseline, where there is one."""
+    return next((comparison for comparison in report.comparisons if comparison.candidate == result), None)
+
+
+def changes(result: ModelResult, comparison: Comparison | None = None) -> tuple[ItemChange, ...]:
+    """Every item of a result: newly broken ones first, the worst leading; then what failed, newly fixed, wrong, right.
+
+    Args:
+        result: One model on one gold set.
+        comparison: Its comparison with the baseline; what counts as broken and fixed is decided there.
+    """
+    outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
+    if comparison is None:
+        found = [ItemChange(_alone(outcome), outcome) for outcome in outcomes]
+    else:
+        baseline = comparison.baseline
+        before: tuple[Outcome, ...] = (*baseline.items, *baseline.failures)
+        olds = {outcome.example.id: outcome for outcome in before}
+        paired: dict[str, Change] = {new.example.id: "broken" for _, new in comparison.broken}
+        paired |= {new.example.id: "fixed" for _, new in comparison.fixed}
+        order = {identity: position for position, identity in enumerate(paired)}
+        found = [ItemChange(paired.get(outcome.example.id, _alone(outcome)), outcome, olds.get(outcome.example.id)) for outcome in outcomes]
+        found.sort(key=lambda item: order.get(item.example.id, len(order)))
+    ranks = ("broken", "failed", "fixed", "wrong", "right")
+    return tuple(sorted(found, key=lambda item: ranks.index(item.change)))  # stable: the rest stays in the gold set's order
+
+
+def faults(outcome: Outcome | None) -> tuple[str, ...]:
+    """The error classes of an answered item, each once, in the scorer's order."""
+    return tuple(dict.fromkeys(outcome.score.errors)) if isinstance(outcome, Item) else ()
+
+
+def said(outcome: Outcome | None) -> str:
+    """What a model answered; for a failure the words of its error in brackets."""
+    if outcome is None:
+        return ""
+    return f"[not answered: {outcome.error}]" if isinstance(outcome, Failure) else outcome.reply.text
+
+
+def _alone(outcome: Outcome) -> Change:
+    """What an item is when nothing is known of its past."""
+    if isinstance(outcome, Failure):
+        return "failed"
+    return "right" if outcome.right else "wrong"

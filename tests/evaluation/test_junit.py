@@ -1,0 +1,130 @@
+"""JUnit XML: which item is a failure, and that any text survives the trip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat import EngineError, Example, Message, Reply, Score
+from sftchat.evaluation.items import Item
+from sftchat.evaluation.junit import to_junit
+from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.verdict import Verdict
+
+ASKED_NOTHING = Verdict((), 0)
+GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
+
+# junit-10.xsd of Jenkins' xunit-plugin: attributes and children by element
+ALLOWED = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp", "hostname", "id", "package", "file", "log", "url"},
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+    ),
+    "testcase": ({"name", "time", "classname", "group"}, {"skipped", "error", "failure", "system-out", "system-err"}),
+    "failure": ({"type", "message"}, set()),
+    "error": ({"type", "message"}, set()),
+    "skipped": ({"type", "message"}, set()),
+}
+REQUIRED = {"testsuite": {"name", "tests", "failures", "errors"}, "testcase": {"name"}}
+
+
+def outcomes(text: str) -> dict[str, tuple[str, str | None]]:
+    """What each case came to, by name: the element and its message."""
+    found = {}
+    for case in ElementTree.fromstring(text.encode()).iter("testcase"):
+        found[case.attrib["name"]] = next(((child.tag, child.get("message")) for child in case), ("passed", None))
+    return found
+
+
+def test_beside_a_baseline_only_what_is_new_fails(make_report: Callable[..., Report]) -> None:
+    report = make_report(
+        GOLD,
+        {"a": "甲-乙:父子", "b": "丙-丁:师徒", "c": "子-丑:好友", "d": EngineError("server gone")},
+        baseline={"a": "甲-乙:夫妻", "b": "", "c": "子-丑:同学", "d": "戊-己:好友"},
+    )
+
+    text = to_junit(report, ASKED_NOTHING)
+
+    assert outcomes(text) == {
+        "a": ("failure", "newly broken: missing, spurious"),
+        "d": ("error", "not answered"),
+        "b": ("passed", None),
+        "c": ("skipped", "broken as before: spurious"),
+    }
+    assert ElementTree.fromstring(text.encode()).find(".//failure").text == (  # type: ignore[union-attr]
+        "gold:\n甲-乙:夫妻\n\nbaseline:\n甲-乙:夫妻\n\nmodel:\n甲-乙:父子"
+    )
+    assert "[not answered: server gone]" in text
+
+
+def test_without_a_baseline_no_item_fails_and_the_gate_speaks_for_the_floors(make_report: Callable[..., Report]) -> None:
+    report = make_report(GOLD, {**GOLD, "a": "错"})
+
+    text = to_junit(report, Verdict(("model on gold.jsonl: f1 0.750 is under the floor 0.9", "verdict: fail"), 1))
+
+    assert outcomes(text) == {
+        "verdict": ("failure", "verdict: fail"),
+        "a": ("skipped", "not right, and no baseline says whether that is new: missing, spurious"),
+        "b": ("passed", None),
+        "c": ("passed", None),
+        "d": ("passed", None),
+    }
+    suites = [dict(suite.attrib) for suite in ElementTree.fromstring(text.encode()).iter("testsuite")]
+    assert suites == [
+        {"name": "gate", "tests": "1", "failures": "1", "errors": "0", "skipped": "0"},
+        {"name": "model on gold.jsonl", "tests": "4", "failures": "0", "errors": "0", "skipped": "1"},
+    ]
+
+
+@pytest.mark.parametrize(("exit_code", "outcome"), [(0, "passed"), (1, "failure"), (3, "error"), (4, "error")])
+def test_a_gate_that_could_not_judge_is_an_error_and_no_failure(make_report: Callable[..., Report], exit_code: int, outcome: str) -> None:
+    text = to_junit(make_report(GOLD, GOLD), Verdict(("something", "verdict: so"), exit_code))
+
+    assert outcomes(text)["verdict"][0] == outcome
+
+
+def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callable[..., Report]) -> None:
+    report = make_report(
+        GOLD, {**GOLD, "a": "错", "b": EngineError("x")}, {**GOLD, "c": "错"}, baseline={**GOLD, "c": "错"}, names="one two"
+    )
+
+    for element in ElementTree.fromstring(to_junit(report, Verdict(("verdict: fail",), 1)).encode()).iter():
+        attributes, children = ALLOWED[element.tag]
+        assert set(element.attrib) <= attributes
+        assert set(element.attrib) >= REQUIRED.get(element.tag, set())
+        assert {child.tag for child in element} <= children
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_text_gives_xml_that_has_all_of_it_that_xml_can_hold(name: str, old: str, new: str) -> None:
+    example = Example((Message(role="user", content="?"),), old, name)
+    result = [
+        ModelResult(name, EvalsetIdentity(name), (Item(example, Reply(text), Score({}, "", errors)),))
+        for text, errors in ((old, ()), (new, (new,)))
+    ]
+    before, after = result
+    comparison = Comparison(before, after, 1, broken=((before.items[0], after.items[0]),))
+
+    root = ElementTree.fromstring(to_junit(Report(name, (after,), (before,), (comparison,)), Verdict((name,), 3)).encode("utf-8"))
+
+    def legal(text: str) -> str:
+        return re.sub("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
+
+    case = root.findall("testsuite")[1].find("testcase")
+    assert case is not None
+    failure = case.find("failure")
+    assert failure is not None
+    assert (case.get("name"), failure.get("message")) == (legal(name), legal(f"newly broken: {new}"))
+    assert failure.text == legal(f"gold:\n{old}\n\nbaseline:\n{old}\n\nmodel:\n{new}")
+
+
+def test_the_same_report_gives_the_same_bytes(make_report: Callable[..., Report]) -> None:
+    first, second = (to_junit(make_report(GOLD, {**GOLD, "a": "错"}, baseline=GOLD), ASKED_NOTHING) for _ in range(2))
+
+    assert first == second
