@@ -4,7 +4,7 @@
 ``tools`` reads what other tools stored · ``statistics`` and ``paired`` do the sums · ``evaluate`` joins them for one model or two,
 ``changes`` finds the items that differ · ``rules`` is what the user demands, ``gate`` the three verdicts, ``verdict`` the exit code ·
 ``plan`` checks a whole evaluation, ``power`` says what it could show, ``pipeline`` carries it out · ``results``, ``comparison`` and
-``report`` are the outcome as data · ``tables`` and ``progress`` show it on the terminal · ``histories`` lists what became of every
+``report`` are the outcome as data · ``tables`` and ``progress`` show it on the terminal · ``history`` lists what became of every
 item · ``junit``, ``markdown``, ``annotations`` and ``html`` (with ``charts`` and ``page/``) are projections of report and verdict ·
 ``store`` and ``remembering`` ask no model twice · ``ranking`` orders checkpoints · ``leaks`` and ``selfcheck`` ask what a score is worth.
 """

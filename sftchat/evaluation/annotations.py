@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from sftchat.evaluation.histories import faults
+from sftchat.evaluation.figures import word_and_reasons
+from sftchat.evaluation.history import faults
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import PASSED, Verdict
 
@@ -24,8 +25,8 @@ def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
     """
     if verdict.exit_code == PASSED:
         return ()
-    words = "\n".join((*verdict.lines[-1:], *verdict.lines[:-1]))
-    return (_error(words, title=f"sftchat eval {report.task}"), *islice(_broken(report), ITEMS))
+    word, reasons = word_and_reasons(verdict)
+    return (_error("\n".join((word, *reasons)), title=f"sftchat eval {report.task}"), *islice(_broken(report), ITEMS))
 
 
 def _broken(report: Report) -> Iterator[str]:

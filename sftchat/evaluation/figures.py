@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from sftchat.evaluation.report import MetricDifference
+from sftchat.evaluation.verdict import Verdict
+
+VERDICT = "verdict: "
+"""What the line of a verdict begins with; other lines give reasons."""
 
 
 def number(value: float | None) -> str:
@@ -28,6 +32,12 @@ def difference_bounds(metric: MetricDifference) -> str:
 def p_value(p: float) -> str:
     """A p-value, without pretending to know one under 0.001."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def word_and_reasons(verdict: Verdict) -> tuple[str, tuple[str, ...]]:
+    """The verdict in a word or a few, empty where nothing was asked, and the lines that give its reasons."""
+    words = [line.removeprefix(VERDICT) for line in verdict.lines if line.startswith(VERDICT)]
+    return "".join(words[-1:]), tuple(line for line in verdict.lines if not line.startswith(VERDICT))
 
 
 def signed(change: float) -> str:

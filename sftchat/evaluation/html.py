@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sftchat.evaluation.charts import Point, Series, bar, curve, domain, whisker
-from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
-from sftchat.evaluation.histories import Change, ItemChange, changes, comparison_of, faults, said
+from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
+from sftchat.evaluation.history import Change, ItemHistory, comparison_of, faults, histories, said
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
 from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
 from sftchat.types import Message
@@ -59,7 +59,7 @@ def to_html(report: Report, verdict: Verdict) -> str:
         report: What was measured.
         verdict: What it means.
     """
-    found = [changes(result, comparison_of(report, result)) for result in report.results]
+    found = [histories(result, comparison_of(report, result)) for result in report.results]
     shown = [
         Shown(place, result, comparison_of(report, result), _counted(items))
         for place, (result, items) in enumerate(zip(report.results, found, strict=True))
@@ -68,11 +68,12 @@ def to_html(report: Report, verdict: Verdict) -> str:
     payload, left_out = _payload(report, evalsets, found)
     style = (PAGE / "report.css").read_text(encoding="utf-8")
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
+    word, reasons = word_and_reasons(verdict)
     return _template().render(
         report=report,
-        verdict=verdict,
         tone={PASSED: "pass", GATE_FAILED: "fail"}.get(verdict.exit_code, "unsure"),
-        word=verdict.lines[-1].removeprefix("verdict: ") if verdict.lines else "",
+        word=word,
+        reasons=reasons,
         evalsets=[(evalset, [one for one in shown if one.result.evalset == evalset]) for evalset in evalsets],
         baselines={evalset: result.metrics for result in report.baselines for evalset in [result.evalset]},
         curves={evalset: _curves(report, evalset) for evalset in evalsets},
@@ -143,7 +144,7 @@ def fault_rows(shown: Shown) -> list[dict[str, Any]]:
     return rows
 
 
-def _counted(items: Iterable[ItemChange]) -> dict[Change, int]:
+def _counted(items: Iterable[ItemHistory]) -> dict[Change, int]:
     """How many items became what."""
     counts: dict[Change, int] = dict.fromkeys(("broken", "failed", "fixed", "wrong", "right"), 0)
     for item in items:
@@ -170,7 +171,7 @@ def _curves(report: Report, evalset: EvalsetIdentity) -> dict[str, Any]:
     return {"runs": list(runs), "drawings": drawings}
 
 
-def _payload(report: Report, evalsets: Sequence[EvalsetIdentity], found: Sequence[Sequence[ItemChange]]) -> tuple[str, int]:
+def _payload(report: Report, evalsets: Sequence[EvalsetIdentity], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
     """The items as JSON that can stand in a script element, and how many were left out."""
     room = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
-from sftchat.evaluation.histories import ItemChange, changes, comparison_of, faults, said
+from sftchat.evaluation.figures import word_and_reasons
+from sftchat.evaluation.history import ItemHistory, comparison_of, faults, histories, said
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
 
@@ -48,10 +49,10 @@ def to_junit(report: Report, verdict: Verdict) -> str:
 
     Args:
         report: What was measured.
-        verdict: What it means; a verdict without lines, when nothing was asked of the models, makes no case.
+        verdict: What it means; it makes no case when nothing was asked of the models.
     """
     suites = [(f"{result.model} on {result.evalset.name}", _cases(report, number)) for number, result in enumerate(report.results)]
-    if verdict.lines:
+    if word_and_reasons(verdict)[0]:
         suites.insert(0, ("gate", [_verdict_case(verdict)]))
     every = [case for _, cases in suites for case in cases]
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={_quoted(f'sftchat eval {report.task}')} {_counts(every)}>"]
@@ -66,10 +67,10 @@ def to_junit(report: Report, verdict: Verdict) -> str:
 def _cases(report: Report, number: int) -> list[Case]:
     """One result as cases."""
     result = report.results[number]
-    return [_case(item) for item in changes(result, comparison_of(report, result))]
+    return [_case(item) for item in histories(result, comparison_of(report, result))]
 
 
-def _case(item: ItemChange) -> Case:
+def _case(item: ItemHistory) -> Case:
     """One item as a case."""
     name, wrong = item.example.id, ", ".join(faults(item.new))
     if item.change == "failed":
@@ -82,7 +83,7 @@ def _case(item: ItemChange) -> Case:
     return Case(name)
 
 
-def _details(item: ItemChange) -> str:
+def _details(item: ItemHistory) -> str:
     """Gold, old and new reply, one after the other."""
     texts = (("gold", item.example.gold or ""), ("baseline", said(item.old)), ("model", said(item.new)))
     return "\n\n".join(f"{title}:\n{text}" for title, text in texts)
@@ -90,10 +91,10 @@ def _details(item: ItemChange) -> str:
 
 def _verdict_case(verdict: Verdict) -> Case:
     """The gate as a case: it fails for a regression or a missed floor; whatever else kept it from passing is an error."""
-    lines = verdict.lines
     if verdict.exit_code == PASSED:
         return Case("verdict")
-    return Case("verdict", "failure" if verdict.exit_code == GATE_FAILED else "error", lines[-1], "\n".join(lines))
+    word, reasons = word_and_reasons(verdict)
+    return Case("verdict", "failure" if verdict.exit_code == GATE_FAILED else "error", word, "\n".join(reasons))
 
 
 def _elements(cases: Iterable[Case], suite: str) -> Iterator[str]:

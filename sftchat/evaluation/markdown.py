@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
-from sftchat.evaluation.histories import comparison_of, faults
+from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
+from sftchat.evaluation.history import comparison_of, faults
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import UNPAIRED
 from sftchat.evaluation.report import Comparison, ModelResult, Report
@@ -45,11 +45,11 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
         limit: The most bytes that the text may have in UTF-8: ``COMMENT_BYTES``, ``SUMMARY_BYTES`` or less.
     """
     blocks = [f"## sftchat eval: {escaped(report.task)}"]
-    if verdict.lines:
-        sign = _SIGNS.get(verdict.exit_code, "⚠️")
-        blocks.append(
-            "\n".join((f"{sign} **{escaped(verdict.lines[-1])}**", "", *(f"- {code(line)}" for line in verdict.lines[:-1]))).strip()
-        )
+    word, reasons = word_and_reasons(verdict)
+    if word:
+        blocks.append(f"{_SIGNS.get(verdict.exit_code, '⚠️')} **{escaped(word)}**")
+    if reasons:
+        blocks.append("\n".join(f"- {code(reason)}" for reason in reasons))
     for evalset in dict.fromkeys(result.evalset for result in report.results):
         results = [result for result in report.results if result.evalset == evalset]
         blocks.append(f"### {escaped(evalset.name)}")

@@ -62,7 +62,7 @@ def test_every_file_asked_for_is_written_with_the_verdict_in_it(run: Run) -> Non
     gate = ElementTree.parse("ci/junit.xml").find("testsuite")
     assert gate is not None
     assert (gate.get("name"), gate.get("failures")) == ("gate", "1")
-    assert "❌ **verdict: fail**" in Path("ci/report.md").read_text(encoding="utf-8")
+    assert "❌ **fail**" in Path("ci/report.md").read_text(encoding="utf-8")
     assert "<title>quiz: fail – sftchat eval</title>" in Path("ci/page.html").read_text(encoding="utf-8")
     assert Path("out/report.html").read_bytes() == Path("ci/page.html").read_bytes()
 
@@ -103,7 +103,7 @@ def test_in_a_workflow_the_summary_is_appended_and_errors_are_annotated(run: Run
     assert json.loads(out)["task"] == "quiz"
     assert summary.startswith("before\n## sftchat eval: quiz\n")
     assert "newly broken (12)" in summary
-    assert commands[0].startswith("::error title=sftchat eval quiz::verdict: fail%0A")
+    assert commands[0].startswith("::error title=sftchat eval quiz::fail%0A")
     assert commands[1].endswith(",line=1,title=newly broken%3A i0::bad.jsonl on gold.jsonl: wrong")
     assert (len(commands), err.split("\n")[-2]) == (10, "verdict: fail")
 

@@ -16,7 +16,7 @@ def test_a_failed_gate_has_one_error_for_the_verdict_and_nine_for_items(make_rep
 
     lines = annotate(report, Verdict(("model is worse", "verdict: fail"), 1))
 
-    assert lines[0] == "::error title=sftchat eval triples::verdict: fail%0Amodel is worse"
+    assert lines[0] == "::error title=sftchat eval triples::fail%0Amodel is worse"
     assert lines[1:] == tuple(
         f"::error file=gold.jsonl,line={n},title=newly broken%3A {n}::model on gold.jsonl: missing, spurious" for n in range(1, 10)
     )
@@ -31,6 +31,6 @@ def test_a_gate_that_passed_says_nothing(make_report: Callable[..., Report]) -> 
 def test_nothing_in_a_name_ends_the_command(make_report: Callable[..., Report]) -> None:
     report = replace(make_report({"a": "无"}, {"a": "无"}), task="50%,a:b\r\n::error::x")
 
-    assert annotate(report, Verdict(("100%\r\n::warning::y",), 1)) == (
+    assert annotate(report, Verdict(("verdict: 100%\r\n::warning::y",), 1)) == (
         "::error title=sftchat eval 50%25%2Ca%3Ab%0D%0A%3A%3Aerror%3A%3Ax::100%25%0D%0A::warning::y",
     )

@@ -69,7 +69,7 @@ def test_a_comparison_shows_figures_verdict_and_what_broke(make_report: Callable
         == """\
 ## sftchat eval: triples
 
-⚠️ **verdict: could not judge**
+⚠️ **could not judge**
 
 - <code>1 item was not answered</code>
 

@@ -13,7 +13,7 @@ Change = Literal["broken", "failed", "fixed", "wrong", "right"]
 
 
 @dataclass(frozen=True)
-class ItemChange:
+class ItemHistory:
     """One item under one model, beside the baseline where there is one.
 
     Attributes:
@@ -43,7 +43,7 @@ def comparison_of(report: Report, result: ModelResult) -> Comparison | None:
     return next((comparison for comparison in report.comparisons if comparison.candidate == result), None)
 
 
-def changes(result: ModelResult, comparison: Comparison | None = None) -> tuple[ItemChange, ...]:
+def histories(result: ModelResult, comparison: Comparison | None = None) -> tuple[ItemHistory, ...]:
     """Every item of a result: newly broken ones first, the worst leading; then what failed, newly fixed, wrong, right.
 
     Args:
@@ -52,7 +52,7 @@ def changes(result: ModelResult, comparison: Comparison | None = None) -> tuple[
     """
     outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
     if comparison is None:
-        found = [ItemChange(_alone(outcome), outcome) for outcome in outcomes]
+        found = [ItemHistory(_alone(outcome), outcome) for outcome in outcomes]
     else:
         baseline = comparison.baseline
         before: tuple[Outcome, ...] = (*baseline.items, *baseline.failures)
@@ -60,7 +60,9 @@ def changes(result: ModelResult, comparison: Comparison | None = None) -> tuple[
         paired: dict[str, Change] = {new.example.id: "broken" for _, new in comparison.broken}
         paired |= {new.example.id: "fixed" for _, new in comparison.fixed}
         order = {identity: position for position, identity in enumerate(paired)}
-        found = [ItemChange(paired.get(outcome.example.id, _alone(outcome)), outcome, olds.get(outcome.example.id)) for outcome in outcomes]
+        found = [
+            ItemHistory(paired.get(outcome.example.id, _alone(outcome)), outcome, olds.get(outcome.example.id)) for outcome in outcomes
+        ]
         found.sort(key=lambda item: order.get(item.example.id, len(order)))
     ranks = ("broken", "failed", "fixed", "wrong", "right")
     return tuple(sorted(found, key=lambda item: ranks.index(item.change)))  # stable: the rest stays in the gold set's order
