@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.reports import ReportFiles, report_options, write_reports
+from sftchat.cli.reports import chosen_files, report_options, write_reports
 from sftchat.cli.shared import Session, engine_options, stderr, stdout
 from sftchat.errors import UsageError
 
@@ -49,9 +49,6 @@ def command(
     floors: tuple[str, ...],
     replies: Path | None,
     output: Path | None,
-    junit: Path | None,
-    markdown: Path | None,
-    html: Path | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -74,6 +71,7 @@ def command(
     from sftchat.evaluation.verdict import judge, parse_floors
 
     session: Session = ctx.obj
+    files = chosen_files(options)
     _check_sources(models, replies)
     if output is not None:
         check_output(output, overwrite=overwrite)
@@ -81,7 +79,6 @@ def command(
     least = parse_floors(floors, task)
     plan = make_plan(task, models, evalsets=evalsets, baseline=baseline, replies=replies, limit=limit, seed=seed, output=output)
     _check_models(session.registry, plan.models, options)
-    files = ReportFiles(junit, markdown, html)
     files.prepare()
 
     report = _carry_out(session, plan, quiet, options)
