@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
-from sftchat.cli.reports import ReportFiles, report_options, write_reports
+from sftchat.cli.reports import chosen_files, report_options, write_reports
 from sftchat.cli.shared import Session, engine_options, stderr, stdout
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import UsageError
@@ -52,9 +52,6 @@ def command(
     names: tuple[str, ...],
     replies: tuple[str, ...],
     output: Path | None,
-    junit: Path | None,
-    markdown: Path | None,
-    html: Path | None,
     overwrite: bool,
     as_json: bool,
     fresh: bool,
@@ -85,7 +82,7 @@ def command(
     from sftchat.evaluation.verdict import judge
 
     session: Session = ctx.obj
-    updates = options.pop("update_baseline")
+    files, updates = chosen_files(options), options.pop("update_baseline")
     demands, selection = chosen_demands(options), chosen_selection(options)
     if not planning:
         _check_sources(models, replies)
@@ -123,7 +120,6 @@ def command(
         return
     check_updates(new_baselines, plans, limit)
     _check_models(session.registry, [model for plan in plans for model in plan.models], options)
-    files = ReportFiles(junit, markdown, html)
     files.prepare()
 
     report = _carry_out(session, plans, quiet, fresh, options)

@@ -67,6 +67,11 @@ def report_options(command: F) -> F:
     return command
 
 
+def chosen_files(options: dict[str, Any]) -> ReportFiles:
+    """Take the values of ``report_options`` out of the options of a command."""
+    return ReportFiles(**{name: options.pop(name) for name in ("junit", "markdown", "html")})
+
+
 def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: Path | None, environment: Mapping[str, str]) -> None:
     """Write the files, and tell GitHub when it is GitHub that runs us.
 
