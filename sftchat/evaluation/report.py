@@ -14,7 +14,7 @@ from sftchat.types import SamplingParams
 
 __all__ = ["Comparison", "EvalsetIdentity", "GateResult", "GroupResult", "MetricDifference", "MetricResult", "ModelResult", "Report"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 DIGITS = 10
 """Decimals kept in JSON: far more than any set can measure, and fewer than another order of summing changes."""
 
