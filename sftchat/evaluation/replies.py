@@ -121,7 +121,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class PartialReplies:
-    """Keeps what is answered while a model is still answering; a context manager.
+    """Keeps what is answered while a model is still answering, where the reply store cannot; a context manager.
 
     Every outcome is on disk as soon as it is known. The file is removed when the block ends well, and stays when it does not.
 
@@ -135,23 +135,26 @@ class PartialReplies:
         self._file: TextIO | None = None
 
     def __enter__(self) -> PartialReplies:
-        """Begin an empty file."""
+        """Forget an older file."""
         if self.path is not None:
-            self._file = self.path.open("w", encoding="utf-8", errors=UNPAIRED, newline="\n")
+            self.path.unlink(missing_ok=True)
         return self
 
     def add(self, outcome: Outcome) -> None:
         """Append one outcome and hand it to the operating system: a killed process loses none."""
-        if self._file is not None:
-            self._file.write(reply_line(outcome))
-            self._file.flush()
-            self.count += 1
+        if self.path is None:
+            return
+        if self._file is None:
+            self._file = self.path.open("w", encoding="utf-8", errors=UNPAIRED, newline="\n")
+        self._file.write(reply_line(outcome))
+        self._file.flush()
+        self.count += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the file; remove it unless the block failed with something worth keeping in it."""
+        """Close the file; remove it when the block ended well."""
         if self._file is not None:
             self._file.close()
-        if self.path is not None and (kind is None or not self.count):
+        if self.path is not None and kind is None:
             self.path.unlink(missing_ok=True)
 
 
