@@ -31,7 +31,10 @@ def test_the_plugin_in_the_readme_is_the_one_that_is_tested() -> None:
     assert source.strip() in README
 
 
-@pytest.mark.parametrize("line", sorted({*commands(README), *commands(RESULTS), *commands(REPORT)}))
+PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
 def test_every_command_shown_is_one_the_program_understands(line: str) -> None:
     verb, *rest = shlex.split(line.replace("…", "x"))[1:]
     command = program.get_command(click.Context(program), verb)

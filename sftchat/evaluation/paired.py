@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import comb
 
 import numpy as np
 
@@ -133,7 +132,10 @@ def _mcnemar(a: Array, b: Array) -> float:
     n = broken + fixed
     if n == 0:
         return 1.0
-    as_few = sum(comb(n, k) for k in range(min(broken, fixed) + 1))
+    term = as_few = 1
+    for k in range(min(broken, fixed)):  # each binomial coefficient from the one before: whole numbers, so exact for any n
+        term = term * (n - k) // (k + 1)
+        as_few += term
     return min(1.0, float(2 * as_few / 2**n))
 
 
