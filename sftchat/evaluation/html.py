@@ -75,7 +75,6 @@ def to_html(report: Report, verdict: Verdict) -> str:
         word=word,
         reasons=reasons,
         evalsets=[(evalset, [one for one in shown if one.result.evalset == evalset]) for evalset in evalsets],
-        baselines={evalset: result.metrics for result in report.baselines for evalset in [result.evalset]},
         curves={evalset: _curves(report, evalset) for evalset in evalsets},
         style=style,
         script=script,
