@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.shared import Session, engine_options, stderr, stdout
+from sftchat.cli.shared import Session, concurrency_option, engine_options, stderr, stdout, timeout_option
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @engine_options
+@concurrency_option
+@timeout_option
 @click.pass_context
 def command(
     ctx: click.Context,

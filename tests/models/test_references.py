@@ -68,7 +68,7 @@ def test_a_mistyped_folder_suggests_its_neighbour(tmp_path: Path) -> None:
     checkpoint(tmp_path / "run")
 
     assert message(str(tmp_path / "rnu")) == (
-        f"no folder '{tmp_path / 'rnu'}'; did you mean '{tmp_path / 'run'}'?; the embedded model is sftchat:nano, a Hub model is written org/name"
+        f"no folder '{tmp_path / 'rnu'}'; did you mean '{tmp_path / 'run'}'?; the embedded model is sftchat:nano, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
     )
 
 
