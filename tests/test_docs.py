@@ -13,6 +13,8 @@ from sftchat.cli import VERBS, program
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+ENDPOINT = (ROOT / "docs" / "endpoint.md").read_text(encoding="utf-8")
 
 
 def commands(text: str) -> list[str]:
@@ -28,7 +30,7 @@ def test_the_plugin_in_the_readme_is_the_one_that_is_tested() -> None:
     assert source.strip() in README
 
 
-@pytest.mark.parametrize("line", sorted({*commands(README), *commands((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))}))
+@pytest.mark.parametrize("line", sorted({line for page in (README, RESULTS, ENDPOINT) for line in commands(page)}))
 def test_every_command_shown_is_one_the_program_understands(line: str) -> None:
     verb, *rest = shlex.split(line.replace("…", "x"))[1:]
     command = program.get_command(click.Context(program), verb)

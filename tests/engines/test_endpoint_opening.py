@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from sftchat.engines.endpoint.opening import open_endpoint
 from sftchat.engines.endpoint.retries import Retries, Trouble, retry_after
 from sftchat.engines.endpoint.server import Server, key_from_environment
 from sftchat.engines.loading import load_engine
-from sftchat.errors import SftchatError, UsageError
+from sftchat.errors import MissingExtraError, SftchatError, UsageError
 from sftchat.models.references import ModelReference, resolve
 from sftchat.plugins import load_plugins
 from tests.engines.endpoint_kit import URL
@@ -164,6 +165,15 @@ def test_a_template_is_the_servers_business() -> None:
         UsageError, match="--template is for models that are loaded here; the server of 'http://h/v1' renders prompts with its own"
     ):
         load_engine("http://h/v1", load_plugins([]), template="chatml")
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)  # as when it is not installed
+
+    with pytest.raises(MissingExtraError) as error:
+        load_engine("http://h/v1", load_plugins([]))
+
+    assert str(error.value) == "model 'http://h/v1' needs packages that are not installed: pip install 'sftchat[endpoint]'"
 
 
 @pytest.mark.parametrize(
