@@ -20,6 +20,8 @@ from tests.engines.endpoint_kit import DONE, SSE, USAGE, Desk, ask, delta, desk,
 
 GREEDY = {"model": "small", "stream": True, "stream_options": {"include_usage": True}, "temperature": 0.0, "top_p": 1.0, "max_tokens": 256}
 
+FINE = Reply("fine", "stop", 5, 3)
+
 
 def answers(found: Desk, *requests: Any) -> dict[str, Reply | str]:
     """What became of each request: a reply, or the words of its error."""
@@ -173,7 +175,7 @@ PASSING = [
 def test_what_may_pass_is_tried_again(failure: httpx2.Response | Exception) -> None:
     server = desk(failure, streamed(reply()))
 
-    assert answers(server) == {"r": Reply("fine", "stop", 5, 3)}
+    assert answers(server) == {"r": FINE}
     assert server.slept == [0.5]
 
 
@@ -183,7 +185,7 @@ def test_waits_double_up_to_a_cap_and_end_in_a_failure_of_that_request_alone() -
 
     server = Desk(handle)
 
-    assert answers(server, ask("bad", "1"), ask("good", "2")) == {"1": "HTTP 500: oops (6 attempts)", "2": Reply("fine", "stop", 5, 3)}
+    assert answers(server, ask("bad", "1"), ask("good", "2")) == {"1": "HTTP 500: oops (6 attempts)", "2": FINE}
     assert server.slept == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
@@ -191,7 +193,7 @@ def test_waits_double_up_to_a_cap_and_end_in_a_failure_of_that_request_alone() -
 def test_retry_after_is_honoured_in_seconds_and_as_a_date(header: str) -> None:
     server = desk(httpx2.Response(429, headers={"retry-after": header}), streamed(reply()))
 
-    assert answers(server) == {"r": Reply("fine", "stop", 5, 3)}
+    assert answers(server) == {"r": FINE}
     assert server.slept == [7.5]
 
 
@@ -210,7 +212,7 @@ def test_a_server_that_asks_for_too_much_patience_is_not_waited_for() -> None:
 def test_a_refused_request_fails_at_once_and_alone_in_the_servers_words(status: int, body: dict[str, Any]) -> None:
     server = desk(httpx2.Response(status, json=body), streamed(reply()), concurrency=1)
 
-    assert answers(server, ask(id="1"), ask(id="2")) == {"1": f"HTTP {status}: too long", "2": Reply("fine", "stop", 5, 3)}
+    assert answers(server, ask(id="1"), ask(id="2")) == {"1": f"HTTP {status}: too long", "2": FINE}
     assert server.slept == []
 
 
@@ -223,7 +225,7 @@ def test_a_refusal_in_mid_stream_is_a_refusal() -> None:
 def test_a_cut_reply_is_not_begun_again_once_some_of_it_has_been_handed_out() -> None:
     server = desk(streamed(delta("fi")), streamed(reply()), concurrency=1)
 
-    assert answers(server, ask(id="1"), ask(id="2")) == {"1": "the stream ended before the reply did", "2": Reply("fine", "stop", 5, 3)}
+    assert answers(server, ask(id="1"), ask(id="2")) == {"1": "the stream ended before the reply did", "2": FINE}
 
 
 def test_what_is_cut_off_after_the_end_of_a_reply_is_no_loss() -> None:
@@ -259,6 +261,24 @@ def test_what_every_request_would_meet_ends_them_all(failure: httpx2.Response | 
 
     assert str(error.value) == f"the server at http://server.test/v1 answers no more: {words}"
     assert len(server.asked) == attempts
+
+
+def test_a_server_that_fails_everybody_is_given_up_before_the_thousandth_request() -> None:
+    server = Desk(lambda request: httpx2.Response(500, text="oops"), {"concurrency": 1})
+
+    with pytest.raises(EngineError, match=r"^the server at http://server.test/v1 answers no more: HTTP 500: oops \(6 attempts\)$"):
+        answers(server, *(ask(id=str(n)) for n in range(1000)))
+
+    assert len(server.asked) == 18
+
+
+def test_failures_with_answers_between_them_end_nothing() -> None:
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500, text="oops") if b"bad" in request.content else streamed(reply())
+
+    found = answers(Desk(handle, {"concurrency": 1}), *(ask(("good", "bad", "bad")[n % 3], str(n)) for n in range(12)))
+
+    assert list(found.values()) == [FINE, "HTTP 500: oops (6 attempts)", "HTTP 500: oops (6 attempts)"] * 4
 
 
 def test_a_page_of_html_is_not_repeated() -> None:

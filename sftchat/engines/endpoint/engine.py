@@ -113,7 +113,7 @@ class EndpointEngine:
                 break
             await self._retries.sleep(delay)
         words = self._server.shown(trouble.words) + (f" ({attempt} attempts)" if attempt > 1 else "")
-        if trouble.everywhere:
+        if trouble.everywhere or (trouble.passing and not said and pace.given_up()):
             say(EngineError(f"the server at {self._server.url} answers no more: {words}"))
         else:
             say(Chunk(request.id, finish_reason="error", error=words))
