@@ -95,6 +95,12 @@ def test_prompt_toolkit_is_imported_only_by_the_terminal() -> None:
     assert found <= {"sftchat.chat.terminal", "sftchat.chat.output"}
 
 
+def test_the_http_client_is_imported_only_by_the_endpoint_engine() -> None:
+    found = {name for name, tree in modules() for imported in imports(tree) if imported.split(".")[0] in ("httpx2", "anyio")}
+
+    assert {name.rpartition(".")[0] for name in found} == {"sftchat.engines.endpoint"}
+
+
 def test_the_core_names_no_first_party_plugin() -> None:
     names = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name.startswith("sftchat_"))
     named = [str(path) for path in CORE.rglob("*.py") for name in names if name in path.read_text(encoding="utf-8")]
@@ -135,4 +141,4 @@ def run_light(words: list[str], *forbidden: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("words", LIGHT)
 def test_light_commands_load_no_heavy_library(words: list[str]) -> None:
-    assert run_light(words, *HEAVY, "prompt_toolkit", "numpy", "scipy") == (0, "")
+    assert run_light(words, *HEAVY, "prompt_toolkit", "numpy", "scipy", "httpx2", "anyio") == (0, "")

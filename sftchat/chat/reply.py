@@ -28,9 +28,11 @@ class Generation:
 
     def add(self, chunk: Chunk, now: float) -> None:
         """Take a chunk that came at a time in seconds."""
+        if not (chunk.text or chunk.tokens):
+            return  # an engine may say nothing so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
         self.text += chunk.text
-        self.tokens += len(chunk.token_ids)
+        self.tokens += chunk.tokens
 
     @property
     def tokens_per_second(self) -> float:
@@ -63,7 +65,7 @@ def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None]
             if chunk.finish_reason == "error":
                 raise EngineError(chunk.error or "the engine failed and gave no reason")
             text.append(chunk.text)
-            tokens += len(chunk.token_ids)
+            tokens += chunk.tokens
             prompt_tokens = chunk.prompt_tokens or prompt_tokens
             show(chunk)
             if chunk.finish_reason is not None:

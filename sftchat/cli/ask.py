@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, engine_options
+from sftchat.cli.shared import Session, engine_options, timeout_option
 from sftchat.engines.base import Chunk
 from sftchat.errors import UsageError
 
@@ -24,6 +24,7 @@ from sftchat.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="Print an object: reply, finish_reason, prompt_tokens, completion_tokens, model.")
 @sampling_options
 @engine_options
+@timeout_option
 @click.pass_obj
 def command(
     session: Session, /, model: str, prompt: str | None, task: str | None, system: str, no_stream: bool, as_json: bool, **options: Any

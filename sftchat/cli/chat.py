@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, engine_options
+from sftchat.cli.shared import Session, engine_options, timeout_option
 from sftchat.engines.base import Engine
 
 
@@ -19,6 +19,7 @@ from sftchat.engines.base import Engine
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
 @sampling_options
 @engine_options
+@timeout_option
 @click.pass_obj
 def command(session: Session, /, model: str, task: str | None, system: str, **options: Any) -> int:
     """Talk to MODEL. The prompt is there at once; what you type while it loads waits for it.

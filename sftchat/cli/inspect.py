@@ -20,7 +20,7 @@ def command(
 ) -> int:
     """Show what a model is, and prove that training and inference see the same tokens.
 
-    Exits with 3 when the proof fails.
+    Exits with 3 when the proof fails. Of a server, shows the models that it lists; what tokens they see is not ours to prove.
 
     \b
     sftchat inspect sftchat:nano
@@ -30,6 +30,9 @@ def command(
     from sftchat.models.references import resolve
 
     reference = resolve(model, base=base, schemes=session.registry.engines, allow_pickle=allow_pickle)
+    if reference.served:
+        _show_server(reference.source, as_json)
+        return 0
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be inspected")
     from sftchat.models.weights import load, require_local
@@ -53,6 +56,37 @@ def command(
         mark = "yes" if check.holds else "NO " if check.required else "no "
         click.echo(f"  {mark}  {check.name} ({check.detail})")
     return 3 if failed else 0
+
+
+def _show_server(address: str, as_json: bool) -> None:
+    """Print the models of a server, or the one that the address names, as the server describes them.
+
+    Raises:
+        UsageError: When the server does not list the one named.
+        ModelError: When nothing answers, or there is no list.
+    """
+    from sftchat.engines.loading import require_endpoint
+    from sftchat.errors import ModelError, UsageError, unknown
+
+    require_endpoint("asking a server")
+    from sftchat.engines.endpoint.opening import server_and_model
+    from sftchat.engines.endpoint.server import served_models
+
+    server, name = server_and_model(address)
+    listed, why = served_models(server)
+    if not listed:
+        raise ModelError(f"the server at {server.url} does not say which models it has: {why}")
+    chosen = [model for model in listed if name in ("", model["id"])]
+    if not chosen:
+        raise UsageError(f"{unknown('model', name, [model['id'] for model in listed])} at {server.url}")
+    if as_json:
+        click.echo(json.dumps({"server": server.url, "models": chosen}, ensure_ascii=False, indent=2))
+        return
+    click.echo(f"server  {server.url}")
+    for model in chosen:
+        known = {"of": model.get("parent"), "from": model.get("root"), "context": model.get("max_model_len")}
+        about = ", ".join(f"{word} {value}" for word, value in known.items() if value and value != model["id"])
+        click.echo(f"model   {model['id']}" + (f" ({about})" if about else ""))
 
 
 def _facts(reference: Any, loaded: Any) -> dict[str, Any]:

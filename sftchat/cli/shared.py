@@ -95,6 +95,19 @@ def engine_options(command: F) -> F:
     return command
 
 
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a server may be silent.",
+)
+concurrency_option = click.option(
+    "--concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Requests that a server has at once."
+)
+
+
 def stdout() -> Console:
     """The console for results."""
     from rich.console import Console

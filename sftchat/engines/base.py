@@ -48,6 +48,7 @@ class Chunk:
         prompt_tokens: Length of the rendered prompt; set on the last chunk.
         logprobs: Log-probability of each of ``token_ids``, where the engine gives them.
         error: What went wrong, when ``finish_reason`` is ``"error"``: that request failed, the others go on.
+        unlisted_tokens: How many more tokens there are than ``token_ids`` lists, from engines that know only the number.
     """
 
     request_id: str
@@ -57,6 +58,12 @@ class Chunk:
     prompt_tokens: int = 0
     logprobs: tuple[float, ...] | None = None
     error: str = ""
+    unlisted_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the chunk adds to the reply."""
+        return len(self.token_ids) + self.unlisted_tokens
 
 
 @runtime_checkable
@@ -142,7 +149,7 @@ def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str,
                 yield chunk.request_id, EngineError(words or f"the request ended as '{chunk.finish_reason}'")
                 continue
             text = "".join(part.text for part in parts)
-            tokens = sum(len(part.token_ids) for part in parts)
+            tokens = sum(part.tokens for part in parts)
             yield chunk.request_id, Reply(text, chunk.finish_reason, chunk.prompt_tokens, tokens)
 
 

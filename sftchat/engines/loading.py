@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from sftchat.engines.base import Engine
+from sftchat.errors import MissingExtraError, UsageError
 from sftchat.models.references import resolve
 from sftchat.plugins import Registry
 
 
+def require_endpoint(what: str) -> None:
+    """Fail with the line to type when the HTTP client is not installed.
+
+    Raises:
+        MissingExtraError: Naming the extra.
+    """
+    if any(find_spec(name) is None for name in ("httpx2", "anyio")):
+        raise MissingExtraError(what, "endpoint")
+
+
 def load_engine(
-    model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None, **options: Any
-) -> Engine:
+    model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
+    concurrency: int = 16, timeout: float = 120.0, **options: Any,
+) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
     Args:
@@ -20,14 +33,23 @@ def load_engine(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
+        concurrency: The most requests that a server has at once, at least 1.
+        timeout: Seconds that a server may be silent.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
 
     Raises:
-        UsageError: When MODEL cannot name a model.
+        UsageError: When MODEL cannot name a model, or an option is not for models of its kind.
         ModelError: When it cannot be loaded.
-        MissingExtraError: When torch and its friends are not installed.
+        MissingExtraError: When what loads models of its kind is not installed.
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
+    if reference.served:
+        if template:
+            raise UsageError(f"--template is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        require_endpoint(f"model '{model}'")
+        from sftchat.engines.endpoint.opening import open_endpoint
+
+        return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout)
     if reference.scheme:
         return registry.engines[reference.scheme].open(reference.source, options)
     from sftchat.models.weights import load, require_local

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sftchat.errors import ModelError, UsageError, unknown
 from sftchat.models.manifest import read_manifest
@@ -14,6 +15,8 @@ from sftchat.models.manifest import read_manifest
 NANO = "sftchat:nano"
 """The embedded model."""
 
+SERVER_SCHEMES = ("http", "https")
+"""What a MODEL behind an OpenAI-compatible server begins with."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -31,7 +34,7 @@ class ModelReference:
         source: A folder, or a Hub id.
         revision: Branch, tag or commit on the Hub; empty for the default.
         base: The base model, when ``source`` is an adapter.
-        scheme: Name of the engine type, when a plugin's engine opens the model; ``source`` is then what follows the colon.
+        scheme: Of a server's address, which is then the ``source``; or the name of a plugin's engine type, which is given the ``source``.
     """
 
     text: str
@@ -39,6 +42,11 @@ class ModelReference:
     revision: str = ""
     base: ModelReference | None = None
     scheme: str = ""
+
+    @property
+    def served(self) -> bool:
+        """Whether a server has the weights."""
+        return self.scheme in SERVER_SCHEMES
 
     @property
     def folder(self) -> Path | None:
@@ -56,7 +64,8 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     """Decide what a MODEL argument means.
 
     Args:
-        text: ``sftchat:nano``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, or ``scheme:rest`` of a registered engine.
+        text: ``sftchat:nano``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, ``http://HOST:PORT/v1#MODEL``, or
+            ``scheme:rest`` of a registered engine.
         base: The base model of an adapter, instead of the one named in its config.
         schemes: Schemes of the registered engine types.
         allow_pickle: Whether a folder that has only pickled weights is acceptable.
@@ -67,6 +76,8 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     """
     if text == NANO:
         return ModelReference(text, str(embedded_folder()))
+    if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
+        return _served(text)
     path = Path(text).expanduser()
     if path.is_dir():
         return _folder(text, path, base, schemes, allow_pickle)
@@ -82,7 +93,25 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         if _looks_local(path):
             raise UsageError(f"no folder '{text}'{_nearest(path)}")
         return ModelReference(text, name, revision)
-    raise UsageError(f"no folder '{text}'{_nearest(path)}; the embedded model is {NANO}, a Hub model is written org/name")
+    raise UsageError(
+        f"no folder '{text}'{_nearest(path)}; the embedded model is {NANO}, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
+    )
+
+
+def _served(text: str) -> ModelReference:
+    """A model behind a server, its address checked; nothing of an address that may hold a key is repeated."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - raises for a port that is no number
+    except ValueError:
+        raise UsageError("the address of the model is malformed; write http://HOST:PORT/v1#MODEL") from None
+    if "@" in parts.netloc or parts.query:
+        raise UsageError(
+            "the address of a model has no place for keys; put the key into the environment as SFTCHAT_API_KEY or OPENAI_API_KEY"
+        )
+    if not parts.hostname:
+        raise UsageError(f"model '{text}' names no host; write http://HOST:PORT/v1#MODEL")
+    return ModelReference(text, text, scheme=parts.scheme)
 
 
 def _folder(text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
@@ -92,7 +121,12 @@ def _folder(text: str, path: Path, base: str | None, schemes: Iterable[str], all
         if not _has(path, ADAPTER_WEIGHTS + pickled_adapter):
             raise ModelError(_no_weights(path, "adapter", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS))
         name = base or _base_of(path)
-        return ModelReference(text, str(path), base=resolve(name, schemes=schemes, allow_pickle=allow_pickle))
+        below = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
+        if below.scheme:
+            raise UsageError(
+                f"adapter '{path}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
+            )
+        return ModelReference(text, str(path), base=below)
     if (path / "config.json").is_file():
         if not _has(path, WEIGHTS + (PICKLED_WEIGHTS if allow_pickle else ())):
             raise ModelError(_no_weights(path, "checkpoint", WEIGHTS, PICKLED_WEIGHTS))

@@ -70,8 +70,8 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
         (["train", "colours", "-o", "x", "--data", "f", "-n", "3"], 2, "--rows and --option are for the generator; with --data give neither"),
         (["demo", "colours"], 2, "unknown demonstration 'colours' (available: none)"),
         (["demo"], 2, "no installed task has a demonstration; see 'sftchat plugins'"),
-        (["inspect", "nowhere"], 2, "no folder 'nowhere'; the embedded model is sftchat:nano, a Hub model is written org/name"),
-        (["ask", "nowhere", "hi"], 2, "no folder 'nowhere'; the embedded model is sftchat:nano, a Hub model is written org/name"),
+        (["inspect", "nowhere"], 2, "no folder 'nowhere'; the embedded model is sftchat:nano, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"),
+        (["ask", "nowhere", "hi"], 2, "no folder 'nowhere'; the embedded model is sftchat:nano, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"),
         (["eval", "nowhere"], 2, "task 'colours' brings no evalset; give one with --evalset FILE"),
     ],
 )  # fmt: skip

@@ -35,6 +35,14 @@ def test_the_embedded_model_has_a_name() -> None:
     assert resolve("sftchat:nano") == ModelReference("sftchat:nano", str(embedded_folder()))
 
 
+def test_an_adapter_needs_the_weights_of_its_base_and_not_a_server(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", "org/base")
+
+    assert message(str(folder), base="http://h/v1") == (
+        f"adapter '{folder}' needs the weights of its base, and 'http://h/v1' is behind an engine; let that engine load the adapter"
+    )
+
+
 def test_a_hub_id_may_have_a_revision() -> None:
     assert resolve("org/name@v1.0") == ModelReference("org/name@v1.0", "org/name", "v1.0")
 
@@ -68,7 +76,7 @@ def test_a_mistyped_folder_suggests_its_neighbour(tmp_path: Path) -> None:
     checkpoint(tmp_path / "run")
 
     assert message(str(tmp_path / "rnu")) == (
-        f"no folder '{tmp_path / 'rnu'}'; did you mean '{tmp_path / 'run'}'?; the embedded model is sftchat:nano, a Hub model is written org/name"
+        f"no folder '{tmp_path / 'rnu'}'; did you mean '{tmp_path / 'run'}'?; the embedded model is sftchat:nano, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
     )
 
 

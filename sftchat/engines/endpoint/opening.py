@@ -1,0 +1,94 @@
+"""From ``http://HOST:PORT/v1#MODEL`` to an engine: is the server there, and does it have the model?"""
+
+from __future__ import annotations
+
+import httpx2
+
+from sftchat.engines.base import Request
+from sftchat.engines.endpoint.engine import EndpointEngine
+from sftchat.engines.endpoint.retries import Retries
+from sftchat.engines.endpoint.server import Server, key_from_environment, served_models
+from sftchat.engines.endpoint.wire import path_and_body
+from sftchat.errors import ModelError, UsageError, first_line, unknown
+from sftchat.types import Message, SamplingParams
+
+MISTAKES = (400, 404, 422)
+"""How servers answer to the name of a model that they do not have."""
+
+
+def server_and_model(
+    address: str, *, key: str | None = None, timeout: float = 120.0, transport: httpx2.MockTransport | None = None
+) -> tuple[Server, str]:
+    """Take an address apart.
+
+    Args:
+        address: ``http://HOST:PORT/v1#MODEL``, checked by ``sftchat.models.references.resolve``.
+        key: Of the server; by default the environment's.
+        timeout: As of ``Server``.
+        transport: As of ``Server``.
+
+    Returns:
+        The server, and the name of the model, empty when there is none.
+    """
+    url, _, model = address.partition("#")
+    return Server(url.rstrip("/"), key_from_environment() if key is None else key, timeout, transport), model
+
+
+def open_endpoint(
+    address: str,
+    *,
+    concurrency: int = 16,
+    timeout: float = 120.0,
+    key: str | None = None,
+    transport: httpx2.MockTransport | None = None,
+    retries: Retries | None = None,
+) -> EndpointEngine:
+    """Open a model behind a server after making sure that both are there.
+
+    Args:
+        address: ``http://HOST:PORT/v1#MODEL``; the name may be left out when the server lists exactly one model.
+        concurrency: The most requests under way at once, at least 1.
+        timeout: Seconds that may pass before the first and between two pieces of a reply.
+        key: Of the server; by default what SFTCHAT_API_KEY or OPENAI_API_KEY holds.
+        transport: What carries the requests instead of the network; for tests.
+        retries: What happens after a failed attempt.
+
+    Raises:
+        UsageError: When the model has no name, or one that the server does not know.
+        ModelError: When nothing answers, or the key is refused.
+    """
+    server, model = server_and_model(address, key=key, timeout=timeout, transport=transport)
+    listed, why = served_models(server)
+    names = [entry["id"] for entry in listed]
+    if not model:
+        model = _only(names, why, server)
+    elif model not in names:
+        _try_name(server, model, names)
+    return EndpointEngine(address, server, model, concurrency=concurrency, retries=retries)
+
+
+def _only(names: list[str], why: str, server: Server) -> str:
+    """The one model that a server has."""
+    if not names:
+        raise ModelError(
+            f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
+        )
+    if len(names) > 1:
+        raise UsageError(f"the server at {server.url} has {len(names)} models; add one to the address as #MODEL: {', '.join(names)}")
+    return names[0]
+
+
+def _try_name(server: Server, model: str, names: list[str]) -> None:
+    """Ask a model that is not listed for one token: servers answer to names that they do not list, such as adapters and local folders."""
+    path, body = path_and_body(
+        Request("", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=1)), model, usage=False
+    )
+    try:
+        with server.client() as client:
+            response = client.post(server.url + path, json={**body, "stream": False})
+            response.read()
+    except httpx2.TransportError as error:
+        raise ModelError(f"the server at {server.url} did not answer for model '{model}': {server.shown(first_line(error))}") from None
+    if response.status_code in MISTAKES:
+        what = unknown("model", model, names) if names else f"no model '{model}'"
+        raise UsageError(f"{what} at {server.url}: {server.words(response)}")

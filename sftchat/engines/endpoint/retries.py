@@ -1,0 +1,84 @@
+"""What to do after a failed attempt: whether another one may help, and how long to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+PASSING = frozenset({408, 409, 429})
+"""Refusals that another attempt may turn, as the OpenAI library has them; every 5xx is one too."""
+
+
+class Trouble(Exception):
+    """An attempt that brought no whole reply.
+
+    Attributes:
+        words: What went wrong, in one line.
+        passing: Whether another attempt may do better.
+        everywhere: Whether every other request must meet it too, as when the server is gone.
+        crowded: Whether the server wants fewer requests at once.
+        wait: Seconds that the server asked to wait; None when it did not.
+    """
+
+    def __init__(
+        self, words: str, *, passing: bool = False, everywhere: bool = False, crowded: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(words)
+        self.words = words
+        self.passing = passing
+        self.everywhere = everywhere
+        self.crowded = crowded
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often and after how long a request is sent again.
+
+    Attributes:
+        attempts: The most there are, the first one included.
+        base: Seconds that the first wait may last.
+        cap: Seconds that no wait of our own exceeds.
+        patience: Seconds that the server may ask to wait; a request is given up rather than wait longer.
+        sleep: Waits; tests pass one that only takes note.
+        random: Uniform in [0, 1).
+        now: Seconds since 1970.
+    """
+
+    attempts: int = 6
+    base: float = 0.5
+    cap: float = 30.0
+    patience: float = 300.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+    now: Callable[[], float] = time.time
+
+    def delay(self, attempt: int, trouble: Trouble) -> float | None:
+        """Seconds to wait after the given attempt, counted from 1; None when there is no point in another one.
+
+        Exponential backoff with full jitter: uniform between nothing and ``min(cap, base * 2 ** n)`` (Brooker, "Exponential Backoff And
+        Jitter", AWS Architecture Blog 2015). What the server asked for comes first and the jitter on top, so that requests which were told
+        the same time do not come back together.
+        """
+        if not trouble.passing or attempt >= self.attempts or (trouble.wait or 0.0) > self.patience:
+            return None
+        return (trouble.wait or 0.0) + self.random() * min(self.cap, self.base * 2.0 ** (attempt - 1))
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date (RFC 9110, section 10.2.3); None for any other text."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = float(parsedate_to_datetime(header).timestamp()) - now
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

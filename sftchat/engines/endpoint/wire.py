@@ -1,0 +1,127 @@
+"""The OpenAI protocol: a request as JSON, and what a server sends back as pieces of a reply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sftchat.engines.base import Request
+from sftchat.engines.endpoint.retries import Trouble
+from sftchat.engines.endpoint.server import error_of
+from sftchat.types import FinishReason
+
+DONE = "[DONE]"
+"""The event after the last one."""
+FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one event says.
+
+    Attributes:
+        text: New text of the reply; thoughts that the server keeps apart (``reasoning_content``) are not part of it.
+        finish_reason: Why the reply ended, in the server's word; empty while it goes on.
+        prompt_tokens: Length of the prompt, where this event says so.
+        completion_tokens: Length of the reply, thoughts and mostly the stop token included, where this event says so.
+    """
+
+    text: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[str, dict[str, Any]]:
+    """Where a request goes, below the server's address, and the JSON that is posted there.
+
+    What no standard has (``top_k``, ``repetition_penalty``) is sent only when it is asked for: vLLM and SGLang take it, others may refuse the
+    request.
+
+    Args:
+        request: An adapter is named as vLLM names it: a model beside its base.
+        model: The name under which the server has the model.
+        usage: Whether to ask for the number of tokens.
+    """
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": request.adapter or model,
+        "stream": True,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    optional: dict[str, tuple[bool, Any]] = {
+        "stream_options": (usage, {"include_usage": True}),
+        "seed": (sampling.temperature > 0, sampling.seed),
+        "stop": (bool(sampling.stop), list(sampling.stop)),
+        "top_k": (sampling.top_k > 0, sampling.top_k),
+        "repetition_penalty": (sampling.repetition_penalty != 1.0, sampling.repetition_penalty),
+    }
+    body |= {name: value for name, (wanted, value) in optional.items() if wanted}
+    if request.prompt is not None:
+        return "/completions", {**body, "prompt": request.prompt + request.reply_prefix}
+    if not request.reply_prefix:
+        return "/chat/completions", {**body, "messages": list(request.messages)}
+    begun = [*request.messages, {"role": "assistant", "content": request.reply_prefix}]
+    return "/chat/completions", {**body, "messages": begun, "continue_final_message": True, "add_generation_prompt": False}
+
+
+def read_event(data: str) -> Piece:
+    """What the data of one server-sent event says, or a whole answer that was not streamed.
+
+    Raises:
+        Trouble: When it is no JSON object of the protocol, or tells of an error.
+    """
+    try:
+        event = json.loads(data)
+        if not event.get("choices") and (error := error_of(event)):
+            raise Trouble(error, passing=not _is_refusal(event))
+        choice = (event.get("choices") or [{}])[0]
+        inner = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+        usage = event.get("usage") or {}
+        return Piece(
+            _text(inner.get("content")),
+            choice.get("finish_reason") or "",
+            int(usage.get("prompt_tokens") or 0),
+            int(usage.get("completion_tokens") or 0),
+        )
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError):
+        raise Trouble(f"the server sent what the protocol does not have: {data[:80]}", passing=True) from None
+
+
+def finish_reason(said: str) -> FinishReason:
+    """Ours for the server's.
+
+    Raises:
+        Trouble: When the reply ended in a way that makes it no reply, such as ``content_filter`` or ``tool_calls``.
+    """
+    if said not in FINISH_REASONS:
+        raise Trouble(f"the server ended the reply with '{said}'")
+    return FINISH_REASONS[said]
+
+
+def whole_characters(text: str) -> tuple[str, str]:
+    """Cut half a surrogate pair off the end of a text: what can be handed out, and what waits for its other half.
+
+    Servers that count in UTF-16 send such halves, each escaped in a JSON string of its own.
+    """
+    waiting = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+    ready = text[: len(text) - len(waiting)]
+    return ready.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), waiting
+
+
+def _text(content: Any) -> str:
+    """The content of a delta, which may be absent."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    raise TypeError("content is no text")
+
+
+def _is_refusal(event: Mapping[str, Any]) -> bool:
+    """Whether an error in mid-stream has the code of a request that would be refused again."""
+    error = event.get("error")
+    code = error.get("code") if isinstance(error, Mapping) else event.get("code")
+    return isinstance(code, int) and 400 <= code < 500 and code != 429
