@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sftchat.engines.cache import RowCache
+from sftchat.engines.prefix import SAVED, Prefix, common_prefix
 from sftchat.models.weights import unwrapped
 
 T = TypeVar("T")
@@ -34,13 +36,9 @@ class Prefilled:
     @property
     def bytes_per_token(self) -> int:
         """Memory that one row takes for one column, over all layers."""
-        parts = [
-            part
-            for layer in self.cache.layers
-            for part in (getattr(layer, "keys", None), getattr(layer, "values", None))
-            if part is not None
-        ]
-        return max(1, sum(part.shape[1] * part.shape[3] * part.element_size() for part in parts))
+        parts = [part for layer in self.cache.layers for part in (getattr(layer, "keys", None), getattr(layer, "values", None))]
+        sizes = [int(part.shape[1] * part.shape[3] * part.element_size()) for part in parts if part is not None]
+        return max(1, sum(sizes))
 
 
 class Batch:
@@ -62,8 +60,13 @@ class Batch:
         self._cache: RowCache | DynamicCache | None = None
         self.lengths: list[int] = []
         """Tokens of each row, prompt and reply."""
-        self.mergeable = RowCache.can_merge(DynamicCache(config=model.config))
+        empty = DynamicCache(config=model.config)
+        self.mergeable = RowCache.can_merge(empty)
         """Whether prompts may join while others run; otherwise only when the batch is empty."""
+        self._prefix: Prefix | None = None
+        # padding between a prefix and the rest of a prompt moves neither positions nor, up to its size, a window
+        self._shares = self.mergeable and self._positions
+        self._window = min((layer.sliding_window for layer in empty.layers if layer.is_sliding), default=sys.maxsize)
 
     @property
     def width(self) -> int:
@@ -72,17 +75,39 @@ class Batch:
         return columns
 
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
+    def prefill(self, prompts: Sequence[list[int]]) -> Prefilled:
         """Read prompts, without touching the rows that run.
 
         Args:
             prompts: Token ids, none empty.
         """
-        width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
         lengths = tuple(map(len, prompts))
+        prefix = self._shared_prefix(prompts)
+        skipped = 0 if prefix is None else len(prefix.tokens)
+        columns = max(lengths) - skipped
+        gaps = [max(lengths) - length for length in lengths]
+        ids = torch.tensor([[0] * gap + prompt[skipped:] for gap, prompt in zip(gaps, prompts, strict=True)], device=self.device)
+        if prefix is None:
+            cache = DynamicCache(config=self._model.config)
+            return Prefilled(cache, lengths, self._forward(ids, cache, lengths, columns))
+        cache = prefix.expanded(len(prompts), self._model.config)
+        logits = self._forward(ids, cache, lengths, max(lengths), prefix=skipped)
+        prefix.close_up(cache, gaps)
+        return Prefilled(cache, lengths, logits)
+
+    def _shared_prefix(self, prompts: Sequence[list[int]]) -> Prefix | None:
+        """What the prompts begin with, read now or before; None when sharing it is not possible or does not pay."""
+        if not self._shares or max(map(len, prompts)) > self._window:
+            return None
+        size = common_prefix(prompts)
+        if self._prefix is not None and 2 * len(self._prefix.tokens) >= size and self._prefix.begins(prompts):
+            return self._prefix
+        if (len(prompts) - 1) * size < SAVED:
+            return None
         cache = DynamicCache(config=self._model.config)
-        return Prefilled(cache, lengths, self._forward(ids, cache, lengths, width))
+        self._forward(torch.tensor([prompts[0][:size]], device=self.device), cache, (size,), size)
+        self._prefix = Prefix(prompts[0][:size], cache)
+        return self._prefix
 
     @torch.inference_mode()
     def join(self, prefilled: Prefilled, kept: Sequence[int]) -> bool:
@@ -130,7 +155,7 @@ class Batch:
         elif self._cache is not None:
             self._cache.reorder_cache(torch.tensor(order, device=self.device))
 
-    def _forward(self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int) -> Tensor:
+    def _forward(self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int, prefix: int = 0) -> Tensor:
         """Run the model and return the logits of the last column.
 
         Args:
@@ -138,10 +163,13 @@ class Batch:
             cache: Holds the columns before them.
             lengths: Tokens of each row, the newest included.
             width: Columns, the newest included.
+            prefix: Tokens of each row that stand in the first columns, before its padding.
         """
         places = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
+        seen = places >= prefix
+        seen[:, :prefix] = True
         # a batch without padding needs no mask, and attention without a mask takes the faster kernel
-        mask = None if min(lengths) == width else (places >= 0).long()
+        mask = None if min(lengths) == width else seen.long()
         arguments = {**self._extra, **({"position_ids": places[:, -ids.shape[1] :].clamp(min=0)} if self._positions else {})}
         logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **arguments).logits
         return logits[:, -1]

@@ -182,6 +182,23 @@ def test_a_model_whose_state_cannot_be_merged_says_so_when_requests_wait() -> No
     assert (warned(RECURRENT, 3), warned(RECURRENT, 2), warned("gemma3", 3)) == ([words], [], [])
 
 
+@pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3", "gpt2", "bloom", RECURRENT])
+def test_a_prefix_read_once_changes_no_reply(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftchat.engines.batching.SAVED", 8)
+    here = loaded(shape)
+    texts = [f"the user and the assistant talk: {text}" for text in TEXTS]
+    read: list[int] = []
+    hook = here.model.register_forward_pre_hook(lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True)
+    try:
+        found = replies(TransformersEngine("tiny", here, batch_size=4), [request(text, text) for text in texts])
+    finally:
+        hook.remove()
+
+    shared = len(here.renderer.tokenizer.encode("the user and the assistant talk:"))
+    assert found == {text: alone(shape, text, 12, None) for text in texts}
+    assert (min(read) >= 1 and shared in read) == (shape not in ("gemma3", "bloom", RECURRENT))
+
+
 def test_requests_join_while_others_run() -> None:
     engine = TransformersEngine("tiny", loaded("llama"), batch_size=2)
     lengths = {"long": 30, "a": 3, "b": 3, "c": 3}
