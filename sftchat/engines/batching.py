@@ -84,15 +84,13 @@ class Batch:
         lengths = tuple(map(len, prompts))
         prefix = self._shared_prefix(prompts)
         skipped = 0 if prefix is None else len(prefix.tokens)
-        columns = max(lengths) - skipped
         gaps = [max(lengths) - length for length in lengths]
         ids = torch.tensor([[0] * gap + prompt[skipped:] for gap, prompt in zip(gaps, prompts, strict=True)], device=self.device)
-        if prefix is None:
-            cache = DynamicCache(config=self._model.config)
-            return Prefilled(cache, lengths, self._forward(ids, cache, lengths, columns))
-        cache = prefix.expanded(len(prompts), self._model.config)
+        config = self._model.config
+        cache = DynamicCache(config=config) if prefix is None else prefix.expanded(len(prompts), config)
         logits = self._forward(ids, cache, lengths, max(lengths), prefix=skipped)
-        prefix.close_up(cache, gaps)
+        if prefix is not None:
+            prefix.close_up(cache, gaps)
         return Prefilled(cache, lengths, logits)
 
     def _shared_prefix(self, prompts: Sequence[list[int]]) -> Prefix | None:

@@ -99,7 +99,7 @@ def test_greedy_replies_are_those_of_generate(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.lists(asked, min_size=1, max_size=9), places=st.integers(1, 5))
 def test_any_order_and_any_number_of_places_give_each_request_its_own_reply(shape: str, data: list[Asked], places: int) -> None:
     engine = TransformersEngine("tiny", loaded(shape), batch_size=places)
@@ -122,7 +122,7 @@ class FailingOnce:
             raise self.error
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     data=st.lists(asked, min_size=2, max_size=9),
     at=st.integers(1, 25),
