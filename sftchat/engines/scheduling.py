@@ -16,7 +16,7 @@ from sftchat.engines.row import Row
 from sftchat.engines.sampling import likeliest
 from sftchat.errors import EngineError, first_line
 
-PREFILL_TOKENS = 4096
+PREFILL_TOKENS = 2048
 """The most tokens, padding included, read in one forward pass; more is no faster and takes memory."""
 REFILL = 8
 """Free places are filled once they are one in this many: reading few prompts at a time costs more than the empty places do."""

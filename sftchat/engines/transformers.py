@@ -28,7 +28,7 @@ class TransformersEngine:
         batch_size: The most requests decoded together.
     """
 
-    def __init__(self, name: str, loaded: Loaded, batch_size: int = 64) -> None:
+    def __init__(self, name: str, loaded: Loaded, batch_size: int = 128) -> None:
         self.name = name
         self.loaded = loaded
         self.batch_size = batch_size
