@@ -10,6 +10,7 @@
     └── NotComparableError       4  two results that measured different things
 
 Messages are one line in lower case: what was wrong, which value, what is allowed, what to type. ``cli`` catches them, once.
+What stops nothing is a ``SftchatWarning``, given to ``warnings.warn``.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class NotComparableError(SftchatError):
     """Two results measured different things and must not be compared."""
 
     exit_code = 4
+
+
+class SftchatWarning(UserWarning):
+    """Something worth knowing that stops nothing; the command line shows it as one line, once."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

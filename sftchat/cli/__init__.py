@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
+from typing import Any
 
 import click
 
-from sftchat.errors import SftchatError, unknown
+from sftchat.errors import SftchatError, SftchatWarning, unknown
 
 VERBS = {
     "demo": "the whole story on the embedded model, offline, in minutes",
@@ -135,6 +137,18 @@ def _complain(message: str) -> None:
     sys.stderr.write(f"sftchat: error: {' '.join(message.split())}\n")
 
 
+def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning of ours as one line, and any other as Python does."""
+    if issubclass(category, SftchatWarning):
+        sys.stderr.write(f"sftchat: warning: {' '.join(str(message).split())}\n")
+    else:
+        _python_shows(message, category, *place, **more)
+
+
+_python_shows = warnings.showwarning
+
+
 def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
+    warnings.showwarning = show_warning
     sys.exit(main())

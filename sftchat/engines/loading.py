@@ -55,6 +55,9 @@ def load_engine(
     from sftchat.models.weights import load, require_local
 
     require_local(f"model '{model}'")
+    from sftchat.engines.packing import pack_linear
     from sftchat.engines.transformers import TransformersEngine
 
-    return TransformersEngine(model, load(reference, template=template or "", allow_pickle=allow_pickle, **options))
+    loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
+    pack_linear(loaded.model)
+    return TransformersEngine(model, loaded)

@@ -10,8 +10,9 @@ import click
 import pytest
 
 from sftchat import EngineError, Example, Message, Metric, NotComparableError, Score, SftchatError, Task
-from sftchat.cli import VERBS, main, program
+from sftchat.cli import VERBS, main, program, show_warning
 from sftchat.cli.shared import Session
+from sftchat.errors import SftchatWarning
 from sftchat.plugins import PluginInfo, Registry, load_plugins
 from tests.conftest import make_checkpoint
 
@@ -201,3 +202,9 @@ def test_every_verb_is_a_command() -> None:
     context = click.Context(program)
 
     assert all(isinstance(program.get_command(context, verb), click.Command) for verb in VERBS)
+
+
+def test_a_warning_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show_warning(SftchatWarning("two\nlines"), SftchatWarning, "file.py", 1)
+
+    assert capsys.readouterr() == ("", "sftchat: warning: two lines\n")

@@ -1,0 +1,223 @@
+"""Compare ways to generate the replies of an evaluation: the engine, a ``generate`` loop, static batches and transformers' continuous batching.
+
+    python scripts/bench_eval.py                      # sftchat:nano in float32, 500 requests
+    python scripts/bench_eval.py --model 135m         # a random Llama of 135M parameters in bfloat16
+
+Reply lengths are log-normal (8 to 200 tokens, mean 32), set request by request with no stop token, so that all do the same work; nobody is told the
+lengths beforehand but through that limit, which nobody schedules by. Printed: tokens of replies per second of wall time, generation only; the
+engine's advantage; and each as a share of what the machine could do at that batch size (roofline, Williams et al. 2009), from the speed of a large
+matrix product and of reading memory measured in the same run. Exits with 1 when a goal is missed or a float32 reply differs from the loop's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from sftchat.engines.base import Request
+from sftchat.engines.packing import pack_linear
+from sftchat.engines.transformers import TransformersEngine
+from sftchat.models.references import resolve
+from sftchat.models.weights import Loaded, load
+from sftchat.types import SamplingParams
+
+STATIC = (16, 32, 64, 128)
+GOALS = {"nano": (12.0, 3.0), "135m": (6.0, 2.5)}
+"""Least advantage over the loop and over the best static batches."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Prompts as text and as ids, and the tokens each reply must have."""
+
+    texts: tuple[str, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...]
+
+    def first(self, count: int) -> Work:
+        """A part of the work."""
+        return Work(self.texts[:count], self.prompts[:count], self.lengths[:count])
+
+
+Replies = list[list[int]]
+
+
+def make_work(tokenizer: Any, count: int, longest: int = 64, seed: int = 0) -> Work:
+    """Prompts of 16 to ``longest`` random tokens (a few more when they are written and read again), and log-normal reply lengths."""
+    random = np.random.default_rng(seed)
+    lengths = np.clip(np.exp(random.normal(np.log(32) - 0.32, 0.8, 100_000)), 8, 200)
+    lengths = np.clip(lengths * 32 / lengths.mean(), 8, 200).round().astype(int)[:count]
+    texts = tuple(tokenizer.decode(random.integers(300, 6000, int(random.integers(16, longest + 1))).tolist()) for _ in range(count))
+    return Work(texts, tuple(tuple(tokenizer.encode(text)) for text in texts), tuple(map(int, lengths)))
+
+
+def load_nano(dtype: str) -> Loaded:
+    """The embedded model, never stopping by itself."""
+    loaded = load(resolve("sftchat:nano", schemes=()), dtype=dtype, device="cpu")
+    return Loaded(loaded.model, loaded.renderer, (), None)
+
+
+def load_135m(dtype: str) -> Loaded:
+    """A random Llama of the size of SmolLM-135M, with the embedded model's tokenizer."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        tie_word_embeddings=True, max_position_embeddings=2048, bos_token_id=None, eos_token_id=None, initializer_range=0.1,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+    return Loaded(model, load_nano("float32").renderer, (), None)
+
+
+def ours(loaded: Loaded, work: Work, batch_size: int) -> Replies:
+    """The engine, through the seam that ``sftchat eval`` uses."""
+    engine = TransformersEngine("bench", loaded, batch_size)
+    requests = [
+        Request(str(i), prompt=text, sampling=SamplingParams(max_new_tokens=n))
+        for i, (text, n) in enumerate(zip(work.texts, work.lengths, strict=True))
+    ]
+    replies: Replies = [[] for _ in requests]
+    for chunk in engine.generate(requests):
+        replies[int(chunk.request_id)].extend(chunk.token_ids)
+    return replies
+
+
+def static(loaded: Loaded, work: Work, batch_size: int) -> Replies:
+    """``generate`` on batches sorted by prompt length, each running to its longest reply; the loop when ``batch_size`` is 1."""
+    order = sorted(range(len(work.prompts)), key=lambda i: len(work.prompts[i])) if batch_size > 1 else list(range(len(work.prompts)))
+    replies: Replies = [[] for _ in order]
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        width = max(len(work.prompts[i]) for i in part)
+        ids = torch.tensor([[0] * (width - len(work.prompts[i])) + list(work.prompts[i]) for i in part])
+        mask = torch.tensor([[0] * (width - len(work.prompts[i])) + [1] * len(work.prompts[i]) for i in part])
+        longest = max(work.lengths[i] for i in part)
+        out = loaded.model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0)
+        for i, row in zip(part, out[:, width:].tolist(), strict=True):
+            replies[i] = row[: work.lengths[i]]
+    return replies
+
+
+def transformers_continuous(loaded: Loaded, work: Work) -> Replies:
+    """What ``generate_batch`` does, with a limit a request."""
+    generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=200)
+    # its own choice on a CPU is most of the memory; this holds every request at once
+    batching = ContinuousBatchingConfig(page_size=256, num_blocks=2 * len(work.prompts), max_batch_tokens=512)
+    replies: Replies = [[] for _ in work.prompts]
+    with loaded.model.continuous_batching_context_manager(generation_config=generation, continuous_batching_config=batching) as manager:
+        for i, (prompt, n) in enumerate(zip(work.prompts, work.lengths, strict=True)):
+            manager.add_request(list(prompt), request_id=str(i), max_new_tokens=n, eos_token_id=-1)
+        left = len(work.prompts)
+        while left:
+            result = manager.get_result(timeout=1)
+            if result is not None and result.is_finished():
+                if result.error:
+                    raise RuntimeError(f"generate_batch failed: {result.error}")
+                replies[int(result.request_id)] = list(result.generated_tokens)
+                left -= 1
+    return replies
+
+
+def matrix_speed(dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+    return 2 * 2048**3 / _best(lambda: a @ b)
+
+
+def memory_speed() -> float:
+    """Bytes a second read from memory: a sum over 1 GB."""
+    x = torch.ones(1 << 28)
+    return 4 * x.numel() / _best(lambda: x.sum())
+
+
+def _best(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(5):
+        before = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - before)
+    return min(times)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a way of generating."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(GOALS), default="nano")
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--longest-prompt", type=int, default=64, help="tokens; the shortest has 16")
+    parser.add_argument("--loop-requests", type=int, default=0, help="measure the loop on this many; 0 is all")
+    parser.add_argument("--batch-size", type=int, default=128, help="of the engine")
+    parser.add_argument("--static", type=int, nargs="+", default=list(STATIC), help="batch sizes of static batches")
+    parser.add_argument("--dtype", default="")
+    parser.add_argument("--only", nargs="+", default=["ours", "loop", "static", "generate_batch"])
+    options = parser.parse_args(arguments)
+    dtype = options.dtype or ("float32" if options.model == "nano" else "bfloat16")
+    loaded = {"nano": load_nano, "135m": load_135m}[options.model](dtype)
+    loaded.model.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0)
+    work = make_work(loaded.renderer.tokenizer, options.requests, options.longest_prompt)
+    flops, bandwidth = matrix_speed(loaded.model.dtype), memory_speed()
+    weights = sum(p.numel() for p in loaded.model.parameters())
+    print(
+        f"{options.model} {dtype}, {weights / 1e6:.1f}M parameters, {torch.get_num_threads()} threads, {len(work.prompts)} requests, "
+        f"{sum(map(len, work.prompts))} tokens of prompts, {sum(work.lengths)} of replies; "
+        f"matrix product {flops / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s"
+    )
+    speeds: dict[str, float] = {}
+    replies: dict[str, Replies] = {}
+
+    def measure(name: str, rows: int, part: Work, generate: Callable[[Work], Replies]) -> None:
+        generate(part.first(min(4, rows)))  # threads, kernels and memory are ready after this
+        before = time.perf_counter()
+        replies[name] = generate(part)
+        seconds = time.perf_counter() - before
+        speeds[name] = sum(part.lengths) / seconds
+        if any(len(reply) != length for reply, length in zip(replies[name], part.lengths, strict=True)):
+            raise RuntimeError(f"{name} made replies of other lengths")
+        size = weights * loaded.model.dtype.itemsize
+        step = max(2 * weights * rows / flops, size / bandwidth)
+        total = sum(part.lengths) + sum(map(len, part.prompts))
+        share = (sum(part.lengths) / rows * step + 2 * weights * (total - sum(part.lengths)) / flops) / seconds
+        note = "" if len(part.prompts) == len(work.prompts) else f" (on the first {len(part.prompts)} requests)"
+        print(f"{name:<16}{speeds[name]:8.0f} tokens/s {seconds:7.1f} s {share:6.0%} of the roofline at {rows} rows{note}", flush=True)
+
+    if "ours" in options.only:
+        packed = Loaded(deepcopy(loaded.model), loaded.renderer, (), None)
+        pack_linear(packed.model)  # as load_engine does
+        measure("ours", options.batch_size, work, lambda part: ours(packed, part, options.batch_size))
+        del packed
+    if "loop" in options.only:
+        measure("loop", 1, work.first(options.loop_requests or len(work.prompts)), lambda part: static(loaded, part, 1))
+    if "static" in options.only:
+        for size in options.static:
+            measure(f"static {size}", size, work, lambda part, size=size: static(loaded, part, size))  # type: ignore[misc]
+    if "generate_batch" in options.only:
+        measure("generate_batch", len(work.prompts), work, lambda part: transformers_continuous(loaded, part))
+    return report(options.model, dtype, speeds, replies)
+
+
+def report(model: str, dtype: str, speeds: dict[str, float], replies: dict[str, Replies]) -> int:
+    """Print the engine's advantage and whether its replies are the loop's; 1 when it falls short."""
+    failed = False
+    best = max((speed for name, speed in speeds.items() if name.startswith("static")), default=None)
+    for name, speed, goal in (("the loop", speeds.get("loop"), GOALS[model][0]), ("the best static batches", best, GOALS[model][1])):
+        if speed is not None and "ours" in speeds:
+            ratio = speeds["ours"] / speed
+            failed |= ratio < goal
+            print(f"ours is {ratio:.1f} times {name} (goal {goal:g}){'' if ratio >= goal else ': MISSED'}")
+    if "loop" in replies and "ours" in replies:
+        pairs = list(zip(replies["loop"], replies["ours"], strict=False))
+        same = sum(a == b for a, b in pairs)
+        failed |= dtype == "float32" and same < len(pairs)
+        print(f"{same} of {len(pairs)} replies are the loop's, token by token")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
