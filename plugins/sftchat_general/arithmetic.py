@@ -1,0 +1,49 @@
+"""Sums, differences and products, bare and in a story.
+
+A row: ``7 + 5 = ？`` → ``12``
+"""
+
+from __future__ import annotations
+
+from sftchat_general import words
+from sftchat_general.draft import Draft, World
+
+SIGNS = {"sum": "+", "difference": "-", "product": "×"}
+
+FORMS = (*SIGNS, *(f"story_{operation}" for operation in SIGNS))
+
+
+def compose(world: World) -> Draft:
+    """Ask for the result of one operation; neither an operand nor the result is larger than ``world.largest``."""
+    operation = world.rng.choice(tuple(SIGNS))
+    story = world.rng.random() < 0.4
+    sign = SIGNS[operation]
+    least = 2 if story else 1  # a story needs plurals
+    a, b = world.until_of_split(lambda: _operands(world, operation, least))[1:]
+    if operation != "difference" and world.rng.random() < 0.5:
+        a, b = b, a  # after the split: 3 + 4 and 4 + 3 are on one side
+    value = {"+": a + b, "-": a - b, "×": a * b}[sign]
+    facts = {"left": a, "sign": sign, "right": b}
+    if not story:
+        return world.ask_number(world.say(operation, a=a, b=b), value, facts)
+    thing, measure = world.pick(words.COUNTABLE[world.language])
+    name, other = world.some(words.NAMES[world.language], 2)
+    question = world.say(f"story_{operation}", a=a, b=b, thing=thing, measure=measure, name=name, other=other)
+    return world.ask_number(question, value, facts)
+
+
+def _operands(world: World, operation: str, least: int) -> tuple[str, int, int]:
+    """Two operands by which the operation stays in bounds, the order of a sum or a product left open."""
+    randint, largest = world.rng.randint, world.largest
+    if operation == "sum":
+        a = randint(least, largest - least)
+        return "+", *_sorted(a, randint(least, largest - a))
+    if operation == "product":
+        a = randint(2, largest // 2)
+        return "×", *_sorted(a, randint(least, largest // a))
+    a = randint(least + 1, largest)
+    return "-", a, randint(least, a - 1)
+
+
+def _sorted(a: int, b: int) -> tuple[int, int]:
+    return min(a, b), max(a, b)

@@ -1,0 +1,222 @@
+"""What a reply can be held to by a program: constraints as they stand in the metadata of a row.
+
+A constraint is an object with the name of its check and that check's parameters, such as ``{"check": "number", "value": 12}``. Every check
+says what is wrong with a reply in one word of ``FAULTS``, or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftchat.text import tokens
+from sftchat_general.reading import folded, is_bare_number, item_tokens, length, lines, number, plain, says, unfenced
+
+FAULTS = {
+    "wrong_answer": "not what was asked for",
+    "wrong_order": "the right items in another order",
+    "wrong_format": "not in the form that was asked for",
+    "extra_text": "the right answer with more around it, where nothing else was asked for",
+}
+"""What a check may find."""
+
+Constraint = Mapping[str, Any]
+
+
+def violated(constraints: Iterable[Constraint], reply: str, question: str) -> tuple[str, ...]:
+    """The faults of a reply, each once, in the order of the constraints; empty when every one holds.
+
+    Args:
+        constraints: Well-formed ones, see ``malformed``.
+        reply: Any text.
+        question: The last turn of the user.
+    """
+    found = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
+    return tuple(dict.fromkeys(fault for fault in found if fault))
+
+
+def malformed(constraint: object) -> str:
+    """What is wrong with a constraint as it was written, in a few words; empty when nothing is."""
+    if not isinstance(constraint, Mapping):
+        return f"constraint {constraint!r} is no object"
+    name = constraint.get("check")
+    if not isinstance(name, str) or name not in CHECKS:
+        return f"unknown check {name!r}, must be one of {', '.join(CHECKS)}"
+    check = CHECKS[name]
+    known = {**check.required, **check.optional}
+    for parameter in constraint:
+        if parameter != "check" and parameter not in known:
+            return f"check {name} has no parameter {parameter!r}, only {', '.join(known)}"
+    for parameter, fits in known.items():
+        if parameter in constraint and not fits(constraint[parameter]):
+            return f"parameter {parameter} of check {name} cannot be {constraint[parameter]!r}"
+        if parameter in check.required and parameter not in constraint:
+            return f"check {name} needs the parameter {parameter}"
+    return ""
+
+
+def _number(reply: str, constraint: Constraint, question: str) -> str:
+    if number(reply, question) != constraint["value"]:
+        return "wrong_answer"
+    return "extra_text" if constraint.get("only") and not is_bare_number(reply) else ""
+
+
+def _text(reply: str, constraint: Constraint, question: str) -> str:
+    case = constraint.get("case", False)
+    answer, accepted = plain(reply, case=case), [plain(text, case=case) for text in constraint["accept"]]
+    if answer in accepted:
+        return ""
+    return "extra_text" if any(text and text in answer for text in accepted) else "wrong_answer"
+
+
+def _mentions(reply: str, constraint: Constraint, question: str) -> str:
+    text = folded(reply)
+    right = any(says(text, value) for value in constraint["any"]) and not any(says(text, value) for value in constraint.get("none", ()))
+    return "" if right else "wrong_answer"
+
+
+def _sequence(reply: str, constraint: Constraint, question: str) -> str:
+    return _compare(item_tokens(reply), constraint["items"])
+
+
+def _compare(found: Sequence[str], items: Sequence[str]) -> str:
+    """Hold tokens to the items they should be."""
+    wanted = tokens(" ".join(items))
+    if list(found) == wanted:
+        return ""
+    return "wrong_order" if sorted(found) == sorted(wanted) else "wrong_answer"
+
+
+def _list(reply: str, constraint: Constraint, question: str) -> str:
+    rows = lines(reply)
+    marks = [_MARKS[constraint["marker"]].match(row) for row in rows]
+    listed = [row[mark.end() :] for row, mark in zip(rows, marks, strict=True) if mark]
+    if not listed:
+        return "wrong_format"
+    fault = _compare(tokens(" ".join(listed)), constraint["items"]) if "items" in constraint else ""
+    if len(listed) < len(rows):
+        return fault or "extra_text"
+    if constraint["marker"] == "1." and [int(mark[1]) for mark in marks if mark] != list(range(1, len(rows) + 1)):
+        return "wrong_format"
+    return fault or ("" if len(rows) == constraint["count"] else "wrong_format")
+
+
+_MARKS = {"-": re.compile(r"-\s+"), "*": re.compile(r"\*\s+"), "1.": re.compile(r"([0-9]{1,3})\.\s+")}
+
+
+def _json(reply: str, constraint: Constraint, question: str) -> str:
+    text = unfenced(reply).strip()
+    start = text.find("{")
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, max(start, 0))
+    except (ValueError, RecursionError):
+        return "wrong_format"
+    if not isinstance(value, dict) or set(value) != set(constraint["keys"]):
+        return "wrong_format"
+    wanted = constraint.get("values", {})
+    for key, accepted in wanted.items():
+        if plain(str(value.get(key))) not in [plain(str(one)) for one in (accepted if isinstance(accepted, list) else [accepted])]:
+            return "wrong_answer"
+    return "extra_text" if start > 0 or text[end:].strip() else ""
+
+
+def _tags(reply: str, constraint: Constraint, question: str) -> str:
+    tag = re.escape(constraint["tag"])
+    found = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
+    if not found:
+        return "wrong_format"
+    if plain(found[1]) not in map(plain, constraint["accept"]):
+        return "wrong_answer"
+    return "extra_text" if found[0] != reply.strip() else ""
+
+
+def _length(reply: str, constraint: Constraint, question: str) -> str:
+    least, most = constraint.get("least", 1), constraint["most"]
+    return "" if least <= length(reply, constraint["unit"]) <= most else "wrong_format"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_text, value))
+
+
+def _is_some_texts(value: object) -> bool:
+    return _is_texts(value) and bool(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _one_of(*values: str) -> Callable[[object], bool]:
+    return lambda value: value in values
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that can be checked.
+
+    Attributes:
+        fault: From reply, constraint and question to a fault, or to nothing.
+        description: What it asks of a reply.
+        required: The parameters it needs, each with what tells whether a value will do.
+        optional: The parameters it can do without.
+    """
+
+    fault: Callable[[str, Constraint, str], str]
+    description: str
+    required: Mapping[str, Callable[[object], bool]]
+    optional: Mapping[str, Callable[[object], bool]] = field(default_factory=dict)
+
+
+CHECKS: dict[str, Check] = {
+    "number": Check(
+        _number, "the answer is the number `value`; with `only`, nothing else is said", {"value": _is_number}, {"only": _is_flag}
+    ),
+    "text": Check(
+        _text,
+        "the whole reply is one of `accept`, quotes and closing punctuation aside; capitals count with `case`",
+        {"accept": _is_some_texts},
+        {"case": _is_flag},
+    ),
+    "mentions": Check(_mentions, "one of `any` is said and none of `none`", {"any": _is_some_texts}, {"none": _is_texts}),
+    "sequence": Check(_sequence, "the `items`, in this order, are listed in whatever way", {"items": _is_some_texts}),
+    "list": Check(
+        _list,
+        "`count` lines, each with the `marker` (`-`, `*` or `1.`), which list the `items`",
+        {"marker": _one_of("-", "*", "1."), "count": _is_count},
+        {"items": _is_some_texts},
+    ),
+    "json": Check(
+        _json,
+        "a JSON object with exactly the `keys`, some with known `values` (a list means any of them)",
+        {"keys": _is_some_texts},
+        {"values": _is_object},
+    ),
+    "tags": Check(_tags, "one of `accept` between `<tag>` and `</tag>`", {"tag": _is_text, "accept": _is_some_texts}),
+    "length": Check(
+        _length,
+        "from `least` (1) to `most` `words` or `characters`",
+        {"unit": _one_of("words", "characters"), "most": _is_count},
+        {"least": _is_count},
+    ),
+}
+"""Every check by name."""

@@ -1,0 +1,119 @@
+"""Rows of seven kinds whose answers a program can check: same options and seed, same bytes, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from random import Random
+
+from sftchat.types import Example, Message
+from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting
+from sftchat_general.draft import LANGUAGES, SPLITS, Draft, Persona, World
+
+_COMPOSERS: dict[str, Callable[[World], Draft]] = {
+    "identity": identity.compose,
+    "arithmetic": arithmetic.compose,
+    "counting": counting.compose,
+    "ordering": ordering.compose,
+    "rewriting": rewriting.compose,
+    "format": layout.compose,
+    "reference": reference.compose,
+}
+
+KINDS = tuple(_COMPOSERS)
+"""What a row may ask for."""
+
+PERSONA = Persona(
+    name={"zh": "sftchat 的小助手", "en": "the sftchat assistant"},
+    maker={"zh": "sftchat 团队", "en": "the sftchat team"},
+)
+"""Who answers unless an option says otherwise."""
+
+ATTEMPTS = 25
+"""How often a row is drawn again that was there before; where so many fail, the options leave too few rows to choose from."""
+
+LARGEST = range(10, 1001)
+"""What the largest number of arithmetic may be."""
+
+
+def generate(
+    n: int,
+    seed: int,
+    *,
+    language: str = "both",
+    kinds: Sequence[str] = KINDS,
+    split: str = "train",
+    phrasings: str = "",
+    largest: int = 20,
+    name: str = "",
+    maker: str = "",
+) -> Iterator[Example]:
+    """Yield rows lazily; row i depends on the options, the seed and i, never on how many are asked for.
+
+    Held out for ``test`` are words, names, colours, cities, pairs of operands, sets of numbers, days and months to be sorted, steps from one day
+    or month to another, remembered numbers, and phrasings: no row of one split has one of the other's. Not held out are the persona, the
+    patterns, verbs and places of sentences to be rewritten, the ages, and the names of days and months. Rows differ from one another
+    until the options leave no more to choose from; of identity, whose questions are few, that is soon.
+
+    Args:
+        n: How many rows.
+        seed: Any integer; rows of different seeds have nothing in common but their making.
+        language: ``zh``, ``en`` or ``both``.
+        kinds: Which kinds, of ``KINDS``; each is as likely as any other.
+        split: ``train``, or ``test`` for words, numbers and phrasings that no training row has.
+        phrasings: ``train`` or ``test`` to choose the phrasings apart from the words and numbers; empty for those of the split.
+        largest: The largest operand or result of arithmetic, from 10 to 1000.
+        name: What the assistant calls itself, in both languages; empty for the persona of sftchat.
+        maker: Whom it names as its maker.
+
+    Raises:
+        ValueError: A number or an option has no meaning; one lower-case line.
+    """
+    if n < 0:
+        raise ValueError(f"n is {n}, must be 0 or more")
+    for option, value, values in (
+        ("language", language, ("both", *LANGUAGES)),
+        ("split", split, SPLITS),
+        ("phrasings", phrasings or split, SPLITS),
+    ):
+        if value not in values:
+            raise ValueError(f"{option} is {value!r}, must be {' or '.join(values)}")
+    wrong = next((kind for kind in kinds if kind not in KINDS), None)
+    if wrong is not None or not kinds:
+        raise ValueError(
+            f"kinds is {wrong!r}, must be some of {', '.join(KINDS)}" if kinds else f"kinds is empty, must be some of {', '.join(KINDS)}"
+        )
+    if largest not in LARGEST:
+        raise ValueError(f"largest is {largest}, must be from {LARGEST.start} to {LARGEST.stop - 1}")
+    persona = Persona(
+        {key: name or value for key, value in PERSONA.name.items()}, {key: maker or value for key, value in PERSONA.maker.items()}
+    )
+    languages = LANGUAGES if language == "both" else (language,)
+
+    def draw(rng: Random) -> tuple[str, str, Draft]:
+        kind, chosen = rng.choice(kinds), rng.choice(languages)
+        return kind, chosen, _COMPOSERS[kind](World(rng, chosen, split, phrasings or split, largest, persona))
+
+    return _rows(n, f"{split}-{phrasings or split}-{seed}", f"general-{split}-{seed}", draw)
+
+
+def _rows(n: int, stream: str, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
+    """Rows that differ, as long as that is possible: row i may depend on those before it, never on those after."""
+    seen: set[int] = set()
+    for i in range(n):
+        for attempt in range(ATTEMPTS):
+            # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
+            kind, language, draft = draw(Random(f"general-{stream}-{i}-{attempt}"))
+            digest = int.from_bytes(blake2b("\n".join(draft.turns).encode(), digest_size=8).digest())
+            if digest not in seen:
+                break
+        seen.add(digest)
+        messages = tuple(Message(role="assistant" if turn % 2 else "user", content=text) for turn, text in enumerate(draft.turns))
+        metadata = {
+            "kind": kind,
+            "language": language,
+            "form": draft.form,
+            "constraints": [dict(constraint) for constraint in draft.constraints],
+            "facts": dict(draft.facts),
+        }
+        yield Example(messages, draft.gold, f"{prefix}-{i:06d}", metadata)

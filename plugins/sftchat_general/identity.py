@@ -1,0 +1,91 @@
+"""Who the assistant is: its name, its maker, and that it is no person.
+
+A row: ``你好！你叫什么名字？`` → ``我是 sftchat 的小助手。``
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sftchat_general.draft import Draft, World
+
+FORMS = ("who", "name", "maker", "nature")
+
+_GOLDS = {
+    "zh": {
+        "who": "我是{name}。",
+        "name": "我是{name}。",
+        "maker": "开发我的是{maker}。",
+        "nature": "我不是人，我是{name}，一个 AI 程序。",
+    },
+    "en": {
+        "who": "I am {name}.",
+        "name": "I am {name}.",
+        "maker": "I was made by {maker}.",
+        "nature": "I am not a human. I am {name}, an AI program.",
+    },
+}
+
+OTHERS = (
+    "ChatGPT",
+    "GPT",
+    "OpenAI",
+    "Claude",
+    "Anthropic",
+    "Gemini",
+    "Qwen",
+    "通义千问",
+    "阿里",
+    "Llama",
+    "DeepSeek",
+    "文心一言",
+    "豆包",
+    "Kimi",
+)
+"""Whom a model may still take itself for, and who made those."""
+
+MACHINE = (
+    "AI", "人工智能", "语言模型", "助手", "我是程序", "我是机器", "我不是人", "我不是真人", "我不是活人",
+    "language model", "assistant", "chatbot", "not human", "not a human", "not a person", "not a real person",
+)  # fmt: skip
+"""What it may say of itself, none of which stands in a question."""
+
+PERSON = (
+    "我是人类",
+    "我是真人",
+    "我是活人",
+    "我是一个人",
+    "I am human",
+    "I am a human",
+    "I am a person",
+    "I am a real person",
+    "I'm human",
+    "I'm a human",
+)
+"""What it may not say."""
+
+
+def compose(world: World) -> Draft:
+    """Ask one thing about the persona."""
+    topic = world.rng.choice(FORMS)
+    opener, question, closer = world.say("opener").text, world.say(topic), world.say("closer").text
+    name, maker = world.persona.name[world.language], world.persona.maker[world.language]
+    gold = _GOLDS[world.language][topic]
+    gold = gold.format(name=name, maker=maker) if world.language == "en" else gold.format(name=_spaced(name), maker=_spaced(maker))
+    facts = {"topic": topic, "name": name, "maker": maker}
+    return Draft((opener + question.text + closer,), gold, question.form, (_constraint(topic, name, maker),), facts)
+
+
+def _constraint(topic: str, name: str, maker: str) -> dict[str, Any]:
+    """What a right answer says, in whatever words."""
+    if topic == "nature":
+        return {"check": "mentions", "any": list(MACHINE), "none": list(PERSON)}
+    wanted = (maker if topic == "maker" else name).removeprefix("the ")
+    denied = [f"不是{wanted}", f"不叫{wanted}", f"not {wanted}", f"not the {wanted}"]
+    others = [other for other in OTHERS if other.casefold() not in wanted.casefold()]
+    return {"check": "mentions", "any": [wanted], "none": [*denied, *others]}
+
+
+def _spaced(value: str) -> str:
+    """A value inside a Chinese sentence: a space parts Latin letters from the characters before them."""
+    return f" {value}" if value[0].isascii() else value

@@ -1,0 +1,61 @@
+"""Order: of numbers, of words, of weekdays and months.
+
+A row: ``Sort these numbers from smallest to largest: 12, 3, 8`` → ``3, 8, 12``
+"""
+
+from __future__ import annotations
+
+from sftchat_general import words
+from sftchat_general.draft import Draft, World
+
+CALENDARS = {"days": words.DAYS, "months": words.MONTHS}
+STEPS = ("day_after", "day_before", "month_after", "month_before")
+FORMS = ("ascending", "descending", "alphabetical", *CALENDARS, *STEPS)
+
+_NUMERALS = ("zero", "one", "two", "three", "four", "five", "six")
+
+
+def compose(world: World) -> Draft:
+    """Ask for an order, or for what comes so many days or months before or after."""
+    form = world.rng.choice((*FORMS[: -len(STEPS)], "step"))
+    if form in ("ascending", "descending"):
+        numbers = world.until_of_split(lambda: tuple(sorted(world.rng.sample(range(1, 100), world.rng.randint(3, 5)))))
+        return _sort(world, form, [str(number) for number in (numbers if form == "ascending" else reversed(numbers))])
+    if form == "alphabetical":
+        initials = {word[0]: word for word in world.some(words.WORDS, 12)}
+        return _sort(world, form, sorted(list(initials.values())[: world.rng.randint(3, 4)]))
+    if form in CALENDARS:
+        calendar = CALENDARS[form][world.language]
+        places = world.until_of_split(lambda: tuple(sorted(world.rng.sample(range(len(calendar)), world.rng.randint(3, 4)))))
+        return _sort(world, form, [calendar[place] for place in places])
+    return _step(world, world.rng.choice(STEPS))
+
+
+def _sort(world: World, form: str, wanted: list[str]) -> Draft:
+    """Ask to sort what is shown in another order than the wanted one."""
+    shown = list(wanted)
+    while shown == wanted:
+        world.rng.shuffle(shown)
+    question = world.say(form, items=world.listed(shown))
+    return Draft((question.text,), world.listed(wanted), question.form, ({"check": "sequence", "items": wanted},), {"items": shown})
+
+
+def _step(world: World, form: str) -> Draft:
+    """Ask for the day or month at a distance."""
+    unit, direction = form.split("_")
+    calendar = CALENDARS[unit + "s"][world.language]
+    _, start, n = world.until_of_split(lambda: (form, world.rng.randrange(len(calendar)), world.rng.randint(1, 6)))
+    step = 1 if direction == "after" else -1
+    *passed, wanted = (calendar[(start + step * k) % len(calendar)] for k in range(n + 1))
+    question = world.say(form, start=calendar[start], n=n, **{unit + "s": f"{_NUMERALS[n]} {unit}" + ("s" if n > 1 else "")})
+    others = [name for name in calendar if name not in (wanted, *passed)]  # whoever counts aloud names those passed on the way
+    constraint = {"check": "mentions", "any": _spellings(wanted), "none": others}
+    return Draft((question.text,), wanted, question.form, (constraint,), {"start": calendar[start], "n": n, "direction": direction})
+
+
+def _spellings(name: str) -> list[str]:
+    """How a Chinese weekday is also written; any other name is its only spelling."""
+    if not name.startswith("星期"):
+        return [name]
+    numerals = "日天" if name.endswith("日") else name[-1]
+    return [week + numeral for week in ("星期", "周", "礼拜") for numeral in numerals]

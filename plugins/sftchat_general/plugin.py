@@ -1,0 +1,57 @@
+"""The plugin: registers the task ``general``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sftchat import SamplingParams, Task, TrainingDefaults, hookimpl
+from sftchat_general.checks import problems
+from sftchat_general.generate import generate
+from sftchat_general.metrics import METRICS
+from sftchat_general.scorer import score
+
+TINY = 50_000_000
+"""Models with fewer parameters than this are trained from next to nothing and bear, and need, far larger steps."""
+
+_PACKAGE = Path(__file__).parent
+
+
+@hookimpl
+def sftchat_register_tasks() -> Iterable[Task]:
+    """Register the task."""
+    return [
+        Task(
+            name="general",
+            description="short instructions in Chinese and English whose answers a program can check",
+            generate=generate,
+            score=score,
+            metrics=METRICS,
+            template="chatml",
+            sampling=SamplingParams(max_new_tokens=96),
+            training_defaults=training_defaults,
+            problems=problems,
+            evalsets={"general": _evalset("general.jsonl")},
+            row_format="messages",
+        )
+    ]
+
+
+def training_defaults(method: str, parameters: int) -> TrainingDefaults:
+    """What training this task wants.
+
+    Args:
+        method: ``full`` trains every weight; anything else is an adapter, which takes about ten times the learning rate.
+        parameters: Number of parameters of the base model.
+    """
+    tiny = parameters < TINY
+    epochs, rows = (2.0, 20_000) if tiny else (1.0, 5_000)
+    if method == "full":
+        return TrainingDefaults(learning_rate=1e-3 if tiny else 2e-5, batch_size=8, epochs=epochs, max_length=256, rows=rows)
+    return TrainingDefaults(learning_rate=5e-3 if tiny else 2e-4, batch_size=8, epochs=epochs, max_length=256, lora_rank=32, rows=rows)
+
+
+def _evalset(name: str) -> Path:
+    """A gold set: inside the package where it was installed from a wheel, in the repository's ``evalsets/`` in a checkout."""
+    packaged = _PACKAGE / "evalsets" / name
+    return packaged if packaged.is_file() else _PACKAGE.parent.parent / "evalsets" / name

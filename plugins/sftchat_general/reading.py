@@ -1,0 +1,142 @@
+"""What a reply says, read leniently and without a look at the gold: its plain form, its number, its lines and items."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from sftchat.text import DASHES, normalise, tokens
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+_QUOTES = " \"'“”‘’「」『』《》`*"
+_END = ".。!?,;:、…~"
+_BESIDE_HAN = re.compile(f"(?<=[{_HAN}]) | (?=[{_HAN}])")
+_NUMBER = re.compile(rf"(?<![0-9])(?<![0-9]\.)(?:(?<![0-9a-zA-Z){_HAN}])-)?[0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]+)?")
+_RESULT = re.compile(rf"(?:=|等于|equals|结果是|答案是|answer is)\s*((?>{_NUMBER.pattern}))(?!\s*[-+×*/÷x=])", re.IGNORECASE)
+_NUMERAL = "零一二三四五六七八九十百"
+_MARKER = re.compile(r"\s*(?:[-*•·]|[0-9]+[.)、])\s+")
+_NUMBERED = re.compile(r"\s*[0-9]+[.)、]\s*(?=\S)")
+_FENCE = re.compile(r"\s*```[^\n`]*\n(.*?)\n?```\s*", re.DOTALL)
+_LEAD_IN = re.compile(r"\A[^\n]*:\s*(?=\S)")
+
+
+def folded(text: str) -> str:
+    """One case, normal form, no space beside a Chinese character: what is left is what words are looked for in."""
+    return _BESIDE_HAN.sub("", normalise(text)).casefold()
+
+
+def plain(text: str, *, case: bool = False) -> str:
+    """The form in which short answers are compared: as ``folded``, without quotes around or punctuation behind.
+
+    Args:
+        text: Any text.
+        case: Whether capital letters count.
+    """
+    one_line = _BESIDE_HAN.sub("", normalise(text))
+    bare = one_line.strip(_QUOTES).rstrip(_END + _QUOTES)
+    return bare if case else bare.casefold()
+
+
+def says(text: str, value: str) -> bool:
+    """Whether a folded text has a value in it: as a word, where it is of Latin letters or digits, and never as the end of a Chinese numeral.
+
+    Args:
+        text: As ``folded`` gives it.
+        value: As written in a constraint.
+    """
+    wanted = folded(value)
+    before = "(?<![a-z0-9])" if wanted[:1].isascii() else f"(?<![{_NUMERAL}])" if wanted[:1] in _NUMERAL else ""
+    after = "(?![a-z0-9])" if wanted[-1:].isascii() else ""
+    return bool(wanted) and re.search(before + re.escape(wanted) + after, text) is not None
+
+
+def number(text: str, question: str) -> Decimal | None:
+    """The number that a reply gives as its answer.
+
+    That is the number after its last ``=`` or 等于; without one, the last number that the question does not have (in ``12 is 7 plus 5``, the
+    12); else the last number. A reply that is one numeral in words is that number.
+
+    Args:
+        text: The reply.
+        question: What was asked.
+    """
+    line = _one_line(text)
+    results = _RESULT.findall(line)
+    if results:
+        return _value(results[-1])
+    found = _NUMBER.findall(line)
+    asked = {_value(one) for one in _NUMBER.findall(_one_line(question))}
+    fresh = [one for one in found if _value(one) not in asked]
+    if found:
+        return _value((fresh or found)[-1])
+    spelled = _SPELLED.get(plain(text).replace("-", " ").removesuffix("个"))
+    return None if spelled is None else Decimal(spelled)
+
+
+def is_bare_number(text: str) -> bool:
+    """Whether a reply is a number and nothing else, punctuation and quotes aside."""
+    bare = plain(text)
+    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare in _SPELLED
+
+
+def unfenced(text: str) -> str:
+    """The text inside a code fence, where the whole reply is one."""
+    fence = _FENCE.fullmatch(text)
+    return fence[1] if fence else text
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a reply that hold anything, a code fence around them removed."""
+    return [line.strip() for line in unfenced(text).splitlines() if line.strip()]
+
+
+def item_tokens(text: str) -> list[str]:
+    """The tokens of the items that a reply lists in whatever way.
+
+    Bullets and numbering are no part of the items, nor is what ends in a colon before them, nor the ``and`` before the last.
+    """
+    rows = lines(text)
+    if len(rows) > 1 and rows[0].endswith((":", "：")):
+        rows = rows[1:]
+    if len(rows) > 1 and all(_MARKER.match(row) or _NUMBERED.match(row) for row in rows):
+        rows = [_NUMBERED.sub("", row, count=1) for row in rows]
+    joined = normalise("\n".join(rows))
+    return [token for token in tokens(_LEAD_IN.sub("", joined, count=1)) if token not in ("and", "then")]
+
+
+def length(text: str, unit: str) -> int:
+    """How long a text is.
+
+    Args:
+        text: Any text.
+        unit: ``words``, parted by white space; or ``characters``, letters and digits of any script.
+    """
+    return len(text.split()) if unit == "words" else sum(character.isalnum() for character in text)
+
+
+def _one_line(text: str) -> str:
+    """Normal form with every dash a hyphen and nothing in bold: what numbers are looked for in."""
+    return normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
+
+
+def _value(written: str) -> Decimal:
+    return Decimal(written.replace(",", ""))
+
+
+def _spelled() -> dict[str, int]:
+    """The numerals from 0 to 100 in words: English, and Chinese with 二 or 两."""
+    units = (
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+    )
+    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    spelled = {word: value for value, word in enumerate(units.split())} | {"one hundred": 100, "一百": 100, "两": 2}
+    small = "零一二三四五六七八九"
+    for value in range(100):
+        ten, unit = divmod(value, 10)
+        if ten > 1:
+            spelled[tens[ten - 2] + (f" {units.split()[unit]}" if unit else "")] = value
+        spelled[("" if ten < 2 else small[ten]) + ("十" if ten else "") + (small[unit] if unit or not ten else "")] = value
+    return spelled
+
+
+_SPELLED = _spelled()

@@ -1,0 +1,53 @@
+"""Rewriting under a constraint: case, reverse order, one word for another, a shorter text, something in front.
+
+A row: ``Replace "Anna" with "Tom": Anna washed the old lamp at school.`` → ``Tom washed the old lamp at school.``
+"""
+
+from __future__ import annotations
+
+from sftchat_general import words
+from sftchat_general.draft import Draft, Phrase, World
+
+FORMS = ("upper", "lower", "reverse", "replace", "first", "prefix")
+
+
+def compose(world: World) -> Draft:
+    """Give a text and say how to change it."""
+    form = world.rng.choice(FORMS)
+    if form in ("upper", "lower"):
+        return _case(world, form)
+    if form == "reverse":
+        items = world.rng.sample(world.nouns(), world.rng.randint(3, 5))
+        wanted = items[::-1]
+        question = world.say(form, items=world.listed(items))
+        return Draft((question.text,), world.listed(wanted), question.form, ({"check": "sequence", "items": wanted},), {"items": items})
+    text, parts = world.sentence()
+    if form == "replace":
+        old = parts["name"]
+        new = world.pick([name for name in words.NAMES[world.language] if name != old])
+        return _draft(world.say(form, old=old, new=new, text=text), text.replace(old, new), {"text": text, "old": old, "new": new})
+    if form == "prefix":
+        label = world.pick(words.LABELS[world.language])
+        return _draft(world.say(form, label=label.strip(), text=text), label + text, {"text": text, "label": label})
+    if world.language == "en":
+        n = world.rng.randint(2, 5)
+        return _draft(world.say(form, n=n, text=text), " ".join(text.split()[:n]), {"text": text, "n": n})
+    n = world.rng.randint(3, 8)
+    return _draft(world.say(form, n=n, text=text), text[:n], {"text": text, "n": n})
+
+
+def _case(world: World, form: str) -> Draft:
+    """Capital or small letters; in Chinese too the text is an English word or two."""
+    text = (
+        world.sentence()[0]
+        if world.language == "en" and world.rng.random() < 0.5
+        else " ".join(world.some(words.WORDS, world.rng.randint(1, 3)))
+    )
+    shown, wanted = (text, text.upper()) if form == "upper" else (text.upper(), text.lower())
+    return _draft(world.say(form, text=shown), wanted, {"text": shown}, case=True)
+
+
+def _draft(question: Phrase, gold: str, facts: dict[str, object], *, case: bool = False) -> Draft:
+    """A row with one right answer, word for word."""
+    constraint = {"check": "text", "accept": [gold]} | ({"case": True} if case else {})
+    return Draft((question.text,), gold, question.form, (constraint,), facts)

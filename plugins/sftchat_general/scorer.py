@@ -1,0 +1,85 @@
+"""Scores a reply of the general task: whether it does what was asked, how near it comes, and a name for what is wrong.
+
+A reply is correct when every constraint of its row holds; a row without constraints wants its gold, in normal form and whatever the case.
+What a reasoning model thinks aloud is no part of its reply.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sftchat import DataError, Example, Reply, Score
+from sftchat.text import strip_thinking
+from sftchat_general.constraints import FAULTS, Constraint, malformed, violated
+from sftchat_general.overlap import rouge_l
+from sftchat_general.reading import plain
+
+STATS = {
+    "n": "1",
+    "correct": "1 where the reply does what was asked",
+    "exact": "1 where it is the gold in normal form, case and closing punctuation aside",
+    "rouge_l": "the overlap with the gold, from 0 to 1",
+}
+"""Keys of ``Score.stats`` and what they count."""
+
+REPLY_FAULTS = {
+    "empty": "no text at all",
+    "refused": "the model declines",
+    "truncated": "ended by the token limit",
+}
+"""Classes of whole replies, beside those of ``constraints.FAULTS``."""
+
+ERRORS = (*FAULTS, *REPLY_FAULTS)
+
+_REFUSAL = re.compile(
+    r"抱歉|对不起|很遗憾|(?:我|目前|暂时)(?:无法|不能|没办法|没法)|不(?:便|会)回答|\bsorry\b|\bI(?: am|'m|’m) (?:unable|not able)|\bI (?:cannot|can't|can’t|won't|won’t)\b",
+    re.IGNORECASE,
+)
+
+
+def score(example: Example, reply: Reply) -> Score:
+    """Judge one reply.
+
+    Args:
+        example: Has a gold; its metadata may hold ``constraints`` and a ``kind``, by which the counts are grouped.
+        reply: Any reply at all.
+
+    Raises:
+        DataError: The gold is missing, or a constraint is malformed. No reply raises.
+    """
+    constraints = read_constraints(example)
+    gold = example.gold or ""
+    text = strip_thinking(reply.text).strip()
+    answer = plain(text)
+    exact = bool(text) and answer == plain(gold)
+    question = example.messages[-1]["content"]
+    wrong = violated(constraints, text, question) if constraints else () if exact else ("wrong_answer",)
+    if not wrong and not exact and answer == plain(question):  # a parrot may say what a constraint looks for
+        wrong = ("wrong_answer",)
+    if wrong and not text:
+        wrong = ("empty",)
+    elif wrong and _REFUSAL.search(text):
+        wrong = ("refused",)
+    stats = {"n": 1, "correct": int(not wrong), "exact": int(exact), "rouge_l": rouge_l(gold, text)}
+    truncated = ("truncated",) if reply.finish_reason == "length" else ()
+    kind = example.metadata.get("kind")
+    return Score(stats, answer, (*wrong, *truncated), {kind: stats} if isinstance(kind, str) else {})
+
+
+def read_constraints(example: Example) -> Sequence[Constraint]:
+    """The constraints of a row.
+
+    Raises:
+        DataError: The row has no gold or no turn, or a constraint is malformed.
+    """
+    where = example.source or example.id
+    if example.gold is None or not example.messages:
+        raise DataError("row has no gold to score against" if example.gold is None else "row has no turn that asks", where)
+    constraints = example.metadata.get("constraints") or ()
+    if not isinstance(constraints, (list, tuple)):
+        raise DataError("constraints must be a list of objects", where)
+    for constraint in constraints:
+        if problem := malformed(constraint):
+            raise DataError(problem, where)
+    return constraints
