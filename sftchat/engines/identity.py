@@ -17,6 +17,8 @@ from sftchat.models.manifest import read_manifest
 from sftchat.models.references import resolve
 from sftchat.plugins import Registry
 
+UNIMPORTANT = ("concurrency", "timeout")
+"""Options that change no reply."""
 VERSIONED = ("jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
@@ -71,7 +73,7 @@ def identify(
         return ""
     manifest = read_manifest(reference.folder) if reference.folder else None
     facts = {
-        **options,
+        **{name: value for name, value in options.items() if name not in UNIMPORTANT},
         "files": files,
         "allow_pickle": allow_pickle,
         "template": file_hash(Path(template)) if template and Path(template).is_file() else template or "",
