@@ -30,6 +30,8 @@ ITEMS = 20_000
 """Items in a page; of more, those that are right go first. ``replies.jsonl`` has all."""
 CURVES = {"wide": 1056, "narrow": 328}
 """Widths at which curves are drawn, in pixels; the style shows the one that fits."""
+Place = tuple[str, EvalsetIdentity]
+"""A task and a gold set."""
 PAGE = Path(__file__).parent / "page"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -64,7 +66,7 @@ def to_html(report: Report, verdict: Verdict) -> str:
         Shown(place, result, comparison_of(report, result), _counted(items))
         for place, (result, items) in enumerate(zip(report.results, found, strict=True))
     ]
-    evalsets = list(dict.fromkeys(result.evalset for result in report.results))
+    evalsets = list(dict.fromkeys(map(_place, report.results)))
     payload, left_out = _payload(report, evalsets, found)
     style = (PAGE / "report.css").read_text(encoding="utf-8")
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
@@ -74,8 +76,9 @@ def to_html(report: Report, verdict: Verdict) -> str:
         tone={PASSED: "pass", GATE_FAILED: "fail"}.get(verdict.exit_code, "unsure"),
         word=word,
         reasons=reasons,
-        evalsets=[(evalset, [one for one in shown if one.result.evalset == evalset]) for evalset in evalsets],
-        curves={evalset: _curves(report, evalset) for evalset in evalsets},
+        evalsets=[(place, [one for one in shown if _place(one.result) == place]) for place in evalsets],
+        several_tasks=len({result.task for result in report.results}) > 1,
+        curves={place: _curves(report, place) for place in evalsets},
         style=style,
         script=script,
         policy=_policy(style, script),
@@ -151,33 +154,38 @@ def _counted(items: Iterable[ItemHistory]) -> dict[Change, int]:
     return counts
 
 
-def _curves(report: Report, evalset: EvalsetIdentity) -> dict[str, Any]:
+def _place(result: ModelResult) -> Place:
+    """Which task and gold set a result belongs to."""
+    return result.task, result.evalset
+
+
+def _curves(report: Report, where: Place) -> dict[str, Any]:
     """The primary metric over the steps of checkpoints, drawn at every width, and the runs; empty with fewer than two steps."""
     runs: dict[str, list[Point]] = {}
     name = ""
     for result in report.results:
         path = PurePosixPath(result.model.replace("\\", "/"))
         step = _CHECKPOINT.fullmatch(path.name)
-        if result.evalset == evalset and step and result.metrics:
+        if _place(result) == where and step and result.metrics:
             first = result.metrics[0]
             name = first.name
             runs.setdefault(str(path.parent), []).append(Point(int(step[1]), first.value, first.low, first.high))
     if sum(map(len, runs.values())) < 2:
         return {}
     series = [Series(run, tuple(sorted(points, key=lambda point: point.step))) for run, points in runs.items()]
-    base = next((result.metric(name).value for result in report.baselines if result.evalset == evalset and result.metrics), None)
+    base = next((result.metric(name).value for result in report.baselines if _place(result) == where and result.metrics), None)
     drawings = {size: curve(series, base, width, f"{name} over training steps") for size, width in CURVES.items()}
     return {"runs": list(runs), "drawings": drawings}
 
 
-def _payload(report: Report, evalsets: Sequence[EvalsetIdentity], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
+def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
     """The items as JSON that can stand in a script element, and how many were left out."""
     room = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]
     places: list[dict[str, int]] = [{} for _ in evalsets]
     results = []
     for result, items in zip(report.results, found, strict=True):
-        which = evalsets.index(result.evalset)
+        which = evalsets.index(_place(result))
         comparison = comparison_of(report, result)
         rows = []
         for item in items[:room]:  # the right ones are last

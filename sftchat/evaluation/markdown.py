@@ -50,9 +50,10 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
         blocks.append(f"{_SIGNS.get(verdict.exit_code, '⚠️')} **{escaped(word)}**")
     if reasons:
         blocks.append("\n".join(f"- {code(reason)}" for reason in reasons))
-    for evalset in dict.fromkeys(result.evalset for result in report.results):
-        results = [result for result in report.results if result.evalset == evalset]
-        blocks.append(f"### {escaped(evalset.name)}")
+    several = len({result.task for result in report.results}) > 1
+    for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
+        results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
+        blocks.append(f"### {f'{escaped(task)} on ' if several else ''}{escaped(evalset.name)}")
         if len(results) > 1:
             blocks.append(_overview(results))
         for result in results:

@@ -88,6 +88,7 @@ def test_two_tasks_are_shown_one_after_the_other_and_stored_apart(two: Desk) -> 
         "replies.general.jsonl",
         "replies.quiz.baseline.jsonl",
         "replies.quiz.jsonl",
+        "report.html",
         "report.json",
     ]
 
