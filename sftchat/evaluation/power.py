@@ -43,7 +43,8 @@ class Detectable:
         value: Of the stored model.
         n: Items, or clusters.
         margin: The gate's, in points.
-        drops: Points of the smallest drop found with 80 % power, by the share of items answered afresh; empty where none can be.
+        drops: Points of the smallest drop found with 80 % power, by the share of items answered afresh; without those at which
+            no drop that the metric has room for would be found.
         items_needed: For a drop as large as the margin, at the usual share; None where nothing says so.
     """
 
@@ -120,14 +121,19 @@ def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: 
     while smallest(USUAL, enough) > rule.margin * POINT:
         enough *= 2
     needed = bisect_left(range(enough), True, lo=FEWEST, key=lambda items: smallest(USUAL, items) <= rule.margin * POINT)
-    return Detectable(evalset, metric.name, found, n, rule.margin, {q: smallest(q, n) / POINT for q in SHARES}, needed)
+    drops = {share: smallest(share, n) / POINT for share in SHARES}
+    if metric.higher_is_better and 0 <= found <= 1:
+        drops = {share: drop for share, drop in drops.items() if drop * POINT <= found}  # it cannot fall further than to 0
+    return Detectable(evalset, metric.name, found, n, rule.margin, drops, needed)
 
 
 def lines(found: Detectable) -> tuple[str, ...]:
     """What to tell the user."""
     head = f"{found.evalset}, {found.n:,} items: {found.metric} {found.value:.3f}"
-    if not found.drops:
+    if found.n < FEWEST:
         return (f"{head}; fewer than {FEWEST} items can show no drop at all",)
+    if not found.drops:
+        return (f"{head}; no drop can be found with {POWER:.0%} power, the metric has not that far to fall",)
     return (
         f"{head}; the smallest drop found with {POWER:.0%} power is",
         *(f"  {drop:4.1f} points where {share:.0%} of the items are answered afresh" for share, drop in found.drops.items()),

@@ -61,6 +61,12 @@ def test_items_that_are_all_right_still_need_six_to_break() -> None:
     )
 
 
+def test_a_metric_that_is_near_0_has_not_far_to_fall() -> None:
+    assert lines(detectable("gold", RIGHT, marks(0, 8), Gated("right"))) == (
+        "gold, 8 items: right 0.000; no drop can be found with 80% power, the metric has not that far to fall",
+    )
+
+
 def test_gating_several_metrics_costs_sight() -> None:
     alone, among = (detectable("gold", RIGHT, marks(320, 400), Gated("right"), tests).drops[0.2] for tests in (1, 4))
 
