@@ -99,6 +99,7 @@ CHARACTERS = {"check": "length", "unit": "characters", "most": 4}
         (WORD, '"the eagle"', ""),
         (WORD, "It is the eagle", "extra_text"),
         (WORD, "spoon", "wrong_answer"),
+        (WORD, "the beagle", "wrong_answer"),
         (CAPITALS, "SEA AND SKY", ""),
         (CAPITALS, "Sea and sky.", "wrong_answer"),
         (CAPITALS, "SEA AND SKY. THERE YOU ARE", "extra_text"),
