@@ -93,16 +93,16 @@ def generate(
         kind, chosen = rng.choice(kinds), rng.choice(languages)
         return kind, chosen, _COMPOSERS[kind](World(rng, chosen, split, phrasings or split, largest, persona))
 
-    return _rows(n, f"{split}-{phrasings or split}-{seed}", f"general-{split}-{seed}", draw)
+    return _rows(n, f"general-{split}-{phrasings or split}-{seed}", draw)
 
 
-def _rows(n: int, stream: str, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
+def _rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
     """Rows that differ, as long as that is possible: row i may depend on those before it, never on those after."""
     seen: set[int] = set()
     for i in range(n):
         for attempt in range(ATTEMPTS):
             # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
-            kind, language, draft = draw(Random(f"general-{stream}-{i}-{attempt}"))
+            kind, language, draft = draw(Random(f"{prefix}-{i}-{attempt}"))
             digest = int.from_bytes(blake2b("\n".join(draft.turns).encode(), digest_size=8).digest())
             if digest not in seen:
                 break
