@@ -343,3 +343,12 @@ def test_the_metadata_say_how_a_row_was_made() -> None:
         "constraints": [{"check": "number", "value": 5}],
         "facts": {"word": "camel"},
     }
+
+
+@pytest.mark.parametrize("name", ["Nova", "小K", "GPT-5", "Claude", "the Helper", "C-3PO!", "李 明", "Dr. No {x}", "百晓生"])
+def test_any_persona_keeps_its_own_constraints(name: str) -> None:
+    rows = list(generate(60, 3, kinds=("identity",), name=name, maker=name))
+    assert [(row.gold, problems(row)) for row in rows if problems(row)] == []
+    other = [row for row in generate(60, 3, kinds=("identity",), name="Zed", maker="Zed") if row.metadata["facts"]["topic"] != "nature"]
+    mine = {row.id: row for row in rows}
+    assert [row.gold for row in other if not violated(mine[row.id].metadata["constraints"], row.gold or "", "")] == []
