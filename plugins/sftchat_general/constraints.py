@@ -69,7 +69,7 @@ def _text(reply: str, constraint: Constraint, question: str) -> str:
     answer, accepted = plain(reply, case=case), [plain(text, case=case) for text in constraint["accept"]]
     if answer in accepted:
         return ""
-    return "extra_text" if any(text and text in answer for text in accepted) else "wrong_answer"
+    return "extra_text" if any(text in answer and says(folded(answer), text) for text in accepted) else "wrong_answer"
 
 
 def _mentions(reply: str, constraint: Constraint, question: str) -> str:

@@ -61,7 +61,8 @@ def generate(
         language: ``zh``, ``en`` or ``both``.
         kinds: Which kinds, of ``KINDS``; each is as likely as any other.
         split: ``train``, or ``test`` for words, numbers and phrasings that no training row has.
-        phrasings: ``train`` or ``test`` to choose the phrasings apart from the words and numbers; empty for those of the split.
+        phrasings: ``train`` or ``test`` to choose the phrasings apart from the words and numbers; empty for those of the split. Questions of
+            identity are nothing but phrasings.
         largest: The largest operand or result of arithmetic, from 10 to 1000.
         name: What the assistant calls itself, in both languages; empty for the persona of sftchat.
         maker: Whom it names as its maker.
@@ -78,11 +79,9 @@ def generate(
     ):
         if value not in values:
             raise ValueError(f"{option} is {value!r}, must be {' or '.join(values)}")
-    wrong = next((kind for kind in kinds if kind not in KINDS), None)
-    if wrong is not None or not kinds:
-        raise ValueError(
-            f"kinds is {wrong!r}, must be some of {', '.join(KINDS)}" if kinds else f"kinds is empty, must be some of {', '.join(KINDS)}"
-        )
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds has {', '.join(unknown) or 'nothing'}, must be some of {', '.join(KINDS)}")
     if largest not in LARGEST:
         raise ValueError(f"largest is {largest}, must be from {LARGEST.start} to {LARGEST.stop - 1}")
     persona = Persona(
@@ -94,16 +93,16 @@ def generate(
         kind, chosen = rng.choice(kinds), rng.choice(languages)
         return kind, chosen, _COMPOSERS[kind](World(rng, chosen, split, phrasings or split, largest, persona))
 
-    return _rows(n, f"{split}-{phrasings or split}-{seed}", f"general-{split}-{seed}", draw)
+    return _rows(n, f"general-{split}-{phrasings or split}-{seed}", draw)
 
 
-def _rows(n: int, stream: str, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
+def _rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
     """Rows that differ, as long as that is possible: row i may depend on those before it, never on those after."""
     seen: set[int] = set()
     for i in range(n):
         for attempt in range(ATTEMPTS):
             # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
-            kind, language, draft = draw(Random(f"general-{stream}-{i}-{attempt}"))
+            kind, language, draft = draw(Random(f"{prefix}-{i}-{attempt}"))
             digest = int.from_bytes(blake2b("\n".join(draft.turns).encode(), digest_size=8).digest())
             if digest not in seen:
                 break

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sftchat.types import Example
 from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting, words
 from sftchat_general.checks import problems
+from sftchat_general.constraints import violated
 from sftchat_general.draft import LANGUAGES, PHRASINGS, SPLITS, held_out, share
 from sftchat_general.generate import KINDS, PERSONA, generate
 
@@ -41,11 +42,11 @@ def form(row: Example) -> str:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, "543a86b088fa889083a470aa67f35060da4c52f84a9674beaa473d3b75c8bf32"),
-        ({"split": "test"}, "112c321a855f468fa3bb4aa699d9ec33a70a5b137c3ef35ad6f23f9c3b1e135a"),
+        ({}, "5a65d2b78ae232c674decffa2fd0b74e625ffb97c569394143f10624316d1cba"),
+        ({"split": "test"}, "5e0823597664660d4dcaf1b38bb49192601ae8b34b71c42ee5417e0d12955b64"),
         (
             {"language": "zh", "kinds": ("arithmetic", "identity"), "largest": 100, "name": "小谈"},
-            "e4b8aeec7c7bdaeb7ec186e943a21725546cf3251a8b389f445b02aa7762f588",
+            "2318affb81e5f23a8e2bf88a52867e0c2691dfa59d44282ada4f674b9ed726a7",
         ),
     ],
 )
@@ -61,8 +62,8 @@ def test_a_row_does_not_depend_on_how_many_are_asked_for(seed: int, i: int, spli
 
 
 def test_rows_are_made_when_they_are_asked_for() -> None:
-    assert next(generate(10**12, 1)).id == "general-train-1-000000"
-    assert [row.id for row in generate(2, -3, split="test")] == ["general-test--3-000000", "general-test--3-000001"]
+    assert next(generate(10**12, 1)).id == "general-train-train-1-000000"
+    assert [row.id for row in generate(2, -3, split="test")] == ["general-test-test--3-000000", "general-test-test--3-000001"]
 
 
 def test_thousands_of_rows_are_all_different() -> None:
@@ -104,8 +105,8 @@ def test_options_choose_language_kinds_persona_and_phrasings() -> None:
         ({"language": "fr"}, "language is 'fr', must be both or zh or en"),
         ({"split": "dev"}, "split is 'dev', must be train or test"),
         ({"phrasings": "dev"}, "phrasings is 'dev', must be train or test"),
-        ({"kinds": ("poem",)}, f"kinds is 'poem', must be some of {', '.join(KINDS)}"),
-        ({"kinds": ()}, f"kinds is empty, must be some of {', '.join(KINDS)}"),
+        ({"kinds": ("poem",)}, f"kinds has poem, must be some of {', '.join(KINDS)}"),
+        ({"kinds": ()}, f"kinds has nothing, must be some of {', '.join(KINDS)}"),
         ({"largest": 9}, "largest is 9, must be from 10 to 1000"),
     ],
 )
@@ -312,7 +313,10 @@ def test_arithmetic_stays_in_bounds_and_stories_have_plurals() -> None:
 
 def test_every_gold_keeps_its_constraints_and_no_prompt_answers_itself() -> None:
     assert [(row.id, problems(row)) for row in EVERY if problems(row)] == []
-    assert [row for row in EVERY if row.gold == row.messages[-1]["content"]] == []
+    asked = [
+        (row, row.messages[-1]["content"]) for row in EVERY if row.metadata["kind"] not in ("arithmetic", "counting")
+    ]  # 2 - 1 ends in a 1
+    assert [question for row, question in asked if not violated(row.metadata["constraints"], question, question)] == []
 
 
 def test_a_talk_has_two_or_three_turns_of_the_user_and_every_other_row_has_one() -> None:
@@ -339,3 +343,12 @@ def test_the_metadata_say_how_a_row_was_made() -> None:
         "constraints": [{"check": "number", "value": 5}],
         "facts": {"word": "camel"},
     }
+
+
+@pytest.mark.parametrize("name", ["Nova", "小K", "GPT-5", "Claude", "the Helper", "C-3PO!", "李 明", "Dr. No {x}", "百晓生"])
+def test_any_persona_keeps_its_own_constraints(name: str) -> None:
+    rows = list(generate(60, 3, kinds=("identity",), name=name, maker=name))
+    assert [(row.gold, problems(row)) for row in rows if problems(row)] == []
+    other = [row for row in generate(60, 3, kinds=("identity",), name="Zed", maker="Zed") if row.metadata["facts"]["topic"] != "nature"]
+    mine = {row.id: row for row in rows}
+    assert [row.gold for row in other if not violated(mine[row.id].metadata["constraints"], row.gold or "", "")] == []

@@ -99,6 +99,7 @@ CHARACTERS = {"check": "length", "unit": "characters", "most": 4}
         (WORD, '"the eagle"', ""),
         (WORD, "It is the eagle", "extra_text"),
         (WORD, "spoon", "wrong_answer"),
+        (WORD, "the beagle", "wrong_answer"),
         (CAPITALS, "SEA AND SKY", ""),
         (CAPITALS, "Sea and sky.", "wrong_answer"),
         (CAPITALS, "SEA AND SKY. THERE YOU ARE", "extra_text"),
@@ -322,8 +323,8 @@ def test_the_plugin_registers_the_task_with_its_defaults() -> None:
     assert [path.name for path in task.evalsets.values()] == ["general.jsonl"]
     assert task.demonstration is None
     assert {(method, size): task.training_defaults(method, size) for method in ("full", "lora") for size in (2_000_000, 500_000_000)} == {
-        ("full", 2_000_000): TrainingDefaults(1e-3, 2.0, 8, 256, rows=20_000),
+        ("full", 2_000_000): TrainingDefaults(1e-3, 1.0, 8, 256, rows=20_000),
         ("full", 500_000_000): TrainingDefaults(2e-5, 1.0, 8, 256, rows=5_000),
-        ("lora", 2_000_000): TrainingDefaults(5e-3, 2.0, 8, 256, lora_rank=32, rows=20_000),
+        ("lora", 2_000_000): TrainingDefaults(5e-3, 1.0, 8, 256, lora_rank=32, rows=20_000),
         ("lora", 500_000_000): TrainingDefaults(2e-4, 1.0, 8, 256, lora_rank=32, rows=5_000),
     }
