@@ -197,7 +197,7 @@ def grouped(rows: Array) -> tuple[Array, NDArray[np.int64]]:
     """
     low = rows.min(axis=0)
     spans = rows.max(axis=0) - low + 1
-    if (rows != np.floor(rows)).any() or float(np.prod(spans)) >= 2**62:
+    if (rows != np.floor(rows)).any() or float(np.prod(spans)) >= 2**53:  # beyond, floats skip whole numbers
         distinct, times = np.unique(rows, axis=0, return_counts=True)
         return distinct, times
     steps = np.append(np.cumprod(spans[:0:-1])[::-1], 1).astype(np.int64)
