@@ -34,7 +34,7 @@ def sftchat_register_tasks() -> Iterable[Task]:
             evalsets={"relation": _evalset("relation.jsonl")},
             row_format="alpaca",
             demonstration=Demonstration(
-                rows=9000,
+                rows=12000,
                 items=250,
                 held_out={"new names": {"names": "test"}, "new names and new sentences": {"names": "test", "forms": "test"}},
             ),
@@ -51,9 +51,9 @@ def training_defaults(method: str, parameters: int) -> TrainingDefaults:
     """
     tiny = parameters < TINY
     if method == "full":
-        return TrainingDefaults(learning_rate=1e-3 if tiny else 2e-5, batch_size=8, epochs=1.0 if tiny else 3.0, max_length=512, rows=9000)
+        return TrainingDefaults(learning_rate=1e-3 if tiny else 2e-5, batch_size=8, epochs=1.0 if tiny else 3.0, max_length=512, rows=12000)
     return TrainingDefaults(
-        learning_rate=5e-3 if tiny else 2e-4, batch_size=8, epochs=1.0 if tiny else 3.0, max_length=512, lora_rank=32, rows=9000
+        learning_rate=5e-3 if tiny else 2e-4, batch_size=8, epochs=1.0 if tiny else 3.0, max_length=512, lora_rank=32, rows=12000
     )
 
 

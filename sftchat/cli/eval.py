@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
 @click.option("--fresh", is_flag=True, help="Ask everything anew, also what these very weights have answered before.")
+@click.option(
+    "--self-check", is_flag=True, help="Ask 50 items again, alone and in other batches; no drop up to what changes is a regression."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @gate_options
@@ -57,6 +60,7 @@ def command(
     overwrite: bool,
     as_json: bool,
     fresh: bool,
+    self_check: bool,
     quiet: bool,
     evalsets: tuple[str, ...],
     baselines: tuple[str, ...],
@@ -70,6 +74,7 @@ def command(
 
     \b
     sftchat eval run
+    sftchat eval 'run/checkpoint-*' run
     sftchat eval run --update-baseline baseline.jsonl
     sftchat eval run --baseline baseline.jsonl --min f1=0.8 -o eval
     sftchat eval --task relation --replies eval/replies.jsonl
@@ -82,6 +87,7 @@ def command(
     """
     from sftchat.evaluation.plan import check_output, make_plan
     from sftchat.evaluation.verdict import judge
+    from sftchat.models.references import expand
 
     session: Session = ctx.obj
     files, updates = chosen_files(options), options.pop("update_baseline")
@@ -92,6 +98,7 @@ def command(
         raise UsageError("--require-baseline needs --baseline FILE")
     if output is not None:
         check_output(output, overwrite=overwrite)
+    models = expand(models)
     tasks = chosen_tasks(session.registry, names, models)
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")
@@ -114,6 +121,8 @@ def command(
             cluster=cluster,
             selection=selection,
             label=f".{task.name}" if len(tasks) > 1 else "",
+            self_check=self_check,
+            tasks=session.registry.tasks,
         )
         for task in tasks
     ]

@@ -25,7 +25,9 @@ def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
             if names.count(name) > 1:
                 raise UsageError(f"--task {name} stands twice")
         return tuple(registry.task(name) for name in names)
-    trained = {model: task for model in models if (task := _trained_on(model))}
+    from sftchat.models.manifest import find_manifest
+
+    trained = {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
     if len(set(trained.values())) > 1:
         told = ", ".join(f"{model} on {task}" for model, task in trained.items())
         raise UsageError(f"the models were trained on different tasks ({told}); choose one with --task")
@@ -111,16 +113,3 @@ def demands_of(demands: Demands, tasks: Sequence[Task]) -> Mapping[str, Demands]
     for task, words in by_task(demands.must_pass, tasks, "--must-pass").items():
         found[task] = replace(found[task], must_pass=words)
     return found
-
-
-def _trained_on(model: str) -> str:
-    """The task in the manifest of a local model, or of the run that a checkpoint belongs to; empty when there is none."""
-    from sftchat.models.manifest import read_manifest
-
-    folder = Path(model).expanduser()
-    places = [folder, folder.resolve().parent] if folder.name.startswith("checkpoint-") else [folder]
-    for place in places:
-        manifest = read_manifest(place)
-        if manifest is not None:
-            return manifest.task
-    return ""

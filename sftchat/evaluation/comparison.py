@@ -175,3 +175,33 @@ class GateResult:
     n: int
     items_needed: int | None = None
     comparison: int = 0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One checkpoint among several.
+
+    Attributes:
+        result: What it scored.
+        step: Optimiser steps it was trained for; None where its name and its folder do not say.
+        best: Whether the primary metric is best here; the earliest of equals.
+        tied: Whether the items cannot tell it from the best: True for the best itself.
+        difference: The primary metric, this checkpoint against the best; None for the best itself and where no item was answered by both.
+    """
+
+    result: ModelResult
+    step: int | None
+    best: bool
+    tied: bool
+    difference: MetricDifference | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in ``report.json``."""
+        return {
+            "model": self.result.model,
+            "task": self.result.task,
+            "evalset": self.result.evalset.name,
+            "step": self.step,
+            "best": self.best,
+            "tied": self.tied,
+        }

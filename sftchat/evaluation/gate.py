@@ -1,7 +1,7 @@
 """The gate: three verdicts on every gated metric of every comparison.
 
 *Regressed*: the paired test is significant downwards after Holm's adjustment, the whole 95 % interval lies on the wrong side of 0, and the
-drop is at least ``min_drop``. *Inconclusive*: not regressed, but a drop larger than the margin cannot be excluded at 5 %. *Fine*: the rest.
+drop is at least ``min_drop`` and more than a model was seen to differ from itself. *Inconclusive*: not regressed, but a drop larger than the margin cannot be excluded at 5 %. *Fine*: the rest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def gate(comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequen
 
 def _result(place: int, comparison: Comparison, difference: MetricDifference, p: float, rule: Gated) -> GateResult:
     """One verdict with what it rests on."""
-    candidate, verdict = comparison.candidate, outcome(difference, p, rule)
+    candidate = comparison.candidate
+    checks = [result.self_check for result in (comparison.baseline, candidate) if result.self_check is not None]
+    verdict = outcome(difference, p, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
     needed = items_needed(difference, comparison.units, rule.margin) if verdict == "inconclusive" else None
     return GateResult(
         candidate.model, candidate.task, candidate.evalset.name, difference.name, verdict, p, rule.margin, comparison.units, needed, place
@@ -72,18 +74,20 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     return max(n + 1, math.ceil(min(needed))) if needed else None
 
 
-def outcome(difference: MetricDifference, p: float, rule: Gated) -> Outcome:
+def outcome(difference: MetricDifference, p: float, rule: Gated, floor: float = 0.0) -> Outcome:
     """The verdict on one metric.
 
     Args:
         difference: Between the models.
         p: Two-sided, adjusted over everything that is gated together.
         rule: Margin and smallest drop, in points.
+        floor: How far one of the models was seen to differ from itself when asked again; no drop up to that is a regression.
     """
     bounds = (difference.low, difference.high)
     wrong_side = bounds[1] if difference.higher_is_better else bounds[0]
     beyond = wrong_side is not None and (wrong_side < 0 if difference.higher_is_better else wrong_side > 0)
-    if p < LEVEL and beyond and -difference.gain >= rule.min_drop * POINT - TOLERANCE:
+    drop = -difference.gain
+    if p < LEVEL and beyond and drop >= rule.min_drop * POINT - TOLERANCE and drop > floor + TOLERANCE:
         return "regressed"
     if difference.differing == 0:
         return "fine"  # the same counts on every item are no hint of a drop, however few the items are

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sftchat.data.formats import read_examples
 from sftchat.data.generating import generate_examples
-from sftchat.data.leakage import Leak, find_leaks
+from sftchat.data.leakage import find_leaks
 from sftchat.errors import SftchatError
 from sftchat.evaluation.evaluate import summarise
 from sftchat.evaluation.items import Outcome
-from sftchat.evaluation.report import MetricResult, ModelResult
+from sftchat.evaluation.results import LeakCheck, ModelResult
 from sftchat.models.identity import file_hash
 from sftchat.models.manifest import Manifest
 from sftchat.task import Task
 from sftchat.types import Example
 
-
-@dataclass(frozen=True)
-class LeakCheck:
-    """What comparing an evalset with training data showed.
-
-    Attributes:
-        leaks: Items that the checkpoint has seen, or nearly.
-        clean: The metrics over the other items; empty when nothing leaked or nothing else is left.
-        unchecked: Sources of training rows that could not be read as they were: gone, changed, or no longer generated.
-    """
-
-    leaks: tuple[Leak, ...]
-    clean: tuple[MetricResult, ...] = ()
-    unchecked: tuple[str, ...] = ()
+MOST_ROWS = 200_000
+"""Training sets larger than this are not compared unasked: it would take longer than ten seconds."""
 
 
 def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapping[str, Task], *, seed: int = 0) -> LeakCheck:
@@ -48,6 +35,10 @@ def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapp
     Raises:
         PluginError: When a metric cannot be computed.
     """
+    if manifest.rows > MOST_ROWS:
+        return LeakCheck(
+            (), (), (f"{manifest.rows:,} rows are too many to compare unasked; 'sftchat data check EVALSET --against FILE' does",)
+        )
     unchecked: list[str] = []
     outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
     leaks = find_leaks([outcome.example for outcome in outcomes], _rows(manifest.data, tasks, unchecked))

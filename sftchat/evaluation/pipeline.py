@@ -10,14 +10,20 @@ from pathlib import Path
 
 from sftchat.errors import UsageError
 from sftchat.evaluation.baseline import check_counts
+from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
 from sftchat.evaluation.gate import gate
 from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
+from sftchat.evaluation.leaks import check_leaks
 from sftchat.evaluation.plan import REPORT, Plan, Source
+from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.remembering import RememberingEngine
 from sftchat.evaluation.replies import PartialReplies, rescore, write_atomically, write_replies
 from sftchat.evaluation.report import ModelResult, Report
+from sftchat.evaluation.results import SelfCheck
+from sftchat.evaluation.selfcheck import self_check
+from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.task import Task
 
 OpenLate = Callable[[str], RememberingEngine]
@@ -33,11 +39,13 @@ class Answered:
         outcomes: In the evalset's order.
         seconds: How long generating took; None where any reply was stored.
         remembered: How many came from the reply store.
+        self_check: Whether it says the same when asked again, where that was asked for.
     """
 
     outcomes: list[Outcome]
     seconds: float | None = None
     remembered: int = 0
+    self_check: SelfCheck | None = None
 
 
 def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch) -> Report:
@@ -75,6 +83,7 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         versions(),
         gate(comparisons, lambda comparison: gated[comparison.candidate.task]),
         tuple(remark for plan in plans for remark in plan.remarks),
+        tuple(ranking for part in parts for ranking in part.rankings),
     )
     if output is not None:
         write_atomically(output / REPORT, report.to_json())
@@ -92,7 +101,16 @@ def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
         for results in by_source
         for place, (old, new) in enumerate(zip(baselines, results, strict=False))
     )
-    return Report(plan.task.name, tuple(result for found in by_source for result in found), baselines, comparisons)
+    results = tuple(result for found in by_source for result in found)
+    return Report(plan.task.name, results, baselines, comparisons, rankings=_rankings(plan, by_source))
+
+
+def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
+    """Several models on each gold set that all of them answered in full."""
+    if len(by_source) < 2:
+        return ()
+    sets = [results for results in zip(*by_source, strict=True) if all(result.metrics and not result.failures for result in results)]
+    return tuple(rank(results, plan.task, seed=plan.seed) for results in sets)
 
 
 def _make(folder: Path) -> None:
@@ -113,20 +131,25 @@ def _results(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> t
     if plan.output is not None:
         file = source.file
         write_replies(plan.output / file, (outcome for answers in answered for outcome in answers.outcomes))
-    return tuple(
-        summarise(
-            source.name,
-            plan.task,
-            answers.outcomes,
-            identity(evalset),
-            seed=plan.seed,
-            seconds=answers.seconds,
-            replies=file,
-            remembered=answers.remembered,
-            cluster=plan.cluster,
-        )
-        for evalset, answers in zip(plan.evalsets, answered, strict=True)
+    manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
+    return tuple(_result(plan, source, evalset, answers, file, manifest) for evalset, answers in zip(plan.evalsets, answered, strict=True))
+
+
+def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None) -> ModelResult:
+    """What one source scored on one gold set, and what that is worth."""
+    result = summarise(
+        source.name,
+        plan.task,
+        answers.outcomes,
+        identity(evalset),
+        seed=plan.seed,
+        seconds=answers.seconds,
+        replies=file,
+        remembered=answers.remembered,
+        cluster=plan.cluster,
     )
+    leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed) if manifest is not None else None
+    return replace(result, leak_check=leaks, self_check=answers.self_check)
 
 
 def _rescored(plan: Plan, source: Source, evalset: Evalset) -> list[Outcome]:
@@ -165,5 +188,12 @@ def _ask(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> list[
 
                 outcomes = list(run(engine, plan.task, evalset.examples, told, sampling=plan.sampling))
             seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
-            answered.append(Answered(outcomes, None if remembered() else seconds, remembered()))
+            again = _again(plan, engine, outcomes) if plan.self_check else None
+            answered.append(Answered(outcomes, None if remembered() else seconds, remembered(), again))
     return answered
+
+
+def _again(plan: Plan, engine: RememberingEngine, outcomes: Sequence[Outcome]) -> SelfCheck:
+    """Ask the model itself, not what is remembered of it."""
+    items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
+    return self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)

@@ -52,6 +52,8 @@ class Plan:
         removed: Ids that the baseline has and the gold sets do not.
         selected: Only chosen items are evaluated, which no gate can judge.
         remarks: What the verdict must mention.
+        self_check: Whether each model is asked some items again.
+        tasks: All there are, by name, so that rows of their generators can be made again.
     """
 
     task: Task
@@ -66,6 +68,8 @@ class Plan:
     removed: tuple[str, ...] = ()
     selected: bool = False
     remarks: tuple[str, ...] = ()
+    self_check: bool = False
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -93,6 +97,8 @@ def make_plan(
     cluster: str = "",
     selection: Selection | None = None,
     label: str = "",
+    self_check: bool = False,
+    tasks: Mapping[str, Task] | None = None,
 ) -> Plan:
     """Read what is small and check that it fits together.
 
@@ -108,6 +114,8 @@ def make_plan(
         demands: What is demanded of the results, as typed.
         cluster: Metadata key of items that belong together; empty where they stand alone.
         selection: Which items alone to evaluate.
+        self_check: Ask each model some items again, alone and in other batches.
+        tasks: All there are, by name; their generators make the rows again that a checkpoint was trained on.
         label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
 
     Raises:
@@ -147,7 +155,22 @@ def make_plan(
         elif beside.baseline is not None:
             check_comparable(beside.baseline, task, sets, None if replies is not None else sampling)
             removed = tuple(identity for identity in beside.baseline.items if identity not in known)
-    return Plan(task, sets, sources, beside, sampling, seed, output, rules, cluster, removed, selection is not None, remarks)
+    return Plan(
+        task,
+        sets,
+        sources,
+        beside,
+        sampling,
+        seed,
+        output,
+        rules,
+        cluster,
+        removed,
+        selection is not None,
+        remarks,
+        self_check,
+        tasks or {},
+    )
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:

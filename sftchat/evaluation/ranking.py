@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evaluate import compare
-from sftchat.evaluation.report import MetricDifference, ModelResult
+from sftchat.evaluation.results import ModelResult
 from sftchat.models.references import step_of
 from sftchat.task import Task
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One checkpoint among several.
-
-    Attributes:
-        result: What it scored.
-        step: Optimiser steps it was trained for; None where its name and its folder do not say.
-        best: Whether the primary metric is best here; the earliest of equals.
-        tied: Whether the items cannot tell it from the best: True for the best itself.
-        difference: The primary metric, this checkpoint against the best; None for the best itself and where no item was answered by both.
-    """
-
-    result: ModelResult
-    step: int | None
-    best: bool
-    tied: bool
-    difference: MetricDifference | None = None
 
 
 def rank(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[Ranked, ...]:

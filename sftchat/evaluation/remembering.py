@@ -84,7 +84,7 @@ class RememberingEngine:
         """
         source = iter(requests)
         if not self._identity:
-            yield from self._opened().generate(source)
+            yield from self.opened().generate(source)
             return
         for request in source:
             known = self._recall(request, self._key(request))
@@ -113,7 +113,7 @@ class RememberingEngine:
                     keys[request.id], waiting[key], said[request.id] = key, [], []
                     yield request
 
-        with cancelling(self._opened().generate(unknown())) as chunks:
+        with cancelling(self.opened().generate(unknown())) as chunks:
             for chunk in chunks:
                 while known:
                     yield known.popleft()
@@ -163,7 +163,7 @@ class RememberingEngine:
         if memory.fresh:
             self._renewed.add(key)
 
-    def _opened(self) -> Engine:
+    def opened(self) -> Engine:
         """The model, opened once."""
         if self._engine is None:
             start = time.perf_counter()

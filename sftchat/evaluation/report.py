@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference
+from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference, Ranked
 from sftchat.evaluation.items import Failure
 from sftchat.evaluation.results import EvalsetIdentity, GroupResult, MetricResult, ModelResult
 from sftchat.types import SamplingParams
@@ -32,6 +32,7 @@ class Report:
         seed: Seed of the statistics.
         versions: Versions of the packages that the numbers depend on.
         gates: The gate's verdicts, one for each gated metric of each comparison.
+        rankings: For each gold set that several models were scored on, the models by step and which tie with the best.
         remarks: What else whoever reads the verdict must know, such as that there is no baseline yet.
     """
 
@@ -44,6 +45,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     gates: tuple[GateResult, ...] = ()
     remarks: tuple[str, ...] = ()
+    rankings: tuple[tuple[Ranked, ...], ...] = ()
 
     def gates_of(self, comparison: Comparison) -> tuple[GateResult, ...]:
         """The verdicts on one comparison."""
@@ -67,6 +69,7 @@ class Report:
             "versions": dict(self.versions),
             "gates": [asdict(found) for found in self.gates],
             "remarks": list(self.remarks),
+            "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
         }
         return json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
 

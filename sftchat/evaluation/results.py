@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sftchat.data.leakage import Leak
 from sftchat.evaluation.items import Failure, Item
 
 
@@ -59,6 +60,45 @@ class EvalsetIdentity:
 
 
 @dataclass(frozen=True)
+class LeakCheck:
+    """What comparing an evalset with the training data of a checkpoint showed.
+
+    Attributes:
+        leaks: Items that the checkpoint has seen, or nearly.
+        clean: The metrics over the other items; empty when nothing leaked or nothing else is left.
+        unchecked: Sources of training rows that could not be read as they were: gone, changed, or no longer generated.
+    """
+
+    leaks: tuple[Leak, ...]
+    clean: tuple[MetricResult, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What asking a model again showed.
+
+    Attributes:
+        n: Items asked again.
+        times: How often each was asked again: once alone, the others in shuffled batches.
+        changed: Items whose reply was another one at least once.
+        rescored: Items whose counts were others at least once.
+        floors: For every metric, the largest difference between the first answers and one repetition, over the items asked again.
+    """
+
+    n: int
+    times: int
+    changed: int
+    rescored: int
+    floors: Mapping[str, float]
+
+    @property
+    def flip_rate(self) -> float:
+        """The share of items whose reply was another one at least once."""
+        return self.changed / self.n if self.n else 0.0
+
+
+@dataclass(frozen=True)
 class ModelResult:
     """One model on one gold set.
 
@@ -73,6 +113,8 @@ class ModelResult:
         replies: Name of the file that holds the replies, where there is one.
         remembered: How many replies came from the reply store. Not in the JSON, which is the same wherever replies come from.
         task: Name of the task that scored.
+        leak_check: Whether it has seen items in its training; None where nothing says what it was trained on.
+        self_check: Whether it answers the same when asked again; None where that was not asked for.
     """
 
     model: str
@@ -85,6 +127,8 @@ class ModelResult:
     replies: str = ""
     remembered: int = 0
     task: str = ""
+    leak_check: LeakCheck | None = None
+    self_check: SelfCheck | None = None
 
     @property
     def errors(self) -> dict[str, int]:
@@ -142,4 +186,6 @@ class ModelResult:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
         }
+        checks = {"leak_check": self.leak_check, "self_check": self.self_check}
+        row |= {name: asdict(check) for name, check in checks.items() if check is not None}
         return row | ({"replies": self.replies} if self.replies else {})

@@ -8,42 +8,18 @@ means nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 
 from sftchat.engines.base import Engine
 from sftchat.evaluation import statistics
 from sftchat.evaluation.items import Item, Outcome, run
+from sftchat.evaluation.results import SelfCheck
 from sftchat.task import Task
 from sftchat.types import Example, SamplingParams
 
 ITEMS = 50
 """How many items are asked again: enough to notice that one reply in twenty changes, with 92 % probability."""
 SHUFFLES = 2
-
-
-@dataclass(frozen=True)
-class SelfCheck:
-    """What asking again showed.
-
-    Attributes:
-        n: Items asked again.
-        times: How often each was asked again: once alone, the others in shuffled batches.
-        changed: Items whose reply was another one at least once.
-        rescored: Items whose counts were others at least once.
-        floors: For every metric, the largest difference between the first answers and one repetition, over the items asked again.
-    """
-
-    n: int
-    times: int
-    changed: int
-    rescored: int
-    floors: Mapping[str, float]
-
-    @property
-    def flip_rate(self) -> float:
-        """The share of items whose reply was another one at least once."""
-        return self.changed / self.n if self.n else 0.0
 
 
 def self_check(

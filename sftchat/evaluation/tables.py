@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.report import Comparison, MetricDifference, ModelResult, Report
@@ -37,13 +38,15 @@ def parts(report: Report) -> Iterator[RenderableType]:
         asked = len(first.items) + len(first.failures)
         size = f"{asked} items" if asked >= evalset.size else f"the first {asked} of {evalset.size} items"
         yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
+        if len(results) > 1:
+            ranking = next((found for found in report.rankings if found[0].result in results), ())
+            yield _overview(ranking, results)
         if comparisons:
             for comparison in comparisons:
                 yield from _comparison(comparison)
         elif len(results) == 1:
             yield from _single(results[0])
         else:
-            yield _overview(results)
             yield Text("\n").join(_footer(result) for result in results)
 
 
@@ -68,16 +71,23 @@ def _single(result: ModelResult) -> Iterator[RenderableType]:
     yield _footer(result)
 
 
-def _overview(results: Sequence[ModelResult]) -> Table:
-    """Several models, one row each."""
-    names = [metric.name for metric in results[0].metrics]
-    table = _table(
-        "model", *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else []), *(f">{name}" for name in names[1:4])
-    )
-    for result in results:
+def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> RenderableType:
+    """Several models, one row each, by step where they have one; the best and what ties with it marked."""
+    shown = [ranked.result for ranked in ranking] or results
+    names = [metric.name for metric in shown[0].metrics]
+    steps = any(ranked.step is not None for ranked in ranking)
+    columns = [f">{name}" for name in names[:1]], ["95 % interval"] if names else [], [f">{name}" for name in names[1:4]]
+    table = _table("model", *([">step"] if steps else []), *columns[0], *columns[1], *([""] if ranking else []), *columns[2])
+    for place, result in enumerate(shown):
+        ranked = ranking[place] if ranking else None
+        step = [f"{ranked.step:,}" if ranked and ranked.step is not None else ""] if steps else []
         first = [number(result.metrics[0].value), bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
-        table.add_row(_plain(result.model), *first, *(number(metric.value) for metric in result.metrics[1:4]))
-    return table
+        mark = [("best" if ranked.best else "as good" if ranked.tied else "")] if ranked else []
+        table.add_row(_plain(result.model), *step, *first, *mark, *(number(metric.value) for metric in result.metrics[1:4]))
+    if not ranking:
+        return table
+    words = f"as good: these {len(shown[0].items)} items cannot tell it from the best; the best looks better here than it is, because it was chosen here"
+    return Group(table, Text(words, "dim"))
 
 
 def _comparison(comparison: Comparison) -> Iterator[RenderableType]:

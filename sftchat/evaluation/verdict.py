@@ -51,7 +51,8 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
         if comparison.added or comparison.removed:
             unsure |= strict
             lines.append(_other_items(comparison))
-    lines.extend(report.remarks)
+    remarks = [*report.remarks, *(line for result in (*report.baselines, *report.results) for line in _worth(result))]
+    lines.extend(remarks)
     lost = report.failures
     if lost:
         result, failure = lost[0]
@@ -62,7 +63,7 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
         return Verdict((*lines, f"verdict: fail{_losers(report)}"), GATE_FAILED)
     if unsure:
         return Verdict((*lines, "verdict: not proven, which --strict does not accept"), NOT_COMPARABLE)
-    if not lines or lines == list(report.remarks):
+    if not lines or lines == remarks:
         return Verdict(tuple(lines), PASSED)
     return Verdict((*lines, "verdict: pass"), PASSED)
 
@@ -122,6 +123,25 @@ def _other_items(comparison: Comparison) -> str:
     parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
     where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
     return f"{where}: compared on the {comparison.n} items in common; since the baseline {' and '.join(parts)}"
+
+
+def _worth(result: ModelResult) -> Iterator[str]:
+    """The lines on what a model's score is worth: items it was trained on, and how far it differs from itself."""
+    where = f"{result.model} on {result.evalset.name}"
+    leaks, again = result.leak_check, result.self_check
+    if leaks is not None and leaks.leaks:
+        first, count = leaks.leaks[0], len(leaks.leaks)
+        clean = f"; without {'them' if count > 1 else 'it'} {leaks.clean[0].name} is {leaks.clean[0].value:.3f}" if leaks.clean else ""
+        which = f"{count} of {len(result.items) + len(result.failures)} items {'stand' if count > 1 else 'stands'}"
+        yield f"{where}: {which} in its training data, or nearly (the first '{first.id}', {first.row or 'a generated row'}){clean}"
+    if again is not None and again.changed:
+        name, floor = result.metrics[0].name, again.floors[result.metrics[0].name] / POINT
+        yield (
+            f"{where}: {again.changed} of {again.n} replies changed when asked again, {name} by up to {floor:.1f} points; "
+            "no drop up to that is called a regression"
+        )
+    elif again is not None:
+        yield f"{where}: {again.n} replies were the same when asked again, alone and in other batches"
 
 
 def _losers(report: Report) -> str:

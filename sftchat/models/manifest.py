@@ -83,3 +83,14 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is not a manifest of sftchat: {error}") from error
+
+
+def find_manifest(model: str) -> Manifest | None:
+    """The manifest of a local model, or of the run that a checkpoint belongs to; None when there is none.
+
+    Raises:
+        ModelError: When there is one that cannot be read.
+    """
+    folder = Path(model).expanduser()
+    places = [folder, folder.resolve().parent] if folder.name.startswith("checkpoint-") else [folder]
+    return next((manifest for place in places if (manifest := read_manifest(place)) is not None), None)

@@ -99,8 +99,10 @@ def test_an_evaluation_killed_at_random_moments_ends_with_the_bytes_of_one_that_
         kill_somewhere(desk, rng, ITEMS // rounds)
         assert {path.name for path in desk.glob("killed/*")} <= {
             "replies.jsonl",
+            "report.html",
             "report.json",
             ".replies.jsonl.partial",
+            ".report.html.partial",
             ".report.json.partial",
         }
     assert ended(start(desk, "killed")) == (0, b"")

@@ -12,8 +12,8 @@ import pytest
 
 from sftchat import Example, Message, Task
 from sftchat.evaluation.evaluate import evaluate
-from sftchat.evaluation.leaks import LeakCheck, check_leaks
-from sftchat.evaluation.report import ModelResult
+from sftchat.evaluation.leaks import MOST_ROWS, check_leaks
+from sftchat.evaluation.results import LeakCheck, ModelResult
 from sftchat.models.identity import file_hash
 from sftchat.models.manifest import Manifest
 from sftchat.testing import ScriptedEngine
@@ -79,3 +79,8 @@ def test_when_everything_leaked_there_is_no_clean_score(result: ModelResult, tas
     path.write_text("".join(json.dumps({"prompt": prompt, "completion": "无"}) + "\n" for prompt in PROMPTS))
     found = check_leaks(result, manifest({"file": str(path), "sha256": file_hash(path)}), task, {})
     assert (len(found.leaks), found.clean) == (4, ())
+
+
+def test_a_huge_training_set_is_not_compared_unasked(result: ModelResult, task: Task, training: dict[str, Any]) -> None:
+    found = check_leaks(result, replace(manifest(training), rows=MOST_ROWS + 1), task, {})
+    assert found == LeakCheck((), (), ("200,001 rows are too many to compare unasked; 'sftchat data check EVALSET --against FILE' does",))

@@ -8,7 +8,8 @@ import pytest
 
 from sftchat import Example, Request, Task
 from sftchat.evaluation.items import Item, run
-from sftchat.evaluation.selfcheck import SelfCheck, self_check
+from sftchat.evaluation.results import SelfCheck
+from sftchat.evaluation.selfcheck import self_check
 from sftchat.testing import ScriptedEngine
 
 

@@ -1,0 +1,106 @@
+"""What a score is worth, as `sftchat eval` tells it: leaked items, answers that change when asked again, and which checkpoints tie."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from sftchat.models.identity import file_hash
+from sftchat.models.manifest import Manifest, write_manifest
+from tests.cli.conftest import ROWS, Desk
+
+
+def test_items_that_a_checkpoint_was_trained_on_are_named_and_the_score_told_without_them(desk: Desk) -> None:
+    training = desk.folder / "train.jsonl"
+    training.write_text("".join(json.dumps({"prompt": row["messages"][0]["content"], "completion": "x"}) + "\n" for row in ROWS[:2]))  # type: ignore[index]
+    run = desk.folder / "run"
+    run.mkdir()
+    write_manifest(run, Manifest("quiz", "b", "", "full", {}, ({"file": str(training), "sha256": file_hash(training)},), 2, "", "", ""))
+    (run / "config.json").write_text("{}")
+    (run / "model.safetensors").write_bytes(b"")
+    desk.engines[str(run)] = desk.engines["s:half"]
+
+    code, _, err = desk.run(run, "--quiet", "-o", "out")
+
+    line = f"{run} on gold.jsonl: 2 of 8 items stand in its training data, or nearly (the first 'i0', {training}:1); without them accuracy is 0.333"
+    assert (code, err) == (0, line + "\n")
+    (result,) = json.loads(Path("out/report.json").read_text())["results"]
+    assert [leak["id"] for leak in result["leak_check"]["leaks"]] == ["i0", "i1"]
+
+
+def test_answers_that_change_when_asked_again_raise_the_smallest_regression(desk: Desk) -> None:
+    seen: dict[str, int] = {}
+
+    def moody(request: object) -> str:
+        words = request.messages[-1]["content"]  # type: ignore[attr-defined]
+        seen[words] = seen.get(words, 0) + 1
+        return f"answer {words.split()[1]}" if seen[words] % 2 else "x"
+
+    desk.engines["s:moody"] = moody
+
+    code, _, err = desk.run("s:moody", "--quiet", "--self-check", "--fresh")
+
+    assert (code, err) == (
+        0,
+        "s:moody on gold.jsonl: 8 of 8 replies changed when asked again, accuracy by up to 100.0 points; no drop up to that is called a regression\n",
+    )
+
+
+def test_a_drop_within_what_a_model_differs_from_itself_is_no_regression(desk: Desk) -> None:
+    asked: dict[str, int] = {}
+
+    def tired(request: object) -> str:
+        words = request.messages[-1]["content"]  # type: ignore[attr-defined]
+        asked[words] = asked.get(words, 0) + 1
+        return "x" if asked[words] == 1 else f"answer {words.split()[1]}"
+
+    desk.engines["s:tired"] = tired
+
+    assert desk.run("s:tired", "--baseline", "s:good", "--quiet", "--fresh")[0] == 1
+    asked.clear()
+    code, _, err = desk.run("s:tired", "--baseline", "s:good", "--quiet", "--fresh", "--self-check")
+    assert (code, "inconclusive" in err) == (0, True)
+
+
+def test_a_model_that_repeats_itself_is_said_to(desk: Desk) -> None:
+    assert (
+        desk.run("s:good", "--quiet", "--self-check")[2]
+        == "s:good on gold.jsonl: 8 replies were the same when asked again, alone and in other batches\n"
+    )
+
+
+def test_checkpoints_are_shown_by_step_with_the_best_and_what_ties(desk: Desk) -> None:
+    for step, engine in ((10, "s:bad"), (20, "s:good"), (30, "s:flaky")):
+        folder = desk.folder / "run" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(str(step).encode())
+        desk.engines[f"run/checkpoint-{step}"] = desk.engines["s:good" if engine == "s:flaky" else engine]
+
+    code, out, _ = desk.run("run/checkpoint-*", "--task", "quiz", "--quiet", "-o", "out")
+
+    rows = [line.split() for line in out.splitlines() if "checkpoint-" in line and "fault" not in line]
+    assert code == 0
+    assert [(row[0], row[1], *(word for word in row if word in ("best", "as"))) for row in rows] == [
+        ("run/checkpoint-10", "10"),
+        ("run/checkpoint-20", "20", "best"),
+        ("run/checkpoint-30", "30", "as"),
+    ]
+    assert "the best looks better here than it is" in " ".join(out.split())
+    (ranking,) = json.loads(Path("out/report.json").read_text())["rankings"]
+    assert [(ranked["step"], ranked["best"], ranked["tied"]) for ranked in ranking] == [
+        (10, False, False),
+        (20, True, True),
+        (30, False, True),
+    ]
+
+
+def test_a_manifest_that_names_no_data_is_no_reason_to_say_anything(desk: Desk) -> None:
+    run = desk.folder / "run"
+    run.mkdir()
+    write_manifest(run, replace(Manifest("quiz", "b", "", "full", {}, (), 0, "", "", ""), steps=3))
+    (run / "config.json").write_text("{}")
+    (run / "model.safetensors").write_bytes(b"")
+    desk.engines[str(run)] = desk.engines["s:good"]
+    assert desk.run(run, "--quiet")[2] == ""
