@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,8 @@ class Story:
         comparisons = self._compare(before, after, sets)
         self._title(6, "before and after")
         self._samples(comparisons)
+        self._title(7, "the gate: what a CI job would see")
+        self._gates(run, before, after, sets)
         self._next(run, sets)
         return 0 if all(self._helped(comparison) for comparison in comparisons.values()) else 1
 
@@ -196,6 +199,24 @@ class Story:
             )
             for name, text in (("gold", new.example.gold or ""), ("base", old.reply.text), ("tuned", new.reply.text)):
                 self.console.print(f"    {name:<6}{_shorten(text, 60)}", soft_wrap=True, markup=False)
+
+    def _gates(
+        self, run: Path, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, list[Example]]
+    ) -> None:
+        """The tuned model passes against its base; a damaged copy of it fails against the tuned model."""
+        from sftchat.cli.gates import show_gate
+        from sftchat.evaluation.evaluate import evaluate
+        from sftchat.models.damage import LEVELS, write_damaged
+
+        title = next(iter(self.plan.held_out))
+        damaged, path = self.folder / "damaged", self._path(title)
+        base, tuned = (replace(results[title], model=model) for results, model in ((before, BASE), (after, str(run))))
+        show_gate(self.console, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
+        self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n", highlight=False)
+        write_damaged(run, damaged)
+        engine = self.session.load_engine(str(damaged))
+        worse = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
+        show_gate(self.console, self.task, tuned, worse, f"sftchat eval {damaged} --baseline {run} --evalset {path}")
 
     def _next(self, run: Path, sets: Mapping[str, object]) -> None:
         """Say how to go on."""

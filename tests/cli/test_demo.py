@@ -47,6 +47,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_a_model(tmp_path: Path, capsy
         "4. the tuned model",
         "5. paired comparison",
         "6. before and after",
+        "7. the gate",
         "done in",
     ]
     assert [told.find(chapter) for chapter in chapters] == sorted(told.find(chapter) for chapter in chapters)
@@ -54,6 +55,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_a_model(tmp_path: Path, capsy
     assert code == 0, told
     assert "accuracy 0.000" in told
     assert "accuracy 1.000" in told
+    assert "verdict: pass\n  exit code 0" in told
     manifest = json.loads((tmp_path / "demo" / "run" / "sftchat.json").read_text(encoding="utf-8"))
     assert (manifest["task"], manifest["base"], manifest["rows"]) == ("agree", "sftchat:nano", 240)
     assert len((tmp_path / "demo" / "new-words.jsonl").read_text(encoding="utf-8").splitlines()) == 12

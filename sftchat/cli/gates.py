@@ -1,0 +1,48 @@
+"""The gate as the demonstration shows it: a verdict, its exit code, and the items that broke."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sftchat.evaluation.report import Comparison, ModelResult
+    from sftchat.task import Task
+
+WIDTH = 120
+"""Characters shown of a reply."""
+SHOWN = 3
+"""Newly broken items that are shown; ``report.html`` has all."""
+
+
+def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
+    """Print a command, the verdict it ends in, and a few items that broke; returns its exit code."""
+    from sftchat.evaluation.evaluate import compare
+    from sftchat.evaluation.gate import gate
+    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.rules import Gated, Rules
+    from sftchat.evaluation.verdict import judge
+
+    rules = Rules(gated=(Gated(task.metric.name),))
+    comparison = compare(baseline, candidate, task)
+    report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gate((comparison,), lambda _: rules.gated))
+    verdict = judge(report, rules)
+    console.print(f"  $ {words}", soft_wrap=True, markup=False, highlight=False)
+    for line in verdict.lines:
+        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+    colour = "red" if verdict.exit_code else "green"
+    console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", highlight=False)
+    _broken(console, comparison)
+    return verdict.exit_code
+
+
+def _broken(console: Console, comparison: Comparison) -> None:
+    """A few newly broken items, with what both models said."""
+    for old, new in comparison.broken[:SHOWN]:
+        faults = ", ".join(dict.fromkeys(new.score.errors))
+        console.print(f"    broken: {new.example.id}  ({faults})", soft_wrap=True, markup=False, highlight=False)
+        for name, text in (("gold", new.example.gold or ""), ("before", old.reply.text), ("now", new.reply.text)):
+            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:WIDTH]}", soft_wrap=True, markup=False, highlight=False)
+    if len(comparison.broken) > SHOWN:
+        console.print(f"    and {len(comparison.broken) - SHOWN} more", highlight=False)
