@@ -15,7 +15,7 @@ import pytest
 from sftchat.cli import main
 from sftchat.evaluation.tools import translated
 
-PAGE = (Path(__file__).parent.parent / "docs" / "replies.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "replies.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
 PROMPT = "从以下小说内容中提取人物关系:\n"
 GOLD = {"a": "罗松年-卫小满:师徒", "b": "闻人朔-柳如絮:夫妻", "c": "无"}
