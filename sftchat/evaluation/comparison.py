@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sftchat.evaluation.items import Item
-from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.results import ModelResult, named
 
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]
@@ -111,10 +111,7 @@ class Comparison:
         Raises:
             KeyError: When there is none of that name.
         """
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        raise KeyError(name)
+        return named(self.metrics, name)
 
     def as_json(self) -> dict[str, Any]:
         """What stands in ``report.json``."""

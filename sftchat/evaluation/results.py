@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.items import Failure, Item
+
+
+class Named(Protocol):
+    """What has the name of a metric."""
+
+    @property
+    def name(self) -> str:
+        """The metric's name."""
+
+
+M = TypeVar("M", bound=Named)
+
+
+def named(metrics: Iterable[M], name: str) -> M:
+    """The one of that name.
+
+    Raises:
+        KeyError: When there is none.
+    """
+    for metric in metrics:
+        if metric.name == name:
+            return metric
+    raise KeyError(name)
 
 
 @dataclass(frozen=True)
@@ -165,10 +188,7 @@ class ModelResult:
         Raises:
             KeyError: When there is none of that name.
         """
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        raise KeyError(name)
+        return named(self.metrics, name)
 
     def as_json(self) -> dict[str, Any]:
         """What stands in ``report.json``: everything but the replies, which have their own file."""

@@ -7,7 +7,7 @@ means nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 from sftchat.engines.base import Engine
@@ -43,11 +43,9 @@ def self_check(
     chosen = rng.sample(list(items), min(most, len(items)))
     examples = [item.example for item in chosen]
     again = [_alone(engine, task, examples, sampling), *(_shuffled(engine, task, examples, sampling, rng) for _ in range(SHUFFLES))]
-    changed = {item.example.id for item in chosen for answers in again if answers.get(item.example.id, item).reply.text != item.reply.text}
-    rescored = {
-        item.example.id for item in chosen for answers in again if answers.get(item.example.id, item).score.stats != item.score.stats
-    }
-    return SelfCheck(len(chosen), len(again), len(changed), len(rescored), _floors(task, chosen, again))
+    changed = _differing(chosen, again, lambda item: item.reply.text)
+    rescored = _differing(chosen, again, lambda item: item.score.stats)
+    return SelfCheck(len(chosen), len(again), changed, rescored, _floors(task, chosen, again))
 
 
 def _alone(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> dict[str, Item]:
@@ -63,6 +61,11 @@ def _shuffled(engine: Engine, task: Task, examples: Sequence[Example], sampling:
 def _items(outcomes: Iterator[Outcome]) -> dict[str, Item]:
     """What was answered, by id."""
     return {outcome.example.id: outcome for outcome in outcomes if isinstance(outcome, Item)}
+
+
+def _differing(first: Sequence[Item], again: Sequence[Mapping[str, Item]], what: Callable[[Item], object]) -> int:
+    """How many items came out otherwise at least once; one that was not answered again counts as before."""
+    return sum(any(what(answers.get(item.example.id, item)) != what(item) for answers in again) for item in first)
 
 
 def _floors(task: Task, first: Sequence[Item], again: Sequence[Mapping[str, Item]]) -> dict[str, float]:

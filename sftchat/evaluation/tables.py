@@ -76,8 +76,8 @@ def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> Rend
     shown = [ranked.result for ranked in ranking] or results
     names = [metric.name for metric in shown[0].metrics]
     steps = any(ranked.step is not None for ranked in ranking)
-    columns = [f">{name}" for name in names[:1]], ["95 % interval"] if names else [], [f">{name}" for name in names[1:4]]
-    table = _table("model", *([">step"] if steps else []), *columns[0], *columns[1], *([""] if ranking else []), *columns[2])
+    columns = ["model", *([">step"] if steps else []), *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else [])]
+    table = _table(*columns, *([""] if ranking else []), *(f">{name}" for name in names[1:4]))
     for place, result in enumerate(shown):
         ranked = ranking[place] if ranking else None
         step = [f"{ranked.step:,}" if ranked and ranked.step is not None else ""] if steps else []
