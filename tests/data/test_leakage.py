@@ -44,6 +44,18 @@ def test_a_common_instruction_is_no_similarity() -> None:
     assert find_leaks(items, [row(ask + "许某到过尤家庄")]) == ()
 
 
+def test_a_common_instruction_takes_no_part_on_either_side() -> None:
+    ask = "请仔细阅读下面的小说内容，逐条写出其中每两个人物之间的关系，每行一条，没有就写无：\n"
+    scenes = (
+        "雨停了，赵一背着药箱翻过山梁。 何五在渡口卖鱼。 吴六拉着车进城去了。 郑七昨夜没有睡好。 王八九在庙里求签。 冯十点了灯看书写字。 "
+        "陈立在桥上等船来。 卫东把信烧了个干净。 蒋生在街口修鞋补伞。 沈大给马添了草料。 韩二说他不去县里。 杨三买了两斤棉花。"
+    ).split()
+    items = [item(ask + scene, number) for number, scene in enumerate(scenes)]
+    near = row(ask + scenes[0].replace("山梁", "山岭"))
+    # 13 runs of three characters in either scene, 12 of them in both, the instruction's not counted: 12 / (13 + 13 - 12)
+    assert find_leaks(items, [near]) == (Leak("item-0", "gold.jsonl:0", "train.jsonl:1", round(12 / 14, 3)),)
+
+
 def test_short_questions_that_resemble_each_other_do_not_leak() -> None:
     assert find_leaks([item("请问今天是几月几日")], [row("请问今天是几月几号")], threshold=0.5) == ()
 

@@ -202,3 +202,8 @@ def test_the_identity_is_found_without_any_model_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout == "64 []\n"
+
+
+def test_options_that_change_no_reply_are_no_part_of_the_identity(checkpoint: Path) -> None:
+    asked = [identify(str(checkpoint), REGISTRY, concurrency=many, timeout=seconds) for many, seconds in ((1, 10.0), (64, 120.0))]
+    assert asked[0] == asked[1] != ""
