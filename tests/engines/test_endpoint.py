@@ -339,6 +339,8 @@ def test_fewer_requests_are_under_way_while_the_server_says_that_it_is_too_many(
 
         async def content() -> Any:
             nonlocal now
+            while not refused:  # however slowly the requests come, the fourth finds three under way
+                await asyncio.sleep(0.001)
             await asyncio.sleep(0.001)
             yield delta("x").encode()
             now -= 1
