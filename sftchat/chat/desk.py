@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sftchat.chat.session import Session
 from sftchat.task import Task
 
 
@@ -13,6 +14,8 @@ class Desk:
 
     Attributes:
         task: Whose scorer judges replies; None for none.
+        session: Keeps the talk.
     """
 
     task: Task | None = None
+    session: Session = field(default_factory=Session)
