@@ -27,15 +27,17 @@ class Item:
 
 
 def status_line(items: Sequence[Item], columns: int) -> str:
-    """The items in their order on one line of at most ``columns`` cells; of a line that is still too long, the most important item is cut."""
+    """The items in their order on one line of at most ``columns`` cells.
+
+    Where they do not fit, the least important are shortened first, then left out; an item alone that is still too long is cut.
+    """
     shown = [item for item in items if item.text]
+    by_rank = sorted(range(len(shown)), key=lambda at: (-shown[at].rank, -at))
+    for at in by_rank:
+        if cells(_joined(shown)) > columns and shown[at].short:
+            shown[at] = Item(shown[at].short, shown[at].rank)
     while len(shown) > 1 and cells(_joined(shown)) > columns:
-        least = max(range(len(shown)), key=lambda at: (shown[at].rank, at))
-        item = shown[least]
-        if item.short and item.short != item.text:
-            shown[least] = Item(item.short, item.rank)
-        else:
-            del shown[least]
+        shown.remove(max(reversed(shown), key=lambda item: item.rank))
     return clip(_joined(shown), columns)
 
 

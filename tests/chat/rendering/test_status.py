@@ -14,7 +14,7 @@ ITEMS = [Item("模型-a", 1), Item("ready", 0), Item("", 2), Item("812/2048 toke
 def test_what_matters_least_goes_first() -> None:
     assert status_line(ITEMS, 80) == "模型-a · ready · 812/2048 tokens · 31.0 tokens/s"
     assert status_line(ITEMS, 42) == "模型-a · ready · 812/2048 tokens · 31/s"
-    assert status_line(ITEMS, 34) == "模型-a · ready · 812/2048 tokens"
+    assert status_line(ITEMS, 34) == "模型-a · ready · 812/2048 · 31/s"
     assert status_line(ITEMS, 26) == "模型-a · ready · 812/2048"
     assert status_line(ITEMS, 16) == "模型-a · ready"
     assert status_line(ITEMS, 6) == "ready"
