@@ -53,7 +53,7 @@ def _set(context: ChatContext, argument: str) -> None:
         except ValueError:
             raise UsageError(f"{name} is '{value}', must be a {'whole number' if kind is int else 'number'}") from None
         try:
-            context.sampling = replace(context.sampling, **changed)
+            context.settings = replace(context.settings, sampling=replace(context.sampling, **changed))
         except ValueError as error:
             raise UsageError(str(error)) from None
     shown = [name] if name else list(_NUMBERS)

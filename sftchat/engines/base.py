@@ -26,6 +26,7 @@ class Request:
         sampling: How tokens are chosen.
         adapter: Name of the adapter to answer with; empty for what was loaded.
         reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
+        template_arguments: Arguments of the chat template, over those the model has of its own; engines that render elsewhere refuse them.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: str = ""
     reply_prefix: str = ""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,64 @@ class Renders(Protocol):
     @property
     def context_length(self) -> int:
         """The most tokens that prompt and reply may have together."""
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """An engine that knows how long a prompt is before it reads it."""
+
+    def count_tokens(self, request: Request) -> int:
+        """How many tokens a request renders to, its ``reply_prefix`` included.
+
+        Raises:
+            ModelError: When its messages cannot be rendered.
+        """
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """An engine that renders prompts itself and says with what."""
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 of the chat template's source and arguments."""
+
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """The arguments in force where a request has none of its own, as training used them."""
+
+    @property
+    def template_variables(self) -> tuple[str, ...]:
+        """What the template can be told beside the messages: names for ``Request.template_arguments``, sorted."""
+
+
+OFF = "off"
+"""The ``Request.adapter`` that answers with the base model alone."""
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """An engine that answers with several adapters of one base, those of one call in one batch."""
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """What ``Request.adapter`` may be beside ``""`` (what was loaded) and ``OFF`` (the base alone)."""
+
+    def add_adapter(self, name: str, model: str) -> None:
+        """Load an adapter folder under a name; slow.
+
+        Raises:
+            UsageError: When the name is taken.
+            ModelError: When the folder has no adapter of this base.
+        """
+
+    def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
+        """Make a new adapter that is the weighted sum of others.
+
+        Raises:
+            UsageError: When the name is taken, or a part is not loaded.
+            ModelError: When the adapters cannot be mixed.
+        """
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def request_key(identity: str, request: Request) -> bytes:
         request: What is asked.
     """
     facts = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
+    if request.template_arguments:
+        facts.append(dict(request.template_arguments))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 

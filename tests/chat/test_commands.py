@@ -9,8 +9,9 @@ import pytest
 
 from sftchat.chat.builtin import BUILTINS
 from sftchat.chat.commands import Commands
-from sftchat.chat.conversation import Conversation
-from sftchat.commands import ChatCommand, ChatContext
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.settings import Settings
+from sftchat.commands import ChatCommand, ChatContext, Fragments
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
 from sftchat.types import Reply, SamplingParams
@@ -32,14 +33,19 @@ class Context:
     """A chat without a model."""
 
     conversation: Conversation = field(default_factory=Conversation)
-    sampling: SamplingParams = field(default_factory=SamplingParams)
+    settings: Settings = field(default_factory=Settings)
     commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
     engine: Engine | None = None
     said: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     over: bool = False
 
-    def say(self, text: str) -> None:
+    @property
+    def sampling(self) -> SamplingParams:
+        return self.settings.sampling
+
+    def say(self, text: str | Fragments) -> None:
+        assert isinstance(text, str)
         self.said.append(text)
 
     def send(self, message: str) -> None:
@@ -171,9 +177,9 @@ def test_sampling_is_shown_and_changed_and_a_wrong_value_changes_nothing() -> No
 
 
 def test_reset_and_exit() -> None:
-    context = Context(Conversation("s").ask("a", SamplingParams()).answer(Reply("b")))
+    context = Context(Conversation("s").ask("a").answer(Answer(Reply("b"))))
 
     assert "system prompt stays" in context.run("/reset")
-    assert context.conversation == Conversation("s")
+    assert context.conversation.messages == Conversation("s").messages
     context.run("/exit")
     assert context.over

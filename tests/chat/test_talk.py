@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
+from sftchat.chat.conversation import Conversation, Mark
+from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
-from sftchat.commands import ChatCommand
+from sftchat.commands import ChatCommand, Fragments
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
@@ -26,7 +29,10 @@ class Log:
         self.problem: Exception | None = None
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         commands = Commands((*BUILTINS, *options.pop("more", ())))
-        self.talk = Talk(load, self, commands=commands, **options)
+        conversation = Conversation(options.pop("system", ""))
+        settings = Settings(options.pop("sampling", SamplingParams()))
+        opening = Opening(load, ("scripted",))
+        self.talk = Talk([opening], self, commands=commands, conversation=conversation, settings=settings, **options)
         self.talk.start()
 
     def until(self, holds: Callable[[], bool]) -> None:
@@ -45,14 +51,24 @@ class Log:
     def show_typed(self, text: str) -> None:
         self.log.append(f"> {text}")
 
-    def show_piece(self, text: str) -> None:
+    def begin_reply(self, column: int, said: str) -> None:
+        pass
+
+    def show_piece(self, text: str, column: int) -> None:
         self.log.append(text)
 
-    def end_reply(self) -> None:
+    def end_reply(self, column: int) -> None:
         self.log.append("|")
 
-    def say(self, text: str) -> None:
-        self.log.append(f"note: {text}")
+    def show_mark(self, mark: Mark, column: int) -> None:
+        self.log.append(f"mark: {mark.text}")
+
+    def say(self, text: str | Fragments) -> None:
+        self.log.append("note: " + (text if isinstance(text, str) else "".join(piece for _, piece in text)))
+
+    def propose(self, text: str) -> bool:
+        self.log.append(f"proposed: {text}")
+        return True
 
     def complain(self, text: str) -> None:
         self.log.append(f"error: {text}")
@@ -261,7 +277,7 @@ def test_closing_frees_the_engine_in_mid_reply() -> None:
 
 
 def test_speed_is_tokens_after_the_first_by_the_clock(view: Callable[..., Log]) -> None:
-    ticks = iter([10.0, 10.5, 11.0, 11.0])
+    ticks = iter([9.0, 10.0, 10.5, 11.0, 11.0])
     log = view(ScriptedEngine(["abc"]), clock=lambda: next(ticks))
     log.ready()
     assert log.talk.tokens_per_second == 0

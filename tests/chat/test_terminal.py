@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sftchat.chat.lines import visible, wrap
-from sftchat.chat.terminal import streaming
+from sftchat.chat.terminal import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
@@ -39,7 +39,7 @@ def random_pieces(chance: random.Random, text: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [7, 13, 24, 40, 81])
 def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    monkeypatch.setattr(streaming, "FRAME_SECONDS", 0.0)  # every piece its own frame, as far as the loop keeps up
+    monkeypatch.setattr(replies, "FRAME_SECONDS", 0.0)  # every piece its own frame, as far as the loop keeps up
     chance = random.Random(columns)
     texts = [random_text(chance) for _ in range(20)]
     cut = [random_pieces(chance, text) for text in texts]
@@ -164,8 +164,7 @@ def test_ctrl_c_clears_then_stops_then_arms_then_leaves(chat: Start) -> None:
     talk.screen.wait(lambda text: "thought" not in text)
     assert talk.talk.state == "generating"
     talk.type("\x03")
-    seen = talk.screen.wait("stopped; what was said is kept")
-    assert "> x\n床前\nstopped; what was said is kept\n\n>\nscripted · ready" in seen
+    talk.screen.wait("> x\n床前\nstopped; what was said is kept\n\n>\nscripted · ready")
     go_on.set()
     talk.say("y")
     assert "again" in talk.screen.wait("scripted · ready")

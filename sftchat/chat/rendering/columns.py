@@ -9,7 +9,7 @@ from functools import lru_cache
 from wcwidth import iter_graphemes
 
 from sftchat.chat.lines import visible
-from sftchat.chat.rendering.cells import Line, pad, width, wrap_line
+from sftchat.chat.rendering.cells import Line, pad, plain, width, wrap_line
 
 RULE = " │ "
 LEAST = 48
@@ -95,6 +95,27 @@ def settled(sides: Sequence[Side], drawn: Sequence[list[Line]]) -> int:
     return min(growing) if growing else max(map(len, drawn), default=0)
 
 
+def rest(text: str, columns: int, count: int) -> str:
+    """What is left of a text when its first rows, as ``side_rows`` breaks it, are taken away.
+
+    Args:
+        text: Of a side, without control characters.
+        columns: Width of its column.
+        count: How many rows.
+    """
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        rows = wrap_line([("", line)], columns)
+        if count < len(rows):
+            at = 0
+            for row in rows[:count]:
+                at += len(plain(row))
+                at += len(line[at:]) - len(line[at:].lstrip(" "))
+            return "\n".join([line[at:], *lines[number + 1 :]])
+        count -= len(rows)
+    return ""
+
+
 def table(drawn: Sequence[list[Line]], first: int = 0, last: int | None = None) -> list[Row]:
     """Rows ``first`` to ``last`` of all columns together; a column that has ended is empty."""
     height = max(map(len, drawn), default=0) if last is None else last
@@ -120,6 +141,15 @@ def join(row: Row, widths: Sequence[int], anchored: bool = False) -> Line:
         line += pad(cell, size) if at < len(row) - 1 else cell
         start += size
     return line
+
+
+def difference_note(titles: Sequence[str], texts: Sequence[str]) -> str:
+    """Whether the replies differ, and from where on, in words: for terminals where they stand one below the other."""
+    at = first_difference([Side(text) for text in texts])
+    if at is None:
+        return "all say the same"
+    shown = [f"{title} {clip(text[at:].split(chr(10))[0], 16) or '(nothing)'}" for title, text in zip(titles, texts, strict=True)]
+    return f"they differ from character {at + 1} on: " + " · ".join(shown)
 
 
 def headings(titles: Sequence[str], widths: Sequence[int]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sftchat.chat.display import Display
 from sftchat.chat.lines import LineBuffer
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.markdown import Markdown
@@ -16,17 +17,13 @@ class ReplyText:
     """Turns the pieces of one reply into lines; what it has given out never changes.
 
     Args:
-        markdown: Render Markdown; otherwise the text is shown as it was written.
-        show_thoughts: Show what the model thinks before it answers; otherwise one line says that it did.
+        display: What is rendered; whether thoughts are shown may change at any time, see ``unseen``.
         thinking: The prompt already opened the thoughts.
-
-    Attributes:
-        show_thoughts: As given; may be changed at any time, see ``unseen``.
     """
 
-    def __init__(self, markdown: bool = True, show_thoughts: bool = False, thinking: bool = False) -> None:
-        self.show_thoughts = show_thoughts
-        self._markdown = Markdown() if markdown else None
+    def __init__(self, display: Display, thinking: bool = False) -> None:
+        self._display = display
+        self._markdown = Markdown() if display.markdown else None
         self._thoughts = Thoughts(thinking)
         self._thinking = False
         self._thought_lines = LineBuffer()
@@ -54,7 +51,7 @@ class ReplyText:
 
     def tail(self) -> list[Line]:
         """What is not complete: an unfinished line, and a table before it as far as it came; of folded thoughts how long they are."""
-        if self._thinking and not self.show_thoughts:
+        if self._thinking and not self._display.thoughts:
             return [[(THOUGHT, f"thinking, {len(self._thoughts.thought)} characters; f2 shows them")]]
         if self._thinking:
             return [[(THOUGHT, self._thought_lines.tail)]] if self._thought_lines.tail else []
@@ -77,7 +74,7 @@ class ReplyText:
         for line in text.split("\n")[:-1]:
             if line or self._unseen:
                 self._unseen.append(line)
-        return self.unseen() if self.show_thoughts else []
+        return self.unseen() if self._display.thoughts else []
 
     def _end_thoughts(self) -> list[Line]:
         """The thoughts are over: say so where they were not shown."""

@@ -87,9 +87,8 @@ class Scrollback:
             self.write([*fragments])
 
     def note(self, text: str, style: str = "class:note") -> None:
-        """Write lines that are not the model's, broken between words."""
-        broken = [row for line in visible(text).split("\n") for row in wrap(line, self.columns, get_cwidth)]
-        self.write([(style, "".join(f"{row}\n" for row in broken))])
+        """Write lines that are not the model's."""
+        self.write(broken(text, style, self.columns))
 
     def write(self, fragments: StyleAndTextTuples) -> None:
         """Write whole lines; on terminals that know synchronized updates, in one stroke. While the terminal is an editor's, they wait."""
@@ -135,3 +134,8 @@ class Scrollback:
 def _text(row: Mapping[int, Char]) -> str:
     """A row of a screen as text, without the blanks at its end."""
     return "".join(row[column].char if column in row else " " for column in range(max(row, default=-1) + 1)).rstrip()
+
+
+def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
+    """Lines that are not the model's, broken between words."""
+    return [(style, "".join(f"{row}\n" for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth)))]

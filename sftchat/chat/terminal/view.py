@@ -12,27 +12,28 @@ from pathlib import Path
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
 
-from sftchat.chat.commands import Commands
+from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.status import Item, status_line
-from sftchat.chat.talk import Talk
+from sftchat.chat.talk import Talk, View
 from sftchat.chat.terminal.completing import CommandCompleter
 from sftchat.chat.terminal.history import open_history
 from sftchat.chat.terminal.keys import chat_keys, prefers_vi
 from sftchat.chat.terminal.layout import chat_layout
 from sftchat.chat.terminal.pasting import Pasted
 from sftchat.chat.terminal.reflow import breaks_rows
-from sftchat.chat.terminal.scrollback import App, Scrollback
-from sftchat.chat.terminal.streaming import ReplyAbove
+from sftchat.chat.terminal.replies import Replies
+from sftchat.chat.terminal.scrollback import App, Scrollback, broken
 from sftchat.chat.terminal.style import STYLE
-from sftchat.engines.base import Engine
-from sftchat.types import SamplingParams
+from sftchat.chat.terminal.toolbar import column_items
+from sftchat.commands import Fragments
 
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
@@ -42,11 +43,7 @@ class Terminal:
     """Shows a talk on a terminal; a ``View``.
 
     Args:
-        load: Opens the model, after the prompt is on the screen.
-        name: What the user called the model.
-        commands: What may be typed after a slash.
-        system: System prompt to begin with.
-        sampling: Sampling parameters to begin with.
+        make_talk: Makes the talk that this view shows; it is started after the prompt is on the screen.
         history: File of typed lines; None keeps them in memory.
         vi: Begin with vi keys; None asks the user's ``~/.inputrc``.
         input: Where keys come from; the terminal by default.
@@ -57,12 +54,8 @@ class Terminal:
 
     def __init__(
         self,
-        load: Callable[[], Engine],
+        make_talk: Callable[[View], Talk],
         *,
-        name: str,
-        commands: Commands,
-        system: str = "",
-        sampling: SamplingParams | None = None,
         history: Path | None = None,
         vi: bool | None = None,
         input: Input | None = None,
@@ -70,15 +63,16 @@ class Terminal:
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.talk = Talk(load, self, commands=commands, system=system, sampling=sampling, clock=clock)
-        self._name = visible(name).replace("\n", " ")
+        self.talk = make_talk(self)
+        self._names = [visible(column.name).replace("\n", " ") for column in self.talk.columns]
         self._clock = clock
         self._begun = clock()
         self._armed_until = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._output = output if output is not None else create_output()
         self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment))
-        self._reply = ReplyAbove(self._above, lambda: self._app)
+        self._replies = Replies(self._above, lambda: self._app, self.talk.display)
+        self._notes: list[StyleAndTextTuples] = []
         self._pasted = Pasted()
         self._buffer = Buffer(
             completer=CommandCompleter(self.talk), complete_while_typing=True, history=open_history(history), multiline=True
@@ -102,7 +96,7 @@ class Terminal:
             SftchatError: When the model could not be loaded.
         """
         # before anything is drawn: tmux copies to its history whatever is erased from the top of a screen
-        self._above.note(f"talking to {self._name}; /help says what can be typed, ctrl-d leaves")
+        self._above.note(f"talking to {' and '.join(self._names)}; /help says what can be typed, ctrl-d leaves")
         writer = LineWriter(lambda line: self.post(lambda: self.say(line)))  # a bare print would be eaten by the next redraw
         with contextlib.redirect_stdout(writer), contextlib.redirect_stderr(writer), contextlib.suppress(EOFError):
             try:
@@ -132,29 +126,63 @@ class Terminal:
     def show_typed(self, text: str) -> None:
         """A line the user typed has its turn: it moves above the prompt."""
         self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", visible(text).replace("\n", "\n  ") + "\n")])
-        self._reply.begin()
         self._keep_ticking()
 
-    def show_piece(self, text: str) -> None:
-        """The reply goes on."""
-        self._reply.feed(text)
+    def begin_reply(self, column: int, said: str) -> None:
+        """A column begins to reply."""
+        self._replies.begin(column, self._names[column], said)
 
-    def end_reply(self) -> None:
-        """The reply is over."""
-        self._reply.end()
+    def show_piece(self, text: str, column: int) -> None:
+        """The reply of a column goes on."""
+        self._replies.feed(column, text)
 
-    def say(self, text: str) -> None:
+    def end_reply(self, column: int) -> None:
+        """The reply of a column is over."""
+        self._replies.end(column)
+        if not self._replies.several:
+            self._write_notes()
+
+    def show_mark(self, mark: Mark, column: int) -> None:
+        """What the task thinks of a reply."""
+        who = f"{self._names[column]}: " if len(self._names) > 1 else ""
+        style = "class:note" if mark.value is None else "class:good" if mark.right else "class:bad"
+        self._note(broken(who + mark.text, style, self._above.columns))
+
+    def say(self, text: str | Fragments) -> None:
         """Show lines that are not the model's."""
-        self._above.note(text)
+        if isinstance(text, str):
+            self._note(broken(text, "class:note", self._above.columns))
+        else:
+            self._note([*((f"class:{style}" if style else "", visible(piece)) for style, piece in text), ("", "\n")])
+
+    def propose(self, text: str) -> bool:
+        """Put text into the input line, where nothing is lost by it."""
+        if self._buffer.text:
+            return False
+        self._buffer.insert_text(text)
+        return True
 
     def complain(self, text: str) -> None:
         """Show that something went wrong, in one line."""
-        self._above.note("error: " + " ".join(text.split()), "class:error")
+        self._note(broken("error: " + " ".join(text.split()), "class:error", self._above.columns))
+
+    def _note(self, fragments: StyleAndTextTuples) -> None:
+        """Write what is not the models', below the replies that are under way when there are several."""
+        self._notes.append(fragments)
+        if not self._replies.several:
+            self._write_notes()
+
+    def _write_notes(self) -> None:
+        """Write what waited for the replies."""
+        notes, self._notes = self._notes, []
+        if notes:
+            self._above.write([pair for note in notes for pair in note])
 
     def leave(self, error: Exception | None) -> None:
         """End the view; the part of a reply stays on the screen."""
         if not self._app.is_done:
-            self._reply.end()
+            self._replies.end_all()
+            self._write_notes()
             self._app.exit(exception=error) if error is not None else self._app.exit()
 
     # what keys do
@@ -181,7 +209,7 @@ class Terminal:
 
     def toggle_thoughts(self) -> None:
         """Show thoughts, those of the last reply included, or fold them."""
-        self.say("thoughts are shown" if self._reply.toggle_thoughts() else "thoughts are folded")
+        self.say("thoughts are shown" if self._replies.toggle_thoughts() else "thoughts are folded")
 
     def edit_input(self) -> None:
         """Write on in the editor of ``$VISUAL`` or ``$EDITOR``; what streams meanwhile waits."""
@@ -242,7 +270,7 @@ class Terminal:
         """The unfinished line of the reply, as far as there is room; one row of the screen stays free, see ``run``."""
         rows = self._output.get_size().rows
         others = 4 + self._buffer.text.count("\n") + len(self._waiting())
-        return self._reply.tail(max(1, min(rows - others, rows // 2)))
+        return self._replies.tail(max(1, min(rows - others, rows // 2)))
 
     def _waiting(self) -> list[Line]:
         """The first lines that wait for their turn."""
@@ -256,19 +284,15 @@ class Terminal:
         if self._clock() < self._armed_until:
             return "ctrl-c again leaves"
         state = self.talk.state
-        loading = f"loading, {self._clock() - self._begun:.0f} s"
-        speed = self.talk.tokens_per_second
-        items = [
-            Item(self._name, 1, self._name.rstrip("/").rpartition("/")[2]),
-            Item(
-                {"loading": loading, "generating": "replying, ctrl-c stops", "ready": "ready"}[state],
-                0,
-                "replying" if state == "generating" else "",
-            ),
-            Item(f"{speed:.1f} tokens/s" if speed else "", 4, f"{speed:.0f}/s"),
-            Item(self._vi(), 2),
-        ]
-        return status_line(items, self._output.get_size().columns)
+        doing = {
+            "loading": f"loading, {self._clock() - self._begun:.0f} s",
+            "generating": "replying, ctrl-c stops",
+            "working": f"{self.talk.doing}, ctrl-c stops",
+            "ready": "ready",
+        }[state]
+        short = {"generating": "replying", "working": self.talk.doing}.get(state, "")
+        columns = column_items(self._names, self.talk.columns)
+        return status_line([*columns[:1], Item(doing, 0, short), *columns[1:], Item(self._vi(), 2)], self._output.get_size().columns)
 
     def _vi(self) -> str:
         """The mode of vi keys; nothing with others."""
