@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from sftchat.errors import UsageError
 from sftchat.types import Message, Reply, SamplingParams
 
 
@@ -233,21 +234,21 @@ class Conversation:
         """Go back to the last message, as if nothing had been said to it; that of a failed attempt counts.
 
         Raises:
-            ValueError: When there is no message.
+            UsageError: When there is no message.
         """
         if not self.head:
-            raise ValueError("nothing was asked yet")
+            raise UsageError("nothing was asked yet")
         return self if self.waiting else replace(self, head=self.node(self.head).parent, undone=())
 
     def undo(self, turns: int = 1) -> Conversation:
         """Go back by some turns; ``redo`` takes it back.
 
         Raises:
-            ValueError: When there are not so many.
+            UsageError: When there are not so many.
         """
         seen = self.turns
         if not 1 <= turns <= len(seen):
-            raise ValueError(f"cannot go back {turns} turns: the talk has {len(seen)}")
+            raise UsageError(f"cannot go back {turns} turns: the talk has {len(seen)}")
         kept = seen[len(seen) - turns - 1].id if turns < len(seen) else 0
         return replace(self, head=kept, undone=(*self.undone, self.head))
 
@@ -255,10 +256,10 @@ class Conversation:
         """Take back the last ``undo``.
 
         Raises:
-            ValueError: When there is none.
+            UsageError: When there is none.
         """
         if not self.undone:
-            raise ValueError("nothing was undone")
+            raise UsageError("nothing was undone")
         return replace(self, head=self.undone[-1], undone=self.undone[:-1])
 
     def go(self, id: int) -> Conversation:

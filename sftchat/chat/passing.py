@@ -58,10 +58,9 @@ class Pass:
         attempts = sum(node.parent == conversation.head for node in conversation.nodes)
         sampling = settings.sampling
         self._sampling = replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling
+        self._begun = {column: answer.reply for column, answer in begun.items() if answer.partial}
         self._generations = {
-            column: Generation(clock(), begun[column].reply.text, begun[column].token_ids) if column in begun else Generation(clock())
-            for column in range(len(columns))
-            if column not in self._answers
+            column: self._generation(column, begun.get(column)) for column in range(len(columns)) if column not in self._answers
         }
 
     def start(self) -> None:
@@ -83,6 +82,12 @@ class Pass:
         for column in list(self._generations):
             self._generations[column].stop.set()
             self._finish(column, self._generations[column], "cancelled")
+
+    def _generation(self, column: int, begun: Answer | None) -> Generation:
+        """A column's reply before it goes on."""
+        if begun is None:
+            return Generation(self._clock())
+        return Generation(self._clock(), begun.reply.text, begun.token_ids, begun.reply.completion_tokens)
 
     def cancel(self) -> None:
         """Have the engines stop; nobody waits for what they say."""
@@ -166,7 +171,9 @@ class Pass:
         model = self._columns[column]
         model.ended(generation, prompt_tokens)
         self._answers[column] = answer = Answer(
-            Reply(generation.text, why, prompt_tokens, generation.tokens),
+            Reply(
+                generation.text, why, self._begun[column].prompt_tokens if column in self._begun else prompt_tokens, generation.all_tokens
+            ),
             model.name,
             model.adapter,
             self._sampling,
@@ -185,7 +192,9 @@ class Pass:
         elif why == "cancelled":
             self._view.say(f"{self._who(column)}stopped; {fate}")
         elif why == "length":
-            self._view.say(f"{self._who(column)}cut at {generation.tokens} tokens; '/set max_new_tokens N' allows more")
+            self._view.say(
+                f"{self._who(column)}cut at {generation.all_tokens} tokens; /continue goes on, '/set max_new_tokens N' allows more"
+            )
         elif not generation.text:
             self._view.say(f"{self._who(column)}the model said nothing")
         if not self._generations:

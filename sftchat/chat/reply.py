@@ -16,21 +16,24 @@ class Generation:
     Args:
         begun: Seconds, of the clock that ``add`` is given, at which it was asked for.
         prefix: What the reply said already, when one is continued.
-        prefix_ids: The tokens of that.
+        prefix_ids: The tokens of that, where the engine lists them.
+        prefix_tokens: How many they are.
 
     Attributes:
         stop: Set to end it at the next chunk.
         text: What was said so far, the prefix included.
         token_ids: The tokens of that, where the engine lists them.
-        tokens: How many tokens were generated.
+        tokens: How many tokens were generated now.
+        all_tokens: How many the reply has.
         dropped: How many of the oldest turns the model is not shown.
     """
 
-    def __init__(self, begun: float = 0.0, prefix: str = "", prefix_ids: tuple[int, ...] = ()) -> None:
+    def __init__(self, begun: float = 0.0, prefix: str = "", prefix_ids: tuple[int, ...] = (), prefix_tokens: int = 0) -> None:
         self.stop = threading.Event()
         self.text = prefix
         self.token_ids = list(prefix_ids)
         self.tokens = 0
+        self.all_tokens = prefix_tokens
         self.dropped = 0
         self._begun = begun
         self._first = 0.0
@@ -44,6 +47,7 @@ class Generation:
         self.text += chunk.text
         self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
+        self.all_tokens += chunk.tokens
 
     @property
     def tokens_per_second(self) -> float:

@@ -34,7 +34,6 @@ def command(session: Session, /, model: str, task: str | None, system: str, **op
     sftchat chat sftchat:nano
     sftchat chat run --task relation --temperature 0.7
     """
-    from sftchat.chat.builtin import BUILTINS
     from sftchat.chat.column import Opening
     from sftchat.chat.commands import Commands
     from sftchat.chat.conversation import Conversation
@@ -44,7 +43,7 @@ def command(session: Session, /, model: str, task: str | None, system: str, **op
 
     chosen = session.registry.task(task) if task else None
     sampling = chosen_sampling(chosen, options)
-    commands = Commands((*BUILTINS, *session.registry.commands.values()))
+    commands = Commands(tuple(session.registry.commands.values()))
     if chosen is not None:
         options["preferred"] = chosen.template
 

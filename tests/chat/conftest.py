@@ -31,6 +31,7 @@ from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
 from sftchat.chat.terminal import Terminal
 from sftchat.types import SamplingParams
+from tests.chat.logged import Log
 
 SECONDS = 60.0
 """How long a test waits for what it expects; long, because a busy machine is no defect of the chat."""
@@ -240,3 +241,17 @@ def terminal() -> Iterator[Callable[..., Pty]]:
     yield start
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def view() -> Iterator[Callable[..., Log]]:
+    """Start talks without a terminal; the argument is an engine, or a function that loads one."""
+    opened: list[Log] = []
+
+    def start(engine: Any = None, **options: Any) -> Log:
+        opened.append(Log(engine if callable(engine) else lambda: engine, **options))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.talk.close()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat.chat.conversation import Answer, Conversation, Mark, Turn
+from sftchat.errors import UsageError
 from sftchat.types import Message, Reply
 
 
@@ -73,7 +74,7 @@ def test_two_user_turns_in_a_row_cannot_be() -> None:
         Conversation().ask("a").ask("b")
     with pytest.raises(ValueError, match="no message"):
         Conversation().answer(said("b"))
-    with pytest.raises(ValueError, match="nothing was asked"):
+    with pytest.raises(UsageError, match="nothing was asked"):
         Conversation().unanswered()
 
 
@@ -85,9 +86,9 @@ def test_undo_and_redo_go_back_and_forth_until_something_new_is_said() -> None:
     assert whole.undo(3).redo() == whole
     assert whole.undo().ask("d").undone == ()
     for wrong in (0, 4):
-        with pytest.raises(ValueError, match="cannot go back"):
+        with pytest.raises(UsageError, match="cannot go back"):
             whole.undo(wrong)
-    with pytest.raises(ValueError, match="nothing was undone"):
+    with pytest.raises(UsageError, match="nothing was undone"):
         whole.redo()
 
 
