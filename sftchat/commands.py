@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sftchat.chat.column import Column
     from sftchat.chat.conversation import Answer, Conversation
     from sftchat.chat.desk import Desk
+    from sftchat.chat.display import Display
     from sftchat.chat.settings import Settings
     from sftchat.chat.worker import Work
     from sftchat.engines.base import Engine
@@ -33,8 +34,10 @@ class ChatContext(Protocol):
     Attributes:
         conversation: What was said; assign a new one to change it. It is about the column in focus (``Conversation.column``).
         settings: How the next reply is generated; assign a new one to change it.
+        display: How replies are shown.
     """
 
+    display: Display
     conversation: Conversation
     settings: Settings
 

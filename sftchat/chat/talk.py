@@ -16,6 +16,7 @@ from sftchat.chat.column import Column, Opening
 from sftchat.chat.commands import Commands
 from sftchat.chat.conversation import Answer, Conversation, Mark
 from sftchat.chat.desk import Desk
+from sftchat.chat.display import Display
 from sftchat.chat.passing import Pass
 from sftchat.chat.settings import Settings
 from sftchat.chat.worker import Work, Worker
@@ -77,6 +78,7 @@ class Talk:
         columns: The models.
         pending: Lines typed while the talk was busy; each gets its turn.
         doing: Title of the job under way; empty when there is none.
+        display: How replies are shown; the view reads it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Talk:
         self.desk = desk or Desk()
         self.pending: deque[str] = deque()
         self.doing = ""
+        self.display = Display()
         self.columns: list[Column] = []
         for opening in openings:
             worker = Worker(opening.load, view.post)
