@@ -254,6 +254,30 @@ class Talk:
 
         (self.columns[column] if column is not None else self.focus).worker.do(run)
 
+    def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
+        """Load another model in place of that in focus, which stays until the other is there."""
+        self.desk.models.check(model)
+        column, coming = self.focus, Worker(partial(self.desk.models.load, model), self._view.post)
+        self._coming = coming
+
+        def arrived() -> None:
+            old = column.worker
+            column.replace(model, coming)
+            self._coming = None
+            if all(other.worker is not old for other in self.columns):
+                old.end()
+            self._keep()
+            if then is not None:
+                then()
+            self.next()
+
+        def failed(error: Exception) -> None:
+            self._coming = None
+            self._view.complain(f"{in_one_line(error)}; {column.name} stays")
+            self.next()
+
+        coming.start(arrived, failed)
+
     def exit(self) -> None:
         """Leave the chat."""
         self._view.leave(None)
