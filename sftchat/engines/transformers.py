@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
+from sftchat.engines.adapters import Adapters, Voice
 from sftchat.engines.base import Chunk, Request
 from sftchat.engines.detokenizer import Detokenizer
+from sftchat.engines.kept import Kept
 from sftchat.engines.row import Row
 from sftchat.engines.sampling import Sampler
 from sftchat.engines.scheduling import Scheduler
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
+from sftchat.models.references import ModelReference, resolve
+from sftchat.models.templates import Renderer
 from sftchat.models.weights import Loaded
 from sftchat.types import Message
 
 WINDOW = 2048
 """Requests looked at together to be sorted by length; bounds memory for evalsets of any size."""
+FEW = 8
+"""Requests of one call up to which it is a talk, and what was read is kept for the next call."""
 
 
 class TransformersEngine:
-    """Answers requests with a loaded model.
+    """Answers requests with a loaded model; an ``Engine`` that also ``Renders``, ``Counts`` and ``Adapts``.
 
     Args:
         name: What the user called the model.
@@ -32,6 +39,8 @@ class TransformersEngine:
         self.name = name
         self.loaded = loaded
         self.batch_size = batch_size
+        self.kept = Kept()
+        self._adapters = Adapters(name, loaded)
 
     @property
     def context_length(self) -> int:
@@ -39,47 +48,82 @@ class TransformersEngine:
         config = self.loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that ``Request.adapter`` may have, ``off`` the last."""
+        return self._adapters.names
+
+    def load_adapter(self, model: str) -> str:
+        """Load another adapter of the same base and return the name it got.
+
+        Raises:
+            UsageError: When MODEL names no adapter.
+            ModelError: When it is made for another base, or cannot be loaded.
+        """
+        return model if model in self.adapters else self.add_adapter(resolve(model))
+
+    def add_adapter(self, reference: ModelReference) -> str:
+        """The same for a reference that is known."""
+        return self._adapters.add(reference)
+
+    def check_adapter(self, adapter: str) -> None:
+        """Refuse what ``Request.adapter`` could not be.
+
+        Raises:
+            UsageError: When a name is unknown, or a sum cannot be made.
+        """
+        self._adapters.check(adapter)
+
     def render(self, messages: Sequence[Message]) -> str:
         """The templated text of a conversation, ready for the reply."""
         return self.loaded.renderer.prompt_text(messages)
 
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the rendered prompt, the beginning of the reply included."""
+        return len(prompt_ids(self._adapters.voice(request.adapter), request))
+
     def close(self) -> None:
-        """Nothing to free beyond what garbage collection frees."""
+        """Forget what was read; garbage collection frees the rest."""
+        self.kept.clear()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Answer requests, the longest prompts of each window first; a request joins the running batch as soon as another has left it.
+
+        What was read for a few requests is kept, however they end, so that the next call reads only what it adds.
 
         Raises:
             EngineError: When the model fails.
         """
         source = iter(requests)
-        scheduler = Scheduler(self.name, self.loaded.model, self.loaded.stop_ids, self.batch_size)
-        while True:
-            window = [] if scheduler.waiting else list(islice(source, WINDOW if self.batch_size > 1 else 1))
-            if len(window) > self.batch_size and not scheduler.mergeable:
-                warnings.warn(
-                    f"model '{self.name}' has layers whose state cannot be merged: its replies are made in batches that no other joins",
-                    SftchatWarning,
-                    stacklevel=2,
-                )
-            for request in window:
-                try:
-                    scheduler.add(self._prepare(request))
-                except SftchatError as error:
-                    yield Chunk(request.id, finish_reason="error", error=str(error))
-            if not (window or scheduler.waiting or scheduler.running):
-                return
-            yield from scheduler.advance()
+        size = WINDOW if self.batch_size > 1 else 1
+        window = list(islice(source, size))
+        kept = self.kept if len(window) <= FEW else None
+        adapters = self._adapters
+        scheduler = Scheduler(self.name, adapters.model, self.batch_size, route=adapters.route, mixes=adapters.mixes, kept=kept)
+        try:
+            while True:
+                if len(window) > self.batch_size and not scheduler.mergeable:
+                    warnings.warn(
+                        f"model '{self.name}' has layers whose state cannot be merged: its replies are made in batches that no other joins",
+                        SftchatWarning,
+                        stacklevel=2,
+                    )
+                for request in window:
+                    try:
+                        scheduler.add(self._prepare(request))
+                    except SftchatError as error:
+                        yield Chunk(request.id, finish_reason="error", error=str(error))
+                if not (window or scheduler.waiting or scheduler.running):
+                    return
+                yield from scheduler.advance()
+                window = [] if scheduler.waiting else list(islice(source, size))
+        finally:
+            scheduler.keep()
 
     def _prepare(self, request: Request) -> Row:
         """Render a request and refuse one that cannot fit."""
-        renderer = self.loaded.renderer
-        if request.adapter:
-            raise EngineError(f"model '{self.name}' has no adapter '{request.adapter}'")
-        if request.prompt is not None:
-            ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
-        else:
-            ids = list(renderer.prompt_ids(request.messages, request.reply_prefix))
+        voice = self._adapters.voice(request.adapter)
+        ids = prompt_ids(voice, request)
         if not ids:
             raise EngineError("the prompt is empty")
         room = self.context_length - len(ids)
@@ -89,4 +133,27 @@ class TransformersEngine:
             )
         sampling = request.sampling
         limit = len(ids) + min(sampling.max_new_tokens, room)
-        return Row(request, ids, len(ids), limit, Sampler(sampling, ids), Detokenizer(renderer.tokenizer, sampling.stop))
+        detokenizer = Detokenizer(voice.renderer.tokenizer, sampling.stop)
+        for token in request.reply_ids:
+            detokenizer.add(token)
+        return Row(request, ids, len(ids), limit, Sampler(sampling, ids), detokenizer, frozenset(voice.stop_ids), voice.key)
+
+
+def renderer_of(voice: Voice, request: Request) -> Renderer:
+    """The renderer of a request, with its template arguments."""
+    given = dict(request.template_arguments)
+    return replace(voice.renderer, arguments={**voice.renderer.arguments, **given}) if given else voice.renderer
+
+
+def prompt_ids(voice: Voice, request: Request) -> list[int]:
+    """What the model is given to continue.
+
+    Raises:
+        TemplateError: When the template refuses the messages.
+    """
+    renderer = renderer_of(voice, request)
+    if request.prompt is not None:
+        ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
+    else:
+        ids = list(renderer.prompt_ids(request.messages, request.reply_prefix))
+    return [*ids, *request.reply_ids]
