@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
-    from sftchat.chat.conversation import Conversation
+    from sftchat.chat.column import Column
+    from sftchat.chat.conversation import Answer, Conversation
+    from sftchat.chat.desk import Desk
+    from sftchat.chat.settings import Settings
+    from sftchat.chat.worker import Work
     from sftchat.engines.base import Engine
+
+T = TypeVar("T")
+
+Style = Literal["", "note", "special", "good", "bad", "trained", "likely", "unlikely", "rare"]
+"""How a view may emphasise a piece of text; one without colours shows the text alone."""
+Fragments = Sequence[tuple[Style, str]]
+"""Text with emphasis: pieces that follow each other, line breaks included."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -20,26 +31,66 @@ class ChatContext(Protocol):
     """What a command may see and do; all of it on the thread that runs the command.
 
     Attributes:
-        conversation: What was said; assign a new one to change it.
-        sampling: How the next reply is generated; assign a new one to change it.
+        conversation: What was said; assign a new one to change it. It is about the column in focus (``Conversation.column``).
+        settings: How the next reply is generated; assign a new one to change it.
     """
 
     conversation: Conversation
-    sampling: SamplingParams
+    settings: Settings
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The sampling parameters among the settings."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The models of the talk, at least one."""
+
+    @property
+    def focus(self) -> Column:
+        """The column that commands about one reply mean: the first, unless ``/focus`` chose another."""
 
     @property
     def engine(self) -> Engine | None:
-        """The loaded model; None while it loads, which only commands with ``while_generating`` can meet."""
+        """The loaded model in focus; None while it loads, which only commands with ``while_generating`` can meet."""
 
     @property
     def commands(self) -> Mapping[str, ChatCommand]:
         """Every command by name."""
 
-    def say(self, text: str) -> None:
+    @property
+    def desk(self) -> Desk:
+        """What the talk has beside the models: the task, its evalset, the session, ways to open models and to keep rows."""
+
+    def say(self, text: str | Fragments) -> None:
         """Show lines to the user; the model does not see them."""
+
+    def complain(self, text: str) -> None:
+        """Show one line that says what went wrong."""
+
+    def propose(self, text: str) -> bool:
+        """Put text into the input line for the user to change and send; False where there is no input line."""
 
     def send(self, message: str) -> None:
         """Send a message to the model as if the user had typed it."""
+
+    def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
+        """Have the models answer the message that waits at the end of a conversation, which becomes the talk's.
+
+        Args:
+            conversation: Ends with a question: ``context.conversation.unanswered()``, or one that was asked.
+            begun: Answers by column that there are already: a partial one is continued, one that ended is taken over as it is.
+        """
+
+    def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
+        """Do something slow with a model, in its worker; the talk is busy meanwhile, and Ctrl-C sets ``Work.stopped``.
+
+        Args:
+            title: What is being done, for the status line.
+            job: Called with the engine in the worker; it must not touch the context, and what it raises becomes one line to the user.
+            done: Called with the result on the thread of the command, unless the job was stopped or failed.
+            column: Whose model; that in focus by default.
+        """
 
     def exit(self) -> None:
         """Leave the chat."""
@@ -48,6 +99,11 @@ class ChatContext(Protocol):
 def no_completions(context: ChatContext, argument: str) -> Iterable[str]:
     """The completions of a command whose argument is free text."""
     return ()
+
+
+def always(context: ChatContext) -> str:
+    """The condition of a command that makes sense at any time."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +117,9 @@ class ChatCommand:
         usage: The arguments as shown by ``/help``: ``[TEXT]``.
         complete: Words that could stand where the argument is; the chat keeps those that begin with what is typed.
         while_generating: It may run while the model loads or replies; otherwise it waits for its turn, as messages do.
+        impossible: Why the command makes no sense now, such as ``"there is no reply yet"``; empty when it does. It is asked when the
+            command's turn has come, and one that makes no sense is neither run nor offered.
+        topic: Under which heading ``/help`` lists it.
     """
 
     name: str
@@ -69,6 +128,8 @@ class ChatCommand:
     usage: str = ""
     complete: Callable[[ChatContext, str], Iterable[str]] = no_completions
     while_generating: bool = False
+    impossible: Callable[[ChatContext], str] = always
+    topic: str = "plugins"
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be typed."""

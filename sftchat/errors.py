@@ -105,6 +105,11 @@ def listed(ids: Sequence[str], most: int = 5) -> str:
     return ", ".join(f"'{identity}'" for identity in ids[:most]) + rest
 
 
+def in_one_line(error: BaseException) -> str:
+    """An error in one line for the user: one of ours as it is, any other with the name of its class."""
+    return " ".join((str(error) if isinstance(error, SftchatError) else f"{type(error).__name__}: {error}").split())
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's error that says anything, or the name of its class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

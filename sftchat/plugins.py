@@ -71,7 +71,7 @@ class Registry:
         tasks: Tasks by name.
         engines: Engine types by scheme.
         commands: Chat commands by name.
-        plugins: Every plugin found, broken ones included, sorted by name.
+        plugins: Every plugin found, broken ones included, sorted by name, our own first.
     """
 
     manager: pluggy.PluginManager
@@ -115,7 +115,7 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     commands: dict[str, ChatCommand] = {}
     owner: dict[str, str] = {}
     infos = []
-    for entry_point in sorted(found, key=lambda point: (point.name, _distribution(point))):
+    for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
         try:
             added = _load(manager, entry_point, owner)
         except Exception as error:  # a stranger's import may raise anything; it is reported, never hidden
@@ -184,6 +184,11 @@ def _installed() -> list[EntryPoint]:
     from importlib.metadata import entry_points  # here because it costs 30 ms that `--help` need not pay
 
     return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+
+
+def _own(entry_point: EntryPoint) -> bool:
+    """Whether it is one of ours; those come first, so that no stranger's plugin can take a name from them."""
+    return entry_point.dist is not None and entry_point.dist.name == "sftchat"
 
 
 def _distribution(entry_point: EntryPoint) -> str:

@@ -92,7 +92,7 @@ class Commands(Mapping[str, "ChatCommand"]):
         name, space, argument = typed[1:].partition(" ")
         if not space:
             for command in self._by_name.values():
-                if command.name.startswith(name):
+                if command.name.startswith(name) and not command.impossible(context):
                     yield Completion(f"/{command.name}", len(typed), command.summary)
         elif name in self._by_name:
             for word in self._by_name[name].complete(context, argument):

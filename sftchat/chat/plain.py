@@ -6,25 +6,21 @@ import queue
 from collections.abc import Callable
 from typing import TextIO
 
-from sftchat.chat.commands import Commands
+from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import Printable
-from sftchat.chat.talk import Talk
-from sftchat.engines.base import Engine
+from sftchat.chat.talk import Talk, View
+from sftchat.commands import Fragments
 from sftchat.errors import UsageError
-from sftchat.types import SamplingParams
 
 
 class Plain:
     """Shows a talk line by line; a ``View``.
 
     Args:
-        load: Opens the model.
-        commands: What may be typed after a slash.
+        make_talk: Makes the talk that this view shows.
         stdin: Messages, one a line; empty lines are skipped.
         stdout: Replies.
         stderr: Notes and errors.
-        system: System prompt to begin with.
-        sampling: Sampling parameters to begin with.
 
     Attributes:
         failures: How many messages got no reply, or were commands that failed.
@@ -32,16 +28,13 @@ class Plain:
 
     def __init__(
         self,
-        load: Callable[[], Engine],
+        make_talk: Callable[[View], Talk],
         *,
-        commands: Commands,
         stdin: TextIO,
         stdout: TextIO,
         stderr: TextIO,
-        system: str = "",
-        sampling: SamplingParams | None = None,
     ) -> None:
-        self.talk = Talk(load, self, commands=commands, system=system, sampling=sampling)
+        self.talk = make_talk(self)
         self.failures = 0
         self._stdin = stdin
         self._stdout = stdout
@@ -111,28 +104,39 @@ class Plain:
     def show_typed(self, text: str) -> None:
         """Who typed the line knows it."""
 
-    def show_piece(self, text: str) -> None:
+    def begin_reply(self, column: int, said: str) -> None:
+        """The reply to the line that was read."""
+
+    def show_piece(self, text: str, column: int) -> None:
         """Write what came, at once."""
         shown = text if self._printable is None else self._printable.feed(text)
         if shown:
             self._stdout.write(shown)
             self._stdout.flush()
 
-    def end_reply(self) -> None:
+    def end_reply(self, column: int) -> None:
         """A reply ends with a newline."""
         rest = self._printable.end() if self._printable is not None else ""
         self._stdout.write(rest + "\n")
         self._stdout.flush()
 
-    def say(self, text: str) -> None:
+    def show_mark(self, mark: Mark, column: int) -> None:
+        """Marks are notes."""
+        self.say(mark.text)
+
+    def say(self, text: str | Fragments) -> None:
         """Notes go to stderr."""
-        self._stderr.write(f"{text}\n")
+        self._stderr.write(f"{text if isinstance(text, str) else ''.join(piece for _, piece in text)}\n")
         self._stderr.flush()
 
     def complain(self, text: str) -> None:
         """Errors go to stderr and are counted."""
         self.failures += 1
         self.say(f"sftchat: error: {' '.join(text.split())}")
+
+    def propose(self, text: str) -> bool:
+        """There is no input line."""
+        return False
 
     def leave(self, error: Exception | None) -> None:
         """End; with an error, the model could not be loaded."""

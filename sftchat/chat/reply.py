@@ -1,11 +1,11 @@
-"""One reply: the engine driven through it, and what a talk keeps of it meanwhile."""
+"""Replies: the engine driven through them, and what a talk keeps of each meanwhile."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.engines.base import Chunk, Engine, Request, cancelling
 from sftchat.errors import EngineError
 from sftchat.types import FinishReason, Reply
 
@@ -13,16 +13,29 @@ from sftchat.types import FinishReason, Reply
 class Generation:
     """A reply under way.
 
+    Args:
+        begun: Seconds, of the clock that ``add`` is given, at which it was asked for.
+        prefix: What the reply said already, when one is continued.
+        prefix_ids: The tokens of that, where the engine lists them.
+        prefix_tokens: How many they are.
+
     Attributes:
         stop: Set to end it at the next chunk.
-        text: What was said so far.
-        tokens: How many tokens that is.
+        text: What was said so far, the prefix included.
+        token_ids: The tokens of that, where the engine lists them.
+        tokens: How many tokens were generated now.
+        all_tokens: How many the reply has.
+        dropped: How many of the oldest turns the model is not shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun: float = 0.0, prefix: str = "", prefix_ids: tuple[int, ...] = (), prefix_tokens: int = 0) -> None:
         self.stop = threading.Event()
-        self.text = ""
+        self.text = prefix
+        self.token_ids = list(prefix_ids)
         self.tokens = 0
+        self.all_tokens = prefix_tokens
+        self.dropped = 0
+        self._begun = begun
         self._first = 0.0
         self._last = 0.0
 
@@ -32,13 +45,25 @@ class Generation:
             return  # an engine may say nothing so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
         self.text += chunk.text
+        self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
+        self.all_tokens += chunk.tokens
 
     @property
     def tokens_per_second(self) -> float:
         """Speed after the first token, whose time is the prompt's; 0 when unknown."""
         seconds = self._last - self._first
         return (self.tokens - 1) / seconds if seconds > 0 and self.tokens > 1 else 0.0
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Time to the first token; 0 while there is none."""
+        return max(0.0, self._first - self._begun) if self._first else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time to the last token; 0 while there is none."""
+        return max(0.0, self._last - self._begun) if self._last else 0.0
 
 
 def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None], stop: threading.Event | None = None) -> Reply:
@@ -53,28 +78,52 @@ def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None]
     Raises:
         EngineError: When the engine fails, or ends without saying why.
     """
-    text: list[str] = []
-    tokens = prompt_tokens = 0
-    finish_reason: FinishReason | None = None
-    chunks = engine.generate([request])
-    try:
+    reply = stream_replies(engine, [request], show, {request.id: stop} if stop is not None else {})[request.id]
+    if isinstance(reply, EngineError):
+        raise reply
+    return reply
+
+
+def stream_replies(
+    engine: Engine, requests: Sequence[Request], show: Callable[[Chunk], None], stops: Mapping[str, threading.Event]
+) -> dict[str, Reply | EngineError]:
+    """Generate several replies in one pass and pass their chunks on as they come.
+
+    Args:
+        engine: Who answers.
+        requests: What to answer.
+        show: Called with each chunk, in this thread.
+        stops: By request id; a reply whose event is set gets no more chunks, and when all are, the engine is stopped.
+
+    Returns:
+        By request id, the reply or what went wrong with it.
+
+    Raises:
+        Exception: Whatever the engine raises, when it fails as a whole.
+    """
+    parts: dict[str, list[Chunk]] = {request.id: [] for request in requests}
+    ended: dict[str, FinishReason] = {}
+    with cancelling(engine.generate(requests)) as chunks:
         for chunk in chunks:
-            if stop is not None and stop.is_set():
-                finish_reason = "cancelled"
+            for request in requests:
+                if request.id not in ended and request.id in stops and stops[request.id].is_set():
+                    ended[request.id] = "cancelled"
+            if chunk.request_id in parts and chunk.request_id not in ended:
+                parts[chunk.request_id].append(chunk)
+                if chunk.finish_reason is not None:
+                    ended[chunk.request_id] = chunk.finish_reason
+                if chunk.finish_reason != "error":
+                    show(chunk)
+            if len(ended) == len(requests):
                 break
-            if chunk.finish_reason == "error":
-                raise EngineError(chunk.error or "the engine failed and gave no reason")
-            text.append(chunk.text)
-            tokens += chunk.tokens
-            prompt_tokens = chunk.prompt_tokens or prompt_tokens
-            show(chunk)
-            if chunk.finish_reason is not None:
-                finish_reason = chunk.finish_reason
-                break
-    finally:
-        close = getattr(chunks, "close", None)  # an iterator that is no generator may have nothing to close
-        if close is not None:
-            close()
+    return {request.id: _reply(parts[request.id], ended.get(request.id)) for request in requests}
+
+
+def _reply(chunks: Sequence[Chunk], finish_reason: FinishReason | None) -> Reply | EngineError:
+    """One reply from its chunks."""
     if finish_reason is None:
-        raise EngineError("the engine ended in mid-reply and gave no reason")
-    return Reply("".join(text), finish_reason, prompt_tokens, tokens)
+        return EngineError("the engine ended in mid-reply and gave no reason")
+    if finish_reason == "error":
+        return EngineError(chunks[-1].error or "the engine failed and gave no reason")
+    prompt_tokens = max((chunk.prompt_tokens for chunk in chunks), default=0)
+    return Reply("".join(chunk.text for chunk in chunks), finish_reason, prompt_tokens, sum(chunk.tokens for chunk in chunks))

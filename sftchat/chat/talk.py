@@ -1,26 +1,30 @@
-"""A talk with a model: what is typed reaches it in order, and what it says comes back, while loading and generating run in a worker.
+"""A talk with one or more models: what is typed reaches them in order, and what they say comes back, while workers load and generate.
 
 No terminal here: ``terminal`` and ``plain`` are two views of a talk. Every method of a talk and of its view runs on one thread, the view's;
-the worker reaches it through ``post`` only.
+workers reach it through ``post`` only.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
+from sftchat.chat.column import Column, Opening
 from sftchat.chat.commands import Commands
-from sftchat.chat.conversation import Conversation
-from sftchat.chat.reply import Generation, stream_reply
-from sftchat.commands import ChatCommand
-from sftchat.engines.base import Chunk, Engine, Request
-from sftchat.errors import SftchatError
-from sftchat.types import FinishReason, Reply, SamplingParams
+from sftchat.chat.conversation import Answer, Conversation, Mark
+from sftchat.chat.desk import Desk
+from sftchat.chat.passing import Pass
+from sftchat.chat.settings import Settings
+from sftchat.chat.worker import Work, Worker
+from sftchat.commands import ChatCommand, Fragments
+from sftchat.engines.base import Engine
+from sftchat.errors import SftchatError, in_one_line
+from sftchat.types import SamplingParams
+
+T = TypeVar("T")
 
 
 class View(Protocol):
@@ -32,67 +36,92 @@ class View(Protocol):
     def show_typed(self, text: str) -> None:
         """A line the user typed has its turn."""
 
-    def show_piece(self, text: str) -> None:
-        """The reply goes on."""
+    def begin_reply(self, column: int, said: str) -> None:
+        """A column begins to reply; what it has said already is not empty when a reply is continued, and not among the pieces."""
 
-    def end_reply(self) -> None:
-        """The reply is over, for whatever reason."""
+    def show_piece(self, text: str, column: int) -> None:
+        """The reply of a column goes on."""
 
-    def say(self, text: str) -> None:
+    def end_reply(self, column: int) -> None:
+        """The reply of a column is over, for whatever reason; every ``begin_reply`` has one."""
+
+    def show_mark(self, mark: Mark, column: int) -> None:
+        """What the task thinks of a column's last reply became known, after its end."""
+
+    def say(self, text: str | Fragments) -> None:
         """Show lines that are not the model's."""
 
     def complain(self, text: str) -> None:
         """Show that something went wrong, in one line."""
 
+    def propose(self, text: str) -> bool:
+        """Put text into the input line for the user to change and send; False where there is no input line."""
+
     def leave(self, error: Exception | None) -> None:
-        """End the view; with an error, the model could not be loaded."""
+        """End the view; with an error, a model could not be loaded."""
 
 
 class Talk:
     """The state machine of a chat; it is the ``ChatContext`` that commands get.
 
     Args:
-        load: Opens the model; runs in the worker.
+        openings: How to open the models; each has one column or more.
         view: Who shows the talk.
         commands: What may be typed after a slash.
-        system: System prompt to begin with.
-        sampling: Sampling parameters to begin with.
+        desk: What the talk has beside its models.
+        conversation: What was said before.
+        settings: How replies are generated to begin with.
         clock: Seconds that never run backwards.
 
     Attributes:
+        columns: The models.
         conversation: What was said.
-        sampling: How the next reply is generated.
+        settings: How the next reply is generated.
         pending: Lines typed while the talk was busy; each gets its turn.
+        doing: Title of the job under way; empty when there is none.
     """
 
     def __init__(
         self,
-        load: Callable[[], Engine],
+        openings: Sequence[Opening],
         view: View,
         *,
         commands: Commands,
-        system: str = "",
-        sampling: SamplingParams | None = None,
+        desk: Desk | None = None,
+        conversation: Conversation | None = None,
+        settings: Settings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.conversation = Conversation(system)
-        self.sampling = sampling or SamplingParams()
+        self.conversation = conversation or Conversation()
+        self.settings = settings or Settings()
+        self.desk = desk or Desk()
         self.pending: deque[str] = deque()
-        self._load = load
+        self.doing = ""
+        self.columns: list[Column] = []
+        for opening in openings:
+            worker = Worker(opening.load, view.post)
+            self.columns += [Column(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
         self._commands = commands
         self._clock = clock
-        self._engine: Engine | None = None
-        self._generation: Generation | None = None
-        self._rate = 0.0
-        self._jobs: queue.SimpleQueue[tuple[Generation, Request] | None] = queue.SimpleQueue()
-        # a daemon, because a model that is being read cannot be interrupted and must not keep the user from leaving
-        self._worker = threading.Thread(target=self._work, name="sftchat-engine", daemon=True)
+        self._pass: Pass | None = None
+        self._work: Work | None = None
+        self._coming: Worker | None = None
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How tokens of the next reply are chosen."""
+        return self.settings.sampling
+
+    @property
+    def focus(self) -> Column:
+        """The column that commands about one reply mean."""
+        return self.columns[self.conversation.column]
 
     @property
     def engine(self) -> Engine | None:
-        """The loaded model; None while it loads."""
-        return self._engine
+        """The loaded model in focus; None while it loads."""
+        return self.focus.engine
 
     @property
     def commands(self) -> Commands:
@@ -100,30 +129,36 @@ class Talk:
         return self._commands
 
     @property
-    def state(self) -> Literal["loading", "generating", "ready"]:
+    def state(self) -> Literal["loading", "generating", "working", "ready"]:
         """What the talk is doing."""
-        if self._engine is None:
+        if self._coming is not None or any(column.engine is None for column in self.columns):
             return "loading"
-        return "ready" if self._generation is None else "generating"
+        if self._pass is not None:
+            return "generating"
+        return "working" if self._work is not None else "ready"
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed of the reply under way, or of the last one; 0 when unknown."""
-        return self._generation.tokens_per_second if self._generation is not None else self._rate
+        """Speed of the reply in focus, or of the last one; 0 when unknown."""
+        return self.focus.tokens_per_second
 
     def start(self) -> None:
-        """Begin to load the model."""
+        """Begin to load the models."""
         for command in self._commands.shadowed:
             self._view.complain(f"a plugin's command '/{command.name}' is ignored: the name is taken")
-        self._worker.start()
+        for worker in self._workers():
+            worker.start(self._next, self._view.leave)
 
     def close(self, timeout: float = 2.0) -> None:
-        """Stop what is under way and free the engine; waits no longer than ``timeout`` seconds for it."""
-        if self._generation is not None:
-            self._generation.stop.set()
-        self._jobs.put(None)
-        if self._worker.is_alive():
-            self._worker.join(0 if self._engine is None else timeout)
+        """Stop what is under way and free the engines; waits no longer than ``timeout`` seconds for each."""
+        if self._pass is not None:
+            self._pass.cancel()
+        if self._work is not None:
+            self._work.stop.set()
+        for worker in self._workers():
+            worker.end()
+        for worker in self._workers():
+            worker.join(timeout)
 
     def submit(self, line: str) -> None:
         """Take a typed line: run it now, or when its turn comes."""
@@ -141,23 +176,62 @@ class Talk:
             self.pending.append(line)
 
     def stop(self) -> bool:
-        """End the reply under way and keep its part; False when there is none.
+        """End the replies or the job under way and keep their parts; False when there is nothing to stop.
 
-        The engine notices at its next token; the user need not wait for it.
+        An engine notices at its next token; the user need not wait for it.
         """
-        if self._generation is None:
-            return False
-        self._generation.stop.set()
-        self._finish(self._generation, "cancelled")
-        return True
+        if self._pass is not None:
+            self._pass.stop()
+            return True
+        if self._work is not None:
+            self._work.stop.set()
+            self._view.say(f"{self.doing}: stopped")
+            self._worked(self._work)
+            return True
+        return False
 
-    def say(self, text: str) -> None:
+    def say(self, text: str | Fragments) -> None:
         """Show lines to the user; the model does not see them."""
         self._view.say(text)
+
+    def complain(self, text: str) -> None:
+        """Show one line that says what went wrong."""
+        self._view.complain(text)
+
+    def propose(self, text: str) -> bool:
+        """Put text into the input line; False where there is none."""
+        return self._view.propose(text)
 
     def send(self, message: str) -> None:
         """Send a message as if the user had typed it, a leading slash included."""
         self.submit(f"/{message}" if message.startswith("/") else message)
+
+    def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
+        """Have the models answer the message that waits at the end of a conversation, which becomes the talk's.
+
+        Raises:
+            ValueError: When no message waits.
+        """
+        if not conversation.waiting:
+            raise ValueError("no message waits for a reply")
+        self.conversation = conversation
+        self._pass = Pass(self.columns, conversation, self.settings, begun or {}, self._view, self._clock, self._answered, self._next)
+        self._pass.start()
+
+    def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
+        """Do something slow with a model, in its worker."""
+        work = Work(lambda text: self._view.post(partial(self._view.say, text)))
+        self._work, self.doing = work, title
+
+        def run(engine: Engine) -> None:
+            try:
+                result = job(engine, work)
+            except Exception as error:  # whatever breaks inside a model library ends the job, not the talk
+                self._view.post(partial(self._worked, work, problem=in_one_line(error)))
+            else:
+                self._view.post(partial(self._worked, work, partial(done, result)))
+
+        (self.columns[column] if column is not None else self.focus).worker.do(run)
 
     def exit(self) -> None:
         """Leave the chat."""
@@ -165,100 +239,51 @@ class Talk:
 
     # on the view's thread
 
+    def _workers(self) -> list[Worker]:
+        """The workers of the columns, each once."""
+        return list(dict.fromkeys([column.worker for column in self.columns] + ([self._coming] if self._coming is not None else [])))
+
     def _handle(self, line: str) -> None:
         """Run a command or send a message; the talk is ready for it."""
         parsed = self._commands.parse(line)
         self._view.show_typed(line)
         if parsed.command is not None:
             self._run(parsed.command, parsed.text)
-            return
-        self.conversation = self.conversation.ask(parsed.text, self.sampling)
-        request = self.conversation.last_request
-        assert request is not None
-        self._generation = Generation()
-        self._jobs.put((self._generation, request))
+        else:
+            self.generate(self.conversation.ask(parsed.text))
 
     def _run(self, command: ChatCommand, argument: str) -> None:
         """Run a command; whatever it raises is one line to the user."""
         try:
-            command.run(self, argument)
+            if reason := command.impossible(self):
+                self._view.complain(f"/{command.name}: {reason}")
+            else:
+                command.run(self, argument)
         except SftchatError as error:
             self._view.complain(str(error))
         except Exception as error:  # a plugin's command may fail in any way; the talk goes on
-            self._view.complain(f"/{command.name} failed: {_describe(error)}")
+            self._view.complain(f"/{command.name} failed: {in_one_line(error)}")
 
     def _next(self) -> None:
         """Give the lines that wait their turn, as far as possible."""
         while self.pending and self.state == "ready":
             self._handle(self.pending.popleft())
 
-    def _loaded(self, engine: Engine) -> None:
-        """The model is there."""
-        self._engine = engine
+    def _answered(self, answers: tuple[Answer, ...]) -> None:
+        """The replies are over."""
+        self._pass = None
+        self.conversation = self.conversation.answer(*answers)
+
+    def _worked(self, work: Work, done: Callable[[], None] | None = None, problem: str = "") -> None:
+        """A job is over; of one that was stopped, it is too late."""
+        if work is not self._work:
+            return
+        self._work, self.doing = None, ""
+        if problem:
+            self._view.complain(problem)
+        elif done is not None:
+            try:
+                done()
+            except Exception as error:  # a plugin's function may fail in any way; the talk goes on
+                self._view.complain(in_one_line(error))
         self._next()
-
-    def _piece(self, generation: Generation, chunk: Chunk) -> None:
-        """A piece of a reply came; of one that was stopped, it is too late."""
-        if generation is not self._generation:
-            return
-        generation.add(chunk, self._clock())
-        if chunk.text:
-            self._view.show_piece(chunk.text)
-
-    def _finish(self, generation: Generation, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
-        """End a reply: keep what was said, or take the message back when nothing was."""
-        if generation is not self._generation:
-            return
-        self._generation, self._rate = None, generation.tokens_per_second
-        self._view.end_reply()
-        text = generation.text
-        if text or why in ("stop", "length"):
-            self.conversation = self.conversation.answer(Reply(text, why, prompt_tokens, generation.tokens))
-            fate = "what was said is kept"
-        else:
-            self.conversation = self.conversation.withdraw()
-            fate = "the message is taken back"
-        if why == "error":
-            self._view.complain(f"{problem}; {fate}")
-        elif why == "cancelled":
-            self._view.say(f"stopped; {fate}")
-        elif why == "length":
-            self._view.say(f"cut at {generation.tokens} tokens; '/set max_new_tokens N' allows more")
-        elif not text:
-            self._view.say("the model said nothing")
-        self._next()
-
-    # in the worker
-
-    def _work(self) -> None:
-        """Load the model, then answer until told to end."""
-        try:
-            engine = self._load()
-        except Exception as error:
-            self._view.post(partial(self._view.leave, error))
-            return
-        self._view.post(partial(self._loaded, engine))
-        while (job := self._jobs.get()) is not None:
-            self._generate(engine, *job)
-        engine.close()
-
-    def _generate(self, engine: Engine, generation: Generation, request: Request) -> None:
-        """Generate one reply."""
-
-        def show(chunk: Chunk) -> None:
-            self._view.post(partial(self._piece, generation, chunk))
-
-        if generation.stop.is_set():
-            return
-        try:
-            reply = stream_reply(engine, request, show, generation.stop)
-        except Exception as error:  # whatever breaks inside a model library ends the reply, not the talk
-            problem = str(error) if isinstance(error, SftchatError) else _describe(error)
-            self._view.post(partial(self._finish, generation, "error", 0, problem))
-        else:
-            self._view.post(partial(self._finish, generation, reply.finish_reason, reply.prompt_tokens))
-
-
-def _describe(error: Exception) -> str:
-    """An unexpected error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -24,12 +24,11 @@ from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.styles import Style
 from prompt_toolkit.widgets import SearchToolbar
 
-from sftchat.chat.commands import Commands
+from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.output import Scrollback
-from sftchat.chat.talk import Talk
-from sftchat.engines.base import Engine
-from sftchat.types import SamplingParams
+from sftchat.chat.talk import Talk, View
+from sftchat.commands import Fragments
 
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
@@ -55,11 +54,7 @@ class Terminal:
     """Shows a talk on a terminal; a ``View``.
 
     Args:
-        load: Opens the model, after the prompt is on the screen.
-        name: What the user called the model.
-        commands: What may be typed after a slash.
-        system: System prompt to begin with.
-        sampling: Sampling parameters to begin with.
+        make_talk: Makes the talk that this view shows; it is started after the prompt is on the screen.
         history: File of typed lines; None keeps them in memory.
         input: Where keys come from; the terminal by default.
         output: Where to draw; the terminal by default.
@@ -68,19 +63,15 @@ class Terminal:
 
     def __init__(
         self,
-        load: Callable[[], Engine],
+        make_talk: Callable[[View], Talk],
         *,
-        name: str,
-        commands: Commands,
-        system: str = "",
-        sampling: SamplingParams | None = None,
         history: Path | None = None,
         input: Input | None = None,
         output: Output | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.talk = Talk(load, self, commands=commands, system=system, sampling=sampling, clock=clock)
-        self._name = visible(name)
+        self.talk = make_talk(self)
+        self._name = visible(" · ".join(column.name for column in self.talk.columns))
         self._clock = clock
         self._begun = clock()
         self._armed_until = 0.0
@@ -132,17 +123,31 @@ class Terminal:
         self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", visible(text).replace("\n", "\n  ") + "\n")])
         self._keep_ticking()
 
-    def show_piece(self, text: str) -> None:
+    def begin_reply(self, column: int, said: str) -> None:
+        """A column begins to reply."""
+
+    def show_piece(self, text: str, column: int) -> None:
         """The reply goes on."""
         self._above.feed(text)
 
-    def end_reply(self) -> None:
+    def end_reply(self, column: int) -> None:
         """The reply is over."""
         self._above.end()
 
-    def say(self, text: str) -> None:
+    def show_mark(self, mark: Mark, column: int) -> None:
+        """What the task thinks of a reply."""
+        self.say(mark.text)
+
+    def say(self, text: str | Fragments) -> None:
         """Show lines that are not the model's."""
-        self._above.note(text)
+        self._above.note(text if isinstance(text, str) else "".join(piece for _, piece in text))
+
+    def propose(self, text: str) -> bool:
+        """Put text into the input line, where nothing is lost by it."""
+        if self._buffer.text:
+            return False
+        self._buffer.insert_text(text)
+        return True
 
     def complain(self, text: str) -> None:
         """Show that something went wrong, in one line."""

@@ -11,7 +11,7 @@ import click
 
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, timeout_option
-from sftchat.engines.base import Chunk
+from sftchat.engines.base import Chunk, Request
 from sftchat.errors import UsageError
 
 
@@ -43,8 +43,7 @@ def command(
     sampling = chosen_sampling(chosen, options)
     if chosen is not None:
         options["preferred"] = chosen.template
-    request = Conversation(system).ask(_prompt(prompt), sampling).last_request
-    assert request is not None
+    request = Request("ask", Conversation(system).ask(_prompt(prompt)).messages, sampling=sampling)
     # a terminal must not obey what a model wrote; a file or a program gets it as it is
     printable = Printable() if sys.stdout.isatty() else None
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, timeout_option
 from sftchat.engines.base import Engine
+
+if TYPE_CHECKING:
+    from sftchat.chat.talk import View
 
 
 @click.command()
@@ -31,22 +34,36 @@ def command(session: Session, /, model: str, task: str | None, system: str, **op
     sftchat chat sftchat:nano
     sftchat chat run --task relation --temperature 0.7
     """
-    from sftchat.chat.builtin import BUILTINS
+    from sftchat.chat.column import Opening
     from sftchat.chat.commands import Commands
+    from sftchat.chat.conversation import Conversation
+    from sftchat.chat.desk import Desk
+    from sftchat.chat.settings import Settings
+    from sftchat.chat.talk import Talk
 
     chosen = session.registry.task(task) if task else None
     sampling = chosen_sampling(chosen, options)
-    commands = Commands((*BUILTINS, *session.registry.commands.values()))
+    commands = Commands(tuple(session.registry.commands.values()))
     if chosen is not None:
         options["preferred"] = chosen.template
 
     def load() -> Engine:
         return session.load_engine(model, **options)
 
+    def make_talk(view: View) -> Talk:
+        return Talk(
+            [Opening(load, (model,))],
+            view,
+            commands=commands,
+            desk=Desk(task=chosen),
+            conversation=Conversation(system),
+            settings=Settings(sampling),
+        )
+
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
         from sftchat.chat.plain import Plain
 
-        talk = Plain(load, commands=commands, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr, system=system, sampling=sampling)
+        talk = Plain(make_talk, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         talk.run()
         return 3 if talk.failures else 0
 
@@ -54,5 +71,5 @@ def command(session: Session, /, model: str, task: str | None, system: str, **op
 
     from sftchat.chat.terminal import Terminal
 
-    Terminal(load, name=model, commands=commands, system=system, sampling=sampling, history=user_data_path("sftchat") / "history").run()
+    Terminal(make_talk, history=user_data_path("sftchat") / "history").run()
     return 0

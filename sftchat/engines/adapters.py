@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sftchat.engines.base import OFF
 from sftchat.errors import ModelError, UsageError, first_line, unknown
 from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.identity import identity
@@ -15,11 +15,8 @@ from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer
 from sftchat.models.weights import Loaded, load_renderer, stop_ids
 
-OFF = "off"
-"""The base without any adapter, in a request."""
 FIRST = "default"
 """What peft calls the adapter that a model was loaded with."""
-_TERM = re.compile(r"(?:(-?[0-9.]+)\*)?(.+)")
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,6 @@ class Adapters:
         adapted = hasattr(self.model, "peft_config")
         self._own = Voice(FIRST if adapted else "", loaded.renderer, loaded.stop_ids)
         self._voices: dict[str, Voice] = {name: self._own} if adapted else {}
-        self._sums: dict[str, Voice] = {}
         self._base: Voice | None = None if adapted else self._own
         self._routed: tuple[str, ...] | None = None
         self._mixed: list[str] | None = None
@@ -60,8 +56,8 @@ class Adapters:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a request may ask for by name, ``off`` the last."""
-        return (*self._voices, OFF)
+        """What a request may ask for by name."""
+        return tuple(self._voices)
 
     @property
     def mixes(self) -> bool:
@@ -80,42 +76,28 @@ class Adapters:
         """
         if not adapter:
             return self._own
-        if adapter in self._voices:
-            return self._voices[adapter]
         if adapter == OFF:
             if self._base is None:
                 self._base = self._bare()
             return self._base
-        if adapter not in self._sums:
-            self._sums[adapter] = self._sum(adapter)
-        return self._sums[adapter]
+        if adapter not in self._voices:
+            raise UsageError(unknown("adapter", adapter, (*self.names, OFF)))
+        return self._voices[adapter]
 
-    def check(self, adapter: str) -> None:
-        """Refuse what ``voice`` would refuse, without making anything.
-
-        Raises:
-            UsageError: When a name is unknown, or a sum cannot be made.
-        """
-        if adapter and adapter not in self.names:
-            self._terms(adapter)
-
-    def add(self, reference: ModelReference) -> str:
+    def add(self, name: str, reference: ModelReference) -> None:
         """Load another adapter of the same base.
 
         Args:
+            name: What requests are to call it.
             reference: Where it is.
 
-        Returns:
-            Its name: what the user wrote.
-
         Raises:
-            UsageError: When it is no adapter.
-            ModelError: When its base is another, or it cannot be loaded.
+            UsageError: When the name is taken.
+            ModelError: When it is no adapter, its base is another, or it cannot be loaded.
         """
-        if reference.text in self._voices:
-            return reference.text
+        self._check_free(name)
         if reference.base is None:
-            raise UsageError(f"'{reference.text}' is no adapter; an adapter folder has adapter_config.json")
+            raise ModelError(f"'{reference.text}' is no adapter; the folder of one has adapter_config.json")
         mine = self._loaded.reference
         base = mine.base or mine if mine is not None else None
         if base is None or not same_weights(base, reference.base):
@@ -126,10 +108,36 @@ class Adapters:
         key = f"a{len(self._voices)}"
         self._routed = None
         self.model = add_adapter(self.model, reference.source, key, reference.text)
-        self._voices[reference.text] = Voice(key, renderer, stop_ids(self.model, renderer))
+        self._voices[name] = Voice(key, renderer, stop_ids(self.model, renderer))
         if self._base is not None:  # the base was loaded without adapters: it is that base still
-            self._base = self._own = replace(self._base, key=BASE)
-        return reference.text
+            self._own = replace(self._own, key=self._own.key or BASE)
+            self._base = replace(self._base, key=BASE)
+
+    def mix(self, name: str, parts: Mapping[str, float]) -> None:
+        """Make an adapter that changes the weights by the weighted sum of what others change, exactly: ranks add up.
+
+        Args:
+            name: What requests are to call it.
+            parts: Weights by name; the template is that of the first.
+
+        Raises:
+            UsageError: When the name is taken, or a part is not there.
+            ModelError: When the adapters cannot be mixed.
+        """
+        self._check_free(name)
+        if not parts or not all(part in self._voices for part in parts):
+            raise UsageError(unknown("adapter", next((part for part in parts if part not in self._voices), ""), self.names))
+        if not self.mixes:
+            raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: only plain LoRA adapters can")
+        key = f"a{len(self._voices)}"
+        keys = [self._voices[part].key for part in parts]
+        try:
+            self.model.base_model.add_weighted_adapter(keys, list(parts.values()), key, combination_type="cat")
+        except ValueError as error:
+            raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: {first_line(error)}") from error
+        self.model.eval()
+        self._routed = None
+        self._voices[name] = replace(self._voices[next(iter(parts))], key=key)
 
     def route(self, keys: Sequence[str]) -> None:
         """Let each row of the next forward pass be answered with its adapter; does nothing where nothing changes."""
@@ -169,36 +177,10 @@ class Adapters:
         renderer, _ = load_renderer(reference.base, **self._loaded.options)
         return Voice(BASE, renderer, stop_ids(self.model, renderer))
 
-    def _terms(self, adapter: str) -> list[tuple[float, Voice]]:
-        """A sum taken apart."""
-        terms = []
-        for term in adapter.split("+"):
-            found = _TERM.fullmatch(term.strip())
-            weight, name = found.groups() if found else (None, term)
-            if name not in self._voices:
-                raise UsageError(unknown("adapter", name, self.names))
-            try:
-                terms.append((float(weight or 1), self._voices[name]))
-            except ValueError:
-                raise UsageError(f"weight '{weight}' of adapter '{name}' must be a number") from None
-        if not self.mixes:
-            raise UsageError(f"'{adapter}' cannot be added up: only plain LoRA adapters can")
-        return terms
-
-    def _sum(self, adapter: str) -> Voice:
-        """An adapter that changes the weights by the weighted sum of what others change, exactly: ranks add up."""
-        terms = self._terms(adapter)
-        if len(terms) == 1 and terms[0][0] == 1:
-            return terms[0][1]
-        key = f"sum{len(self._sums)}"
-        keys = [voice.key for _, voice in terms]
-        try:
-            self.model.base_model.add_weighted_adapter(keys, [weight for weight, _ in terms], key, combination_type="cat")
-        except ValueError as error:
-            raise UsageError(f"'{adapter}' cannot be added up: {first_line(error)}") from error
-        self.model.eval()
-        self._routed = None
-        return replace(terms[0][1], key=key)
+    def _check_free(self, name: str) -> None:
+        """Refuse a name that a request could not mean."""
+        if not name or name == OFF or name in self._voices:
+            raise UsageError(f"adapter name '{name}' is taken; give another")
 
 
 def same_weights(one: ModelReference, other: ModelReference) -> bool:

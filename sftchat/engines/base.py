@@ -24,10 +24,10 @@ class Request:
         messages: The conversation; rendered by the engine's chat template.
         prompt: Text to be continued as it is, without a template, instead of messages.
         sampling: How tokens are chosen.
-        adapter: Name of the adapter to answer with, ``off`` for the base without any, or a sum ``0.5*A+0.5*B``; empty for what was loaded.
+        adapter: Name of the adapter to answer with, ``OFF`` for the base without any; empty for what was loaded.
         reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
         reply_ids: The same as token ids, for an engine that was heard to say them; ``reply_prefix`` is empty then.
-        template_arguments: Arguments of the chat template, such as ``{"enable_thinking": False}``, over those of the training.
+        template_arguments: Arguments of the chat template, over those the model has of its own; engines that render elsewhere refuse them.
     """
 
     id: str
@@ -107,10 +107,31 @@ class Renders(Protocol):
 
 @runtime_checkable
 class Counts(Protocol):
-    """An engine that knows how long a prompt is without answering it."""
+    """An engine that knows how long a prompt is before it reads it."""
 
     def count_tokens(self, request: Request) -> int:
-        """Tokens of the rendered prompt, the beginning of the reply included."""
+        """How many tokens a request renders to, its ``reply_prefix`` included.
+
+        Raises:
+            ModelError: When its messages cannot be rendered.
+        """
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """An engine that renders prompts itself and says with what."""
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 of the chat template's source and arguments."""
+
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """The arguments in force where a request has none of its own, as training used them."""
+
+    @property
+    def template_variables(self) -> tuple[str, ...]:
+        """What the template can be told beside the messages: names for ``Request.template_arguments``, sorted."""
 
 
 @runtime_checkable
@@ -134,30 +155,32 @@ class Inspects(Protocol):
         """
 
 
+OFF = "off"
+"""The ``Request.adapter`` that answers with the base model alone."""
+
+
 @runtime_checkable
 class Adapts(Protocol):
-    """An engine whose model can be given other adapters; any of them may answer any request of one batch."""
+    """An engine that answers with several adapters of one base, those of one call in one batch."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names that ``Request.adapter`` may have, ``off`` the last."""
+        """What ``Request.adapter`` may be beside ``""`` (what was loaded) and ``OFF`` (the base alone)."""
 
-    def load_adapter(self, model: str) -> str:
-        """Load another adapter of the same base and return the name it got; one that is there already is not loaded again.
-
-        Args:
-            model: A folder with an adapter, or a run with one.
+    def add_adapter(self, name: str, model: str) -> None:
+        """Load an adapter folder under a name; slow.
 
         Raises:
-            UsageError: When it names no adapter.
-            ModelError: When it is made for another base, or cannot be loaded.
+            UsageError: When the name is taken.
+            ModelError: When the folder has no adapter of this base.
         """
 
-    def check_adapter(self, adapter: str) -> None:
-        """Refuse what ``Request.adapter`` could not be.
+    def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
+        """Make a new adapter that is the weighted sum of others.
 
         Raises:
-            UsageError: When a name is unknown, or a sum cannot be made.
+            UsageError: When the name is taken, or a part is not loaded.
+            ModelError: When the adapters cannot be mixed.
         """
 
 

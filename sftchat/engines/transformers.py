@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
-from sftchat.engines.adapters import Adapters, Voice
+from sftchat.engines.adapters import Adapters
 from sftchat.engines.base import Chunk, Request
 from sftchat.engines.detokenizer import Detokenizer
 from sftchat.engines.kept import Kept
+from sftchat.engines.rendering import prompt_ids, variables
 from sftchat.engines.row import Row
 from sftchat.engines.sampling import Sampler
 from sftchat.engines.scheduling import Scheduler
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.models.references import ModelReference, resolve
-from sftchat.models.templates import Renderer
 from sftchat.models.weights import Loaded
 from sftchat.types import Message
 
@@ -27,7 +27,7 @@ FEW = 8
 
 
 class TransformersEngine:
-    """Answers requests with a loaded model; an ``Engine`` that also ``Renders``, ``Counts`` and ``Adapts``.
+    """Answers requests with a loaded model; an ``Engine`` that also ``Renders``, ``Counts``, ``Adapts``, ``Inspects`` and is ``Templated``.
 
     Args:
         name: What the user called the model.
@@ -50,29 +50,41 @@ class TransformersEngine:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names that ``Request.adapter`` may have, ``off`` the last."""
+        """Names that ``Request.adapter`` may have; the first is the model's own, where it was loaded with one."""
         return self._adapters.names
 
-    def load_adapter(self, model: str) -> str:
-        """Load another adapter of the same base and return the name it got.
+    def add_adapter(self, name: str, model: str | ModelReference) -> None:
+        """Load an adapter of this base under a name.
 
         Raises:
-            UsageError: When MODEL names no adapter.
-            ModelError: When it is made for another base, or cannot be loaded.
+            UsageError: When the name is taken.
+            ModelError: When it is no adapter of this base, or cannot be loaded.
         """
-        return model if model in self.adapters else self.add_adapter(resolve(model))
+        self._adapters.add(name, resolve(model) if isinstance(model, str) else model)
 
-    def add_adapter(self, reference: ModelReference) -> str:
-        """The same for a reference that is known."""
-        return self._adapters.add(reference)
-
-    def check_adapter(self, adapter: str) -> None:
-        """Refuse what ``Request.adapter`` could not be.
+    def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
+        """Make a new adapter that is the weighted sum of others.
 
         Raises:
-            UsageError: When a name is unknown, or a sum cannot be made.
+            UsageError: When the name is taken, or a part is not loaded.
+            ModelError: When the adapters cannot be mixed.
         """
-        self._adapters.check(adapter)
+        self._adapters.mix(name, parts)
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 of the chat template's source and arguments."""
+        return self.loaded.renderer.template_hash
+
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """The arguments in force where a request has none of its own, as training used them."""
+        return self.loaded.renderer.arguments
+
+    @property
+    def template_variables(self) -> tuple[str, ...]:
+        """What the template can be told beside the messages, sorted."""
+        return variables(self.loaded.renderer)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The templated text of a conversation, ready for the reply."""
@@ -80,7 +92,7 @@ class TransformersEngine:
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the rendered prompt, the beginning of the reply included."""
-        return len(prompt_ids(self._adapters.voice(request.adapter), request))
+        return len(prompt_ids(self._adapters.voice(request.adapter).renderer, request))
 
     def close(self) -> None:
         """Forget what was read; garbage collection frees the rest."""
@@ -123,7 +135,7 @@ class TransformersEngine:
     def _prepare(self, request: Request) -> Row:
         """Render a request and refuse one that cannot fit."""
         voice = self._adapters.voice(request.adapter)
-        ids = prompt_ids(voice, request)
+        ids = prompt_ids(voice.renderer, request)
         if not ids:
             raise EngineError("the prompt is empty")
         room = self.context_length - len(ids)
@@ -137,23 +149,3 @@ class TransformersEngine:
         for token in request.reply_ids:
             detokenizer.add(token)
         return Row(request, ids, len(ids), limit, Sampler(sampling, ids), detokenizer, frozenset(voice.stop_ids), voice.key)
-
-
-def renderer_of(voice: Voice, request: Request) -> Renderer:
-    """The renderer of a request, with its template arguments."""
-    given = dict(request.template_arguments)
-    return replace(voice.renderer, arguments={**voice.renderer.arguments, **given}) if given else voice.renderer
-
-
-def prompt_ids(voice: Voice, request: Request) -> list[int]:
-    """What the model is given to continue.
-
-    Raises:
-        TemplateError: When the template refuses the messages.
-    """
-    renderer = renderer_of(voice, request)
-    if request.prompt is not None:
-        ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
-    else:
-        ids = list(renderer.prompt_ids(request.messages, request.reply_prefix))
-    return [*ids, *request.reply_ids]

@@ -25,8 +25,13 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
 from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
+from sftchat.chat.settings import Settings
+from sftchat.chat.talk import Talk
 from sftchat.chat.terminal import Terminal
+from sftchat.types import SamplingParams
+from tests.chat.logged import Log
 
 SECONDS = 60.0
 """How long a test waits for what it expects; long, because a busy machine is no defect of the chat."""
@@ -97,8 +102,10 @@ class Chat:
     def __init__(self, engine: Any, keys: Any, screen: Screen, **options: Any) -> None:
         output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
         load = engine if callable(engine) else lambda: engine
-        options = {"name": "scripted", "commands": Commands(BUILTINS)} | options
-        self.terminal = Terminal(load, input=keys, output=output, **options)
+        views = {name: options.pop(name) for name in ("history", "clock") if name in options}
+        options = {"commands": Commands(BUILTINS), "settings": Settings(options.pop("sampling", SamplingParams()))} | options
+        opening = Opening(load, (options.pop("name", "scripted"),))
+        self.terminal = Terminal(lambda view: Talk([opening], view, **options), input=keys, output=output, **views)
         self.talk = self.terminal.talk
         self.screen = screen
         self.problem: BaseException | None = None
@@ -234,3 +241,17 @@ def terminal() -> Iterator[Callable[..., Pty]]:
     yield start
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def view() -> Iterator[Callable[..., Log]]:
+    """Start talks without a terminal; the argument is an engine, or a function that loads one."""
+    opened: list[Log] = []
+
+    def start(engine: Any = None, **options: Any) -> Log:
+        opened.append(Log(engine if callable(engine) else lambda: engine, **options))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.talk.close()

@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
+from sftchat.chat.settings import Settings
+from sftchat.chat.talk import Talk
 from sftchat.chat.terminal import Terminal
 from sftchat.errors import EngineError
 from sftchat.testing import ScriptedEngine
@@ -56,9 +59,9 @@ def main():
 
     if given.go_on_when:
         threading.Thread(target=watch, daemon=True).start()
-    Terminal(
-        load, name="scripted", commands=Commands(BUILTINS), history=given.history, sampling=SamplingParams(max_new_tokens=10_000)
-    ).run()
+    settings = Settings(SamplingParams(max_new_tokens=10_000))
+    make = lambda view: Talk([Opening(load, ("scripted",))], view, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
+    Terminal(make, history=given.history).run()
     sys.stdout.write("left\n")
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from sftchat.chat.builtin import BUILTINS
 from sftchat.chat.commands import Commands
-from sftchat.chat.conversation import Conversation
-from sftchat.commands import ChatCommand, ChatContext
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.settings import Settings
+from sftchat.commands import ChatCommand, ChatContext, Fragments
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
 from sftchat.types import Reply, SamplingParams
@@ -32,14 +33,19 @@ class Context:
     """A chat without a model."""
 
     conversation: Conversation = field(default_factory=Conversation)
-    sampling: SamplingParams = field(default_factory=SamplingParams)
+    settings: Settings = field(default_factory=Settings)
     commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
     engine: Engine | None = None
     said: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     over: bool = False
 
-    def say(self, text: str) -> None:
+    @property
+    def sampling(self) -> SamplingParams:
+        return self.settings.sampling
+
+    def say(self, text: str | Fragments) -> None:
+        assert isinstance(text, str)
         self.said.append(text)
 
     def send(self, message: str) -> None:
@@ -107,10 +113,12 @@ def test_a_command_that_cannot_be_typed_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "found"),
     [
-        ("/s", [("/system", 2), ("/set", 2), ("/shout", 2)]),
+        ("/s", [("/system", 2), ("/set", 2), ("/seed", 2), ("/stop", 2), ("/shout", 2)]),
+        ("/re", [("/reset", 3)]),
+        ("/set overflow d", [("overflow drop-oldest", 10)]),
         ("/shout c", [("cat", 1), ("cow", 1)]),
         ("/set temp", [("temperature ", 4)]),
-        ("/help re", [("reset", 2)]),
+        ("/help re", [("redo", 2), ("regen", 2), ("reset", 2)]),
         ("/system a", []),
         ("/nosuch a", []),
         ("//s", []),
@@ -127,16 +135,17 @@ def test_help_lists_every_command_and_explains_one() -> None:
     context = Context()
 
     listed = context.run("/help")
-    assert [line.split()[0] for line in listed.split("\n\n")[0].splitlines()] == [f"/{name}" for name in context.commands]
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith("  /")] == [f"/{name}" for name in context.commands]
+    assert [line for line in listed.splitlines() if line and line[0] != " "][:3] == ["general", "talk", "settings"]
     assert context.run("/help shout") == context.run("/help /shout") == "/shout TEXT  say it loud"
     with pytest.raises(UsageError, match="did you mean 'shout'"):
         context.run("/help shot")
 
 
-def test_help_fits_a_narrow_terminal() -> None:
+def test_help_fits_eighty_columns() -> None:
     context = Context(commands=Commands(BUILTINS))
 
-    assert max(map(len, context.run("/help").splitlines())) <= 60
+    assert max(map(len, context.run("/help").splitlines())) <= 79
 
 
 def test_the_system_prompt_is_shown_set_and_dropped() -> None:
@@ -158,22 +167,38 @@ def test_sampling_is_shown_and_changed_and_a_wrong_value_changes_nothing() -> No
     assert context.run("/set top-k=5") == "top_k 5"
     assert context.sampling == SamplingParams(temperature=0.7, top_k=5)
     for line, complaint in (
-        ("/set temprature 1", "did you mean 'temperature'"),
+        ("/set temprature 1", "unknown setting 'temprature'; did you mean 'temperature'"),
         ("/set temperature hot", "temperature is 'hot', must be a number"),
         ("/set top_k 1.5", "top_k is '1.5', must be a whole number"),
         ("/set temperature 9", "must be from 0 to 2"),
         ("/set temperature nan", "must be from 0 to 2"),
-        ("/set stop x", "unknown parameter 'stop'"),
+        ("/set overflow truncate", "unknown way to treat a full context 'truncate'"),
+        ("/seed x", "seed is 'x', must be a whole number from 0 on"),
     ):
         with pytest.raises(UsageError, match=complaint):
             context.run(line)
     assert context.sampling == SamplingParams(temperature=0.7, top_k=5)
+    assert context.run("/set overflow drop-oldest") == "overflow drop-oldest"
+    assert context.run("/seed 7") == "seed 7"
+    assert context.settings == Settings(SamplingParams(temperature=0.7, top_k=5, seed=7), "drop-oldest")
+
+
+def test_stop_strings_are_added_shown_and_dropped() -> None:
+    context = Context()
+
+    assert context.run("/stop") == "stop off"
+    assert context.run("/stop \\n\\n") == "stop \\n\\n"
+    assert context.run("/set stop 。") == "stop \\n\\n 。"
+    assert context.run("/stop 。") == "stop \\n\\n 。"
+    assert context.sampling.stop == ("\n\n", "。")
+    assert context.run("/stop off") == "stop off"
+    assert context.sampling.stop == ()
 
 
 def test_reset_and_exit() -> None:
-    context = Context(Conversation("s").ask("a", SamplingParams()).answer(Reply("b")))
+    context = Context(Conversation("s").ask("a").answer(Answer(Reply("b"))))
 
     assert "system prompt stays" in context.run("/reset")
-    assert context.conversation == Conversation("s")
+    assert context.conversation.messages == Conversation("s").messages
     context.run("/exit")
     assert context.over

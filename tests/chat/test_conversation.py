@@ -1,55 +1,137 @@
-"""A conversation never changes in place, and user and assistant alternate whatever happens."""
+"""A conversation never changes in place, loses nothing, and user and assistant alternate whatever happens."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sftchat.chat.conversation import Conversation, Turn
-from sftchat.types import Message, Reply, SamplingParams
+from sftchat.chat.conversation import Answer, Conversation, Mark, Turn
+from sftchat.errors import UsageError
+from sftchat.types import Message, Reply
 
-SAMPLING = SamplingParams(temperature=0.5)
+
+def said(text: str, why: str = "stop") -> Answer:
+    return Answer(Reply(text, why))  # type: ignore[arg-type]
+
+
+def talk(*turns: tuple[str, str], system: str = "") -> Conversation:
+    found = Conversation(system)
+    for question, reply in turns:
+        found = found.ask(question).answer(said(reply))
+    return found
 
 
 def test_messages_alternate_after_the_system_prompt() -> None:
-    begun = Conversation("be brief").ask("甲是谁？", SAMPLING)
-    talk = begun.answer(Reply("师父", "length", 9, 2)).ask("<b>and</b>?", SAMPLING)
+    begun = Conversation("be brief").ask("甲是谁？")
+    more = begun.answer(said("师父", "length")).ask("<b>and</b>?")
 
-    assert talk.messages == (
+    assert more.messages == (
         Message(role="system", content="be brief"),
         Message(role="user", content="甲是谁？"),
         Message(role="assistant", content="师父"),
         Message(role="user", content="<b>and</b>?"),
     )
-    assert talk.last_request is not None
-    assert (talk.last_request.messages, talk.last_request.sampling) == (talk.messages, SAMPLING)
     assert begun.waiting
     assert len(begun.turns) == 1
-    assert [turn.partial for turn in talk.turns] == [True, False]
+    assert [turn.partial for turn in more.turns] == [True, False]
 
 
 def test_a_tag_in_a_reply_is_kept_as_generated() -> None:
     reply = "<think>\x1b[2J</think>\r\n  ok "
 
-    assert Conversation().ask("x", SAMPLING).answer(Reply(reply)).messages[-1]["content"] == reply
+    assert talk(("x", reply)).messages[-1]["content"] == reply
 
 
-def test_a_withdrawn_message_leaves_no_trace() -> None:
-    before = Conversation("s").ask("a", SAMPLING).answer(Reply("b"))
+def test_an_attempt_in_which_nothing_was_said_is_not_shown_to_the_model_and_can_be_repeated() -> None:
+    before = talk(("a", "b"), system="s")
+    failed = before.ask("c").answer(said("", "error"))
 
-    assert before.ask("c", SAMPLING).withdraw().turns == before.turns
-    assert before.withdraw() is before
+    assert (failed.turns, failed.messages) == (before.turns, before.messages)
+    assert failed.unanswered().messages[-1] == Message(role="user", content="c")
+    assert failed.ask("d").path[-1].parent == before.head
+    assert failed.undo().turns == ()
+
+
+def test_a_column_that_could_say_nothing_is_not_shown_the_turn_and_stays_in_step() -> None:
+    both = Conversation().ask("a").answer(said("A"), said("", "error")).ask("b").answer(said("B"), said("C"))
+
+    assert [turn.question for turn in both.turns] == ["a", "b"]
+    assert [turn.question for turn in both.seen_by(1).turns] == ["b"]
 
 
 def test_reset_keeps_the_system_prompt_and_a_new_one_keeps_the_turns() -> None:
-    talk = Conversation("old").ask("a", SAMPLING).answer(Reply("b"))
+    old = talk(("a", "b"), system="old")
 
-    assert talk.reset() == Conversation("old")
-    assert talk.with_system("new").turns == (Turn("a", Reply("b")),)
-    assert talk.with_system("").messages[0]["role"] == "user"
+    assert old.reset().messages == Conversation("old").messages
+    assert old.reset().go(old.ends[0]).turns == old.turns
+    assert old.with_system("new").turns == (Turn("a", said("b"), 2),)
+    assert old.with_system("").messages[0]["role"] == "user"
 
 
 def test_two_user_turns_in_a_row_cannot_be() -> None:
     with pytest.raises(ValueError, match="waits"):
-        Conversation().ask("a", SAMPLING).ask("b", SAMPLING)
+        Conversation().ask("a").ask("b")
     with pytest.raises(ValueError, match="no message"):
-        Conversation().answer(Reply("b"))
+        Conversation().answer(said("b"))
+    with pytest.raises(UsageError, match="nothing was asked"):
+        Conversation().unanswered()
+
+
+def test_undo_and_redo_go_back_and_forth_until_something_new_is_said() -> None:
+    whole = talk(("a", "A"), ("b", "B"), ("c", "C"))
+
+    assert [turn.question for turn in whole.undo(2).turns] == ["a"]
+    assert whole.undo().undo().redo().turns == whole.undo().turns
+    assert whole.undo(3).redo() == whole
+    assert whole.undo().ask("d").undone == ()
+    for wrong in (0, 4):
+        with pytest.raises(UsageError, match="cannot go back"):
+            whole.undo(wrong)
+    with pytest.raises(UsageError, match="nothing was undone"):
+        whole.redo()
+
+
+def test_another_reply_and_another_question_are_branches_and_the_old_ones_stay() -> None:
+    first = talk(("a", "A"), ("b", "B"))
+    again = first.unanswered().answer(said("B2"))
+    other = again.undo(2).ask("x").answer(said("X"))
+
+    assert [[turn.reply.text for turn in other.turns_to(end) if turn.reply] for end in other.ends] == [["A", "B"], ["A", "B2"], ["X"]]
+    assert other.go(first.head).turns == first.turns
+
+
+def test_what_became_known_of_an_answer_is_added_to_it_alone() -> None:
+    both = Conversation().ask("a").answer(said("A"), said("B")).ask("c").answer(said("C"), said("D"))
+    mark = Mark("F1", 0.5, ("missing",))
+    marked = both.changed(2, 1, Answer(Reply("B"), mark=mark))
+
+    assert [answer.mark for node in marked.nodes for answer in node.answers] == [None, mark, None, None]
+    assert mark.text == "F1 0.50: missing"
+    assert [Mark("F1", 1.0).text, Mark("F1").text, Mark("F1", errors=("line 2: no relation",)).text] == [
+        "F1 1.00",
+        "no gold, well-formed",
+        "no gold: line 2: no relation",
+    ]
+
+
+@given(st.lists(st.sampled_from(["ask", "fail", "undo", "redo", "again", "reset", "end"]), max_size=30))
+def test_whatever_is_done_roles_alternate_and_nothing_is_lost(steps: list[str]) -> None:
+    now = Conversation("s")
+    for number, step in enumerate(steps):
+        before = now.nodes
+        if step in ("ask", "fail"):
+            now = now.ask(f"q{number}").answer(said("" if step == "fail" else f"a{number}", "error" if step == "fail" else "stop"))
+        elif step == "undo" and now.turns:
+            now = now.undo()
+        elif step == "redo" and now.undone:
+            now = now.redo()
+        elif step == "again" and now.head:
+            now = now.unanswered().answer(said(f"a{number}"))
+        elif step == "reset":
+            now = now.reset()
+        elif step == "end" and now.ends:
+            now = now.go(now.ends[number % len(now.ends)])
+        assert now.nodes[: len(before)] == before
+        assert [message["role"] for message in now.messages] == (["system"] + ["user", "assistant"] * len(now.turns))
+        assert all(node.parent < node.id == at for at, node in enumerate(now.nodes, start=1))

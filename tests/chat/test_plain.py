@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
 from sftchat.chat.plain import Plain
+from sftchat.chat.talk import Talk
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.testing import ScriptedEngine
 
@@ -38,7 +40,7 @@ def interrupt(*_: Any) -> str:
 def run(engine: Any, stdin: io.TextIOBase, stdout: io.StringIO | None = None) -> tuple[str, str, Plain]:
     out, err = stdout if stdout is not None else io.StringIO(), io.StringIO()
     load = engine if callable(engine) else lambda: engine
-    plain = Plain(load, commands=Commands(BUILTINS), stdin=stdin, stdout=out, stderr=err)  # type: ignore[arg-type]
+    plain = Plain(lambda view: Talk([Opening(load, ("scripted",))], view, commands=Commands(BUILTINS)), stdin=stdin, stdout=out, stderr=err)  # type: ignore[arg-type]
     plain.run()
     return out.getvalue(), err.getvalue(), plain
 
@@ -115,8 +117,8 @@ def test_a_person_stops_a_reply_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> 
     engine = ScriptedEngine(["abc", "next"], pause=go_on)
     piece = Plain.show_piece
 
-    def interrupted(plain: Plain, text: str) -> None:
-        piece(plain, text)
+    def interrupted(plain: Plain, text: str, column: int) -> None:
+        piece(plain, text, column)
         if text == "a":
             go_on.set()
             raise KeyboardInterrupt

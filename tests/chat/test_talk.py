@@ -2,77 +2,17 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.commands import Commands
-from sftchat.chat.talk import Talk
 from sftchat.commands import ChatCommand
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
-
-
-class Log:
-    """A view that writes down what it is told."""
-
-    def __init__(self, load: Callable[[], Any], **options: Any) -> None:
-        self.log: list[str] = []
-        self.problem: Exception | None = None
-        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        commands = Commands((*BUILTINS, *options.pop("more", ())))
-        self.talk = Talk(load, self, commands=commands, **options)
-        self.talk.start()
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        while not holds():
-            self._actions.get(timeout=60)()
-
-    def ready(self) -> list[str]:
-        """Work until nothing is left to do; what was logged since the last time."""
-        self.until(lambda: self.talk.state == "ready")
-        log, self.log = self.log, []
-        return log
-
-    def post(self, action: Callable[[], None]) -> None:
-        self._actions.put(action)
-
-    def show_typed(self, text: str) -> None:
-        self.log.append(f"> {text}")
-
-    def show_piece(self, text: str) -> None:
-        self.log.append(text)
-
-    def end_reply(self) -> None:
-        self.log.append("|")
-
-    def say(self, text: str) -> None:
-        self.log.append(f"note: {text}")
-
-    def complain(self, text: str) -> None:
-        self.log.append(f"error: {text}")
-
-    def leave(self, error: Exception | None) -> None:
-        self.log.append("left")
-        self.problem = error
-
-
-@pytest.fixture
-def view() -> Iterator[Callable[..., Log]]:
-    opened: list[Log] = []
-
-    def start(engine: Any, **options: Any) -> Log:
-        opened.append(Log(engine if callable(engine) else lambda: engine, **options))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.talk.close()
+from tests.chat.logged import Log
 
 
 def test_a_message_is_answered_and_remembered(view: Callable[..., Log]) -> None:
@@ -114,7 +54,7 @@ def test_what_is_typed_while_the_model_loads_waits_in_order(view: Callable[..., 
 
     loaded.set()
     log.until(lambda: len(engine.requests) == 2 and log.talk.state == "ready")
-    assert log.log == ["> one", "1", "|", "> /reset", "note: the talk starts anew", "> two", "1", "|"]
+    assert log.log == ["> one", "1", "|", "> /reset", "note: the talk starts anew; /branches leads back", "> two", "1", "|"]
 
 
 def test_stopping_keeps_the_part_at_once_even_while_the_engine_is_deaf(view: Callable[..., Log]) -> None:
@@ -198,7 +138,7 @@ def test_a_reply_cut_by_the_limit_and_an_empty_one_are_said_to_be(view: Callable
     log.ready()
 
     log.talk.submit("x")
-    assert log.ready()[1:] == ["abcd", "|", "note: cut at 4 tokens; '/set max_new_tokens N' allows more"]
+    assert log.ready()[1:] == ["abcd", "|", "note: cut at 4 tokens; /continue goes on, '/set max_new_tokens N' allows more"]
     log.talk.submit("y")
     assert log.ready()[1:] == ["|", "note: the model said nothing"]
     assert [turn.partial for turn in log.talk.conversation.turns] == [True, False]
@@ -261,7 +201,7 @@ def test_closing_frees_the_engine_in_mid_reply() -> None:
 
 
 def test_speed_is_tokens_after_the_first_by_the_clock(view: Callable[..., Log]) -> None:
-    ticks = iter([10.0, 10.5, 11.0, 11.0])
+    ticks = iter([9.0, 10.0, 10.5, 11.0, 11.0])
     log = view(ScriptedEngine(["abc"]), clock=lambda: next(ticks))
     log.ready()
     assert log.talk.tokens_per_second == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from sftchat import EngineError, ModelError, SamplingParams
 from sftchat.chat import terminal
+from sftchat.chat.talk import Talk
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.commands import ChatCommand
@@ -67,12 +69,26 @@ class Recorded:
     """Stands where the terminal would be drawn."""
 
     given: dict[str, Any]
+    view: Recorded
+    talk: Talk
 
-    def __init__(self, load: Any, **given: Any) -> None:
-        Recorded.given = {"load": load, **given}
+    def __init__(self, make_talk: Any, **given: Any) -> None:
+        self._actions: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.post = self._actions.put
+        Recorded.given, Recorded.view, Recorded.talk = given, self, make_talk(self)
 
     def run(self) -> None:
-        Recorded.given["ran"] = True
+        """Nothing is loaded until the view wants it."""
+        assert Recorded.talk.state == "loading"
+
+    def leave(self, error: Exception | None) -> None:
+        raise AssertionError(error)
+
+    def load(self) -> None:
+        Recorded.talk.start()
+        while Recorded.talk.state == "loading":
+            self._actions.get(timeout=60)()
+        Recorded.talk.close()
 
 
 def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -90,11 +106,10 @@ def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, 
     assert run(open_engine, "--task", "family", "--device", "cpu") == 0
 
     assert opened == []
-    assert Recorded.given["ran"]
-    assert Recorded.given["name"] == "model"
-    assert "shout" in Recorded.given["commands"]
+    assert [column.name for column in Recorded.talk.columns] == ["model"]
+    assert "shout" in Recorded.talk.commands
     assert Recorded.given["history"].parts[-2:] == ("sftchat", "history")
-    Recorded.given["load"]()
+    Recorded.view.load()
     assert (opened[0]["model"], opened[0]["device"], opened[0]["preferred"]) == ("model", "cpu", "plain")
 
 

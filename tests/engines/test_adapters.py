@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.engines.base import Adapts, Request, collect
+from sftchat.engines.base import OFF, Adapts, Request, collect
 from sftchat.engines.loading import load_engine
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.errors import ModelError, UsageError
@@ -50,8 +50,8 @@ def alone(folders: dict[str, str]) -> dict[str, list[Reply]]:
 
 def test_adapters_of_one_batch_answer_as_each_does_alone(folders: dict[str, str], alone: dict[str, list[Reply]]) -> None:
     engine = open_engine(folders["A"])
-    engine.load_adapter(folders["B"])
-    names = {"A": folders["A"], "B": folders["B"], "base": "off"}
+    engine.add_adapter("b", folders["B"])
+    names = {"A": "", "B": "b", "base": OFF}
 
     found = replies(engine, *[request(text, adapter) for text in TEXTS for adapter in names.values()])
 
@@ -59,15 +59,15 @@ def test_adapters_of_one_batch_answer_as_each_does_alone(folders: dict[str, str]
     assert found == [reply for replies in by_text for reply in replies]
     assert len({reply.text for reply in by_text[0]}) == 3  # the adapters do differ
     assert isinstance(engine, Adapts)
-    assert engine.adapters == (folders["A"], folders["B"], "off")
+    assert engine.adapters == (folders["A"], "b")
 
 
 def test_an_adapter_is_put_on_a_base_that_was_loaded_without_any(folders: dict[str, str], alone: dict[str, list[Reply]]) -> None:
     engine = open_engine(folders["base"])
     before = replies(engine, *map(request, TEXTS))
-    name = engine.load_adapter(folders["B"])
+    engine.add_adapter("b", folders["B"])
 
-    asked = [*(request(text, name) for text in TEXTS), *map(request, TEXTS)]
+    asked = [*(request(text, "b") for text in TEXTS), *map(request, TEXTS)]
 
     assert before == alone["base"]
     assert replies(engine, *asked) == [*alone["B"], *alone["base"]]
@@ -77,8 +77,8 @@ def test_an_adapter_is_put_on_a_base_that_was_loaded_without_any(folders: dict[s
 
 def test_one_seed_gives_one_sample_whatever_the_neighbours_adapters(folders: dict[str, str]) -> None:
     engine = open_engine(folders["A"])
-    engine.load_adapter(folders["B"])
-    asked = [request("hi", adapter, temperature=1.0, seed=3) for adapter in ("", folders["B"], "off")]
+    engine.add_adapter("b", folders["B"])
+    asked = [request("hi", adapter, temperature=1.0, seed=3) for adapter in ("", "b", OFF)]
 
     assert replies(engine, *asked) == [replies(engine, one)[0] for one in asked]
 
@@ -87,8 +87,9 @@ def test_a_sum_of_adapters_changes_the_weights_by_the_weighted_sum(folders: dict
     import torch
 
     engine = open_engine(folders["A"])
-    engine.load_adapter(folders["B"])
-    reply = replies(engine, request("hi", f"0.25*{folders['A']}+0.75*{folders['B']}"))[0]
+    engine.add_adapter("b", folders["B"])
+    engine.mix_adapters("a and b", {folders["A"]: 0.25, "b": 0.75})
+    reply = replies(engine, request("hi", "a and b"))[0]
 
     a, b, base = (open_engine(folders[name]) for name in ("A", "B", "base"))
     merged = [dict(other.loaded.model.merge_and_unload().named_parameters()) for other in (a, b)]
@@ -96,14 +97,13 @@ def test_a_sum_of_adapters_changes_the_weights_by_the_weighted_sum(folders: dict
         for name, parameter in base.loaded.model.named_parameters():
             parameter += 0.25 * (merged[0][name] - parameter) + 0.75 * (merged[1][name] - parameter)
     assert reply == replies(base, request("hi"))[0]
-    assert replies(engine, request("hi", f"1*{folders['A']}")) == replies(engine, request("hi"))
 
 
 def test_keys_and_values_of_another_adapter_are_never_used(folders: dict[str, str], alone: dict[str, list[Reply]]) -> None:
     engine = open_engine(folders["A"])
-    engine.load_adapter(folders["B"])
+    engine.add_adapter("b", folders["B"])
 
-    for adapter, name in (("", "A"), (folders["B"], "B"), ("off", "base"), ("", "A")):
+    for adapter, name in (("", "A"), ("b", "B"), (OFF, "base"), ("", "A")):
         assert replies(engine, request(TEXTS[2], adapter)) == [alone[name][2]]
 
 
@@ -112,13 +112,13 @@ def test_adapters_that_cannot_share_a_batch_take_turns(folders: dict[str, str], 
     expected = replies(open_engine(dora), *map(request, TEXTS))
     engine = open_engine(folders["A"])
     own = replies(engine, *map(request, TEXTS))
-    engine.load_adapter(dora)
+    engine.add_adapter("d", dora)
 
-    found = replies(engine, *[request(text, adapter) for text in TEXTS for adapter in ("", dora)])
+    found = replies(engine, *[request(text, adapter) for text in TEXTS for adapter in ("", "d")])
 
     assert found == [reply for pair in zip(own, expected, strict=True) for reply in pair]
-    with pytest.raises(UsageError, match="cannot be added up: only plain LoRA adapters can"):
-        engine.check_adapter(f"{folders['A']}+{dora}")
+    with pytest.raises(ModelError, match="cannot be mixed: only plain LoRA adapters can"):
+        engine.mix_adapters("both", {folders["A"]: 1, "d": 1})
 
 
 def test_what_cannot_be_an_adapter_is_refused_in_one_line_and_changes_nothing(
@@ -129,23 +129,24 @@ def test_what_cannot_be_an_adapter_is_refused_in_one_line_and_changes_nothing(
     engine = open_engine(folders["A"])
 
     with pytest.raises(ModelError, match=r"adapter '.*foreign' was made for base '.*other'; the base here is '.*checkpoint'"):
-        engine.load_adapter(foreign)
-    with pytest.raises(UsageError, match="is no adapter; an adapter folder has adapter_config.json"):
-        engine.load_adapter(folders["base"])
+        engine.add_adapter("f", foreign)
+    with pytest.raises(ModelError, match="is no adapter; the folder of one has adapter_config.json"):
+        engine.add_adapter("f", folders["base"])
+    for name in ("", OFF, folders["A"]):
+        with pytest.raises(UsageError, match="is taken; give another"):
+            engine.add_adapter(name, folders["B"])
     with pytest.raises(UsageError, match="unknown adapter 'b'"):
-        engine.check_adapter("b")
-    with pytest.raises(UsageError, match="must be a number"):
-        engine.check_adapter(f"0.5.5*{folders['A']}")
+        engine.mix_adapters("mixed", {folders["A"]: 1, "b": 1})
     (tmp_path / "broken").mkdir()
     for file in Path(folders["B"]).iterdir():
         (tmp_path / "broken" / file.name).write_bytes(file.read_bytes() if file.suffix != ".safetensors" else b"nothing")
     with pytest.raises(ModelError, match="could not be loaded"):
-        engine.load_adapter(str(tmp_path / "broken"))
+        engine.add_adapter("b", str(tmp_path / "broken"))
 
     assert replies(engine, *map(request, TEXTS)) == alone["A"]
-    assert engine.adapters == (folders["A"], "off")
-    engine.load_adapter(folders["B"])
-    assert replies(engine, *[request(text, folders["B"]) for text in TEXTS]) == alone["B"]
+    assert engine.adapters == (folders["A"],)
+    engine.add_adapter("b", folders["B"])
+    assert replies(engine, *[request(text, "b") for text in TEXTS]) == alone["B"]
 
 
 def test_a_request_for_an_unknown_adapter_fails_alone(folders: dict[str, str]) -> None:

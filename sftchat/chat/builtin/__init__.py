@@ -1,0 +1,18 @@
+"""The commands every chat has, registered as any plugin registers its own; one module a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sftchat.chat.builtin import general, settings, tree
+from sftchat.commands import ChatCommand
+from sftchat.hookspecs import hookimpl
+
+BUILTINS: tuple[ChatCommand, ...] = (*general.COMMANDS, *tree.COMMANDS, *settings.COMMANDS)
+"""Listed in this order by ``/help``; the commands of other plugins follow."""
+
+
+@hookimpl
+def sftchat_register_chat_commands() -> Iterable[ChatCommand]:
+    """Register the commands."""
+    return BUILTINS

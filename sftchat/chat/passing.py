@@ -1,0 +1,209 @@
+"""One pass over the columns: every model answers the message that waits, those that share an engine in one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.overflow import fit
+from sftchat.chat.reply import Generation, stream_replies
+from sftchat.chat.settings import Settings
+from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.errors import EngineError, SftchatError, in_one_line
+from sftchat.types import FinishReason, Reply
+
+if TYPE_CHECKING:
+    from sftchat.chat.column import Column
+    from sftchat.chat.talk import View
+    from sftchat.chat.worker import Worker
+
+
+class Pass:
+    """The replies of all columns to one message. Its methods run on the view's thread, but for ``_generate``.
+
+    Args:
+        columns: Who answers.
+        conversation: Ends with the message.
+        settings: How.
+        begun: By column, answers to continue or to take over.
+        view: Shows the replies.
+        clock: Seconds that never run backwards.
+        done: Called with the answers as soon as all replies are over.
+        next: Called after that, when everything about them is shown.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        conversation: Conversation,
+        settings: Settings,
+        begun: Mapping[int, Answer],
+        view: View,
+        clock: Callable[[], float],
+        done: Callable[[tuple[Answer, ...]], None],
+        next: Callable[[], None],
+    ) -> None:
+        self._columns = columns
+        self._conversation = conversation
+        self._settings = settings
+        self._view = view
+        self._clock = clock
+        self._done = done
+        self._next = next
+        self._answers = {column: answer for column, answer in begun.items() if not answer.partial}
+        attempts = sum(node.parent == conversation.head for node in conversation.nodes)
+        sampling = settings.sampling
+        self._sampling = replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling
+        self._begun = {column: answer.reply for column, answer in begun.items() if answer.partial}
+        self._generations = {
+            column: self._generation(column, begun.get(column)) for column in range(len(columns)) if column not in self._answers
+        }
+
+    def start(self) -> None:
+        """Begin."""
+        if not self._generations:
+            self._end()
+            self._next()
+            return
+        batches: dict[Worker, dict[int, tuple[Request, Generation]]] = {}
+        for column, generation in self._generations.items():
+            self._columns[column].generation = generation
+            self._view.begin_reply(column, generation.text)
+            batches.setdefault(self._columns[column].worker, {})[column] = (self._request(column), generation)
+        for worker, requests in batches.items():
+            worker.do(partial(self._generate, requests))
+
+    def stop(self) -> None:
+        """End the replies and keep their parts."""
+        for column in list(self._generations):
+            self._generations[column].stop.set()
+            self._finish(column, self._generations[column], "cancelled")
+
+    def _generation(self, column: int, begun: Answer | None) -> Generation:
+        """A column's reply before it goes on."""
+        if begun is None:
+            return Generation(self._clock())
+        return Generation(self._clock(), begun.reply.text, begun.token_ids, begun.reply.completion_tokens)
+
+    def cancel(self) -> None:
+        """Have the engines stop; nobody waits for what they say."""
+        for generation in self._generations.values():
+            generation.stop.set()
+
+    def _request(self, column: int) -> Request:
+        """What to ask a column's model."""
+        conversation = self._conversation.seen_by(column)
+        number = len(conversation.turns)
+        return Request(
+            f"turn-{number}-{column}" if column else f"turn-{number}",
+            conversation.messages,
+            sampling=self._sampling,
+            adapter=self._columns[column].adapter,
+            reply_prefix=self._generations[column].text,
+            template_arguments=self._settings.template_arguments,
+        )
+
+    # in a worker
+
+    def _generate(self, batch: Mapping[int, tuple[Request, Generation]], engine: Engine) -> None:
+        """Generate the replies of the columns that share an engine."""
+        columns = {request.id: column for column, (request, _) in batch.items()}
+        wanted: list[Request] = []
+        stops: dict[str, threading.Event] = {}
+
+        def post(column: int, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+            self._view.post(partial(self._finish, column, batch[column][1], why, prompt_tokens, problem))
+
+        def show(chunk: Chunk) -> None:
+            column = columns[chunk.request_id]
+            self._view.post(partial(self._piece, column, batch[column][1], chunk))
+
+        try:
+            for column, (request, generation) in batch.items():
+                if generation.stop.is_set():
+                    continue
+                try:
+                    fitted = fit(engine, request, self._settings.overflow)
+                except SftchatError as error:
+                    post(column, "error", problem=str(error))
+                    continue
+                if fitted.dropped:
+                    self._view.post(partial(self._dropped, column, generation, fitted.dropped))
+                wanted.append(fitted.request)
+                stops[request.id] = generation.stop
+            replies = stream_replies(engine, wanted, show, stops) if wanted else {}
+        except Exception as error:  # whatever breaks inside a model library ends the replies, not the talk
+            for column in batch:
+                post(column, "error", problem=in_one_line(error))
+            return
+        for id, reply in replies.items():
+            if isinstance(reply, EngineError):
+                post(columns[id], "error", problem=str(reply))
+            else:
+                post(columns[id], reply.finish_reason, reply.prompt_tokens)
+
+    # on the view's thread again
+
+    def _piece(self, column: int, generation: Generation, chunk: Chunk) -> None:
+        """A piece of a reply came; of one that was stopped, it is too late."""
+        if self._generations.get(column) is not generation:
+            return
+        generation.add(chunk, self._clock())
+        if chunk.text:
+            self._view.show_piece(chunk.text, column)
+
+    def _dropped(self, column: int, generation: Generation, turns: int) -> None:
+        """The oldest turns did not fit into the context."""
+        if self._generations.get(column) is generation:
+            generation.dropped = turns
+            lost = "the first turn is" if turns == 1 else f"the first {turns} turns are"
+            self._view.say(f"{self._who(column)}the context is full: {lost} not shown to the model")
+
+    def _finish(self, column: int, generation: Generation, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+        """End a reply: keep what was said, or take the message back when nothing was."""
+        if self._generations.get(column) is not generation:
+            return
+        del self._generations[column]
+        model = self._columns[column]
+        model.ended(generation, prompt_tokens)
+        self._answers[column] = answer = Answer(
+            Reply(
+                generation.text, why, self._begun[column].prompt_tokens if column in self._begun else prompt_tokens, generation.all_tokens
+            ),
+            model.name,
+            model.adapter,
+            self._sampling,
+            self._settings.template_arguments,
+            tuple(generation.token_ids),
+            generation.dropped,
+            generation.first_token_seconds,
+            generation.seconds,
+        )
+        if not self._generations:
+            self._end()  # before anything is drawn, so that what is drawn shows the talk ready
+        self._view.end_reply(column)
+        fate = "the message is taken back" if answer.silent else "what was said is kept"
+        if why == "error":
+            self._view.complain(f"{self._who(column)}{problem}; {fate}")
+        elif why == "cancelled":
+            self._view.say(f"{self._who(column)}stopped; {fate}")
+        elif why == "length":
+            self._view.say(
+                f"{self._who(column)}cut at {generation.all_tokens} tokens; /continue goes on, '/set max_new_tokens N' allows more"
+            )
+        elif not generation.text:
+            self._view.say(f"{self._who(column)}the model said nothing")
+        if not self._generations:
+            self._next()
+
+    def _end(self) -> None:
+        """All replies are over."""
+        self._done(tuple(self._answers[column] for column in range(len(self._columns))))
+
+    def _who(self, column: int) -> str:
+        """Whose reply a note is about; empty when there is only one."""
+        return f"{self._columns[column].name}: " if len(self._columns) > 1 else ""

@@ -1,0 +1,29 @@
+"""How the next reply is generated: what ``/set``, ``/seed``, ``/stop`` and ``/template`` change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from sftchat.types import SamplingParams
+
+Overflow = Literal["stop", "refuse", "drop-oldest"]
+"""What happens when the talk grows longer than the model's context: the reply ends where the context does; a message whose reply might not
+fit is refused; or the oldest turns are left out of what the model is shown. It is said each time."""
+OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a talk.
+
+    Attributes:
+        sampling: How tokens are chosen.
+        overflow: What happens when the context is full.
+        template_arguments: Arguments of the chat template, over the model's own.
+    """
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    overflow: Overflow = "stop"
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
