@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sftchat.chat.column import Column
     from sftchat.chat.conversation import Answer, Conversation
     from sftchat.chat.desk import Desk
+    from sftchat.chat.display import Display
     from sftchat.chat.settings import Settings
     from sftchat.chat.worker import Work
     from sftchat.engines.base import Engine
@@ -33,8 +34,10 @@ class ChatContext(Protocol):
     Attributes:
         conversation: What was said; assign a new one to change it. It is about the column in focus (``Conversation.column``).
         settings: How the next reply is generated; assign a new one to change it.
+        display: How replies are shown.
     """
 
+    display: Display
     conversation: Conversation
     settings: Settings
 
@@ -90,6 +93,17 @@ class ChatContext(Protocol):
             job: Called with the engine in the worker; it must not touch the context, and what it raises becomes one line to the user.
             done: Called with the result on the thread of the command, unless the job was stopped or failed.
             column: Whose model; that in focus by default.
+        """
+
+    def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
+        """Load another model in place of that in focus, which stays until the other is there, and for good when that fails.
+
+        Args:
+            model: MODEL.
+            then: Called when it is there.
+
+        Raises:
+            SftchatError: When it cannot name a model; nothing is loaded then.
         """
 
     def exit(self) -> None:

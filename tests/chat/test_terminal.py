@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat import output
 from sftchat.chat.lines import visible, wrap
+from sftchat.chat.terminal import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
@@ -39,7 +39,7 @@ def random_pieces(chance: random.Random, text: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [7, 13, 24, 40, 81])
 def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    monkeypatch.setattr(output, "FRAME_SECONDS", 0.0)  # every piece its own frame, as far as the loop keeps up
+    monkeypatch.setattr(replies, "FRAME_SECONDS", 0.0)  # every piece its own frame, as far as the loop keeps up
     chance = random.Random(columns)
     texts = [random_text(chance) for _ in range(20)]
     cut = [random_pieces(chance, text) for text in texts]

@@ -1,0 +1,106 @@
+"""How wide text is on a terminal, and where a line may be broken.
+
+Terminals disagree about joined emoji: some draw a family in two cells, others each of its members. A cluster is never broken, and is
+given the room that the widest terminal needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import TypeAlias
+
+from wcwidth import iter_graphemes, wcswidth, wcwidth
+
+Line: TypeAlias = list[tuple[str, str]]
+"""One line without its newline, as (style, text) pairs; styles are named as prompt_toolkit names them."""
+
+
+def cells(text: str) -> int:
+    """Cells of a text when each character is drawn on its own, which is how prompt_toolkit counts."""
+    return sum(max(0, wcwidth(character)) for character in text)
+
+
+@lru_cache(maxsize=4096)
+def room(cluster: str) -> int:
+    """Cells that a cluster may take at most, on any terminal."""
+    return max(cells(cluster), wcswidth(cluster))
+
+
+def width(line: Line) -> int:
+    """Cells of a line, joined emoji drawn apart."""
+    return sum(cells(text) for _, text in line)
+
+
+def plain(line: Line) -> str:
+    """The text of a line."""
+    return "".join(text for _, text in line)
+
+
+def joined(clusters: Iterable[tuple[str, str]]) -> Line:
+    """Neighbours of one style as one pair; pairs without text are dropped."""
+    line: Line = []
+    for style, text in clusters:
+        if not text:
+            continue
+        if line and line[-1][0] == style:
+            line[-1] = (style, line[-1][1] + text)
+        else:
+            line.append((style, text))
+    return line
+
+
+def wrap_line(line: Line, columns: int) -> list[Line]:
+    """Break a line into rows no wider than ``columns``: after a space or beside a wide character, else anywhere between clusters.
+
+    Nothing is dropped but the spaces at a break. Only the last row changes when the line grows at its end.
+
+    Args:
+        line: One line; control characters made visible, tabs expanded.
+        columns: At least 1. A cluster wider than that has a row to itself.
+    """
+    rows: list[Line] = []
+    row: list[tuple[str, str]] = []
+    used, broken_at = 0, 0
+    for style, cluster in _clusters(line):
+        size = room(cluster)
+        if row and used + size > columns:
+            if cluster == " ":
+                rows.append(_without_end(row))
+                row, used, broken_at = [], 0, -1
+                continue
+            cut = broken_at if 0 < broken_at < len(row) and size < 2 else len(row)
+            rows.append(_without_end(row[:cut]))
+            row = row[cut:]
+            used, broken_at = sum(room(text) for _, text in row), 0
+        elif broken_at < 0:  # more spaces at a break
+            if cluster == " ":
+                continue
+            broken_at = 0
+        row.append((style, cluster))
+        used += size
+        if cluster == " " or size > 1:
+            broken_at = len(row)
+    return [*rows, joined(row)] if row or not rows else rows
+
+
+def pad(line: Line, columns: int, align: str = "left") -> Line:
+    """The line with spaces around it up to a width; ``align`` is left, right or center."""
+    free = max(0, columns - width(line))
+    before = {"left": 0, "right": free, "center": free // 2}[align]
+    return joined([("", " " * before), *line, ("", " " * (free - before))])
+
+
+def _clusters(line: Line) -> Iterator[tuple[str, str]]:
+    """The clusters of a line, each with its style."""
+    for style, text in line:
+        for cluster in iter_graphemes(text):
+            yield style, cluster
+
+
+def _without_end(row: list[tuple[str, str]]) -> Line:
+    """A row without the spaces at its end."""
+    end = len(row)
+    while end > 1 and row[end - 1][1] == " ":
+        end -= 1
+    return joined(row[:end])

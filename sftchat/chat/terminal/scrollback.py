@@ -1,0 +1,141 @@
+"""The sink above a live prompt: text streams in by pieces, leaves for the scrollback by lines, and nothing is lost.
+
+Only complete lines leave the application, written by this module itself between erasing the prompt and drawing it again; the unfinished
+rest is drawn inside the application, so that no redraw can eat it. Not by ``run_in_terminal``: that leaves raw mode for a moment, in which
+typed keys echo and Ctrl-C is a signal. And the terminal is never asked where its cursor is, so that no answer can come late and end up in
+the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.data_structures import Point
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.utils import get_cwidth
+
+from sftchat.chat.lines import visible, wrap
+from sftchat.chat.rendering.cells import Line
+from sftchat.chat.terminal.reflow import row_of_cursor
+from sftchat.chat.terminal.style import STYLE
+
+if TYPE_CHECKING:
+    from prompt_toolkit.layout.screen import Char
+    from prompt_toolkit.output import Output
+
+
+class App(Application[None]):
+    """An application that lets the scrollback see to the terminal before anything is drawn.
+
+    Attributes:
+        before_drawing: Called before every redraw, while the terminal is the application's.
+    """
+
+    before_drawing: Callable[[], None]
+
+    @property
+    def away(self) -> bool:
+        """Another program, such as an editor, has the terminal."""
+        return self._running_in_terminal
+
+    def redraw(self) -> None:
+        """Draw now; ``invalidate`` would draw later and let the prompt blink."""
+        self._redraw()
+
+    def _redraw(self, render_as_done: bool = False) -> None:
+        if self.is_running and not self.away:
+            self.before_drawing()
+        super()._redraw(render_as_done)
+
+    def _on_resize(self) -> None:
+        if not self.away:  # an editor draws itself
+            self.before_drawing()
+            super()._on_resize()
+
+
+class Scrollback:
+    """What stands above the prompt of an application. Its methods run on the application's thread.
+
+    Args:
+        output: The terminal.
+        app: Gives the application, once there is one.
+        breaks_rows: The terminal breaks rows when it is made narrower.
+    """
+
+    def __init__(self, output: Output, app: Callable[[], App], breaks_rows: bool) -> None:
+        self._output = output
+        self._app = app
+        self._breaks_rows = breaks_rows
+        self._held: StyleAndTextTuples = []
+        self._escapes = isinstance(output, Vt100_Output)
+        if isinstance(output, Vt100_Output):
+            output.enable_cpr = False
+
+    @property
+    def columns(self) -> int:
+        """Width of the terminal."""
+        return self._output.get_size().columns
+
+    def lines(self, lines: Iterable[Line]) -> None:
+        """Write complete lines."""
+        fragments = [pair for line in lines for pair in (*line, ("", "\n"))]
+        if fragments:
+            self.write([*fragments])
+
+    def note(self, text: str, style: str = "class:note") -> None:
+        """Write lines that are not the model's."""
+        self.write(broken(text, style, self.columns))
+
+    def write(self, fragments: StyleAndTextTuples) -> None:
+        """Write whole lines; on terminals that know synchronized updates, in one stroke. While the terminal is an editor's, they wait."""
+        app = self._app()
+        if not app.is_running:
+            self._print(fragments)
+            return
+        self._held += fragments
+        if app.away:
+            return
+        if self._escapes:
+            self._output.write_raw("\x1b[?2026h")
+        app.redraw()
+        if self._escapes:
+            self._output.write_raw("\x1b[?2026l")
+            self._output.flush()
+
+    def before_drawing(self) -> None:
+        """See to it that the prompt is drawn where it should be: find its top again after a resize, and write what waits above it."""
+        app = self._app()
+        self._find_top(app)
+        if self._held:
+            held, self._held = self._held, []
+            app.renderer.erase()
+            self._print(held)
+
+    def _find_top(self, app: App) -> None:
+        """Tell the renderer where its cursor is when the terminal was made narrower since the last drawing."""
+        renderer = app.renderer
+        screen, size = renderer.last_rendered_screen, renderer._last_size
+        if not self._breaks_rows or screen is None or size is None or self.columns >= size.columns:
+            return
+        drawn = [_text(screen.data_buffer[row]) for row in range(renderer._cursor_pos.y)]
+        row = row_of_cursor(drawn, renderer._cursor_pos.y, renderer._cursor_pos.x, self.columns, get_cwidth)
+        renderer._cursor_pos = Point(x=renderer._cursor_pos.x, y=row)
+        renderer.erase()
+
+    def _print(self, fragments: StyleAndTextTuples) -> None:
+        """Write where the cursor is."""
+        print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
+
+
+def _text(row: Mapping[int, Char]) -> str:
+    """A row of a screen as text, without the blanks at its end."""
+    return "".join(row[column].char if column in row else " " for column in range(max(row, default=-1) + 1)).rstrip()
+
+
+def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
+    """Lines that are not the model's, broken between words."""
+    return [(style, "".join(f"{row}\n" for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth)))]

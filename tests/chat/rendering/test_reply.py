@@ -1,0 +1,100 @@
+"""A reply on its way to the screen, and several one below the other."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat.chat.display import Display
+from sftchat.chat.lines import visible
+from sftchat.chat.rendering.cells import Line, plain
+from sftchat.chat.rendering.columns import difference_note
+from sftchat.chat.rendering.reply import ReplyText
+from sftchat.chat.rendering.stacked import Stacked
+
+RAW = Display(markdown=False)
+
+
+def shown(lines: list[Line]) -> str:
+    return "\n".join(map(plain, lines))
+
+
+def stream(text: str, seed: int, display: Display) -> str:
+    chance = random.Random(seed)
+    reply, lines = ReplyText(display), []
+    while text:
+        size = chance.randint(1, 9)
+        lines += reply.feed(text[:size], 40)
+        text = text[size:]
+    return shown(lines + reply.end(40))
+
+
+@given(st.text(max_size=80), st.integers(0, 9))
+def test_without_markdown_every_character_is_shown(text: str, seed: int) -> None:
+    if not text.lstrip().startswith("<think>"):
+        assert stream(text, seed, RAW) == visible(text.replace("\r\n", "\n")).removesuffix("\n")
+
+
+@given(st.text(st.sampled_from("a中|-`*#> \n"), max_size=80), st.integers(0, 9))
+def test_the_split_makes_no_difference_to_markdown(text: str, seed: int) -> None:
+    assert stream(text, seed, Display()) == shown([*(reply := ReplyText(Display())).feed(text, 40), *reply.end(40)])
+
+
+def test_thoughts_are_folded_and_can_be_had_later() -> None:
+    display = Display()
+    reply = ReplyText(display)
+
+    assert reply.feed("<think>\n\n先想\n再", 40) == []
+    assert reply.tail() == [[("class:thought", "thinking, 6 characters; f2 shows them")]]
+    assert shown(reply.feed("想</think>\n\n答", 40)) == "thought 7 characters; f2 shows them"
+    assert reply.tail() == [[("", "答")]]
+    assert reply.unseen() == [[("class:thought", "先想")], [("class:thought", "再想")]]
+    assert reply.unseen() == []
+    assert shown(reply.end(40)) == "答"
+
+
+def test_thoughts_that_are_shown_stream_in_their_own_style() -> None:
+    reply = ReplyText(Display(thoughts=True), thinking=True)
+
+    assert reply.feed("one\ntw", 40) == [[("class:thought", "one")]]
+    assert reply.tail() == [[("class:thought", "tw")]]
+    assert reply.feed("o</think>done\n", 40) == [[("class:thought", "two")], [("", "done")]]
+
+
+def test_thoughts_may_be_unfolded_in_their_midst_and_are_not_told_twice() -> None:
+    display = Display()
+    reply = ReplyText(display)
+    reply.feed("<think>one\ntwo\nth", 40)
+    display.thoughts = True
+
+    assert shown(reply.unseen()) == "one\ntwo"
+    assert shown(reply.feed("ree\n</think>end", 40)) == "three"
+    assert shown(reply.end(40)) == "end"
+
+
+def test_empty_thoughts_leave_no_trace() -> None:
+    reply = ReplyText(Display())
+
+    assert shown(reply.feed("<think>\n\n</think>\n\nhi\n", 40)) == "hi"
+
+
+def test_replies_stand_one_below_the_other_and_those_that_wait_show_their_last_words() -> None:
+    stacked = Stacked(["base", "tuned\x1b"], [ReplyText(RAW), ReplyText(RAW)])
+    stacked.feed(1, "第一\n第二")
+    stacked.feed(0, "one\ntwo")
+
+    assert shown(stacked.lines(40)) == "base\none"
+    assert shown(stacked.tail(40)) == "two\ntuned␛: 第一 第二"
+    assert shown(stacked.tail(15)) == "two\ntune…: …一 第二"
+    stacked.end(0)
+    assert shown(stacked.lines(40)) == "two\ntuned␛\n第一"
+    stacked.end(1)
+    assert shown(stacked.lines(40)) == "第二"
+    assert stacked.tail(40) == []
+
+
+def test_the_first_difference_in_words() -> None:
+    assert difference_note(["a", "b"], ["same", "same"]) == "all say the same"
+    assert difference_note(["a", "b"], ["甲乙丙", "甲乙"]) == "they differ from character 3 on: a 丙 · b (nothing)"

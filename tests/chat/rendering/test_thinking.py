@@ -1,0 +1,48 @@
+"""Thoughts are told from the reply, whatever the split."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sftchat.chat.rendering.thinking import Thoughts
+
+
+def split(text: str, seed: int, begun: bool = False) -> tuple[str, str]:
+    chance = random.Random(seed)
+    thoughts = Thoughts(begun)
+    cuts = sorted(chance.sample(range(len(text) + 1), min(len(text), chance.randint(0, 9))))
+    parts = [part for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) for part in thoughts.feed(text[a:b])] + thoughts.end()
+    thought = "".join(part.text for part in parts if part.thought)
+    assert thoughts.thought == thought
+    return thought, "".join(part.text for part in parts if not part.thought)
+
+
+@pytest.mark.parametrize(
+    ("text", "begun", "thought", "reply"),
+    [
+        ("<think>\n想一想\n</think>\n\n答：<think>x</think>", False, "\n想一想\n", "答：<think>x</think>"),
+        ("  \n<think>a</think>b", False, "a", "b"),
+        ("no thoughts <think>here</think>", False, "", "no thoughts <think>here</think>"),
+        ("<thin", False, "", "<thin"),
+        ("  ", False, "", "  "),
+        ("<think>never ended </thi", False, "never ended </thi", ""),
+        ("a < b</think>c", True, "a < b", "c"),
+        ("<think></think>c", False, "", "c"),
+        ("", False, "", ""),
+    ],
+)
+def test_what_a_reply_begins_with_is_a_thought(text: str, begun: bool, thought: str, reply: str) -> None:
+    for seed in range(40):
+        assert split(text, seed, begun) == (thought, reply)
+
+
+def test_a_tag_that_may_come_is_held_back() -> None:
+    thoughts = Thoughts()
+
+    assert thoughts.feed("<thi") == []
+    assert [part.text for part in thoughts.feed("nk>ab</th")] == ["ab"]
+    assert thoughts.thinking
+    assert [part.text for part in thoughts.feed("ink>\nc")] == ["c"]
+    assert not thoughts.thinking
