@@ -144,6 +144,9 @@ class Inspects(Protocol):
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
         """A conversation as training reads it, ``trained`` where the model would learn."""
 
+    def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+        """The text of token ids, special tokens left out; half a character at the end is U+FFFD."""
+
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
         """How likely a given reply was, token by token; the sum of the log-probabilities is its log-likelihood.
 

@@ -10,6 +10,7 @@ from typing import Any
 from sftchat.engines.adapters import Adapters
 from sftchat.engines.base import Chunk, Request
 from sftchat.engines.detokenizer import Detokenizer
+from sftchat.engines.inspection import decoded, judge, reply_ids, tokens_of, trained_tokens
 from sftchat.engines.kept import Kept
 from sftchat.engines.rendering import prompt_ids, variables
 from sftchat.engines.row import Row
@@ -18,7 +19,7 @@ from sftchat.engines.scheduling import Scheduler
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.models.references import ModelReference, resolve
 from sftchat.models.weights import Loaded
-from sftchat.types import Message
+from sftchat.types import Choice, Message, Token
 
 WINDOW = 2048
 """Requests looked at together to be sorted by length; bounds memory for evalsets of any size."""
@@ -93,6 +94,31 @@ class TransformersEngine:
     def count_tokens(self, request: Request) -> int:
         """Tokens of the rendered prompt, the beginning of the reply included."""
         return len(prompt_ids(self._adapters.voice(request.adapter).renderer, request))
+
+    def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+        """The prompt as the model reads it."""
+        renderer = self._adapters.voice(request.adapter).renderer
+        return tokens_of(renderer, prompt_ids(renderer, request))
+
+    def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
+        """A conversation as training reads it, ``trained`` where the model would learn."""
+        return trained_tokens(self._adapters.voice(adapter).renderer, messages)
+
+    def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+        """The text of token ids, special tokens left out."""
+        return decoded(self._adapters.voice(adapter).renderer, token_ids)
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """How likely a given reply was, token by token, before sampling parameters.
+
+        Raises:
+            UsageError: When prompt or reply is empty.
+            EngineError: When they do not fit into the context.
+        """
+        voice = self._adapters.voice(request.adapter)
+        ids = reply_ids(voice.renderer, request, reply, ended)
+        self._adapters.route([voice.key])
+        return judge(self._adapters.model, voice.renderer, request, ids, alternatives, self.context_length)
 
     def close(self) -> None:
         """Forget what was read; garbage collection frees the rest."""

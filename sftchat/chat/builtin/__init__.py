@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sftchat.chat.builtin import general, models, sessions, settings, tree
+from sftchat.chat.builtin import general, inside, likely, models, samples, sessions, settings, tree
 from sftchat.commands import ChatCommand
 from sftchat.hookspecs import hookimpl
 
-BUILTINS: tuple[ChatCommand, ...] = (*general.COMMANDS, *tree.COMMANDS, *settings.COMMANDS, *sessions.COMMANDS, *models.COMMANDS)
+_TOPICS = (general, tree, settings, sessions, models, inside, likely, samples)
+BUILTINS: tuple[ChatCommand, ...] = tuple(command for topic in _TOPICS for command in topic.COMMANDS)
 """Listed in this order by ``/help``; the commands of other plugins follow."""
 
 
