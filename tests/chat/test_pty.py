@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from sftchat.chat.lines import visible
 from tests.chat.conftest import Pty
+from tests.chat.driver import random_text
 
 Start = Callable[..., Pty]
 
@@ -102,3 +107,47 @@ def test_typing_in_mid_stream_disturbs_nothing(terminal: Start) -> None:
 
     expected = "\n".join(f"{number}. 第{number}条 item {number}" for number in range(1, 41))
     assert talk.left().endswith(f"> list\n{expected}\n\n> typed 同时 meanwhile\n你说：typed 同时 meanwhile\nleft")
+
+
+def run_cases(talk: Pty, cases: range, seed: int, resize: bool) -> None:
+    """Have replies streamed in random tokens, while the terminal changes its size; the scrollback must be the replies."""
+    chance = random.Random(seed)
+    talk.screen.wait("ready")
+    for case in cases:
+        talk.type(f"case {case}\r")
+        if resize:
+            for _ in range(chance.randint(0, 3)):
+                time.sleep(chance.random() * 0.03)  # where in the reply is left to chance
+                talk.resize(chance.randint(24, 90), chance.randint(10, 30))
+    talk.type("the end\r")
+    talk.screen.wait(lambda text: "你说：the end" in text.replace("\n", ""))
+    talk.screen.wait("ready")
+    talk.type("\x04")
+    talk.left()
+
+    written = "\n".join(talk.screen.written()).split("\n> ")
+    assert written[1:-1] == [f"case {case}\n{shown(random_text(f'case {case}'))}" for case in cases]
+
+
+def shown(text: str) -> str:
+    """A reply as it stands in the scrollback, blanks at the ends of lines aside."""
+    lines = visible(text).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return "".join(f"{line.rstrip(' ')}\n" for line in lines or (["the model said nothing"] if not text else []))
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(24, 10), (80, 24)])
+def test_the_scrollback_is_the_reply_whatever_the_tokens(terminal: Start, columns: int, lines: int) -> None:
+    run_cases(terminal("--tokens", columns=columns, lines=lines), range(30), 0, resize=False)
+
+
+def test_the_scrollback_is_the_reply_whatever_the_resizes(terminal: Start) -> None:
+    run_cases(terminal("--tokens", "--slow", "0.0005", columns=60, lines=20, TERM_PROGRAM="vscode"), range(30), 1, resize=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_a_thousand_replies_are_the_scrollback(terminal: Start, seed: int) -> None:
+    talk = terminal("--tokens", "--slow", "0.0005", columns=60, lines=20, TERM_PROGRAM="vscode")
+    run_cases(talk, range(100 * seed, 100 * seed + 100), seed, resize=True)
