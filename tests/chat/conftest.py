@@ -194,7 +194,7 @@ def chat() -> Iterator[Callable[..., Chat]]:
 class Pty:
     """The driver script in a real terminal of its own."""
 
-    def __init__(self, arguments: list[str], columns: int, lines: int, environment: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], columns: int, lines: int, keep: tuple[int, ...], environment: dict[str, str]) -> None:
         self.screen = Screen(columns, lines)
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -207,6 +207,7 @@ class Pty:
             stderr=slave,
             env=plain | {"PYTHONPATH": paths, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment,
             start_new_session=True,
+            pass_fds=keep,
         )
         os.close(slave)
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -282,9 +283,9 @@ def terminal() -> Iterator[Callable[..., Pty]]:
     """Run the driver script, or another program of this Python, in a real terminal."""
     opened: list[Pty] = []
 
-    def start(*arguments: str, columns: int = 60, lines: int = 20, **environment: str) -> Pty:
+    def start(*arguments: str, columns: int = 60, lines: int = 20, keep: tuple[int, ...] = (), **environment: str) -> Pty:
         script = str(Path(__file__).with_name("driver.py"))
-        opened.append(Pty([script, *arguments], columns, lines, environment))
+        opened.append(Pty([script, *arguments], columns, lines, keep, environment))
         opened[-1].screen.wait("\n>")  # before that, the terminal is not the chat's and enter is a line feed
         return opened[-1]
 

@@ -4,6 +4,8 @@ python tests/chat/driver.py --slow 0.02
 """
 
 import argparse
+import asyncio
+import os
 import random
 import sys
 import threading
@@ -17,7 +19,7 @@ from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
 from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
-from sftchat.chat.terminal import Terminal, replies
+from sftchat.chat.terminal import Terminal, replies, view
 from sftchat.engines.detokenizer import Detokenizer
 from sftchat.errors import EngineError
 from sftchat.testing import ScriptedEngine
@@ -69,12 +71,18 @@ class Bytes:
         return self.backend_tokenizer.decode(ids)
 
 
+def pauses(text):
+    """After which tokens a reply pauses, so that the terminal can be resized."""
+    chance = random.Random(text)
+    return sorted(chance.sample(range(len(text)), min(len(text) // 20, chance.randint(0, 3))))
+
+
 def random_tokens(text):
     """A text as it leaves an engine: through the detokenizer, in tokens that end anywhere, in the middle of characters too."""
     chance, tokenizer = random.Random(text), Bytes()
     detokenizer, ids = Detokenizer(tokenizer, ("\0never",)), tokenizer.encode(text)
     while ids:
-        size = chance.choice([1, 1, 2, 3, 5, 40])
+        size = chance.choice([1, 1, 2, 3, 3])
         yield "".join(map(detokenizer.add, ids[:size]))
         ids = ids[size:]
     yield detokenizer.finish()
@@ -86,15 +94,20 @@ def main():
     options.add_argument("--go-on-when", type=Path, help="replies pause after their first piece until this file exists")
     options.add_argument("--slow", type=float, default=0.0, help="seconds for each character")
     options.add_argument("--tokens", action="store_true", help="replies come in random tokens, each drawn on its own")
+    options.add_argument("--pauses", type=int, nargs=2, help="file descriptors: a byte is written when a reply pauses, and one is awaited")
     options.add_argument("--history", type=Path)
     given = options.parse_args()
     pause = threading.Event()
 
     def pieces(text):
         if given.tokens:
-            for piece in random_tokens(text):
+            stops = pauses(text) if given.pauses else []
+            for number, piece in enumerate(random_tokens(text)):
                 time.sleep(given.slow)
                 yield piece
+                if number in stops:
+                    terminal.post(lambda: asyncio.get_running_loop().call_later(0.03, os.write, given.pauses[0], b"."))
+                    os.read(given.pauses[1], 1)
             return
         for character in text:
             time.sleep(given.slow)
@@ -112,11 +125,13 @@ def main():
 
     if given.tokens:
         replies.FRAME_SECONDS = 0.0
+        view.TICK_SECONDS = 3600.0  # nothing is drawn but what streams
     if given.go_on_when:
         threading.Thread(target=watch, daemon=True).start()
     settings = Settings(SamplingParams(max_new_tokens=10_000))
-    make = lambda view: Talk([Opening(load, ("scripted",))], view, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
-    Terminal(make, history=given.history).run()
+    make = lambda shown: Talk([Opening(load, ("scripted",))], shown, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
+    terminal = Terminal(make, history=given.history)
+    terminal.run()
     sys.stdout.write("left\n")
 
 

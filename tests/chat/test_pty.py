@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from sftchat.chat.lines import visible
 from tests.chat.conftest import Pty
-from tests.chat.driver import random_text
+from tests.chat.driver import pauses, random_text
 
 Start = Callable[..., Pty]
 
@@ -109,22 +110,35 @@ def test_typing_in_mid_stream_disturbs_nothing(terminal: Start) -> None:
     assert talk.left().endswith(f"> list\n{expected}\n\n> typed 同时 meanwhile\n你说：typed 同时 meanwhile\nleft")
 
 
-def run_cases(talk: Pty, cases: range, seed: int, resize: bool) -> None:
-    """Have replies streamed in random tokens, while the terminal changes its size; the scrollback must be the replies."""
-    chance = random.Random(seed)
-    talk.screen.wait("ready")
+def run_cases(talk: Pty, cases: range) -> None:
+    """Have replies streamed in random tokens; the scrollback must be the replies."""
     for case in cases:
         talk.type(f"case {case}\r")
-        if resize:
-            for _ in range(chance.randint(0, 3)):
-                time.sleep(chance.random() * 0.03)  # where in the reply is left to chance
-                talk.resize(chance.randint(24, 90), chance.randint(10, 30))
+    expect_cases(talk, cases)
+
+
+def run_cases_with_resizes(terminal: Start, cases: range) -> None:
+    """The same, while the terminal changes its size at random points of the replies."""
+    chance = random.Random(cases.start)
+    (arrived, there), (here, go_on) = os.pipe(), os.pipe()
+    options = ("--tokens", "--pauses", str(there), str(here))
+    talk = terminal(*options, columns=60, lines=20, keep=(there, here), TERM_PROGRAM="vscode")
+    for case in cases:
+        talk.type(f"case {case}\r")
+        for _ in pauses(random_text(f"case {case}")):
+            os.read(arrived, 1)
+            talk.resize(chance.randint(24, 90), chance.randint(16, 40))
+            os.write(go_on, b".")
+    expect_cases(talk, cases)
+    for end in (arrived, there, here, go_on):
+        os.close(end)
+
+
+def expect_cases(talk: Pty, cases: range) -> None:
     talk.type("the end\r")
     talk.screen.wait(lambda text: "你说：the end" in text.replace("\n", ""))
-    talk.screen.wait("ready")
     talk.type("\x04")
     talk.left()
-
     written = "\n".join(talk.screen.written()).split("\n> ")
     assert written[1:-1] == [f"case {case}\n{shown(random_text(f'case {case}'))}" for case in cases]
 
@@ -139,15 +153,14 @@ def shown(text: str) -> str:
 
 @pytest.mark.parametrize(("columns", "lines"), [(24, 10), (80, 24)])
 def test_the_scrollback_is_the_reply_whatever_the_tokens(terminal: Start, columns: int, lines: int) -> None:
-    run_cases(terminal("--tokens", columns=columns, lines=lines), range(30), 0, resize=False)
+    run_cases(terminal("--tokens", columns=columns, lines=lines), range(30))
 
 
 def test_the_scrollback_is_the_reply_whatever_the_resizes(terminal: Start) -> None:
-    run_cases(terminal("--tokens", "--slow", "0.0005", columns=60, lines=20, TERM_PROGRAM="vscode"), range(30), 1, resize=True)
+    run_cases_with_resizes(terminal, range(1000, 1030))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_a_thousand_replies_are_the_scrollback(terminal: Start, seed: int) -> None:
-    talk = terminal("--tokens", "--slow", "0.0005", columns=60, lines=20, TERM_PROGRAM="vscode")
-    run_cases(talk, range(100 * seed, 100 * seed + 100), seed, resize=True)
+@pytest.mark.parametrize("part", range(10))
+def test_a_thousand_replies_are_the_scrollback(terminal: Start, part: int) -> None:
+    run_cases_with_resizes(terminal, range(100 * part, 100 * part + 100))
