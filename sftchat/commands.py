@@ -95,6 +95,17 @@ class ChatContext(Protocol):
             column: Whose model; that in focus by default.
         """
 
+    def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
+        """Load another model in place of that in focus, which stays until the other is there, and for good when that fails.
+
+        Args:
+            model: MODEL.
+            then: Called when it is there.
+
+        Raises:
+            SftchatError: When it cannot name a model; nothing is loaded then.
+        """
+
     def exit(self) -> None:
         """Leave the chat."""
 

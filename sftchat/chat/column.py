@@ -74,6 +74,11 @@ class Column:
         """Speed of the reply under way, or of the last one; 0 when unknown."""
         return self.generation.tokens_per_second if self.generation is not None else self._rate
 
+    def replace(self, name: str, worker: Worker) -> None:
+        """Another model stands here now."""
+        self.name, self.worker, self.adapter = name, worker, ""
+        self.context_used, self.first_token_seconds, self.mark, self._rate = 0, 0.0, None, 0.0
+
     def ended(self, generation: Generation, prompt_tokens: int) -> None:
         """Remember the figures of a reply that is over."""
         self.generation = None

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from sftchat.chat.session import Session
+from sftchat.engines.base import Engine
+from sftchat.errors import UsageError
 from sftchat.task import Task
+
+
+def _closed(model: str) -> Engine:
+    """Refuse to open another model."""
+    raise UsageError(f"this talk cannot open '{model}': it keeps the models it began with")
+
+
+def _unknown(model: str) -> str:
+    """Know no identity."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Models:
+    """How a talk opens more models.
+
+    Attributes:
+        check: Refuses what cannot name a model, from names and files alone; raises ``SftchatError``.
+        load: Opens one; slow, called in a worker.
+        identify: Hash of what decides a model's replies, empty when unknown; it may read all weights, so it is called in a worker.
+    """
+
+    check: Callable[[str], object] = _closed
+    load: Callable[[str], Engine] = _closed
+    identify: Callable[[str], str] = _unknown
 
 
 @dataclass(frozen=True)
@@ -13,6 +42,10 @@ class Desk:
 
     Attributes:
         task: Whose scorer judges replies; None for none.
+        session: Keeps the talk.
+        models: How more models are opened.
     """
 
     task: Task | None = None
+    session: Session = field(default_factory=Session)
+    models: Models = field(default_factory=Models)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.overflow import fit
 from sftchat.chat.reply import Generation, stream_replies
-from sftchat.chat.settings import Settings
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.column import Column
-    from sftchat.chat.talk import View
+    from sftchat.chat.talk import Talk, View
     from sftchat.chat.worker import Worker
 
 
@@ -26,52 +24,37 @@ class Pass:
     """The replies of all columns to one message. Its methods run on the view's thread, but for ``_generate``.
 
     Args:
-        columns: Who answers.
+        talk: Whose columns answer; told when they have.
         conversation: Ends with the message.
-        settings: How.
         begun: By column, answers to continue or to take over.
         view: Shows the replies.
         clock: Seconds that never run backwards.
-        done: Called with the answers as soon as all replies are over.
-        next: Called after that, when everything about them is shown.
     """
 
-    def __init__(
-        self,
-        columns: Sequence[Column],
-        conversation: Conversation,
-        settings: Settings,
-        begun: Mapping[int, Answer],
-        view: View,
-        clock: Callable[[], float],
-        done: Callable[[tuple[Answer, ...]], None],
-        next: Callable[[], None],
-    ) -> None:
-        self._columns = columns
+    def __init__(self, talk: Talk, conversation: Conversation, begun: Mapping[int, Answer], view: View, clock: Callable[[], float]) -> None:
+        self._talk = talk
+        self._columns = talk.columns
         self._conversation = conversation
-        self._settings = settings
+        self._settings = talk.settings
+        self._session = talk.desk.session
         self._view = view
         self._clock = clock
-        self._done = done
-        self._next = next
         self._answers = {column: answer for column, answer in begun.items() if not answer.partial}
-        attempts = sum(node.parent == conversation.head for node in conversation.nodes)
-        sampling = settings.sampling
-        self._sampling = replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling
-        self._begun = {column: answer.reply for column, answer in begun.items() if answer.partial}
-        self._generations = {
-            column: self._generation(column, begun.get(column)) for column in range(len(columns)) if column not in self._answers
+        self._drafts = {
+            column: self._draft(column, begun.get(column)) for column in range(len(self._columns)) if column not in self._answers
         }
+        self._generations = {column: Generation(clock(), draft) for column, draft in self._drafts.items()}
 
     def start(self) -> None:
         """Begin."""
         if not self._generations:
             self._end()
-            self._next()
+            self._talk.next()
             return
         batches: dict[Worker, dict[int, tuple[Request, Generation]]] = {}
         for column, generation in self._generations.items():
             self._columns[column].generation = generation
+            self._session.begin(self._conversation.head, column, self._drafts[column])
             self._view.begin_reply(column, generation.text)
             batches.setdefault(self._columns[column].worker, {})[column] = (self._request(column), generation)
         for worker, requests in batches.items():
@@ -83,11 +66,18 @@ class Pass:
             self._generations[column].stop.set()
             self._finish(column, self._generations[column], "cancelled")
 
-    def _generation(self, column: int, begun: Answer | None) -> Generation:
-        """A column's reply before it goes on."""
-        if begun is None:
-            return Generation(self._clock())
-        return Generation(self._clock(), begun.reply.text, begun.token_ids, begun.reply.completion_tokens)
+    def _draft(self, column: int, begun: Answer | None) -> Answer:
+        """A column's answer before it goes on; a sample that is asked for once more gets a seed of its own."""
+        sampling = self._settings.sampling
+        attempts = sum(node.parent == self._conversation.head for node in self._conversation.nodes)
+        return Answer(
+            replace(begun.reply, finish_reason="cancelled") if begun is not None else Reply("", "cancelled"),
+            self._columns[column].name,
+            self._columns[column].adapter,
+            replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling,
+            self._settings.template_arguments,
+            begun.token_ids if begun is not None else (),
+        )
 
     def cancel(self) -> None:
         """Have the engines stop; nobody waits for what they say."""
@@ -101,7 +91,7 @@ class Pass:
         return Request(
             f"turn-{number}-{column}" if column else f"turn-{number}",
             conversation.messages,
-            sampling=self._sampling,
+            sampling=self._drafts[column].sampling,
             adapter=self._columns[column].adapter,
             reply_prefix=self._generations[column].text,
             template_arguments=self._settings.template_arguments,
@@ -153,6 +143,7 @@ class Pass:
         if self._generations.get(column) is not generation:
             return
         generation.add(chunk, self._clock())
+        self._session.piece(self._conversation.head, column, chunk)
         if chunk.text:
             self._view.show_piece(chunk.text, column)
 
@@ -170,18 +161,14 @@ class Pass:
         del self._generations[column]
         model = self._columns[column]
         model.ended(generation, prompt_tokens)
-        self._answers[column] = answer = Answer(
-            Reply(
-                generation.text, why, self._begun[column].prompt_tokens if column in self._begun else prompt_tokens, generation.all_tokens
-            ),
-            model.name,
-            model.adapter,
-            self._sampling,
-            self._settings.template_arguments,
-            tuple(generation.token_ids),
-            generation.dropped,
-            generation.first_token_seconds,
-            generation.seconds,
+        draft = self._drafts[column]
+        self._answers[column] = answer = replace(
+            draft,
+            reply=Reply(generation.text, why, draft.reply.prompt_tokens or prompt_tokens, generation.all_tokens),
+            token_ids=tuple(generation.token_ids),
+            dropped=generation.dropped,
+            first_token_seconds=generation.first_token_seconds,
+            seconds=generation.seconds,
         )
         if not self._generations:
             self._end()  # before anything is drawn, so that what is drawn shows the talk ready
@@ -198,11 +185,11 @@ class Pass:
         elif not generation.text:
             self._view.say(f"{self._who(column)}the model said nothing")
         if not self._generations:
-            self._next()
+            self._talk.next()
 
     def _end(self) -> None:
         """All replies are over."""
-        self._done(tuple(self._answers[column] for column in range(len(self._columns))))
+        self._talk.answered(tuple(self._answers[column] for column in range(len(self._columns))))
 
     def _who(self, column: int) -> str:
         """Whose reply a note is about; empty when there is only one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from sftchat.chat.conversation import Answer
 from sftchat.engines.base import Chunk, Engine, Request, cancelling
 from sftchat.errors import EngineError
 from sftchat.types import FinishReason, Reply
@@ -15,25 +16,23 @@ class Generation:
 
     Args:
         begun: Seconds, of the clock that ``add`` is given, at which it was asked for.
-        prefix: What the reply said already, when one is continued.
-        prefix_ids: The tokens of that, where the engine lists them.
-        prefix_tokens: How many they are.
+        draft: The answer as far as it goes already, when one is continued.
 
     Attributes:
         stop: Set to end it at the next chunk.
-        text: What was said so far, the prefix included.
+        text: What was said so far, the draft included.
         token_ids: The tokens of that, where the engine lists them.
         tokens: How many tokens were generated now.
         all_tokens: How many the reply has.
         dropped: How many of the oldest turns the model is not shown.
     """
 
-    def __init__(self, begun: float = 0.0, prefix: str = "", prefix_ids: tuple[int, ...] = (), prefix_tokens: int = 0) -> None:
+    def __init__(self, begun: float, draft: Answer) -> None:
         self.stop = threading.Event()
-        self.text = prefix
-        self.token_ids = list(prefix_ids)
+        self.text = draft.reply.text
+        self.token_ids = list(draft.token_ids)
         self.tokens = 0
-        self.all_tokens = prefix_tokens
+        self.all_tokens = draft.reply.completion_tokens
         self.dropped = 0
         self._begun = begun
         self._first = 0.0

@@ -76,8 +76,6 @@ class Talk:
 
     Attributes:
         columns: The models.
-        conversation: What was said.
-        settings: How the next reply is generated.
         pending: Lines typed while the talk was busy; each gets its turn.
         doing: Title of the job under way; empty when there is none.
         display: How replies are shown; the view reads it.
@@ -94,8 +92,8 @@ class Talk:
         settings: Settings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.conversation = conversation or Conversation()
-        self.settings = settings or Settings()
+        self._conversation = conversation or Conversation()
+        self._settings = settings or Settings()
         self.desk = desk or Desk()
         self.pending: deque[str] = deque()
         self.doing = ""
@@ -110,6 +108,26 @@ class Talk:
         self._pass: Pass | None = None
         self._work: Work | None = None
         self._coming: Worker | None = None
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said."""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._keep()
+
+    @property
+    def settings(self) -> Settings:
+        """How the next reply is generated."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keep()
 
     @property
     def sampling(self) -> SamplingParams:
@@ -150,7 +168,7 @@ class Talk:
         for command in self._commands.shadowed:
             self._view.complain(f"a plugin's command '/{command.name}' is ignored: the name is taken")
         for worker in self._workers():
-            worker.start(self._next, self._view.leave)
+            worker.start(self.next, self._view.leave)
 
     def close(self, timeout: float = 2.0) -> None:
         """Stop what is under way and free the engines; waits no longer than ``timeout`` seconds for each."""
@@ -218,7 +236,7 @@ class Talk:
         if not conversation.waiting:
             raise ValueError("no message waits for a reply")
         self.conversation = conversation
-        self._pass = Pass(self.columns, conversation, self.settings, begun or {}, self._view, self._clock, self._answered, self._next)
+        self._pass = Pass(self, conversation, begun or {}, self._view, self._clock)
         self._pass.start()
 
     def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
@@ -236,11 +254,39 @@ class Talk:
 
         (self.columns[column] if column is not None else self.focus).worker.do(run)
 
+    def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
+        """Load another model in place of that in focus, which stays until the other is there."""
+        self.desk.models.check(model)
+        column, coming = self.focus, Worker(partial(self.desk.models.load, model), self._view.post)
+        self._coming = coming
+
+        def arrived() -> None:
+            old = column.worker
+            column.replace(model, coming)
+            self._coming = None
+            if all(other.worker is not old for other in self.columns):
+                old.end()
+            self._keep()
+            if then is not None:
+                then()
+            self.next()
+
+        def failed(error: Exception) -> None:
+            self._coming = None
+            self._view.complain(f"{in_one_line(error)}; {column.name} stays")
+            self.next()
+
+        coming.start(arrived, failed)
+
     def exit(self) -> None:
         """Leave the chat."""
         self._view.leave(None)
 
     # on the view's thread
+
+    def _keep(self) -> None:
+        """Keep the talk as it is now."""
+        self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns])
 
     def _workers(self) -> list[Worker]:
         """The workers of the columns, each once."""
@@ -267,13 +313,13 @@ class Talk:
         except Exception as error:  # a plugin's command may fail in any way; the talk goes on
             self._view.complain(f"/{command.name} failed: {in_one_line(error)}")
 
-    def _next(self) -> None:
+    def next(self) -> None:
         """Give the lines that wait their turn, as far as possible."""
         while self.pending and self.state == "ready":
             self._handle(self.pending.popleft())
 
-    def _answered(self, answers: tuple[Answer, ...]) -> None:
-        """The replies are over."""
+    def answered(self, answers: tuple[Answer, ...]) -> None:
+        """The replies of a pass are over."""
         self._pass = None
         self.conversation = self.conversation.answer(*answers)
 
@@ -289,4 +335,4 @@ class Talk:
                 done()
             except Exception as error:  # a plugin's function may fail in any way; the talk goes on
                 self._view.complain(in_one_line(error))
-        self._next()
+        self.next()

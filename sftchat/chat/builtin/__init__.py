@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sftchat.chat.builtin import display, general, settings, tree
+from sftchat.chat.builtin import display, general, models, sessions, settings, tree
 from sftchat.commands import ChatCommand
 from sftchat.hookspecs import hookimpl
 
-BUILTINS: tuple[ChatCommand, ...] = (*general.COMMANDS, *tree.COMMANDS, *settings.COMMANDS, *display.COMMANDS)
+BUILTINS: tuple[ChatCommand, ...] = (
+    *general.COMMANDS,
+    *tree.COMMANDS,
+    *settings.COMMANDS,
+    *sessions.COMMANDS,
+    *models.COMMANDS,
+    *display.COMMANDS,
+)
 """Listed in this order by ``/help``; the commands of other plugins follow."""
 
 

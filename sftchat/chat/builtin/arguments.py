@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
+from sftchat.chat.paths import complete_path
 from sftchat.commands import ChatContext
 from sftchat.errors import UsageError
 
@@ -42,13 +42,8 @@ def counted(number: int, thing: str) -> str:
 
 
 def paths(context: ChatContext, argument: str) -> Iterable[str]:
-    """Completions of a path: what there is in the folder that was typed so far."""
-    folder, slash, _ = argument.rpartition("/")
-    try:
-        found = sorted(Path(folder + slash or ".").expanduser().iterdir())
-    except OSError:
-        return []
-    return [f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}" for path in found if not path.name.startswith(".")]
+    """Completions of a path."""
+    return complete_path(argument)
 
 
 def no_reply(context: ChatContext) -> str:

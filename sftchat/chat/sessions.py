@@ -1,0 +1,206 @@
+"""Every talk on disk, in one SQLite file: written as it goes, so that a killed program loses no token that was shown.
+
+Nodes of a conversation are only ever added, and the pieces of a reply under way are kept until the reply is. Each write is a transaction of
+its own in write-ahead mode. A file that cannot be used is said once, and is never in the way of a talk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sftchat.chat.conversation import Answer, Conversation, Node
+from sftchat.chat.records import answer_from, answer_to_json, dumps, node_from_json, node_to_json
+from sftchat.errors import SftchatError, UsageError, first_line
+from sftchat.types import Reply
+
+FILE = "sessions.sqlite"
+VERSION = 1
+WAIT_SECONDS = 10.0
+
+TABLES = """
+CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, used REAL, facts TEXT);
+CREATE TABLE nodes (session INTEGER, id INTEGER, parent INTEGER, said TEXT, PRIMARY KEY (session, id)) WITHOUT ROWID;
+CREATE TABLE pieces (session INTEGER, question INTEGER, column INTEGER, piece TEXT);
+CREATE INDEX pieces_of_session ON pieces (session, question);
+"""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A session as a list shows it.
+
+    Attributes:
+        id: Its number.
+        name: What ``/save`` called it; empty for most.
+        used: When it was last written, in seconds since 1970.
+        facts: What ``Sessions.save`` was given: models, folder, title, turns and more.
+    """
+
+    id: int
+    name: str
+    used: float
+    facts: Mapping[str, Any]
+
+
+class Taken(Exception):
+    """Another program goes on with the same session."""
+
+
+class Sessions:
+    """The sessions of a file; opened at its first use.
+
+    Args:
+        path: The file; made with its folder when missing, readable by its owner only.
+        warn: Told once, in one line, when nothing can be kept any more.
+
+    Attributes:
+        broken: The file could not be used: nothing is found or kept.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self.broken = False
+        self._warn = warn
+        self._connection: sqlite3.Connection | None = None
+
+    def new(self) -> int:
+        """Begin a session and return its number; 0 when it cannot be kept."""
+        rows = self._do("INSERT INTO sessions (used, facts) VALUES (?, '{}') RETURNING id", time.time())
+        return int(rows[0][0]) if rows else 0
+
+    def save(self, session: int, facts: Mapping[str, Any]) -> None:
+        """Keep what is true of a session now: where its talk is, its settings, its models."""
+        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), dumps(facts), session)
+
+    def add(self, session: int, node: Node) -> None:
+        """Keep a new node; the pieces of the reply that it has are not needed any more.
+
+        Raises:
+            Taken: When the session has another node in its place.
+        """
+        try:
+            self._do("INSERT INTO nodes VALUES (?, ?, ?, ?)", session, node.id, node.parent, node_to_json(node))
+        except sqlite3.IntegrityError:
+            raise Taken from None
+        if node.answers:
+            self._do("DELETE FROM pieces WHERE session = ? AND question = ?", session, node.parent)
+
+    def change(self, session: int, node: Node) -> None:
+        """Keep what became known of a node."""
+        self._do("UPDATE nodes SET said = ? WHERE session = ? AND id = ?", node_to_json(node), session, node.id)
+
+    def begin(self, session: int, question: int, column: int, answer: Answer) -> None:
+        """A column begins to answer; what the answer says already is kept with it."""
+        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, answer_to_json(answer))
+
+    def piece(self, session: int, question: int, column: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
+        """An answer goes on; on disk when this returns."""
+        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, dumps([text, token_ids, tokens]))
+
+    def rename(self, session: int, name: str) -> None:
+        """Give a session a name.
+
+        Raises:
+            UsageError: When another one has it.
+        """
+        try:
+            self._do("UPDATE sessions SET name = ? WHERE id = ?", name, session)
+        except sqlite3.IntegrityError:
+            raise UsageError(f"session name '{name}' is taken; /load {name} goes on with that one") from None
+
+    def all(self, most: int = -1) -> tuple[Summary, ...]:
+        """The sessions, the last used first."""
+        rows = self._do("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most)
+        return tuple(Summary(id, name or "", used, json.loads(facts)) for id, name, used, facts in rows)
+
+    def find(self, wanted: str) -> Summary | None:
+        """The session of a name or a number; of that which was used last when nothing is wanted."""
+        found = self.all()
+        if not wanted:
+            return found[0] if found else None
+        return next((one for one in found if one.name == wanted), None) or next((one for one in found if str(one.id) == wanted), None)
+
+    def conversation(self, session: Summary) -> Conversation:
+        """All that was said in a session; a reply that was under way when the program ended is there as far as it came."""
+        rows = self._do("SELECT id, parent, said FROM nodes WHERE session = ? ORDER BY id", session.id)
+        facts = session.facts
+        nodes = tuple(node_from_json(*row) for row in rows)
+        head = min(facts.get("head", 0), len(nodes))
+        found = Conversation(facts.get("system", ""), nodes, head, column=facts.get("column", 0))
+        return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _under_way(self, session: int, question: int) -> tuple[Answer, ...]:
+        """The answers that were being given to a question, by column."""
+        found: dict[int, Answer] = {}
+        rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
+        for column, piece in rows:
+            said = json.loads(piece)
+            if isinstance(said, dict):
+                found[column] = answer_from(said)
+                continue
+            text, token_ids, tokens = said
+            reply = found[column].reply
+            reply = replace(reply, text=reply.text + text, completion_tokens=reply.completion_tokens + tokens)
+            found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *token_ids))
+        nothing = Answer(Reply("", "cancelled"))
+        return tuple(found.get(column, nothing) for column in range(max(found) + 1)) if found else ()
+
+    def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Carry out a statement, or give up on the file for good.
+
+        Raises:
+            sqlite3.IntegrityError: When it would break a rule of the tables.
+        """
+        if self.broken:
+            return []
+        try:
+            if self._connection is None:
+                self._connection = _connect(self.path)
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.IntegrityError:
+            raise
+        except (OSError, sqlite3.Error, SftchatError) as error:
+            self.broken = True
+            with suppress(sqlite3.Error):
+                self.close()
+            said = str(error) if isinstance(error, SftchatError) else (getattr(error, "strerror", None) or first_line(error)).lower()
+            self._warn(f"the talk is not kept from here on: cannot use '{self.path}': {said}")
+            return []
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file, made when it is missing.
+
+    Raises:
+        OSError, sqlite3.Error, SftchatError: When it cannot be used.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    try:
+        # after a power cut the last pieces may be gone, the file is whole; a killed process loses nothing
+        connection.execute("PRAGMA synchronous = NORMAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version != VERSION:
+            raise SftchatError(f"it has format {version}, this sftchat reads {VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

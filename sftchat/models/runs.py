@@ -1,0 +1,110 @@
+"""The runs and checkpoints that lie in a folder, found by their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftchat.errors import ModelError
+from sftchat.models.manifest import MANIFEST, find_manifest, read_manifest
+from sftchat.models.references import ADAPTER_CONFIG, resolve, step_of
+
+DEEPEST = 3
+"""How many folders deep runs are looked for."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model that was trained here.
+
+    Attributes:
+        model: Its folder, relative to where it was looked for: a MODEL argument.
+        changed: When it was last written, in seconds since 1970.
+        about: A few words: task, base, method, where it has a manifest.
+    """
+
+    model: str
+    changed: float
+    about: str = ""
+
+
+def find_runs(folder: Path, most: int = 20) -> tuple[Run, ...]:
+    """The runs, adapters and checkpoints below a folder, the newest first; what lies within one of them is part of it.
+
+    Args:
+        folder: Where to look.
+        most: How many to return.
+    """
+    found = sorted(_runs(folder, folder, DEEPEST), key=lambda run: (-run.changed, run.model))
+    return tuple(found[:most])
+
+
+def checkpoints(model: str) -> tuple[str, ...]:
+    """The checkpoints of the run that a MODEL is of, the earliest step first; the finished run itself stands last.
+
+    Returns:
+        Folders as MODEL arguments; empty when the model belongs to no run.
+    """
+    folder = Path(model).expanduser()
+    run = folder.parent if folder.name.startswith("checkpoint-") else folder
+    if not run.is_dir():
+        return ()
+    steps = [(step_of(str(path)), path) for path in run.glob("checkpoint-*") if path.is_dir()]
+    found = [str(path) for step, path in sorted(steps, key=lambda one: one[0] or 0) if step is not None]
+    whole = (run / "config.json").is_file() or (run / ADAPTER_CONFIG).is_file()
+    return (*found, str(run)) if found and whole else tuple(found)
+
+
+def current(model: str, among: tuple[str, ...]) -> int | None:
+    """Which of some checkpoints a MODEL means; a run means its best or last one where it has no weights of its own.
+
+    Raises:
+        ModelError: When the model is there no more.
+    """
+    wanted = Path(resolve(model).source).resolve()
+    return next((at for at, one in enumerate(among) if Path(one).resolve() == wanted), None)
+
+
+def describe_checkpoint(model: str) -> str:
+    """What is known of a checkpoint without opening it: its step, and its scores where training computed some."""
+    step, manifest = step_of(model), find_manifest(model)
+    scores = manifest.scores.get(str(step)) if manifest is not None and step is not None else None
+    figures = (
+        [f"{name} {value:.3g}" for name, value in scores.items() if isinstance(value, int | float)] if isinstance(scores, dict) else []
+    )
+    return ", ".join([f"step {step}" if step is not None else model, *figures])
+
+
+def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
+    """The runs in a folder and those below it."""
+    try:
+        inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
+    except OSError:
+        return
+    for path in inside:
+        marks = [path / name for name in (MANIFEST, ADAPTER_CONFIG, "config.json") if (path / name).is_file()]
+        steps = list(path.glob("checkpoint-*/config.json")) + list(path.glob(f"checkpoint-*/{ADAPTER_CONFIG}"))
+        if (marks and _usable(path)) or steps:
+            yield Run(str(path.relative_to(root)), max(mark.stat().st_mtime for mark in marks + steps), _about(path))
+        elif depth > 1:
+            yield from _runs(root, path, depth - 1)
+
+
+def _usable(path: Path) -> bool:
+    """Whether a folder names a model."""
+    try:
+        resolve(str(path))
+    except Exception:  # whatever is wrong with it, it is not one to offer
+        return False
+    return True
+
+
+def _about(path: Path) -> str:
+    """Task, method and base of a run."""
+    try:
+        manifest = read_manifest(path)
+    except ModelError:
+        return ""
+    return f"{manifest.task}, {manifest.method} of {manifest.base}" if manifest is not None else ""

@@ -1,0 +1,251 @@
+"""Talks are kept as they go, come back whole, and cost nobody anything when they cannot be kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat.chat.column import Opening
+from sftchat.chat.conversation import Answer, Conversation, Mark
+from sftchat.chat.desk import Desk
+from sftchat.chat.session import Session, restored
+from sftchat.chat.sessions import Sessions
+from sftchat.chat.settings import Settings
+from sftchat.testing import ScriptedEngine
+from sftchat.types import Reply, SamplingParams
+from tests.chat.logged import Log
+
+View = Callable[..., Log]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "sessions.sqlite"
+
+
+def opened(path: Path, warnings: list[str] | None = None) -> Sessions:
+    return Sessions(path, (warnings if warnings is not None else []).append)
+
+
+def last(path: Path) -> tuple[Conversation, Settings]:
+    sessions = opened(path)
+    found = sessions.find("")
+    assert found is not None
+    return restored(sessions, found, 9)
+
+
+def test_a_talk_comes_back_with_its_branches_settings_and_marks(view: View, path: Path) -> None:
+    desk = Desk(session=Session(opened(path)))
+    log = view(
+        ScriptedEngine(["A", "二🙂\udc80", "C"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, stop=("。",))
+    )
+    log.type("a", "<|im_end|>\x1b[2J\r\n", "/undo", "c", "/set overflow refuse", "/seed 7")
+    talk = log.talk
+    talk.conversation = talk.conversation.changed(2, 0, Answer(Reply("A"), mark=Mark("F1", 0.5, ("missing",))))
+
+    assert last(path) == (talk.conversation, talk.settings)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nothing_is_kept_before_something_is_said(view: View, path: Path) -> None:
+    log = view(ScriptedEngine([]), desk=Desk(session=Session(opened(path))))
+    log.type("/system be brief", "/set temperature 1")
+
+    assert not path.exists()
+
+
+def test_two_columns_come_back_side_by_side(view: View, path: Path) -> None:
+    openings = [Opening(lambda: ScriptedEngine(["A"]), ("one",)), Opening(lambda: ScriptedEngine(["B"]), ("two",))]
+    log = view(openings=openings, desk=Desk(session=Session(opened(path))))
+    log.type("x")
+
+    conversation, _ = last(path)
+    assert [conversation.seen_by(column).turns[0].reply.text for column in (0, 1)] == ["A", "B"]
+    assert [answer.model for answer in conversation.node(2).answers] == ["one", "two"]
+
+
+KILLED = """
+import sys, threading
+from pathlib import Path
+from sftchat.chat.desk import Desk
+from sftchat.chat.session import Session
+from sftchat.chat.sessions import Sessions
+from sftchat.testing import ScriptedEngine
+from tests.chat.logged import Log
+
+pause = threading.Event()
+engine = ScriptedEngine(["ready", "床前明月光，疑是地上霜"], pause=pause)
+log = Log(lambda: engine, desk=Desk(session=Session(Sessions(Path(sys.argv[1]), print))))
+pause.set()
+log.type("hello")
+pause.clear()
+log.talk.submit("poem")
+for _ in range(4):
+    seen = len(log.log)
+    log.until(lambda: len(log.log) > seen)
+    pause.set(); pause.clear()
+print("".join(log.log), flush=True)
+pause.wait()
+"""
+
+
+def test_a_killed_program_loses_at_most_the_token_that_was_not_shown(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline().removeprefix("> poem").rstrip("\n")
+        os.kill(process.pid, signal.SIGKILL)
+
+    conversation, _ = last(path)
+    assert said
+    assert [turn.question for turn in conversation.turns] == ["hello", "poem"]
+    answer = conversation.turns[1].answer
+    assert answer is not None
+    assert answer.reply == Reply(said, "cancelled", 0, len(said))
+    assert (answer.model, answer.token_ids) == ("scripted", tuple(map(ord, said)))
+
+
+def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path: Path) -> None:
+    pause = threading.Event()
+    log = view(ScriptedEngine(["abcdef"], pause=pause), desk=Desk(session=Session(opened(path))))
+    log.ready()
+    log.talk.submit("x")
+    log.until(lambda: "a" in log.log)
+    log.talk.close(0)
+    sessions = opened(path)
+    found = sessions.find("")
+    conversation, settings = restored(sessions, found, 1)  # type: ignore[arg-type]
+    pause.set()
+
+    engine = ScriptedEngine(["bcdef"], chunks=9)
+    again = view(engine, desk=Desk(session=Session(sessions, found, conversation)), sampling=settings.sampling)
+    again.talk.conversation = conversation
+    assert again.type("/continue") == ["bcdef", "|"]
+    assert engine.requests[0].reply_prefix == "a"
+    assert last(path)[0].turns[0].reply == Reply("abcdef", "stop", 19, 6)
+
+
+def test_a_second_program_with_the_same_session_goes_on_in_one_of_its_own(view: View, path: Path) -> None:
+    view(ScriptedEngine(["A"]), desk=Desk(session=Session(opened(path)))).type("a")
+    logs = []
+    for _ in range(2):
+        sessions = opened(path)
+        found = sessions.find("1")
+        assert found is not None
+        kept = sessions.conversation(found)
+        logs.append(view(ScriptedEngine(["B"]), desk=Desk(session=Session(sessions, found, kept))))
+        logs[-1].talk.conversation = kept
+    logs[0].type("b")
+    logs[1].type("c")
+
+    both = [opened(path).conversation(one) for one in sorted(opened(path).all(), key=lambda one: one.id)]
+    assert [[turn.question for turn in one.turns] for one in both] == [["a", "b"], ["a", "c"]]
+
+
+@pytest.mark.parametrize("how", ["a folder", "not a database", "of the future"])
+def test_what_cannot_be_kept_is_said_once_and_the_talk_goes_on(view: View, path: Path, how: str) -> None:
+    path.parent.mkdir()
+    if how == "a folder":
+        path.mkdir()
+    elif how == "not a database":
+        path.write_text("no database at all, and long enough to be none" * 30)
+    else:
+        sqlite3.connect(path).executescript("PRAGMA user_version = 99").close()
+    warnings: list[str] = []
+    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(opened(path, warnings))))
+
+    assert log.type("a", "b") == ["A", "|", "B", "|"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"the talk is not kept from here on: cannot use '{path}': ")
+    assert log.type("/sessions")[0] == "error: /sessions: talks are not kept here"
+
+
+def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
+    warnings: list[str] = []
+    sessions = opened(path, warnings)
+    log = view(
+        ScriptedEngine(["A", "b" * 20_000, "C"], chunks=30_000), desk=Desk(session=Session(sessions)), sampling=SamplingParams(30_000)
+    )
+    log.type("a")
+    sessions._connection.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]
+
+    assert log.type("b", "c")[-2:] == ["C", "|"]
+    assert warnings == [f"the talk is not kept from here on: cannot use '{path}': database or disk is full"]
+
+
+def test_a_talk_gets_a_name_and_is_loaded_by_it_with_the_settings_it_had_last(view: View, path: Path) -> None:
+    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(opened(path))))
+    log.type("a", "/save first", "/set temperature 0.5", "/set temperature 0.25")
+
+    again = view(ScriptedEngine(["C"], chunks=9), desk=Desk(session=Session(opened(path))))
+    assert again.type("c", "/save first") == ["C", "|", "error: session name 'first' is taken; /load first goes on with that one"]
+    assert again.type("/load first") == ["note: session first: 1 turn, said with scripted; /history shows it"]
+    assert again.talk.sampling.temperature == 0.25
+    assert [turn.question for turn in again.talk.conversation.turns] == ["a"]
+    (listed,) = again.type("/sessions")
+    assert [line.split("  20")[0] for line in listed.removeprefix("note: ").splitlines()] == ["* 1 first", "  2"]
+    assert again.type("/save", "/save two words", "/save 7") == [
+        "error: the name is missing: a name must be one word that begins with a letter and has no '/'; talks are kept anyway, /export writes a file",
+        *(
+            f"error: session name '{name}' must be one word that begins with a letter and has no '/'; talks are kept anyway, /export writes a file"
+            for name in ("two words", "7")
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("name", "format"), [("t.jsonl", ""), ("t.jsonl", " sharegpt"), ("t.json", " messages")])
+def test_an_exported_talk_is_loaded_again_as_it_was_said(view: View, tmp_path: Path, name: str, format: str) -> None:
+    nasty = "<think>\x1b[2J</think>\r\n  你🙂 <|im_end|>"
+    file = tmp_path / name
+    log = view(ScriptedEngine([nasty], chunks=999), system="s")
+    log.type("a <b>\n")
+
+    assert log.type(f"/export {file}{format}") == [f"note: 1 turn written to {file} as {format.strip() or 'messages'}"]
+    before = log.talk.conversation.messages
+    assert log.type(f"/export {file}") == [f"error: '{file}' exists; give a name that is free"]
+    log.type("/reset", "/system off")
+    assert log.type(f"/load {file}") == [f"note: {file}: 1 turn; /history shows it"]
+    assert log.talk.conversation.messages == before
+    assert before[-1]["content"] == nasty
+
+
+def test_markdown_is_for_readers(view: View, tmp_path: Path) -> None:
+    file = tmp_path / "talk.md"
+    log = view(ScriptedEngine(["# 你好\n\n- a"], chunks=99))
+    log.type("a", f"/export {file}")
+
+    assert file.read_text(encoding="utf-8") == "**user**\n\na\n\n**assistant**\n\n# 你好\n\n- a\n"
+
+
+def test_a_row_of_a_data_file_is_loaded_and_its_open_question_waits_in_the_input_line(view: View, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows: list[Any] = [
+        {"messages": [{"role": "user", "content": "q"}]},
+        {"instruction": "i", "input": "", "output": "o"},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    log = view(ScriptedEngine([]))
+
+    assert log.type(f"/load {file}") == [
+        "proposed: q",
+        f"note: {file}: 0 turns; its last message waits for you to send it: q; /history shows it",
+    ]
+    log.type(f"/load {file} 2")
+    assert [message["content"] for message in log.talk.conversation.messages] == ["i", "o"]
+    wrong = log.type(
+        f"/load {file} 3", f"/load {file} 9", "/load nosuch", "/load", "/export", "/export /nosuch/x.jsonl", f"/export {tmp_path}/y xml"
+    )
+    assert [said.split(":")[0] for said in wrong] == ["error"] * 7
+    assert [message["content"] for message in log.talk.conversation.messages] == ["i", "o"]
