@@ -8,7 +8,8 @@ from sftchat.commands import ChatCommand, ChatContext
 from sftchat.errors import UsageError, unknown
 
 KEYS = """enter sends · ctrl-j or esc enter: new line · tab completes
-ctrl-c stops a reply · ctrl-r searches · ctrl-d leaves"""
+ctrl-c stops a reply · ctrl-r searches · ctrl-d leaves
+ctrl-x ctrl-e: editor · f2: thoughts · f4: vi keys"""
 
 WIDEST = 28
 """A call longer than this pushes its summary to the right, alone."""
