@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engines.base import Engine
+    from sftchat.engines.sharing import Sharing
     from sftchat.plugins import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,6 +54,16 @@ class Session:
         from sftchat.engines.loading import load_engine
 
         return load_engine(model, self.registry, **options)
+
+    def sharing(self, most: int = 1) -> Sharing:
+        """What opens models so that adapters of one base share it.
+
+        Args:
+            most: Engines that are kept open.
+        """
+        from sftchat.engines.sharing import Sharing
+
+        return Sharing(self.load_engine, self.registry, most)
 
     def identify(self, model: str, **options: Any) -> str:
         """Hash of everything but the request that decides what MODEL answers, without opening it; empty when unknown.
