@@ -13,6 +13,9 @@ from typing import Any, Literal
 from sftchat.errors import UsageError
 from sftchat.types import Message, Reply, SamplingParams
 
+Rating = Literal["", "good", "bad"]
+"""What the user thought of a reply."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -38,10 +41,10 @@ class Mark:
     @property
     def text(self) -> str:
         """A few words for under the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
-        head = "no gold" if self.value is None else f"{self.metric} {self.value:.2f}"
-        if not self.errors:
-            return f"{head}, well-formed" if self.value is None else head
-        return f"{head}: {', '.join(self.errors)}"
+        if self.value is None:
+            return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
+        score = f"{self.metric} {self.value:.2f}"
+        return f"{score}: {', '.join(self.errors)}" if self.errors else score
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Answer:
         first_token_seconds: Time to the first token; 0 when unknown.
         seconds: Time to the last; 0 when unknown.
         mark: The scorer's judgement, once there is one.
+        rating: The user's.
     """
 
     reply: Reply
@@ -71,6 +75,7 @@ class Answer:
     first_token_seconds: float = 0.0
     seconds: float = 0.0
     mark: Mark | None = None
+    rating: Rating = ""
 
     @property
     def partial(self) -> bool:

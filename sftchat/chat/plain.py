@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from sftchat.chat.conversation import Mark
-from sftchat.chat.lines import Printable
+from sftchat.chat.lines import Printable, visible
 from sftchat.chat.talk import Talk, View
 from sftchat.commands import Fragments
 from sftchat.errors import UsageError
@@ -42,6 +42,8 @@ class Plain:
         self._person = stdin.isatty()
         self._printable = Printable() if stdout.isatty() else None
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._replies: dict[int, str] = {}
+        self._running: set[int] = set()
         self._left = False
         self._armed = False
         self._problem: Exception | None = None
@@ -57,12 +59,16 @@ class Plain:
         try:
             self._work_until(lambda: self.talk.state != "loading")
             while not self._left and (line := self._read()):
-                self.talk.submit(line.removesuffix("\n").removesuffix("\r"))
-                self._work_until(lambda: self.talk.state == "ready")
+                self._take(line.removesuffix("\n").removesuffix("\r"))
+                self._work_until(lambda: self.talk.settled)
         finally:
             self.talk.close()
         if self._problem is not None:
             raise self._problem
+
+    def _take(self, line: str) -> None:
+        """Every line is a message."""
+        self.talk.submit(line)
 
     def _read(self) -> str:
         """The next line; empty at the end."""
@@ -105,20 +111,28 @@ class Plain:
         """Who typed the line knows it."""
 
     def begin_reply(self, column: int, said: str) -> None:
-        """The reply to the line that was read."""
+        """The reply to the line that was read; of several, each will have to wait for those before it."""
+        self._replies[column] = said
+        self._running.add(column)
 
     def show_piece(self, text: str, column: int) -> None:
-        """Write what came, at once."""
-        shown = text if self._printable is None else self._printable.feed(text)
-        if shown:
-            self._stdout.write(shown)
-            self._stdout.flush()
+        """Write what came, at once; replies of several models are written when all are over."""
+        self._replies[column] += text
+        if len(self._replies) == 1:
+            self._write(text if self._printable is None else self._printable.feed(text))
 
     def end_reply(self, column: int) -> None:
         """A reply ends with a newline."""
-        rest = self._printable.end() if self._printable is not None else ""
-        self._stdout.write(rest + "\n")
-        self._stdout.flush()
+        self._running.discard(column)
+        if self._running:
+            return
+        replies, self._replies = self._replies, {}
+        if len(replies) == 1:
+            self._write((self._printable.end() if self._printable is not None else "") + "\n")
+            return
+        for number, text in replies.items():
+            shown = f"{self.talk.columns[number].name}: {text}\n"
+            self._write(shown if self._printable is None else visible(shown))
 
     def show_mark(self, mark: Mark, column: int) -> None:
         """Marks are notes."""
@@ -126,7 +140,8 @@ class Plain:
 
     def say(self, text: str | Fragments) -> None:
         """Notes go to stderr."""
-        self._stderr.write(f"{text if isinstance(text, str) else ''.join(piece for _, piece in text)}\n")
+        words = text if isinstance(text, str) else "".join(piece for _, piece in text)
+        self._stderr.write(f"{visible(words) if self._stderr.isatty() else words}\n")
         self._stderr.flush()
 
     def complain(self, text: str) -> None:
@@ -141,3 +156,9 @@ class Plain:
     def leave(self, error: Exception | None) -> None:
         """End; with an error, the model could not be loaded."""
         self._left, self._problem = True, error
+
+    def _write(self, text: str) -> None:
+        """Write to stdout, where somebody may be waiting for it."""
+        if text:
+            self._stdout.write(text)
+            self._stdout.flush()

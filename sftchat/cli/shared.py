@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sftchat.engines.base import Engine
     from sftchat.engines.sharing import Sharing
+    from sftchat.models.references import ModelReference
     from sftchat.plugins import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,6 +65,19 @@ class Session:
         from sftchat.engines.sharing import Sharing
 
         return Sharing(self.load_engine, self.registry, most)
+
+    def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
+        """What MODEL names, from names and files alone; a test's own models are taken by their names.
+
+        Raises:
+            UsageError: When it cannot name a model.
+            ModelError: When it names a folder without usable weights.
+        """
+        from sftchat.models.references import ModelReference, resolve
+
+        if self.open_engine is not None:
+            return ModelReference(model, model)
+        return resolve(model, base=base, schemes=self.registry.engines, allow_pickle=allow_pickle)
 
     def identify(self, model: str, **options: Any) -> str:
         """Hash of everything but the request that decides what MODEL answers, without opening it; empty when unknown.

@@ -7,6 +7,8 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
+import signal
 import struct
 import subprocess
 import sys
@@ -31,6 +33,7 @@ from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
 from sftchat.chat.terminal import Terminal
 from sftchat.types import SamplingParams
+from tests.chat.emulator import Emulator
 from tests.chat.logged import Log
 
 SECONDS = 60.0
@@ -42,7 +45,7 @@ class Screen:
 
     def __init__(self, columns: int = 60, lines: int = 20) -> None:
         self.columns, self.lines = columns, lines
-        self._pyte = pyte.HistoryScreen(columns, lines, history=100_000, ratio=0.5)
+        self._pyte = Emulator(columns, lines)
         self._stream = pyte.Stream(self._pyte)
         self._changed = threading.Condition()
         self.raw = ""
@@ -69,6 +72,16 @@ class Screen:
             rows = [*self._pyte.history.top, *(self._pyte.buffer[y] for y in range(self.lines))]
             shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
         return "\n".join(shown).rstrip("\n")
+
+    def written(self) -> list[str]:
+        """The lines that were written, whatever rows the terminal made of them."""
+        with self._changed:
+            return ["".join(character for character, _ in line) for line in self._pyte.written()]
+
+    def resize(self, columns: int, lines: int) -> None:
+        with self._changed:
+            self.columns, self.lines = columns, lines
+            self._pyte.resize(lines, columns)
 
     def wait(self, expected: str | Callable[[str], bool]) -> str:
         """Wait until the text holds what is expected, and return it."""
@@ -101,11 +114,13 @@ class Chat:
 
     def __init__(self, engine: Any, keys: Any, screen: Screen, **options: Any) -> None:
         output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
-        load = engine if callable(engine) else lambda: engine
-        views = {name: options.pop(name) for name in ("history", "clock") if name in options}
+        engines = engine if isinstance(engine, list) else [engine]
+        names = options.pop("names", ["scripted"])
+        views = {name: options.pop(name) for name in ("history", "clock", "environment", "vi") if name in options}
+        views = {"environment": {}} | views
         options = {"commands": Commands(BUILTINS), "settings": Settings(options.pop("sampling", SamplingParams()))} | options
-        opening = Opening(load, (options.pop("name", "scripted"),))
-        self.terminal = Terminal(lambda view: Talk([opening], view, **options), input=keys, output=output, **views)
+        openings = [Opening(_loader(one), (name,)) for one, name in zip(engines, names, strict=True)]
+        self.terminal = Terminal(lambda view: Talk(openings, view, **options), input=keys, output=output, **views)
         self.talk = self.terminal.talk
         self.screen = screen
         self.problem: BaseException | None = None
@@ -153,6 +168,11 @@ class Chat:
         return self.screen.text()
 
 
+def _loader(engine: Any) -> Callable[[], Any]:
+    """A function that loads an engine, which may be given in its place."""
+    return engine if callable(engine) else lambda: engine
+
+
 @pytest.fixture
 def chat() -> Iterator[Callable[..., Chat]]:
     """Open chats in this process; the argument is an engine, or a function that loads one."""
@@ -174,7 +194,7 @@ def chat() -> Iterator[Callable[..., Chat]]:
 class Pty:
     """The driver script in a real terminal of its own."""
 
-    def __init__(self, arguments: list[str], columns: int, lines: int, environment: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], columns: int, lines: int, keep: tuple[int, ...], environment: dict[str, str]) -> None:
         self.screen = Screen(columns, lines)
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -187,28 +207,59 @@ class Pty:
             stderr=slave,
             env=plain | {"PYTHONPATH": paths, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment,
             start_new_session=True,
+            pass_fds=keep,
         )
         os.close(slave)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._reading = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def resize(self, columns: int, lines: int) -> None:
+        """Change the size between two drawings, as when the terminal has shown all that there was to show."""
+        for _ in range(1000):
+            self.process.send_signal(signal.SIGSTOP)
+            with self._reading:
+                done = self._drained()
+                if done:
+                    self.screen.resize(columns, lines)
+                    fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            self.process.send_signal(signal.SIGCONT)
+            if done:
+                self.process.send_signal(signal.SIGWINCH)
+                return
+            time.sleep(0.002)  # in the midst of a drawing
+        raise AssertionError("the chat never stopped drawing")
+
+    def _drained(self) -> bool:
+        """Show what there is to show; whether it ended with the end of a drawing."""
+        while select.select([self._master], [], [], 0.003)[0]:
+            self._feed(os.read(self._master, 65536))
+        return self.screen.raw.endswith(("\x1b[?25h", "\x1b[?2026l"))
+
     def _read(self) -> None:
-        """Feed the screen; answer a question for the cursor only when all that came before it is drawn."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
+        """Feed the screen until the program is over."""
         while True:
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:  # how Linux says that the other side is gone
-                data = b""
-            if not data:
-                break
-            text = decoder.decode(data)
-            for at, part in enumerate(text.split("\x1b[6n")):
-                if at:
-                    row, column = self.screen.cursor()
-                    self.type(f"\x1b[{row + 1};{column + 1}R")
-                self.screen.feed(part)
+            select.select([self._master], [], [], 0.2)
+            with self._reading:
+                try:
+                    if not select.select([self._master], [], [], 0)[0]:
+                        continue
+                    data = os.read(self._master, 65536)
+                except OSError:  # how Linux says that the other side is gone
+                    data = b""
+                if not data:
+                    break
+                self._feed(data)
         self.screen.end()
+
+    def _feed(self, data: bytes) -> None:
+        """Draw; answer a question for the cursor only when all that came before it is drawn."""
+        for at, part in enumerate(self._decoder.decode(data).split("\x1b[6n")):
+            if at:
+                row, column = self.screen.cursor()
+                self.type(f"\x1b[{row + 1};{column + 1}R")
+            self.screen.feed(part)
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -232,9 +283,9 @@ def terminal() -> Iterator[Callable[..., Pty]]:
     """Run the driver script, or another program of this Python, in a real terminal."""
     opened: list[Pty] = []
 
-    def start(*arguments: str, columns: int = 60, lines: int = 20, **environment: str) -> Pty:
+    def start(*arguments: str, columns: int = 60, lines: int = 20, keep: tuple[int, ...] = (), **environment: str) -> Pty:
         script = str(Path(__file__).with_name("driver.py"))
-        opened.append(Pty([script, *arguments], columns, lines, environment))
+        opened.append(Pty([script, *arguments], columns, lines, keep, environment))
         opened[-1].screen.wait("\n>")  # before that, the terminal is not the chat's and enter is a line feed
         return opened[-1]
 

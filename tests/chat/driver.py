@@ -4,17 +4,23 @@ python tests/chat/driver.py --slow 0.02
 """
 
 import argparse
+import asyncio
+import os
+import random
 import sys
 import threading
 import time
 from pathlib import Path
+
+import tokenizers
 
 from sftchat.chat.builtin import BUILTINS
 from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
 from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
-from sftchat.chat.terminal import Terminal
+from sftchat.chat.terminal import Terminal, replies, view
+from sftchat.engines.detokenizer import Detokenizer
 from sftchat.errors import EngineError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
@@ -30,7 +36,56 @@ def script(request):
         return "床前明月光，疑是地上霜。举头望明月，低头思故乡。" * 12 + "\n第二段 🙂 the end"
     if said == "list":
         return "\n".join(f"{n}. 第{n}条 item {n}" for n in range(1, 41))
+    if said.startswith("case "):
+        return random_text(said)
     return f"你说：{said}"
+
+
+ALPHABET = [*"的一是不了人我在有他，。！？「」：、 ab cde,.  \n\néñ한국어かな０１🙂🎉", "👨‍👩‍👧", "e\u0301", "❤️", "🇩🇪", "\x1b[2J"]
+
+
+def random_text(case):
+    """What is said to ``case N``: lines of any length, of characters of any width."""
+    chance = random.Random(case)
+    length = chance.choice([0, 1, 5, 30, 120, 400])
+    text = "".join(chance.choice(ALPHABET) for _ in range(length))
+    return text if chance.random() < 0.8 else text.replace("\n", "")
+
+
+class Bytes:
+    """A tokenizer of which every byte is a token."""
+
+    def __init__(self):
+        self.backend_tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({letter: at for at, letter in enumerate(self.letters())}, []))
+        self.backend_tokenizer.decoder = tokenizers.decoders.ByteLevel()
+
+    @staticmethod
+    def letters():
+        return sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+
+    def encode(self, text):
+        letters, encoder = self.letters(), tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return [letters.index(letter) for word, _ in encoder.pre_tokenize_str(text) for letter in word]
+
+    def decode(self, ids, skip_special_tokens, clean_up_tokenization_spaces):
+        return self.backend_tokenizer.decode(ids)
+
+
+def pauses(text):
+    """After which tokens a reply pauses, so that the terminal can be resized."""
+    chance = random.Random(text)
+    return sorted(chance.sample(range(len(text)), min(len(text) // 20, chance.randint(0, 3))))
+
+
+def random_tokens(text):
+    """A text as it leaves an engine: through the detokenizer, in tokens that end anywhere, in the middle of characters too."""
+    chance, tokenizer = random.Random(text), Bytes()
+    detokenizer, ids = Detokenizer(tokenizer, ("\0never",)), tokenizer.encode(text)
+    while ids:
+        size = chance.choice([1, 1, 2, 3, 3])
+        yield "".join(map(detokenizer.add, ids[:size]))
+        ids = ids[size:]
+    yield detokenizer.finish()
 
 
 def main():
@@ -38,11 +93,22 @@ def main():
     options.add_argument("--load-when", type=Path, help="the model is loaded once this file exists")
     options.add_argument("--go-on-when", type=Path, help="replies pause after their first piece until this file exists")
     options.add_argument("--slow", type=float, default=0.0, help="seconds for each character")
+    options.add_argument("--tokens", action="store_true", help="replies come in random tokens, each drawn on its own")
+    options.add_argument("--pauses", type=int, nargs=2, help="file descriptors: a byte is written when a reply pauses, and one is awaited")
     options.add_argument("--history", type=Path)
     given = options.parse_args()
     pause = threading.Event()
 
     def pieces(text):
+        if given.tokens:
+            stops = pauses(text) if given.pauses else []
+            for number, piece in enumerate(random_tokens(text)):
+                time.sleep(given.slow)
+                yield piece
+                if number in stops:
+                    terminal.post(lambda: asyncio.get_running_loop().call_later(0.03, os.write, given.pauses[0], b"."))
+                    os.read(given.pauses[1], 1)
+            return
         for character in text:
             time.sleep(given.slow)
             yield character
@@ -57,11 +123,15 @@ def main():
             time.sleep(0.02)
         return ScriptedEngine(script, chunks=pieces, pause=pause if given.go_on_when else None)
 
+    if given.tokens:
+        replies.FRAME_SECONDS = 0.0
+        view.TICK_SECONDS = 3600.0  # nothing is drawn but what streams
     if given.go_on_when:
         threading.Thread(target=watch, daemon=True).start()
     settings = Settings(SamplingParams(max_new_tokens=10_000))
-    make = lambda view: Talk([Opening(load, ("scripted",))], view, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
-    Terminal(make, history=given.history).run()
+    make = lambda shown: Talk([Opening(load, ("scripted",))], shown, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
+    terminal = Terminal(make, history=given.history)
+    terminal.run()
     sys.stdout.write("left\n")
 
 

@@ -128,3 +128,19 @@ def test_a_person_stops_a_reply_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert out == "a\nnext\n"
     assert "stopped; what was said is kept" in err
+
+
+def test_several_models_reply_each_under_its_name() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    openings = [Opening(lambda: ScriptedEngine(["one\ntwo"]), ("base",)), Opening(lambda: ScriptedEngine(["eins"]), ("tuned",))]
+    view = Plain(lambda shown: Talk(openings, shown, commands=Commands(BUILTINS)), stdin=io.StringIO("x\n"), stdout=out, stderr=err)
+    view.run()
+
+    assert out.getvalue() == "base: one\ntwo\ntuned: eins\n"
+
+
+def test_notes_are_harmless_on_a_terminal() -> None:
+    out, err = io.StringIO(), Typist()
+    Plain(lambda view: Talk([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).say("a\x1b[2Jb")
+
+    assert err.getvalue() == "a␛[2Jb\n"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from sftchat.chat.lines import visible
 from tests.chat.conftest import Pty
+from tests.chat.driver import pauses, random_text
 
 Start = Callable[..., Pty]
 
@@ -102,3 +108,59 @@ def test_typing_in_mid_stream_disturbs_nothing(terminal: Start) -> None:
 
     expected = "\n".join(f"{number}. 第{number}条 item {number}" for number in range(1, 41))
     assert talk.left().endswith(f"> list\n{expected}\n\n> typed 同时 meanwhile\n你说：typed 同时 meanwhile\nleft")
+
+
+def run_cases(talk: Pty, cases: range) -> None:
+    """Have replies streamed in random tokens; the scrollback must be the replies."""
+    for case in cases:
+        talk.type(f"case {case}\r")
+    expect_cases(talk, cases)
+
+
+def run_cases_with_resizes(terminal: Start, cases: range) -> None:
+    """The same, while the terminal changes its size at random points of the replies."""
+    chance = random.Random(cases.start)
+    (arrived, there), (here, go_on) = os.pipe(), os.pipe()
+    options = ("--tokens", "--pauses", str(there), str(here))
+    talk = terminal(*options, columns=60, lines=20, keep=(there, here), TERM_PROGRAM="vscode")
+    for case in cases:
+        talk.type(f"case {case}\r")
+        for _ in pauses(random_text(f"case {case}")):
+            os.read(arrived, 1)
+            talk.resize(chance.randint(24, 90), chance.randint(16, 40))
+            os.write(go_on, b".")
+    expect_cases(talk, cases)
+    for end in (arrived, there, here, go_on):
+        os.close(end)
+
+
+def expect_cases(talk: Pty, cases: range) -> None:
+    talk.type("the end\r")
+    talk.screen.wait(lambda text: "你说：the end" in text.replace("\n", ""))
+    talk.type("\x04")
+    talk.left()
+    written = "\n".join(talk.screen.written()).split("\n> ")
+    assert written[1:-1] == [f"case {case}\n{shown(random_text(f'case {case}'))}" for case in cases]
+
+
+def shown(text: str) -> str:
+    """A reply as it stands in the scrollback, blanks at the ends of lines aside."""
+    lines = visible(text).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return "".join(f"{line.rstrip(' ')}\n" for line in lines or (["the model said nothing"] if not text else []))
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(24, 10), (80, 24)])
+def test_the_scrollback_is_the_reply_whatever_the_tokens(terminal: Start, columns: int, lines: int) -> None:
+    run_cases(terminal("--tokens", columns=columns, lines=lines), range(30))
+
+
+def test_the_scrollback_is_the_reply_whatever_the_resizes(terminal: Start) -> None:
+    run_cases_with_resizes(terminal, range(1000, 1030))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+def test_a_thousand_replies_are_the_scrollback(terminal: Start, part: int) -> None:
+    run_cases_with_resizes(terminal, range(100 * part, 100 * part + 100))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sftchat.chat.builtin import general, inside, likely, models, samples, sessions, settings, tree
+from sftchat.chat.builtin import display, general, inside, likely, models, rating, samples, scoring, sessions, settings, tree
 from sftchat.commands import ChatCommand
 from sftchat.hookspecs import hookimpl
 
-_TOPICS = (general, tree, settings, sessions, models, inside, likely, samples)
-BUILTINS: tuple[ChatCommand, ...] = tuple(command for topic in _TOPICS for command in topic.COMMANDS)
+TOPICS = (general, tree, settings, sessions, models, inside, likely, samples, rating, scoring, display)
+BUILTINS: tuple[ChatCommand, ...] = tuple(command for topic in TOPICS for command in topic.COMMANDS)
 """Listed in this order by ``/help``; the commands of other plugins follow."""
 
 

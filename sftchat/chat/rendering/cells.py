@@ -84,6 +84,20 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
     return [*rows, joined(row)] if row or not rows else rows
 
 
+def rows_of(line: Line, columns: int) -> list[Line]:
+    """Break a line into rows as a terminal does, anywhere between clusters; nothing is dropped, and no terminal breaks a row once more."""
+    rows: list[Line] = []
+    row: list[tuple[str, str]] = []
+    used = 0
+    for style, cluster in _clusters([(style, text.expandtabs(8)) for style, text in line]):
+        if row and used + room(cluster) > columns:
+            rows.append(joined(row))
+            row, used = [], 0
+        row.append((style, cluster))
+        used += room(cluster)
+    return [*rows, joined(row)]
+
+
 def pad(line: Line, columns: int, align: str = "left") -> Line:
     """The line with spaces around it up to a width; ``align`` is left, right or center."""
     free = max(0, columns - width(line))

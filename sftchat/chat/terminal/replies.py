@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from prompt_toolkit.utils import get_cwidth
-
 from sftchat.chat.display import Display
-from sftchat.chat.lines import rows
 from sftchat.chat.rendering.beside import Beside
-from sftchat.chat.rendering.cells import Line
+from sftchat.chat.rendering.cells import Line, rows_of
 from sftchat.chat.rendering.columns import column_widths, difference_note
 from sftchat.chat.rendering.reply import ReplyText
 from sftchat.chat.rendering.stacked import Stacked
@@ -102,8 +99,7 @@ class Replies:
         tail = self._shown.tail(columns)
         key = (tail, columns, height)
         if key != self._drawn[0]:  # a layout asks several times a frame
-            found: list[Line] = [[(style, row)] for line in tail for style, text in line for row in rows(text, columns, get_cwidth)]
-            self._drawn = key, found[-height:]
+            self._drawn = key, [row for line in tail for row in rows_of(line, columns)][-height:]
         return self._drawn[1]
 
     def _choose(self) -> None:

@@ -64,9 +64,10 @@ class Scrollback:
         output: The terminal.
         app: Gives the application, once there is one.
         breaks_rows: The terminal breaks rows when it is made narrower.
+        keeps_erased: The terminal copies to its history what is erased from the top of the screen down, as tmux does.
     """
 
-    def __init__(self, output: Output, app: Callable[[], App], breaks_rows: bool) -> None:
+    def __init__(self, output: Output, app: Callable[[], App], breaks_rows: bool, keeps_erased: bool = False) -> None:
         self._output = output
         self._app = app
         self._breaks_rows = breaks_rows
@@ -74,6 +75,12 @@ class Scrollback:
         self._escapes = isinstance(output, Vt100_Output)
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
+            if breaks_rows:
+                # a drawing that is under way when the terminal is made narrower must be broken like one that stood there already:
+                # rows cut at the margin instead would have us go up too far and erase what is not ours
+                output.disable_autowrap = lambda: None  # type: ignore[method-assign]
+            if keeps_erased:
+                output.erase_down = self._erase_rows  # type: ignore[method-assign]
 
     @property
     def columns(self) -> int:
@@ -125,6 +132,11 @@ class Scrollback:
         row = row_of_cursor(drawn, renderer._cursor_pos.y, renderer._cursor_pos.x, self.columns, get_cwidth)
         renderer._cursor_pos = Point(x=renderer._cursor_pos.x, y=row)
         renderer.erase()
+
+    def _erase_rows(self) -> None:
+        """Erase from the cursor down row by row."""
+        below = self._output.get_size().rows - 1
+        self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
 
     def _print(self, fragments: StyleAndTextTuples) -> None:
         """Write where the cursor is."""

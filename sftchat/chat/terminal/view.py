@@ -37,6 +37,8 @@ from sftchat.commands import Fragments
 
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
+TICK_SECONDS = 0.5
+"""How often the status line is drawn anew while something is under way."""
 
 
 class Terminal:
@@ -70,7 +72,7 @@ class Terminal:
         self._armed_until = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._output = output if output is not None else create_output()
-        self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment))
+        self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
         self._replies = Replies(self._above, lambda: self._app, self.talk.display)
         self._notes: list[StyleAndTextTuples] = []
         self._pasted = Pasted()
@@ -255,7 +257,7 @@ class Terminal:
     def _keep_ticking(self) -> None:
         """Keep the seconds and the speed in the status line moving, as long as they move; a quiet chat draws nothing."""
         if self._tick is None and self._app.loop is not None:
-            self._tick = self._app.loop.call_later(0.5, self._next_tick)
+            self._tick = self._app.loop.call_later(TICK_SECONDS, self._next_tick)
 
     def _next_tick(self) -> None:
         """Draw the status line anew."""
