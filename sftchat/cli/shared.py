@@ -51,8 +51,9 @@ class Session:
         if self.open_engine is not None:
             return self.open_engine(model, **options)
         from sftchat.engines.loading import load_engine
+        from sftchat.models.deferred import deferred_imports
 
-        return load_engine(model, self.registry, **options)
+        return load_engine(model, self.registry, importing=deferred_imports, **options)
 
     def identify(self, model: str, **options: Any) -> str:
         """Hash of everything but the request that decides what MODEL answers, without opening it; empty when unknown.
