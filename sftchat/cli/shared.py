@@ -53,8 +53,9 @@ class Session:
         if self.open_engine is not None:
             return self.open_engine(model, **options)
         from sftchat.engines.loading import load_engine
+        from sftchat.models.deferred import deferred_imports
 
-        return load_engine(model, self.registry, **options)
+        return load_engine(model, self.registry, importing=deferred_imports, **options)
 
     def sharing(self, most: int = 1) -> Sharing:
         """What opens models so that adapters of one base share it.
