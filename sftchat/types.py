@@ -66,6 +66,40 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token, to be looked at.
+
+    Attributes:
+        id: Its number in the vocabulary.
+        text: What it decodes to alone; a part of a character is U+FFFD. Nobody has made it safe to print.
+        special: It was put there by the template or ends the reply; no text can write it.
+        trained: Training would make the model write it.
+    """
+
+    id: int
+    text: str
+    special: bool = False
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a model thought of one token of a reply, before temperature and all other sampling parameters.
+
+    Attributes:
+        token: The token that stands there.
+        logprob: Natural logarithm of the probability it had.
+        rank: How many tokens were likelier, from 0.
+        alternatives: The likeliest tokens there with their log-probabilities, best first.
+    """
+
+    token: Token
+    logprob: float
+    rank: int = 0
+    alternatives: tuple[tuple[Token, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Score:
     """A scorer's judgement of one reply.
 

@@ -92,9 +92,17 @@ class Commands(Mapping[str, "ChatCommand"]):
         name, space, argument = typed[1:].partition(" ")
         if not space:
             for command in self._by_name.values():
-                if command.name.startswith(name) and not command.impossible(context):
+                if command.name.startswith(name) and _makes_sense(command, context):
                     yield Completion(f"/{command.name}", len(typed), command.summary)
         elif name in self._by_name:
             for word in self._by_name[name].complete(context, argument):
                 if word.startswith(argument) and word != argument:
                     yield Completion(word, len(argument))
+
+
+def _makes_sense(command: ChatCommand, context: ChatContext) -> bool:
+    """Whether a command is offered; what a stranger's condition raises is said when the command is run, not at every key."""
+    try:
+        return not command.impossible(context)
+    except Exception:
+        return False

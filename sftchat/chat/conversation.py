@@ -13,6 +13,9 @@ from typing import Any, Literal
 from sftchat.errors import UsageError
 from sftchat.types import Message, Reply, SamplingParams
 
+Rating = Literal["", "good", "bad"]
+"""What the user thought of a reply."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -59,6 +62,7 @@ class Answer:
         first_token_seconds: Time to the first token; 0 when unknown.
         seconds: Time to the last; 0 when unknown.
         mark: The scorer's judgement, once there is one.
+        rating: The user's.
     """
 
     reply: Reply
@@ -71,6 +75,7 @@ class Answer:
     first_token_seconds: float = 0.0
     seconds: float = 0.0
     mark: Mark | None = None
+    rating: Rating = ""
 
     @property
     def partial(self) -> bool:

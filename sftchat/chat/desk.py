@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from sftchat.chat.judging import Judge
+from sftchat.chat.rows import Rows
 from sftchat.chat.session import Session
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
@@ -41,11 +44,18 @@ class Desk:
     """What commands find beside the models.
 
     Attributes:
-        task: Whose scorer judges replies; None for none.
+        judge: Marks replies; None where the talk has no task.
         session: Keeps the talk.
         models: How more models are opened.
+        rows: Where replies become data.
     """
 
-    task: Task | None = None
+    judge: Judge | None = None
     session: Session = field(default_factory=Session)
     models: Models = field(default_factory=Models)
+    rows: Rows = field(default_factory=lambda: Rows(Path("chat-rows")))
+
+    @property
+    def task(self) -> Task | None:
+        """Whose scorer judges replies; None for none."""
+        return self.judge.task if self.judge is not None else None

@@ -60,7 +60,7 @@ class Plain:
             self._work_until(lambda: self.talk.state != "loading")
             while not self._left and (line := self._read()):
                 self._take(line.removesuffix("\n").removesuffix("\r"))
-                self._work_until(lambda: self.talk.state == "ready")
+                self._work_until(lambda: self.talk.settled)
         finally:
             self.talk.close()
         if self._problem is not None:

@@ -63,12 +63,13 @@ class Sessions:
 
     Attributes:
         broken: The file could not be used: nothing is found or kept.
+        warn: Told once, in one line, when nothing can be kept any more.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self.path = path
         self.broken = False
-        self._warn = warn
+        self.warn = warn
         self._connection: sqlite3.Connection | None = None
 
     def new(self) -> int:
@@ -178,7 +179,7 @@ class Sessions:
             with suppress(sqlite3.Error):
                 self.close()
             said = str(error) if isinstance(error, SftchatError) else (getattr(error, "strerror", None) or first_line(error)).lower()
-            self._warn(f"the talk is not kept from here on: cannot use '{self.path}': {said}")
+            self.warn(f"the talk is not kept from here on: cannot use '{self.path}': {said}")
             return []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol, TypeVar
 
@@ -17,12 +18,13 @@ from sftchat.chat.commands import Commands
 from sftchat.chat.conversation import Answer, Conversation, Mark
 from sftchat.chat.desk import Desk
 from sftchat.chat.display import Display
+from sftchat.chat.judging import Judge
 from sftchat.chat.passing import Pass
 from sftchat.chat.settings import Settings
 from sftchat.chat.worker import Work, Worker
 from sftchat.commands import ChatCommand, Fragments
 from sftchat.engines.base import Engine
-from sftchat.errors import SftchatError, in_one_line
+from sftchat.errors import SftchatError, UsageError, in_one_line
 from sftchat.types import SamplingParams
 
 T = TypeVar("T")
@@ -66,7 +68,7 @@ class Talk:
     """The state machine of a chat; it is the ``ChatContext`` that commands get.
 
     Args:
-        openings: How to open the models; each has one column or more.
+        openings: How to open the models; each has one column or more, and those with the same ``load`` share an engine.
         view: Who shows the talk.
         commands: What may be typed after a slash.
         desk: What the talk has beside its models.
@@ -99,14 +101,16 @@ class Talk:
         self.doing = ""
         self.display = Display()
         self.columns: list[Column] = []
+        workers: dict[Callable[[], Engine], Worker] = {}
         for opening in openings:
-            worker = Worker(opening.load, view.post)
+            worker = workers.setdefault(opening.load, Worker(opening.load, view.post))
             self.columns += [Column(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
         self._commands = commands
         self._clock = clock
         self._pass: Pass | None = None
         self._work: Work | None = None
+        self._judging = 0
         self._coming: Worker | None = None
 
     @property
@@ -157,6 +161,11 @@ class Talk:
         if self._pass is not None:
             return "generating"
         return "working" if self._work is not None else "ready"
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way, not even the judging of a reply."""
+        return self.state == "ready" and not self._judging
 
     @property
     def tokens_per_second(self) -> float:
@@ -235,12 +244,16 @@ class Talk:
         """
         if not conversation.waiting:
             raise ValueError("no message waits for a reply")
+        if self._pass is not None:
+            raise UsageError("the models reply already")
         self.conversation = conversation
         self._pass = Pass(self, conversation, begun or {}, self._view, self._clock)
         self._pass.start()
 
     def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
         """Do something slow with a model, in its worker."""
+        if self._work is not None:
+            raise UsageError(f"the talk is busy: {self.doing}")
         work = Work(lambda text: self._view.post(partial(self._view.say, text)))
         self._work, self.doing = work, title
 
@@ -322,6 +335,40 @@ class Talk:
         """The replies of a pass are over."""
         self._pass = None
         self.conversation = self.conversation.answer(*answers)
+        if self.desk.judge is not None:
+            for column, answer in enumerate(answers):
+                self.columns[column].mark = None
+                if not answer.silent:
+                    self._judge(self.desk.judge, column, answer)
+
+    def _judge(self, judge: Judge, column: int, answer: Answer) -> None:
+        """Have a reply judged in the worker of its model, so that a slow scorer is in nobody's way."""
+        id, messages = self.conversation.head, self.conversation.unanswered().seen_by(column).messages
+
+        def job(engine: Engine) -> None:
+            try:
+                mark = judge.mark(messages, answer.reply)
+            except Exception as error:  # a scorer that fails costs a mark, never the talk
+                self._view.post(partial(self._judged, id, column, answer, None, in_one_line(error)))
+            else:
+                self._view.post(partial(self._judged, id, column, answer, mark))
+
+        self._judging += 1
+        self.columns[column].worker.do(job)
+
+    def _judged(self, id: int, column: int, answer: Answer, mark: Mark | None, problem: str = "") -> None:
+        """A mark came; the talk may be another by now."""
+        self._judging -= 1
+        if problem:
+            self._view.complain(problem)
+        nodes = self.conversation.nodes
+        if mark is None or id > len(nodes) or column >= len(nodes[id - 1].answers) or nodes[id - 1].answers[column].reply != answer.reply:
+            return
+        now = nodes[id - 1].answers[column]
+        self.conversation = self.conversation.changed(id, column, replace(now, mark=mark))
+        if self.conversation.head == id:
+            self.columns[column].mark = mark
+            self._view.show_mark(mark, column)
 
     def _worked(self, work: Work, done: Callable[[], None] | None = None, problem: str = "") -> None:
         """A job is over; of one that was stopped, it is too late."""

@@ -1,75 +1,116 @@
-"""``sftchat chat``: talk to a model in the terminal, or line by line through a pipe."""
+"""``sftchat chat``: talk to models in the terminal, or line by line through a pipe."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, timeout_option
-from sftchat.engines.base import Engine
 
 if TYPE_CHECKING:
-    from sftchat.chat.talk import View
+    from sftchat.chat.talk import Talk, View
 
 
 @click.command()
-@click.argument("model")
-@click.option("--task", metavar="TASK", help="Generate as the task does when it is scored.")
-@click.option("--system", default="", metavar="TEXT", help="System prompt.")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--task", metavar="TASK", help="Generate as the task does when it is scored, and mark every reply.")
+@click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Gold for the marks, instead of the task's own evalset.")
+@click.option("--system", metavar="TEXT", help="System prompt.")
+@click.option("--continue", "go_on", is_flag=True, help="Go on with the last talk.")
+@click.option("--session", "name", metavar="ID", help="Go on with a talk by its name or number.")
+@click.option("--overflow", type=click.Choice(["stop", "refuse", "drop-oldest"]), help="What happens when the context is full; /help set.")
+@click.option(
+    "--rows",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default=Path("chat-rows"),
+    show_default=True,
+    help="Where /good, /bad, /fix and /gold put rows.",
+)
 @sampling_options
 @engine_options
 @timeout_option
 @click.pass_obj
-def command(session: Session, /, model: str, task: str | None, system: str, **options: Any) -> int:
-    """Talk to MODEL. The prompt is there at once; what you type while it loads waits for it.
+def command(
+    session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, go_on: bool, name: str | None,
+    overflow: str | None, rows: Path, **options: Any,
+) -> int:  # fmt: skip
+    """Talk to a MODEL, or to several side by side. Without one, the runs in this folder are offered, the newest first.
 
-    Enter sends, esc enter or ctrl-j starts a new line, ctrl-c stops a reply, /help says the rest.
-    When standard input is not a terminal, every line is a message and standard output carries the replies.
+    The prompt is there at once; what you type while a model loads waits for it. Enter sends, esc enter or ctrl-j starts a new line,
+    ctrl-c stops a reply, /help says the rest. When standard input is not a terminal, every line is a message and standard output
+    carries the replies.
 
     \b
     sftchat chat sftchat:nano
     sftchat chat run --task relation --temperature 0.7
+    sftchat chat base run run/checkpoint-100
+    sftchat chat --continue
     """
-    from sftchat.chat.column import Opening
+    from platformdirs import user_data_path
+
     from sftchat.chat.commands import Commands
     from sftchat.chat.conversation import Conversation
-    from sftchat.chat.desk import Desk
+    from sftchat.chat.desk import Desk, Models
+    from sftchat.chat.judging import Judge
+    from sftchat.chat.rows import Rows
+    from sftchat.chat.session import Session as Kept
+    from sftchat.chat.session import restored
+    from sftchat.chat.sessions import FILE, Sessions
     from sftchat.chat.settings import Settings
     from sftchat.chat.talk import Talk
+    from sftchat.cli.talking import chosen_models, openings, wanted_session
 
+    plain = not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
+    if go_on and name is not None:
+        raise click.UsageError("--continue goes on with the last talk, --session with another; give one of them")
     chosen = session.registry.task(task) if task else None
-    sampling = chosen_sampling(chosen, options)
-    commands = Commands(tuple(session.registry.commands.values()))
+    if evalset is not None and chosen is None:
+        raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
+    notes: list[str] = []
+    folder = user_data_path("sftchat", appauthor=False)
+    sessions = Sessions(folder / FILE, notes.append)
+    found = wanted_session(sessions, go_on, name)
+    models = chosen_models(models, found)
+    before, settings = restored(sessions, found, len(models)) if found is not None else (Conversation(), Settings())
+    if system is not None:
+        before = before.with_system(system)
+    settings = replace(settings, sampling=chosen_sampling(chosen, options, settings.sampling if found is not None else None))
+    if overflow is not None:
+        settings = replace(settings, overflow=overflow)  # type: ignore[arg-type]
     if chosen is not None:
         options["preferred"] = chosen.template
-
-    def load() -> Engine:
-        return session.load_engine(model, **options)
+    opened = openings(session, models, options)
 
     def make_talk(view: View) -> Talk:
+        sessions.warn = view.say
+        for note in notes:
+            view.say(note)
+        # what a script pipes through is not a talk that somebody will go on with
+        kept = Kept(None if plain and found is None else sessions, found, before)
+        single = {**options, "base": None}
+        others = Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single))
+        judge = Judge(chosen, evalset) if chosen is not None else None
+        desk = Desk(judge, kept, others, Rows(rows, (judge.path,) if judge is not None and judge.path is not None else ()))
         return Talk(
-            [Opening(load, (model,))],
-            view,
-            commands=commands,
-            desk=Desk(task=chosen),
-            conversation=Conversation(system),
-            settings=Settings(sampling),
+            opened, view, commands=Commands(tuple(session.registry.commands.values())), desk=desk, conversation=before, settings=settings
         )
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
+    if plain:
         from sftchat.chat.plain import Plain
 
         talk = Plain(make_talk, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         talk.run()
         return 3 if talk.failures else 0
 
-    from platformdirs import user_data_path
-
     from sftchat.chat.terminal import Terminal
 
-    Terminal(make_talk, history=user_data_path("sftchat") / "history").run()
+    Terminal(make_talk, history=folder / "history").run()
     return 0

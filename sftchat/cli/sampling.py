@@ -32,18 +32,19 @@ def sampling_options(command: F) -> F:
     return command
 
 
-def chosen_sampling(task: Task | None, options: dict[str, Any]) -> SamplingParams:
+def chosen_sampling(task: Task | None, options: dict[str, Any], begin: SamplingParams | None = None) -> SamplingParams:
     """Take the sampling flags out of the options of a command and put them over the task's defaults.
 
     Args:
         task: Whose sampling to begin with; None for the program's own.
         options: The keyword arguments of the command; the flags are removed from it.
+        begin: What to begin with instead, such as what a talk had that goes on.
 
     Raises:
         UsageError: When a value is out of its range.
     """
     given = {name: value for name in FLAGS if (value := options.pop(name)) is not None}
     try:
-        return replace(task.sampling if task is not None else SamplingParams(), **given)
+        return replace(begin or (task.sampling if task is not None else SamplingParams()), **given)
     except ValueError as error:
         raise UsageError(str(error)) from None

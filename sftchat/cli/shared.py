@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engines.base import Engine
+    from sftchat.models.references import ModelReference
     from sftchat.plugins import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,6 +54,19 @@ class Session:
         from sftchat.engines.loading import load_engine
 
         return load_engine(model, self.registry, **options)
+
+    def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
+        """What MODEL names, from names and files alone; a test's own models are taken by their names.
+
+        Raises:
+            UsageError: When it cannot name a model.
+            ModelError: When it names a folder without usable weights.
+        """
+        from sftchat.models.references import ModelReference, resolve
+
+        if self.open_engine is not None:
+            return ModelReference(model, model)
+        return resolve(model, base=base, schemes=self.registry.engines, allow_pickle=allow_pickle)
 
     def identify(self, model: str, **options: Any) -> str:
         """Hash of everything but the request that decides what MODEL answers, without opening it; empty when unknown.

@@ -27,7 +27,7 @@ from sftchat.types import Example, Message
 
 __all__ = ["FORMATS", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
 
-SHAPES = "messages; messages, gold; prompt, completion; instruction, output; conversations; text"
+SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
 
 def read_examples(path: str | os.PathLike[str], *, role_map: Mapping[str, str] | None = None) -> Iterator[Example]:
@@ -58,6 +58,8 @@ def format_of(row: Mapping[str, Any]) -> str:
         found.append("sharegpt")
     if keys >= {"prompt", "completion"}:
         found.append("prompt-completion")
+    if keys >= {"prompt", "chosen", "rejected"}:
+        found.append("preference")
     if "instruction" in keys and keys & {"output", "response"}:
         found.append("alpaca")
     if len(found) > 1:
@@ -101,6 +103,8 @@ def _to_example(row: Mapping[str, Any], source: str, role_map: Mapping[str, str]
         turns, gold, used = _read_alpaca(row, used)
     elif shape == "prompt-completion":
         turns = _read_pair(row, role_map)
+    elif shape == "preference":  # what there is to learn of a pair without preference training is the better reply
+        turns = _read_pair({"prompt": row["prompt"], "completion": row["chosen"]}, role_map)
     else:
         turns = read_turns(row[where], where, role_map)
         if shape == "evalset":
@@ -119,6 +123,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "evalset": ("messages", "gold"),
     "sharegpt": ("conversations",),
     "prompt-completion": ("prompt", "completion"),
+    "preference": ("prompt", "chosen"),
     "alpaca": ("instruction",),
     "text": ("text",),
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
-from sftchat.types import FinishReason, Message, Reply, SamplingParams
+from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Request:
         messages: The conversation; rendered by the engine's chat template.
         prompt: Text to be continued as it is, without a template, instead of messages.
         sampling: How tokens are chosen.
-        adapter: Name of the adapter to answer with; empty for what was loaded.
+        adapter: Name of the adapter to answer with, ``OFF`` for the base without any; empty for what was loaded.
         reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
+        reply_ids: The same as token ids, for an engine that was heard to say them; ``reply_prefix`` is empty then.
         template_arguments: Arguments of the chat template, over those the model has of its own; engines that render elsewhere refuse them.
     """
 
@@ -35,6 +36,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: str = ""
     reply_prefix: str = ""
+    reply_ids: tuple[int, ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +50,7 @@ class Chunk:
         token_ids: The tokens since the last chunk, the stop token not among them.
         finish_reason: Set on the last chunk of the request, exactly once.
         prompt_tokens: Length of the rendered prompt; set on the last chunk.
+        cached_tokens: How many of those the engine still knew from an earlier request and did not read again; set on the last chunk.
         logprobs: Log-probability of each of ``token_ids``, where the engine gives them.
         error: What went wrong, when ``finish_reason`` is ``"error"``: that request failed, the others go on.
         unlisted_tokens: How many more tokens there are than ``token_ids`` lists, from engines that know only the number.
@@ -61,6 +64,7 @@ class Chunk:
     logprobs: tuple[float, ...] | None = None
     error: str = ""
     unlisted_tokens: int = 0
+    cached_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -128,6 +132,30 @@ class Templated(Protocol):
     @property
     def template_variables(self) -> tuple[str, ...]:
         """What the template can be told beside the messages: names for ``Request.template_arguments``, sorted."""
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """An engine that can be looked into. What it cannot do it says with a ``SftchatError``."""
+
+    def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+        """The prompt as the model reads it."""
+
+    def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
+        """A conversation as training reads it, ``trained`` where the model would learn."""
+
+    def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+        """The text of token ids, special tokens left out; half a character at the end is U+FFFD."""
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """How likely a given reply was, token by token; the sum of the log-probabilities is its log-likelihood.
+
+        Args:
+            request: What was asked; its sampling parameters have no part in it.
+            reply: Text, or the very token ids where they are known.
+            ended: Whether the token that ends a reply is judged as well.
+            alternatives: How many of the likeliest tokens to name at each place.
+        """
 
 
 OFF = "off"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
@@ -92,25 +91,23 @@ class RowCache(Cache):  # type: ignore[misc]
         """Whether every layer keeps one key and one value a token; recurrent, chunked and compressed layers do not."""
         return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) for layer in cache.layers)
 
-    def join(self, other: DynamicCache, rows: Sequence[int], longest: int) -> None:
-        """Add rows of another cache, right-aligned, behind those that are here.
+    def join(self, other: DynamicCache, longest: int) -> None:
+        """Add the rows of another cache, right-aligned, behind those that are here.
 
         Args:
             other: A cache of the same model, its rows padded on the left.
-            rows: Which of its rows to take.
             longest: Tokens of the longest of them, at most its columns.
         """
         frame = self._frame
-        total = frame.rows + len(rows)
+        ours = [layer for layer in other.layers if not isinstance(layer, DummyLayer)]
+        total = frame.rows + ours[0].keys.shape[0]
         if frame.end < longest or any(layer.keys.shape[0] < total for layer in self._filled):
             self._rebuild(total, max(self.get_seq_length(), longest))
-        index = torch.tensor(rows, device=self._filled[0].device)
-        ours = [layer for layer in other.layers if not isinstance(layer, DummyLayer)]
         for mine, theirs in zip(self._filled, ours, strict=True):
             kept = min(longest, theirs.keys.shape[2])
             into = (slice(frame.rows, total), slice(None), slice(frame.end - kept, frame.end))
-            mine.keys[into] = theirs.keys[index, :, theirs.keys.shape[2] - kept :]
-            mine.values[into] = theirs.values[index, :, theirs.values.shape[2] - kept :]
+            mine.keys[into] = theirs.keys[:, :, theirs.keys.shape[2] - kept :]
+            mine.values[into] = theirs.values[:, :, theirs.values.shape[2] - kept :]
         frame.rows = total
         frame.start = min(frame.start, frame.end - longest)
 
@@ -128,14 +125,26 @@ class RowCache(Cache):  # type: ignore[misc]
         self._frame.rows = rows
         self._frame.start = self._frame.end - longest
 
-    def make_room(self) -> None:
-        """See to it that one more column fits."""
-        if self._frame.end == self._filled[0].keys.shape[2]:
+    def make_room(self, columns: int = 1) -> None:
+        """See to it that more columns fit, at most ``SLACK``."""
+        if self._frame.end + columns > self._filled[0].keys.shape[2]:
             self._rebuild(self._frame.rows, self.get_seq_length())
 
-    def advance(self) -> None:
-        """Count the column that a step has written."""
-        self._frame.end += 1
+    def advance(self, columns: int = 1) -> None:
+        """Count the columns that a step has written."""
+        self._frame.end += columns
+
+    def copy(self, row: int, length: int, count: int) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Keys and values of a row, one pair a layer.
+
+        Args:
+            row: Which.
+            length: Tokens that it has.
+            count: How many of them to copy, from the first.
+        """
+        start = self._frame.end - length
+        part = (slice(row, row + 1), slice(None), slice(start, start + count))
+        return tuple((layer.keys[part].clone(), layer.values[part].clone()) for layer in self._filled)
 
     def _rebuild(self, rows: int, end: int) -> None:
         """New buffers, the columns in use ending before ``end``."""

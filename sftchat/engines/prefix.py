@@ -1,12 +1,15 @@
-"""What prompts begin with alike, such as an instruction, is read once for all of them."""
+"""What prompts begin with alike, such as an instruction or the talk so far, is read once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DummyLayer
 
 SAVED = 256
 """Least tokens that sharing must save: fewer are read with the rest sooner than in a pass of their own."""
@@ -15,33 +18,51 @@ SAVED = 256
 def common_prefix(prompts: Sequence[list[int]]) -> int:
     """Tokens that all prompts begin with, at least one of each prompt left over to be read."""
     low, high = min(prompts), max(prompts)  # what the first and the last in order share, all between them share
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False)))
-    return min(same, min(map(len, prompts)) - 1)
+    return min(shared(low, high), min(map(len, prompts)) - 1)
 
 
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+@dataclass(frozen=True)
 class Prefix:
-    """Keys and values of the beginning that prompts share.
+    """Keys and values of what was read.
 
-    Args:
-        tokens: The beginning.
-        cache: Its keys and values, one row.
+    Attributes:
+        tokens: What was read.
+        states: Keys and values of each layer that has any, shape ``(1, heads, tokens, size)``.
+        adapter: What it was read with.
     """
 
-    def __init__(self, tokens: Sequence[int], cache: DynamicCache) -> None:
-        self.tokens = tuple(tokens)
-        self.cache = cache
+    tokens: tuple[int, ...]
+    states: tuple[tuple[Tensor, Tensor], ...]
+    adapter: str = ""
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], cache: DynamicCache, adapter: str = "") -> Prefix:
+        """What a cache of one row holds."""
+        return cls(tuple(tokens), tuple((layer.keys, layer.values) for layer in layers(cache)), adapter)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return sum(int(keys.nbytes + values.nbytes) for keys, values in self.states)
 
     def begins(self, prompts: Sequence[list[int]]) -> bool:
         """Whether all prompts begin with it and go on."""
         size = len(self.tokens)
         return all(len(prompt) > size and tuple(prompt[:size]) == self.tokens for prompt in prompts)
 
-    def expanded(self, rows: int, config: Any) -> DynamicCache:
-        """A cache whose rows all hold it."""
-        cache = DynamicCache(config=config)
-        for mine, theirs in zip(self._layers(self.cache), self._layers(cache), strict=True):
-            theirs.update(mine.keys.expand(rows, -1, -1, -1), mine.values.expand(rows, -1, -1, -1))
-        return cache
+    def cut(self, size: int) -> Prefix:
+        """Its first tokens; nothing is copied."""
+        return Prefix(self.tokens[:size], tuple((keys[:, :, :size], values[:, :, :size]) for keys, values in self.states), self.adapter)
+
+    def fill(self, cache: DynamicCache, rows: int) -> None:
+        """Let each row of an empty cache begin with it."""
+        for (keys, values), layer in zip(self.states, layers(cache), strict=True):
+            layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
 
     def close_up(self, cache: DynamicCache, gaps: Sequence[int]) -> None:
         """Put it right before the tokens that follow it.
@@ -51,13 +72,13 @@ class Prefix:
             gaps: Columns of padding of each row.
         """
         size = len(self.tokens)
-        for mine, theirs in zip(self._layers(self.cache), self._layers(cache), strict=True):
+        for (keys, values), layer in zip(self.states, layers(cache), strict=True):
             for gap in set(gaps) - {0}:
                 rows = [row for row, columns in enumerate(gaps) if columns == gap]
-                theirs.keys[rows, :, gap : gap + size] = mine.keys
-                theirs.values[rows, :, gap : gap + size] = mine.values
+                layer.keys[rows, :, gap : gap + size] = keys
+                layer.values[rows, :, gap : gap + size] = values
 
-    @staticmethod
-    def _layers(cache: DynamicCache) -> list[Any]:
-        """Layers that hold anything: a layer that uses another's keys has none."""
-        return [layer for layer in cache.layers if hasattr(layer, "keys")]
+
+def layers(cache: Any) -> list[Any]:
+    """Layers that hold anything: a layer that uses another's keys has none."""
+    return [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sftchat.engines.base import Chunk, Request
 from sftchat.engines.detokenizer import Detokenizer
 from sftchat.engines.sampling import Sampler
+from sftchat.types import FinishReason
 
 
 @dataclass(eq=False)
@@ -21,6 +22,9 @@ class Row:
         limit: The most tokens of prompt and reply together.
         sampler: Chooses its tokens.
         detokenizer: Makes text of them.
+        stop_ids: Tokens that end the reply.
+        adapter: What the model answers with, as the model calls it.
+        cached_tokens: Tokens of the prompt that were known from earlier requests.
     """
 
     request: Request
@@ -29,15 +33,22 @@ class Row:
     limit: int
     sampler: Sampler
     detokenizer: Detokenizer
+    stop_ids: Collection[int]
+    adapter: str = ""
+    cached_tokens: int = 0
 
-    def take(self, token: int, stop_ids: Collection[int]) -> Chunk:
+    def take(self, token: int) -> Chunk:
         """Take in the next token; the chunk has a ``finish_reason`` when it was the last."""
-        if token in stop_ids:
-            return Chunk(self.request.id, self.detokenizer.finish(), (), "stop", self.prompt_tokens)
+        if token in self.stop_ids:
+            return self._last(self.detokenizer.finish(), (), "stop")
         self.tokens.append(token)
         text = self.detokenizer.add(token)
         if self.detokenizer.stopped:
-            return Chunk(self.request.id, text, (token,), "stop", self.prompt_tokens)
+            return self._last(text, (token,), "stop")
         if len(self.tokens) >= self.limit:
-            return Chunk(self.request.id, text + self.detokenizer.finish(), (token,), "length", self.prompt_tokens)
+            return self._last(text + self.detokenizer.finish(), (token,), "length")
         return Chunk(self.request.id, text, (token,))
+
+    def _last(self, text: str, tokens: tuple[int, ...], why: FinishReason) -> Chunk:
+        """The last chunk of the reply."""
+        return Chunk(self.request.id, text, tokens, why, self.prompt_tokens, cached_tokens=self.cached_tokens)

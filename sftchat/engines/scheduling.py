@@ -9,15 +9,20 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from sftchat.engines.base import Chunk
-from sftchat.engines.batching import Batch, close_gaps
+from sftchat.engines.batching import Batch, Reading, Route, close_gaps, unrouted
 from sftchat.engines.cache import SLACK
+from sftchat.engines.kept import Kept
+from sftchat.engines.lookup import Lookup
 from sftchat.engines.memory import free_bytes, is_out_of_memory
+from sftchat.engines.prefix import Prefix, shared
 from sftchat.engines.row import Row
 from sftchat.engines.sampling import likeliest
 from sftchat.errors import EngineError, first_line
 
 PREFILL_TOKENS = 2048
 """The most tokens, padding included, read in one forward pass; more is no faster and takes memory."""
+PIECE = 256
+"""Columns of one prompt that are read before whoever listens may leave."""
 REFILL = 8
 """Free places are filled once they are one in this many: reading few prompts at a time costs more than the empty places do."""
 CACHE_SHARE = 0.5
@@ -36,16 +41,23 @@ class Scheduler:
     Args:
         name: What the user called the model, for messages.
         model: A causal language model in eval mode.
-        stop_ids: Tokens that end a reply.
         places: The most rows that run together.
+        route: Called before each forward pass with the adapter of every row.
+        mixes: Whether rows of different adapters can run together.
+        kept: Keys and values of earlier requests, to which those of these rows are added; None for neither.
     """
 
-    def __init__(self, name: str, model: Any, stop_ids: Collection[int], places: int) -> None:
+    def __init__(
+        self, name: str, model: Any, places: int, *, route: Route = unrouted, mixes: bool = True, kept: Kept | None = None
+    ) -> None:
         self._name = name
-        self._model = model
-        self._stop_ids = frozenset(stop_ids)
         self._places = places
-        self._batch = Batch(model)
+        self._mixes = mixes
+        self._kept = kept
+        self._new_batch: Callable[[], Batch] = lambda: Batch(model, route, kept, whole=kept is not None)
+        self._batch = self._new_batch()
+        self._reading: tuple[list[Row], Reading] | None = None
+        self._lookup: tuple[Row, Lookup] | None = None
         self._budget: int | None = None
         self._waiting: list[Row] = []
         self._running: list[Row] = []
@@ -95,40 +107,84 @@ class Scheduler:
                 return []
             count = 1
         group = self._waiting[-count:]
-        del self._waiting[-count:]
+        if not self._mixes:
+            adapter = (self._running or group[-1:])[0].adapter
+            group = [row for row in self._waiting if row.adapter == adapter][-count:]
+        self._waiting = [row for row in self._waiting if row not in group] if not self._mixes else self._waiting[:-count]
         return group
 
     def _read(self, group: list[Row]) -> Iterator[Chunk]:
-        """Read prompts and let them join, but for those that end with their first token."""
-        prefilled = yield from self._attempt(lambda: self._batch.prefill([row.tokens for row in group]), group)
-        if prefilled is None:
+        """Read prompts, let them join, and choose their first tokens."""
+        reading = yield from self._attempt(lambda: self._batch.begin([row.tokens for row in group], [row.adapter for row in group]), group)
+        if reading is None:
             return
+        self._reading = (group, reading)
+        while not (read := (yield from self._attempt(lambda: self._batch.read(reading, PIECE), group))):
+            if read is None:
+                return
+            yield Chunk(group[0].request.id)  # says nothing, so that whoever listens can leave
         if self._budget is None:
-            self._budget = int(CACHE_SHARE * free_bytes(self._batch.device) / prefilled.bytes_per_token)
-        ended = yield from self._take(group, prefilled.logits)
-        kept = [index for index in range(len(group)) if index not in ended]
-        staying = [group[index] for index in kept]
-        if staying and (yield from self._attempt(lambda: self._batch.join(prefilled, kept), staying)):
-            self._running += staying
+            self._budget = int(CACHE_SHARE * free_bytes(self._batch.device) / reading.bytes_per_token)
+        joined = yield from self._attempt(lambda: self._batch.join(reading), group)
+        if joined is None or reading.logits is None:
+            return
+        self._reading = None
+        first = len(self._running)
+        self._running += group
+        for row in group:
+            row.cached_tokens = row.cached_tokens or reading.cached
+        yield from self._take(reading.logits, first)
 
     def _step(self) -> Iterator[Chunk]:
-        """One more token for every running row."""
+        """One more token for every running row, or several for the only one."""
+        if (guess := self._guess()) and (yield from self._check(guess)):
+            return
         logits = yield from self._attempt(lambda: self._batch.step([row.tokens[-1] for row in self._running]), [])
         if logits is not None:
-            ended = yield from self._take(self._running, logits)
-            self._leave(ended)
+            yield from self._take(logits)
 
-    def _take(self, rows: list[Row], logits: Tensor) -> Generator[Chunk, None, set[int]]:
-        """Choose a token for each row; returns the indices of the rows that end with it."""
-        greedy = likeliest(logits)
-        ended = set()
-        for index, row in enumerate(rows):
-            token = greedy[index] if row.sampler.plain else row.sampler.choose(logits[index])
-            chunk = row.take(token, self._stop_ids)
+    def _guess(self) -> list[int]:
+        """What the only row may say next; nothing where that cannot be checked."""
+        if len(self._running) > 1 or not self._batch.mergeable or not self._running[0].sampler.plain:
+            return []
+        (row,) = self._running
+        if self._lookup is None or self._lookup[0] is not row:
+            self._lookup = (row, Lookup())
+        return self._lookup[1].guess(row.tokens, row.limit - len(row.tokens) - 1)
+
+    def _check(self, guess: list[int]) -> Generator[Chunk, None, bool]:
+        """Take the tokens of a guess as far as the model would have said them, and the one after; returns whether the step is done."""
+        assert self._lookup is not None
+        row, lookup = self._lookup
+        logits = yield from self._attempt(lambda: self._batch.check([row.tokens[-1], *guess]), [])
+        if logits is None:
+            return True
+        said = likeliest(logits)
+        right = shared(said, guess)
+        lookup.learn(len(guess), right)
+        self._batch.accept(right + 1)
+        for token in said[: right + 1]:
+            chunk = row.take(token)
             if chunk.finish_reason is not None:
-                ended.add(index)
+                self._end({0})
+                yield chunk
+                break
             yield chunk
-        return ended
+        return True
+
+    def _take(self, logits: Tensor, first: int = 0) -> Iterator[Chunk]:
+        """Choose a token for each running row from the first given on; rows that end with it leave."""
+        greedy = likeliest(logits)
+        rows = self._running[first:]
+        chunks = [row.take(greedy[index] if row.sampler.plain else row.sampler.choose(logits[index])) for index, row in enumerate(rows)]
+        self._end({first + index for index, chunk in enumerate(chunks) if chunk.finish_reason is not None})
+        yield from chunks
+
+    def _end(self, gone: Collection[int]) -> None:
+        """Let rows go whose replies are complete."""
+        for index in gone:
+            self._keep(index)
+        self._leave(gone)
 
     def _leave(self, gone: Collection[int]) -> None:
         """Give the places of rows free."""
@@ -147,6 +203,20 @@ class Scheduler:
             self.add(self._running[index])
         self._leave(gone)
 
+    def keep(self) -> None:
+        """Keep what was read of rows that will not go on, one under way included."""
+        for index in range(len(self._running)):
+            self._keep(index)
+        if self._kept is not None and self._reading is not None:
+            group, reading = self._reading
+            if len(group) == 1 and self._batch.mergeable and (count := reading.cache.get_seq_length()):
+                self._kept.add(Prefix.of(group[0].tokens[:count], reading.cache, group[0].adapter))
+
+    def _keep(self, index: int) -> None:
+        """Keep what was read of a running row."""
+        if self._kept is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
+            self._kept.add(prefix)
+
     def _attempt(self, work: Callable[[], T], joining: list[Row]) -> Generator[Chunk, None, T | None]:
         """What the work returns; when memory runs out None, and all rows wait again, or the only one ends with an error."""
         try:
@@ -157,7 +227,9 @@ class Scheduler:
                 raise EngineError(f"model '{self._name}' failed while generating: {reason}") from error
         rows = [*self._running, *joining]
         self._budget = len(rows) * max(map(_length, rows)) // 2
-        self._batch, self._running = Batch(self._model), []
+        if self._kept is not None:
+            self._kept.clear()
+        self._batch, self._running, self._reading = self._new_batch(), [], None
         if len(rows) == 1:
             words = f"the memory does not hold the request, {_length(rows[0])} tokens long: {reason}"
             yield Chunk(rows[0].request.id, finish_reason="error", error=words)

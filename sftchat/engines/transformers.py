@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
+from sftchat.engines.adapters import Adapters
 from sftchat.engines.base import Chunk, Request
 from sftchat.engines.detokenizer import Detokenizer
+from sftchat.engines.inspection import decoded, judge, reply_ids, tokens_of, trained_tokens
+from sftchat.engines.kept import Kept
+from sftchat.engines.rendering import prompt_ids, variables
 from sftchat.engines.row import Row
 from sftchat.engines.sampling import Sampler
 from sftchat.engines.scheduling import Scheduler
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
+from sftchat.models.references import ModelReference, resolve
 from sftchat.models.weights import Loaded
-from sftchat.types import Message
+from sftchat.types import Choice, Message, Token
 
 WINDOW = 2048
 """Requests looked at together to be sorted by length; bounds memory for evalsets of any size."""
+FEW = 8
+"""Requests of one call up to which it is a talk, and what was read is kept for the next call."""
 
 
 class TransformersEngine:
-    """Answers requests with a loaded model.
+    """Answers requests with a loaded model; an ``Engine`` that also ``Renders``, ``Counts``, ``Adapts``, ``Inspects`` and is ``Templated``.
 
     Args:
         name: What the user called the model.
@@ -32,6 +40,8 @@ class TransformersEngine:
         self.name = name
         self.loaded = loaded
         self.batch_size = batch_size
+        self.kept = Kept()
+        self._adapters = Adapters(name, loaded)
 
     @property
     def context_length(self) -> int:
@@ -39,47 +49,119 @@ class TransformersEngine:
         config = self.loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that ``Request.adapter`` may have; the first is the model's own, where it was loaded with one."""
+        return self._adapters.names
+
+    def add_adapter(self, name: str, model: str | ModelReference) -> None:
+        """Load an adapter of this base under a name.
+
+        Raises:
+            UsageError: When the name is taken.
+            ModelError: When it is no adapter of this base, or cannot be loaded.
+        """
+        self._adapters.add(name, resolve(model) if isinstance(model, str) else model)
+
+    def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
+        """Make a new adapter that is the weighted sum of others.
+
+        Raises:
+            UsageError: When the name is taken, or a part is not loaded.
+            ModelError: When the adapters cannot be mixed.
+        """
+        self._adapters.mix(name, parts)
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 of the chat template's source and arguments."""
+        return self.loaded.renderer.template_hash
+
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """The arguments in force where a request has none of its own, as training used them."""
+        return self.loaded.renderer.arguments
+
+    @property
+    def template_variables(self) -> tuple[str, ...]:
+        """What the template can be told beside the messages, sorted."""
+        return variables(self.loaded.renderer)
+
     def render(self, messages: Sequence[Message]) -> str:
         """The templated text of a conversation, ready for the reply."""
         return self.loaded.renderer.prompt_text(messages)
 
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the rendered prompt, the beginning of the reply included."""
+        return len(prompt_ids(self._adapters.voice(request.adapter).renderer, request))
+
+    def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+        """The prompt as the model reads it."""
+        renderer = self._adapters.voice(request.adapter).renderer
+        return tokens_of(renderer, prompt_ids(renderer, request))
+
+    def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
+        """A conversation as training reads it, ``trained`` where the model would learn."""
+        return trained_tokens(self._adapters.voice(adapter).renderer, messages)
+
+    def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+        """The text of token ids, special tokens left out."""
+        return decoded(self._adapters.voice(adapter).renderer, token_ids)
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """How likely a given reply was, token by token, before sampling parameters.
+
+        Raises:
+            UsageError: When prompt or reply is empty.
+            EngineError: When they do not fit into the context.
+        """
+        voice = self._adapters.voice(request.adapter)
+        ids = reply_ids(voice.renderer, request, reply, ended)
+        self._adapters.route([voice.key])
+        return judge(self._adapters.model, voice.renderer, request, ids, alternatives, self.context_length)
+
     def close(self) -> None:
-        """Nothing to free beyond what garbage collection frees."""
+        """Forget what was read; garbage collection frees the rest."""
+        self.kept.clear()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Answer requests, the longest prompts of each window first; a request joins the running batch as soon as another has left it.
+
+        What was read for a few requests is kept, however they end, so that the next call reads only what it adds.
 
         Raises:
             EngineError: When the model fails.
         """
         source = iter(requests)
-        scheduler = Scheduler(self.name, self.loaded.model, self.loaded.stop_ids, self.batch_size)
-        while True:
-            window = [] if scheduler.waiting else list(islice(source, WINDOW if self.batch_size > 1 else 1))
-            if len(window) > self.batch_size and not scheduler.mergeable:
-                warnings.warn(
-                    f"model '{self.name}' has layers whose state cannot be merged: its replies are made in batches that no other joins",
-                    SftchatWarning,
-                    stacklevel=2,
-                )
-            for request in window:
-                try:
-                    scheduler.add(self._prepare(request))
-                except SftchatError as error:
-                    yield Chunk(request.id, finish_reason="error", error=str(error))
-            if not (window or scheduler.waiting or scheduler.running):
-                return
-            yield from scheduler.advance()
+        size = WINDOW if self.batch_size > 1 else 1
+        window = list(islice(source, size))
+        kept = self.kept if len(window) <= FEW else None
+        adapters = self._adapters
+        scheduler = Scheduler(self.name, adapters.model, self.batch_size, route=adapters.route, mixes=adapters.mixes, kept=kept)
+        try:
+            while True:
+                if len(window) > self.batch_size and not scheduler.mergeable:
+                    warnings.warn(
+                        f"model '{self.name}' has layers whose state cannot be merged: its replies are made in batches that no other joins",
+                        SftchatWarning,
+                        stacklevel=2,
+                    )
+                for request in window:
+                    try:
+                        scheduler.add(self._prepare(request))
+                    except SftchatError as error:
+                        yield Chunk(request.id, finish_reason="error", error=str(error))
+                if not (window or scheduler.waiting or scheduler.running):
+                    return
+                yield from scheduler.advance()
+                window = [] if scheduler.waiting else list(islice(source, size))
+        finally:
+            scheduler.keep()
 
     def _prepare(self, request: Request) -> Row:
         """Render a request and refuse one that cannot fit."""
-        renderer = self.loaded.renderer
-        if request.adapter:
-            raise EngineError(f"model '{self.name}' has no adapter '{request.adapter}'")
-        if request.prompt is not None:
-            ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
-        else:
-            ids = list(renderer.prompt_ids(request.messages, request.reply_prefix))
+        voice = self._adapters.voice(request.adapter)
+        ids = prompt_ids(voice.renderer, request)
         if not ids:
             raise EngineError("the prompt is empty")
         room = self.context_length - len(ids)
@@ -89,4 +171,7 @@ class TransformersEngine:
             )
         sampling = request.sampling
         limit = len(ids) + min(sampling.max_new_tokens, room)
-        return Row(request, ids, len(ids), limit, Sampler(sampling, ids), Detokenizer(renderer.tokenizer, sampling.stop))
+        detokenizer = Detokenizer(voice.renderer.tokenizer, sampling.stop)
+        for token in request.reply_ids:
+            detokenizer.add(token)
+        return Row(request, ids, len(ids), limit, Sampler(sampling, ids), detokenizer, frozenset(voice.stop_ids), voice.key)

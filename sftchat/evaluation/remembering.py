@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from typing import Any
 
 from sftchat.engines.base import Chunk, Engine, Request, cancelling
 from sftchat.errors import EngineError
@@ -41,9 +42,11 @@ def request_key(identity: str, request: Request) -> bytes:
         identity: Hash of everything else, in hexadecimal.
         request: What is asked.
     """
-    facts = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
+    facts: list[Any] = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
     if request.template_arguments:
         facts.append(dict(request.template_arguments))
+    if request.reply_ids:
+        facts.append(request.reply_ids)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 

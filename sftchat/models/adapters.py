@@ -1,11 +1,13 @@
-"""Whether an adapter does anything."""
+"""Adapters put on a base, and whether they do anything."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sftchat.errors import ModelError
+from sftchat.errors import ModelError, first_line
 
+BASE = "__base__"
+"""What peft calls a model without any adapter."""
 PROBE = 8
 """Tokens that are looked at: an adapter that works changes the logits of any."""
 
@@ -36,3 +38,46 @@ def refuse_idle(model: Any, name: str) -> None:
             f"adapter '{name}' changes nothing: every logit is its base's; it was not trained, or its weights' names do not fit this base "
             "(look at adapter_config.json, or give another base with --base)"
         )
+
+
+def add_adapter(model: Any, folder: str, key: str, name: str) -> Any:
+    """Put an adapter on a model, beside those that it has.
+
+    Args:
+        model: A transformers model, or a ``PeftModel`` over one; in eval mode.
+        folder: Where the adapter is.
+        key: What peft is to call it; no dots.
+        name: What the user calls it.
+
+    Returns:
+        A ``PeftModel``, the same one where the model was one; the adapter is active.
+
+    Raises:
+        ModelError: When it cannot be loaded or changes nothing; the model is as it was.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(folder, adapter_name=key)
+            adapted = model
+        else:
+            adapted = PeftModel.from_pretrained(model, folder, adapter_name=key)
+        adapted = adapted.to(model.device).eval()
+        adapted.set_adapter(key, inference_mode=True)
+        refuse_idle(adapted, name)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ModelError) as error:
+        _take_off(model, key)
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"adapter of '{name}' could not be loaded: {first_line(error)}") from error
+    return adapted
+
+
+def _take_off(model: Any, key: str) -> None:
+    """Remove what a failed attempt has left of an adapter."""
+    if key not in getattr(model, "peft_config", {}):
+        return
+    if len(model.peft_config) > 1:
+        model.delete_adapter(key)

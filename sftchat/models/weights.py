@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,16 @@ class Loaded:
         renderer: Its tokenizer and chat template.
         stop_ids: The ids that end a reply.
         manifest: How it was made, when it was trained here.
+        reference: Where it came from; None when it was made in memory.
+        options: How its renderer was chosen: the options of ``load_renderer``.
     """
 
     model: Any
     renderer: Renderer
     stop_ids: tuple[int, ...]
     manifest: Manifest | None
+    reference: ModelReference | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def require_local(what: str) -> None:
@@ -132,11 +136,19 @@ def load(reference: ModelReference, *, template: str = "", preferred: str = "cha
         preferred: Template for a model that has none.
         options: As of ``load_model``.
     """
-    tokenizer = load_tokenizer(reference, trust_remote_code=bool(options.get("trust_remote_code")))
-    manifest = read_manifest(reference.folder) if reference.folder else None
-    renderer = choose_renderer(tokenizer, template, preferred, manifest.template_arguments if manifest else None)
+    rendering: dict[str, Any] = {"template": template, "preferred": preferred, "trust_remote_code": bool(options.get("trust_remote_code"))}
+    renderer, manifest = load_renderer(reference, **rendering)
     model = load_model(reference, **options)
-    return Loaded(model, renderer, stop_ids(model, renderer), manifest)
+    return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering)
+
+
+def load_renderer(
+    reference: ModelReference, *, template: str = "", preferred: str = "chatml", trust_remote_code: bool = False
+) -> tuple[Renderer, Manifest | None]:
+    """Tokenizer and template of a reference, and how it was made; its weights are not read."""
+    tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
+    manifest = read_manifest(reference.folder) if reference.folder else None
+    return choose_renderer(tokenizer, template, preferred, manifest.template_arguments if manifest else None), manifest
 
 
 def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:

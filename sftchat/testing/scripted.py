@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import log
 from typing import TypeAlias
 
 from sftchat.engines.base import Chunk, Request
 from sftchat.errors import unknown
-from sftchat.types import Message, Reply
+from sftchat.types import Choice, Message, Reply, Token
 
 Script: TypeAlias = str | Reply | Exception | Sequence[str | Exception]
 """One scripted reply: its text; a ``Reply``, whose ``finish_reason`` is kept; an error, which is raised; or the very pieces of
@@ -22,7 +23,7 @@ PAUSE_SECONDS = 60.0
 
 
 class ScriptedEngine:
-    """An ``Engine`` (and ``Renders``) without a model; every character is one token.
+    """An ``Engine`` (and ``Renders``, ``Counts`` and ``Inspects``) without a model; every character is one token, its code point the id.
 
     It honours what a real engine honours: ``max_new_tokens`` (the reply ends with ``"length"``), ``stop`` strings, and the closing of
     the iterator.
@@ -38,6 +39,8 @@ class ScriptedEngine:
         pause: When given, the engine waits for this event after each chunk, so that a test can look, press a key, and set it.
         context_length: What ``Renders.context_length`` reports; never enforced.
         name: What the user would have called the model.
+        likeliest: For ``Inspects``: the probabilities of characters at each place of any reply, such as ``[{"a": 0.9, "b": 0.1}]``; a
+            character that is not there, or a place beyond the end, has 1 in 1000.
 
     Attributes:
         requests: Every request it was given, in order.
@@ -53,12 +56,14 @@ class ScriptedEngine:
         pause: threading.Event | None = None,
         context_length: int = 2048,
         name: str = "scripted",
+        likeliest: Sequence[Mapping[str, float]] = (),
     ) -> None:
         self._replies = replies
         self._chunks = chunks
         self._pause = pause
         self._context_length = context_length
         self._name = name
+        self._likeliest = likeliest
         self._used = 0
         self.requests: list[Request] = []
         self.cancelled: list[str] = []
@@ -77,6 +82,59 @@ class ScriptedEngine:
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as ``role: content`` lines, ready for the reply."""
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
+
+    def count_tokens(self, request: Request) -> int:
+        """Characters of the prompt and of the beginning of the reply."""
+        return len(self._prompt(request))
+
+    def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+        """The characters of the prompt; those of role names and line ends are special."""
+        if request.prompt is not None:
+            return tuple(_token(character) for character in self._prompt(request))
+        said: list[Token] = []
+        for message in request.messages:
+            said += (_token(character, special=True) for character in f"{message['role']}: ")
+            said += (*map(_token, message["content"]), _token("\n", special=True))
+        said += (_token(character, special=True) for character in "assistant: ")
+        return (*said, *map(_token, request.reply_prefix), *(_token(chr(token)) for token in request.reply_ids))
+
+    def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
+        """The characters of the conversation; training would teach what the assistant says."""
+        said: list[Token] = []
+        for message in messages:
+            trained = message["role"] == "assistant"
+            said += (_token(character, special=True) for character in f"{message['role']}: ")
+            said += (_token(character, trained=trained) for character in message["content"])
+            said.append(_token("\n", special=True, trained=trained))
+        return tuple(said)
+
+    def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+        """The characters."""
+        return "".join(map(chr, token_ids))
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """Each character of a reply with the probability that ``likeliest`` gives it; a newline ends it."""
+        text = (reply if isinstance(reply, str) else self.decode(reply)) + ("\n" if ended else "")
+        found = []
+        for place, character in enumerate(text):
+            likely = dict(self._likeliest[place]) if place < len(self._likeliest) else {}
+            probability = likely.get(character, 0.001)
+            best = sorted(likely.items(), key=lambda item: -item[1])[:alternatives]
+            special = ended and place == len(text) - 1
+            found.append(
+                Choice(
+                    _token(character, special=special),
+                    log(probability),
+                    sum(value > probability for value in likely.values()),
+                    tuple((_token(other), log(value)) for other, value in best),
+                )
+            )
+        return tuple(found)
+
+    def _prompt(self, request: Request) -> str:
+        """What it would be given to continue."""
+        prompt = request.prompt if request.prompt is not None else self.render(request.messages)
+        return prompt + request.reply_prefix + self.decode(request.reply_ids)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Answer requests one after the other, each as its script says.
@@ -118,7 +176,7 @@ class ScriptedEngine:
             if end is not None:
                 break
             self._wait()
-        prompt = request.prompt if request.prompt is not None else self.render(request.messages)
+        prompt = self._prompt(request)
         error = "scripted" if finish_reason == "error" else ""
         yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error)
 
@@ -150,6 +208,11 @@ class ScriptedEngine:
         """Hold until the test sets the event."""
         if self._pause is not None and not self._pause.wait(PAUSE_SECONDS):
             raise TimeoutError(f"the scripted engine was paused for {PAUSE_SECONDS:g} s; the test never set its event")
+
+
+def _token(character: str, special: bool = False, trained: bool = False) -> Token:
+    """A character as a token."""
+    return Token(ord(character), character, special, trained)
 
 
 def _stop_position(text: str, stops: Iterable[str]) -> int | None:

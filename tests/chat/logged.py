@@ -36,7 +36,7 @@ class Log:
 
     def ready(self) -> list[str]:
         """Work until nothing is left to do; what was logged since the last time."""
-        self.until(lambda: self.talk.state == "ready")
+        self.until(lambda: self.talk.settled)
         log, self.log = self.log, []
         return log
 

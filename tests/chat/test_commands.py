@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.column import Column
 from sftchat.chat.commands import Commands
 from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.desk import Desk
 from sftchat.chat.settings import Settings
+from sftchat.chat.worker import Worker
 from sftchat.commands import ChatCommand, ChatContext, Fragments
 from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
+from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 
 
@@ -36,6 +40,9 @@ class Context:
     settings: Settings = field(default_factory=Settings)
     commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
     engine: Engine | None = None
+    desk: Desk = field(default_factory=Desk)
+    columns: tuple[Column, ...] = ()
+    focus: Column = field(default_factory=lambda: Column("scripted", Worker(lambda: ScriptedEngine([]), lambda action: None)))
     said: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     over: bool = False
@@ -136,7 +143,14 @@ def test_help_lists_every_command_and_explains_one() -> None:
 
     listed = context.run("/help")
     assert [line.split()[0] for line in listed.splitlines() if line.startswith("  /")] == [f"/{name}" for name in context.commands]
-    assert [line for line in listed.splitlines() if line and line[0] != " "][:3] == ["general", "talk", "settings"]
+    assert [line for line in listed.splitlines() if line and line[0] != " "][:6] == [
+        "general",
+        "talk",
+        "settings",
+        "sessions",
+        "models",
+        "data",
+    ]
     assert context.run("/help shout") == context.run("/help /shout") == "/shout TEXT  say it loud"
     with pytest.raises(UsageError, match="did you mean 'shout'"):
         context.run("/help shot")

@@ -58,7 +58,16 @@ def test_a_model_that_cannot_be_loaded_is_exit_code_3(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"), [(("--top-p", "0"), "top_p is 0.0"), (("--task", "x"), "unknown task 'x'"), (("b",), "got unexpected")]
+    ("words", "complaint"),
+    [
+        (("--top-p", "0"), "top_p is 0.0"),
+        (("--task", "x"), "unknown task 'x'"),
+        (("b", "model"), "'model' stands twice: there is nothing to compare"),
+        (("--evalset", "x"), "name the task with --task"),
+        (("--continue", "--session", "3"), "give one of them"),
+        (("--session", "3"), "no session '3'"),
+        (("--continue",), "there is no talk to go on with yet"),
+    ],
 )
 def test_wrong_usage_is_exit_code_2_and_loads_nothing(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str) -> None:
     assert run(lambda model, **options: pytest.fail("loaded"), *words) == 2
@@ -80,6 +89,9 @@ class Recorded:
     def run(self) -> None:
         """Nothing is loaded until the view wants it."""
         assert Recorded.talk.state == "loading"
+
+    def say(self, text: str) -> None:
+        raise AssertionError(text)
 
     def leave(self, error: Exception | None) -> None:
         raise AssertionError(error)

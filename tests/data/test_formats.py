@@ -91,12 +91,12 @@ REFUSED = [
     (
         {"question": "a", "answer": None},
         'unknown shape of row, with the keys "question", "answer" (null); it needs one of: '
-        "messages; messages, gold; prompt, completion; instruction, output; conversations; text",
+        "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text",
     ),
     (
         {},
         "unknown shape of row, with the keys none; it needs one of: "
-        "messages; messages, gold; prompt, completion; instruction, output; conversations; text",
+        "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text",
     ),
     (
         {"messages": [USER], "prompt": "a", "completion": "b"},

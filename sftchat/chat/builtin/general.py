@@ -11,11 +11,14 @@ KEYS = """enter sends · ctrl-j or esc enter: new line · tab completes
 ctrl-c stops a reply · ctrl-r searches · ctrl-d leaves
 ctrl-x ctrl-e: editor · f2: thoughts · f4: vi keys"""
 
+WIDEST = 28
+"""A call longer than this pushes its summary to the right, alone."""
+
 
 def help_text(commands: Mapping[str, ChatCommand]) -> str:
     """Every command under its topic, in the order in which they were registered."""
     calls = {name: f"/{name} {command.usage}".rstrip() for name, command in commands.items()}
-    wide = max(map(len, calls.values()), default=0)
+    wide = min(WIDEST, max(map(len, calls.values()), default=0))
     topics = dict.fromkeys(command.topic for command in commands.values())
     blocks = [
         "\n".join([topic, *(f"  {calls[name]:<{wide}}  {command.summary}" for name, command in commands.items() if command.topic == topic)])

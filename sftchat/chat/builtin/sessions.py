@@ -102,8 +102,8 @@ COMMANDS = (
     ChatCommand(
         "save", "give this talk a name", _save, "NAME", impossible=lambda context: no_reply(context) or _not_kept(context), topic="sessions"
     ),
-    ChatCommand("load", "go on with another talk, or with row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
+    ChatCommand("load", "go on with a talk, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
     ChatCommand(
-        "export", "write the talk as messages, sharegpt or markdown", _export, "FILE [FORMAT]", paths, impossible=no_reply, topic="sessions"
+        "export", "write the talk: messages, sharegpt, markdown", _export, "FILE [FORMAT]", paths, impossible=no_reply, topic="sessions"
     ),
 )

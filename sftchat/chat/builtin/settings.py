@@ -143,7 +143,7 @@ COMMANDS = (
     ChatCommand("stop", "strings that end a reply", _stop, "[TEXT|off]", topic="settings"),
     ChatCommand(
         "template",
-        "show or give arguments of the template",
+        "show or set template arguments",
         _template,
         "[NAME=VALUE|reset]",
         _template_names,

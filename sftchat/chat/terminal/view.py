@@ -66,7 +66,6 @@ class Terminal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.talk = make_talk(self)
-        self._names = [visible(column.name).replace("\n", " ") for column in self.talk.columns]
         self._clock = clock
         self._begun = clock()
         self._armed_until = 0.0
@@ -105,6 +104,11 @@ class Terminal:
                 self._app.run(pre_run=lambda: self.post(self._begin))
             finally:
                 self.talk.close()
+
+    @property
+    def _names(self) -> list[str]:
+        """What the user called the models, harmless."""
+        return [visible(column.name).replace("\n", " ") for column in self.talk.columns]
 
     def _begin(self) -> None:
         """The prompt is on the screen; now the model may take its time."""

@@ -1,0 +1,209 @@
+"""Commands that show how sure a model is: the probabilities of what it said, what else it might have said, and how likely a given answer is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp
+
+from sftchat.chat.builtin.arguments import counted, whole_number
+from sftchat.chat.builtin.inside import last_turn, look, request_of
+from sftchat.chat.builtin.pieces import Row, likelihood, percent, running, sign, style_of, table, together
+from sftchat.commands import ChatCommand, ChatContext, Style
+from sftchat.engines.base import Inspects, Request
+from sftchat.errors import UsageError
+from sftchat.types import Choice, Token
+
+DOUBTFUL = 8
+"""Least likely tokens that ``/probs`` lists."""
+OTHERS = 10
+"""Alternatives that ``/why`` lists."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A reply that was looked at: its tokens, and its text in pieces that can be read, each with the probability of its first token."""
+
+    choices: tuple[Choice, ...]
+    pieces: tuple[tuple[Style, Token], ...]
+
+
+def _judge(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _Judged:
+    """Look at a reply."""
+    choices = engine.choices(request, reply, ended=ended, alternatives=OTHERS)
+    pieces: list[tuple[Style, Token]] = []
+    place = 0
+    for token in (readable := together(engine, [choice.token for choice in choices])):
+        pieces.append((style_of(exp(choices[place].logprob)), token))
+        place += _size(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
+    return _Judged(choices, tuple(pieces))
+
+
+def _size(engine: Inspects, token: Token, following: list[Token]) -> int:
+    """How many tokens a readable piece was put together from."""
+    if following[0].text == token.text:
+        return 1
+    return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
+
+
+def _reply(context: ChatContext, column: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
+    """The last reply: what was asked, what was said, and whether the model ended it."""
+    request, turn = last_turn(context, column)
+    answer = turn.answer
+    assert answer is not None
+    return request, answer.token_ids or answer.reply.text, answer.reply.finish_reason == "stop"
+
+
+def _probs(context: ChatContext, argument: str) -> None:
+    """Show the last reply, each token as likely as it was."""
+    request, reply, ended = _reply(context)
+
+    def show(judged: _Judged) -> None:
+        numbered = list(enumerate(judged.choices, 1))
+        listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:DOUBTFUL])
+        rows: list[Row] = [
+            (
+                ("note", str(place)),
+                (style_of(exp(choice.logprob)), percent(exp(choice.logprob))),
+                ("", sign(choice.token)),
+                *_instead(choice),
+            )
+            for place, choice in listed
+        ]
+        text = [(style, token) for style, token in judged.pieces if not token.special]
+        title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
+        context.say([*running(text), ("", "\n\n"), ("note", title), *table(rows), ("note", f"\n{likelihood(judged.choices)}")])
+
+    look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+
+
+def _instead(choice: Choice) -> Row:
+    """What was likelier, if anything."""
+    if not choice.rank or not choice.alternatives:
+        return ()
+    token, logprob = choice.alternatives[0]
+    return (("note", f"rather {sign(token)} {percent(exp(logprob)).strip()}"),)
+
+
+def _why(context: ChatContext, argument: str) -> None:
+    """Show what else could have stood at a place of the last reply."""
+    place = whole_number(argument, "N")
+    request, reply, ended = _reply(context)
+
+    def show(judged: _Judged) -> None:
+        choice = _at(judged.choices, place)
+        rows: list[Row] = []
+        for number, (token, logprob) in enumerate(choice.alternatives, 1):
+            probability = exp(logprob)
+            taken = token == choice.token
+            mark: Row = (("note", "← said"),) if taken else ()
+            rows.append(
+                (
+                    ("note", f"#{number}"),
+                    (style_of(probability), percent(probability)),
+                    ("special" if token.special else "", sign(token)),
+                    *mark,
+                )
+            )
+        if choice.rank >= len(choice.alternatives):
+            rows.append(
+                (("note", f"#{choice.rank + 1}"), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said"))
+            )
+        context.say([("note", f"token {place} of {len(judged.choices)}; '/fork {place} #K' goes on with another\n"), *table(rows)])
+
+    look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+
+
+def _at(choices: tuple[Choice, ...], place: int) -> Choice:
+    """The token of a number.
+
+    Raises:
+        UsageError: When there is none.
+    """
+    if place > len(choices):
+        raise UsageError(f"N is {place}; the reply has {counted(len(choices), 'token')}")
+    return choices[place - 1]
+
+
+def _fork(context: ChatContext, argument: str) -> None:
+    """Say something else at a place of the last reply, and go on from there."""
+    number, _, said = argument.partition(" ")
+    place = whole_number(number, "N")
+    if not said:
+        raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
+    request, reply, ended = _reply(context)
+    _, turn = last_turn(context)
+    answer = turn.answer
+    assert answer is not None
+
+    def job(engine: Inspects) -> str:
+        choices = engine.choices(request, reply, ended=ended, alternatives=OTHERS)
+        choice = _at(choices, place)
+        before = [choice.token.id for choice in choices[: place - 1]]
+        if not (said.startswith("#") and said[1:].isdecimal()):
+            begun = engine.decode(before, request.adapter) + said
+        else:
+            if not 1 <= int(said[1:]) <= len(choice.alternatives):
+                raise UsageError(f"TOKEN is '{said}'; '/why {place}' lists #1 to #{len(choice.alternatives)}")
+            other = choice.alternatives[int(said[1:]) - 1][0]
+            if other.special:
+                raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
+            begun = engine.decode([*before, other.id], request.adapter)
+        if "\ufffd" in begun:
+            raise UsageError(f"token {place} is in the middle of a character; fork before or after it")
+        return begun
+
+    def go(begun: str) -> None:
+        conversation = context.conversation
+        focus = conversation.column
+        node = conversation.node(conversation.head)
+        cut = replace(answer, reply=replace(answer.reply, text=begun, finish_reason="length"), token_ids=(), mark=None)
+        others = {
+            column: replace(other, reply=replace(other.reply, finish_reason="stop"))
+            for column, other in enumerate(node.answers)
+            if column != focus
+        }
+        context.generate(conversation.unanswered(), {**others, focus: cut})
+
+    look(context, "computing probabilities", job, go)
+
+
+def _nll(context: ChatContext, argument: str) -> None:
+    """Show how likely a given answer to the last message is to every model."""
+    conversation = context.conversation
+    if not conversation.head:
+        raise UsageError("nothing was asked yet")
+    _next_nll(context, argument, 0, [])
+
+
+def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) -> None:
+    """The column's model, then those after it."""
+    if column == len(context.columns):
+        context.say(table(found))
+        return
+    given: tuple[Request, str | tuple[int, ...], bool]
+    if text:
+        given = request_of(context, context.conversation.seen_by(column).unanswered(), column), text, True
+    else:
+        given = _reply(context, column)
+    request, reply, ended = given
+
+    def show(choices: tuple[Choice, ...]) -> None:
+        row: Row = (("", context.columns[column].name), ("note", likelihood(choices)))
+        _next_nll(context, text, column + 1, [*found, row])
+
+    look(context, "computing probabilities", lambda engine: engine.choices(request, reply, ended=ended), show, column)
+
+
+def _no_reply(context: ChatContext) -> str:
+    """Why there is nothing to look at."""
+    turns = context.conversation.turns
+    return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
+
+
+TOPIC = "looking inside"
+COMMANDS = (
+    ChatCommand("probs", "show how likely each token of the last reply was", _probs, "[all]", impossible=_no_reply, topic=TOPIC),
+    ChatCommand("why", "show what else could have stood at token N of the last reply", _why, "N", impossible=_no_reply, topic=TOPIC),
+    ChatCommand("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", impossible=_no_reply, topic=TOPIC),
+    ChatCommand("nll", "show how likely TEXT, or the last reply, is to every model", _nll, "[TEXT]", topic=TOPIC),
+)

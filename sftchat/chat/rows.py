@@ -1,0 +1,121 @@
+"""Replies become rows: appended to files that training and evaluation read, refused where they would spoil them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from sftchat.data.formats import read_examples, to_example
+from sftchat.data.leakage import find_leaks
+from sftchat.data.shaping import from_example
+from sftchat.errors import DataError, SftchatError
+from sftchat.types import Example, Message
+
+Kind = Literal["messages", "preferences", "evalset"]
+TRAINING: tuple[Kind, ...] = ("messages", "preferences")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The files of rows that a talk appends to.
+
+    Attributes:
+        folder: Where they are; made with the first row.
+        golds: Gold sets elsewhere, whose items must not become training rows.
+    """
+
+    folder: Path
+    golds: tuple[Path, ...] = ()
+
+    def path(self, kind: Kind) -> Path:
+        """The file of a kind of rows."""
+        return self.folder / f"{kind}.jsonl"
+
+    def good(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
+        """Append a reply to learn from.
+
+        Args:
+            messages: What was asked; ends with the user's message.
+            reply: What is to be learned.
+            about: Where it comes from.
+
+        Returns:
+            Where the row stands, ``file:line``.
+
+        Raises:
+            DataError: When the row is there already, or its prompt has another reply; or when it is in a gold set. Says where.
+        """
+        return self._append("messages", from_example(Example(tuple(messages), reply, metadata={"sftchat": about}), "messages"))
+
+    def pair(self, messages: Sequence[Message], chosen: str, rejected: str, about: Mapping[str, Any]) -> str:
+        """Append a better and a worse reply to the same prompt; arguments and errors as of ``good``."""
+        row = {
+            "prompt": [dict(message) for message in messages],
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            "sftchat": about,
+        }
+        return self._append("preferences", row)
+
+    def gold(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
+        """Append an item to be scored on; arguments and errors as of ``good``, but it must not be in the training rows."""
+        id = "chat-" + sha256(json.dumps([list(messages)], sort_keys=True).encode()).hexdigest()[:12]
+        return self._append("evalset", from_example(Example(tuple(messages), reply, id, {"sftchat": about}), "evalset"))
+
+    def _append(self, kind: Kind, row: dict[str, Any]) -> str:
+        """Append a row to its file, after all checks."""
+        example = to_example(row)
+        path = self.path(kind)
+        line = 1
+        for other in _examples(path):
+            line = max(line, int(other.source.rpartition(":")[2]) + 1)
+            if other.messages == example.messages:
+                what = "the same row is there already" if other.gold == example.gold else "its prompt has another reply there"
+                raise DataError(f"{what}; nothing is written", other.source)
+        others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(one) for one in TRAINING]
+        for leak in find_leaks([example], (other for file in others for other in _examples(file))):
+            same = "the same prompt is" if leak.similarity == 1 else f"nearly the same prompt (similarity {leak.similarity:.2f}) is"
+            raise DataError(f"{same} there; a row is for training or for evaluation, never for both: nothing is written", leak.row)
+        _append_line(path, json.dumps(row, ensure_ascii=False))
+        return f"{path}:{line}"
+
+
+def _examples(path: Path) -> Iterator[Example]:
+    """The rows of a file; none where there is none yet."""
+    if path.is_file() and path.stat().st_size:
+        yield from read_examples(path)
+
+
+def _append_line(path: Path, line: str) -> None:
+    """Append a line, whole or not at all.
+
+    Raises:
+        DataError: When it holds half a surrogate pair, which UTF-8 has not.
+        SftchatError: When the system refuses to write.
+    """
+    try:
+        data = line.encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise DataError(f"the reply holds what no file can: {error.reason}", str(path)) from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
+                data = b"\n" + data
+            try:
+                written = file.write(data)
+                if written != len(data):
+                    raise OSError(28, os.strerror(28))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
+    except OSError as error:
+        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,229 @@
+"""Looking inside: the prompt, the tokens, the mask, probabilities, forks, likelihoods, samples; without a terminal and in one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.builtin.pieces import percent, sign, table, together
+from sftchat.chat.column import Opening
+from sftchat.chat.commands import Commands
+from sftchat.chat.desk import Desk
+from sftchat.chat.plain import Plain
+from sftchat.chat.rendering.cells import cells
+from sftchat.chat.settings import Settings
+from sftchat.chat.talk import Talk
+from sftchat.engines.base import Engine, Inspects, Request
+from sftchat.task import Task, rate
+from sftchat.testing import ScriptedEngine
+from sftchat.types import SamplingParams, Score, Token
+
+
+def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: Any) -> tuple[str, str]:
+    """What a chat without a terminal writes to stdout and to stderr when these lines are its input."""
+    out, err = io.StringIO(), io.StringIO()
+    openings = [Opening(lambda one=one: one, (one.name,)) for one in (engine, *others)]
+
+    def make(view: Any) -> Talk:
+        return Talk(openings, view, **({"commands": Commands(BUILTINS), "settings": Settings(SamplingParams(max_new_tokens=20))} | options))
+
+    Plain(make, stdin=io.StringIO("".join(f"{line}\n" for line in lines)), stdout=out, stderr=err).run()
+    return out.getvalue(), err.getvalue()
+
+
+def said(*lines: str, replies: Any = None, **options: Any) -> str:
+    """What the last line brings to stderr; the others come before it."""
+    likeliest = options.pop("likeliest", ())
+    engine = ScriptedEngine(replies or {"hi": "abc"}, likeliest=likeliest)
+    before = talked(ScriptedEngine(replies or {"hi": "abc"}, likeliest=likeliest), *lines[:-1], **options)[1]
+    return talked(engine, *lines, **options)[1].removeprefix(before)
+
+
+def test_the_prompt_is_shown_as_the_model_reads_it() -> None:
+    assert said("hi", "/prompt") == "user: hi\nassistant: ▏20 tokens\n"
+    assert said("hi", "/prompt and you?") == "user: hi\nassistant: abc\nuser: and you?\nassistant: ▏50 tokens\n"
+    assert said("/prompt") == "sftchat: error: nothing was asked yet; give the message whose prompt you want to see\n"
+
+
+def test_tokens_are_listed_with_their_ids_and_what_cannot_be_printed_is_a_sign() -> None:
+    shown = said("/tokens 你\x1b\t.").splitlines()
+
+    assert [line[4:] for line in shown[6:9]] == ["20320  你", "   27  ␛", "    9  ⇥"]
+    long = said("/tokens " + "x" * 100).splitlines()
+    assert len(long) == 61
+    assert long[0] == "… 58 tokens before; /tokens all lists them"
+
+
+def test_the_mask_shows_what_training_would_learn() -> None:
+    assert said("hi", "/mask") == "user: hi\nassistant: ⟦abc\n⟧\nlearns 4 of 24 tokens, those in ⟦⟧\n"
+    assert said("hi", "/mask other") == "user: hi\nassistant: ⟦other\n⟧\nlearns 6 of 26 tokens, those in ⟦⟧\n"
+    assert "nothing was answered yet" in said("/mask")
+
+
+LIKELIEST = [{"a": 0.9, "x": 0.1}, {"y": 0.75, "b": 0.2, "\x1b": 0.01}, {"c": 0.999}]
+
+
+def test_probabilities_are_shown_token_by_token_with_what_was_likelier() -> None:
+    assert said("hi", "/probs", likeliest=LIKELIEST).splitlines() == [
+        "abc", "", "1   90.0%  a", "2   20.0%  b  rather y 75.0%", "3   99.9%  c", "4    0.1%  ⏎",
+        "4 tokens, log-likelihood -8.62, -2.156 a token, perplexity 8.64",
+    ]  # fmt: skip
+
+
+def test_the_least_likely_of_a_long_reply_are_listed_first() -> None:
+    likeliest = [{character: 0.001 * (1 + place)} for place, character in enumerate("abcdefghijkl")]
+
+    shown = said("hi", "/probs", replies={"hi": "abcdefghijkl"}, likeliest=likeliest).splitlines()
+
+    assert shown[2] == "the least likely tokens, '/probs all' lists all:"
+    assert [line.split()[0] for line in shown[3:-1]] == ["1", "2", "3", "4", "5", "6", "7", "13"]
+    assert len(said("hi", "/probs all", replies={"hi": "abcdefghijkl"}, likeliest=likeliest).splitlines()) == 2 + 13 + 1
+
+
+def test_alternatives_at_a_token_are_listed_with_the_one_that_was_said() -> None:
+    assert said("hi", "/why 2", likeliest=LIKELIEST).splitlines() == [
+        "token 2 of 4; '/fork 2 #K' goes on with another", "#1   75.0%  y", "#2   20.0%  b  ← said", "#3    1.0%  ␛",
+    ]  # fmt: skip
+    assert said("hi", "/why 4", likeliest=LIKELIEST).splitlines()[1:] == ["#1    0.1%  ⏎  ← said"]
+    assert said("hi", "/why 9") == "sftchat: error: N is 9; the reply has 4 tokens\n"
+    assert said("hi", "/why x") == "sftchat: error: N is 'x', must be a whole number from 1 on\n"
+    assert said("/why 1").startswith("sftchat: error: ")
+
+
+@pytest.mark.parametrize(("token", "begun"), [("#1", "ay"), ("Z", "aZ"), ("两 字", "a两 字")])
+def test_a_fork_goes_on_from_another_token(token: str, begun: str) -> None:
+    asked: list[Request] = []
+
+    def reply(request: Request) -> str:
+        asked.append(request)
+        return "+" if request.reply_prefix else "abc"
+
+    engine = ScriptedEngine(reply, likeliest=LIKELIEST)
+    out, _ = talked(engine, "hi", f"/fork 2 {token}", "/history")
+
+    assert asked[-1].reply_prefix == begun
+    assert asked[-1].messages == asked[0].messages
+    assert out == "abc\n+\n"
+
+
+def test_a_fork_that_cannot_be_is_refused() -> None:
+    assert "TOKEN is missing" in said("hi", "/fork 2")
+    assert "'/why 2' lists #1 to #3" in said("hi", "/fork 2 #9", likeliest=LIKELIEST)
+    assert said("hi", "/fork 8 x") == "sftchat: error: N is 8; the reply has 4 tokens\n"
+
+
+def test_a_given_answer_is_judged_by_every_model() -> None:
+    engine = ScriptedEngine({"hi": "abc"}, name="tuned", likeliest=[{"g": 0.5}, {"\n": 0.5}])
+    other = ScriptedEngine({"hi": "abd"}, name="基座", likeliest=[{"g": 0.25}, {"\n": 0.25}])
+
+    _, err = talked(engine, "hi", "/nll g", "/nll", others=[other])
+
+    assert err.splitlines()[-4:-2] == [
+        "tuned  2 tokens, log-likelihood -1.39, -0.693 a token, perplexity 2",
+        "基座   2 tokens, log-likelihood -2.77, -1.386 a token, perplexity 4",
+    ]
+
+
+def test_samples_are_counted_by_what_they_say() -> None:
+    task = Task(
+        "t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}, reply.text.strip("。")), (rate("m", "right"),)
+    )
+    replies = ["x", "甲", "乙", "甲。", "甲"]
+
+    shown = said("hi", "/n 4", replies=replies, desk=Desk(task=task))
+
+    assert shown.splitlines() == ["4 samples at temperature 0.7, 2 different answers", "3×  甲", "1×  乙"]
+    assert said("hi", "/n 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"
+    assert said("hi", "/n 999") == "sftchat: error: K is 999, must be at most 256\n"
+
+
+def test_samples_are_one_batch_with_seeds_of_their_own() -> None:
+    engine = ScriptedEngine(["x", "a", "b", "c"])
+
+    talked(engine, "hi", "/n 3")
+
+    assert [(r.sampling.seed, r.sampling.temperature, r.messages) for r in engine.requests[1:]] == [
+        (seed, 0.7, engine.requests[0].messages) for seed in range(3)
+    ]
+
+
+def test_a_text_is_continued_without_a_template() -> None:
+    engine = ScriptedEngine({"从前": "有\x1b个人"})
+
+    assert talked(engine, "/raw 从前")[1] == "从前有␛个人\n"
+    assert engine.requests[0].prompt == "从前"
+    assert "TEXT is missing" in said("/raw")
+    assert said("/raw hi", replies={"hi": "y" * 30}).splitlines() == ["hi" + "y" * 20, "cut at 20 tokens"]
+
+
+class Blind:
+    """An engine that only answers."""
+
+    name = "blind"
+
+    def generate(self, requests: Any) -> Iterator[Any]:
+        return ScriptedEngine({"hi": "abc"}).generate(requests)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("line", ["/prompt", "/tokens", "/mask", "/probs", "/why 1", "/fork 1 x", "/nll g"])
+def test_a_model_that_cannot_be_looked_into_says_so(line: str) -> None:
+    _, err = talked(Blind(), "hi", line)
+
+    assert err == "sftchat: error: model 'blind' cannot be looked into: only models that are loaded here can\n"
+
+
+def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
+    from sftchat.engines.loading import load_engine
+    from sftchat.plugins import load_plugins
+
+    engine = load_engine(str(tiny_checkpoint), load_plugins([]))
+    assert isinstance(engine, Inspects)
+
+    _, err = talked(engine, "你好 hi", "/prompt", "/mask", "/probs all", "/why 1", "/nll 你好", "/n 3", "/raw hi")
+
+    assert "<|im_start|>user\n你好 hi<|im_end|>\n<|im_start|>assistant\n▏" in err
+    assert "error" not in err
+    first = next(line for line in err.splitlines() if line.startswith("#1"))
+    assert first.endswith("← said")  # greedy
+
+
+def test_signs_and_tables_are_aligned_whatever_the_width() -> None:
+    shown = "".join(
+        piece for _, piece in table([(("", "1"), ("", "甲"), ("", "x")), (("", "22"), ("", "ab"), ("", "y")), (("", "3"), ("", "e"))])
+    )
+
+    assert shown == " 1  甲  x\n22  ab  y\n 3  e"
+    assert [sign(Token(0, text)) for text in ("  a ", "\n\n", " ", "", "\x9b")] == ["␣␣a␣", "⏎⏎", "␣", "∅", "\\x9b"]
+    assert {cells(percent(p)) for p in (1.0, 0.5, 0.01, 1e-9)} == {6}
+
+
+def test_parts_of_a_character_are_put_together_and_lone_ones_stay() -> None:
+    class Bytes(ScriptedEngine):
+        def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+            return bytes(token_ids).decode(errors="replace")
+
+    def parts(data: bytes) -> list[Token]:
+        return [Token(byte, bytes([byte]).decode(errors="replace")) for byte in data]
+
+    engine = Bytes([])
+    assert [token.text for token in together(engine, parts("a父🙂b".encode()))] == ["a", "父", "🙂", "b"]
+    assert [token.text for token in together(engine, parts(b"\xe7a\xe7\x88"))] == ["\ufffd", "a", "\ufffd", "\ufffd"]
+
+
+def test_in_a_terminal_special_tokens_are_coloured_and_a_narrow_one_shows_all(chat: Any) -> None:
+    for columns in (24, 80):
+        shown = chat(ScriptedEngine({"hi": "甲\x1b[2J乙"}), columns=columns)
+        shown.say("hi")
+        shown.type("/prompt\r")
+        shown.screen.wait("tokens")
+        shown.type("/probs\r")
+        text = shown.screen.wait("perplexity" if columns > 60 else "plexity")
+        assert "␛" in text
+        assert "\x1b[2J乙" not in shown.screen.raw

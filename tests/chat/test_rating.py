@@ -1,0 +1,239 @@
+"""The task's marks under replies, and replies that become rows which the rest of the program reads unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import Example, Reply, SamplingParams, Score, Task, rate
+from sftchat.chat.column import Opening
+from sftchat.chat.desk import Desk, Models
+from sftchat.chat.judging import Judge
+from sftchat.chat.rows import Rows
+from sftchat.data.checking import check
+from sftchat.data.formats import read_examples
+from sftchat.evaluation.evalset import read_evalset
+from sftchat.testing import ScriptedEngine
+from tests.chat.logged import Log
+
+View = Callable[..., Log]
+
+ITEMS = [{"id": f"i{n}", "messages": [{"role": "user", "content": f"question {n}"}], "gold": f"answer {n}"} for n in range(8)]
+
+
+def score(example: Example, reply: Reply) -> Score:
+    if reply.text == "boom":
+        raise ZeroDivisionError("oh")
+    right = reply.text == example.gold
+    return Score({"n": 1, "right": int(right)}, reply.text, () if right else ("wrong",))
+
+
+def problems(example: Example) -> list[str]:
+    return [] if example.gold and "answer" in example.gold else ["no answer in it"]
+
+
+TASK = Task("family", "", lambda n, seed: [], score, (rate("accuracy", "right"),), problems=problems)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    golds = tmp_path / "gold.jsonl"
+    golds.write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    models = Models(identify=lambda model: f"hash of {model}")
+    return Desk(Judge(TASK, golds), models=models, rows=Rows(tmp_path / "rows", (golds,)))
+
+
+def rows(desk: Desk, kind: Any) -> list[dict[str, Any]]:
+    path = desk.rows.path(kind)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def test_a_reply_to_a_question_of_the_evalset_is_scored_against_its_gold(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(["answer 1", "answer 9", "an answer", "what?"], chunks=99), desk=desk)
+
+    assert log.type("question 1", " question 2", "something else", "and?") == [
+        *["answer 1", "|", "mark: accuracy 1.00"],
+        *["answer 9", "|", "mark: accuracy 0.00: wrong"],
+        *["an answer", "|", "mark: no gold, well-formed"],
+        *["what?", "|", "mark: no gold: no answer in it"],
+    ]
+    assert log.talk.columns[0].mark == log.talk.conversation.turns[-1].answer.mark
+    assert log.talk.conversation.turns[0].answer.mark.value == 1.0
+
+
+def test_every_column_gets_its_mark(view: View, desk: Desk) -> None:
+    openings = [Opening(lambda: ScriptedEngine(["answer 3"]), ("a",)), Opening(lambda: ScriptedEngine(["no"]), ("b",))]
+    log = view(openings=openings, desk=desk)
+    log.type("question 3")
+
+    assert [column.mark.text for column in log.talk.columns] == ["accuracy 1.00", "accuracy 0.00: wrong"]
+
+
+def test_a_scorer_that_fails_costs_a_line_and_the_talk_goes_on(view: View, desk: Desk, tmp_path: Path) -> None:
+    log = view(ScriptedEngine(["boom", "answer 2"], chunks=99), desk=desk)
+
+    assert log.type("question 1", "question 2") == [
+        *["boom", "|", "error: the scorer of task 'family' failed on this reply: ZeroDivisionError: oh"],
+        *["answer 2", "|", "mark: accuracy 1.00"],
+    ]
+    missing = view(ScriptedEngine(["x"], chunks=99), desk=Desk(Judge(TASK, tmp_path / "nosuch.jsonl")))
+    assert missing.type("hello")[2] == f"error: {tmp_path}/nosuch.jsonl: no such evalset"
+
+
+def test_good_keeps_a_row_that_says_where_it_comes_from(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, seed=3))
+
+    assert log.type("a", "b", "/good") == [
+        "A",
+        "|",
+        "mark: no gold: no answer in it",
+        "B",
+        "|",
+        "mark: no gold: no answer in it",
+        f"note: row written: {desk.rows.path('messages')}:1",
+    ]
+    (row,) = rows(desk, "messages")
+    about = row.pop("sftchat")
+    assert row == {
+        "messages": [
+            {"role": role, "content": text}
+            for role, text in (("system", "s"), ("user", "a"), ("assistant", "A"), ("user", "b"), ("assistant", "B"))
+        ]
+    }
+    assert (about["model"], about["identity"], about["sampling"]["seed"], about["sampling"]["temperature"]) == (
+        "scripted",
+        "hash of scripted",
+        3,
+        0.5,
+    )
+    assert {"adapter", "template_hash", "template_arguments", "finish_reason", "session", "written", "version"} < set(about)
+    assert log.type("/good") == [f"error: {desk.rows.path('messages')}:1: the same row is there already; nothing is written"]
+
+
+def test_a_pair_is_written_as_soon_as_there_is_a_better_and_a_worse_reply(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(["bad one", "good one"], chunks=9), desk=desk, sampling=SamplingParams(temperature=1.0))
+
+    assert log.type("a", "/bad")[-1].startswith("note: noted; a pair is written when another reply to this message is /good")
+    assert rows(desk, "preferences") == []
+    log.type("/regen", "/good")
+    (pair,) = rows(desk, "preferences")
+    assert (pair["chosen"], pair["rejected"]) == (
+        [{"role": "assistant", "content": "good one"}],
+        [{"role": "assistant", "content": "bad one"}],
+    )
+    assert pair["prompt"] == [{"role": "user", "content": "a"}]
+
+
+def test_bad_after_good_writes_the_pair_too(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(["good one", "bad one"], chunks=9), desk=desk, sampling=SamplingParams(temperature=1.0))
+    log.type("a", "/good", "/regen", "/bad")
+
+    assert [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in rows(desk, "preferences")] == [
+        ("good one", "bad one")
+    ]
+
+
+def test_a_fixed_reply_is_a_row_a_pair_and_what_the_talk_goes_on_with(view: View, desk: Desk) -> None:
+    engine = ScriptedEngine(["worng", "next"], chunks=9)
+    log = view(engine, desk=desk)
+
+    assert log.type("a", "/fix")[-1] == "proposed: /fix worng"
+    assert log.type("/fix worng") == ["error: the reply says that already; /good writes it as it is"]
+    log.type("/fix wrong\nno more", "b")
+    assert [message["content"] for message in engine.requests[-1].messages] == ["a", "wrong\nno more", "b"]
+    assert rows(desk, "messages")[0]["messages"][-1]["content"] == "wrong\nno more"
+    assert rows(desk, "preferences")[0]["rejected"][0]["content"] == "worng"
+    assert rows(desk, "messages")[0]["sftchat"]["fixed"]
+
+
+def test_gold_makes_an_item_and_no_row_is_for_training_and_scoring(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(lambda request: "A", chunks=9), desk=desk)
+    evalset, messages = desk.rows.path("evalset"), desk.rows.path("messages")
+
+    assert log.type("a", "/gold right", "/good")[-2:] == [
+        f"note: row written: {evalset}:1",
+        f"error: {evalset}:1: the same prompt is there; a row is for training or for evaluation, never for both: nothing is written",
+    ]
+    assert log.type("/reset", "question 1", "/good")[-1].startswith(
+        f"error: {desk.rows.golds[0]}:2: the same prompt is there; a row is for"
+    )
+    assert log.type("/reset", "b", "/good", "/gold")[-1].startswith(f"error: {messages}:1: the same prompt is there; a row is for")
+    assert log.type("/reset", "a", "/gold other")[-1] == f"error: {evalset}:1: its prompt has another reply there; nothing is written"
+    assert [(example.messages[-1]["content"], example.gold) for example in read_evalset(evalset).examples] == [("a", "right")]
+
+
+def test_the_rows_pass_the_check_and_are_read_as_what_they_are(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(lambda request: f"an answer {len(request.messages)}", chunks=99), desk=desk)
+    log.type("one", "/good", "two", "/fix another answer", "/reset", "three", "/gold")
+
+    for kind in ("messages", "preferences", "evalset"):
+        found = check(desk.rows.path(kind), TASK)  # type: ignore[arg-type]
+        assert (found.problems, found.rows) == ((), {"messages": 2, "preferences": 1, "evalset": 1}[kind])
+    assert check(desk.rows.path("evalset"), against=[str(desk.rows.path("messages"))]).problems == ()
+    (pair,) = read_examples(desk.rows.path("preferences"))
+    assert (pair.gold, pair.metadata["rejected"][0]["content"]) == ("another answer", "an answer 3")
+
+
+@pytest.mark.parametrize("line", ['{"messages": [', '{"nothing": 1}\n'])
+def test_a_file_somebody_broke_is_said_with_its_line_and_left_as_it_is(view: View, desk: Desk, line: str) -> None:
+    path = desk.rows.path("messages")
+    path.parent.mkdir()
+    path.write_text(line)
+    log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
+
+    assert log.type("a", "/good")[-1].startswith(f"error: {path}:1: ")
+    assert path.read_text() == line
+
+
+def test_a_last_line_without_its_newline_is_not_glued_to(view: View, desk: Desk) -> None:
+    path = desk.rows.path("messages")
+    path.parent.mkdir()
+    path.write_text('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}')
+    log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
+
+    assert log.type("a", "/good")[-1] == f"note: row written: {path}:2"
+    assert len(rows(desk, "messages")) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(view: View, desk: Desk) -> None:
+    desk.rows.folder.write_text("a file where the folder should be")
+    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk)
+
+    assert log.type("a", "/good")[-1].startswith(f"error: {desk.rows.path('messages')}: cannot be written: ")
+    assert log.type("b")[:2] == ["B", "|"]
+
+
+def test_a_slice_is_scored_by_every_column_with_its_adapter(view: View, desk: Desk) -> None:
+    right = ScriptedEngine(lambda request: request.messages[-1]["content"].replace("question", "answer"), chunks=99)
+    wrong = ScriptedEngine(lambda request: "no", chunks=99)
+    log = view(openings=[Opening(lambda: right, ("a",), ("lora",)), Opening(lambda: wrong, ("b",))], desk=desk)
+
+    said = log.type("/eval 4")
+    assert [line.split(" [")[0] for line in said] == [
+        "note: a with adapter lora, 4 of 8 items: accuracy 1.000",
+        "note: b, 4 of 8 items: accuracy 0.000",
+    ]
+    assert {request.adapter for request in right.requests} == {"lora"}
+    assert [request.id for request in right.requests] == [request.id for request in wrong.requests]
+    assert len(log.type("/eval 99")) == 2
+    assert len(wrong.requests) == 12
+
+
+def test_an_item_is_asked_as_the_evalset_asks_it(view: View, desk: Desk) -> None:
+    engine = ScriptedEngine(lambda request: "answer 2", chunks=99)
+    log = view(engine, desk=desk)
+
+    assert log.type("hello", "/item i2")[-1] == "mark: accuracy 1.00"
+    assert [message["content"] for message in engine.requests[-1].messages] == ["question 2"]
+    assert log.type("/item 4")[-1] == "mark: accuracy 0.00: wrong"
+    assert log.type("/item nosuch") == ["error: no item 'nosuch': give a number from 1 to 8 or an id, such as 'i0', 'i1', 'i2' and 5 more"]
+
+
+def test_without_a_task_there_is_nothing_to_score(view: View) -> None:
+    log = view(ScriptedEngine(["A"], chunks=9))
+
+    assert log.type("a", "/eval") == ["A", "|", "error: /eval: the talk has no task; 'sftchat chat MODEL --task TASK' has"]
