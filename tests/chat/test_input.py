@@ -178,7 +178,7 @@ def test_the_status_line_says_how_full_the_context_is(chat: Start) -> None:
 
 
 def test_names_and_errors_cannot_give_orders_to_the_terminal(chat: Start) -> None:
-    talk = chat(ScriptedEngine({}), 100, 12, names=["evil\x1b]0;owned\x07/\x9b2Jname\u202e"])
+    talk = chat(ScriptedEngine(echo), 100, 12, names=["evil\x1b]0;owned\x07/\x9b2Jname\u202e"])
     talk.say("\x1b[200~\x1b[2J\x1b[201~")
     talk.type("/\x1b[200~x\x1b[5n\x1b[201~\r")
     talk.screen.wait("unknown command")
