@@ -41,10 +41,10 @@ class Mark:
     @property
     def text(self) -> str:
         """A few words for under the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
-        head = "no gold" if self.value is None else f"{self.metric} {self.value:.2f}"
-        if not self.errors:
-            return f"{head}, well-formed" if self.value is None else head
-        return f"{head}: {', '.join(self.errors)}"
+        if self.value is None:
+            return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
+        score = f"{self.metric} {self.value:.2f}"
+        return f"{score}: {', '.join(self.errors)}" if self.errors else score
 
 
 @dataclass(frozen=True)

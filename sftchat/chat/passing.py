@@ -178,10 +178,12 @@ class Pass:
             self._view.complain(f"{self._who(column)}{problem}; {fate}")
         elif why == "cancelled":
             self._view.say(f"{self._who(column)}stopped; {fate}")
+        elif why == "length" and 0 < model.context_length <= model.context_used:
+            remedy = "'/set overflow drop-oldest' makes room"
+            self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
         elif why == "length":
-            self._view.say(
-                f"{self._who(column)}cut at {generation.all_tokens} tokens; /continue goes on, '/set max_new_tokens N' allows more"
-            )
+            remedy = "/continue goes on, '/set max_new_tokens N' allows more"
+            self._view.say(f"{self._who(column)}cut at {generation.all_tokens} tokens; {remedy}")
         elif not generation.text:
             self._view.say(f"{self._who(column)}the model said nothing")
         if not self._generations:

@@ -34,13 +34,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where /good, /bad, /fix and /gold put rows.",
 )
+@click.option("--jsonl", is_flag=True, help="For programs: one object a line in, one a line out.")
+@click.option("--vi", is_flag=True, help="Edit with the keys of vi.")
 @sampling_options
 @engine_options
 @timeout_option
 @click.pass_obj
 def command(
     session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, go_on: bool, name: str | None,
-    overflow: str | None, rows: Path, **options: Any,
+    overflow: str | None, rows: Path, jsonl: bool, vi: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Talk to a MODEL, or to several side by side. Without one, the runs in this folder are offered, the newest first.
 
@@ -68,7 +70,7 @@ def command(
     from sftchat.chat.talk import Talk
     from sftchat.cli.talking import chosen_models, openings, wanted_session
 
-    plain = not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
+    plain = jsonl or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
     if go_on and name is not None:
         raise click.UsageError("--continue goes on with the last talk, --session with another; give one of them")
     chosen = session.registry.task(task) if task else None
@@ -104,13 +106,14 @@ def command(
         )
 
     if plain:
+        from sftchat.chat.jsonlines import JsonLines
         from sftchat.chat.plain import Plain
 
-        talk = Plain(make_talk, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+        talk = (JsonLines if jsonl else Plain)(make_talk, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         talk.run()
         return 3 if talk.failures else 0
 
     from sftchat.chat.terminal import Terminal
 
-    Terminal(make_talk, history=folder / "history").run()
+    Terminal(make_talk, history=folder / "history", vi=vi or None).run()
     return 0

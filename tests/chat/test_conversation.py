@@ -111,7 +111,7 @@ def test_what_became_known_of_an_answer_is_added_to_it_alone() -> None:
     assert [Mark("F1", 1.0).text, Mark("F1").text, Mark("F1", errors=("line 2: no relation",)).text] == [
         "F1 1.00",
         "no gold, well-formed",
-        "no gold: line 2: no relation",
+        "no gold; would be refused as one: line 2: no relation",
     ]
 
 

@@ -59,7 +59,7 @@ def test_a_reply_to_a_question_of_the_evalset_is_scored_against_its_gold(view: V
         *["answer 1", "|", "mark: accuracy 1.00"],
         *["answer 9", "|", "mark: accuracy 0.00: wrong"],
         *["an answer", "|", "mark: no gold, well-formed"],
-        *["what?", "|", "mark: no gold: no answer in it"],
+        *["what?", "|", "mark: no gold; would be refused as one: no answer in it"],
     ]
     assert log.talk.columns[0].mark == log.talk.conversation.turns[-1].answer.mark
     assert log.talk.conversation.turns[0].answer.mark.value == 1.0
@@ -90,10 +90,10 @@ def test_good_keeps_a_row_that_says_where_it_comes_from(view: View, desk: Desk) 
     assert log.type("a", "b", "/good") == [
         "A",
         "|",
-        "mark: no gold: no answer in it",
+        "mark: no gold; would be refused as one: no answer in it",
         "B",
         "|",
-        "mark: no gold: no answer in it",
+        "mark: no gold; would be refused as one: no answer in it",
         f"note: row written: {desk.rows.path('messages')}:1",
     ]
     (row,) = rows(desk, "messages")
@@ -135,6 +135,12 @@ def test_bad_after_good_writes_the_pair_too(view: View, desk: Desk) -> None:
     assert [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in rows(desk, "preferences")] == [
         ("good one", "bad one")
     ]
+
+
+def test_a_reply_that_is_a_row_to_learn_from_cannot_be_called_bad(view: View, desk: Desk) -> None:
+    log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
+
+    assert log.type("a", "/good", "/bad")[-1] == f"error: this reply is a row of {desk.rows.path('messages')}; take it out there first"
 
 
 def test_a_fixed_reply_is_a_row_a_pair_and_what_the_talk_goes_on_with(view: View, desk: Desk) -> None:

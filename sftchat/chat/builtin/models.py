@@ -139,7 +139,7 @@ def _ckpt(context: ChatContext, argument: str) -> None:
         step = whole_number(argument, "the step", least=0)
         steps = [step_of(one) for one in found]
         if step not in steps:
-            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(str(one) for one in steps if one is not None)}")
+            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(str(one) for one in dict.fromkeys(steps))}")
         to = steps.index(step)
 
     def ask() -> None:

@@ -83,6 +83,8 @@ def _good(context: ChatContext, argument: str) -> None:
 def _bad(context: ChatContext, argument: str) -> None:
     """A reply to unlearn: a pair, as soon as there is a better one."""
     messages, answer = _last(context)
+    if answer.rating == "good":
+        raise UsageError(f"this reply is a row of {context.desk.rows.path('messages')}; take it out there first")
     chosen = [text for text in _others(context, "good") if text != answer.reply.text]
     if not chosen:
         _rate(context, "bad")
