@@ -234,3 +234,14 @@ def test_the_row_of_the_cursor_after_rows_were_broken() -> None:
     assert row_of_cursor(["abcdef", "", "> "], 2, 2, 3, lambda character: 1) == 3
     assert row_of_cursor(["床前明月"], 1, 2, 5, lambda character: 2) == 2
     assert row_of_cursor([], 0, 2, 3, lambda character: 1) == 0
+
+
+def test_what_is_rendered_is_not_what_the_model_is_told_it_said(chat: Start) -> None:
+    said = "<word>**b**</word> `x` \\* \x1b[1m"
+    engine = ScriptedEngine([said, "ok"])
+    talk = chat(engine)
+    talk.say("x")
+    talk.say("y")
+
+    assert engine.requests[1].messages[1]["content"] == said
+    assert "<word>b</word> x \\* ␛[1m" in talk.leave()
