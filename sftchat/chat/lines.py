@@ -85,16 +85,21 @@ def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
 def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
     """Break a line of ours between words where it can be; what is written without spaces is broken anywhere.
 
+    What follows a break stands below what the line is about: below its text, or of a table of words and explanations below the explanation.
+
     Args:
         line: One line.
         columns: Width of the terminal.
         width: How many cells a text takes.
     """
+    explained = re.match(r"\s*\S.*?\s{2,}(?=\S)|\s*", line)
+    hanging = width(explained[0]) if explained is not None else 0
+    indent = " " * (hanging if hanging <= columns // 2 else min(4, columns // 4))
     found, row = [], ""
     for word in re.findall(r"\s*\S+", line):
         if row and width(row + word) > columns:
             found.append(row)
-            row = word.lstrip()
+            row = indent + word.lstrip()
         else:
             row += word
     return [*found, row]

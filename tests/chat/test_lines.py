@@ -53,7 +53,10 @@ def test_rows_break_where_a_terminal_breaks() -> None:
 
 
 def test_our_own_lines_break_between_words() -> None:
-    assert wrap("one two  three", 8, len) == ["one two", "three"]
+    assert wrap("one two three", 8, len) == ["one two", "three"]
+    assert wrap("  /x  does this and that", 15, len) == ["  /x  does this", "      and that"]
+    assert wrap("  /long [ARGUMENT]  does this", 20, len) == ["  /long [ARGUMENT]", "    does this"]
+    assert wrap("  error here now", 12, len) == ["  error here", "  now"]
     assert wrap("  indented", 80, len) == ["  indented"]
     assert wrap("", 8, len) == [""]
     assert wrap("muchtoolong", 4, len) == ["muchtoolong"]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prompt_toolkit.application import Application
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.key_binding.vi_state import InputMode
+
 from sftchat.chat.column import Column
 from sftchat.chat.lines import visible
 from sftchat.chat.rendering.status import Item
+from sftchat.chat.talk import Talk
 
 
 def column_items(names: Sequence[str], columns: Sequence[Column]) -> list[Item]:
@@ -31,6 +36,29 @@ def column_items(names: Sequence[str], columns: Sequence[Column]) -> list[Item]:
         Item(_speed(column), 4, _speed(column).replace(" tokens", "")),
         Item(f"first token {_seconds(first)}" if first else "", 5, _seconds(first)),
     ]
+
+
+def activity(talk: Talk, seconds: float) -> Item:
+    """What the talk is doing.
+
+    Args:
+        talk: It.
+        seconds: How long the chat has been running.
+    """
+    if talk.state == "loading":
+        return Item(f"loading, {seconds:.0f} s", 0, "loading")
+    if talk.state == "generating":
+        return Item("replying, ctrl-c stops", 0, "replying")
+    if talk.state == "working":
+        return Item(f"{visible(talk.doing)}, ctrl-c stops", 0, visible(talk.doing))
+    return Item("ready", 0)
+
+
+def vi_mode(app: Application[None]) -> str:
+    """The mode of vi keys; nothing with others."""
+    if app.editing_mode != EditingMode.VI:
+        return ""
+    return {InputMode.NAVIGATION: "vi: command", InputMode.REPLACE: "vi: replace"}.get(app.vi_state.input_mode, "vi: insert")
 
 
 def _short(name: str) -> str:

@@ -14,7 +14,6 @@ from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
-from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
 
@@ -24,6 +23,7 @@ from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.status import Item, status_line
 from sftchat.chat.talk import Talk, View
 from sftchat.chat.terminal.completing import CommandCompleter
+from sftchat.chat.terminal.editor import edit_text
 from sftchat.chat.terminal.history import open_history
 from sftchat.chat.terminal.keys import chat_keys, prefers_vi
 from sftchat.chat.terminal.layout import chat_layout
@@ -32,8 +32,9 @@ from sftchat.chat.terminal.reflow import breaks_rows
 from sftchat.chat.terminal.replies import Replies
 from sftchat.chat.terminal.scrollback import App, Scrollback, broken
 from sftchat.chat.terminal.style import STYLE
-from sftchat.chat.terminal.toolbar import column_items
+from sftchat.chat.terminal.toolbar import activity, column_items, vi_mode
 from sftchat.commands import Fragments
+from sftchat.errors import UsageError
 
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
@@ -66,7 +67,6 @@ class Terminal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.talk = make_talk(self)
-        self._names = [visible(column.name).replace("\n", " ") for column in self.talk.columns]
         self._clock = clock
         self._begun = clock()
         self._armed_until = 0.0
@@ -105,6 +105,11 @@ class Terminal:
                 self._app.run(pre_run=lambda: self.post(self._begin))
             finally:
                 self.talk.close()
+
+    @property
+    def _names(self) -> list[str]:
+        """What the user called the models, harmless."""
+        return [visible(column.name).replace("\n", " ") for column in self.talk.columns]
 
     def _begin(self) -> None:
         """The prompt is on the screen; now the model may take its time."""
@@ -234,14 +239,12 @@ class Terminal:
 
     async def _edit(self, text: str, then: Callable[[str], None]) -> None:
         """Lend the terminal to an editor."""
-        import click
-
         try:
-            edited = await run_in_terminal(lambda: click.edit(text, extension=".md", require_save=False), in_executor=True)
-        except click.ClickException as error:
-            self.complain(f"{error.message}; set VISUAL or EDITOR to the editor you use")
+            edited = await run_in_terminal(lambda: edit_text(text), in_executor=True)
+        except UsageError as error:
+            self.complain(str(error))
             return
-        then((edited or "").removesuffix("\n"))
+        then(edited)
 
     def suspend(self) -> None:
         """Go to the background, as programs do; ``fg`` brings the chat back."""
@@ -285,19 +288,6 @@ class Terminal:
         """Model, state and speed."""
         if self._clock() < self._armed_until:
             return "ctrl-c again leaves"
-        state = self.talk.state
-        doing = {
-            "loading": f"loading, {self._clock() - self._begun:.0f} s",
-            "generating": "replying, ctrl-c stops",
-            "working": f"{self.talk.doing}, ctrl-c stops",
-            "ready": "ready",
-        }[state]
-        short = {"generating": "replying", "working": self.talk.doing}.get(state, "")
+        doing = activity(self.talk, self._clock() - self._begun)
         columns = column_items(self._names, self.talk.columns)
-        return status_line([*columns[:1], Item(doing, 0, short), *columns[1:], Item(self._vi(), 2)], self._output.get_size().columns)
-
-    def _vi(self) -> str:
-        """The mode of vi keys; nothing with others."""
-        if self._app.editing_mode != EditingMode.VI:
-            return ""
-        return {InputMode.NAVIGATION: "vi: command", InputMode.REPLACE: "vi: replace"}.get(self._app.vi_state.input_mode, "vi: insert")
+        return status_line([*columns[:1], doing, *columns[1:], Item(vi_mode(self._app), 2)], self._output.get_size().columns)

@@ -1,0 +1,247 @@
+"""The input line: pastes, keys of vi and emacs, the editor, and what the status line says of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat.chat.terminal.keys import prefers_vi
+from sftchat.chat.terminal.pasting import Pasted
+from sftchat.chat.terminal.reflow import breaks_rows, row_of_cursor
+from sftchat.testing import ScriptedEngine
+from tests.chat.conftest import Chat
+
+Start = Callable[..., Chat]
+FORTY = "\n".join(f"第{number}行" for number in range(40))
+
+
+def echo(request: Any) -> str:
+    return f"你说：{request.messages[-1]['content']}"
+
+
+def paste(text: str) -> str:
+    return f"\x1b[200~{text}\x1b[201~"
+
+
+def asked(engine: ScriptedEngine) -> list[str]:
+    return [request.messages[-1]["content"] for request in engine.requests]
+
+
+def test_a_long_paste_is_a_placeholder_that_expands_when_it_is_sent(chat: Start, tmp_path: Path) -> None:
+    engine = ScriptedEngine(["ok", "ok"])
+    talk = chat(engine, history=tmp_path / "history")
+    talk.type("look: " + paste(FORTY) + " and " + paste("x" * 1000) + " and " + paste(FORTY + "!"))
+    talk.screen.wait(
+        "> look: [pasted 40 lines] and [pasted 1000 characters] and [pasted 40 lines, 2]".replace(" and [pasted 40 lines, 2]", "")
+    )
+
+    talk.say("")
+
+    assert asked(engine) == [f"look: {FORTY} and {'x' * 1000} and {FORTY}!"]
+    talk.type("\x1b[A")
+    talk.screen.wait("第39行!")  # the history has the text, not the placeholder
+
+
+def test_backspace_takes_a_placeholder_away_whole(chat: Start) -> None:
+    engine = ScriptedEngine(["ok"])
+    talk = chat(engine)
+    talk.type("a" + paste(FORTY))
+    talk.screen.wait("> a[pasted 40 lines]")
+
+    talk.type("\x7f")
+    talk.say("b")
+
+    assert asked(engine) == ["ab"]
+
+
+def test_a_placeholder_that_was_typed_is_text(chat: Start) -> None:
+    engine = ScriptedEngine(["ok"])
+    talk = chat(engine)
+
+    talk.say("[pasted 40 lines]")
+
+    assert asked(engine) == ["[pasted 40 lines]"]
+
+
+def test_short_pastes_stay_as_they_are() -> None:
+    pasted = Pasted()
+
+    assert pasted.shorten("one\r\ntwo\rthree") == "one\ntwo\nthree"
+    assert pasted.shorten(FORTY) == "[pasted 40 lines]"
+    assert pasted.split("a [pasted 40 lines] b") == [("", "a "), ("class:pasted", "[pasted 40 lines]"), ("", " b")]
+    pasted.clear()
+    assert pasted.expand("[pasted 40 lines]") == "[pasted 40 lines]"
+
+
+def test_vi_keys_can_be_had_from_the_start_or_by_f4(chat: Start) -> None:
+    engine = ScriptedEngine(["ok", "ok"])
+    talk = chat(engine, vi=True)
+    talk.screen.wait("vi: insert")
+    talk.type("abc def")
+    talk.screen.wait("> abc def")
+    talk.type("\x1b")
+    talk.screen.wait("vi: command")
+    talk.type("bcwxyz\r")
+    talk.until(lambda: asked(engine) == ["abc xyz"])
+
+    talk.screen.wait("ready")
+    talk.type("\x1b[14~")
+    talk.screen.wait(lambda text: "vi:" not in text.split("\n")[-1])
+    talk.type("\x1bOS")  # F4 as other terminals send it
+    talk.screen.wait("vi: insert")
+
+
+@pytest.mark.parametrize(
+    ("text", "vi"),
+    [
+        ("set editing-mode vi\n", True),
+        ("# set editing-mode vi", False),
+        ("set editing-mode vi\nset editing-mode emacs", False),
+        ("", False),
+        ("set editing-mode", False),
+    ],
+)
+def test_vi_keys_are_the_default_of_who_has_them_everywhere(tmp_path: Path, text: str, vi: bool) -> None:
+    (tmp_path / "inputrc").write_text(text)
+
+    assert prefers_vi({"INPUTRC": str(tmp_path / "inputrc")}) is vi
+    assert not prefers_vi({"INPUTRC": str(tmp_path / "missing")})
+
+
+def write_editor(folder: Path, lines: str) -> str:
+    script = folder / "editor"
+    script.write_text(f"#!/bin/sh\n{lines}\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_an_editor_has_the_text_and_gives_it_back_while_the_reply_goes_on(
+    chat: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = f'cat "$1" > {tmp_path}/had; touch {tmp_path}/open; while [ ! -e {tmp_path}/close ]; do sleep 0.02; done; printf "第一\\nsecond\\n" > "$1"'
+    monkeypatch.setenv("VISUAL", write_editor(tmp_path, editor))
+    go_on = threading.Event()
+    engine = ScriptedEngine([["one\n", "two\n", "three"], "ok"], pause=go_on)
+    talk = chat(engine)
+    talk.type("x\r")
+    talk.screen.wait("one\n")
+    talk.type("look " + paste(FORTY) + "\x18\x05")
+    talk.until((tmp_path / "open").exists)
+    assert (tmp_path / "had").read_text() == f"look {FORTY}\n"
+    go_on.set()
+    talk.until(lambda: talk.talk.state == "ready")
+    assert "three" not in talk.screen.text()  # the terminal is the editor's
+    (tmp_path / "close").touch()
+
+    seen = talk.screen.wait("> 第一\n  second")
+    assert "> x\none\ntwo\nthree\n" in seen
+    talk.say("")
+    assert asked(engine) == ["x", "第一\nsecond"]
+
+
+def test_an_editor_that_fails_costs_nothing(chat: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISUAL", str(tmp_path / "none"))
+    talk = chat(ScriptedEngine([]), 100, 20)
+    talk.type("text\x18\x05")
+
+    seen = talk.screen.wait("set VISUAL or EDITOR to the editor you use")
+    assert "error: " in seen
+    talk.screen.wait("> text")
+
+
+def test_lines_that_wait_are_shown_and_counted(chat: Start) -> None:
+    never = threading.Event()
+    talk = chat(lambda: never.wait(60) and ScriptedEngine([]))
+    for line in ("one", "two\x1b\rthree", "\x1b[200~f\x1b[2Jour\x1b[201~", "five", "six"):
+        talk.type(line + "\r")
+
+    talk.screen.wait("  waits: one\n  waits: two three\n  waits: f␛[2Jour\n  and 2 more\n")
+    never.set()
+
+
+def test_the_status_line_keeps_what_matters_when_it_is_narrow(chat: Start) -> None:
+    talk = chat(ScriptedEngine(["abc"]), 26, 12, names=["runs/some/very/long-name"])
+    talk.say("x")
+
+    assert talk.screen.wait("ready").split("\n")[-1].startswith("long-name · ready")
+
+
+def test_the_status_line_says_how_full_the_context_is(chat: Start) -> None:
+    talk = chat(ScriptedEngine(["abc"], context_length=50), 100, 12, names=["m"])
+    talk.say("x")
+
+    assert "m · ready · context 22/50" in talk.screen.wait("context")
+
+
+def test_names_and_errors_cannot_give_orders_to_the_terminal(chat: Start) -> None:
+    talk = chat(ScriptedEngine(echo), 100, 12, names=["evil\x1b]0;owned\x07/\x9b2Jname\u202e"])
+    talk.say("\x1b[200~\x1b[2J\x1b[201~")
+    talk.type("/\x1b[200~x\x1b[5n\x1b[201~\r")
+    talk.screen.wait("unknown command")
+    seen = talk.leave()
+
+    assert "evil␛]0;owned␇/\\x9b2Jname\\u202e" in seen
+    assert "\x1b]0;owned" not in talk.screen.raw
+    assert "\x1b[2J" not in talk.screen.raw
+    assert "\x1b[5n" not in talk.screen.raw
+
+
+def test_thoughts_are_folded_and_f2_unfolds_them(chat: Start) -> None:
+    go_on = threading.Event()
+    talk = chat(ScriptedEngine([["<think>先想\n", "再想</think>\n\n**答案**"]], pause=go_on), 60, 14)
+    talk.type("x\r")
+    talk.screen.wait("thinking, 3 characters; f2 shows them")
+    go_on.set()
+    talk.screen.wait("> x\nthought 5 characters; f2 shows them\n答案\n")
+    talk.type("\x1bOQ")
+
+    talk.screen.wait("答案\n先想\n再想\nthoughts are shown")
+
+
+def test_markdown_is_rendered_or_not(chat: Start) -> None:
+    talk = chat(ScriptedEngine(["# T\n**b**", "# T\n**b**"]), 60, 20)
+    talk.say("x")
+    talk.type("/markdown off\r")
+    talk.screen.wait("Markdown is rendered: off")
+    talk.say("y")
+
+    seen = talk.leave()
+    assert "> x\nT\nb\n" in seen
+    assert seen.endswith("> y\n# T\n**b**")
+
+
+@pytest.mark.parametrize(
+    ("environment", "breaks"),
+    [
+        ({"TERM": "xterm-256color"}, False),
+        ({"TERM": "linux"}, False),
+        ({"TERM": "xterm-256color", "VTE_VERSION": "7600"}, True),
+        ({"TERM": "tmux-256color", "TMUX": "x"}, True),
+        ({"TERM": "screen", "STY": "1", "TMUX": "x"}, False),
+        ({"TERM": "foot"}, True),
+        ({"TERM": "xterm", "TERM_PROGRAM": "iTerm.app"}, True),
+    ],
+)
+def test_which_terminals_break_rows(environment: dict[str, str], breaks: bool) -> None:
+    assert breaks_rows(environment) is breaks
+
+
+def test_the_row_of_the_cursor_after_rows_were_broken() -> None:
+    assert row_of_cursor(["abcdef", "", "> "], 2, 2, 3, lambda character: 1) == 3
+    assert row_of_cursor(["床前明月"], 1, 2, 5, lambda character: 2) == 2
+    assert row_of_cursor([], 0, 2, 3, lambda character: 1) == 0
+
+
+def test_what_is_rendered_is_not_what_the_model_is_told_it_said(chat: Start) -> None:
+    said = "<word>**b**</word> `x` \\* \x1b[1m"
+    engine = ScriptedEngine([said, "ok"])
+    talk = chat(engine)
+    talk.say("x")
+    talk.say("y")
+
+    assert engine.requests[1].messages[1]["content"] == said
+    assert "<word>b</word> x \\* ␛[1m" in talk.leave()
