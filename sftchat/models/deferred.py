@@ -25,6 +25,7 @@ from typing import Any
 COMPILER = "torch._dynamo"
 INDEXING = f"{COMPILER}._trace_wrapped_higher_order_op"
 SHAPES = "torch.fx.experimental.symbolic_shapes"
+SHARDED = "torch.distributed.tensor"
 HIDDEN = ("is_torch_distributed_available", "is_torch_flex_attn_available", "is_accelerate_available", "is_scipy_available")
 """What transformers asks before it imports a library that it can do without."""
 SEVERAL_PROCESSES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
@@ -59,6 +60,7 @@ def deferred_imports() -> Iterator[None]:
     from transformers.utils import import_utils
 
     with ExitStack() as stack:
+        stack.callback(_on_demand, torch.distributed, SHARDED)
         for module in (utils, import_utils):
             for name in HIDDEN:
                 stack.enter_context(_replaced(module, name, _unavailable))
@@ -77,6 +79,17 @@ def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
+
+
+def _on_demand(package: ModuleType, name: str) -> None:
+    """Import a submodule when somebody takes it for granted: peft asks for that of sharded tensors without an import of its own."""
+
+    def attribute(wanted: str) -> Any:
+        if name == f"{package.__name__}.{wanted}":
+            return importlib.import_module(name)
+        raise AttributeError(f"module '{package.__name__}' has no attribute '{wanted}'")
+
+    package.__dict__["__getattr__"] = attribute
 
 
 def _unavailable() -> bool:
@@ -102,6 +115,7 @@ class _StandIn(ModuleType):
         self.__path__: list[str] = []  # so that finders are asked for submodules
         self.__dict__.update(given)
         self._finder = _Finder(self)
+        self._package: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what the import system looks for
@@ -113,6 +127,10 @@ class _StandIn(ModuleType):
         """Stand where the module would."""
         sys.modules[self.__name__] = self
         sys.meta_path.insert(0, self._finder)
+        package, _, name = self.__name__.rpartition(".")
+        self._package = sys.modules.get(package)
+        if self._package is not None:
+            setattr(self._package, name, self)
         try:
             yield
         finally:
@@ -129,6 +147,9 @@ class _StandIn(ModuleType):
         """Leave no trace."""
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
+        name = self.__name__.rpartition(".")[2]
+        if self._package is not None and vars(self._package).get(name) is self:
+            delattr(self._package, name)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
 
@@ -164,7 +185,7 @@ class _Finder(MetaPathFinder):
 
 
 def _stand_ins() -> tuple[_StandIn, ...]:
-    """Those of the compiler, of its context manager for masks written as functions of an index, of shapes that may be unknown, and of their algebra."""
+    """Those of the compiler, of its masks written as functions of an index, of unknown shapes, of their algebra, of tensors on several devices."""
     decorators = dict.fromkeys(("disable", "allow_in_graph", "assume_constant_result"), _unchanged)
 
     def indexing() -> Any:
@@ -173,5 +194,7 @@ def _stand_ins() -> tuple[_StandIn, ...]:
 
     compiler = _StandIn(COMPILER, decorators)
     masks = _StandIn(INDEXING, {"TransformGetItemToIndex": indexing})
-    nothing_yet = type("Basic", (), {})  # no expression exists as long as nobody had sympy make one
-    return compiler, masks, _Shapes(SHAPES, {}), _StandIn("sympy", {"Basic": nothing_yet})
+    # no expression and no sharded tensor exists as long as nobody has made one
+    algebra = _StandIn("sympy", {"Basic": type("Basic", (), {})})
+    sharded = _StandIn(SHARDED, {"DTensor": type("DTensor", (), {})})
+    return compiler, masks, _Shapes(SHAPES, {}), algebra, sharded

@@ -101,3 +101,20 @@ def test_a_process_that_has_asked_a_model_can_train_one(tiny_checkpoint: Path, t
     program = TRAINED_AFTERWARDS.replace('"-q"', f'"-q", "--method", "{method}"')
 
     run(program, str(tiny_checkpoint), str(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_an_adapter_answers_without_them_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_checkpoint), LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    )
+    model.save_pretrained(tmp_path)
+
+    loaded, reply = run(ASK, str(tmp_path))
+
+    assert "torch._dynamo" not in loaded
+    assert "sympy" not in loaded
+    assert reply == run("import torch._dynamo\n" + ASK, str(tmp_path))[1]
