@@ -20,6 +20,7 @@ from prompt_toolkit.output.defaults import create_output
 from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.rendering.cells import Line
+from sftchat.chat.rendering.prompts import opens_thoughts
 from sftchat.chat.rendering.status import Item, status_line
 from sftchat.chat.talk import Talk, View
 from sftchat.chat.terminal.completing import CommandCompleter
@@ -137,7 +138,7 @@ class Terminal:
 
     def begin_reply(self, column: int, said: str) -> None:
         """A column begins to reply."""
-        self._replies.begin(column, self._names[column], said)
+        self._replies.begin(column, self._names[column], said, opens_thoughts(self.talk.columns[column].engine))
 
     def show_piece(self, text: str, column: int) -> None:
         """The reply of a column goes on."""
