@@ -45,7 +45,7 @@ def test_what_a_stranger_installed_is_listed_with_its_distribution(site: Path) -
         "distribution": "sftchat-example-plugin 0.0.1",
         "tasks": ["shout"],
         "engines": ["echo"],
-        "commands": [],
+        "commands": ["again"],
         "problem": None,
     }
 
@@ -77,6 +77,16 @@ def test_its_engine_can_be_asked(site: Path) -> None:
     done = sftchat(site, "ask", "echo:x", "hello 你好")
 
     assert (done.stdout, done.stderr, done.returncode) == ("HELLO 你好\n", "", 0)
+
+
+def test_its_command_is_one_of_the_chat_s(site: Path) -> None:
+    done = sftchat(site, "chat", "echo:x", "--task", "shout", input="/again\nshout: sea\n/again kindly\n/help again\n/nosuch\n")
+
+    assert (done.stdout, done.returncode) == ("SEA\nKINDLY: SHOUT: SEA\n", 3)
+    said = done.stderr.splitlines()
+    assert said[0] == "sftchat: error: /again: nothing was said yet"
+    assert "/again [WORD]  ask once more, politely" in said
+    assert "unknown command '/nosuch'" in said[-1]
 
 
 def test_a_floor_that_is_missed_fails_the_command(site: Path, tmp_path: Path) -> None:

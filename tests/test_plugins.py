@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftchat import Metric, Score, Task, UsageError, hookimpl
+from sftchat import ChatCommand, Metric, Score, Task, UsageError, hookimpl
 from sftchat.engines.base import EngineType
 from sftchat.plugins import PluginInfo, load_plugins
 
@@ -97,6 +97,23 @@ def test_two_plugins_cannot_register_one_task() -> None:
 
     assert list(registry.tasks) == ["one"]
     assert registry.plugins[1].problem == "task 'one' is already registered by plugin 'a'"
+
+
+def test_no_stranger_takes_the_name_of_a_command_of_ours_whatever_its_plugin_is_called() -> None:
+    class Commands:
+        """A plugin with a chat command."""
+
+        @hookimpl
+        def sftchat_register_chat_commands(self) -> list[ChatCommand]:
+            return [ChatCommand("exit", "", lambda context, argument: None)]
+
+    ours = SimpleNamespace(name="sftchat", version="1.0")
+    registry = load_plugins([Point("aaa", Commands), Point("chat", Commands, ours)])
+
+    assert [(plugin.name, plugin.problem) for plugin in registry.plugins] == [
+        ("chat", ""),
+        ("aaa", "command 'exit' is already registered by plugin 'chat'"),
+    ]
 
 
 def test_two_distributions_cannot_have_plugins_of_one_name() -> None:

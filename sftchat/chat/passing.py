@@ -16,7 +16,8 @@ from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.talk import Talk, View
+    from sftchat.chat.talk import Talk
+    from sftchat.chat.view import View
     from sftchat.chat.worker import Worker
 
 
@@ -164,7 +165,12 @@ class Pass:
         draft = self._drafts[column]
         self._answers[column] = answer = replace(
             draft,
-            reply=Reply(generation.text, why, draft.reply.prompt_tokens or prompt_tokens, generation.all_tokens),
+            reply=Reply(
+                generation.text,
+                why,
+                draft.reply.prompt_tokens or max(0, prompt_tokens - draft.reply.completion_tokens),
+                generation.all_tokens,
+            ),
             token_ids=tuple(generation.token_ids),
             dropped=generation.dropped,
             first_token_seconds=generation.first_token_seconds,

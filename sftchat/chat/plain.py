@@ -8,7 +8,8 @@ from typing import TextIO
 
 from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import Printable, visible
-from sftchat.chat.talk import Talk, View
+from sftchat.chat.talk import Talk
+from sftchat.chat.view import View
 from sftchat.commands import Fragments
 from sftchat.errors import UsageError
 

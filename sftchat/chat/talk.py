@@ -9,18 +9,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 from sftchat.chat.column import Column, Opening
 from sftchat.chat.commands import Commands
-from sftchat.chat.conversation import Answer, Conversation, Mark
+from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.desk import Desk
 from sftchat.chat.display import Display
-from sftchat.chat.judging import Judge
+from sftchat.chat.jobs import Jobs
+from sftchat.chat.marking import Marking
 from sftchat.chat.passing import Pass
 from sftchat.chat.settings import Settings
+from sftchat.chat.view import View
 from sftchat.chat.worker import Work, Worker
 from sftchat.commands import ChatCommand, Fragments
 from sftchat.engines.base import Engine
@@ -28,40 +29,6 @@ from sftchat.errors import SftchatError, UsageError, in_one_line
 from sftchat.types import SamplingParams
 
 T = TypeVar("T")
-
-
-class View(Protocol):
-    """What shows a talk to a person or to a pipe."""
-
-    def post(self, action: Callable[[], None]) -> None:
-        """Have an action run on the view's thread; called from any thread, harmless after the view is gone."""
-
-    def show_typed(self, text: str) -> None:
-        """A line the user typed has its turn."""
-
-    def begin_reply(self, column: int, said: str) -> None:
-        """A column begins to reply; what it has said already is not empty when a reply is continued, and not among the pieces."""
-
-    def show_piece(self, text: str, column: int) -> None:
-        """The reply of a column goes on."""
-
-    def end_reply(self, column: int) -> None:
-        """The reply of a column is over, for whatever reason; every ``begin_reply`` has one."""
-
-    def show_mark(self, mark: Mark, column: int) -> None:
-        """What the task thinks of a column's last reply became known, after its end."""
-
-    def say(self, text: str | Fragments) -> None:
-        """Show lines that are not the model's."""
-
-    def complain(self, text: str) -> None:
-        """Show that something went wrong, in one line."""
-
-    def propose(self, text: str) -> bool:
-        """Put text into the input line for the user to change and send; False where there is no input line."""
-
-    def leave(self, error: Exception | None) -> None:
-        """End the view; with an error, a model could not be loaded."""
 
 
 class Talk:
@@ -79,7 +46,6 @@ class Talk:
     Attributes:
         columns: The models.
         pending: Lines typed while the talk was busy; each gets its turn.
-        doing: Title of the job under way; empty when there is none.
         display: How replies are shown; the view reads it.
     """
 
@@ -98,7 +64,6 @@ class Talk:
         self._settings = settings or Settings()
         self.desk = desk or Desk()
         self.pending: deque[str] = deque()
-        self.doing = ""
         self.display = Display()
         self.columns: list[Column] = []
         workers: dict[Callable[[], Engine], Worker] = {}
@@ -109,8 +74,8 @@ class Talk:
         self._commands = commands
         self._clock = clock
         self._pass: Pass | None = None
-        self._work: Work | None = None
-        self._judging = 0
+        self._jobs = Jobs(view, self.next)
+        self._marking = Marking(self, view)
         self._coming: Worker | None = None
 
     @property
@@ -160,12 +125,17 @@ class Talk:
             return "loading"
         if self._pass is not None:
             return "generating"
-        return "working" if self._work is not None else "ready"
+        return "working" if self.doing else "ready"
+
+    @property
+    def doing(self) -> str:
+        """Title of the job under way; empty when there is none."""
+        return self._jobs.doing
 
     @property
     def settled(self) -> bool:
         """Nothing is under way, not even the judging of a reply."""
-        return self.state == "ready" and not self._judging
+        return self.state == "ready" and not self._marking.under_way
 
     @property
     def tokens_per_second(self) -> float:
@@ -183,8 +153,7 @@ class Talk:
         """Stop what is under way and free the engines; waits no longer than ``timeout`` seconds for each."""
         if self._pass is not None:
             self._pass.cancel()
-        if self._work is not None:
-            self._work.stop.set()
+        self._jobs.cancel()
         for worker in self._workers():
             worker.end()
         for worker in self._workers():
@@ -213,12 +182,7 @@ class Talk:
         if self._pass is not None:
             self._pass.stop()
             return True
-        if self._work is not None:
-            self._work.stop.set()
-            self._view.say(f"{self.doing}: stopped")
-            self._worked(self._work)
-            return True
-        return False
+        return self._jobs.stop()
 
     def say(self, text: str | Fragments) -> None:
         """Show lines to the user; the model does not see them."""
@@ -252,20 +216,8 @@ class Talk:
 
     def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
         """Do something slow with a model, in its worker."""
-        if self._work is not None:
-            raise UsageError(f"the talk is busy: {self.doing}")
-        work = Work(lambda text: self._view.post(partial(self._view.say, text)))
-        self._work, self.doing = work, title
-
-        def run(engine: Engine) -> None:
-            try:
-                result = job(engine, work)
-            except Exception as error:  # whatever breaks inside a model library ends the job, not the talk
-                self._view.post(partial(self._worked, work, problem=in_one_line(error)))
-            else:
-                self._view.post(partial(self._worked, work, partial(done, result)))
-
-        (self.columns[column] if column is not None else self.focus).worker.do(run)
+        worker = (self.columns[column] if column is not None else self.focus).worker
+        self._jobs.start(title, job, done, worker)
 
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
         """Load another model in place of that in focus, which stays until the other is there."""
@@ -335,51 +287,4 @@ class Talk:
         """The replies of a pass are over."""
         self._pass = None
         self.conversation = self.conversation.answer(*answers)
-        if self.desk.judge is not None:
-            for column, answer in enumerate(answers):
-                self.columns[column].mark = None
-                if not answer.silent:
-                    self._judge(self.desk.judge, column, answer)
-
-    def _judge(self, judge: Judge, column: int, answer: Answer) -> None:
-        """Have a reply judged in the worker of its model, so that a slow scorer is in nobody's way."""
-        id, messages = self.conversation.head, self.conversation.unanswered().seen_by(column).messages
-
-        def job(engine: Engine) -> None:
-            try:
-                mark = judge.mark(messages, answer.reply)
-            except Exception as error:  # a scorer that fails costs a mark, never the talk
-                self._view.post(partial(self._judged, id, column, answer, None, in_one_line(error)))
-            else:
-                self._view.post(partial(self._judged, id, column, answer, mark))
-
-        self._judging += 1
-        self.columns[column].worker.do(job)
-
-    def _judged(self, id: int, column: int, answer: Answer, mark: Mark | None, problem: str = "") -> None:
-        """A mark came; the talk may be another by now."""
-        self._judging -= 1
-        if problem:
-            self._view.complain(problem)
-        nodes = self.conversation.nodes
-        if mark is None or id > len(nodes) or column >= len(nodes[id - 1].answers) or nodes[id - 1].answers[column].reply != answer.reply:
-            return
-        now = nodes[id - 1].answers[column]
-        self.conversation = self.conversation.changed(id, column, replace(now, mark=mark))
-        if self.conversation.head == id:
-            self.columns[column].mark = mark
-            self._view.show_mark(mark, column)
-
-    def _worked(self, work: Work, done: Callable[[], None] | None = None, problem: str = "") -> None:
-        """A job is over; of one that was stopped, it is too late."""
-        if work is not self._work:
-            return
-        self._work, self.doing = None, ""
-        if problem:
-            self._view.complain(problem)
-        elif done is not None:
-            try:
-                done()
-            except Exception as error:  # a plugin's function may fail in any way; the talk goes on
-                self._view.complain(in_one_line(error))
-        self.next()
+        self._marking.judge_all()

@@ -19,7 +19,8 @@ VERBS = {
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",
     "chat": "talk to a model",
-    "ask": "one reply on stdout",
+    "ask": "replies on stdout, one or a file of them",
+    "compare": "the same questions to several models, side by side",
     "cache": "what models have answered before: show it, prune it",
     "inspect": "what a model is, and the proof that training and chatting see the same tokens",
 }

@@ -1,18 +1,22 @@
-"""``sftchat ask``: one reply on stdout, for scripts and pipes."""
+"""``sftchat ask``: replies on stdout and nothing else, for scripts and pipes."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
+from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, engine_options, timeout_option
-from sftchat.engines.base import Chunk, Request
-from sftchat.errors import UsageError
+from sftchat.cli.shared import Session, concurrency_option, engine_options, timeout_option
+from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.errors import EngineError, UsageError
+from sftchat.types import Example, Reply, SamplingParams
 
 
 @click.command()
@@ -20,30 +24,61 @@ from sftchat.errors import UsageError
 @click.argument("prompt", required=False)
 @click.option("--task", metavar="TASK", help="Generate as the task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
+@click.option("--questions", type=click.Path(path_type=Path), metavar="FILE", help="Ask every row, or every line of a .txt, in one batch.")
+@click.option("-k", "samples", type=click.IntRange(min=1), default=1, metavar="N", help="Samples of each reply; needs --temperature.")
 @click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object: reply, finish_reason, prompt_tokens, completion_tokens, model.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a reply, one a line.")
 @sampling_options
 @engine_options
+@concurrency_option
 @timeout_option
 @click.pass_obj
 def command(
-    session: Session, /, model: str, prompt: str | None, task: str | None, system: str, no_stream: bool, as_json: bool, **options: Any
-) -> None:
-    """Ask MODEL once. PROMPT is read from standard input when it is '-' or left out.
+    session: Session,
+    /,
+    model: str,
+    prompt: str | None,
+    task: str | None,
+    system: str,
+    questions: Path | None,
+    samples: int,
+    no_stream: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Ask MODEL. PROMPT is read from standard input when it is '-' or left out.
+
+    With --questions or -k replies follow each other, those of a question together, in the order of the file; --json tells them apart:
+    {"id", "sample", "reply", "finish_reason", "prompt_tokens", "completion_tokens", "model"}, or "error" in place of a reply, and exit code 3.
 
     \b
     sftchat ask sftchat:nano "who are you?"
     sftchat ask run --task relation < story.txt
+    sftchat ask run --questions stories.jsonl --json > replies.jsonl
+    sftchat ask sftchat:nano "tell me a story" -k 4 --temperature 0.8
     """
-    from sftchat.chat.conversation import Conversation
-    from sftchat.chat.lines import Printable
-    from sftchat.chat.reply import stream_reply
-
     chosen = session.registry.task(task) if task else None
     sampling = chosen_sampling(chosen, options)
     if chosen is not None:
         options["preferred"] = chosen.template
-    request = Request("ask", Conversation(system).ask(_prompt(prompt)).messages, sampling=sampling)
+    if samples > 1 and not sampling.temperature:
+        raise UsageError(f"-k {samples} would print one reply {samples} times: samples need a --temperature above 0")
+    if questions is not None and prompt is not None:
+        raise UsageError("give a PROMPT or --questions FILE, not both")
+    many = questions is not None or samples > 1
+    asked = read_questions(questions, system) if questions is not None else (question(_prompt(prompt), system),)
+    with closing(session.load_engine(model, **options)) as engine:
+        if many:
+            return _batch(engine, model, asked, sampling, samples, as_json)
+        _one(engine, model, Request("ask", asked[0].messages, sampling=sampling), stream=not (no_stream or as_json), as_json=as_json)
+    return 0
+
+
+def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool) -> None:
+    """One reply, as it comes or when it is complete."""
+    from sftchat.chat.lines import Printable
+    from sftchat.chat.reply import stream_reply
+
     # a terminal must not obey what a model wrote; a file or a program gets it as it is
     printable = Printable() if sys.stdout.isatty() else None
 
@@ -53,21 +88,40 @@ def command(
     def keep(chunk: Chunk) -> None:
         pass
 
-    with closing(session.load_engine(model, **options)) as engine:
-        reply = stream_reply(engine, request, keep if no_stream or as_json else show)
+    reply = stream_reply(engine, request, show if stream else keep)
     if as_json:
-        found = {
-            "reply": reply.text,
-            "finish_reason": reply.finish_reason,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-            "model": model,
-        }
-        write(json.dumps(found, ensure_ascii=False) + "\n")
-    elif no_stream:
-        write((reply.text if printable is None else printable.feed(reply.text) + printable.end()) + "\n")
-    else:
+        write(json.dumps({**reply_facts(reply), "model": model}, ensure_ascii=False) + "\n")
+    elif stream:
         write((printable.end() if printable is not None else "") + "\n")
+    else:
+        write((reply.text if printable is None else printable.feed(reply.text) + printable.end()) + "\n")
+
+
+def _batch(engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool) -> int:
+    """Many replies in the order of the questions; the exit code says whether all were answered."""
+    from sftchat.chat.lines import visible
+
+    requests = [
+        Request(f"{place} {n}", example.messages, sampling=replace(sampling, seed=sampling.seed + n))
+        for place, example in enumerate(asked)
+        for n in range(samples)
+    ]
+    failures = 0
+    for request, answer in in_order(engine, requests):
+        place, _, sample = request.id.partition(" ")
+        identity = asked[int(place)].id
+        if isinstance(answer, EngineError):
+            failures += 1
+            click.echo(f"sftchat: error: question '{identity}' was not answered: {answer}", err=True)
+            facts: dict[str, Any] = {"error": str(answer)}
+        else:
+            facts = reply_facts(answer)
+        if as_json:
+            numbered = {"id": identity, **({"sample": int(sample)} if samples > 1 else {})}
+            write(json.dumps({**numbered, **facts, "model": model}, ensure_ascii=False) + "\n")
+        elif isinstance(answer, Reply):
+            write((visible(answer.text) if sys.stdout.isatty() else answer.text) + "\n")
+    return 3 if failures else 0
 
 
 def write(text: str) -> None:

@@ -15,7 +15,8 @@ from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, timeout_option
 
 if TYPE_CHECKING:
-    from sftchat.chat.talk import Talk, View
+    from sftchat.chat.talk import Talk
+    from sftchat.chat.view import View
 
 
 @click.command()

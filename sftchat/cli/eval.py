@@ -158,6 +158,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
     console = stderr()
     store = Store(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
     memories: list[Memory] = []
+    load = session.sharing()
 
     def opener(task: Task) -> Callable[[str], RememberingEngine]:
         def identify(model: str) -> str:
@@ -165,13 +166,13 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
 
         memory = Memory(store, identify, fresh)
         memories.append(memory)
-        return lambda name: RememberingEngine(name, lambda model: session.load_engine(model, preferred=task.template, **options), memory)
+        return lambda name: RememberingEngine(name, lambda model: load(model, preferred=task.template, **options), memory)
 
     def watch(title: str, total: int, remembered: Callable[[], int]) -> AbstractContextManager[Progress]:
         return nullcontext(lambda outcome: None) if quiet else progress(console, title, total, remembered)
 
     try:
-        with closing(store):
+        with closing(store), closing(load):
             return carry_out(plans, opener, watch)
     except BaseException:  # an interruption too: the words for the error itself are said elsewhere
         if answered := sum(memory.kept for memory in memories):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engines.base import Engine
+    from sftchat.engines.sharing import Sharing
     from sftchat.models.references import ModelReference
     from sftchat.plugins import Registry
 
@@ -52,8 +53,19 @@ class Session:
         if self.open_engine is not None:
             return self.open_engine(model, **options)
         from sftchat.engines.loading import load_engine
+        from sftchat.models.deferred import deferred_imports
 
-        return load_engine(model, self.registry, **options)
+        return load_engine(model, self.registry, importing=deferred_imports, **options)
+
+    def sharing(self, most: int = 1) -> Sharing:
+        """What opens models so that adapters of one base share it.
+
+        Args:
+            most: Engines that are kept open.
+        """
+        from sftchat.engines.sharing import Sharing
+
+        return Sharing(self.load_engine, self.registry, most)
 
     def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
         """What MODEL names, from names and files alone; a test's own models are taken by their names.

@@ -13,7 +13,7 @@ from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.identity import identity
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer
-from sftchat.models.weights import Loaded, load_renderer, stop_ids
+from sftchat.models.weights import Loaded, load_renderer, stop_ids, unwrapped
 
 FIRST = "default"
 """What peft calls the adapter that a model was loaded with."""
@@ -46,7 +46,7 @@ class Adapters:
         self.model = loaded.model
         self._loaded = loaded
         self._name = name
-        adapted = hasattr(self.model, "peft_config")
+        adapted = self.model is not unwrapped(self.model)
         self._own = Voice(FIRST if adapted else "", loaded.renderer, loaded.stop_ids)
         self._voices: dict[str, Voice] = {name: self._own} if adapted else {}
         self._base: Voice | None = None if adapted else self._own
@@ -62,7 +62,7 @@ class Adapters:
     @property
     def mixes(self) -> bool:
         """Whether rows of different adapters can run together: peft can do it with plain low-rank adapters."""
-        configs = getattr(self.model, "peft_config", {}).values()
+        configs = self.model.peft_config.values() if self.model is not unwrapped(self.model) else ()
         return all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in configs)
 
     def voice(self, adapter: str) -> Voice:
@@ -142,7 +142,7 @@ class Adapters:
     def route(self, keys: Sequence[str]) -> None:
         """Let each row of the next forward pass be answered with its adapter; does nothing where nothing changes."""
         wanted = tuple(keys) if len(set(keys)) > 1 else (keys[0],)
-        if wanted == self._routed or not hasattr(self.model, "peft_config"):
+        if wanted == self._routed or self.model is unwrapped(self.model):
             return
         self._mixed = list(wanted) if len(wanted) > 1 else None
         if self._mixed is not None:

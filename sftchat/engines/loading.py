@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,7 +25,7 @@ def require_endpoint(what: str) -> None:
 
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
-    concurrency: int = 16, timeout: float = 120.0, **options: Any,
+    concurrency: int = 16, timeout: float = 120.0, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
@@ -35,6 +37,7 @@ def load_engine(
         template: Chat template name or file, instead of the model's own.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
+        importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
 
     Raises:
@@ -55,9 +58,10 @@ def load_engine(
     from sftchat.models.weights import load, require_local
 
     require_local(f"model '{model}'")
-    from sftchat.engines.packing import pack_linear
-    from sftchat.engines.transformers import TransformersEngine
+    with importing():
+        from sftchat.engines.packing import pack_linear
+        from sftchat.engines.transformers import TransformersEngine
 
-    loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
+        loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
     pack_linear(loaded.model)
     return TransformersEngine(model, loaded)

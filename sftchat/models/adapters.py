@@ -56,10 +56,14 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> Any:
         ModelError: When it cannot be loaded or changes nothing; the model is as it was.
     """
     from peft import PeftModel
+    from peft.utils import load_peft_weights
     from safetensors import SafetensorError
 
+    adapted = None
     try:
+        load_peft_weights(folder, device="cpu")  # what cannot be read is found before the model is changed
         if isinstance(model, PeftModel):
+            model.base_model.enable_adapter_layers()
             model.load_adapter(folder, adapter_name=key)
             adapted = model
         else:
@@ -68,16 +72,13 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> Any:
         adapted.set_adapter(key, inference_mode=True)
         refuse_idle(adapted, name)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ModelError) as error:
-        _take_off(model, key)
+        if isinstance(model, PeftModel):
+            if key in model.peft_config:
+                model.set_adapter(next(other for other in model.peft_config if other != key), inference_mode=True)
+                model.delete_adapter(key)
+        elif adapted is not None:
+            adapted.unload()
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"adapter of '{name}' could not be loaded: {first_line(error)}") from error
     return adapted
-
-
-def _take_off(model: Any, key: str) -> None:
-    """Remove what a failed attempt has left of an adapter."""
-    if key not in getattr(model, "peft_config", {}):
-        return
-    if len(model.peft_config) > 1:
-        model.delete_adapter(key)

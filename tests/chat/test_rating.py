@@ -17,6 +17,7 @@ from sftchat.chat.rows import Rows
 from sftchat.data.checking import check
 from sftchat.data.formats import read_examples
 from sftchat.evaluation.evalset import read_evalset
+from sftchat.models.manifest import MANIFEST
 from sftchat.testing import ScriptedEngine
 from tests.chat.logged import Log
 
@@ -243,3 +244,22 @@ def test_without_a_task_there_is_nothing_to_score(view: View) -> None:
     log = view(ScriptedEngine(["A"], chunks=9))
 
     assert log.type("a", "/eval") == ["A", "|", "error: /eval: the talk has no task; 'sftchat chat MODEL --task TASK' has"]
+
+
+@pytest.mark.slow
+def test_the_rows_train_and_score_a_model_as_they_are(
+    view: View, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sftchat.cli import main
+
+    shelf = Rows(tmp_path / "rows")
+    log = view(ScriptedEngine(lambda request: f"答 {len(request.messages)}", chunks=99), desk=Desk(rows=shelf))
+    log.type("甲和乙是什么关系？", "/good", "还有呢？", "/fix 没有了", "/reset", "二加三等于几？", "/gold 5")
+    messages, pairs, golds = (str(shelf.path(kind)) for kind in ("messages", "preferences", "evalset"))  # type: ignore[arg-type]
+
+    assert main(["data", "check", messages, pairs, "--against", golds]) == 0
+    run = str(tmp_path / "run")
+    words = ["train", "general", "--model", str(tiny_checkpoint), "--data", messages, "--data", pairs, "--max-steps", "1", "-o", run]
+    assert main(words) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / MANIFEST).read_text())["rows"] == 3
+    assert main(["eval", run, "--task", "general", "--evalset", golds]) == 0, capsys.readouterr().err

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -202,3 +203,69 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         asked.stdout.close()
 
         assert asked.stderr.read().decode() == ""
+
+
+def test_a_file_of_questions_is_answered_in_its_order(ask: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "q.txt"
+    text.write_text("甲？\n\n  乙？\n", encoding="utf-8")
+    rows = tmp_path / "q.jsonl"
+    rows.write_text(
+        '{"id": "x", "messages": [{"role": "user", "content": "丙？"}]}\n{"instruction": "丁？", "output": "y"}\n', encoding="utf-8"
+    )
+
+    assert ask("model", "--questions", str(text), "--system", "s") == 0
+    assert capsys.readouterr().out == "你说：甲？\n你说：  乙？\n"
+    assert ask.engine.requests[0].messages[0] == {"role": "system", "content": "s"}
+    ask("model", "--questions", str(rows), "--json")
+    assert [(line["id"], line["reply"]) for line in map(json.loads, capsys.readouterr().out.splitlines())] == [
+        ("x", "你说：丙？"), ("row-000002", "你说：丁？"),
+    ]  # fmt: skip
+
+
+def test_answers_that_come_in_another_order_are_put_in_the_files(ask: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Backwards(ScriptedEngine):
+        def generate(self, requests: Any) -> Any:
+            return super().generate(reversed(list(requests)))
+
+    ask.engine = Backwards(echo)
+    questions = tmp_path / "q.txt"
+    questions.write_text("1\n2\n3\n", encoding="utf-8")
+
+    ask("model", "--questions", str(questions))
+
+    assert capsys.readouterr().out == "你说：1\n你说：2\n你说：3\n"
+
+
+def test_samples_of_one_reply_have_seeds_of_their_own(ask: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("model", "x", "-k", "3", "--temperature", "0.5", "--seed", "7", "--json") == 0
+
+    assert [request.sampling.seed for request in ask.engine.requests] == [7, 8, 9]
+    assert [json.loads(line)["sample"] for line in capsys.readouterr().out.splitlines()] == [0, 1, 2]
+
+
+def test_a_question_that_fails_leaves_the_others_and_is_exit_code_3(ask: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask.engine = ScriptedEngine({"1": "a", "2": Reply("", "error"), "3": "c"})
+    questions = tmp_path / "q.txt"
+    questions.write_text("1\n2\n3\n", encoding="utf-8")
+
+    assert ask("model", "--questions", str(questions)) == 3
+
+    assert capsys.readouterr() == ("a\nc\n", "sftchat: error: question '2' was not answered: scripted\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("x", "-k", "2"), "-k 2 would print one reply 2 times: samples need a --temperature above 0"),
+        (("x", "--questions", "q.txt"), "give a PROMPT or --questions FILE, not both"),
+        (("--questions", "missing.txt"), "missing.txt: cannot be read: No such file or directory"),
+        (("--questions", "missing.jsonl"), "missing.jsonl: "),
+    ],
+)
+def test_a_batch_that_cannot_be_is_refused_before_the_model_is_opened(
+    ask: Asked, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str
+) -> None:
+    assert ask("model", *words) == 2
+
+    assert capsys.readouterr().err.startswith(f"sftchat: error: {complaint}")
+    assert ask.opened == []

@@ -1,6 +1,7 @@
 """The task ``shout``: say it again in capitals.
 
-A row: ``shout: sea`` → ``SEA``. The engine ``echo:`` answers it perfectly, so that the task can be tried without a model.
+A row: ``shout: sea`` → ``SEA``. The engine ``echo:`` answers it perfectly, so that the task can be tried without a model. In a chat,
+``/again`` asks the last message once more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat import Chunk, EngineType, Example, Message, Reply, Request, Score, Task, hookimpl, rate
+from sftchat import ChatCommand, ChatContext, Chunk, EngineType, Example, Message, Reply, Request, Score, Task, hookimpl, rate
 
 WORDS = ["sea", "sky", "sun", "moon", "star", "tree", "leaf", "bird", "fish", "stone"]
 
@@ -48,6 +49,21 @@ def open_echo(rest: str, options: Mapping[str, Any]) -> Echo:
     return Echo(f"echo:{rest}")
 
 
+def again(context: ChatContext, argument: str) -> None:
+    """Ask the last message once more, with a word before it."""
+    context.send(f"{argument or 'please'}: {context.conversation.turns[-1].question}")
+
+
+def nothing_said(context: ChatContext) -> str:
+    """Why there is nothing to ask again."""
+    return "" if context.conversation.turns else "nothing was said yet"
+
+
+def manners(context: ChatContext, argument: str) -> Iterable[str]:
+    """Words that may stand before it."""
+    return ["please", "kindly"]
+
+
 @hookimpl
 def sftchat_register_tasks() -> Iterable[Task]:
     """Register the task."""
@@ -58,3 +74,9 @@ def sftchat_register_tasks() -> Iterable[Task]:
 def sftchat_register_engines() -> Iterable[EngineType]:
     """Register the engine."""
     return [EngineType("echo", "answers in capitals", open_echo)]
+
+
+@hookimpl
+def sftchat_register_chat_commands() -> Iterable[ChatCommand]:
+    """Register the chat command."""
+    return [ChatCommand("again", "ask once more, politely", again, "[WORD]", manners, impossible=nothing_said)]

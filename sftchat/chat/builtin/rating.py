@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from sftchat.chat.builtin.arguments import no_reply
@@ -31,6 +32,7 @@ def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, An
         "model": answer.model,
         "identity": context.desk.models.identify(answer.model),
         "adapter": answer.adapter,
+        "adapter_identity": context.desk.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
         "sampling": asdict(answer.sampling),
         "template_hash": engine.template_hash if isinstance(engine, Templated) else "",
         "template_arguments": dict(answer.template_arguments),

@@ -22,7 +22,7 @@ from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.prompts import opens_thoughts
 from sftchat.chat.rendering.status import Item, status_line
-from sftchat.chat.talk import Talk, View
+from sftchat.chat.talk import Talk
 from sftchat.chat.terminal.completing import CommandCompleter
 from sftchat.chat.terminal.editor import edit_text
 from sftchat.chat.terminal.history import open_history
@@ -34,6 +34,7 @@ from sftchat.chat.terminal.replies import Replies
 from sftchat.chat.terminal.scrollback import App, Scrollback, broken
 from sftchat.chat.terminal.style import STYLE
 from sftchat.chat.terminal.toolbar import activity, column_items, vi_mode
+from sftchat.chat.view import View
 from sftchat.commands import Fragments
 from sftchat.errors import UsageError
 
