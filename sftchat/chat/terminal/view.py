@@ -20,6 +20,7 @@ from prompt_toolkit.output.defaults import create_output
 from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.rendering.cells import Line
+from sftchat.chat.rendering.columns import clip
 from sftchat.chat.rendering.prompts import opens_thoughts
 from sftchat.chat.rendering.status import Item, status_line
 from sftchat.chat.talk import Talk
@@ -282,7 +283,7 @@ class Terminal:
     def _waiting(self) -> list[Line]:
         """The first lines that wait for their turn."""
         pending = list(self.talk.pending)
-        shown = ["  waits: " + visible(line).replace("\n", " ") for line in pending[:3]]
+        shown = [clip(f"  waits: {line}", self._above.columns) for line in pending[:3]]
         more = [f"  and {len(pending) - 3} more"] if len(pending) > 3 else []
         return [[("class:note", line)] for line in [*shown, *more]]
 
