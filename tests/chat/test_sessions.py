@@ -175,7 +175,9 @@ def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
     warnings: list[str] = []
     sessions = opened(path, warnings)
     log = view(
-        ScriptedEngine(["A", "b" * 20_000, "C"], chunks=30_000), desk=Desk(session=Session(sessions)), sampling=SamplingParams(30_000)
+        ScriptedEngine(["A", "b" * 20_000, "C"], chunks=30_000, context_length=10**6),
+        desk=Desk(session=Session(sessions)),
+        sampling=SamplingParams(30_000),
     )
     log.type("a")
     sessions._connection.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]
