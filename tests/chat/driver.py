@@ -74,7 +74,7 @@ class Bytes:
 def pauses(text):
     """After which tokens a reply pauses, so that the terminal can be resized."""
     chance = random.Random(text)
-    return sorted(chance.sample(range(len(text)), min(len(text) // 20, chance.randint(0, 3))))
+    return sorted(chance.sample(range(len(text) // 4), min(len(text) // 20, chance.randint(0, 3))))  # four bytes are a token at least
 
 
 def random_tokens(text):
@@ -121,7 +121,7 @@ def main():
     def load():
         while given.load_when and not given.load_when.exists():
             time.sleep(0.02)
-        return ScriptedEngine(script, chunks=pieces, pause=pause if given.go_on_when else None)
+        return ScriptedEngine(script, chunks=pieces, pause=pause if given.go_on_when else None, context_length=10_000_000)
 
     if given.tokens:
         replies.FRAME_SECONDS = 0.0

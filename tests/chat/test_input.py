@@ -245,3 +245,17 @@ def test_what_is_rendered_is_not_what_the_model_is_told_it_said(chat: Start) -> 
 
     assert engine.requests[1].messages[1]["content"] == said
     assert "<word>b</word> x \\* ␛[1m" in talk.leave()
+
+
+class Thinker(ScriptedEngine):
+    """A model whose template opens the thoughts."""
+
+    def render(self, messages: Any) -> str:
+        return super().render(messages) + "<think>\n"
+
+
+def test_a_template_that_opens_the_thoughts_is_no_hindrance_to_folding_them(chat: Start) -> None:
+    talk = chat(Thinker(["hm\n</think>\n\nyes"]), 60, 14)
+    talk.say("x")
+
+    assert talk.leave().endswith("> x\nthought 3 characters; f2 shows them\nyes")

@@ -43,7 +43,7 @@ def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch
     chance = random.Random(columns)
     texts = [random_text(chance) for _ in range(20)]
     cut = [random_pieces(chance, text) for text in texts]
-    talk = chat(ScriptedEngine([*cut]), columns, 9, sampling=LONG)
+    talk = chat(ScriptedEngine([*cut], context_length=10_000_000), columns, 9, sampling=LONG)
 
     for number in range(len(texts)):
         talk.say(str(number))
@@ -272,7 +272,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start)
 def test_commands_complete(chat: Start) -> None:
     talk = chat(ScriptedEngine([]))
     talk.type("/s")
-    talk.screen.wait(lambda text: "/system" in text and "how tokens are chosen" in text)
+    talk.screen.wait(lambda text: "/system" in text and "how to generate" in text)
     talk.type("\t\t\r")
 
     assert "max_new_tokens" in talk.screen.wait("temperature 0.0")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sftchat.chat.lines import Printable
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.columns import RULE, Side, first_difference, headings, join, rest, settled, side_rows, table
-from sftchat.chat.rendering.thinking import Thoughts
+from sftchat.chat.rendering.thinking import Part, Thoughts
 
 NARROWEST = 6
 """Columns do not get narrower than this when the terminal is made narrower while they stream."""
@@ -19,13 +19,15 @@ class Beside:
     Args:
         titles: What stands above each column.
         show_thoughts: Show what the models think before they answer.
+        thinking: Of each model, whether the prompt opened its thoughts; none, when empty.
     """
 
-    def __init__(self, titles: Sequence[str], show_thoughts: bool = False) -> None:
+    def __init__(self, titles: Sequence[str], show_thoughts: bool = False, thinking: Sequence[bool] = ()) -> None:
         self._titles = titles
         self._show_thoughts = show_thoughts
         self._printable = [Printable() for _ in titles]
-        self._thoughts = [Thoughts() for _ in titles]
+        self._begun = list(thinking) or [False for _ in titles]
+        self._thoughts = [Thoughts(begun) for begun in self._begun]
         self._texts = ["" for _ in titles]
         self._done = [False for _ in titles]
         self._given = 0
@@ -36,17 +38,22 @@ class Beside:
 
     def feed(self, column: int, piece: str) -> None:
         """Take a piece of a column's reply."""
-        for part in self._thoughts[column].feed(piece):
-            if self._show_thoughts or not part.thought:
-                self._texts[column] += self._printable[column].feed(part.text).replace("\t", "    ")
+        self._take(column, self._thoughts[column].feed(piece))
 
     def end(self, column: int) -> None:
         """A column's reply is over."""
-        for part in self._thoughts[column].end():
-            if self._show_thoughts or not part.thought:
-                self._texts[column] += self._printable[column].feed(part.text).replace("\t", "    ")
+        thoughts = self._thoughts[column]
+        self._take(column, thoughts.end())
+        if self._begun[column] and thoughts.thinking and not self._show_thoughts:  # it never said that they are over: this may be the reply
+            self._take(column, [Part(thoughts.thought, False)])
         self._texts[column] = (self._texts[column] + self._printable[column].end()).removesuffix("\n")
         self._done[column] = True
+
+    def _take(self, column: int, parts: Iterable[Part]) -> None:
+        """Keep what is shown of a reply."""
+        for part in parts:
+            if self._show_thoughts or not part.thought:
+                self._texts[column] += self._printable[column].feed(part.text).replace("\t", "    ")
 
     def lines(self, columns: int) -> list[Line]:
         """Draw everything for a terminal of this width, and return the rows that will not change any more and were not returned before."""

@@ -24,6 +24,7 @@ class ReplyText:
     def __init__(self, display: Display, thinking: bool = False) -> None:
         self._display = display
         self._markdown = Markdown() if display.markdown else None
+        self._begun = thinking
         self._thoughts = Thoughts(thinking)
         self._thinking = False
         self._thought_lines = LineBuffer()
@@ -82,6 +83,8 @@ class ReplyText:
             return []
         lines = self._think(self._thought_lines.end())
         self._thinking = False
+        if self._begun and self._thoughts.thinking:  # it never said that the thoughts are over, so this may well be the reply
+            lines += self.unseen()
         if any(self._unseen):
             lines.append([(THOUGHT, f"thought {len(self._thoughts.thought)} characters; f2 shows them")])
         return lines

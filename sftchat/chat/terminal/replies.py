@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sftchat.chat.display import Display
 from sftchat.chat.rendering.beside import Beside
@@ -15,6 +16,15 @@ from sftchat.chat.terminal.scrollback import App, Scrollback
 
 FRAME_SECONDS = 0.04
 """Pieces of a reply are drawn together at this pace; an engine may be faster than a terminal."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A reply that began; the arguments of ``Replies.begin``."""
+
+    name: str
+    said: str
+    thinking: bool
 
 
 class Replies:
@@ -30,7 +40,7 @@ class Replies:
         self._above = above
         self._app = app
         self._display = display
-        self._begun: dict[int, tuple[str, str]] = {}
+        self._begun: dict[int, _Begun] = {}
         self._running: set[int] = set()
         self._numbers: dict[int, int] = {}
         self._said: dict[int, str] = {}
@@ -44,18 +54,18 @@ class Replies:
         """More than one reply is under way: what else there is to say must wait until all are over."""
         return len(self._numbers) > 1 and bool(self._running)
 
-    def begin(self, column: int, name: str, said: str) -> None:
+    def begin(self, column: int, name: str, said: str, thinking: bool = False) -> None:
         """A column begins to reply, before any of them says something.
 
         Args:
             column: Which one.
             name: Its model.
             said: What a reply that is continued said before.
+            thinking: The model's template opens its thoughts for it.
         """
         if not self._running:
-            self._begun = {}
-            self._numbers = {}
-        self._begun[column] = (name, said)
+            self._begun, self._numbers = {}, {}
+        self._begun[column] = _Begun(name, said, thinking and not said)
         self._running.add(column)
 
     def feed(self, column: int, piece: str) -> None:
@@ -76,7 +86,7 @@ class Replies:
         self._shown.end(self._numbers[column])
         self._draw()
         if not self._running and len(self._numbers) > 1:
-            titles = [self._begun[column][0] for column in self._numbers]
+            titles = [self._begun[column].name for column in self._numbers]
             self._above.note(difference_note(titles, [self._said[column] for column in self._numbers]))
 
     def end_all(self) -> None:
@@ -108,12 +118,13 @@ class Replies:
             return
         self._numbers = {column: number for number, column in enumerate(self._begun)}
         self._said = dict.fromkeys(self._begun, "")
-        titles = [name for name, _ in self._begun.values()]
+        begun = list(self._begun.values())
+        titles = [one.name for one in begun]
         if column_widths(len(titles), self._above.columns) is not None:
-            self._shown = Beside(titles, self._display.thoughts)
+            self._shown = Beside(titles, self._display.thoughts, [one.thinking for one in begun])
         else:
-            self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display) for _ in titles])
-        self._fresh += [(column, said) for column, (_, said) in self._begun.items() if said]
+            self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display, one.thinking) for one in begun])
+        self._fresh += [(column, one.said) for column, one in self._begun.items() if one.said]
 
     def _take_fresh(self) -> None:
         """Hand on what came since the last frame."""

@@ -73,8 +73,11 @@ class Scrollback:
         self._breaks_rows = breaks_rows
         self._held: StyleAndTextTuples = []
         self._escapes = isinstance(output, Vt100_Output)
+        self._composing = False
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
+            flush = output.flush
+            output.flush = lambda: None if self._composing else flush()  # type: ignore[method-assign]
             if breaks_rows:
                 # a drawing that is under way when the terminal is made narrower must be broken like one that stood there already:
                 # rows cut at the margin instead would have us go up too far and erase what is not ours
@@ -106,11 +109,15 @@ class Scrollback:
         self._held += fragments
         if app.away:
             return
-        if self._escapes:
-            self._output.write_raw("\x1b[?2026h")
-        app.redraw()
-        if self._escapes:
-            self._output.write_raw("\x1b[?2026l")
+        self._composing = True  # erasing, writing and drawing again leave as one piece: without it the prompt would blink
+        try:
+            if self._escapes:
+                self._output.write_raw("\x1b[?2026h")
+            app.redraw()
+            if self._escapes:
+                self._output.write_raw("\x1b[?2026l")
+        finally:
+            self._composing = False
             self._output.flush()
 
     def before_drawing(self) -> None:

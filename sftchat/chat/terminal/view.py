@@ -20,6 +20,8 @@ from prompt_toolkit.output.defaults import create_output
 from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.rendering.cells import Line
+from sftchat.chat.rendering.columns import clip
+from sftchat.chat.rendering.prompts import opens_thoughts
 from sftchat.chat.rendering.status import Item, status_line
 from sftchat.chat.talk import Talk
 from sftchat.chat.terminal.completing import CommandCompleter
@@ -138,7 +140,7 @@ class Terminal:
 
     def begin_reply(self, column: int, said: str) -> None:
         """A column begins to reply."""
-        self._replies.begin(column, self._names[column], said)
+        self._replies.begin(column, self._names[column], said, opens_thoughts(self.talk.columns[column].engine))
 
     def show_piece(self, text: str, column: int) -> None:
         """The reply of a column goes on."""
@@ -281,7 +283,7 @@ class Terminal:
     def _waiting(self) -> list[Line]:
         """The first lines that wait for their turn."""
         pending = list(self.talk.pending)
-        shown = ["  waits: " + visible(line).replace("\n", " ") for line in pending[:3]]
+        shown = [clip(f"  waits: {line}", self._above.columns) for line in pending[:3]]
         more = [f"  and {len(pending) - 3} more"] if len(pending) > 3 else []
         return [[("class:note", line)] for line in [*shown, *more]]
 

@@ -88,3 +88,13 @@ def test_what_may_still_change_is_the_tail() -> None:
 
     assert [plain(line)[:1] for line in beside.lines(60)] == ["a", "0"]
     assert [plain(line)[0] for line in beside.tail(3)] == ["6", "7", "8"]
+
+
+def test_thoughts_that_the_prompt_opened_are_told_from_the_reply_by_their_end() -> None:
+    beside = Beside(["a", "b"], thinking=[True, True])
+    beside.feed(0, "hm</think>yes")
+    beside.feed(1, "yes")
+    beside.end(0)
+    beside.end(1)
+
+    assert cells_of(beside.lines(60)[1:], 2) == ["yes", "yes"]

@@ -98,3 +98,10 @@ def test_replies_stand_one_below_the_other_and_those_that_wait_show_their_last_w
 def test_the_first_difference_in_words() -> None:
     assert difference_note(["a", "b"], ["same", "same"]) == "all say the same"
     assert difference_note(["a", "b"], ["甲乙丙", "甲乙"]) == "they differ from character 3 on: a 丙 · b (nothing)"
+
+
+def test_a_reply_that_never_closes_thoughts_which_the_prompt_opened_is_shown() -> None:
+    reply = ReplyText(Display(), thinking=True)
+
+    assert reply.feed("the answer\nafter all", 40) == []
+    assert shown(reply.end(40)) == "the answer\nafter all"
