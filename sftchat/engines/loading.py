@@ -58,13 +58,13 @@ def load_engine(
         return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout)
     if reference.scheme:
         return registry.engines[reference.scheme].open(reference.source, options)
-    from sftchat.models.weights import load, require_local
+    from sftchat.models.weights import LOADING, load, require_local
 
     require_local(f"model '{model}'")
     if quantize:
         _check_quantization(options)
         options["dtype"] = "bfloat16"
-    with importing():
+    with LOADING, importing():
         from sftchat.engines.packing import pack_linear
         from sftchat.engines.transformers import TransformersEngine
 
