@@ -112,6 +112,7 @@ def engine_options(command: F) -> F:
                 help="Precision of the weights.",
             ),
             click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
+            click.option("--quantize", type=click.Choice(["int8"]), help="Round the weights for faster decoding on a CPU."),
             click.option("--template", metavar="NAME|FILE", help="Chat template instead of the model's own."),
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
             click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),

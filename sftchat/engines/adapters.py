@@ -13,7 +13,7 @@ from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.identity import identity
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer
-from sftchat.models.weights import Loaded, load_renderer, stop_ids, unwrapped
+from sftchat.models.weights import LOADING, Loaded, load_renderer, stop_ids, unwrapped
 
 FIRST = "default"
 """What peft calls the adapter that a model was loaded with."""
@@ -107,7 +107,8 @@ class Adapters:
         renderer, _ = load_renderer(reference, **self._loaded.options)
         key = f"a{len(self._voices)}"
         self._routed = None
-        self.model = add_adapter(self.model, reference.source, key, reference.text)
+        with LOADING:
+            self.model = add_adapter(self.model, reference.source, key, reference.text)
         self._voices[name] = Voice(key, renderer, stop_ids(self.model, renderer))
         if self._base is not None:  # the base was loaded without adapters: it is that base still
             self._own = replace(self._own, key=self._own.key or BASE)

@@ -25,7 +25,7 @@ def require_endpoint(what: str) -> None:
 
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
-    concurrency: int = 16, timeout: float = 120.0, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
+    concurrency: int = 16, timeout: float = 120.0, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
@@ -37,6 +37,7 @@ def load_engine(
         template: Chat template name or file, instead of the model's own.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
+        quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits; None for none.
         importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
 
@@ -49,19 +50,46 @@ def load_engine(
     if reference.served:
         if template:
             raise UsageError(f"--template is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        if quantize:
+            raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
         from sftchat.engines.endpoint.opening import open_endpoint
 
         return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout)
     if reference.scheme:
         return registry.engines[reference.scheme].open(reference.source, options)
-    from sftchat.models.weights import load, require_local
+    from sftchat.models.weights import LOADING, load, require_local
 
     require_local(f"model '{model}'")
-    with importing():
+    if quantize:
+        _check_quantization(options)
+        options["dtype"] = "bfloat16"
+    with LOADING, importing():
         from sftchat.engines.packing import pack_linear
         from sftchat.engines.transformers import TransformersEngine
 
         loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
-    pack_linear(loaded.model)
+    if quantize:
+        from sftchat.engines.quantizing import quantize_linear, use_int8
+
+        quantize_linear(loaded.model)
+        pack_linear(loaded.model)
+        use_int8(loaded.model)
+    else:
+        pack_linear(loaded.model)
     return TransformersEngine(model, loaded)
+
+
+def _check_quantization(options: dict[str, Any]) -> None:
+    """Refuse what eight bits are not for, before weights are read.
+
+    Raises:
+        UsageError: When the model would be on an accelerator, or in another dtype.
+    """
+    from sftchat.models.weights import choose_device
+
+    device, dtype = choose_device(str(options.get("device", "auto"))), options.get("dtype", "auto")
+    if device != "cpu":
+        raise UsageError(f"--quantize int8 is for decoding on a CPU and the device is '{device}'; add --device cpu or leave it out")
+    if dtype not in ("auto", "bfloat16"):
+        raise UsageError(f"--quantize int8 computes in bfloat16 and --dtype is '{dtype}'; leave one of them out")

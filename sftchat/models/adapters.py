@@ -55,10 +55,13 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> Any:
     Raises:
         ModelError: When it cannot be loaded or changes nothing; the model is as it was.
     """
+    import torch
     from peft import PeftModel
     from peft.utils import load_peft_weights
     from safetensors import SafetensorError
 
+    if torch.distributed.is_available():
+        import torch.distributed.tensor  # peft asks it for a class and trusts that transformers has imported it
     adapted = None
     try:
         load_peft_weights(folder, device="cpu")  # what cannot be read is found before the model is changed

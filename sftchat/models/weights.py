@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from sftchat.models.templates import Renderer, choose_renderer
 
 FULL_PRECISION_LIMIT = 4_000_000_000
 """Bytes in float32 up to which a CPU loads full precision: about a billion parameters."""
+
+LOADING = threading.RLock()
+"""Held while weights are read: transformers makes parameters without memory by a switch of the whole process, which another thread would meet."""
 
 
 @dataclass(frozen=True)

@@ -154,3 +154,14 @@ def test_a_request_for_an_unknown_adapter_fails_alone(folders: dict[str, str]) -
 
     assert str(found["hi|nobody"]).startswith("unknown adapter 'nobody'")
     assert isinstance(found["hi|"], Reply)
+
+
+def test_an_adapter_is_loaded_by_a_program_that_has_left_imports_out(folders: dict[str, str]) -> None:
+    import subprocess
+    import sys
+
+    words = ["compare", folders["base"], folders["A"], "-q", "hi", "--max-new-tokens", "4", "--json"]
+    done = subprocess.run([sys.executable, "-m", "sftchat", *words], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count('"reply"') == 2

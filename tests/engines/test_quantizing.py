@@ -1,0 +1,62 @@
+"""Eight bits: replies of weights that are hardly changed, the same whichever way computes them; refused where they are of no use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sftchat.cli import main
+from sftchat.engines.base import Request, collect
+from sftchat.engines.loading import load_engine
+from sftchat.engines.quantizing import quantize_linear, use_int8
+from sftchat.engines.transformers import TransformersEngine
+from sftchat.plugins import load_plugins
+from sftchat.types import Reply, SamplingParams
+
+
+def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.Linear(96, 32, bias=False)).bfloat16()
+    before = [layer.weight.detach().float() for layer in model]
+    states = torch.randn(2, 40, 64).bfloat16()
+
+    assert quantize_linear(model) == 2
+    plain = model(states)
+    use_int8(model)
+    for layer, weight in zip(model, before, strict=True):
+        step = weight.abs().amax(1, keepdim=True) / 127
+        assert bool(((layer.weight.float() - weight).abs() <= step * 1.01).all())
+    assert len(layer.get_buffer("int8").unique()) > 100
+    for found in (model(states), torch.cat([model(states[:, at : at + 1]) for at in range(40)], dim=1)):
+        assert (found - plain).abs().max() < 0.02 * plain.abs().max()
+
+
+def test_an_embedding_that_shares_its_weights_with_the_last_layer_stays_as_it_is(tiny_checkpoint: Path) -> None:
+    whole, small = (load_engine(str(tiny_checkpoint), load_plugins([]), dtype="bfloat16", quantize=q) for q in (None, "int8"))
+    assert isinstance(whole, TransformersEngine)
+    assert isinstance(small, TransformersEngine)
+
+    assert torch.equal(whole.loaded.model.get_input_embeddings().weight, small.loaded.model.get_input_embeddings().weight)
+    replies = dict(collect(small, [Request(str(n), prompt="the user", sampling=SamplingParams(max_new_tokens=8)) for n in range(40)]))
+    assert all(isinstance(reply, Reply) and reply.completion_tokens for reply in replies.values())
+    ids = torch.tensor([[5, 6, 7]])
+    one, other = (engine.loaded.model(input_ids=ids).logits.float() for engine in (whole, small))
+    assert 0 < float((one - other).detach().norm() / one.detach().norm()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--dtype", "float32"), "--quantize int8 computes in bfloat16 and --dtype is 'float32'"),
+        (("--device", "meta"), "--quantize int8 is for decoding on a CPU and the device is 'meta'"),
+    ],
+)
+def test_eight_bits_are_refused_where_they_are_of_no_use(
+    tiny_checkpoint: Path, capsys: Any, words: tuple[str, ...], complaint: str
+) -> None:
+    assert main(["ask", str(tiny_checkpoint), "hi", "--quantize", "int8", *words]) == 2
+
+    assert capsys.readouterr().err.startswith(f"sftchat: error: {complaint}")
