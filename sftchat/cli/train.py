@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.shared import Session
+from sftchat.cli.shared import Session, template_argument_option
 
 if TYPE_CHECKING:
     from sftchat.training.run import Prepared
@@ -62,13 +62,15 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: auto]")
 @click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_argument_option
+@click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint of RUN.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
     session: Session, /, task_name: str, model: str, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
-    trust_remote_code: bool, resume: bool, quiet: bool, **given: Any,
+    template_arguments: dict[str, Any], force: bool, trust_remote_code: bool, resume: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task; RUN is then a model like any other.
 
@@ -86,7 +88,8 @@ def command(
     from sftchat.training.run import Job, train
 
     job = Job(
-        task, model, output, examples, data, given, template=template, resume=resume, trust_remote_code=trust_remote_code,
+        task, model, output, examples, data, given, template=template, template_arguments=template_arguments, force=force, resume=resume,
+        trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
     with TrainingProgress(quiet=quiet) as progress:

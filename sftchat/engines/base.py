@@ -26,6 +26,7 @@ class Request:
         sampling: How tokens are chosen.
         adapter: Name of the adapter to answer with; empty for what was loaded.
         reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
+        tools: Functions that the model may call, as JSON schemas.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: str = ""
     reply_prefix: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

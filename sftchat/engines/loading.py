@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,7 +24,7 @@ def require_endpoint(what: str) -> None:
 
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
-    concurrency: int = 16, timeout: float = 120.0, **options: Any,
+    template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
@@ -33,6 +34,7 @@ def load_engine(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
+        template_arguments: Arguments of the template, before those that the model was trained with.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
@@ -44,8 +46,9 @@ def load_engine(
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.served:
-        if template:
-            raise UsageError(f"--template is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        if template or template_arguments:
+            option = "--template" if template else "--template-argument"
+            raise UsageError(f"{option} is for models that are loaded here; the server of '{model}' renders prompts with its own")
         require_endpoint(f"model '{model}'")
         from sftchat.engines.endpoint.opening import open_endpoint
 
@@ -58,6 +61,6 @@ def load_engine(
     from sftchat.engines.packing import pack_linear
     from sftchat.engines.transformers import TransformersEngine
 
-    loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
+    loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
     pack_linear(loaded.model)
     return TransformersEngine(model, loaded)

@@ -79,7 +79,7 @@ class TransformersEngine:
         if request.prompt is not None:
             ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
         else:
-            ids = list(renderer.prompt_ids(request.messages, request.reply_prefix))
+            ids = list(renderer.prompt_ids(request.messages, request.reply_prefix, request.tools))
         if not ids:
             raise EngineError("the prompt is empty")
         room = self.context_length - len(ids)

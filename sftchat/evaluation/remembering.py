@@ -41,7 +41,9 @@ def request_key(identity: str, request: Request) -> bytes:
         identity: Hash of everything else, in hexadecimal.
         request: What is asked.
     """
-    facts = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
+    facts: list[object] = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
+    if request.tools:
+        facts.append(request.tools)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 

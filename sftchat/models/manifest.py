@@ -33,6 +33,7 @@ class Manifest:
         versions: Versions of the packages that matter.
         command: What was typed.
         scores: Scores by step, where the task's metric was computed during training.
+        merged: For an adapter merged into its base: the adapter, its identity, the dtype, and how far the logits are from the adapter's.
         best_checkpoint: Folder name of the best checkpoint, when there is one.
         steps: Optimiser steps done.
         final_loss: Mean training loss of the last steps.
@@ -53,6 +54,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
+    merged: Mapping[str, Any] = field(default_factory=dict)
     best_checkpoint: str = ""
     steps: int = 0
     final_loss: float | None = None

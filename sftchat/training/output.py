@@ -48,7 +48,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
     tokenizer = renderer.tokenizer
     tokenizer.chat_template = renderer.source
     tokenizer.save_pretrained(folder)
-    stops = sorted({renderer.stop_token, *stop_ids(model, renderer)})
+    stops = list(stop_ids(model, renderer))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     GenerationConfig(eos_token_id=stops, pad_token_id=pad).save_pretrained(folder)
     if (folder / "config.json").is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sftchat.models.identity import identity
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from sftchat.models.parity import Check, prove
 from sftchat.models.references import ModelReference, last_checkpoint, resolve
-from sftchat.models.templates import Renderer, choose_renderer
+from sftchat.models.templates import Renderer, check_arguments, choose_renderer
 from sftchat.models.weights import choose_device, load_model, load_tokenizer, require_local, stop_ids
 from sftchat.plugins import Registry
 from sftchat.task import Task
@@ -38,6 +38,8 @@ class Job:
         data: Where they come from, for the manifest.
         given: Hyper-parameters the user set; the rest is filled in.
         template: Chat template name or file, instead of the model's own.
+        template_arguments: Arguments of the template; kept in the manifest, so that inference uses the same.
+        force: Train even when the parity proof fails.
         resume: Continue from the last checkpoint of ``output``.
         trust_remote_code: Whether code that comes with the model may run.
         command: What was typed.
@@ -50,6 +52,8 @@ class Job:
     data: tuple[Mapping[str, Any], ...]
     given: Mapping[str, Any]
     template: str = ""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    force: bool = False
     resume: bool = False
     trust_remote_code: bool = False
     command: str = ""
@@ -109,8 +113,13 @@ def train(
     if reference.base is not None:
         raise UsageError(f"model '{job.model}' is an adapter; merge it into its base before training on")
     require_local("training")
-    renderer = choose_renderer(load_tokenizer(reference, trust_remote_code=job.trust_remote_code), job.template, job.task.template)
-    _refuse_unproved(prove(renderer, [renderer.stop_token]))
+    tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
+    renderer = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments)
+    check_arguments(renderer, job.template_arguments)
+    if job.force:
+        renderer = replace(renderer, forced=True)
+    else:
+        _refuse_unproved(prove(renderer, renderer.stop_tokens))
     device = choose_device(job.given.get("device") or "auto")
     model = load_model(reference, dtype="float32", device=device, trust_remote_code=job.trust_remote_code)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -178,7 +187,8 @@ def _run(
     write_manifest(job.output, manifest)
     (job.output / "README.md").unlink(missing_ok=True)  # the trainer's model card; the manifest says more
     (job.output / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs once training has ended
-    _refuse_unproved(prove(renderer, stop_ids(model, renderer), job.output))
+    if not job.force:
+        _refuse_unproved(prove(renderer, stop_ids(model, renderer), job.output))
     return manifest
 
 
@@ -193,7 +203,9 @@ def _refuse_unproved(checks: Iterable[Check]) -> None:
     """Stop when training and inference would see different tokens."""
     for check in checks:
         if check.required and not check.holds:
-            raise ModelError(f"training and inference would not see the same tokens: {check.name}: {check.detail}")
+            raise ModelError(
+                f"training and inference would not see the same tokens: {check.name}: {check.detail}; --force trains all the same"
+            )
 
 
 def _refuse_changed(run: Path, now: Manifest) -> None:

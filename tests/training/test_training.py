@@ -32,7 +32,7 @@ TASK = Task("colours", "says colours", lambda n, seed: ROWS[:n], lambda e, r: Sc
 
 
 def run(model: Path | str, output: Path, **given: Any) -> Manifest:
-    options = {key: given.pop(key) for key in ("resume", "template") if key in given}
+    options = {key: given.pop(key) for key in ("resume", "template", "template_arguments", "force") if key in given}
     job = Job(
         TASK,
         str(model),
