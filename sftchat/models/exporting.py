@@ -16,8 +16,11 @@ from sftchat.models.references import ModelReference
 from sftchat.models.templates import check_arguments, choose_renderer
 from sftchat.models.weights import load_tokenizer, stop_ids
 
-KNOWN = ("Llama", "Mistral", "Mixtral", "Gemma", "Phi3", "Qwen2", "Qwen3", "Cohere", "GptOss")
-"""How the names of architectures begin whose weights ``ollama create`` converts."""
+CONVERTED = frozenset(
+    f"{name}ForCausalLM"
+    for name in "Llama Ministral3 Mixtral Gemma Gemma2 Gemma3 Phi3 Qwen2 Olmo3 Cohere GptOss DeepseekV3 Glm4MoeLite Lfm2".split()
+)
+"""Text models whose safetensors ``ollama create`` converts (convert/convert.go in its repository); others need a GGUF file made by llama.cpp."""
 
 
 def export_ollama(
@@ -81,9 +84,9 @@ def _fetched(reference: ModelReference) -> Path:
 def _warning(config: Any) -> str:
     """What to do when Ollama may not convert weights of this architecture; empty when it does."""
     name = (config.architectures or [""])[0]
-    if name.startswith(KNOWN):
+    if name in CONVERTED:
         return ""
     return (
-        f"Ollama may not convert weights of {json.dumps(name)}; then make a GGUF file with llama.cpp's convert_hf_to_gguf.py and name it "
-        "in the line FROM of the Modelfile"
+        f"Ollama is not known to convert safetensors of {json.dumps(name)}: if it refuses, make a GGUF file with llama.cpp's "
+        "convert_hf_to_gguf.py and name it in the line FROM of the Modelfile"
     )

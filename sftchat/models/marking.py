@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sftchat.types import Message
 
 
-def marked(tokenizer: Any, messages: Sequence[Message]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Forgeries:
+    """Expressions that find what looks like a special token.
+
+    Attributes:
+        anybody: Every added token.
+        model: Those that are special. The others, such as ``<think>`` of a tokenizer that has it, a model writes as tokens, and what it said is read
+            again as it was written.
+    """
+
+    anybody: Any
+    model: Any
+
+
+def forgeries(tokenizer: Any) -> Forgeries:
+    """The expressions for a tokenizer."""
+    added = tokenizer.added_tokens_decoder.values()
+    return Forgeries(_pattern(token.content for token in added), _pattern(token.content for token in added if token.special))
+
+
+def marked(found: Forgeries, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Mark what looks like a special token in messages, so that nobody can forge one.
 
-    What the assistant says may hold added tokens that are not special, such as ``<think>`` of a tokenizer that has it: a model writes them as
-    tokens, and its reply is read again as it was written.
-
     Args:
-        tokenizer: Whose added tokens are marked.
+        found: Expressions for it.
         messages: The turns; arguments of tool calls that are JSON text, as OpenAI writes them, become objects, as most templates expect.
     """
-    added = tokenizer.added_tokens_decoder.values()
-    anybody, model = _pattern(token.content for token in added), _pattern(token.content for token in added if token.special)
     turns = _with_arguments(messages, _as_object)
-    return [_mark(turn, model if turn["role"] == "assistant" else anybody) for turn in turns]
+    return [_mark(turn, found.model if turn["role"] == "assistant" else found.anybody) for turn in turns]
 
 
-def marked_tools(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+def marked_tools(found: Forgeries, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Mark what looks like a special token in the descriptions of tools."""
-    pattern = _pattern(tokenizer.added_tokens_encoder)
-    return [_mark(dict(tool), pattern) for tool in tools]
+    return [_mark(dict(tool), found.anybody) for tool in tools]
 
 
 def unmarked(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sftchat.errors import ModelError
 from sftchat.models.completeness import reply_left_out, tools_left_out
-from sftchat.models.marking import marked, marked_tools, unmarked, with_text_arguments
+from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -92,6 +92,11 @@ class TextTemplate:
             return False
 
     @cached_property
+    def _forgeries(self) -> Forgeries:
+        """What is marked in messages."""
+        return forgeries(self.tokenizer)
+
+    @cached_property
     def _longest_first(self) -> list[str]:
         """Every added token of the tokenizer."""
         return sorted(self.tokenizer.added_tokens_encoder, key=len, reverse=True)
@@ -107,20 +112,21 @@ class TextTemplate:
         Raises:
             TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
         """
-        turns = marked(self.tokenizer, messages)
+        turns = marked(self._forgeries, messages)
         whole = self.text(turns, tools, prompt)
         if missing := tools_left_out(turns, tools, unmarked(whole)):
             raise TemplateError(f"chat template '{self.name}' leaves out {missing}; choose one that knows tools with --template")
         return turns, whole
 
-    def reply(self, turns: Sequence[Turn], index: int, tools: Tools, whole: str = "") -> tuple[str, str]:
+    def reply(self, turns: Sequence[Turn], index: int, tools: Tools, whole: str = "", finished: str = "") -> tuple[str, str]:
         """The prompt of an assistant turn, and what the assistant writes after it up to its stop token.
 
         Args:
             turns: Marked turns.
             index: Of the assistant turn.
             tools: As of ``turns``.
-            whole: A longer text in which the turn may be found, to spare rendering it alone.
+            whole: A longer text in which the turn may be found, for prompts, where nothing is learned.
+            finished: The text up to the turn's end, where it is known.
 
         Raises:
             TemplateError: When the turn does not continue its prompt, or lacks what the assistant says, or a stop token.
@@ -131,7 +137,7 @@ class TextTemplate:
         plain = [said + stop for said in dict.fromkeys((turn["content"], turn["content"].strip()))] if not turn.get("tool_calls") else []
         if written := next((text for text in plain if whole.startswith(before + text)), ""):
             return before, written
-        finished = self.text(turns[: index + 1], tools)
+        finished = finished or self.text(turns[: index + 1], tools)
         if not finished.startswith(before):
             if not self.forced:
                 raise TemplateError(self._not_continued(turns, index, tools, before, finished))
@@ -171,7 +177,7 @@ class TextTemplate:
         Raises:
             TemplateError: When it refuses the turns.
         """
-        given = marked_tools(self.tokenizer, tools)
+        given = marked_tools(self._forgeries, tools)
         return self._run(_as_parts(turns) if self.in_parts else turns, given, add_generation_prompt)
 
     def _run(self, turns: Sequence[Turn], tools: Tools, add_generation_prompt: bool = False) -> str:

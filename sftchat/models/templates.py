@@ -138,7 +138,7 @@ class Renderer:
         for index, message in enumerate(turns):
             if message["role"] != "assistant":
                 continue
-            before, written = self.template.reply(turns, index, tools)
+            before, written = self.template.reply(turns, index, tools, finished=whole if index == len(turns) - 1 else "")
             if len(before) < at or not whole.startswith(before + written):
                 raise RewrittenHistoryError(
                     f"chat template '{self.name}' writes turn {index} differently when it is history than when it is the reply; "

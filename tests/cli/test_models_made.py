@@ -205,6 +205,7 @@ def test_export_writes_weights_with_a_modelfile_that_is_proved(run: Run, tmp_pat
 
     assert (code, out) == (0, "")
     assert err.splitlines()[0].startswith("proved that Ollama writes the model's prompts: one turn, a system turn, several turns")
+    assert 'note: Ollama is not known to convert safetensors of "Qwen3ForCausalLM": if it refuses, make a GGUF file' in err
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tiny_checkpoint / "model.safetensors").read_bytes()
     text = (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
     template = text.split('"""')[1]

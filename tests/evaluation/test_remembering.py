@@ -222,6 +222,7 @@ CHANGED: dict[str, Callable[[Request], Request]] = {
     "prompt": lambda request: replace(request, prompt=""),
     "adapter": lambda request: replace(request, adapter="x"),
     "reply_prefix": lambda request: replace(request, reply_prefix="x"),
+    "tools": lambda request: replace(request, tools=({"name": "look"},)),
 }
 SAMPLED: dict[str, Any] = {
     "max_new_tokens": 1,
