@@ -55,13 +55,14 @@ def _render(example: Example, renderer: Renderer) -> Rendered | None:
     return renderer.training_ids(conversation) if any(message["role"] == "assistant" for message in conversation) else None
 
 
-def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int) -> RenderedRows:
+def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False) -> RenderedRows:
     """Render every example, the gold reply as the last assistant turn.
 
     Args:
         examples: Conversations to learn from.
         renderer: Tokenizer and template.
         max_length: Rows of more tokens are left out: a row without its stop token would teach the model never to stop.
+        everything: Learn every token, not only what the assistant says.
 
     Raises:
         DataError: When no row is left.
@@ -79,7 +80,7 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
             shortest = min(shortest or len(row.ids), len(row.ids))
             continue
         ids.append(row.ids)
-        labels.append(row.labels)
+        labels.append(row.ids if everything else row.labels)
     if not ids:
         if too_long:
             raise DataError(
