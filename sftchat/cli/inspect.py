@@ -165,7 +165,7 @@ def _told(step: Ancestor) -> list[str]:
         else:
             lines.append(f"  data: {', '.join(f'{name} {value}' for name, value in source.items() if value != {})}")
     for number, words in scores_by_step(made.scores):
-        best = " (best)" if made.best_checkpoint == f"checkpoint-{number}" else ""
+        best = " (chosen)" if number == str(made.chosen_step) else ""
         lines.append(f"  step {number}: {words}{best}")
     if made.command:
         lines.append(f"  command: {made.command}")

@@ -73,7 +73,9 @@ def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
         yield ("versions", name), value
     yield ("outcome", "steps"), manifest.steps
     yield ("outcome", "final loss"), manifest.final_loss
-    yield ("outcome", "best checkpoint"), manifest.best_checkpoint or None
+    yield ("outcome", "chosen step"), manifest.chosen_step or None
+    for name, value in manifest.validation.items():
+        yield ("scores", name.replace("_", " ")), value
     for step, words in scores_by_step(manifest.scores):
         yield ("scores", f"step {step}"), words
 

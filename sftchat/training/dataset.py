@@ -58,13 +58,14 @@ def _render(example: Example, renderer: Renderer) -> tuple[Rendered, ...]:
     return renderer.training_rows(conversation, tools_of(example))
 
 
-def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int) -> RenderedRows:
+def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False) -> RenderedRows:
     """Render every example, the gold reply as the last assistant turn; where the template rewrites history, a row for each reply.
 
     Args:
         examples: Conversations to learn from.
         renderer: Tokenizer and template.
         max_length: Rows of more tokens are left out: a row without its stop token would teach the model never to stop.
+        everything: Learn every token, not only what the assistant says.
 
     Raises:
         DataError: When no row is left.
@@ -85,7 +86,7 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
                 shortest = min(shortest or len(row.ids), len(row.ids))
                 continue
             ids.append(row.ids)
-            labels.append(row.labels)
+            labels.append(row.ids if everything else row.labels)
     if not ids:
         if too_long:
             raise DataError(

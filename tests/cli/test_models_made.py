@@ -34,7 +34,7 @@ def manifest_of(base: Path, **changes: Any) -> Manifest:
     made = Manifest(
         "colours", str(base), folder_identity(base), "lora", {"learning_rate": 0.1, "epochs": 1}, ({"generator": "colours", "n": 4},), 4, "t" * 64,
         "chatml", "h" * 64, versions={"torch": "2.15"}, command="sftchat train colours", scores={"10": {"f1": 0.25}, "2": {"f1": 0.125}},
-        best_checkpoint="checkpoint-10", steps=10,
+        chosen_step=10, steps=10,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -84,7 +84,7 @@ def test_inspect_tells_the_whole_making_of_a_model_and_what_is_no_longer_as_it_w
         "    trained: task colours, full, 4 rows, 10 steps, template chatml",
         f"    data: {data} ({file_hash(data)[:12]}): has changed since".replace(file_hash(data)[:12], _sha("{}\n")[:12]),
         "    step 2: f1 0.125",
-        "    step 10: f1 0.25 (best)",
+        "    step 10: f1 0.25 (chosen)",
         "    command: sftchat train colours",
         f"    base: {tiny_checkpoint} ({folder_identity(tiny_checkpoint)[:12]})",
         f"  {tiny_checkpoint}",
