@@ -14,10 +14,14 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as the OpenAI and Hugging Face libraries write it."""
+    """One turn of a conversation, as the OpenAI and Hugging Face libraries write it.
+
+    ``context`` is the end of a user's content that an Alpaca row had under ``input`` or ``context``: some templates give it a heading of its own.
+    """
 
     role: str
     content: str
+    context: NotRequired[str]
     tool_calls: NotRequired[list[dict[str, Any]]]
     name: NotRequired[str]
 

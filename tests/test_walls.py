@@ -24,7 +24,7 @@ FLOORS = (
 )
 """From the ground up: a room imports itself and what lies on lower floors."""
 
-DOORS = {("training", "evaluation"), ("chat", "evaluation"), ("testing", "engines"), ("testing", "evaluation")}
+DOORS = {("training", "evaluation"), ("training", "engines"), ("chat", "evaluation"), ("testing", "engines"), ("testing", "evaluation")}
 """Between rooms of one floor, from the first to the second."""
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "tokenizers"}

@@ -23,6 +23,9 @@ VERBS = {
     "compare": "the same questions to several models, side by side",
     "cache": "what models have answered before: show it, prune it",
     "inspect": "what a model is, and the proof that training and chatting see the same tokens",
+    "diff": "what differed between two trainings",
+    "merge": "an adapter into its base, checked by logits",
+    "export": "weights with a Modelfile for Ollama whose template is proved",
 }
 """Every verb with its one line of help, so that ``--help`` imports none of them."""
 

@@ -160,13 +160,7 @@ class Story:
         job = Job(self.task, BASE, run, examples, data, {"epochs": self.plan.epochs}, command=words)
         self.console.print(f"  $ {words}", soft_wrap=True)
         with TrainingProgress(indent="  ") as progress:
-            manifest = train(
-                job,
-                self.session.registry,
-                started=lambda ready: progress.start(ready, BASE),
-                tell=progress.update,
-                stopping=progress.stopping,
-            )
+            manifest = train(job, self.session.registry, progress.audience(BASE))
         self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
     def _compare(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sftchat.cli.shared import Session, engine_options
+
+if TYPE_CHECKING:
+    from sftchat.models.lineage import Ancestor
+    from sftchat.models.manifest import Manifest
 
 
 @click.command()
@@ -41,16 +45,24 @@ def command(
     from sftchat.models.parity import prove
 
     loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
+    from sftchat.models.lineage import lineage
+
     checks = prove(loaded.renderer, loaded.stop_ids, reference.folder if loaded.manifest else None)
-    facts = _facts(reference, loaded)
+    facts, steps = _facts(reference, loaded), lineage(model)
     failed = any(check.required and not check.holds for check in checks)
     if as_json:
         proof = [{"check": check.name, "holds": check.holds, "detail": check.detail, "required": check.required} for check in checks]
-        click.echo(json.dumps({**facts, "parity": proof}, ensure_ascii=False, indent=2))
+        made = [{"model": step.model, "note": step.note, "data_notes": step.data, **_manifest(step.manifest)} for step in steps]
+        click.echo(json.dumps({**facts, "lineage": made, "parity": proof}, ensure_ascii=False, indent=2))
         return 3 if failed else 0
     wide = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{wide}}  {value}")
+    if steps[0].manifest is not None or len(steps) > 1:
+        click.echo("\nlineage: how it was made, the last step first")
+        for step in steps:
+            for line in _told(step):
+                click.echo(f"  {line}")
     click.echo("\nparity: training and inference see the same tokens")
     for check in checks:
         mark = "yes" if check.holds else "NO " if check.required else "no "
@@ -106,13 +118,56 @@ def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "context": getattr(config, "max_position_embeddings", None),
         "template": f"{renderer.name} ({renderer.template_hash[:12]})",
+        "template arguments": ", ".join(f"{name}={json.dumps(value)}" for name, value in renderer.arguments.items()) or "none",
         "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(i)} ({i})" for i in loaded.stop_ids),
         "identity": identity(reference),
     }
     if reference.base is not None:
         facts["adapter on"] = reference.base.text
-    if (manifest := loaded.manifest) is not None:
-        facts["trained on"] = f"task {manifest.task}, {manifest.rows:,} rows, {manifest.steps} steps, {manifest.method}"
-        facts["base"] = f"{manifest.base} ({manifest.base_identity[:12]})"
-        facts["command"] = manifest.command
+        facts["adapter"] = _adapter(model)
     return facts
+
+
+def _adapter(model: Any) -> str:
+    """What an adapter is: its kind, rank, scale, and the layers that it changes."""
+    config = next(iter(model.peft_config.values()))
+    kind = str(config.peft_type).rpartition(".")[2]
+    kind = ("DoRA" if config.use_dora else "LoRA") if kind == "LORA" else kind
+    layers = config.target_modules
+    where = layers if isinstance(layers, str) else ", ".join(sorted(layers or ()))
+    more = ", ".join(getattr(config, "modules_to_save", None) or ())
+    size = f", rank {config.r}, alpha {config.lora_alpha:g}" if hasattr(config, "lora_alpha") else ""
+    return f"{kind}{size}, on {where}" + (f", whole: {more}" if more else "")
+
+
+def _manifest(manifest: Manifest | None) -> dict[str, Any]:
+    """A manifest as JSON."""
+    from dataclasses import asdict
+
+    return {"manifest": None if manifest is None else asdict(manifest)}
+
+
+def _told(step: Ancestor) -> list[str]:
+    """A step of the making in lines."""
+    from sftchat.models.lineage import scores_by_step
+
+    made = step.manifest
+    lines = [step.model + (f": {step.note}" if step.note else "")]
+    if made is None:
+        return lines
+    if made.merged:
+        lines.append(f"  merged: {made.merged['adapter']} into {made.base}, {made.merged['dtype']}")
+    lines.append(f"  trained: task {made.task}, {made.method}, {made.rows:,} rows, {made.steps} steps, template {made.template}")
+    for source in made.data:
+        if "file" in source:
+            note = step.data.get(str(source["file"]))
+            lines.append(f"  data: {source['file']} ({str(source.get('sha256'))[:12]})" + (f": {note}" if note else ""))
+        else:
+            lines.append(f"  data: {', '.join(f'{name} {value}' for name, value in source.items() if value != {})}")
+    for number, words in scores_by_step(made.scores):
+        best = " (chosen)" if number == str(made.chosen_step) else ""
+        lines.append(f"  step {number}: {words}{best}")
+    if made.command:
+        lines.append(f"  command: {made.command}")
+    lines.append(f"  base: {made.base} ({made.base_identity[:12]})")
+    return lines

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sftchat.cli.shared import stderr
 
 if TYPE_CHECKING:
-    from sftchat.training.callbacks import Progress
-    from sftchat.training.run import Prepared
+    from sftchat.training.callbacks import Progress, Scored
+    from sftchat.training.run import Audience, Prepared
 
 PLAIN_INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""
@@ -40,14 +40,17 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def audience(self, model: str) -> Audience:
+        """What a training is to call, for a base model of this name."""
+        from sftchat.training.run import Audience
+
+        return Audience(lambda ready: self.start(ready, model), self.update, self.scored, self.stopping, self.remark)
+
     def start(self, ready: Prepared, model: str) -> None:
         """Say what is trained and begin the bar."""
         if self._quiet:
             return
-        from sftchat.cli.train import describe
-
-        for line in describe(ready, model).splitlines():
-            self._console.print(self._indent + line, soft_wrap=True)
+        self.describe(ready, model)
         if self._console.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -59,6 +62,14 @@ class TrainingProgress:
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=None, loss="", left="")
+
+    def describe(self, ready: Prepared, model: str) -> None:
+        """Say what is trained."""
+        from sftchat.cli.train import describe
+
+        if not self._quiet:
+            for line in describe(ready, model).splitlines():
+                self._console.print(self._indent + line, soft_wrap=True)
 
     def update(self, progress: Progress) -> None:
         """Show how far it is."""
@@ -73,6 +84,23 @@ class TrainingProgress:
         if now - self._said >= PLAIN_INTERVAL or progress.step >= progress.steps:
             self._said = now
             self._console.print(f"{self._indent}step {progress.step}/{progress.steps}  {loss}  {left}", soft_wrap=True)
+
+    def scored(self, scored: Scored) -> None:
+        """Say what the task's metric is now, and where it was best."""
+        if self._quiet:
+            return
+        interval = "" if scored.low is None or scored.high is None else f" [{scored.low:.3f}, {scored.high:.3f}]"
+        where = "base model" if scored.step == 0 else f"step {scored.step}"
+        best = "" if scored.best in (0, scored.step) else f"; best {scored.best_value:.3f} at step {scored.best}"
+        self._console.print(
+            f"{self._indent}{where}: {scored.metric} {scored.value:.3f}{interval} on {scored.items} items, {scored.seconds:.0f} s{best}",
+            soft_wrap=True,
+        )
+
+    def remark(self, words: str) -> None:
+        """Say something unusual."""
+        if not self._quiet:
+            self._console.print(self._indent + words, soft_wrap=True)
 
     def stopping(self) -> None:
         """Say that Ctrl-C was heard."""

@@ -99,6 +99,32 @@ class Session:
         return identify(model, self.registry, **options)
 
 
+def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` words; a value that is JSON is what JSON says, any other is text."""
+    import json
+
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (equals and name.isidentifier()):
+            raise click.BadParameter(f"'{word}' must be NAME=VALUE, such as enable_thinking=false")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+template_argument_option = click.option(
+    "--template-argument",
+    "template_arguments",
+    multiple=True,
+    callback=_template_arguments,
+    metavar="NAME=VALUE",
+    help="Argument of the chat template, such as enable_thinking=false; a trained model keeps those of its training.",
+)
+
+
 def engine_options(command: F) -> F:
     """Add the options that say how a model is opened: base, dtype, device, template, trust."""
     for option in reversed(
@@ -114,6 +140,7 @@ def engine_options(command: F) -> F:
             click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
             click.option("--quantize", type=click.Choice(["int8"]), help="Round the weights for faster decoding on a CPU."),
             click.option("--template", metavar="NAME|FILE", help="Chat template instead of the model's own."),
+            template_argument_option,
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
             click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),
         )

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.shared import Session
+from sftchat.cli.config_file import apply_config
+from sftchat.cli.shared import Session, template_argument_option
 
 if TYPE_CHECKING:
-    from sftchat.training.run import Prepared
+    from collections.abc import Iterator
+
+    from sftchat.models.manifest import Manifest
+    from sftchat.plugins import Registry
+    from sftchat.training.preparing import Job, Prepared
 
 
 @click.command()
@@ -30,7 +35,17 @@ if TYPE_CHECKING:
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
 @click.option(
-    "--method", type=click.Choice(["full", "lora"]), default="full", show_default=True, help="Train all weights, or a low-rank adapter."
+    "--validation", type=click.Path(path_type=Path), metavar="FILE", help="Items to score during training.  [default: kept from the rows]"
+)
+@click.option("--validation-items", type=int, metavar="N", help="How many of them.  [default: 100]")
+@click.option("--eval-steps", type=int, metavar="N", help="Steps between scorings of generated replies; 0 never.  [default: 0]")
+@click.option("--patience", type=int, metavar="N", help="Scorings without a better one that end training; 0 never.  [default: 0]")
+@click.option(
+    "--method",
+    type=click.Choice(["full", "lora", "dora", "qlora"]),
+    default="full",
+    show_default=True,
+    help="Train all weights, or an adapter; qlora over a base in four bits.",
 )
 @click.option("--learning-rate", type=float, metavar="X", help="Peak learning rate.  [default: by method and size]")
 @click.option("--epochs", type=float, metavar="X", help="Passes over the rows.  [default: the task's, else 3]")
@@ -49,54 +64,115 @@ if TYPE_CHECKING:
     type=click.Choice(["cosine", "linear", "constant", "constant_with_warmup"]),
     help="How the learning rate falls.  [default: cosine]",
 )
-@click.option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0]")
+@click.option("--optimizer", metavar="NAME", help="As transformers names it, such as paged_adamw_8bit.  [default: adamw_torch_fused]")
+@click.option("--weight-decay", type=float, metavar="X", help="Of the optimizer.  [default: 0]")
 @click.option("--max-grad-norm", type=float, metavar="X", help="Gradients are clipped to this norm.  [default: 1]")
 @click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapter.  [default: 16]")
 @click.option("--lora-alpha", type=int, metavar="N", help="Scale of the adapter.  [default: 32]")
 @click.option("--lora-dropout", type=float, metavar="X", help="Dropout of the adapter.  [default: 0]")
+@click.option("--neftune-alpha", type=float, metavar="X", help="Noise on embeddings.  [default: 0]")
+@click.option(
+    "--train-on", type=click.Choice(["assistant", "all"]), help="Learn what the assistant says, or every token.  [default: assistant]"
+)
+@click.option("--packing", type=click.Choice(["auto", "on", "off"]), help="Batches as one row without padding.  [default: auto]")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Mixed precision or full.  [default: auto]")
 @click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, slower.")
 @click.option("--save-steps", type=int, metavar="N", help="Steps between checkpoints; 0 keeps only the final weights.  [default: 0]")
 @click.option("--save-limit", type=int, metavar="N", help="Checkpoints kept.  [default: 2]")
 @click.option("--logging-steps", type=int, metavar="N", help="Steps between reports of the loss.  [default: 10]")
+@click.option("--report-to", multiple=True, metavar="TRACKER", help="tensorboard (under RUN/runs), wandb, mlflow, …; may be repeated.")
 @click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: auto]")
 @click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_argument_option
+@click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint of RUN.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, how much memory it takes and for how long; write nothing.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    callback=apply_config,
+    expose_value=False,
+    help="TOML or YAML with these options by name; flags win.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
     session: Session, /, task_name: str, model: str, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
-    trust_remote_code: bool, resume: bool, quiet: bool, **given: Any,
+    template_arguments: dict[str, Any], force: bool, validation: Path | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task; RUN is then a model like any other.
 
     \b
     sftchat train relation -o runs/first
+    sftchat train relation --eval-steps 100 --patience 3 -o runs/best
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     """
     from sftchat.cli.progress import TrainingProgress
     from sftchat.training.output import check_output
+    from sftchat.training.preparing import Job, is_main_process
 
     registry = session.registry
     task = registry.task(task_name)
-    check_output(output, resume)
+    if is_main_process():
+        check_output(output, resume)
     examples, data = gather(task, files, rows, options, given["seed"] or 0)
-    from sftchat.training.run import Job, train
+    from sftchat.training.run import train
 
+    given["report_to"] = given["report_to"] or None
     job = Job(
-        task, model, output, examples, data, given, template=template, resume=resume, trust_remote_code=trust_remote_code,
+        task, model, output, examples, data, given, validation, template=template, template_arguments=template_arguments, force=force, resume=resume,
+        trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
+    if dry_run:
+        _rehearse(job, registry, model, quiet)
+        return
+    with TrainingProgress(quiet=quiet or not is_main_process()) as progress:
+        manifest = train(job, registry, progress.audience(model))
+    if quiet or not is_main_process():
+        return
+    for line in _ending(manifest, output, model):
+        click.echo(line, err=True)
+
+
+def _rehearse(job: Job, registry: Registry, model: str, quiet: bool) -> None:
+    """Prepare, try, and say what it would be like; the result goes to standard output."""
+    from sftchat.cli.progress import TrainingProgress, clock
+    from sftchat.training.preparing import prepare
+    from sftchat.training.rehearsal import rehearse
+
+    ready = prepare(job, registry)
     with TrainingProgress(quiet=quiet) as progress:
-        manifest = train(
-            job, registry, started=lambda ready: progress.start(ready, model), tell=progress.update, stopping=progress.stopping
-        )
-    if not quiet:
-        loss = "" if manifest.final_loss is None else f", loss {manifest.final_loss:.3f}"
-        click.echo(f"{manifest.steps} steps in {manifest.seconds:.0f} s{loss}; saved to {output}", err=True)
-        click.echo(f"next: sftchat eval {output} --baseline {model}   sftchat chat {output}", err=True)
+        progress.describe(ready, model)
+    found = rehearse(ready)
+    size = ready.config.batch_size
+    fits = (
+        "fits" if found.rows_at_once >= min(size, len(ready.rows.ids)) else f"does not fit at once; {found.rows_at_once} rows at a time do"
+    )
+    click.echo(f"the longest batch ({size} rows, up to {found.longest} tokens each) {fits}; peak memory {found.peak_bytes / 2**30:.2f} GiB")
+    click.echo(
+        f"{found.tokens_per_second:,.0f} tokens/s; {found.steps:,} steps would take about {clock(found.seconds)}, without scoring and saving"
+    )
+
+
+def _ending(manifest: Manifest, output: Path, model: str) -> Iterator[str]:
+    """What came out, and what to type next."""
+    loss = "" if manifest.final_loss is None else f", loss {manifest.final_loss:.3f}"
+    yield f"{manifest.steps} steps in {manifest.seconds:.0f} s{loss}; saved to {output}"
+    if manifest.scores:
+        metric, chosen = manifest.validation["metric"], str(manifest.chosen_step)
+        base = manifest.scores.get("0", {}).get(metric)
+        before = "" if base is None else f", base model {base:.3f}"
+        yield f"the weights are those of step {chosen}: {metric} {manifest.scores[chosen][metric]:.3f}{before}"
+        sign = 1 if manifest.validation["higher_is_better"] else -1
+        if base is not None and sign * manifest.scores[chosen][metric] <= sign * base:
+            yield f"warning: no step scored better than the base model; {model} as it is may be the better choice"
+    yield f"next: sftchat eval {output} --baseline {model}   sftchat chat {output}"
 
 
 def gather(
@@ -135,6 +211,9 @@ def describe(ready: Prepared, model: str) -> str:
         f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
         + (f" × {config.accumulation}" if config.accumulation > 1 else ""),
     ]
+    if ready.validation is not None:
+        stop = f", ends after {config.patience} without a better one" if config.patience else ""
+        lines.append(f"scored every {config.eval_steps} steps on {ready.validation.source}{stop}")
     if rows.too_long:
         lines.append(f"left out: {len(rows.too_long)} rows longer than {config.max_length} tokens, the first at {rows.too_long[0]}")
     if rows.without_reply:

@@ -151,7 +151,10 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
         raise DataError(f"instruction is empty and so is {given}; fill one or remove the row")
-    return (Message(role="user", content=prompt),), text(row[reply], reply), used | {given, reply, "history"}
+    turn = Message(role="user", content=prompt)
+    if all(part.strip() for part in parts):
+        turn["context"] = parts[1]
+    return (turn,), text(row[reply], reply), used | {given, reply, "history"}
 
 
 def _read_pair(row: Mapping[str, Any], role_map: Mapping[str, str] | None) -> tuple[Message, ...]:

@@ -63,7 +63,7 @@ def _prompt_completion(example: Example) -> dict[str, Any]:
 
 
 def _alpaca(example: Example) -> dict[str, Any]:
-    """One question and one answer, a system turn allowed; what was instruction and what input is not known any more."""
+    """One question and one answer, a system turn allowed."""
     _need_reply(example, "alpaca")
     _need_plain_turns(example, "alpaca")
     turns = example.conversation
@@ -71,7 +71,8 @@ def _alpaca(example: Example) -> dict[str, Any]:
     rest = turns[len(system) :]
     if [turn["role"] for turn in rest] != ["user", "assistant"]:
         raise DataError(f"the row has {len(rest)} turns, alpaca holds one question and one answer; choose the format messages")
-    row = {"instruction": rest[0]["content"], "input": "", "output": rest[1]["content"]}
+    given = rest[0].get("context", "")
+    row = {"instruction": rest[0]["content"].removesuffix(f"\n\n{given}" if given else ""), "input": given, "output": rest[1]["content"]}
     return {"system": system[0]["content"], **row} if system else row
 
 
@@ -113,8 +114,8 @@ def _need_reply(example: Example, format: str) -> None:
 
 
 def _need_plain_turns(example: Example, format: str) -> None:
-    """Refuse turns that hold more than a role and text."""
+    """Refuse turns that hold more than a role and text; which end of the text was context is no loss."""
     for index, turn in enumerate(example.conversation):
-        more = [key for key in turn if key not in ("role", "content")]
+        more = [key for key in turn if key not in ("role", "content", "context")]
         if more:
             raise DataError(f"messages[{index}] also holds {', '.join(more)}, for which {format} has no place; choose the format messages")

@@ -28,6 +28,7 @@ class Request:
         reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
         reply_ids: The same as token ids, for an engine that was heard to say them; ``reply_prefix`` is empty then.
         template_arguments: Arguments of the chat template, over those the model has of its own; engines that render elsewhere refuse them.
+        tools: Functions that the model may call, as JSON schemas.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Request:
     reply_prefix: str = ""
     reply_ids: tuple[int, ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,6 +35,7 @@ def identify(
     base: str | None = None,
     allow_pickle: bool = False,
     template: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> str:
     """Hash of everything but the request that decides what a model answers.
@@ -50,6 +52,7 @@ def identify(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
+        template_arguments: Arguments of the template, before those of the manifest.
         options: As of ``sftchat.engines.loading.load_engine``.
 
     Returns:
@@ -77,7 +80,7 @@ def identify(
         "files": files,
         "allow_pickle": allow_pickle,
         "template": file_hash(Path(template)) if template and Path(template).is_file() else template or "",
-        "template_arguments": dict(manifest.template_arguments) if manifest else {},
+        "template_arguments": {**(manifest.template_arguments if manifest else {}), **(template_arguments or {})},
         "device": device_facts(str(options.get("device", "auto"))),
         "source": source_hash(),
         "versions": {name: _version(name) for name in VERSIONED},
@@ -99,9 +102,9 @@ def source_hash() -> str:
     """Hash of our own code that renders prompts and chooses tokens: an engine version that nobody can forget to raise."""
     digest = hashlib.sha256()
     engines = Path(__file__).parent
-    for folder in (engines, engines.parent / "models"):
-        for path in sorted(folder.glob("*.py")):
-            digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
+    models = engines.parent / "models"
+    for path in (*sorted(engines.glob("*.py")), *sorted(models.glob("*.py")), *sorted(models.glob("chat_templates/*.jinja"))):
+        digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()
 
 

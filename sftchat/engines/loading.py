@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
@@ -25,7 +25,8 @@ def require_endpoint(what: str) -> None:
 
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
-    concurrency: int = 16, timeout: float = 120.0, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
+    template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, quantize: str | None = None,
+    importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
@@ -35,6 +36,7 @@ def load_engine(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
+        template_arguments: Arguments of the template, before those that the model was trained with.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
         quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits; None for none.
@@ -48,8 +50,9 @@ def load_engine(
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.served:
-        if template:
-            raise UsageError(f"--template is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        if template or template_arguments:
+            option = "--template" if template else "--template-argument"
+            raise UsageError(f"{option} is for models that are loaded here; the server of '{model}' renders prompts with its own")
         if quantize:
             raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
@@ -68,7 +71,7 @@ def load_engine(
         from sftchat.engines.packing import pack_linear
         from sftchat.engines.transformers import TransformersEngine
 
-        loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
+        loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
     if quantize:
         from sftchat.engines.quantizing import quantize_linear, use_int8
 

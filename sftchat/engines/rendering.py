@@ -30,7 +30,7 @@ def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
     if request.prompt is not None:
         ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
     else:
-        ids = with_arguments(renderer, request).prompt_ids(request.messages, request.reply_prefix)
+        ids = with_arguments(renderer, request).prompt_ids(request.messages, request.reply_prefix, request.tools)
     return [*ids, *request.reply_ids]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from sftchat.data.tools import tools_of
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import EngineError, PluginError
 from sftchat.evaluation.evalset import check_examples
@@ -71,7 +72,7 @@ def run(
     check_examples(examples)
     by_id = {example.id: example for example in examples}
     params = task.sampling if sampling is None else sampling
-    requests = [Request(example.id, example.messages, sampling=params) for example in examples]
+    requests = [Request(example.id, example.messages, sampling=params, tools=tools_of(example)) for example in examples]
     ready: dict[str, Outcome] = {}
     position = 0
     with closing(collect(engine, requests)) as replies:

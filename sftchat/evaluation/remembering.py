@@ -47,6 +47,8 @@ def request_key(identity: str, request: Request) -> bytes:
         facts.append(dict(request.template_arguments))
     if request.reply_ids:
         facts.append(request.reply_ids)
+    if request.tools:
+        facts.append(["tools", *request.tools])
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 

@@ -32,7 +32,10 @@ class Manifest:
         template_arguments: Arguments of the template that training used and inference must use.
         versions: Versions of the packages that matter.
         command: What was typed.
-        scores: Scores by step, where the task's metric was computed during training.
+        validation: What was scored during training: ``metric``, ``higher_is_better``, ``items``, where they come from and the hash of the file.
+        scores: Every metric of the task by step, written as text; ``"0"`` is the base model.
+        chosen_step: The step whose weights these are; differs from ``steps`` where an earlier one scored best.
+        merged: For an adapter merged into its base: the adapter, its identity, the dtype, and how far the logits are from the adapter's.
         best_checkpoint: Folder name of the best checkpoint, when there is one.
         steps: Optimiser steps done.
         final_loss: Mean training loss of the last steps.
@@ -52,7 +55,10 @@ class Manifest:
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
-    scores: Mapping[str, Any] = field(default_factory=dict)
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    chosen_step: int = 0
+    merged: Mapping[str, Any] = field(default_factory=dict)
     best_checkpoint: str = ""
     steps: int = 0
     final_loss: float | None = None

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.types import Message
 
-SAMPLES: tuple[tuple[str, tuple[Message, ...]], ...] = (
-    ("one turn", ({"role": "user", "content": "你好，world"}, {"role": "assistant", "content": "你好!"})),
-    (
-        "with a system turn",
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Its name."}}, "required": ["city"]},
+    },
+}
+CALL = {"type": "function", "id": "call00001", "function": {"name": "get_weather", "arguments": {"city": "巴黎"}}}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation that the proof renders.
+
+    Attributes:
+        name: What it is an example of.
+        messages: Its turns.
+        tools: Functions that the model may call in it.
+    """
+
+    name: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+SAMPLES = (
+    Sample("one turn", ({"role": "user", "content": "你好，world"}, {"role": "assistant", "content": "你好!"})),
+    Sample(
+        "a system turn",
         ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}),
     ),
-    (
+    Sample(
         "several turns",
         (
             {"role": "user", "content": "问\n题"},
@@ -25,8 +52,22 @@ SAMPLES: tuple[tuple[str, tuple[Message, ...]], ...] = (
             {"role": "assistant", "content": "甲-乙:师徒\n无"},
         ),
     ),
+    Sample(
+        "thoughts",
+        ({"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\nOne and one.\n</think>\n\n2"}),
+    ),
+    Sample(
+        "calls of tools",
+        (
+            {"role": "user", "content": "巴黎?"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "content": "22°", "name": "get_weather"},
+            {"role": "assistant", "content": "22°"},
+        ),
+        (TOOL,),
+    ),
 )
-"""Conversations the proof renders: one turn, a system turn, a history, and text that imitates special tokens."""
+"""What the proof renders; the third imitates special tokens."""
 
 
 @dataclass(frozen=True)
@@ -49,73 +90,110 @@ class Check:
 def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None) -> list[Check]:
     """Check that a prompt is a prefix of its training row, that the stop token is learned and obeyed, and that what was saved agrees.
 
+    Training needs a template that can be trained on with plain replies, or with thoughts; system turns, several turns and tools are lines that say
+    what rows of their kind will meet. A row of a kind that the template cannot write is an error that names it.
+
     Args:
         renderer: Tokenizer and template.
         stop_ids: The ids on which generation stops.
         saved: A checkpoint folder whose own tokenizer and template must render the same ids.
     """
-    checks: list[Check] = []
-    usable: list[tuple[str, Sequence[Message]]] = []
-    for name, messages in SAMPLES:
-        try:
-            renderer.training_ids(messages)
-            usable.append((name, messages))
-        except TemplateError as error:
-            checks.append(Check(f"renders {name}", False, str(error), required=name == "one turn"))
+    verdicts = {sample.name: _verdict(renderer, sample) for sample in SAMPLES}
+    needed = "one turn" if verdicts["one turn"].holds or not verdicts["thoughts"].holds else "thoughts"
+    checks = [replace(verdict, required=name == needed) for name, verdict in verdicts.items()]
+    usable = [sample for sample in SAMPLES if verdicts[sample.name].holds]
     if not usable:
         return checks
-    checks.append(_every("prompt ids are a prefix of the training ids", usable, lambda m: _prompt_is_prefix(renderer, m)))
-    checks.append(_every("every reply's last trained id is the stop token", usable, lambda m: _stop_is_trained(renderer, m)))
-    stop, known = renderer.stop_token, sorted(set(stop_ids))
-    token = renderer.tokenizer.convert_ids_to_tokens(stop)
-    checks.append(
-        Check("generation stops on the stop token", stop in known, f"stop token {token!r} is {stop}; generation stops on {known}")
-    )
-    checks.append(
+    checks += [
+        _every("prompt ids are a prefix of the training ids", usable, lambda sample: _prompt_is_prefix(renderer, sample)),
+        _every("every reply's last trained id is a stop token", usable, lambda sample: _stop_is_trained(renderer, sample)),
+        _stops(renderer, sorted(set(stop_ids))),
+        _adds_nothing(renderer, usable[0]),
         _every(
-            "transformers' apply_chat_template gives the same prompt ids", usable, lambda m: _library_agrees(renderer, m), required=False
-        )
-    )
+            "transformers' apply_chat_template gives the same prompt ids",
+            usable,
+            lambda sample: _library_agrees(renderer, sample),
+            required=False,
+        ),
+    ]
     if saved is not None:
         checks.append(_saved_agrees(renderer, saved, usable))
     return checks
 
 
-def _every(
-    name: str, samples: Sequence[tuple[str, Sequence[Message]]], holds: Callable[[Sequence[Message]], bool], required: bool = True
-) -> Check:
+def _verdict(renderer: Renderer, sample: Sample) -> Check:
+    """Whether conversations of a kind can be trained on, in how many rows, or why not."""
+    name = f"can be trained on {sample.name}"
+    try:
+        rows = renderer.training_rows(sample.messages, sample.tools)
+    except TemplateError as error:
+        return Check(name, False, str(error))
+    if len(rows) == 1:
+        return Check(name, True, "one row")
+    return Check(name, True, "one row for each reply, since the template writes a reply differently once it is history")
+
+
+def _every(name: str, samples: Sequence[Sample], holds: Callable[[Sample], bool], required: bool = True) -> Check:
     """One check over all samples."""
-    failed = [label for label, messages in samples if not _safely(holds, messages)]
+    failed = [sample.name for sample in samples if not _safely(holds, sample)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
 
 
-def _safely(holds: Callable[[Sequence[Message]], bool], messages: Sequence[Message]) -> bool:
+def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
     """Whether it holds; a template that cannot even render the sample does not."""
     try:
-        return holds(messages)
+        return holds(sample)
     except TemplateError:
         return False
 
 
-def _prompt_is_prefix(renderer: Renderer, messages: Sequence[Message]) -> bool:
+def _replies(sample: Sample) -> list[int]:
+    """The places of the assistant's turns."""
+    return [index for index, message in enumerate(sample.messages) if message["role"] == "assistant"]
+
+
+def _prompt_is_prefix(renderer: Renderer, sample: Sample) -> bool:
     """Whether every assistant turn's prompt is where its training row begins."""
-    row = renderer.training_ids(messages).ids
-    prompts = [renderer.prompt_ids(messages[:i]) for i, message in enumerate(messages) if message["role"] == "assistant"]
-    return all(tuple(ids) == row[: len(ids)] for ids in prompts)
+    rows, replies = renderer.training_rows(sample.messages, sample.tools), _replies(sample)
+    prompts = [tuple(renderer.prompt_ids(sample.messages[:index], tools=sample.tools)) for index in replies]
+    return all(row.ids[: len(ids)] == ids for ids, row in zip(prompts, rows * (len(replies) if len(rows) == 1 else 1), strict=True))
 
 
-def _stop_is_trained(renderer: Renderer, messages: Sequence[Message]) -> bool:
-    """Whether each run of labels ends with the stop token, one run an assistant turn."""
-    labels = [*renderer.training_ids(messages).labels, IGNORED]
-    last = [a for a, b in itertools.pairwise(labels) if a != IGNORED and b == IGNORED]
-    return last == [renderer.stop_token] * sum(message["role"] == "assistant" for message in messages)
+def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
+    """Whether each run of labels ends with a stop token, one run an assistant turn."""
+    ends = [
+        a
+        for row in renderer.training_rows(sample.messages, sample.tools)
+        for a, b in itertools.pairwise([*row.labels, IGNORED])
+        if a != IGNORED and b == IGNORED
+    ]
+    return len(ends) == len(_replies(sample)) and set(ends) <= set(renderer.stop_tokens)
 
 
-def _library_agrees(renderer: Renderer, messages: Sequence[Message]) -> bool:
+def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
+    """Whether generation stops on what is learned as the stop."""
+    stop = renderer.stop_token
+    token = renderer.tokenizer.convert_ids_to_tokens(stop)
+    return Check("generation stops on the stop token", stop in known, f"stop token {token!r} is {stop}; generation stops on {list(known)}")
+
+
+def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
+    """Whether the trained text is what the assistant says, or what the template adds."""
+    said = sample.messages[-1]["content"]
+    row = renderer.training_rows(sample.messages, sample.tools)[-1]
+    learned = renderer.tokenizer.decode([label for label in row.labels if label != IGNORED])
+    expected = said + renderer.ending[0]
+    return Check(
+        "the trained text is what the assistant says and its stop", learned == expected, f"{learned!r} for {said!r}", required=False
+    )
+
+
+def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
-    given = [dict(message) for message in messages[:-1]]
+    content: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if renderer.template.in_parts else str
     theirs = renderer.tokenizer.apply_chat_template(
-        given,
+        [{**message, "content": content(message["content"])} for message in sample.messages[:-1]],
+        tools=list(sample.tools) or None,
         chat_template=renderer.source,
         tokenize=True,
         return_dict=False,
@@ -123,14 +201,18 @@ def _library_agrees(renderer: Renderer, messages: Sequence[Message]) -> bool:
         sanitize_control_tokens=True,
         **renderer.arguments,
     )
-    return list(theirs) == renderer.prompt_ids(messages[:-1])
+    return list(theirs) == renderer.prompt_ids(sample.messages[:-1], tools=sample.tools)
 
 
-def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[tuple[str, Sequence[Message]]]) -> Check:
+def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) -> Check:
     """Whether the tokenizer and template in a folder render the same ids again."""
     from transformers import AutoTokenizer
 
     from sftchat.models.templates import choose_renderer
 
     again = choose_renderer(AutoTokenizer.from_pretrained(saved), arguments=renderer.arguments)
-    return _every("the saved template renders the same ids", samples, lambda m: again.training_ids(m) == renderer.training_ids(m))
+    return _every(
+        "the saved template renders the same ids",
+        samples,
+        lambda sample: again.training_rows(sample.messages, sample.tools) == renderer.training_rows(sample.messages, sample.tools),
+    )

@@ -151,7 +151,7 @@ def step_of(text: str) -> int | None:
     if path.name.startswith("checkpoint-") and number.isdigit():
         return int(number)
     manifest = read_manifest(path) if path.is_dir() else None
-    return manifest.steps if manifest is not None and manifest.steps else None
+    return (manifest.chosen_step or manifest.steps or None) if manifest is not None else None
 
 
 def expand(texts: Iterable[str]) -> tuple[str, ...]:

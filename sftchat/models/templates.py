@@ -7,42 +7,25 @@ prompt are a prefix of the ids of every row that continues it, whatever the toke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import ModelError, UsageError, unknown
+from sftchat.errors import UsageError, first_line, unknown
+from sftchat.models.marking import encode, unmarked
+from sftchat.models.registry import TEMPLATES, without_training_markers
+from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
 from sftchat.types import Message
+
+__all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "TemplateError", "check_arguments", "choose_renderer"]
 
 IGNORED = -100
 """The label of a position without loss, as torch's cross entropy wants it."""
 
-CHATML = """\
-{%- for message in messages %}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-{{- '<|im_start|>assistant\\n' }}
-{%- endif %}"""
-
-PLAIN = """\
-{%- for message in messages %}
-{{- message['role'][0] | upper + message['role'][1:] + ': ' + message['content'] }}
-{%- if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}
-{{- '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-{{- 'Assistant: ' }}
-{%- endif %}"""
-
-TEMPLATES: Mapping[str, str] = {"chatml": CHATML, "plain": PLAIN}
-"""Templates by name, for models that have none: ChatML where the tokenizer has its tokens, ``Role: text`` where it does not."""
-
-
-class TemplateError(ModelError):
-    """A chat template that cannot be trained on or cannot render a conversation."""
+GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+"""Variables of a chat template that are no arguments of it."""
 
 
 @dataclass(frozen=True)
@@ -69,149 +52,153 @@ class Renderer:
 
     Attributes:
         tokenizer: A transformers tokenizer.
-        name: Name of the template: ``chatml``, ``plain``, a file, or ``model's own``.
+        name: Name of the template: one of ``TEMPLATES``, a file, or ``model's own``.
         source: Its Jinja source.
         arguments: Template arguments such as ``{"enable_thinking": False}``, the same in training and in use.
+        forced: Training rows are made as well as can be where the template fails the proof, instead of being refused.
     """
 
     tokenizer: Any
     name: str
     source: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    forced: bool = False
 
     @cached_property
-    def ending(self) -> tuple[str, str]:
-        """What follows the text of an assistant turn: ``(up to and with the stop token, the rest)``.
+    def template(self) -> TextTemplate:
+        """The template as text."""
+        return TextTemplate(self.tokenizer, self.name, self.source, self.arguments, self.forced)
 
-        Raises:
-            TemplateError: When an assistant turn does not end with a token of its own, so that a model could not learn to stop.
-        """
-        mark = "\u2063reply\u2063"
-        text = self._text([{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}])
-        _, found, after = text.rpartition(mark)
-        if not found:
-            raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
-        places = [(after.find(token), token) for token in self.tokenizer.added_tokens_encoder if token in after]
-        if not places:
-            raise TemplateError(
-                f"chat template '{self.name}' ends an assistant turn with no token of its own: a model could not learn to stop"
-            )
-        at, token = min(places, key=lambda place: (place[0], -len(place[1])))
-        return after[: at + len(token)], after[at + len(token) :]
+    @property
+    def ending(self) -> tuple[str, str]:
+        """What follows the text of an assistant turn: ``(up to and with the stop token, the rest)``."""
+        return self.template.ending
 
     @cached_property
     def stop_token(self) -> int:
-        """Id of the token that ends an assistant turn."""
-        return int(self._encode([self.ending[0]])[-1])
+        """Id of the token that ends an assistant turn.
+
+        Raises:
+            TemplateError: When an assistant turn does not end with a token of its own.
+        """
+        return int(self.tokenizer.convert_tokens_to_ids(self.template.stop))
+
+    @cached_property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a reply and a call of a tool."""
+        return tuple(sorted({self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}))
 
     @property
     def template_hash(self) -> str:
         """SHA-256 of the source and the arguments."""
         return hashlib.sha256(f"{self.source}\0{sorted(self.arguments.items())}".encode()).hexdigest()
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """The text a model is given to answer these messages, special tokens written out."""
-        return _unmarked("".join(self._pieces(messages)))
+        return unmarked("".join(self._prompt(messages, tools)))
 
-    def prompt_ids(self, messages: Sequence[Message], reply_prefix: str = "") -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], reply_prefix: str = "", tools: Tools = ()) -> list[int]:
         """The ids a model is given to answer these messages.
 
         Args:
             messages: The conversation; text in it that looks like a special token is encoded as text.
             reply_prefix: The beginning of the reply, when it is to be continued.
+            tools: Functions that the model may call, as JSON schemas.
+
+        Raises:
+            TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
         """
-        pieces = self._pieces(messages)
+        pieces = self._prompt(messages, tools)
         return self._encode([*pieces, reply_prefix] if reply_prefix else pieces)
 
-    def training_ids(self, messages: Sequence[Message]) -> Rendered:
+    def training_rows(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[Rendered, ...]:
+        """The rows that teach every reply of a conversation: one, or one a reply where the template writes history differently.
+
+        A template that strips thoughts from history shows the model a different past before each of its replies; each row has the past that
+        inference will show, and labels on its last turn alone.
+
+        Raises:
+            TemplateError: As of ``training_ids``, but for history.
+        """
+        try:
+            return (self.training_ids(messages, tools),)
+        except RewrittenHistoryError:
+            replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+            return tuple(self._last_reply(messages[: index + 1], tools) for index in replies)
+
+    def training_ids(self, messages: Sequence[Message], tools: Tools = ()) -> Rendered:
         """The ids of a conversation, with labels on every assistant turn and its stop token.
 
         Raises:
-            TemplateError: When there is no assistant turn, or a later turn changes how an earlier one is written.
+            RewrittenHistoryError: When a later turn changes how an earlier one is written.
+            TemplateError: When there is no assistant turn, or the template cannot write it as a continuation of its prompt, or whole.
         """
-        pieces = self._pieces(messages, prompt=False)
-        if len(pieces) == 1:
+        turns, whole = self.template.turns(messages, tools)
+        pieces, at = [], 0
+        for index, message in enumerate(turns):
+            if message["role"] != "assistant":
+                continue
+            before, written = self.template.reply(turns, index, tools, finished=whole if index == len(turns) - 1 else "")
+            if len(before) < at or not whole.startswith(before + written):
+                raise RewrittenHistoryError(
+                    f"chat template '{self.name}' writes turn {index} differently when it is history than when it is the reply; "
+                    "it cannot be trained on as one row"
+                )
+            pieces += [whole[at : len(before)], written]
+            at = len(before) + len(written)
+        if not pieces:
             raise TemplateError("the conversation has no assistant turn to learn from")
-        ids: list[int] = []
-        labels: list[int] = []
-        for index in range(len(pieces)):
-            added = self._encode(pieces[: index + 1])[len(ids) :]
-            ids += added
-            labels += added if index % 2 else [IGNORED] * len(added)
-        return Rendered(tuple(ids), tuple(labels))
+        return self._row(pieces if at == len(whole) else [*pieces, whole[at:]], range(1, len(pieces), 2))
 
     def text_ids(self, text: str) -> Rendered:
         """The ids of plain text with its end, all of them trained: for rows that are no conversation."""
         ids = [*self.tokenizer.encode(text), *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])]
         return Rendered(tuple(ids), tuple(ids))
 
-    def _pieces(self, messages: Sequence[Message], prompt: bool = True) -> list[str]:
-        """The rendered text, cut where the model begins and ceases to write: read, written, read, ….
+    def _last_reply(self, messages: Sequence[Message], tools: Tools) -> Rendered:
+        """The row that teaches the last turn after the prompt that inference would give."""
+        turns, _ = self.template.turns(messages, tools)
+        written = self.template.reply(turns, len(turns) - 1, tools)[1]
+        pieces = [*self._prompt(messages[:-1], tools), written]
+        return self._row(pieces, [len(pieces) - 1])
 
-        What is written ends with the stop token. With ``prompt`` the last piece ends where the next reply begins, and a template that
-        rewrites its history (Qwen3 drops old thoughts) gives one piece.
-        """
-        marked = self._marked(messages)
-        whole = self._text(marked, add_generation_prompt=prompt)
-        stop, _ = self.ending
+    def _row(self, pieces: Sequence[str], learned: Sequence[int]) -> Rendered:
+        """Ids of pieces, with labels on those learned."""
+        ids: list[int] = []
+        labels: list[int] = []
+        for index in range(len(pieces)):
+            added = self._encode(pieces[: index + 1])[len(ids) :]
+            ids += added
+            labels += added if index in learned else [IGNORED] * len(added)
+        return Rendered(tuple(ids), tuple(labels))
+
+    def _prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
+        """A prompt in pieces, cut where the model began and ceased to write; one piece where the template rewrites its history."""
+        turns, whole = self.template.turns(messages, tools, prompt=True)
         pieces, at = [], 0
-        for index, message in enumerate(marked):
+        for index, message in enumerate(turns):
             if message["role"] != "assistant":
                 continue
-            before = self._text(marked[:index], add_generation_prompt=True) if index else ""
-            # Llama 3's template and others trim what a turn says
-            written = next(
-                (text + stop for text in (message["content"], message["content"].strip()) if whole.startswith(text + stop, len(before))), ""
-            )
-            if not whole.startswith(before) or len(before) < at or not written:
-                if prompt:
-                    return [whole]
-                raise TemplateError(
-                    f"chat template '{self.name}' writes turn {index} differently when it is history than when it is the reply; it cannot be trained on as one row"
-                )
+            try:
+                before, written = self.template.reply(turns, index, tools, whole)
+            except TemplateError:
+                return [whole]
+            if len(before) < at or not whole.startswith(before + written):
+                return [whole]
             pieces += [whole[at : len(before)], written]
             at = len(before) + len(written)
-        return pieces if not prompt and at == len(whole) else [*pieces, whole[at:]]
-
-    def _text(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
-        """Run the template."""
-        from jinja2 import TemplateError as JinjaError
-
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=self.source,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **self.arguments,
-            )
-        except JinjaError as error:
-            roles = ", ".join(str(message["role"]) for message in messages)
-            raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {error}") from error
-        return text
-
-    def _marked(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Mark what looks like a special token in the messages, so that nobody can forge one."""
-        from transformers.utils.chat_template_utils import _get_control_token_patterns, mark_control_tokens
-
-        pattern, _ = _get_control_token_patterns(tuple(self.tokenizer.added_tokens_encoder))
-        marked: list[dict[str, Any]] = mark_control_tokens([dict(message) for message in messages], pattern)
-        return marked
+        return [*pieces, whole[at:]]
 
     def _encode(self, pieces: Sequence[str]) -> list[int]:
-        """Tokenise pieces one by one, marked tokens as text."""
-        from transformers.utils import chat_template_utils
+        """Tokenise pieces one by one, marked tokens as text.
 
-        # a lone marker is dropped by the encoder, yet keeps the text on its two sides apart
-        ids: list[int] = chat_template_utils.encode_marked_chat(self.tokenizer, chat_template_utils._CONTROL_TOKEN_START.join(pieces))
-        return ids
-
-
-def _unmarked(text: str) -> str:
-    """The text without the markers around forged special tokens."""
-    from transformers.utils.chat_template_utils import _CONTROL_TOKEN_END, _CONTROL_TOKEN_START
-
-    return text.replace(_CONTROL_TOKEN_START, "").replace(_CONTROL_TOKEN_END, "")
+        Raises:
+            TemplateError: When the tokenizer makes a special token of text that looks like one.
+        """
+        try:
+            return encode(self.tokenizer, pieces)
+        except ValueError as error:
+            raise TemplateError(f"a special token in a message cannot be read as text: {error}") from error
 
 
 def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml", arguments: Mapping[str, Any] | None = None) -> Renderer:
@@ -224,28 +211,63 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
         arguments: Template arguments.
 
     Raises:
-        UsageError: When ``template`` is neither a name nor a file.
+        UsageError: When ``template`` is neither a name nor a file, or writes tokens that the tokenizer does not have.
     """
     given = dict(arguments or {})
     if template in TEMPLATES:
-        return Renderer(tokenizer, template, TEMPLATES[template], given)
+        chosen = TEMPLATES[template]
+        if not chosen.fits(tokenizer):
+            fitting = ", ".join(sorted(name for name, other in TEMPLATES.items() if other.fits(tokenizer)))
+            raise UsageError(
+                f"chat template '{template}' writes {' and '.join(chosen.tokens)}, which are no tokens of this model's tokenizer; those that fit: {fitting}"
+            )
+        return Renderer(tokenizer, template, chosen.source_for(tokenizer), given)
     if template:
-        path = Path(template)
+        path = Path(template).expanduser()
         if not path.is_file():
             raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
-        return Renderer(tokenizer, path.name, path.read_text(encoding="utf-8"), given)
+        return Renderer(tokenizer, path.name, without_training_markers(_read(path)), given)
     own = tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
     if own:
-        return Renderer(tokenizer, next((name for name, source in TEMPLATES.items() if source == own), "model's own"), own, given)
-    if preferred in TEMPLATES and _has_tokens(tokenizer, TEMPLATES[preferred]):
-        return Renderer(tokenizer, preferred, TEMPLATES[preferred], given)
-    return Renderer(tokenizer, "plain", PLAIN, given)
+        named = next((name for name, known in TEMPLATES.items() if own in (known.source, known.source_for(tokenizer))), "model's own")
+        return Renderer(tokenizer, named, without_training_markers(own), given)
+    fallback = preferred if preferred in TEMPLATES and TEMPLATES[preferred].fits(tokenizer) else "plain"
+    return Renderer(tokenizer, fallback, TEMPLATES[fallback].source_for(tokenizer), given)
 
 
-def _has_tokens(tokenizer: Any, source: str) -> bool:
-    """Whether the markers that a template writes are single tokens of this tokenizer."""
-    if "<|im_start|>" in source:
-        return {"<|im_start|>", "<|im_end|>"} <= set(tokenizer.added_tokens_encoder)
-    return True
+def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
+    """Refuse a template argument that the template never looks at: a misspelt one would change nothing, without a word.
+
+    Args:
+        renderer: Tokenizer and template.
+        arguments: Names of arguments that the user gave.
+
+    Raises:
+        UsageError: Naming those that there are.
+        TemplateError: When the template is no Jinja.
+    """
+    from jinja2 import TemplateError as JinjaError
+    from transformers.utils.chat_template_utils import _get_template_variables
+
+    try:
+        variables = _get_template_variables(renderer.source)
+    except JinjaError as error:
+        raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
+    known = {name for name in variables if name not in GIVEN and not name.endswith("_token")}
+    for name in arguments:
+        if name not in known:
+            raise UsageError(unknown(f"argument of chat template '{renderer.name}':", name, known))
+
+
+def _read(path: Path) -> str:
+    """The text of a Jinja file.
+
+    Raises:
+        UsageError: When it cannot be read as text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"chat template '{path}' cannot be read: {first_line(error)}") from error

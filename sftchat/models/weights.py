@@ -15,7 +15,7 @@ from sftchat.errors import MissingExtraError, ModelError, first_line
 from sftchat.models.adapters import refuse_idle
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.models.references import ModelReference
-from sftchat.models.templates import Renderer, choose_renderer
+from sftchat.models.templates import Renderer, check_arguments, choose_renderer
 
 FULL_PRECISION_LIMIT = 4_000_000_000
 """Bytes in float32 up to which a CPU loads full precision: about a billion parameters."""
@@ -131,34 +131,63 @@ def load_model(
     return model.to(place).eval()
 
 
-def load(reference: ModelReference, *, template: str = "", preferred: str = "chatml", **options: Any) -> Loaded:
+def load(
+    reference: ModelReference,
+    *,
+    template: str = "",
+    preferred: str = "chatml",
+    template_arguments: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Loaded:
     """Weights, tokenizer, template and stop tokens of a reference.
 
     Args:
         reference: What to load.
         template: Template name or file, instead of the model's own.
         preferred: Template for a model that has none.
+        template_arguments: Arguments of the template, before those that the manifest says training used.
         options: As of ``load_model``.
+
+    Raises:
+        UsageError: A template that the tokenizer cannot write, or an argument that it does not have.
+        ModelError: As of ``load_model``.
     """
-    rendering: dict[str, Any] = {"template": template, "preferred": preferred, "trust_remote_code": bool(options.get("trust_remote_code"))}
+    rendering: dict[str, Any] = {
+        "template": template,
+        "preferred": preferred,
+        "template_arguments": dict(template_arguments or {}),
+        "trust_remote_code": bool(options.get("trust_remote_code")),
+    }
     renderer, manifest = load_renderer(reference, **rendering)
     model = load_model(reference, **options)
     return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering)
 
 
 def load_renderer(
-    reference: ModelReference, *, template: str = "", preferred: str = "chatml", trust_remote_code: bool = False
+    reference: ModelReference,
+    *,
+    template: str = "",
+    preferred: str = "chatml",
+    template_arguments: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[Renderer, Manifest | None]:
-    """Tokenizer and template of a reference, and how it was made; its weights are not read."""
+    """Tokenizer and template of a reference, and how it was made; its weights are not read.
+
+    Raises:
+        UsageError: A template that the tokenizer cannot write, or an argument that it does not have.
+    """
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = read_manifest(reference.folder) if reference.folder else None
-    return choose_renderer(tokenizer, template, preferred, manifest.template_arguments if manifest else None), manifest
+    given = dict(template_arguments or {})
+    renderer = choose_renderer(tokenizer, template, preferred, {**(manifest.template_arguments if manifest else {}), **given})
+    check_arguments(renderer, given)
+    return renderer, manifest
 
 
 def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
     """Every id on which a reply of this model ends: the generation config's, the tokenizer's, the template's."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    found: set[int] = {renderer.stop_token}
+    found: set[int] = {*renderer.stop_tokens}
     for value in (configured, renderer.tokenizer.eos_token_id):
         found.update(value if isinstance(value, Iterable) else [] if value is None else [value])
     return tuple(sorted(int(i) for i in found))

@@ -1,4 +1,4 @@
-"""What happens while training runs: progress with loss and time left, checkpoints that can be loaded, a polite stop."""
+"""What happens while training runs: progress with loss and time left, scores now and then, a polite stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -43,7 +42,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._tell = tell
         self._started = 0.0
         self._first = 0
-        self.losses: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
@@ -53,25 +51,61 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         """Pass the loss on."""
         if not logs or "loss" not in logs:
             return
-        self.losses.append(float(logs["loss"]))
         done = max(1, state.global_step - self._first)
         left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
-        self._tell(Progress(state.global_step, state.max_steps, self.losses[-1], float(logs.get("learning_rate", 0.0)), left))
+        self._tell(Progress(state.global_step, state.max_steps, float(logs["loss"]), float(logs.get("learning_rate", 0.0)), left))
 
 
-class CompleteCheckpoints(TrainerCallback):  # type: ignore[misc]
-    """Puts beside every saved checkpoint what is needed to talk to it.
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring during training found.
 
-    Args:
-        complete: Writes template, generation settings and manifest into a folder.
+    Attributes:
+        step: Optimiser steps done; 0 is the base model.
+        metric: Name of the task's primary metric.
+        value: Its value.
+        low: Lower end of its 95 % interval, None where it has none.
+        high: Upper end.
+        items: How many items were scored.
+        best: The best step so far; 0 while only the base model was scored.
+        best_value: The metric there.
+        seconds: How long it took.
     """
 
-    def __init__(self, complete: Callable[[Path, int], None]) -> None:
-        self._complete = complete
+    step: int
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    items: int
+    best: int
+    best_value: float
+    seconds: float
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Complete the checkpoint that was just written."""
-        self._complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+
+class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
+    """Asks for a scoring every so many steps and at the last, and ends training when scores stall.
+
+    A loss is logged at every step that scores or saves, so that the means between two reports begin at the same steps in a resumed run.
+
+    Args:
+        every: Steps between scorings; 0 never scores.
+        stalled: Whether to end.
+    """
+
+    def __init__(self, every: int, stalled: Callable[[], bool]) -> None:
+        self._every, self._stalled = every, stalled
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a scoring where one is due."""
+        if self._every and (state.global_step % self._every == 0 or state.global_step >= state.max_steps):
+            control.should_evaluate = True
+        control.should_log |= control.should_evaluate or control.should_save
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop when nothing gets better."""
+        if state.global_step and self._stalled():
+            control.should_training_stop = True
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from sftchat.errors import UsageError
 from sftchat.task import Task
 
-Method = Literal["full", "lora"]
-METHODS: tuple[Method, ...] = ("full", "lora")
+Method = Literal["full", "lora", "dora", "qlora"]
+METHODS: tuple[Method, ...] = ("full", "lora", "dora", "qlora")
 SMALL_MODEL = 50_000_000
 """Parameters under which a model is trained with the learning rates of small models."""
 
@@ -20,8 +20,9 @@ class TrainingConfig:
     """Every hyper-parameter of a training.
 
     Attributes:
-        method: ``full`` trains all weights, ``lora`` a low-rank adapter (Hu et al. 2021) on all linear layers.
-        learning_rate: Peak learning rate of AdamW.
+        method: ``full`` trains all weights; ``lora`` a low-rank adapter (Hu et al. 2021) on all linear layers, ``dora`` one with magnitudes
+            (Liu et al. 2024), ``qlora`` one over a base in four bits (Dettmers et al. 2023).
+        learning_rate: Peak learning rate of the optimizer.
         epochs: Passes over the rows; ignored when ``max_steps`` is set.
         max_steps: Optimiser steps, or 0 to count epochs.
         batch_size: Rows of one forward pass on one device.
@@ -29,16 +30,25 @@ class TrainingConfig:
         max_length: Longest row in tokens; longer ones are dropped and counted.
         warmup: Share of the steps over which the learning rate rises from 0.
         schedule: How it falls afterwards, as transformers names it.
-        weight_decay: Of AdamW.
+        optimizer: As transformers names it: ``adamw_torch_fused``, ``adafactor``, ``paged_adamw_8bit``, ….
+        weight_decay: Of the optimizer.
         max_grad_norm: Gradients are clipped to this norm.
         lora_rank: Rank of the adapter.
         lora_alpha: Its scale; the adapter is multiplied by ``alpha / rank``.
         lora_dropout: Dropout on its input.
-        precision: ``float32``, or ``bfloat16`` for mixed precision; ``auto`` is bfloat16 where the hardware multiplies it.
+        neftune_alpha: Noise on the embeddings while training (Jain et al. 2023); 0 is none.
+        train_on: ``assistant`` learns what the assistant says, ``all`` every token.
+        packing: ``on`` computes the rows of a batch as one, without padding and each seeing only itself; ``off`` pads; ``auto`` packs on a CPU
+            where the model was tried and gives the same logits.
+        precision: ``float32``, or ``bfloat16`` for mixed precision; ``auto`` is the faster of the two for one batch, where the hardware has both.
         gradient_checkpointing: Recompute activations instead of keeping them: less memory, slower.
-        save_steps: Steps between checkpoints; 0 keeps only the final weights.
+        eval_steps: Steps between scorings of generated replies to the validation items; 0 never scores.
+        validation_items: How many items are scored.
+        patience: Scorings without a better one after which training ends; 0 never ends early.
+        save_steps: Steps between checkpoints; 0 keeps only the final weights, and the best where it is scored.
         save_limit: The most checkpoints kept.
         logging_steps: Steps between reports of the loss.
+        report_to: Trackers, as transformers names them; ``tensorboard`` writes under ``RUN/runs``.
         seed: Of shuffling, initialisation and dropout.
         device: ``auto``, ``cpu``, ``cuda``, ….
     """
@@ -52,16 +62,24 @@ class TrainingConfig:
     max_length: int = 1024
     warmup: float = 0.05
     schedule: str = "cosine"
+    optimizer: str = "adamw_torch_fused"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
+    neftune_alpha: float = 0.0
+    train_on: str = "assistant"
+    packing: str = "auto"
     precision: str = "auto"
     gradient_checkpointing: bool = False
+    eval_steps: int = 0
+    validation_items: int = 100
+    patience: int = 0
     save_steps: int = 0
     save_limit: int = 2
     logging_steps: int = 10
+    report_to: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
 
@@ -82,6 +100,20 @@ class TrainingConfig:
             (0 <= self.warmup < 1, "warmup", "a share from 0 up to 1"),
             (self.lora_rank >= 1, "lora_rank", "at least 1"),
             (self.save_limit >= 1, "save_limit", "at least 1"),
+            (self.logging_steps >= 1, "logging_steps", "at least 1"),
+            (self.save_steps >= 0, "save_steps", "0 or more"),
+            (self.eval_steps >= 0, "eval_steps", "0 or more"),
+            (self.validation_items >= 1, "validation_items", "at least 1"),
+            (self.patience >= 0, "patience", "0 or more"),
+            (not self.patience or self.eval_steps > 0, "patience", "0 without --eval-steps: only what is scored can stop improving"),
+            (self.neftune_alpha >= 0, "neftune_alpha", "0 or more"),
+            (self.train_on in ("assistant", "all"), "train_on", "assistant or all"),
+            (self.packing in ("auto", "on", "off"), "packing", "auto, on or off"),
+            (
+                self.packing != "on" or not self.neftune_alpha,
+                "packing",
+                "auto or off with --neftune-alpha, whose noise depends on the length of a row",
+            ),
             (self.precision in ("auto", "float32", "bfloat16"), "precision", "auto, float32 or bfloat16"),
         )
         for holds, name, allowed in checks:
@@ -101,7 +133,7 @@ def configure(task: Task, parameters: int, given: Mapping[str, Any]) -> Training
     method = chosen.get("method", "full")
     small = parameters < SMALL_MODEL
     # LoRA wants about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models want more than large ones
-    rate = {"full": 1e-3 if small else 2e-5, "lora": 5e-3 if small else 2e-4}.get(method, 2e-5)
+    rate = (1e-3 if small else 2e-5) if method == "full" else (5e-3 if small else 2e-4)
     defaults = TrainingConfig(method=method, learning_rate=rate)
     wanted = task.training_defaults(method, parameters)
     hook = {

@@ -7,8 +7,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sftchat.data.tools import tools_of
 from sftchat.errors import DataError
-from sftchat.models.templates import Rendered, Renderer
+from sftchat.models.templates import Rendered, Renderer, TemplateError
 from sftchat.types import Example
 
 
@@ -47,21 +48,24 @@ class RenderedRows:
         return digest.hexdigest()
 
 
-def _render(example: Example, renderer: Renderer) -> Rendered | None:
-    """One row; None when it holds nothing to learn. An example without messages is plain text."""
+def _render(example: Example, renderer: Renderer) -> tuple[Rendered, ...]:
+    """The rows of an example, none when it holds nothing to learn. An example without messages is plain text."""
     if not example.messages:
-        return renderer.text_ids(example.gold) if example.gold else None
+        return (renderer.text_ids(example.gold),) if example.gold else ()
     conversation = example.conversation
-    return renderer.training_ids(conversation) if any(message["role"] == "assistant" for message in conversation) else None
+    if not any(message["role"] == "assistant" for message in conversation):
+        return ()
+    return renderer.training_rows(conversation, tools_of(example))
 
 
-def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int) -> RenderedRows:
-    """Render every example, the gold reply as the last assistant turn.
+def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False) -> RenderedRows:
+    """Render every example, the gold reply as the last assistant turn; where the template rewrites history, a row for each reply.
 
     Args:
         examples: Conversations to learn from.
         renderer: Tokenizer and template.
         max_length: Rows of more tokens are left out: a row without its stop token would teach the model never to stop.
+        everything: Learn every token, not only what the assistant says.
 
     Raises:
         DataError: When no row is left.
@@ -70,16 +74,19 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
     ids, labels, too_long, without_reply, shortest = [], [], [], [], 0
     for index, example in enumerate(examples, 1):
         where = example.source or example.id or f"row {index}"
-        row = _render(example, renderer)
-        if row is None:
+        try:
+            rows = _render(example, renderer)
+        except TemplateError as error:
+            raise TemplateError(f"{where}: {error}") from error
+        if not rows:
             without_reply.append(where)
-            continue
-        if len(row.ids) > max_length:
-            too_long.append(where)
-            shortest = min(shortest or len(row.ids), len(row.ids))
-            continue
-        ids.append(row.ids)
-        labels.append(row.labels)
+        for row in rows:
+            if len(row.ids) > max_length:
+                too_long.append(where)
+                shortest = min(shortest or len(row.ids), len(row.ids))
+                continue
+            ids.append(row.ids)
+            labels.append(row.ids if everything else row.labels)
     if not ids:
         if too_long:
             raise DataError(

@@ -3,13 +3,86 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sftchat.errors import UsageError
-from sftchat.models.manifest import MANIFEST
-from sftchat.models.references import last_checkpoint
+from sftchat.models.manifest import MANIFEST, read_manifest
+from sftchat.models.references import ADAPTER_CONFIG, WEIGHTS
 from sftchat.models.templates import Renderer
+
+NEEDED = (MANIFEST, "trainer_state.json", "scheduler.pt")
+"""What a checkpoint must have to be continued from, beside its weights and the state of the optimizer."""
+STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest", "zero_to_fp32")
+"""What names begin with that belong to the training and not to the model."""
+UNFINISHED = ".unfinished"
+"""Folder of a run in which weights are written before they get their name."""
+
+
+def checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
+    """The checkpoints of a run that can be continued from, the earliest first, and those that cannot: what a kill left half-written or half-deleted."""
+    found = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdigit()]
+    found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+    broken = [path for path in found if not _whole(path)]
+    begun = sorted((run / UNFINISHED).glob("checkpoint-*")) if (run / UNFINISHED).is_dir() else []
+    return [path for path in found if path not in broken], broken + begun
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether nothing is missing; the manifest is written last and deleted first."""
+    names = {path.name for path in checkpoint.iterdir()}
+    weights = any(name.endswith(".safetensors") for name in names) or any(
+        name.startswith(("global_step", "pytorch_model_fsdp")) for name in names
+    )
+    optimizer = any(name.startswith(("optimizer", "global_step")) for name in names)
+    return set(NEEDED) <= names and weights and optimizer
+
+
+def prune(run: Path, keep: int, best: int | None) -> None:
+    """Delete the oldest checkpoints until ``keep`` are left; the last and the best never go.
+
+    Args:
+        run: The run's folder.
+        keep: The most checkpoints, at least 1; two are kept at 1 where the last is not the best.
+        best: Step of the best one.
+    """
+    whole, _ = checkpoints(run)
+    protected = {whole[-1].name, f"checkpoint-{best}"} if whole else set()
+    loose = [path for path in whole if path.name not in protected]
+    for path in loose[: max(0, len(whole) - max(keep, len(whole) - len(loose)))]:
+        delete_checkpoint(path)
+
+
+def delete_checkpoint(path: Path) -> None:
+    """Delete a checkpoint, its manifest first, so that one which is half gone is known for what it is."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def publish(source: Path, run: Path, only_move: bool = False) -> None:
+    """Put the model of a folder into the run's own: weights first, then configs, so that what is there never names weights that are not.
+
+    Args:
+        source: A checkpoint, or a folder that was written to be published.
+        run: The run's folder.
+        only_move: Whether the source is not needed afterwards.
+    """
+    files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(STATE) and path.name != MANIFEST]
+    for path in sorted(files, key=lambda path: (path.suffix != ".safetensors", path.name in ("config.json", ADAPTER_CONFIG), path.name)):
+        if only_move:
+            path.replace(run / path.name)
+            continue
+        temporary = run / f".{path.name}.partial"
+        shutil.copyfile(path, temporary)
+        temporary.replace(run / path.name)
+
+
+def clear_unfinished(run: Path, broken: Iterable[Path] = ()) -> None:
+    """Take away what a killed run left half-written."""
+    for path in (*broken, run / UNFINISHED):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_output(run: Path, resume: bool) -> None:
@@ -20,13 +93,16 @@ def check_output(run: Path, resume: bool) -> None:
     """
     if run.exists() and not run.is_dir():
         raise UsageError(f"output '{run}' is a file; give a folder")
-    holds_run = (run / MANIFEST).is_file() or last_checkpoint(run) is not None
+    holds_run = (run / MANIFEST).is_file() or any(run.glob("checkpoint-*"))
     if resume:
-        if last_checkpoint(run) is None:
-            raise UsageError(f"'{run}' has no checkpoint to resume from; train without --resume")
+        manifest = read_manifest(run)
+        if manifest is not None and manifest.seconds:
+            raise UsageError(f"the run in '{run}' ended at step {manifest.steps}: there is nothing to resume; train into another folder")
+        if not holds_run:
+            raise UsageError(f"'{run}' has no run to resume; train without --resume")
         return
     if holds_run:
-        finished = (run / "config.json").is_file() or (run / "adapter_config.json").is_file()
+        finished = (run / ADAPTER_CONFIG).is_file() or any((run / name).is_file() for name in WEIGHTS)
         way = "give another -o" if finished else "continue it with --resume, or give another -o"
         raise UsageError(f"output folder '{run}' already holds a run; {way}")
     if run.is_dir() and any(run.iterdir()):
@@ -48,7 +124,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
     tokenizer = renderer.tokenizer
     tokenizer.chat_template = renderer.source
     tokenizer.save_pretrained(folder)
-    stops = sorted({renderer.stop_token, *stop_ids(model, renderer)})
+    stops = list(stop_ids(model, renderer))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     GenerationConfig(eos_token_id=stops, pad_token_id=pad).save_pretrained(folder)
     if (folder / "config.json").is_file():

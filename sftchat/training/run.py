@@ -1,96 +1,65 @@
-"""One training from rows to a folder that can be talked to: cheap checks, rows, proof, weights, trainer, save, proof again."""
+"""One training from a job to a folder that can be talked to: trainer, scores, checkpoints, the best weights, the proof of what was saved."""
 
 from __future__ import annotations
 
-import platform
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from sftchat.errors import EngineError, ModelError, UsageError, first_line
-from sftchat.models.identity import identity
+from sftchat.engines.memory import is_out_of_memory
+from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
-from sftchat.models.parity import Check, prove
-from sftchat.models.references import ModelReference, last_checkpoint, resolve
-from sftchat.models.templates import Renderer, choose_renderer
-from sftchat.models.weights import choose_device, load_model, load_tokenizer, require_local, stop_ids
+from sftchat.models.parity import prove
+from sftchat.models.weights import stop_ids, unwrapped
 from sftchat.plugins import Registry
-from sftchat.task import Task
-from sftchat.training.config import TrainingConfig, configure
-from sftchat.training.dataset import RenderedRows, render_rows
-from sftchat.training.output import check_output, complete_checkpoint
-from sftchat.types import Example
+from sftchat.training.attention import restore_attention
+from sftchat.training.callbacks import Progress, Reporter, Scored, ScoreNowAndThen, StopWhenAsked
+from sftchat.training.curve import Curve, read_curve
+from sftchat.training.output import UNFINISHED, checkpoints, clear_unfinished, complete_checkpoint, prune, publish
+from sftchat.training.preparing import Job, Prepared, is_main_process, prepare, refuse_unproved
+from sftchat.training.scoring import score_model
+from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
 
-PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+__all__ = ["Audience", "Job", "Prepared", "train"]
+
+LAST_LOSSES = 5
+"""Reports whose mean is the final loss."""
+KNOBS = "lower --batch-size, --max-length or --validation-items, add --gradient-checkpointing, or use --method lora"
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to train, on what, to where.
-
-    Attributes:
-        task: The task.
-        model: The base model as MODEL.
-        output: The run folder.
-        examples: Conversations to learn from.
-        data: Where they come from, for the manifest.
-        given: Hyper-parameters the user set; the rest is filled in.
-        template: Chat template name or file, instead of the model's own.
-        resume: Continue from the last checkpoint of ``output``.
-        trust_remote_code: Whether code that comes with the model may run.
-        command: What was typed.
-    """
-
-    task: Task
-    model: str
-    output: Path
-    examples: Iterable[Example]
-    data: tuple[Mapping[str, Any], ...]
-    given: Mapping[str, Any]
-    template: str = ""
-    resume: bool = False
-    trust_remote_code: bool = False
-    command: str = ""
+def _silent(*_: object) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything known before the first step.
+class Audience:
+    """Who is told how a training goes.
 
     Attributes:
-        config: The hyper-parameters, resolved.
-        rows: The rendered rows.
-        renderer: Tokenizer and template.
-        manifest: The manifest as it stands.
-        parameters: Parameters of the model.
-        trainable: Parameters that training changes.
-        device: Where it runs.
-        precision: ``float32`` or ``bfloat16``.
+        started: Called once, when all is ready for the first step.
+        tell: Called at every report of the loss.
+        scored: Called after every scoring.
+        stopping: Called when Ctrl-C asked for a stop after the current step.
+        remark: Called with a line about something unusual.
     """
 
-    config: TrainingConfig
-    rows: RenderedRows
-    renderer: Renderer
-    manifest: Manifest
-    parameters: int
-    trainable: int
-    device: str
-    precision: str
+    started: Callable[[Prepared], None] = _silent
+    tell: Callable[[Progress], None] = _silent
+    scored: Callable[[Scored], None] = _silent
+    stopping: Callable[[], None] = _silent
+    remark: Callable[[str], None] = _silent
 
 
-def train(
-    job: Job, registry: Registry, *, started: Callable[[Prepared], None], tell: Callable[[Any], None], stopping: Callable[[], None]
-) -> Manifest:
+def train(job: Job, registry: Registry, audience: Audience | None = None) -> Manifest:
     """Fine-tune and leave a folder that ``eval``, ``chat`` and transformers load.
 
     Args:
         job: What to do.
         registry: The loaded plugins, for their trainer callbacks.
-        started: Called once, when all is ready for the first step.
-        tell: Called with a ``Progress`` at every logging step.
-        stopping: Called when Ctrl-C asked for a stop after the current step.
+        audience: Who is told; nobody by default.
 
     Returns:
         The manifest that was written.
@@ -102,164 +71,159 @@ def train(
         EngineError: When training itself fails.
         KeyboardInterrupt: When it was stopped; a checkpoint of the last step is kept.
     """
-    check_output(job.output, job.resume)
-    reference = resolve(job.model, schemes=registry.engines)
-    if reference.scheme:
-        raise UsageError(f"model '{job.model}' is served by engine '{reference.scheme}' and cannot be trained here")
-    if reference.base is not None:
-        raise UsageError(f"model '{job.model}' is an adapter; merge it into its base before training on")
-    require_local("training")
-    renderer = choose_renderer(load_tokenizer(reference, trust_remote_code=job.trust_remote_code), job.template, job.task.template)
-    _refuse_unproved(prove(renderer, [renderer.stop_token]))
-    device = choose_device(job.given.get("device") or "auto")
-    model = load_model(reference, dtype="float32", device=device, trust_remote_code=job.trust_remote_code)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = _within_context(configure(job.task, parameters, job.given), model)
-    rows = render_rows(job.examples, renderer, config.max_length)
-    precision = _precision(config.precision, device)
-    manifest = _manifest(job, reference, renderer, config, rows)
-    if job.resume:
-        _refuse_changed(job.output, manifest)
-    model = _with_adapter(model, config, job.model)
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    prepared = Prepared(config, rows, renderer, manifest, parameters, trainable, device, precision)
-    return _run(job, registry, prepared, model, started, tell, stopping)
+    return Run(job, registry, audience or Audience(), prepare(job, registry)).carry_out()
 
 
-def _run(
-    job: Job,
-    registry: Registry,
-    ready: Prepared,
-    model: Any,
-    started: Callable[[Prepared], None],
-    tell: Callable[[Any], None],
-    stopping: Callable[[], None],
-) -> Manifest:
-    """Train, save and prove."""
-    from sftchat.training.attention import choose_attention, restore_attention
-    from sftchat.training.callbacks import CompleteCheckpoints, Reporter, StopWhenAsked
-    from sftchat.training.trainer import Trainer, arguments, collate, table
+class Run:
+    """A training under way: what has been scored, and where its files are.
 
-    renderer = ready.renderer
-    renderer.tokenizer.chat_template = renderer.source
-    choose_attention(model, max(map(len, ready.rows.ids)))
+    Args:
+        job: What to do.
+        registry: The loaded plugins.
+        audience: Who is told.
+        ready: Everything known before the first step.
+    """
 
-    def complete(folder: Path, step: int) -> None:
-        complete_checkpoint(folder, model, renderer)
-        write_manifest(folder, replace(ready.manifest, steps=step))
+    def __init__(self, job: Job, registry: Registry, audience: Audience, ready: Prepared) -> None:
+        self.job, self.registry, self.ready = job, registry, ready
+        self.audience = audience if is_main_process() else Audience()
+        self.output = job.output
+        self.curve = Curve(job.task.metric.name, job.task.metric.higher_is_better)
 
-    reporter, stopper = Reporter(tell), StopWhenAsked()
-    callbacks = [reporter, CompleteCheckpoints(complete), stopper, *registry.trainer_callbacks(job.task, ready.config)]
-    job.output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        model=model, args=arguments(ready.config, str(job.output), ready.precision, ready.device), data_collator=collate, train_dataset=table(ready.rows),
-        processing_class=renderer.tokenizer, callbacks=callbacks,
-    )  # fmt: skip
-    _silence(trainer)
-    write_manifest(job.output, ready.manifest)
-    started(ready)
-    before = time.monotonic()
-    resume = str(last_checkpoint(job.output)) if job.resume else None
-    try:
-        with stopper.listening(stopping):
-            trainer.train(resume_from_checkpoint=resume)
-    except (RuntimeError, MemoryError) as error:
-        raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}") from error
-    if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
-        raise KeyboardInterrupt
-    restore_attention(model)
-    trainer.save_model(str(job.output))
-    complete_checkpoint(job.output, model, renderer)
-    losses = reporter.losses[-5:]
-    manifest = replace(
-        ready.manifest, steps=trainer.state.global_step, seconds=round(time.monotonic() - before, 1),
-        final_loss=round(sum(losses) / len(losses), 4) if losses else None,
-    )  # fmt: skip
-    write_manifest(job.output, manifest)
-    (job.output / "README.md").unlink(missing_ok=True)  # the trainer's model card; the manifest says more
-    (job.output / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs once training has ended
-    _refuse_unproved(prove(renderer, stop_ids(model, renderer), job.output))
-    return manifest
-
-
-def _silence(trainer: Any) -> None:
-    """Take out the callback that prints dictionaries; ours reports progress."""
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-
-
-def _refuse_unproved(checks: Iterable[Check]) -> None:
-    """Stop when training and inference would see different tokens."""
-    for check in checks:
-        if check.required and not check.holds:
-            raise ModelError(f"training and inference would not see the same tokens: {check.name}: {check.detail}")
-
-
-def _refuse_changed(run: Path, now: Manifest) -> None:
-    """Stop a resumption that would continue something else."""
-    before = read_manifest(run)
-    if before is None:
-        raise UsageError(f"'{run}' has no manifest; it cannot be resumed")
-    for name in ("task", "base_identity", "method", "template_hash", "tokens_hash"):
-        old, new = getattr(before, name), getattr(now, name)
-        if old != new:
-            raise UsageError(
-                f"cannot resume '{run}': {name.replace('_', ' ')} was {str(old)[:12]}, is now {str(new)[:12]}; train into another folder"
-            )
-
-
-def _within_context(config: TrainingConfig, model: Any) -> TrainingConfig:
-    """No row may be longer than what the model has positions for."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return replace(config, max_length=min(config.max_length, limit)) if limit else config
-
-
-def _with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
-    """The model, or a LoRA adapter over it."""
-    if config.method == "full":
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    peft_config = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    peft_config.base_model_name_or_path = name
-    adapted = get_peft_model(model, peft_config)
-    adapted.peft_config["default"].base_model_name_or_path = name
-    return adapted
-
-
-def _precision(wanted: str, device: str) -> str:
-    """bfloat16 where the hardware multiplies it, unless the user chose."""
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    if device == "cpu":
-        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    else:
-        fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if fast else "float32"
-
-
-def _manifest(job: Job, reference: ModelReference, renderer: Renderer, config: TrainingConfig, rows: RenderedRows) -> Manifest:
-    """What is known before training."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    def carry_out(self) -> Manifest:
+        """Train, save and prove."""
+        ready = self.ready
+        ready.renderer.tokenizer.chat_template = ready.renderer.source
+        checkpoint = self._checkpoint() if self.job.resume else None
+        if is_main_process():
+            self.output.mkdir(parents=True, exist_ok=True)
+            if ready.validation is not None:
+                ready.validation.write(self.output)
+            if checkpoint is None:
+                write_manifest(self.output, ready.manifest)
+        stopper = StopWhenAsked()
+        trainer = self._trainer(stopper, resumed=checkpoint is not None)
+        self.audience.started(ready)
+        before = time.monotonic()
         try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    base = str(reference.folder.absolute()) if reference.folder and job.model == str(reference.folder) else job.model
-    return Manifest(
-        task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config), data=job.data, rows=len(rows.ids),
-        tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
-        command=job.command,
-    )  # fmt: skip
+            with stopper.listening(self.audience.stopping):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (RuntimeError, MemoryError) as error:
+            knobs = f"; {KNOBS}" if is_out_of_memory(error) else ""
+            raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}{knobs}") from error
+        if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise KeyboardInterrupt
+        return self._finish(trainer, time.monotonic() - before)
+
+    def _trainer(self, stopper: StopWhenAsked, resumed: bool) -> Trainer:
+        """The trainer with everything that listens to it."""
+        from transformers.trainer_callback import PrinterCallback
+
+        ready, config = self.ready, self.ready.config
+        settings = arguments(config, str(self.output), config.precision, ready.device)
+        settings.eval_on_start = config.eval_steps > 0 and not resumed
+        hooks = Hooks(self._score if ready.validation else None, self._complete, self._saved, self._smaller)
+        pace = ScoreNowAndThen(config.eval_steps, lambda: self.curve.stalled(config.patience))
+        with _tensorboard_under(self.output / "runs"):
+            trainer = Trainer(
+                model=ready.model, args=settings, data_collator=collate, train_dataset=table(ready.rows), processing_class=ready.renderer.tokenizer,
+                callbacks=[Reporter(self.audience.tell), pace, stopper, *self.registry.trainer_callbacks(self.job.task, config)],
+                packed=ready.attention.packed, hooks=hooks,
+            )  # fmt: skip
+        if config.eval_steps and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            raise UsageError(
+                "a model whose weights are sharded cannot generate while it trains; leave --eval-steps out and score the checkpoints"
+            )
+        trainer.remove_callback(PrinterCallback)  # it prints dictionaries; ours reports progress
+        return trainer
+
+    def _checkpoint(self) -> Path | None:
+        """Where to go on from; what is broken is named and taken away."""
+        whole, broken = checkpoints(self.output)
+        if broken:
+            self.audience.remark(f"ignored as incomplete: {', '.join(path.name for path in broken)}")
+        if is_main_process():
+            clear_unfinished(self.output, broken)
+        if not whole:
+            self.audience.remark("the run has no complete checkpoint yet: it starts again from the base model")
+            return None
+        self.audience.remark(f"continuing from {whole[-1].name}")
+        manifest = read_manifest(whole[-1])
+        if manifest is not None:
+            self.curve = read_curve(self.curve.metric, self.curve.higher_is_better, manifest.scores)
+        return whole[-1]
+
+    def _score(self, step: int) -> tuple[dict[str, float], bool]:
+        """Score the model as it is now."""
+        validation = self.ready.validation
+        assert validation is not None
+        before = time.monotonic()
+        result = score_model(self.ready.model, self.ready.renderer, self.job.task, validation.examples, "validation")
+        self.curve = self.curve.add(step, {metric.name: metric.value for metric in result.metrics})
+        primary, best = result.metric(self.curve.metric), self.curve.best or 0
+        self.audience.scored(
+            Scored(
+                step, primary.name, primary.value, primary.low, primary.high, len(result.items), best, self.curve.value(best), time.monotonic() - before
+            )
+        )  # fmt: skip
+        return dict(self.curve.scores[step]), best == step
+
+    def _manifest(self, steps: int, chosen: int) -> Manifest:
+        """The manifest after some steps, for weights of one of them."""
+        best = f"checkpoint-{self.curve.best}" if self.curve.best and (self.output / f"checkpoint-{self.curve.best}").is_dir() else ""
+        return replace(self.ready.manifest, steps=steps, chosen_step=chosen, scores=self.curve.as_manifest(), best_checkpoint=best)
+
+    def _complete(self, folder: Path, step: int) -> None:
+        """Put beside a checkpoint's weights what is needed to talk to it."""
+        complete_checkpoint(folder, self.ready.model, self.ready.renderer)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads, and that would count as weights
+        write_manifest(folder, self._manifest(step, step))
+
+    def _saved(self, run: Path) -> None:
+        """Let the run name its best checkpoint, and delete those that are one too many."""
+        write_manifest(run, replace(self._manifest(0, 0)))
+        prune(run, self.ready.config.save_limit, self.curve.best)
+
+    def _smaller(self, rows: int) -> None:
+        """Say that memory ran out."""
+        self.audience.remark(f"out of memory: {rows} rows at once from here on, the effective batch as before")
+
+    def _finish(self, trainer: Trainer, seconds: float) -> Manifest:
+        """Make the best weights, else the last, the run's own, and prove what was saved."""
+        step, model, renderer = trainer.state.global_step, self.ready.model, self.ready.renderer
+        chosen = self.curve.best or step
+        restore_attention(model)
+        final = self.output / UNFINISHED / "final"
+        if chosen == step:
+            trainer.save_model(str(final))
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-LAST_LOSSES:]
+        manifest = replace(
+            self._manifest(step, chosen), seconds=round(seconds, 1), final_loss=round(sum(losses) / len(losses), 8) if losses else None
+        )
+        if is_main_process():
+            if chosen == step:
+                complete_checkpoint(final, model, renderer)
+                (final / "README.md").unlink(missing_ok=True)  # the library's model card; the manifest says more
+                publish(final, self.output, only_move=True)
+            else:
+                publish(self.output / f"checkpoint-{chosen}", self.output)
+            clear_unfinished(self.output)
+            write_manifest(self.output, manifest)
+            if not self.job.force:
+                refuse_unproved(prove(renderer, stop_ids(unwrapped(model), renderer), self.output))
+        trainer.end()
+        return manifest
+
+
+@contextmanager
+def _tensorboard_under(folder: Path) -> Iterator[None]:
+    """Let TensorBoard's callback, which knows no argument for it, write into a folder; where the user named one, it stays."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]

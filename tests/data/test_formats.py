@@ -47,8 +47,9 @@ def test_prompt_and_completion_are_text_or_turns() -> None:
 
 @pytest.mark.parametrize(("given_key", "reply_key"), [("input", "output"), ("context", "response")])
 def test_alpaca_joins_instruction_and_input_with_a_blank_line(given_key: str, reply_key: str) -> None:
-    joined = Example((Message(role="user", content="Sum up.\n\nA text."),), GOLD)
+    joined = Example((Message(role="user", content="Sum up.\n\nA text.", context="A text."),), GOLD)
     assert to_example({"instruction": "Sum up.", given_key: "A text.", reply_key: GOLD}) == joined
+    assert from_example(joined, "alpaca") == {"instruction": "Sum up.", "input": "A text.", "output": GOLD}
     for nothing in ("", None):
         assert to_example({"instruction": "Who?", given_key: nothing, reply_key: GOLD}) == Example((USER,), GOLD)
     assert to_example({"instruction": "Who?", reply_key: GOLD, "system": "Be brief.", "history": []}) == Example((SYSTEM, USER), GOLD)

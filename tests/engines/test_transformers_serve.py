@@ -22,7 +22,7 @@ from sftchat.engines.base import Request, collect
 from sftchat.engines.loading import load_engine
 from sftchat.errors import UsageError
 from sftchat.models.references import embedded_folder
-from sftchat.models.templates import CHATML
+from sftchat.models.registry import TEMPLATES
 from sftchat.plugins import load_plugins
 from sftchat.types import Message, Reply, SamplingParams
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with its template beside it, so that the server and our engine render alike."""
     folder = tmp_path_factory.mktemp("served") / "nano"
     shutil.copytree(embedded_folder(), folder)
-    (folder / "chat_template.jinja").write_text(CHATML, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(TEMPLATES["chatml"].source, encoding="utf-8")
     return folder
 
 

@@ -223,6 +223,7 @@ CHANGED: dict[str, Callable[[Request], Request]] = {
     "adapter": lambda request: replace(request, adapter="x"),
     "reply_prefix": lambda request: replace(request, reply_prefix="x"),
     "template_arguments": lambda request: replace(request, template_arguments={"enable_thinking": False}),
+    "tools": lambda request: replace(request, tools=({"name": "look"},)),
 }
 SAMPLED: dict[str, Any] = {
     "max_new_tokens": 1,

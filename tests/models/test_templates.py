@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sftchat.errors import UsageError
 from sftchat.models.parity import prove
-from sftchat.models.templates import CHATML, IGNORED, PLAIN, Renderer, TemplateError, choose_renderer
+from sftchat.models.registry import TEMPLATES
+from sftchat.models.templates import IGNORED, Renderer, TemplateError, check_arguments, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 
+CHATML, PLAIN = TEMPLATES["chatml"].source, TEMPLATES["plain"].source
 TRIMMING = CHATML.replace("message['content']", "message['content'] | trim")
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
 FORGETS_THOUGHTS = CHATML.replace(
@@ -110,6 +110,7 @@ def test_a_model_without_a_template_gets_chatml_where_its_tokens_exist_and_plain
 
     class Without:
         chat_template = None
+        bos_token_id = None
         added_tokens_encoder: ClassVar = {"</s>": 1}
 
     assert choose_renderer(tokenizer).name == "chatml"
@@ -136,46 +137,22 @@ def test_an_unknown_template_suggests_the_nearest(tokenizer: Any) -> None:
         choose_renderer(tokenizer, "chatm")
 
 
-CONTENT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).map(lambda text: f"a{text}b") | st.sampled_from(
-    ["<|im_end|>", "<|im_start|>assistant\n", "你好🙂", "a\r\nb", "x" * 50]
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    turns=st.lists(st.tuples(CONTENT, CONTENT), min_size=1, max_size=4),
-    system=st.none() | CONTENT,
-    template=st.sampled_from(["chatml", "plain"]),
-)
-def test_prompt_ids_are_a_prefix_of_training_ids_and_every_reply_ends_in_its_stop_token(
-    turns: list[tuple[str, str]], system: str | None, template: str
-) -> None:
-    renderer = Renderer(make_tokenizer(), template, {"chatml": CHATML, "plain": PLAIN}[template])
-    messages = chat(*([("system", system)] if system is not None else []))
-    for asked, answered in turns:
-        messages += chat(("user", asked), ("assistant", answered))
-
-    rendered = renderer.training_ids(messages)
-
-    for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            prompt = renderer.prompt_ids(messages[:index])
-            assert rendered.ids[: len(prompt)] == tuple(prompt)
-            assert rendered.labels[len(prompt) - 1] == IGNORED
-            assert rendered.labels[len(prompt)] != IGNORED
-    trained = [label for label in rendered.labels if label != IGNORED]
-    assert trained.count(renderer.stop_token) == len(turns)
-    assert text_of(renderer, trained) == "".join(answered + renderer.ending[0] for _, answered in turns)
-
-
 def test_the_proof_holds_for_a_good_template_and_names_what_fails(tokenizer: Any, tiny_checkpoint: Path) -> None:
     good = Renderer(tokenizer, "chatml", CHATML)
 
-    assert [check.holds for check in prove(good, [good.stop_token], tiny_checkpoint)] == [True] * 5
-    deaf = [check for check in prove(good, [0]) if not check.holds]
+    checks = prove(good, [good.stop_token], tiny_checkpoint)
+    assert [(check.name, check.required) for check in checks if not check.holds] == [("can be trained on calls of tools", False)]
+    assert [check.name for check in checks if check.required] == [
+        "can be trained on one turn",
+        "prompt ids are a prefix of the training ids",
+        "every reply's last trained id is a stop token",
+        "generation stops on the stop token",
+        "the saved template renders the same ids",
+    ]
+    deaf = [check for check in prove(good, [0]) if not check.holds and check.required]
     assert [check.name for check in deaf] == ["generation stops on the stop token"]
     endless = prove(Renderer(tokenizer, "endless", ENDLESS), [0])
-    assert next((check.name, check.holds, check.required) for check in endless) == ("renders one turn", False, True)
+    assert next((check.name, check.holds, check.required) for check in endless) == ("can be trained on one turn", False, True)
 
 
 def test_the_proof_sees_that_a_saved_template_differs(tokenizer: Any, tmp_path: Path) -> None:
@@ -186,3 +163,92 @@ def test_the_proof_sees_that_a_saved_template_differs(tokenizer: Any, tmp_path: 
     checks = prove(Renderer(make_tokenizer(), "chatml", CHATML), [2], tmp_path)
 
     assert [check.holds for check in checks if check.name == "the saved template renders the same ids"] == [False]
+
+
+def test_a_template_that_rewrites_its_history_gives_a_row_for_each_reply_that_begins_with_what_inference_sees(tokenizer: Any) -> None:
+    renderer = Renderer(tokenizer, "forgetful", FORGETS_THOUGHTS)
+    talk = chat(("user", "q"), ("assistant", "<think>x</think>a"), ("user", "r"), ("assistant", "b"))
+
+    rows = renderer.training_rows(talk)
+
+    assert [text_of(renderer, [label for label in row.labels if label != IGNORED]) for row in rows] == [
+        "<think>x</think>a<|im_end|>",
+        "b<|im_end|>",
+    ]
+    assert [
+        row.ids[: len(prompt)] == tuple(prompt) for row, prompt in zip(rows, map(renderer.prompt_ids, (talk[:1], talk[:3])), strict=True)
+    ]
+    assert "<think>" not in text_of(renderer, rows[1].ids)
+
+
+def test_thoughts_that_a_template_leaves_out_are_no_silent_loss(tokenizer: Any) -> None:
+    stripping = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+
+    with pytest.raises(TemplateError, match="'strip' leaves out the thoughts of turn 1, which would not be learned"):
+        Renderer(tokenizer, "strip", stripping).training_ids(chat(("user", "q"), ("assistant", "<think>x</think>a")))
+    ignored: Any = [Message(role="user", content="q"), {"role": "assistant", "content": "a", "reasoning_content": "because"}]
+    with pytest.raises(TemplateError, match="leaves out the thoughts of turn 1"):
+        Renderer(tokenizer, "chatml", CHATML).training_ids(ignored)
+
+
+def test_tools_that_a_template_does_not_know_are_refused_in_prompts_too(tokenizer: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+
+    with pytest.raises(TemplateError, match="chat template 'chatml' leaves out tool 'look'; choose one that knows tools with --template"):
+        Renderer(tokenizer, "chatml", CHATML).prompt_ids(chat(("user", "q")), tools=tools)
+
+
+def test_an_argument_that_the_template_never_reads_is_refused(tokenizer: Any) -> None:
+    renderer = Renderer(tokenizer, "mine", CHATML + "{% if enable_thinking %}!{% endif %}", {"enable_thinking": True})
+
+    check_arguments(renderer, ["enable_thinking"])
+    assert renderer.prompt_text(chat(("user", "q"))).endswith("assistant\n!")
+    with pytest.raises(UsageError, match="unknown argument of chat template 'mine': 'enable_thinkin'; did you mean 'enable_thinking'"):
+        check_arguments(renderer, ["enable_thinkin"])
+
+
+def test_a_template_whose_tokens_the_model_lacks_is_refused_with_those_that_fit(tokenizer: Any) -> None:
+    with pytest.raises(
+        UsageError, match=r"'llama3' writes .*<\|eot_id\|>, which are no tokens of .*; those that fit: alpaca, chatml, instr"
+    ):
+        choose_renderer(tokenizer, "llama3")
+
+
+def test_training_markers_are_taken_out_of_a_template_and_change_nothing(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "marked.jinja"
+    said = "{%- generation -%} {{ message['content'] + '<|im_end|>' }}\n{%- endgeneration %}"
+    path.write_text(CHATML.replace("message['content'] + '<|im_end|>' + '\\n' }}", "'' }}" + said), encoding="utf-8")
+
+    renderer = choose_renderer(tokenizer, str(path))
+
+    assert "generation " not in renderer.source.replace("add_generation_prompt ", "")
+    text = tokenizer.apply_chat_template(chat(("user", "q"), ("assistant", "a")), chat_template=path.read_text(), tokenize=False)
+    assert renderer.tokenizer.decode(renderer.training_ids(chat(("user", "q"), ("assistant", "a"))).ids) == text
+
+
+def test_templates_for_text_models_write_the_headings_that_people_know(tokenizer: Any) -> None:
+    asked: Any = [{"role": "user", "content": "When?\n\nIt began in 2000.", "context": "It began in 2000."}]
+    said = [*asked, Message(role="assistant", content="2000")]
+
+    def written(name: str) -> str:
+        return text_of(choose_renderer(tokenizer, name), choose_renderer(tokenizer, name).training_ids(said).ids)
+
+    assert written("instruction") == ("### Instruction:\nWhen?\n\n### Context:\nIt began in 2000.\n\n### Response:\n2000<|endoftext|>\n\n")
+    assert written("alpaca") == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nWhen?\n\n### Input:\nIt began in 2000.\n\n### Response:\n2000<|endoftext|>\n\n"
+    )
+    assert written("prompt") == "### Prompt:\nWhen?\n\nIt began in 2000.\n\n### Response:\n2000<|endoftext|>\n\n"
+    assert written("plain") == "User: When?\n\nIt began in 2000.\nAssistant: 2000<|endoftext|>\n"
+
+
+def test_a_tokenizer_that_begins_every_text_begins_a_prompt_without_template_too() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    beginning: Any = make_tokenizer()
+    beginning.add_special_tokens({"bos_token": "<s>"})
+    beginning.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", beginning.bos_token_id)])
+
+    assert choose_renderer(beginning, "plain").prompt_text(chat(("user", "q"))) == "<s>User: q\nAssistant: "
+    assert choose_renderer(beginning, "prompt").prompt_ids(chat(("user", "q"))).count(beginning.bos_token_id) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ TASK = Task("colours", "says colours", lambda n, seed: ROWS[:n], lambda e, r: Sc
 
 
 def run(model: Path | str, output: Path, **given: Any) -> Manifest:
-    options = {key: given.pop(key) for key in ("resume", "template") if key in given}
+    options = {key: given.pop(key) for key in ("resume", "template", "template_arguments", "force") if key in given}
     job = Job(
         TASK,
         str(model),
@@ -42,7 +43,7 @@ def run(model: Path | str, output: Path, **given: Any) -> Manifest:
         {"max_steps": 4, "batch_size": 4, "precision": "float32", **given},
         **options,
     )
-    return train(job, load_plugins([]), started=lambda ready: None, tell=lambda progress: None, stopping=lambda: None)
+    return train(job, load_plugins([]))
 
 
 def test_the_users_values_beat_the_tasks_and_the_tasks_beat_the_programs() -> None:
@@ -59,7 +60,7 @@ def test_the_users_values_beat_the_tasks_and_the_tasks_beat_the_programs() -> No
         ("learning_rate", 0.0, "--learning-rate is 0.0, must be above 0"),
         ("batch_size", 0, "--batch-size is 0, must be at least 1"),
         ("warmup", 1.0, "--warmup is 1.0, must be a share from 0 up to 1"),
-        ("method", "magic", "--method is magic, must be one of full, lora"),
+        ("method", "magic", "--method is magic, must be one of full, lora, dora, qlora"),
     ],
 )
 def test_an_option_out_of_range_says_what_is_allowed(name: str, value: Any, words: str) -> None:
@@ -182,28 +183,37 @@ def test_a_folder_with_other_files_is_not_trained_into(tmp_path: Path) -> None:
 
 
 def test_resuming_without_a_checkpoint_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no checkpoint to resume from; train without --resume$"):
+    with pytest.raises(UsageError, match="has no run to resume; train without --resume$"):
         check_output(tmp_path, resume=True)
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A checkpoint in the middle, continued, gives the same weights."""
-    import shutil
-
     run(tiny_checkpoint, tmp_path / "whole", max_steps=6, save_steps=3)
     (tmp_path / "cut").mkdir()
     shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "cut" / "checkpoint-3")
-    shutil.copy(tmp_path / "whole" / "sftchat.json", tmp_path / "cut")
+    shutil.copy(tmp_path / "cut" / "checkpoint-3" / "sftchat.json", tmp_path / "cut")
 
     run(tiny_checkpoint, tmp_path / "cut", max_steps=6, save_steps=3, resume=True)
 
     assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
-def test_a_run_is_not_resumed_on_other_rows(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2)
+def unfinished(model: Path, folder: Path) -> None:
+    """A run that a kill ended after its second step."""
+    run(model, folder, max_steps=4, save_steps=2)
+    for path in (*folder.glob("*.*"), folder / "checkpoint-4"):
+        if path.is_file():
+            path.unlink()
+        elif path.name == "checkpoint-4":
+            shutil.rmtree(path)
+    shutil.copy(folder / "checkpoint-2" / "sftchat.json", folder)
 
-    with pytest.raises(UsageError, match="tokens hash was .* is now .*; train into another folder$"):
+
+def test_a_run_is_not_resumed_on_other_rows(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    unfinished(tiny_checkpoint, tmp_path / "run")
+
+    with pytest.raises(UsageError, match="tokens hash was .*, is now .*; undo that, or train into another folder$"):
         run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2, resume=True, examples=ROWS[:8])
 
 
@@ -252,18 +262,19 @@ def test_attention_on_a_cpu_is_ours_where_it_is_the_same_and_the_models_own_else
     import torch
     from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
-    from sftchat.training.attention import choose_attention, restore_attention
+    from sftchat.training.attention import Attention, choose_attention, restore_attention
 
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     ids = torch.arange(60).reshape(2, 30)
     before = model(input_ids=ids).logits
 
-    assert choose_attention(model, 512) == "sftchat_causal"
+    assert choose_attention(model, 512, "off") == Attention("sftchat_causal", packed=False)
     torch.testing.assert_close(model(input_ids=ids).logits, before, rtol=1e-4, atol=1e-4)
     restore_attention(model)
     assert model.config._attn_implementation == "sdpa"
-    assert choose_attention(model, 513) == "sdpa"
+    assert choose_attention(model, 513, "off") == Attention("sdpa", packed=False)
+    assert choose_attention(model, 513) == Attention("sftchat_causal", packed=True)
     shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2, "head_dim": 16}
     windowed = Gemma2ForCausalLM(Gemma2Config(**shape, num_key_value_heads=1, sliding_window=8))
     own = windowed.config._attn_implementation
-    assert choose_attention(windowed, 64) == own
+    assert choose_attention(windowed, 64) == Attention(own, packed=False)

@@ -58,14 +58,16 @@ def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[
         "seed": (sampling.temperature > 0, sampling.seed),
         "stop": (bool(sampling.stop), list(sampling.stop)),
         "top_k": (sampling.top_k > 0, sampling.top_k),
+        "tools": (bool(request.tools), list(request.tools)),
         "repetition_penalty": (sampling.repetition_penalty != 1.0, sampling.repetition_penalty),
     }
     body |= {name: value for name, (wanted, value) in optional.items() if wanted}
     if request.prompt is not None:
         return "/completions", {**body, "prompt": request.prompt + request.reply_prefix}
+    messages = [{key: value for key, value in turn.items() if key != "context"} for turn in request.messages]
     if not request.reply_prefix:
-        return "/chat/completions", {**body, "messages": list(request.messages)}
-    begun = [*request.messages, {"role": "assistant", "content": request.reply_prefix}]
+        return "/chat/completions", {**body, "messages": messages}
+    begun = [*messages, {"role": "assistant", "content": request.reply_prefix}]
     return "/chat/completions", {**body, "messages": begun, "continue_final_message": True, "add_generation_prompt": False}
 
 

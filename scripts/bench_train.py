@@ -1,0 +1,167 @@
+"""Train on the same rows with TRL as it comes and with sftchat, in one process: trained tokens a second, losses, peak memory.
+
+    python scripts/bench_train.py                     # sftchat:nano
+    python scripts/bench_train.py --vocabulary 32768  # a random model of the same shape with a larger vocabulary
+
+Both are given the same ready ids and labels, the same batches in the same order, the same weights, optimizer and learning rates, and compute in
+float32. "TRL" is ``SFTTrainer`` with every default but those that a CPU forces (``use_cpu``, no bf16): padded batches, activation checkpointing, the head over every
+position. The losses of every step must agree to 1e-3. Time is the processor time of this process, both threads together, so that a busy machine does not
+decide; the fastest steps of several rounds count, TRL and sftchat taking turns. Memory is what a fresh process of each has at its peak above what it has
+before the first step. Exits with 1 when a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from transformers import Qwen3ForCausalLM, TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from sftchat.data.generating import generate_examples
+from sftchat.models.references import resolve
+from sftchat.models.templates import choose_renderer
+from sftchat.models.weights import load_model, load_tokenizer
+from sftchat.plugins import load_plugins
+from sftchat.training.attention import choose_attention, restore_attention
+from sftchat.training.config import TrainingConfig
+from sftchat.training.dataset import RenderedRows, render_rows
+from sftchat.training.trainer import Trainer, arguments, collate, table
+
+GOAL_SMALL, GOAL_LARGE, LARGE = 2.0, 3.0, 32_000
+SAME = 1e-3
+
+
+@dataclass
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Processor seconds and loss of every step."""
+
+    seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    began: float = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.began = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop it."""
+        self.seconds.append(time.process_time() - self.began)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Keep the loss."""
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+
+
+def theirs(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, watch: Watch) -> None:
+    """``SFTTrainer`` with its defaults, on rows in their order."""
+    config = SFTConfig(
+        output_dir=folder, use_cpu=True, bf16=False, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3,
+        train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = SFTTrainer(model=model, args=config, train_dataset=table(rows), processing_class=tokenizer, callbacks=[watch])
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+
+
+def ours(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, watch: Watch) -> None:
+    """sftchat, on rows in the same order, with TRL's schedule."""
+    attention = choose_attention(model, max(map(len, rows.ids)))
+    config = TrainingConfig(max_steps=steps, batch_size=batch_size, learning_rate=1e-3, warmup=0.0, schedule="linear", logging_steps=1)
+    trainer = Trainer(
+        model=model, args=arguments(config, folder, "float32", "cpu"), train_dataset=table(rows), data_collator=collate, processing_class=tokenizer,
+        callbacks=[watch], packed=attention.packed, in_order=True,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    restore_attention(model)
+
+
+WAYS: dict[str, Callable[..., None]] = {"trl": theirs, "sftchat": ours}
+
+
+def prepare(vocabulary: int, count: int) -> tuple[Any, Any, RenderedRows]:
+    """Model, tokenizer and rows."""
+    reference = resolve("sftchat:nano")
+    tokenizer = load_tokenizer(reference)
+    task = load_plugins().task("relation")
+    rows = render_rows(generate_examples(task, count, 1, {}), choose_renderer(tokenizer), 512)
+    model = load_model(reference, dtype="float32", device="cpu")
+    if vocabulary:
+        config = deepcopy(model.config)
+        config.vocab_size = vocabulary
+        set_seed(0)
+        model = Qwen3ForCausalLM(config)
+    return model, tokenizer, rows
+
+
+def measure(name: str, start: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int) -> Watch:
+    """One way, from the same weights."""
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        set_seed(0)
+        WAYS[name](deepcopy(start), tokenizer, rows, steps, batch_size, folder, watch)
+    return watch
+
+
+def peak(name: str, options: argparse.Namespace) -> float:
+    """Megabytes that a fresh process has at its peak above what it has before training."""
+    words = ["--vocabulary", options.vocabulary, "--batch-size", options.batch_size, "--steps", 3, "--only", name]
+    done = subprocess.run([sys.executable, __file__, *map(str, words)], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print both, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocabulary", type=int, default=0, help="of a random model; 0 is the embedded model")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=list(WAYS), help="train one way and print the peak in MB")
+    options = parser.parse_args(arguments)
+    model, tokenizer, rows = prepare(options.vocabulary, options.steps * options.batch_size)
+    if options.only:
+        before = psutil.Process().memory_info().rss
+        measure(options.only, model, tokenizer, rows, options.steps, options.batch_size)
+        import resource
+
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6)
+        return 0
+    share = rows.trained_tokens / rows.tokens
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, vocabulary {model.config.vocab_size:,}, {len(rows.ids)} rows, "
+        f"{rows.tokens / len(rows.ids):.0f} tokens a row, {share:.0%} trained, batch {options.batch_size}, {torch.get_num_threads()} threads"
+    )
+    found: dict[str, list[Watch]] = {name: [] for name in WAYS}
+    for _ in range(options.rounds):
+        for name in WAYS:
+            found[name].append(measure(name, model, tokenizer, rows, options.steps, options.batch_size))
+    # the first two steps allocate memory and make kernels
+    seconds = {
+        name: sum(min(times) for times in zip(*(watch.seconds[2:] for watch in watches), strict=True)) for name, watches in found.items()
+    }
+    trained = sum(label >= 0 for row in rows.labels[2 * options.batch_size :] for label in row)
+    memory = {name: peak(name, options) for name in WAYS}
+    for name in WAYS:
+        print(f"{name:<9}{trained / seconds[name]:8.0f} trained tokens a processor second   {memory[name]:7.0f} MB")
+    gaps = [abs(a - b) / abs(a) for a, b in zip(found["trl"][0].losses, found["sftchat"][0].losses, strict=True)]
+    ratio, goal = seconds["trl"] / seconds["sftchat"], GOAL_LARGE if model.config.vocab_size >= LARGE else GOAL_SMALL
+    print(f"sftchat is {ratio:.2f} times TRL (goal {goal:g}), with {memory['sftchat'] / memory['trl']:.2f} of its memory")
+    print(f"losses differ by at most {max(gaps):.1e} over {len(gaps)} steps (allowed {SAME:g})")
+    return int(ratio < goal or max(gaps) > SAME)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""``--config FILE``: the options of a command from TOML or YAML, by the names of its flags; flags that are typed win."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sftchat.errors import DataError, MissingExtraError, UsageError, unknown
+
+NOT_IN_FILES = ("config", "help")
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """The keys and values of a file.
+
+    Raises:
+        UsageError: When it is neither TOML nor YAML by its name.
+        DataError: When it cannot be read, or holds no table of keys.
+        MissingExtraError: For YAML, when no reader of it is installed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", str(path)) from error
+    if path.suffix == ".toml":
+        import tomllib
+
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise DataError(f"is not TOML: {error}", str(path)) from error
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"config '{path}' must end in .toml, .yaml or .yml")
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("a config in YAML") from error
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"is not YAML: {' '.join(str(error).split())}", str(path)) from error
+    if not isinstance(found, dict):
+        raise DataError("is no table of keys and values", str(path))
+    return found
+
+
+def apply_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Make the values of a file the defaults of a command's options: the callback of an eager ``--config``.
+
+    Raises:
+        UsageError: For a key that is no option, naming the nearest.
+        DataError: For a value that is a table where none belongs.
+    """
+    if path is None:
+        return None
+    parameters = {_key(parameter): parameter for parameter in context.command.params}
+    known = {key: parameter for key, parameter in parameters.items() if key not in NOT_IN_FILES}
+    defaults: dict[str, Any] = {}
+    for key, value in read_config(path).items():
+        name = str(key).replace("_", "-")
+        if name not in known:
+            raise UsageError(f"{path}: {unknown('key', str(key), known)}")
+        parameter = known[name]
+        assert parameter.name is not None
+        defaults[parameter.name] = _value(path, name, value, parameter)
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+def _key(parameter: click.Parameter) -> str:
+    """What a parameter is called in a file: its long flag without the dashes, or an argument's name."""
+    flag = next((name[2:] for name in parameter.opts if name.startswith("--")), None)
+    return flag or str(parameter.metavar or parameter.name).lower()
+
+
+def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
+    """A value as the flag would have it; what may be given several times is a list, or a table of ``NAME=VALUE``."""
+    if parameter.multiple if isinstance(parameter, click.Option) else False:
+        if isinstance(value, dict):
+            return [f"{key}={_text(one)}" for key, one in value.items()]
+        return [_text(one) for one in (value if isinstance(value, list) else [value])]
+    if isinstance(value, (dict, list)):
+        raise DataError(f"key '{name}' must have one value, not a {'table' if isinstance(value, dict) else 'list'}", str(path))
+    return value
+
+
+def _text(value: Any) -> str:
+    """A value as it would be typed."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,57 @@
+"""``sftchat diff``: what differed between two trainings."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sftchat.cli.shared import stdout
+from sftchat.errors import ModelError
+
+
+@click.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(first: str, second: str, as_json: bool) -> None:
+    """Show what differed between two runs: base, data, template, hyper-parameters, versions, scores.
+
+    It reads the manifests that training left; no weights are loaded. A checkpoint of a run may stand for a run.
+
+    \b
+    sftchat diff runs/first runs/second
+    """
+    from sftchat.models.differences import differences, same_sections, shown
+    from sftchat.models.manifest import find_manifest
+    from sftchat.models.references import resolve
+
+    manifests = []
+    for run in (first, second):
+        resolve(run)  # a misspelt folder is told from one without a manifest
+        manifest = find_manifest(run)
+        if manifest is None:
+            raise ModelError(f"'{run}' has no manifest (sftchat.json); only what sftchat trained can be compared")
+        manifests.append(manifest)
+    found = differences(*manifests)
+    if as_json:
+        rows = [{"section": one.section, "name": one.name, "left": one.left, "right": one.right} for one in found]
+        click.echo(json.dumps({"left": first, "right": second, "differences": rows}, ensure_ascii=False, indent=2))
+        return
+    if not found:
+        click.echo("nothing differs")
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for header in ("", "", first, second):
+        table.add_column(Text(header, overflow="fold"), overflow="fold")
+    before = ""
+    for one in found:
+        table.add_row(*map(Text, ("" if one.section == before else one.section, one.name, shown(one.left), shown(one.right))))
+        before = one.section
+    stdout().print(table)
+    if same := same_sections(found):
+        click.echo(f"\nthe same: {', '.join(same)}")

@@ -1,0 +1,58 @@
+"""``sftchat export``: a model as other programs take it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sftchat.cli.shared import Session, template_argument_option
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the files; must not exist.")
+@click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
+@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_argument_option
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.pass_obj
+def command(
+    session: Session, /, model: str, output: Path, ollama: bool, template: str, template_arguments: dict[str, Any], trust_remote_code: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Export MODEL: its weights, and a Modelfile whose template is proved to write the prompts that the model was trained on.
+
+    A template that Ollama's cannot express is refused, with the place where the two part.
+
+    \b
+    sftchat export runs/full -o exported --ollama
+    cd exported && ollama create my-model
+    """
+    from sftchat.errors import UsageError
+    from sftchat.models.merging import check_absent
+    from sftchat.models.references import resolve
+    from sftchat.models.weights import require_local
+
+    if not ollama:
+        raise UsageError("say what to export for: --ollama")
+    check_absent(output)
+    reference = resolve(model, schemes=session.registry.engines)
+    if reference.scheme:
+        raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be exported")
+    if reference.base is not None:
+        raise UsageError(f"model '{model}' is an adapter; merge it first: sftchat merge {model} -o DIR")
+    require_local("exporting a model")
+    from sftchat.models.exporting import export_ollama
+
+    modelfile, warning = export_ollama(
+        reference, output, template=template, template_arguments=template_arguments, trust_remote_code=trust_remote_code
+    )
+    if quiet:
+        return
+    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.proved)}", err=True)
+    for note in (*modelfile.notes, *([warning] if warning else [])):
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"saved to {output}; next: cd {output} && ollama create {output.name}", err=True)

@@ -1,0 +1,60 @@
+"""What a chat template leaves out of what it was given: thoughts, calls of tools, tools. It does so without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sftchat.models.marking import unmarked
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Keys of an assistant turn that hold what was thought before the reply."""
+
+
+def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
+    """What of an assistant turn is not in the text written for it, in words; empty when all is there.
+
+    White space does not count: templates put thoughts on lines of their own.
+
+    Args:
+        turn: The turn, special tokens marked.
+        written: Its text, unmarked.
+    """
+    there = _squashed(written)
+    for key in ("content", *THOUGHTS):
+        if isinstance(said := turn.get(key), str) and _squashed(unmarked(said)) not in there:
+            thought = key == "content" and "</think>" in said and _squashed(unmarked(said.rpartition("</think>")[2])) in there
+            return "the thoughts" if thought or key != "content" else "a part of the content"
+    for name, arguments in _calls([turn]):
+        keys = arguments if isinstance(arguments, Mapping) else ()
+        if name not in written or any(_squashed(unmarked(str(key))) not in there for key in keys):
+            return f"the call of tool '{name}'"
+    return ""
+
+
+def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str) -> str:
+    """Which tool, or call of one, is not in the text of a conversation, in words; empty when all are there.
+
+    Args:
+        turns: The conversation.
+        tools: The tools offered, as JSON schemas.
+        text: The conversation as text, unmarked.
+    """
+    for tool in tools:
+        name = str(tool.get("function", tool).get("name", ""))
+        if name not in text:
+            return f"tool '{name}'"
+    return next((f"the call of tool '{name}'" for name, _ in _calls(turns) if name not in text), "")
+
+
+def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
+    """Name and arguments of every tool call."""
+    for turn in turns:
+        for call in turn.get("tool_calls") or ():
+            function = call.get("function", call)
+            yield unmarked(str(function.get("name", ""))), function.get("arguments")
+
+
+def _squashed(text: str) -> str:
+    """The text without white space."""
+    return "".join(text.split())

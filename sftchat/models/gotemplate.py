@@ -1,0 +1,210 @@
+"""The part of Go's text/template that our Modelfiles are written in, evaluated as Go does (pkg.go.dev/text/template), to prove what Ollama will see.
+
+Text, ``{{ value }}``, ``if``, ``else if``, ``else``, ``range``, ``end``, trim markers, fields of the dot and of variables, string and integer
+literals, and the functions and, or, not, eq, ne, lt, le, gt, ge, len. Anything else is refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ACTION = re.compile(r"(\s*\{\{- |\{\{)(.*?)( -\}\}\s*|\}\})", re.DOTALL)
+WORD = re.compile(r'\s*("(?:[^"\\]|\\.)*"|-?\d+|\$?(?:\.?[A-Za-z_]\w*)+|\$|\.|[(),]|:=)')
+Scope = Mapping[str, Any]
+
+
+class GoTemplateError(ValueError):
+    """A template outside of the part that is known, or one that Go would refuse too."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A piece of a template.
+
+    Attributes:
+        kind: ``text``, ``put``, ``if`` or ``range``.
+        value: The text, or the words of the expression.
+        body: What an ``if`` or ``range`` holds.
+        otherwise: What stands after ``else``.
+    """
+
+    kind: str
+    value: Any
+    body: tuple[Node, ...] = ()
+    otherwise: tuple[Node, ...] = ()
+
+
+def evaluate(source: str, data: Scope) -> str:
+    """Run a template.
+
+    Args:
+        source: The template.
+        data: Fields of the dot, such as ``{"System": "", "Messages": [{"Role": "user", "Content": "hi"}]}``.
+
+    Raises:
+        GoTemplateError: When it is malformed, or outside of the part that is known.
+    """
+    pieces = list(_pieces(source))
+    nodes, end = _parse(pieces, 0)
+    if end < len(pieces):
+        raise GoTemplateError(f"unexpected {{{{ {' '.join(pieces[end][1])} }}}}")
+    return "".join(_run(nodes, data, {"$": data}))
+
+
+def literal(text: str) -> str:
+    """Text as it must stand in a template to be written as it is."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def _pieces(source: str) -> Iterator[tuple[str, Any]]:
+    """Texts and the words of actions, white space trimmed where ``{{- `` and `` -}}`` say so."""
+    at = 0
+    for match in ACTION.finditer(source):
+        if match.start() > at:
+            yield "text", source[at : match.start()]
+        yield "action", _words(match.group(2))
+        at = match.end()
+    if "{{" in source[at:]:
+        raise GoTemplateError("an action is not closed")
+    if source[at:]:
+        yield "text", source[at:]
+
+
+def _words(action: str) -> list[str]:
+    """The words of an action."""
+    words, at = [], 0
+    while action[at:].strip():
+        match = WORD.match(action, at)
+        if match is None:
+            raise GoTemplateError(f"cannot read {action[at:].strip()!r}")
+        words.append(match.group(1))
+        at = match.end()
+    return words
+
+
+def _parse(pieces: Sequence[tuple[str, Any]], at: int) -> tuple[tuple[Node, ...], int]:
+    """The nodes up to an ``else``, an ``end`` or the end of the template, and where that is."""
+    nodes: list[Node] = []
+    while at < len(pieces):
+        kind, value = pieces[at]
+        if kind == "text":
+            nodes.append(Node("text", value))
+        elif value[:1] in (["else"], ["end"]):
+            break
+        elif value[:1] in (["if"], ["range"]):
+            node, at = _block(pieces, at, value[0], value[1:])
+            nodes.append(node)
+        elif value:
+            nodes.append(Node("put", value))
+        else:
+            raise GoTemplateError("an action is empty")
+        at += 1
+    return tuple(nodes), at
+
+
+def _block(pieces: Sequence[tuple[str, Any]], at: int, kind: str, words: list[str]) -> tuple[Node, int]:
+    """An ``if`` or ``range`` with what it holds, and the place of its ``end``."""
+    body, at = _parse(pieces, at + 1)
+    otherwise: tuple[Node, ...] = ()
+    if at < len(pieces) and pieces[at][1][0] == "else":
+        following = pieces[at][1][1:]
+        if following[:1] == ["if"]:
+            inner, at = _block(pieces, at, "if", following[1:])
+            return Node(kind, words, body, (inner,)), at
+        otherwise, at = _parse(pieces, at + 1)
+    if at >= len(pieces) or pieces[at][1] != ["end"]:
+        raise GoTemplateError(f"{{{{ {kind} }}}} has no {{{{ end }}}}")
+    return Node(kind, words, body, otherwise), at
+
+
+def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
+    """The text of nodes."""
+    for node in nodes:
+        if node.kind == "text":
+            yield node.value
+        elif node.kind == "put":
+            yield _printed(_value(node.value, dot, variables))
+        elif node.kind == "if":
+            yield from _run(node.body if _value(node.value, dot, variables) else node.otherwise, dot, variables)
+        else:
+            names, words = [], node.value
+            if ":=" in words:
+                names, words = [word for word in words[: words.index(":=")] if word != ","], words[words.index(":=") + 1 :]
+            items = list(_value(words, dot, variables))
+            for index, item in enumerate(items):
+                bound = dict(zip(names, (index, item), strict=True)) if len(names) == 2 else dict.fromkeys(names, item)
+                yield from _run(node.body, item, {**variables, **bound})
+            if not items:
+                yield from _run(node.otherwise, dot, variables)
+
+
+def _printed(value: Any) -> str:
+    """A value as Go prints it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value(words: Sequence[str], dot: Any, variables: Scope) -> Any:
+    """The value of an expression: an operand alone, or a function and its operands."""
+    operands: list[Any] = []
+    function: Callable[..., Any] | None = None
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word == "(":
+            depth, end = 1, at + 1
+            while depth and end < len(words):
+                depth += {"(": 1, ")": -1}.get(words[end], 0)
+                end += 1
+            operands.append(_value(words[at + 1 : end - 1], dot, variables))
+            at = end
+            continue
+        if at == 0 and word in FUNCTIONS:
+            function = FUNCTIONS[word]
+        else:
+            operands.append(_operand(word, dot, variables))
+        at += 1
+    if function is not None:
+        return function(*operands)
+    if len(operands) != 1:
+        raise GoTemplateError(f"cannot evaluate {' '.join(words)!r}")
+    return operands[0]
+
+
+def _operand(word: str, dot: Any, variables: Scope) -> Any:
+    """The value of one word."""
+    if word[0] == '"':
+        return json.loads(word)
+    if word.lstrip("-").isdigit():
+        return int(word)
+    if word == ".":
+        return dot
+    name, *fields = word.split(".")
+    if name not in ("", *variables) or (not name and not fields):
+        raise GoTemplateError(f"unknown name {word!r}")
+    value = variables[name] if name else dot
+    for field in fields:
+        if not isinstance(value, Mapping) or field not in value:
+            raise GoTemplateError(f"no field {field!r} in {word!r}")
+        value = value[field]
+    return value
+
+
+def _any(*values: Any) -> Any:
+    """The first value that is true, else the last."""
+    return next((value for value in values if value), values[-1])
+
+
+def _all(*values: Any) -> Any:
+    """The first value that is not true, else the last."""
+    return next((value for value in values if not value), values[-1])
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "and": _all, "or": _any, "not": operator.not_, "eq": lambda first, *others: first in others, "ne": operator.ne, "lt": operator.lt,
+    "le": operator.le, "gt": operator.gt, "ge": operator.ge, "len": len,
+}  # fmt: skip

@@ -1,0 +1,262 @@
+"""Everything that comes before the first step, the cheap checks first: folder, template, rows, weights, precision, manifest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import ModelError, UsageError
+from sftchat.models.identity import file_hash, identity
+from sftchat.models.manifest import Manifest
+from sftchat.models.parity import Check, prove
+from sftchat.models.references import ModelReference, resolve
+from sftchat.models.templates import IGNORED, Renderer, check_arguments, choose_renderer
+from sftchat.models.weights import choose_device, load_tokenizer, require_local
+from sftchat.plugins import Registry
+from sftchat.task import Task
+from sftchat.training.attention import Attention, choose_attention
+from sftchat.training.config import TrainingConfig, configure
+from sftchat.training.dataset import RenderedRows, render_rows
+from sftchat.training.methods import check_method, load_base, with_adapter
+from sftchat.training.output import check_output
+from sftchat.training.precision import choose_precision
+from sftchat.training.resuming import earlier, refuse_changed
+from sftchat.training.validation import Validation, from_file, from_generator, from_rows
+from sftchat.types import Example
+
+PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
+MEASURED = 16
+"""The most rows of the batch that precision is measured with."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, on what, to where.
+
+    Attributes:
+        task: The task.
+        model: The base model as MODEL.
+        output: The run folder.
+        examples: Conversations to learn from.
+        data: Where they come from, for the manifest; one entry with ``generator`` for rows that were drawn.
+        given: Hyper-parameters the user set; the rest is filled in.
+        validation: A file of items to score; without one some are kept from the rows, or drawn from the generator.
+        template: Chat template name or file, instead of the model's own.
+        template_arguments: Arguments of the template; kept in the manifest, so that inference uses the same.
+        force: Train even when the parity proof fails.
+        resume: Continue from the last checkpoint of ``output``.
+        trust_remote_code: Whether code that comes with the model may run.
+        command: What was typed.
+    """
+
+    task: Task
+    model: str
+    output: Path
+    examples: Iterable[Example]
+    data: tuple[Mapping[str, Any], ...]
+    given: Mapping[str, Any]
+    validation: Path | None = None
+    template: str = ""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    force: bool = False
+    resume: bool = False
+    trust_remote_code: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything known before the first step.
+
+    Attributes:
+        config: The hyper-parameters, resolved.
+        rows: The rendered rows.
+        validation: The items to score, where any are.
+        renderer: Tokenizer and template.
+        model: The model, with its adapter.
+        attention: How it attends while it is trained.
+        manifest: The manifest as it stands.
+        parameters: Parameters of the model.
+        trainable: Parameters that training changes.
+        device: Where it runs.
+    """
+
+    config: TrainingConfig
+    rows: RenderedRows
+    validation: Validation | None
+    renderer: Renderer
+    model: Any
+    attention: Attention
+    manifest: Manifest
+    parameters: int
+    trainable: int
+    device: str
+
+    @property
+    def precision(self) -> str:
+        """``float32`` or ``bfloat16``."""
+        return self.config.precision
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the files and the messages of a run of several."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def prepare(job: Job, registry: Registry) -> Prepared:
+    """Check, render, load and measure.
+
+    Raises:
+        UsageError: A folder that is taken, an option out of range, a run that cannot be resumed with these rows.
+        DataError: No row to learn from.
+        ModelError: A model that cannot be loaded, or whose template fails the proof.
+        MissingExtraError: A method whose packages are not installed.
+    """
+    if is_main_process():
+        check_output(job.output, job.resume)
+    before = earlier(job.output) if job.resume else None
+    reference = resolve(job.model, schemes=registry.engines)
+    if reference.scheme:
+        raise UsageError(f"model '{job.model}' is served by engine '{reference.scheme}' and cannot be trained here")
+    if reference.base is not None:
+        raise UsageError(f"model '{job.model}' is an adapter; merge it into its base before training on")
+    require_local("training")
+    device = _device(job.given.get("device") or "auto")
+    method = job.given.get("method") or "full"
+    check_method(method, device, job.given.get("optimizer") or "")
+    configure(job.task, 0, job.given)  # what is out of range is said before weights load
+    tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
+    renderer = replace(choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments), forced=job.force)
+    check_arguments(renderer, job.template_arguments)
+    if not job.force:
+        refuse_unproved(prove(renderer, renderer.stop_tokens))
+    model = load_base(reference, method, device, job.trust_remote_code)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    config = _within_context(configure(job.task, parameters, job.given), model)
+    examples, validation = _validation(job, config)
+    rows = render_rows(examples, renderer, config.max_length, everything=config.train_on == "all")
+    _seed(config.seed)
+    model = with_adapter(model, config, job.model)
+    attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
+    if before is not None and config.precision == "auto":
+        config = replace(config, precision=str(before.config.get("precision", "auto")))
+    config = replace(config, precision=_measured(model, config, rows, device))
+    manifest = _manifest(job, reference, renderer, config, rows, validation)
+    if before is not None:
+        refuse_changed(job.output, before, manifest)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return Prepared(config, rows, validation, renderer, model, attention, manifest, parameters, trainable, device)
+
+
+def refuse_unproved(checks: Iterable[Check]) -> None:
+    """Stop when training and inference would see different tokens.
+
+    Raises:
+        ModelError: Naming the first claim that does not hold.
+    """
+    for check in checks:
+        if check.required and not check.holds:
+            raise ModelError(
+                f"training and inference would not see the same tokens: {check.name}: {check.detail}; --force trains all the same"
+            )
+
+
+def _device(wanted: str) -> str:
+    """Where to train: this process's accelerator in a run of several.
+
+    Raises:
+        UsageError: When several accelerators are visible and nobody said which.
+    """
+    device = choose_device(wanted)
+    if device != "cuda":
+        return device
+    import torch
+
+    if "LOCAL_RANK" in os.environ:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    if torch.cuda.device_count() > 1:
+        raise UsageError(
+            f"{torch.cuda.device_count()} accelerators are visible; hide all but one with CUDA_VISIBLE_DEVICES=0, or use all with "
+            f"'torchrun --nproc-per-node {torch.cuda.device_count()} -m sftchat train …'"
+        )
+    return device
+
+
+def _validation(job: Job, config: TrainingConfig) -> tuple[list[Example], Validation | None]:
+    """The rows to train on and the items to score."""
+    examples = list(job.examples)
+    if not config.eval_steps:
+        if job.validation is not None:
+            raise UsageError("--validation is scored every --eval-steps steps; give --eval-steps N")
+        return examples, None
+    if job.validation is not None:
+        return examples, from_file(job.validation, config.validation_items)
+    drawn = next((entry for entry in job.data if "generator" in entry), None)
+    if drawn is not None and examples:
+        return from_generator(job.task, examples, config.validation_items, int(drawn.get("seed", 0)), dict(drawn.get("options") or {}))
+    return from_rows(examples, config.validation_items, config.seed)
+
+
+def _seed(seed: int) -> None:
+    """Start the generators that initialise adapters."""
+    from transformers import set_seed
+
+    set_seed(seed)
+
+
+def _within_context(config: TrainingConfig, model: Any) -> TrainingConfig:
+    """No row may be longer than what the model has positions for."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return replace(config, max_length=min(config.max_length, limit)) if limit else config
+
+
+def _measured(model: Any, config: TrainingConfig, rows: RenderedRows, device: str) -> str:
+    """The precision to train in, from one batch of rows of middling length."""
+    import torch
+
+    ids = sorted(range(len(rows.ids)), key=lambda row: len(rows.ids[row]))
+    middle = ids[max(0, len(ids) // 2 - MEASURED // 2) :][: min(MEASURED, config.batch_size)]
+    width = max(len(rows.ids[row]) for row in middle)
+    batch = torch.tensor([[*rows.ids[row], *[0] * (width - len(rows.ids[row]))] for row in middle], device=model.device)
+    labels = torch.tensor([[*rows.labels[row], *[IGNORED] * (width - len(rows.labels[row]))] for row in middle], device=model.device)
+
+    def step(low: bool) -> None:
+        with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=low):
+            model(input_ids=batch, labels=labels, use_cache=False).loss.backward()
+        model.zero_grad()
+        if device != "cpu":
+            torch.accelerator.synchronize()
+
+    return choose_precision(config.precision, device, step)
+
+
+def _manifest(
+    job: Job, reference: ModelReference, renderer: Renderer, config: TrainingConfig, rows: RenderedRows, validation: Validation | None
+) -> Manifest:
+    """What is known before training."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    base = str(reference.folder.absolute()) if reference.folder and job.model == str(reference.folder) else job.model
+    scored = {}
+    if validation is not None:
+        scored = {
+            "metric": job.task.metric.name, "higher_is_better": job.task.metric.higher_is_better, "items": len(validation.examples),
+            "source": validation.source, "hash": validation.hash,
+        }  # fmt: skip
+        if job.validation is not None:
+            scored |= {"file": str(job.validation), "sha256": file_hash(job.validation)}
+    return Manifest(
+        task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
+        tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
+        command=job.command, validation=scored,
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Score the model that is being trained as ``sftchat eval`` will score its checkpoint: same renderer, engine, scorer and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sftchat.engines.transformers import TransformersEngine
+from sftchat.errors import EngineError, first_line
+from sftchat.evaluation.evaluate import summarise
+from sftchat.evaluation.items import Failure, Outcome, run
+from sftchat.evaluation.report import EvalsetIdentity, ModelResult
+from sftchat.models.templates import Renderer
+from sftchat.models.weights import Loaded, stop_ids
+from sftchat.task import Task
+from sftchat.training.attention import own_attention
+from sftchat.types import Example
+
+
+def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[Example], title: str) -> ModelResult:
+    """Let a model in memory answer examples; in a run of several processes each answers its share and all get the whole.
+
+    Args:
+        model: The model itself, not what a distributed run wraps it in.
+        renderer: Tokenizer and template.
+        task: Scores the replies.
+        examples: With ids and gold replies.
+        title: What the examples are called.
+
+    Raises:
+        EngineError: When not one was answered.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    import torch
+
+    rank, world = _place()
+    engine = TransformersEngine("the model in training", Loaded(model, renderer, stop_ids(model, renderer), None))
+    with _answering(model), torch.random.fork_rng(devices=[]):
+        outcomes = list(run(engine, task, examples[rank::world]))
+    outcomes = _gathered(outcomes, world, len(examples))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if len(failures) == len(outcomes):
+        raise EngineError(f"no validation item was answered: {failures[0].error}")
+    return summarise(engine.name, task, outcomes, EvalsetIdentity(title, size=len(examples)))
+
+
+@contextmanager
+def _answering(model: Any) -> Iterator[None]:
+    """The model as a loader would give it: in eval mode, with its own attention, and in the precision of its weights.
+
+    accelerate's mixed precision wraps ``forward``; a checkpoint that is loaded knows nothing of it, so the wrapper is set aside.
+    """
+    training, wrapped = model.training, model.__dict__.get("forward")
+    plain = model.__dict__.get("_original_forward")
+    model.eval()
+    if plain is not None:
+        model.forward = plain
+    try:
+        with own_attention(model):
+            yield
+    finally:
+        if plain is not None:
+            model.forward = wrapped
+        model.train(training)
+
+
+def _place() -> tuple[int, int]:
+    """Rank and number of processes."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _gathered(outcomes: list[Outcome], world: int, count: int) -> list[Outcome]:
+    """The outcomes of all processes, in the order of the examples."""
+    if world == 1:
+        return outcomes
+    from torch import distributed
+
+    parts: list[Any] = [None] * world
+    try:
+        distributed.all_gather_object(parts, outcomes)
+    except RuntimeError as error:
+        raise EngineError(f"the processes could not exchange their scores: {first_line(error)}") from error
+    return [parts[place % world][place // world] for place in range(count)]

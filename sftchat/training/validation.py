@@ -1,0 +1,113 @@
+"""The items whose generated replies are scored during training: never among those trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sftchat.data.formats import read_examples, with_ids
+from sftchat.data.generating import generate_examples
+from sftchat.data.shaping import from_example
+from sftchat.data.writing import write_rows
+from sftchat.errors import DataError
+from sftchat.evaluation.evalset import check_examples
+from sftchat.task import Task
+from sftchat.types import Example
+
+FILE = "validation.jsonl"
+"""Where a run keeps them, as an evalset that ``sftchat eval --evalset`` reads."""
+SHARE = 5
+"""At most one row in so many is taken away from training."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Items to score.
+
+    Attributes:
+        examples: With ids and gold replies.
+        source: Where they come from, in words.
+    """
+
+    examples: tuple[Example, ...]
+    source: str
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of prompts and gold replies, in order."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(json.dumps([example.messages, example.gold], ensure_ascii=False, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def write(self, run: Path) -> Path:
+        """Keep the items in the run's folder."""
+        path = run / FILE
+        write_rows(path, (from_example(example, "evalset") for example in self.examples), overwrite=True)
+        return path
+
+
+def from_file(path: Path, items: int) -> Validation:
+    """The first rows of a file, as ``sftchat eval --limit`` takes them.
+
+    Raises:
+        DataError: When the file cannot be used, or a row has no gold reply.
+    """
+    examples = tuple(with_ids(read_examples(path)))[:items]
+    if not examples:
+        raise DataError("the validation file has no rows", str(path))
+    check_examples(examples)
+    return Validation(examples, f"the first {len(examples)} rows of {path.name}")
+
+
+def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[Example], Validation]:
+    """Take a random slice out of the training rows; returns the rows that are left, in their order, and the slice.
+
+    Rows with the prompt of an item that was taken go with it, so that nothing scored was trained on.
+
+    Raises:
+        DataError: When there are too few rows to spare any.
+    """
+    places = [place for place, example in enumerate(examples) if example.messages and example.gold is not None]
+    count = min(items, len(places) // SHARE)
+    if count == 0:
+        raise DataError(f"{len(places)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
+    taken = {examples[place].messages[-1]["content"]: place for place in sorted(Random(f"validation-{seed}").sample(places, count))}
+    chosen = [examples[place] for place in sorted(taken.values())]
+    left = _without(examples, taken)
+    if not left:
+        raise DataError("all rows have the same prompt; give --validation FILE, or --eval-steps 0")
+    kept = tuple(replace(example, id=f"validation-{number}") for number, example in enumerate(chosen, 1))
+    return left, Validation(kept, f"{len(kept)} rows kept from training")
+
+
+def from_generator(
+    task: Task, examples: Sequence[Example], items: int, seed: int, options: dict[str, Any]
+) -> tuple[list[Example], Validation]:
+    """Draw items that the task's generator holds back from training where it says how, else new rows of another seed.
+
+    Args:
+        task: Whose demonstration may name the options of a held-out set.
+        examples: The training rows; those with the prompt of an item are left out.
+        items: How many.
+        seed: Of the training rows.
+        options: Options of the generator that were given for them.
+    """
+    held_out = next(iter(task.demonstration.held_out.items()), None) if task.demonstration else None
+    title, more = held_out if held_out else ("another seed", {})
+    drawn = tuple(with_ids(generate_examples(task, items, seed + 1_000_003, {**options, **more})))
+    check_examples(drawn)
+    left = _without(examples, {example.messages[-1]["content"] for example in drawn})
+    if not left:
+        raise DataError(f"the generator of task '{task.name}' has no other rows to validate on; give --validation FILE, or --eval-steps 0")
+    return left, Validation(drawn, f"{len(drawn)} generated items: {title}")
+
+
+def _without(examples: Sequence[Example], prompts: Container[str]) -> list[Example]:
+    """The rows that ask something else."""
+    return [example for example in examples if not example.messages or example.messages[-1]["content"] not in prompts]

@@ -1,0 +1,115 @@
+"""``--config FILE``: equal to the flags, flags win, and what is misspelt is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from sftchat import DataError, UsageError
+from sftchat.cli.config_file import apply_config, read_config
+from sftchat.cli.train import command
+
+TOML = """
+task = "relation"
+model = "org/name"
+data = ["a.jsonl", "b.jsonl"]
+output = "run"
+learning-rate = 8e-5
+epochs = 1
+gradient_checkpointing = true
+report_to = "tensorboard"
+"""
+YAML = """
+task: relation
+model: org/name
+data: [a.jsonl, b.jsonl]
+output: run
+learning_rate: 8e-5
+epochs: 1
+gradient-checkpointing: true
+report-to: tensorboard
+"""
+FLAGS = "relation --model org/name --data a.jsonl --data b.jsonl -o run --learning-rate 8e-5 --epochs 1 --gradient-checkpointing --report-to tensorboard"
+
+
+def parsed(*words: str) -> dict[str, Any]:
+    """What the command would be called with."""
+    with command.make_context("train", list(words)) as context:
+        return dict(context.params)
+
+
+@pytest.mark.parametrize(("name", "text"), [("run.toml", TOML), ("run.yaml", YAML), ("run.yml", YAML)])
+def test_a_config_file_is_equal_to_its_flags_and_flags_win(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+
+    assert parsed("--config", str(path)) == parsed(*FLAGS.split())
+    assert parsed("--config", str(path), "--epochs", "3", "-o", "other") == {
+        **parsed(*FLAGS.split()), "epochs": 3.0, "output": Path("other"),
+    }  # fmt: skip
+
+
+def test_options_of_the_generator_may_be_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('task = "relation"\noutput = "run"\n[option]\nnames = "test"\nclosed = true\n', encoding="utf-8")
+
+    assert parsed("--config", str(path))["options"] == ("names=test", "closed=true")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("learning_rat = 1", "unknown key 'learning_rat'; did you mean 'learning-rate'? (available: accumulation, "),
+        ("config = 'x.toml'", "unknown key 'config'"),
+        ("epochs = [1, 2]", "key 'epochs' must have one value, not a list"),
+        ("epochs = ", "is not TOML: "),
+    ],
+)
+def test_what_a_config_file_gets_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises((UsageError, DataError)) as error:
+        parsed("--config", str(path))
+
+    assert str(error.value).startswith(f"{path}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", b"{}", "config 'FILE' must end in .toml, .yaml or .yml"),
+        ("run.yaml", b"- a\n- b\n", "FILE: is no table of keys and values"),
+        ("run.yaml", b"a: [", "FILE: is not YAML: "),
+        ("run.toml", b"\xff\xfe", "FILE: cannot be read: not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises((UsageError, DataError)) as error:
+        read_config(path)
+
+    assert str(error.value).startswith(words.replace("FILE", str(path)))
+
+
+def test_a_value_of_another_type_is_refused_as_a_flags_would_be(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('task = "relation"\noutput = "run"\nepochs = "many"\n', encoding="utf-8")
+
+    result = CliRunner().invoke(command, ["--config", str(path)])
+
+    assert result.exit_code == 2
+    assert "Invalid value for '--epochs': 'many' is not a valid float" in result.output
+
+
+def test_without_a_config_nothing_changes() -> None:
+    context = click.Context(command)
+
+    assert apply_config(context, command.params[0], None) is None
+    assert context.default_map is None

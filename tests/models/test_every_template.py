@@ -1,0 +1,179 @@
+"""Every template, ours and all that the installed TRL ships: whether it can be trained on, and why not; and what then always holds."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftchat.models.parity import SAMPLES, prove
+from sftchat.models.registry import TEMPLATES, without_training_markers
+from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
+from sftchat.types import Message
+from tests.models.shipped import SHIPPED, tokenizer_for
+
+ONE, EACH = "one row", "one row for each reply, since the template writes a reply differently once it is history"
+ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; choose one that knows tools"
+ONLY_TWO = "Only user and assistant roles are supported"
+LOST_CALL = "leaves out the call of tool 'get_weather' of turn 1, which would not be learned"
+OPENS = r"opens turn \d with '<｜Assistant｜><think>\\n' in its prompt and with '<｜Assistant｜>[^<]*<.* once it is finished"
+OPENS_EMPTY = r"with '.*<think>\\n' in its prompt and with '.*<think></think>.*; try --template-argument enable_thinking=false"
+OPENS_CLOSED = r"with '.*</think>\\n\\n' in its prompt and with '.*<think>\\nOne.*; try --template-argument enable_thinking=true"
+ENDLESS = "ends an assistant turn with no token of its own: a model could not learn to stop"
+FINE = (ONE, ONE, ONE, ONE, ONE)
+"""Of one turn, a system turn, several turns, thoughts, and calls of tools."""
+
+VERDICTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("cohere", "cohere2", "gemma3"): (ONE, ONE, ONE, ONE, ALTERNATE),
+    ("gemma",): (ONE, "System role not supported", ONE, ONE, ALTERNATE),
+    ("idefics3", "llama3", "phi3", "phi3_5", "qwen2_5_vl", "smolvlm"): (ONE, ONE, ONE, ONE, NO_TOOLS),
+    ("llava_next",): (ONE, ONE, ONE, ONE, ONLY_TWO),
+    ("lfm2",): (ONE, ONE, ONE, ONE, LOST_CALL),
+    ("gptoss",): (ONE, ONE, EACH, ONE, ONE),
+    ("qwen3",): (ONE, ONE, EACH, ONE, EACH),
+    ("qwen3_5_think", "qwen3_6"): (ONE, ONE, EACH, ONE, ONE),
+    ("qwen3_5_nothink",): (ONE, ONE, EACH, OPENS_CLOSED, ONE),
+    ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"): (*[OPENS_EMPTY] * 3, ONE, OPENS_EMPTY),
+    ("deepseekv3",): (OPENS, OPENS, OPENS, OPENS, OPENS),
+    ("deepseek_r1_distill",): (OPENS, OPENS, OPENS, OPENS, NO_TOOLS),
+    ("glm4moe",): (ENDLESS,) * 5,
+}
+"""What cannot be trained on in one row and why, by template; all others are ``FINE``. A training variant is judged as its original unless it stands here."""
+VARIANTS = {
+    "deepseek_r1_distill_training": (OPENS, OPENS, OPENS, ONE, NO_TOOLS),
+    "glm4moe_training": FINE,
+    "qwen3_training": FINE,
+    "qwen3_5_think_training": FINE,
+    "qwen3_5_nothink_training": (ONE, ONE, ONE, OPENS_CLOSED, ONE),
+    "qwen3_6_training": FINE,
+}
+BY_NAME = {name: verdict for names, verdict in VERDICTS.items() for name in names}
+
+
+@cache
+def renderer_of(name: str) -> Renderer:
+    source = TEMPLATES[name].source if name in TEMPLATES else without_training_markers(SHIPPED[name])
+    return Renderer(tokenizer_for(source), name, source)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_proof_says_of_every_shipped_template_what_it_can_be_trained_on_and_why_not(name: str) -> None:
+    import re
+
+    renderer = renderer_of(name)
+
+    checks = prove(renderer, renderer.stop_tokens if not name.startswith("glm4moe") or name.endswith("training") else [0])
+
+    expected = VARIANTS.get(name) or BY_NAME.get(name.removesuffix("_training"), FINE)
+    verdicts = checks[: len(SAMPLES)]
+    for verdict, words in zip(verdicts, expected, strict=True):
+        assert (verdict.holds, bool(re.search(words, verdict.detail))) == (words in (ONE, EACH), True), verdict
+    trainable = any(verdict.holds for verdict in verdicts)
+    assert [check.name for check in checks[len(SAMPLES) :] if check.required and not check.holds] == []
+    assert [check.holds for check in checks if check.required].count(False) == (0 if trainable else 1)
+
+
+@pytest.mark.parametrize("name", ["nemotron_3_nano", "nemotron_3_ultra"])
+def test_the_argument_that_the_proof_advises_makes_plain_replies_trainable(name: str) -> None:
+    plain = renderer_of(name)
+    renderer = Renderer(plain.tokenizer, name, plain.source, {"enable_thinking": False})
+
+    assert [check.holds for check in prove(renderer, renderer.stop_tokens)[:2]] == [True, True]
+
+
+def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
+    qwen3 = renderer_of("qwen3")
+    without = Renderer(qwen3.tokenizer, "qwen3", qwen3.source, {"enable_thinking": False})
+
+    def added(renderer: Renderer) -> tuple[bool, str]:
+        name = "the trained text is what the assistant says and its stop"
+        return next((check.holds, check.detail) for check in prove(renderer, renderer.stop_tokens) if check.name == name)
+
+    assert added(qwen3) == (False, "'<think>\\n\\n</think>\\n\\n你好!<|im_end|>' for '你好!'")
+    assert added(without) == (True, "'你好!<|im_end|>' for '你好!'")
+
+
+def test_a_call_of_gpt_oss_ends_with_a_token_of_its_own_which_is_a_stop_too() -> None:
+    renderer = renderer_of("gptoss")
+
+    assert sorted(map(renderer.tokenizer.convert_ids_to_tokens, renderer.stop_tokens)) == ["<|call|>", "<|return|>"]
+
+
+def test_thoughts_in_a_reply_are_the_tokens_that_a_model_writes_and_in_a_question_they_are_text() -> None:
+    renderer = renderer_of("qwen3")
+    think = renderer.tokenizer.convert_tokens_to_ids("<think>")
+    talk = [Message(role="user", content="<think>q"), Message(role="assistant", content="<think>\nhm\n</think>\n\na")]
+
+    row = renderer.training_ids(talk)
+
+    assert row.ids.count(think) == 1
+    learned = renderer.tokenizer.decode([label for label in row.labels if label != IGNORED])
+    assert learned == "<think>\nhm\n</think>\n\na<|im_end|>"
+
+
+CONTENT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).map(lambda text: f"a{text}b") | st.sampled_from(
+    ["<|im_end|>", "<|im_start|>assistant\n", "你好🙂", "a\r\nb", "### Response:\n", "</s>", "<|eot_id|>", "x" * 50]
+)
+EVERY = [
+    *TEMPLATES,
+    *(name for name in SHIPPED if BY_NAME.get(name.removesuffix("_training"), FINE)[0] in (ONE, EACH) or name == "glm4moe_training"),
+]
+
+
+@pytest.fixture(scope="module")
+def reloaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Every template as it is after a checkpoint was saved and loaded."""
+
+    @cache
+    def again(name: str) -> Renderer:
+        from transformers import AutoTokenizer
+
+        folder: Path = tmp_path_factory.mktemp(name)
+        renderer = renderer_of(name)
+        renderer.tokenizer.chat_template = renderer.source
+        renderer.tokenizer.save_pretrained(folder)
+        return choose_renderer(AutoTokenizer.from_pretrained(folder))
+
+    return again
+
+
+@settings(max_examples=150, deadline=None)
+@given(turns=st.lists(st.tuples(CONTENT, CONTENT), min_size=1, max_size=3), system=st.none() | CONTENT, name=st.sampled_from(EVERY))
+def test_under_every_template_prompts_begin_their_rows_and_the_reply_and_its_stop_alone_are_trained_also_after_saving(
+    reloaded: Any, turns: list[tuple[str, str]], system: str | None, name: str
+) -> None:
+    renderer = renderer_of(name)
+    messages = [Message(role="system", content=system)] if system is not None and not name.startswith("gemma_") and name != "gemma" else []
+    for asked, answered in turns:
+        messages += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
+
+    rows = renderer.training_rows(messages)
+
+    replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    for index, row in zip(replies, rows if len(rows) > 1 else rows * len(replies), strict=True):
+        prompt = tuple(renderer.prompt_ids(messages[:index]))
+        assert row.ids[: len(prompt)] == prompt
+        assert row.labels[len(prompt) - 1] == IGNORED
+        assert row.labels[len(prompt)] != IGNORED
+    learned = [[label for label in row.labels if label != IGNORED] for row in rows]
+    assert sum(ids.count(renderer.stop_token) for ids in learned) == len(turns)
+    said = "".join("".join(renderer.tokenizer.decode(ids) for ids in learned).split())
+    at = 0
+    for _, answered in turns:  # in this order, each with its stop; between them only an empty thought or a heading that the template writes
+        wanted = "".join((answered + renderer.ending[0]).split())
+        found = said.index(wanted, at)
+        assert said[at:found] in ("", "<think></think>", "</think>", "<|channel|>final<|message|>", "to=user<|message|>")
+        at = found + len(wanted)
+    assert said[at:] == ""
+    assert reloaded(name).training_rows(messages) == rows
+
+
+def test_a_template_that_fails_is_refused_with_the_reason_for_a_prompt_that_cannot_be_written() -> None:
+    renderer = renderer_of("gemma")
+
+    with pytest.raises(TemplateError, match=r"'gemma' refuses the turns \(system, user\): System role not supported"):
+        renderer.prompt_ids([Message(role="system", content="s"), Message(role="user", content="u")])

@@ -1,0 +1,61 @@
+"""Go's templates as far as Modelfiles need them: the same text as Go writes, and nothing guessed."""
+
+from __future__ import annotations
+
+import pytest
+
+from sftchat.models.gotemplate import GoTemplateError, evaluate, literal
+
+DATA = {
+    "System": "S",
+    "Empty": "",
+    "Messages": [{"Role": "user", "Content": "a"}, {"Role": "assistant", "Content": "b"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("a {{ .System }} b", "a S b"),
+        ("a \n{{- .System -}}\n b", "aSb"),
+        ("a {{- /b", "no"),
+        ("{{ if .System }}yes{{ else }}no{{ end }}", "yes"),
+        ("{{ if .Empty }}yes{{ else if .System }}other{{ else }}no{{ end }}", "other"),
+        ("{{ range .Messages }}{{ .Role }}:{{ .Content }};{{ end }}", "user:a;assistant:b;"),
+        ("{{ range $i, $m := .Messages }}{{ $i }}{{ $m.Content }}{{ $.System }}{{ end }}", "0aS1bS"),
+        ("{{ range .Empty }}x{{ else }}none{{ end }}", "none"),
+        ('{{ range .Messages }}{{ if eq .Role "user" "tool" }}[{{ .Content }}]{{ end }}{{ end }}', "[a]"),
+        ("{{ if and (gt (len .Messages) 1) (not .Empty) }}ok{{ end }}", "ok"),
+        ("{{ or .Empty .System }}{{ and .System .Empty }}", "S"),
+        ('{{ "{{" }} {{ "a\\nb" }} {{ 3 }} {{ not .Empty }}', "{{ a\nb 3 true"),
+    ],
+)
+def test_a_template_writes_what_go_writes(source: str, text: str) -> None:
+    if text == "no":
+        with pytest.raises(GoTemplateError, match="an action is not closed"):
+            evaluate(source, DATA)
+        return
+    assert evaluate(source, DATA) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ .Tools }}", "no field 'Tools'"),
+        ("{{ .System | upper }}", "cannot read '| upper'"),
+        ("{{ upper .System }}", "unknown name 'upper'"),
+        ("{{ if .System }}", "has no {{ end }}"),
+        ("{{ end }}", "unexpected {{ end }}"),
+        ("{{ }}", "an action is empty"),
+        ("{{ .System .System }}", "cannot evaluate"),
+    ],
+)
+def test_what_is_not_known_is_refused(source: str, words: str) -> None:
+    with pytest.raises(GoTemplateError, match=words.replace("{", r"\{").replace("|", r"\|")):
+        evaluate(source, DATA)
+
+
+def test_literal_text_is_written_as_it_is() -> None:
+    text = 'a {{ b }} {{{{ \\ " \n c'
+
+    assert evaluate(literal(text), {}) == text

@@ -1,0 +1,70 @@
+"""A training that kills itself: ``python killed.py MODEL RUN MOMENT STEP``, run by test_resuming in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from sftchat import Example, Message, Score, Task, rate
+from sftchat.plugins import Registry, load_plugins
+from sftchat.training import output, run
+from sftchat.training.trainer import Trainer
+
+WORDS = ["red", "blue", "green", "gold"]
+ROWS = [Example((Message(role="user", content=f"say {word} {n}"),), word, source=f"rows:{n}") for n in range(15) for word in WORDS]
+TASK = Task(
+    "colours", "", lambda n, seed: ROWS[:n], lambda e, r: Score({"n": 1, "right": float(r.text == e.gold)}), (rate("right", "right"),)
+)
+REGISTRY = Registry(load_plugins([]).manager, {"colours": TASK})
+GIVEN = {
+    "max_steps": 8, "batch_size": 4, "accumulation": 2, "save_steps": 3, "eval_steps": 4, "validation_items": 4, "precision": "float32",
+    "learning_rate": 1e-2, "method": "lora", "lora_dropout": 0.1,
+}  # fmt: skip
+
+
+def job(model: str, folder: Path, resume: bool = False, **given: Any) -> run.Job:
+    return run.Job(TASK, model, folder, ROWS, ({"file": "rows", "sha256": "0"},), {**GIVEN, **given}, resume=resume)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(moment: str, step: int) -> None:
+    """Replace what is called at a moment by something that kills the process in the middle of it."""
+    if moment == "step":
+        real = Trainer._in_pieces
+
+        def half_a_step(self: Trainer, *rest: Any) -> Any:
+            if self.state.global_step == step:
+                kill()
+            return real(self, *rest)
+
+        Trainer._in_pieces = half_a_step  # type: ignore[method-assign]
+    elif moment == "save":
+        whole = output.complete_checkpoint
+
+        def half_a_save(folder: Path, *rest: Any) -> None:
+            if folder.name in (f"checkpoint-{step}", "final"):
+                kill()
+            whole(folder, *rest)
+
+        run.complete_checkpoint = half_a_save  # type: ignore[attr-defined]
+    else:
+        score = run.score_model
+        asked = iter(range(100))
+
+        def half_an_eval(*rest: Any) -> Any:
+            if next(asked) == step:
+                kill()
+            return score(*rest)
+
+        run.score_model = half_an_eval  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    arm(sys.argv[3], int(sys.argv[4]))
+    run.train(job(sys.argv[1], Path(sys.argv[2])), REGISTRY)

@@ -1,0 +1,123 @@
+"""Adapters of every kind, precision chosen by a measurement, trackers, and what this machine cannot do said before anything loads."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from sftchat import MissingExtraError, UsageError
+from sftchat.engines.base import Request, collect
+from sftchat.engines.loading import load_engine
+from sftchat.models.manifest import read_manifest
+from sftchat.plugins import load_plugins
+from sftchat.training import methods, precision
+from sftchat.training.precision import choose_precision
+from sftchat.training.run import train
+from sftchat.types import Reply, SamplingParams
+from tests.training.killed import REGISTRY, ROWS, job
+
+PLAIN = {"eval_steps": 0, "save_steps": 0, "accumulation": 1, "lora_dropout": 0.0}
+
+
+def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+
+    train(job(str(tiny_checkpoint), output, **PLAIN, method="dora", max_steps=120, learning_rate=2e-2), REGISTRY)
+
+    settings = json.loads((output / "adapter_config.json").read_text(encoding="utf-8"))
+    assert settings["use_dora"]
+    assert set(settings["target_modules"]) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    engine = load_engine(str(output), load_plugins([]))
+    reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
+    assert isinstance(reply, Reply)
+    assert reply.text == ROWS[2].gold
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer", "what"), [("qlora", "", "--method qlora"), ("full", "paged_adamw_8bit", "--optimizer paged_adamw_8bit")]
+)
+def test_what_needs_bitsandbytes_says_so_before_anything_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, optimizer: str, what: str
+) -> None:
+    """The folder has no weights that could be loaded."""
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+
+    with pytest.raises(MissingExtraError) as error:
+        methods.check_method(method, "cpu", optimizer)
+
+    assert str(error.value) == f"{what} needs packages that are not installed: pip install 'sftchat[quant]'"
+
+
+def test_an_optimizer_in_eight_bits_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "find_spec", lambda name: name)
+
+    with pytest.raises(UsageError, match="^--optimizer adamw_8bit keeps its state on a CUDA device; on a CPU use adamw_torch_fused$"):
+        methods.check_method("full", "cpu", "adamw_8bit")
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra quant is not installed")
+def test_a_qlora_run_trains_over_four_bits_and_answers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, method="qlora", max_steps=4), REGISTRY)
+
+    assert manifest.method == "qlora"
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
+def test_the_faster_precision_is_chosen_and_only_where_the_hardware_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    cost = {True: 1, False: 3}
+    now = [0.0]
+
+    def step(low: bool) -> None:
+        next(ticks)
+        now[0] += cost[low]
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: device == "fast")
+
+    assert choose_precision("auto", "fast", step) == "bfloat16"
+    cost[True] = 5
+    assert choose_precision("auto", "fast", step) == "float32"
+    before = next(ticks)
+    assert (choose_precision("auto", "slow", step), choose_precision("bfloat16", "slow", step)) == ("float32", "bfloat16")
+    assert next(ticks) == before + 1, "nothing was measured that need not be"
+
+
+def test_the_choice_of_precision_stands_in_the_manifest(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, precision="auto", max_steps=1), REGISTRY)
+
+    assert manifest.config["precision"] in ("float32", "bfloat16")
+    assert read_manifest(tmp_path / "run") == manifest
+
+
+def test_tensorboard_gets_loss_and_score_under_runs(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    output = tmp_path / "run"
+
+    manifest = train(job(str(tiny_checkpoint), output, save_steps=0, max_steps=4, report_to=("tensorboard",)), REGISTRY)
+
+    events = EventAccumulator(str(output / "runs"))
+    events.Reload()
+    told = {event.step: event.value for event in events.Scalars("eval/right")}
+    assert told == pytest.approx({int(step): values["right"] for step, values in manifest.scores.items()})
+    assert "train/loss" in events.Tags()["scalars"]
+
+
+def test_noise_on_embeddings_trains_without_packing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = train(job(str(tiny_checkpoint), tmp_path / "plain", **PLAIN, max_steps=2), REGISTRY)
+    noisy = train(job(str(tiny_checkpoint), tmp_path / "noisy", **PLAIN, max_steps=2, neftune_alpha=50.0), REGISTRY)
+
+    assert noisy.final_loss != plain.final_loss
+
+
+def test_learning_every_token_is_another_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    reply = train(job(str(tiny_checkpoint), tmp_path / "reply", **PLAIN, max_steps=1), REGISTRY)
+    every = train(job(str(tiny_checkpoint), tmp_path / "every", **PLAIN, max_steps=1, train_on="all"), REGISTRY)
+
+    assert every.tokens_hash != reply.tokens_hash

@@ -1,0 +1,96 @@
+"""A batch as one row: the same loss and gradients as rows computed one by one, whatever their lengths and common beginnings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sftchat.models.templates import IGNORED
+from sftchat.training.attention import Attention, choose_attention
+from sftchat.training.packing import join, pack, spread
+from sftchat.training.trainer import collate
+
+rows_of_ids = st.integers(0, 6).flatmap(
+    lambda shared: st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=5).map(
+        lambda rows: [[3] * shared + row for row in rows]
+    )
+)
+
+
+def batch_of(rows: list[list[int]]) -> dict[str, Tensor]:
+    return collate([{"input_ids": row, "labels": [IGNORED if at % 3 == 0 else token for at, token in enumerate(row)]} for row in rows])
+
+
+@given(rows_of_ids)
+@settings(deadline=None, max_examples=30)
+def test_every_token_stands_where_its_cell_says_and_is_joined_back(rows: list[list[int]]) -> None:
+    batch = batch_of(rows)
+    layout = pack(batch["input_ids"], batch["labels"], batch["lengths"])
+
+    padded = spread(layout.ids[0][:, None].float(), layout)
+
+    for number, row in enumerate(rows):
+        assert padded[number, : len(row), 0].tolist() == row
+        assert layout.positions[0][layout.cells[number, : len(row)]].tolist() == list(range(len(row)))
+    assert join(padded, layout)[:, 0].tolist() == layout.ids[0].tolist()
+    predicted = [token for row in rows for at, token in enumerate(row) if at and at % 3]
+    assert layout.targets.tolist() == predicted
+
+
+@given(rows_of_ids)
+@settings(deadline=None, max_examples=30)
+def test_gradients_of_spreading_and_joining_are_those_of_plain_indexing(rows: list[list[int]]) -> None:
+    batch = batch_of(rows)
+    layout = pack(batch["input_ids"], batch["labels"], batch["lengths"])
+    count = layout.ids.shape[1]
+    real = torch.arange(layout.cells.shape[1]) < batch["lengths"][:, None]
+    weight = torch.randn(*layout.cells.shape, 2) * real[..., None]
+    ours, plain = (torch.randn(count, 2, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
+
+    (spread(ours, layout) * weight).sum().backward()
+    (plain[layout.cells] * weight).sum().backward()
+
+    torch.testing.assert_close(ours.grad, plain.grad)
+
+
+@pytest.mark.parametrize("lengths", [[5], [30, 7, 19, 30]])
+def test_a_packed_batch_has_the_loss_and_the_gradients_of_its_rows_one_by_one(tiny_checkpoint: Path, lengths: list[int]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    packed, plain = (AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32) for _ in range(2))
+    rows = [[1, 9, 9, 4] + [(7 * at + length) % 300 for at in range(length)] for length in lengths]
+    batch = batch_of(rows)
+
+    assert choose_attention(packed, max(lengths)) == Attention("sftchat_causal", packed=True)
+    layout = pack(batch["input_ids"], batch["labels"], batch["lengths"])
+    logits = packed(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False).logits[0]
+    ours = torch.nn.functional.cross_entropy(logits[layout.labelled], layout.targets, reduction="sum")
+    ours.backward()
+    theirs = torch.zeros(())
+    for row, labels in zip(rows, batch["labels"], strict=True):
+        output = plain(input_ids=torch.tensor([row]), use_cache=False).logits[0, :-1]
+        theirs = theirs + torch.nn.functional.cross_entropy(output, labels[1 : len(row)], reduction="sum")
+    theirs.backward()
+
+    assert layout.ids.shape[1] < sum(map(len, rows)) + 32
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for (name, mine), (_, other) in zip(packed.named_parameters(), plain.named_parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_model_that_ignores_the_layout_is_not_packed() -> None:
+    """It would let the rows of a batch see each other."""
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    model = GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global"], 2]], max_position_embeddings=64
+        )
+    )
+
+    assert not choose_attention(model, 30, "on").packed

@@ -1,0 +1,131 @@
+"""A training killed at any moment goes on to the same losses and weights, and nothing else is continued by mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import UsageError
+from sftchat.models.manifest import read_manifest
+from sftchat.training.output import checkpoints, prune
+from sftchat.training.resuming import refuse_changed
+from sftchat.training.run import Audience, train
+from tests.training.killed import REGISTRY, job
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody killed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(job(str(tiny_checkpoint), folder), REGISTRY)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "step", "told"),
+    [
+        ("step", 1, "the run has no complete checkpoint yet: it starts again from the base model"),
+        ("step", 5, "continuing from checkpoint-4"),
+        ("save", 6, "ignored as incomplete: checkpoint-6"),
+        ("save", 99, "continuing from checkpoint-8"),
+        ("eval", 1, "continuing from checkpoint-3"),
+        ("eval", 2, "continuing from checkpoint-6"),
+    ],
+)
+def test_a_run_that_was_killed_ends_where_an_uninterrupted_one_does(
+    tiny_checkpoint: Path, whole: Path, tmp_path: Path, moment: str, step: int, told: str
+) -> None:
+    folder, heard = tmp_path / "run", []
+    program = Path(__file__).with_name("killed.py")
+    died = subprocess.run(
+        [sys.executable, str(program), str(tiny_checkpoint), str(folder), moment, str(step)], capture_output=True, check=False
+    )
+    assert died.returncode == -9, died.stderr.decode()
+    assert not (folder / "adapter_config.json").exists()
+
+    resumed = train(job(str(tiny_checkpoint), folder, resume=True), REGISTRY, Audience(remark=heard.append))
+
+    expected = read_manifest(whole)
+    assert expected is not None
+    assert any(told in words for words in heard), heard
+    assert resumed.final_loss == pytest.approx(expected.final_loss, abs=1e-6)
+    assert (resumed.scores, resumed.chosen_step, resumed.steps) == (expected.scores, expected.chosen_step, expected.steps)
+    assert losses(folder) == pytest.approx(losses(whole), abs=1e-6)
+    assert (folder / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+    assert not (folder / ".unfinished").exists()
+
+
+def losses(run: Path) -> list[float]:
+    """Every loss that was reported, from the state of the last checkpoint."""
+    state = json.loads((run / "checkpoint-8" / "trainer_state.json").read_text(encoding="utf-8"))
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def test_a_run_that_ended_is_not_resumed(tiny_checkpoint: Path, whole: Path) -> None:
+    with pytest.raises(UsageError, match="ended at step 8: there is nothing to resume; train into another folder$"):
+        train(job(str(tiny_checkpoint), whole, resume=True), REGISTRY)
+
+
+def test_a_changed_hyper_parameter_is_named(tiny_checkpoint: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copytree(whole / "checkpoint-6", folder / "checkpoint-6")
+    shutil.copy(whole / "checkpoint-6" / "sftchat.json", folder)
+
+    with pytest.raises(UsageError) as error:
+        train(job(str(tiny_checkpoint), folder, resume=True, learning_rate=1e-3, save_steps=4), REGISTRY)
+
+    assert str(error.value) == (
+        f"cannot resume '{folder}': --learning-rate was 0.01, is now 0.001; undo that, or train into another folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": ({"file": "rows", "sha256": "1"},)}, "rows changed (sha256 was 0, is now 1)"),
+        ({"data": ({"generator": "t", "n": 3},)}, "the rows come from generator t, n 3, came from rows"),
+        ({"base_identity": "x", "base": "other"}, "the base model has other weights (BASE, now other)"),
+        ({"template_hash": "x", "template": "plain"}, "the chat template changed (chatml, now plain)"),
+        ({"tokens_hash": "x"}, "the rows render to other tokens (tokens hash was HASH, is now x)"),
+        ({"validation": {}}, "the validation items changed"),
+        ({"method": "full"}, "the method was lora, is now full"),
+    ],
+)
+def test_what_changed_is_said(whole: Path, change: dict[str, Any], words: str) -> None:
+    before = read_manifest(whole)
+    assert before is not None
+
+    with pytest.raises(UsageError) as error:
+        refuse_changed(Path("run"), before, replace(before, **change))
+
+    expected = words.replace("BASE", before.base).replace("HASH", before.tokens_hash[:12])
+    assert str(error.value) == f"cannot resume 'run': {expected}; undo that, or train into another folder"
+    refuse_changed(Path("run"), before, before)
+
+
+@pytest.mark.parametrize("missing", ["sftchat.json", "optimizer.pt", "adapter_model.safetensors", "trainer_state.json"])
+def test_a_checkpoint_that_lacks_something_is_not_continued_from(whole: Path, tmp_path: Path, missing: str) -> None:
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-6")
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-7")
+    (tmp_path / "checkpoint-7" / missing).unlink()
+
+    assert checkpoints(tmp_path) == ([tmp_path / "checkpoint-6"], [tmp_path / "checkpoint-7"])
+
+
+def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Path, tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 5):
+        shutil.copytree(whole / "checkpoint-6", tmp_path / f"checkpoint-{step}")
+
+    prune(tmp_path, 3, best=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
+    prune(tmp_path, 1, best=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-5"]

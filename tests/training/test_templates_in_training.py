@@ -1,0 +1,114 @@
+"""Templates in training: what the proof refuses, what --force does, rows of tools and of rewritten history, arguments that inference keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import Example, Message, ModelError, UsageError
+from sftchat.data.tools import tools_of
+from sftchat.engines.base import Request
+from sftchat.engines.loading import load_engine
+from sftchat.errors import DataError
+from sftchat.models.manifest import read_manifest
+from sftchat.models.registry import TEMPLATES
+from sftchat.models.templates import IGNORED, Renderer, TemplateError
+from sftchat.plugins import load_plugins
+from sftchat.training.dataset import render_rows
+from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.training.test_training import run
+
+OPENING = TEMPLATES["chatml"].source.replace("assistant\\n' }}\n{%- endif", "assistant\\n' ~ opening }}\n{%- endif")
+"""ChatML whose prompt opens a reply with an argument that the finished turn does not have."""
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}
+
+
+def turns(*said: str) -> tuple[Message, ...]:
+    return tuple(Message(role="assistant" if index % 2 else "user", content=text) for index, text in enumerate(said))
+
+
+def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_insists(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    template = tmp_path / "opening.jinja"
+    template.write_text(OPENING, encoding="utf-8")
+    options: dict[str, Any] = {"template": str(template), "template_arguments": {"opening": "Well: "}}
+
+    with pytest.raises(
+        ModelError, match=r"can be trained on one turn: .*opens turn 1 with .*Well: ' in its prompt .*; --force trains all the same"
+    ):
+        run(tiny_checkpoint, tmp_path / "refused", **options)
+    with pytest.raises(UsageError, match="unknown argument of chat template 'opening.jinja': 'openin'; did you mean 'opening'"):
+        run(tiny_checkpoint, tmp_path / "refused", template=str(template), template_arguments={"openin": ""})
+    assert not (tmp_path / "refused").exists()
+    manifest = run(tiny_checkpoint, tmp_path / "forced", force=True, max_steps=1, **options)
+
+    assert manifest.template_arguments == {"opening": "Well: "}
+    assert read_manifest(tmp_path / "forced") == manifest
+    engine: Any = load_engine(str(tmp_path / "forced"), load_plugins([]))
+    assert engine.render(turns("q")).endswith("assistant\nWell: ")
+    other: Any = load_engine(str(tmp_path / "forced"), load_plugins([]), template_arguments={"opening": "Now: "})
+    assert other.render(turns("q")).endswith("assistant\nNow: ")
+
+
+def test_rows_under_a_template_that_rewrites_history_are_one_for_each_reply() -> None:
+    source = SHIPPED["qwen3"]
+    renderer = Renderer(tokenizer_for(source), "qwen3", source)
+
+    rows = render_rows([Example(turns("a", "b", "c"), "d", source="f:1"), Example(turns("e"), "f", source="f:2")], renderer, 200)
+
+    learned = [renderer.tokenizer.decode([label for label in labels if label != IGNORED]) for labels in rows.labels]
+    assert learned == [f"<think>\n\n</think>\n\n{said}<|im_end|>" for said in "bdf"]
+    assert "think" not in renderer.tokenizer.decode(rows.ids[1][: -len("xxxx")]).partition("c<|im_end|>")[0]
+
+
+def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
+    source = SHIPPED["qwen2_5"]
+    renderer = Renderer(tokenizer_for(source), "qwen2_5", source)
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "天"}'}}
+    called: Any = {"role": "assistant", "content": "", "tool_calls": [call]}
+    answered: Any = {"role": "tool", "content": "blue"}
+    example = Example((*turns("look"), called, answered), "It is blue.", metadata={"tools": json.dumps([LOOK])}, source="f:1")
+
+    rows = render_rows([example], renderer, 1000)
+
+    learned = renderer.tokenizer.decode([label for label in rows.labels[0] if label != IGNORED])
+    assert learned == '<tool_call>\n{"name": "look", "arguments": {"at": "天"}}\n</tool_call><|im_end|>It is blue.<|im_end|>'
+    text = renderer.tokenizer.decode(rows.ids[0])
+    assert '"name": "look", "parameters"' in text
+    assert "blue\n</tool_response>" in text
+    prompt = renderer.prompt_ids(example.messages, tools=tools_of(example))
+    assert rows.ids[0][: len(prompt)] == tuple(prompt)
+
+
+def test_a_row_that_the_template_cannot_write_is_named() -> None:
+    renderer = Renderer(tokenizer_for(TEMPLATES["chatml"].source), "chatml", TEMPLATES["chatml"].source)
+    rows = [Example(turns("a"), "b", source="f:1"), Example(turns("a"), "b", metadata={"tools": [LOOK]}, source="f:2")]
+
+    with pytest.raises(TemplateError, match="^f:2: chat template 'chatml' leaves out tool 'look'"):
+        render_rows(rows, renderer, 100)
+
+
+@pytest.mark.parametrize(
+    ("tools", "words"),
+    [
+        ("[", r"f:1: tools is \"\[\", which is no JSON"),
+        ({"a": 1}, r"f:1: tools is \{\"a\": 1\}, must be a list of JSON schemas"),
+        ([{"function": {}}], r"f:1: tools\[0\] is \{\"function\": \{\}\}, which names no function"),
+    ],
+)
+def test_tools_that_are_none_are_named(tools: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        tools_of(Example(turns("q"), "a", metadata={"tools": tools}, source="f:1"))
+
+
+def test_the_local_engine_shows_tools_to_the_model(tmp_path: Path) -> None:
+    from tests.test_recipes import with_template
+
+    engine: Any = load_engine(str(with_template(SHIPPED["qwen2_5"])(tmp_path / "model")), load_plugins([]))
+
+    without, given = (engine._prepare(Request("r", turns("q"), tools=tools)).tokens for tools in ((), (LOOK,)))
+
+    assert len(given) > len(without)
+    assert "look" in engine.loaded.renderer.tokenizer.decode(given)
