@@ -20,7 +20,7 @@ TASK = Task(
 )
 REGISTRY = Registry(load_plugins([]).manager, {"colours": TASK})
 GIVEN = {
-    "max_steps": 8, "batch_size": 4, "accumulation": 2, "save_steps": 3, "eval_steps": 4, "validation_items": 4, "precision": "float32",
+    "max_steps": 8, "batch_size": 4, "accumulation": 2, "save_steps": 3, "save_limit": 9, "eval_steps": 4, "validation_items": 4, "precision": "float32",
     "learning_rate": 1e-2, "method": "lora", "lora_dropout": 0.1,
 }  # fmt: skip
 
