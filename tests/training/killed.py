@@ -1,10 +1,9 @@
-"""A training that kills itself: ``python killed.py MODEL RUN MOMENT STEP``, run by test_resuming in a process of its own."""
+"""A training that kills itself at a chosen moment, run by test_resuming in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,7 @@ def arm(moment: str, step: int) -> None:
         run.score_model = half_an_eval  # type: ignore[attr-defined]
 
 
-if __name__ == "__main__":
-    arm(sys.argv[3], int(sys.argv[4]))
-    run.train(job(sys.argv[1], Path(sys.argv[2])), REGISTRY)
+def die(model: str, folder: str, moment: str, step: int) -> None:
+    """Train until killed."""
+    arm(moment, step)
+    run.train(job(model, Path(folder)), REGISTRY)
