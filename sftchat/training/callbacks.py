@@ -86,7 +86,7 @@ class Scored:
 class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
     """Asks for a scoring every so many steps and at the last, and ends training when scores stall.
 
-    A loss is logged at every step that scores or saves, so that the means between two reports begin at the same steps in a resumed run.
+    A loss is logged at the last step and at every step that scores or saves, so that the means between two reports begin at the same steps in a resumed run.
 
     Args:
         every: Steps between scorings; 0 never scores.
@@ -100,7 +100,7 @@ class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
         """Ask for a scoring where one is due."""
         if self._every and (state.global_step % self._every == 0 or state.global_step >= state.max_steps):
             control.should_evaluate = True
-        control.should_log |= control.should_evaluate or control.should_save
+        control.should_log |= control.should_evaluate or control.should_save or state.global_step >= state.max_steps
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop when nothing gets better."""

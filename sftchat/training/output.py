@@ -15,8 +15,19 @@ from sftchat.models.templates import Renderer
 
 NEEDED = (MANIFEST, "trainer_state.json", "scheduler.pt")
 """What a checkpoint must have to be continued from, beside its weights and the state of the optimizer."""
-STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest", "zero_to_fp32")
-"""What names begin with that belong to the training and not to the model."""
+STATE = (
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "rng_state",
+    "trainer_state",
+    "training_args",
+    "global_step",
+    "latest",
+    "zero_to_fp32",
+    "README",
+)
+"""What names begin with that belong to the training and not to the model, and the libraries' model card, which says less than the manifest."""
 UNFINISHED = ".unfinished"
 """Folder of a run in which weights are written before they get their name."""
 

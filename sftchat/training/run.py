@@ -203,7 +203,6 @@ class Run:
         if is_main_process():
             if chosen == step:
                 complete_checkpoint(final, model, renderer)
-                (final / "README.md").unlink(missing_ok=True)  # the library's model card; the manifest says more
                 publish(final, self.output, only_move=True)
             else:
                 publish(self.output / f"checkpoint-{chosen}", self.output)

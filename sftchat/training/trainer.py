@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sftchat.training.config import TrainingConfig
 from sftchat.training.dataset import RenderedRows
 from sftchat.training.output import UNFINISHED
 from sftchat.training.packing import Layout, pack
+from sftchat.training.trimming import Trimming
 
 WIDTH = 32
 """Batches are padded to a multiple of this. oneDNN compiles a matrix product anew for every shape it meets, which on a CPU cost more
@@ -74,6 +76,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._packed, self._in_order, self._hooks = packed, in_order, hooks or Hooks()
         self.control: Any = self.control
         self._labelled: Tensor | None = None
+        # layers that are computed again for their gradients would be computed whole then
+        self._trimming = None if self.args.activation_checkpointing else Trimming(self.model)
         self._pieces, self._again = 1, False
         self._done: list[dict[str, Any]] = []
         self.accelerator.unwrap_model(self.model).get_output_embeddings().register_forward_pre_hook(self._select)
@@ -100,7 +104,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """Cross entropy over the labelled positions of the batch, divided by those of the whole accumulated batch."""
         batch, self._labelled, targets = self._arranged(inputs)
         try:
-            outputs = model(**batch, use_cache=False)
+            with self._trimming.at(self._labelled) if self._trimming else nullcontext():
+                outputs = model(**batch, use_cache=False)
         finally:
             self._labelled = None
         total = torch.nn.functional.cross_entropy(outputs.logits[0].float(), targets, reduction="sum")

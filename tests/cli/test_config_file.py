@@ -108,6 +108,18 @@ def test_a_value_of_another_type_is_refused_as_a_flags_would_be(tmp_path: Path) 
     assert "Invalid value for '--epochs': 'many' is not a valid float" in result.output
 
 
+def test_the_config_on_the_page_is_one_that_train_takes(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    path = tmp_path / "run.toml"
+    path.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+
+    taken = parsed("--config", str(path))
+
+    assert (taken["task_name"], taken["method"], taken["learning_rate"], taken["eval_steps"], taken["report_to"]) == (
+        "relation", "lora", 2e-4, 200, ("tensorboard",),
+    )  # fmt: skip
+
+
 def test_without_a_config_nothing_changes() -> None:
     context = click.Context(command)
 

@@ -1,10 +1,9 @@
-"""A training that kills itself: ``python killed.py MODEL RUN MOMENT STEP``, run by test_resuming in a process of its own."""
+"""A training that kills itself at a chosen moment, run by test_resuming in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ TASK = Task(
 )
 REGISTRY = Registry(load_plugins([]).manager, {"colours": TASK})
 GIVEN = {
-    "max_steps": 8, "batch_size": 4, "accumulation": 2, "save_steps": 3, "eval_steps": 4, "validation_items": 4, "precision": "float32",
+    "max_steps": 8, "batch_size": 4, "accumulation": 2, "save_steps": 3, "save_limit": 9, "eval_steps": 4, "validation_items": 4, "precision": "float32",
     "learning_rate": 1e-2, "method": "lora", "lora_dropout": 0.1,
 }  # fmt: skip
 
@@ -65,6 +64,7 @@ def arm(moment: str, step: int) -> None:
         run.score_model = half_an_eval  # type: ignore[attr-defined]
 
 
-if __name__ == "__main__":
-    arm(sys.argv[3], int(sys.argv[4]))
-    run.train(job(sys.argv[1], Path(sys.argv[2])), REGISTRY)
+def die(model: str, folder: str, moment: str, step: int) -> None:
+    """Train until killed."""
+    arm(moment, step)
+    run.train(job(model, Path(folder)), REGISTRY)

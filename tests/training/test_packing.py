@@ -94,3 +94,42 @@ def test_a_model_that_ignores_the_layout_is_not_packed() -> None:
     )
 
     assert not choose_attention(model, 30, "on").packed
+
+
+def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_loss_and_gradients(tiny_checkpoint: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from sftchat.training.trimming import Trimming
+
+    trimmed, plain = (AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32) for _ in range(2))
+    trimming = Trimming(trimmed)
+    seen: list[int] = []
+    trimmed.model.layers[-1].mlp.gate_proj.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    ids, positions = torch.arange(40).reshape(2, 20), torch.tensor([3, 3, 17, 39])
+
+    assert trimming.works
+    with trimming.at(positions):
+        ours = trimmed(input_ids=ids, use_cache=False).logits.flatten(0, 1)[positions].logsumexp(-1).sum()
+    ours.backward()
+    theirs = plain(input_ids=ids, use_cache=False).logits.flatten(0, 1)[positions].logsumexp(-1).sum()
+    theirs.backward()
+
+    assert seen == [3]
+    torch.testing.assert_close(ours, theirs)
+    for mine, other in zip(trimmed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+    assert trimmed(input_ids=ids, use_cache=False).logits.equal(trimmed(input_ids=ids, use_cache=False).logits)
+    assert seen[1:] == [20, 20]
+
+
+def test_a_model_whose_last_network_sees_all_positions_is_not_trimmed(tiny_checkpoint: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from sftchat.training.trimming import Trimming
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    network = model.model.layers[-1].mlp
+    network.register_forward_pre_hook(lambda module, inputs: (inputs[0] + inputs[0].mean(1, keepdim=True),))
+
+    assert not Trimming(model).works
+    assert len(network._forward_hooks) == 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import signal
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sftchat.models.manifest import read_manifest
 from sftchat.training.output import checkpoints, prune
 from sftchat.training.resuming import refuse_changed
 from sftchat.training.run import Audience, train
-from tests.training.killed import REGISTRY, job
+from tests.training.killed import REGISTRY, die, job
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,14 @@ def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("whole") / "run"
     train(job(str(tiny_checkpoint), folder), REGISTRY)
     return folder
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Starts processes that need not import torch again."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.killed", "trl", "peft", "datasets"])
+    return context
 
 
 @pytest.mark.slow
@@ -41,14 +50,13 @@ def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     ],
 )
 def test_a_run_that_was_killed_ends_where_an_uninterrupted_one_does(
-    tiny_checkpoint: Path, whole: Path, tmp_path: Path, moment: str, step: int, told: str
+    processes: ForkServerContext, tiny_checkpoint: Path, whole: Path, tmp_path: Path, moment: str, step: int, told: str
 ) -> None:
     folder, heard = tmp_path / "run", []
-    program = Path(__file__).with_name("killed.py")
-    died = subprocess.run(
-        [sys.executable, str(program), str(tiny_checkpoint), str(folder), moment, str(step)], capture_output=True, check=False
-    )
-    assert died.returncode == -9, died.stderr.decode()
+    died = processes.Process(target=die, args=(str(tiny_checkpoint), str(folder), moment, step))
+    died.start()
+    died.join()
+    assert died.exitcode == -signal.SIGKILL
     assert not (folder / "adapter_config.json").exists()
 
     resumed = train(job(str(tiny_checkpoint), folder, resume=True), REGISTRY, Audience(remark=heard.append))

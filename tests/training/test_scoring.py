@@ -53,14 +53,15 @@ def fit(model: Path, output: Path, audience: Audience | None = None, **given: An
     return train(Job(task, str(model), output, ROWS, ({"file": "rows"},), chosen, **options), REGISTRY, audience or Audience())
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "precision"), [("full", "float32"), ("lora", "bfloat16")])
 def test_the_score_at_a_step_is_what_eval_says_of_that_checkpoint(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, precision: str
 ) -> None:
+    """In mixed precision too: the weights are float32 then, and ``eval`` knows nothing of how they were trained."""
     run = tmp_path / "run"
     heard: list[Scored] = []
 
-    manifest = fit(tiny_checkpoint, run, Audience(scored=heard.append), method=method, save_steps=2, save_limit=9)
+    manifest = fit(tiny_checkpoint, run, Audience(scored=heard.append), method=method, precision=precision, save_steps=2, save_limit=9)
 
     assert list(manifest.scores) == ["0", "2", "4", "6"]
     assert [scored.step for scored in heard] == [0, 2, 4, 6]
