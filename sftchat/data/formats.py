@@ -25,7 +25,7 @@ from sftchat.data.turns import check_order, keys_of, read_turns, shown, text
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
 
-__all__ = ["FORMATS", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
+__all__ = ["FORMATS", "as_rows", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
 
 SHAPES = "messages; messages, gold; prompt, completion; instruction, output; conversations; text"
 
@@ -201,3 +201,13 @@ def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
             raise DataError(f"id {shown(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
         seen[identified.id] = source
         yield identified
+
+
+def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
+    """Examples as rows of a shape; those of an evalset get ids, because a baseline knows its items by id.
+
+    Raises:
+        DataError: The shape cannot hold an example, or two have one id.
+    """
+    for example in with_ids(examples) if shape == "evalset" else examples:
+        yield from_example(example, shape)
