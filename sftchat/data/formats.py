@@ -3,7 +3,7 @@
 ==================  =========================================================================================
 messages            ``{"messages": [{"role", "content"}…]}``, the last turn the assistant's
 prompt-completion   ``{"prompt", "completion"}``, both text or both lists of turns
-alpaca              ``{"instruction", "input"?, "output"}``; also ``context`` for input and ``response`` for output
+alpaca              ``{"instruction", "input"?, "output", "system"?, "history"?}``; also ``context`` and ``response``
 sharegpt            ``{"conversations": [{"from", "value"}…]}``
 text                ``{"text"}``: no turns, an example with no messages whose gold is the text
 evalset             ``{"id"?, "messages": […ending in user], "gold", "metadata"?}``
@@ -138,15 +138,26 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
     for one, other in (("input", "context"), ("output", "response")):
         if row.get(one) is not None and row.get(other) is not None:
             raise DataError(f"the row has both {one} and {other}; remove one")
-    if row.get("history"):
-        raise DataError(f"history is {shown(row['history'])}, which alpaca rows cannot hold here; write the row as messages")
     given = "input" if row.get("context") is None else "context"
     reply = "output" if row.get("response") is None else "response"
     parts = [text(row["instruction"], "instruction", empty=True), "" if row.get(given) is None else text(row[given], given, empty=True)]
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
         raise DataError(f"instruction is empty and so is {given}; fill one or remove the row")
-    return (Message(role="user", content=prompt),), text(row[reply], reply), used | {given, reply, "history"}
+    turns = (*_history(row.get("history")), Message(role="user", content=prompt))
+    return turns, text(row[reply], reply), used | {given, reply, "history"}
+
+
+def _history(value: Any) -> Iterator[Message]:
+    """The turns before the instruction: pairs of what was asked and answered."""
+    if value is None:
+        return
+    pairs = value if isinstance(value, list) else [value]
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(f"history[{index}] is {shown(pair)}, must be a pair of what was asked and what was answered")
+        for role, said, place in zip(("user", "assistant"), pair, (0, 1), strict=True):
+            yield Message(role=role, content=text(said, f"history[{index}][{place}]"))
 
 
 def _read_pair(row: Mapping[str, Any], role_map: Mapping[str, str] | None) -> tuple[Message, ...]:

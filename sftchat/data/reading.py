@@ -1,6 +1,6 @@
 """Rows from a file, each with its ``file:line``, or what is wrong with it.
 
-Read here rather than through ``datasets``, whose errors name neither file nor line and which keeps reading a stale cache.
+JSON is read here rather than through ``datasets``, whose errors name neither file nor line and which keeps reading a stale cache.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat.data.arrays import Refused, array_rows, reason
+from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
 
 Row = tuple[str, dict[str, Any]]
@@ -28,7 +29,7 @@ MAX_DEPTH = 100
 READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
-BINARY_FORMATS = {b"PAR1": "Parquet", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow"}
+BINARY_FORMATS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow"}
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -36,8 +37,8 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
     """Read the rows of a file one by one, stopping at the first that is malformed.
 
     Args:
-        path: A file of one JSON object a line, or of one JSON array of objects; UTF-8, with or without a byte order mark.
-            ``-`` reads standard input.
+        path: A file of one JSON object a line, or of one JSON array of objects; UTF-8, with or without a byte order mark. ``-`` reads
+            standard input. Or a Parquet file, or ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``.
 
     Raises:
         DataError: The file is missing, a folder, empty, of another format, or a row of it is malformed.
@@ -58,6 +59,9 @@ def scan_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
         DataError: There is nothing to go on with: the file is missing, a folder, empty, or of another format.
     """
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
+    if name.startswith(HUB):
+        yield from hub_rows(name)
+        return
     try:
         # entered below, out of reach of these excepts
         stream = nullcontext(sys.stdin.buffer) if os.fspath(path) == "-" else Path(path).open("rb")  # noqa: SIM115
@@ -91,6 +95,9 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         start = offset
         offset += len(line)
         if number == 1:
+            if line.startswith(PARQUET):
+                yield from _parquet(name)
+                return
             _refuse_other_formats(line, name)
             if line.startswith(BOM):
                 line, start, marked = line[len(BOM) :], len(BOM), len(BOM)
@@ -108,6 +115,13 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
     if not found:
         what = "the file holds only blank lines" if offset > marked else "the file is empty"
         raise DataError(f"{what}; give {READ}", name)
+
+
+def _parquet(name: str) -> Iterator[Row]:
+    """Leave a Parquet file to the module that reads tables."""
+    if name == "stdin":
+        raise DataError("Parquet cannot be read from a pipe; give the file", name)
+    yield from parquet_rows(name)
 
 
 def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
