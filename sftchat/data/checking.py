@@ -115,7 +115,7 @@ def check(
         found = [Problem(kind, source, what) for kind, what in (*_row_problems(example), *repeats.problems(example))]
         if neighbours is not None and not any(problem.kind in ("duplicate", "conflict") for problem in found):
             problems += (_near(one.source, one.first, one.similarity) for one in neighbours.add(source, whole_text(example)))
-        more = chain(measure(example) if measure is not None else (), _task_problems(task, example))
+        more = chain(measure(example) if measure is not None else (), task_problems(task, example))
         problems += [*found, *(Problem(kind, source, what) for kind, what in more)]
         if against:
             compared.append(example)
@@ -179,7 +179,7 @@ def _leaks(examples: Sequence[Example], against: Sequence[str], role_map: Mappin
         yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{how}")
 
 
-def _task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:
+def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:
     """What the task finds wrong; a check that raises is the plugin's fault and names it."""
     if task is None:
         return

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from sftchat.cli.data.best_of import best_of
 from sftchat.cli.data.check import check_files
 from sftchat.cli.data.convert import convert
+from sftchat.cli.data.distill import distill
+from sftchat.cli.data.filter import filter_rows
 from sftchat.cli.data.generate import generate
 from sftchat.cli.data.show import show
 
@@ -25,5 +28,5 @@ def command() -> None:
     """
 
 
-for verb in (generate, show, check_files, convert):
+for verb in (generate, show, check_files, convert, filter_rows, best_of, distill):
     command.add_command(verb)

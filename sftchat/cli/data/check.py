@@ -79,7 +79,7 @@ def check_files(
     found = session.registry.task(task) if task else None
     policies, mapping = parse_policies(pairs), role_map(roles)
     _check_output(files, output, overwrite)
-    measure = _measure(found, **tokens)
+    measure = chosen_measure(found, **tokens)
     results = []
     for file in files:
         findings = check(file, found, against=against, role_map=mapping, near=near, measure=measure)
@@ -116,7 +116,7 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
     check_target(output, overwrite=overwrite)
 
 
-def _measure(task: Task | None, model: str | None, max_length: int | None, template: str, trust_remote_code: bool) -> Measure | None:
+def chosen_measure(task: Task | None, model: str | None, max_length: int | None, template: str, trust_remote_code: bool) -> Measure | None:
     """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not."""
     if model is None:
         if max_length is not None or template:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import click
 
+from sftchat.cli.progress import PLAIN_INTERVAL
 from sftchat.cli.shared import stderr
 from sftchat.data.turns import ROLES
 from sftchat.errors import UsageError, unknown
@@ -43,17 +45,25 @@ def place(output: str) -> str:
     return "stdout" if output == "-" else output
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, such as ``1 row`` and ``2 rows``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
-    """Show a bar on a terminal, and nothing elsewhere: the last line says how it ended."""
+    """Show how far it is: a bar on a terminal, a line now and then elsewhere."""
     console = stderr()
-    if hidden or not console.is_terminal:
+    if hidden:
         yield from items
         return
-    from rich.progress import track
+    if console.is_terminal:
+        from rich.progress import track
 
-    yield from track(items, description=title, total=total, console=console, transient=True)
+        yield from track(items, description=title, total=total, console=console, transient=True)
+        return
+    said = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - said >= PLAIN_INTERVAL:
+            said = time.monotonic()
+            console.print(f"{title} {number}/{total}", soft_wrap=True)
