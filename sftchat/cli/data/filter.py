@@ -16,7 +16,6 @@ from sftchat.cli.shared import Session
 from sftchat.data.checking import clean
 from sftchat.data.filtering import Removed, Rule, Selection, removed
 from sftchat.data.formats import read_examples
-from sftchat.data.overlap import whole_text
 from sftchat.data.reading import line_of
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import DataError, UsageError
@@ -148,7 +147,7 @@ def _length_rules(
 
     def rule(example: Example) -> str:
         """Say which bound a row breaks."""
-        size = len(whole_text(example))
+        size = sum(len(turn["content"]) for turn in example.conversation)
         if min_chars is not None and size < min_chars:
             return f"{size} characters, fewer than {min_chars}"
         if max_chars is not None and size > max_chars:
