@@ -252,7 +252,7 @@ def test_convert_refuses_role_maps_that_map_nothing(capsys: pytest.CaptureFixtur
     assert error(capsys, 2, *words, "bo=usr") == "unknown role 'usr'; did you mean 'user'? (available: assistant, system, tool, user)"
 
 
-@pytest.mark.parametrize("words", [(), ("generate",), ("show",), ("check",), ("convert",)])
+@pytest.mark.parametrize("words", [(), ("generate",), ("show",), ("check",), ("convert",), ("filter",), ("best-of",), ("distill",)])
 def test_help_holds_an_example(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     assert run(*words, "--help") == 0
     assert f"\n  sftchat data {' '.join(words)}" in capsys.readouterr().out
