@@ -7,6 +7,7 @@ may be added, removed and reordered and the samples of the others still count.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -51,7 +52,8 @@ class Samples:
         self._replies: dict[str, dict[int, Reply]] = {}
         self._file: BinaryIO | None = None
         self._length = 0
-        if path.exists() and not fresh:
+        self._size = path.stat().st_size if path.exists() else 0
+        if self._size and not fresh:
             self._read()
 
     def __enter__(self) -> Samples:
@@ -67,7 +69,7 @@ class Samples:
         """Keep a reply, handed to the operating system at once: a killed process loses none.
 
         Raises:
-            SftchatError: The system refused to write.
+            SftchatError: The system refused to write, or another process adds to the file.
         """
         row = {
             "prompt": key[0],
@@ -100,9 +102,13 @@ class Samples:
 
     def _open(self) -> BinaryIO:
         """Open for writing behind the last whole line; what a killed process left of a line after it goes."""
-        stream = self.path.open("r+b" if self._length else "wb")
-        stream.seek(self._length)
-        stream.truncate()
+        stream = self.path.open("a+b")
+        if not _locked(stream) or stream.seek(0, os.SEEK_END) != self._size:
+            stream.close()
+            raise SftchatError(
+                f"another run has added to {self.path}, or still does; run again when it is done, or give --samples another file"
+            )
+        stream.truncate(self._length)
         if not self._length:
             stream.write(_line({HEADER: VERSION, **(self.settings or {})}))
         return stream
@@ -187,6 +193,19 @@ def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Sam
                 continue
             samples.add(keys[request_id], reply)
             yield None
+
+
+def _locked(stream: BinaryIO) -> bool:
+    """Keep a file for this process as long as it is open, where the system can; False when another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

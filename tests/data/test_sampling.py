@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat import DataError, EngineError, Example, Message, Reply, SamplingParams, UsageError
+from sftchat import DataError, EngineError, Example, Message, Reply, SamplingParams, SftchatError, UsageError
 from sftchat.data.sampling import Samples, generate, prompt_key, requests, settings_of
 from sftchat.testing import ScriptedEngine
 
@@ -80,6 +80,18 @@ def test_replies_made_with_other_settings_are_refused_and_fresh_ones_take_their_
     with Samples(path, other, fresh=True) as samples:
         samples.add(("p", 0), Reply("x"))
     assert [json.loads(line).get("model", "") for line in path.read_text().splitlines()] == ["other", ""]
+
+
+def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with Samples(path, SETTINGS) as one, Samples(path, SETTINGS) as other:
+        one.add(("p", 0), Reply("x"))
+        with pytest.raises(SftchatError) as caught:
+            other.add(("p", 0), Reply("y"))
+    assert str(caught.value) == f"another run has added to {path}, or still does; run again when it is done, or give --samples another file"
+    with pytest.raises(SftchatError):  # also when the first has ended: what it wrote was not read
+        other.add(("p", 0), Reply("y"))
+    assert len(Samples(path, SETTINGS)) == 1
 
 
 @pytest.mark.parametrize(
