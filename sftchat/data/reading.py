@@ -9,9 +9,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from difflib import get_close_matches
+from itertools import chain
 from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,8 @@ Row = tuple[str, dict[str, Any]]
 MAX_DEPTH = 100
 """Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
 
+PIECE = 1 << 20
+"""Bytes of an array that are read at once."""
 READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
@@ -104,7 +107,7 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         if not line.strip(BLANKS):
             continue
         if not found and line.lstrip(BLANKS).startswith(b"["):
-            yield from _array(line + stream.read(), name, number, start)
+            yield from _array(chain([line], iter(lambda: stream.read(PIECE), b"")), name, number, start)
             return
         found = True
         source = f"{name}:{number}"
@@ -124,14 +127,13 @@ def _parquet(name: str) -> Iterator[Row]:
     yield from parquet_rows(name)
 
 
-def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
+def _array(raw: Iterable[bytes], name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
     """Read the rows of a JSON array, each at the line where it begins."""
     line = first_line
     try:
-        text = _decode(raw, start, first_line)
         empty = True
         before = 0
-        for line, column, value, part in array_rows(text, _DECODER, first_line):
+        for line, column, value, part in array_rows(_pieces(raw, start, first_line), _DECODER, first_line):
             empty = False
             source = f"{name}:{line}:{column}" if line == before else f"{name}:{line}"
             before = line
@@ -143,6 +145,19 @@ def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row |
             raise DataError(f"the array is empty; give {READ}", name)
     except Refused as error:
         yield DataError(str(error), f"{name}:{error.line or line}")
+
+
+def _pieces(raw: Iterable[bytes], start: int, line: int) -> Iterator[str]:
+    """Decode UTF-8 piece by piece, the bytes of a character that is cut in two kept for the next."""
+    held = b""
+    for piece in raw:
+        held += piece
+        # a character has at most four bytes, so that one of the last three may begin it
+        end = next((len(held) - back for back in range(1, min(3, len(held)) + 1) if held[-back] >= 0xC0), len(held))
+        whole, held = held[:end], held[end:]
+        yield _decode(whole, start, line)
+        start, line = start + len(whole), line + whole.count(b"\n")
+    yield _decode(held, start, line)
 
 
 def _decode(raw: bytes, start: int, line: int) -> str:
