@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from zlib import crc32
 
@@ -49,14 +50,24 @@ class NearDuplicates:
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
-        from datasketch import MinHash, MinHashLSH
-
         self._threshold = threshold
-        self._empty = MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)
-        self._index = MinHashLSH(num_perm=HASHES, params=BANDS)
         self._kept: list[tuple[str, Any]] = []
         self._waiting: list[tuple[str, set[Run]]] = []
         self._instruction: frozenset[Run] | None = None
+
+    @cached_property
+    def _empty(self) -> Any:
+        """The sketch of nothing; importing what makes sketches takes a second, which a file of short rows need not wait for."""
+        from datasketch import MinHash
+
+        return MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)
+
+    @cached_property
+    def _index(self) -> Any:
+        """The sketches kept, by their bands."""
+        from datasketch import MinHashLSH
+
+        return MinHashLSH(num_perm=HASHES, params=BANDS)
 
     def add(self, source: str, text: str) -> Iterator[Near]:
         """Take a row; what is found may be about earlier rows, and nothing is found before ``FIRST`` rows are there.
