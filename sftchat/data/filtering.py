@@ -91,7 +91,7 @@ def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, lis
         chosen = set(most_different(left.values(), selection.keep, selection.seed))
         for place, source in enumerate(left):
             if place not in chosen:
-                gone[source] = Removed(source, "diversity", f"more like the rows kept than the {len(chosen)} that are")
+                gone[source] = Removed(source, "diversity", f"closer to one of the {len(chosen)} rows kept than those are to each other")
     return rows, list(gone.values())
 
 
