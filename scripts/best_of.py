@@ -58,7 +58,7 @@ def main() -> int:
         must("train", "relation", "--rows", args.rows, "--epochs", 1, "-o", weak)
     must("data", "generate", "relation", "-n", args.prompts, "--seed", 1, "-o", prompts, "--overwrite")
     must("data", "generate", "relation", "-n", args.items, "--seed", 2, "--format", "evalset", "-o", held_out, "--overwrite")
-    must("data", "check", prompts, held_out, "--task", "relation", "--policy", "length=keep")
+    must("data", "check", prompts, held_out, "--task", "relation")
     must("data", "check", held_out, "--against", prompts)
     # the gold of a prompt only scores: a row is one of the model's own replies, and only one without fault
     must("data", "best-of", "relation", weak, "--prompts", prompts, "-k", args.k, "--min-score", 1, "-o", best, "--overwrite")
