@@ -42,12 +42,18 @@ class DataError(SftchatError):
     Args:
         message: What is wrong.
         source: Where, as ``file`` or ``file:line``.
+
+    Attributes:
+        message: The same.
+        source: The same; empty where it is not known.
     """
 
     exit_code = 2
 
     def __init__(self, message: str, source: str = "") -> None:
         super().__init__(f"{source}: {message}" if source else message)
+        self.message = message
+        self.source = source
 
 
 class ModelError(SftchatError):

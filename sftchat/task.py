@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sftchat.errors import PluginError
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -152,3 +153,29 @@ class Task:
     def metric(self) -> Metric:
         """The primary metric."""
         return self.metrics[0]
+
+
+def judge(task: Task, example: Example, reply: Reply) -> Score:
+    """Let a task judge one reply.
+
+    Raises:
+        PluginError: When the scorer raises, though its contract is to judge anything.
+    """
+    try:
+        return task.score(example, reply)
+    except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
+        where = example.id or example.source
+        raise PluginError(f"the scorer of task '{task.name}' failed on item '{where}': {type(error).__name__}: {error}") from error
+
+
+def reward(task: Task, score: Score) -> float:
+    """The primary metric of one reply alone, turned so that more is better.
+
+    Raises:
+        PluginError: When the metric cannot be computed from what the scorer counts.
+    """
+    try:
+        value = float(task.metric.function(score.stats))
+    except Exception as error:
+        raise PluginError(f"metric '{task.metric.name}' of task '{task.name}' failed: {type(error).__name__}: {error}") from error
+    return value if task.metric.higher_is_better else -value

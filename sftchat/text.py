@@ -29,6 +29,7 @@ _DOTS = str.maketrans(dict.fromkeys(MIDDLE_DOTS, MIDDLE_DOTS[0]))
 _SPACE = re.compile(r"\s+")
 _SPACE_IN_CJK = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 _TOKEN = re.compile(f"[{_UNSPACED}{_HANGUL}]|[a-z0-9]+")
+_WORD = re.compile(f"[{_UNSPACED}{_HANGUL}]|[^\\W_{_UNSPACED}{_HANGUL}]+")
 _ZERO_WIDTH_JOINER = "\u200d"
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -75,6 +76,15 @@ def tokens(text: str) -> list[str]:
         text: Any text.
     """
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def words(text: str) -> list[str]:
+    """Split a text into what two texts may have in common: as ``tokens``, with the words of every other script whole.
+
+    Args:
+        text: Any text.
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def strip_thinking(text: str) -> str:

@@ -10,6 +10,8 @@ import click
 import pytest
 
 from sftchat.cli import VERBS, program
+from sftchat.data.formats import FORMATS
+from sftchat.data.problems import KINDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,3 +60,16 @@ def test_every_room_of_the_map_exists() -> None:
     }
 
     assert set(listed) == there
+
+
+def test_the_page_on_data_lists_every_class_of_problems_with_its_policy() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w-]+)` \| .* \| (fail|drop|keep) \|$", page, flags=re.MULTILINE)
+
+    assert listed == [(name, kind.policy) for name, kind in KINDS.items()]
+
+
+def test_the_page_on_data_lists_every_format() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+
+    assert sorted(re.findall(r"^\| `([\w-]+)` \| `\{", page, flags=re.MULTILINE)) == sorted(FORMATS)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.text import COLONS, DASHES, MIDDLE_DOTS, fold_width, normalise, strip_thinking, tokens
+from sftchat.text import COLONS, DASHES, MIDDLE_DOTS, fold_width, normalise, strip_thinking, tokens, words
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,12 @@ def test_a_megabyte_takes_no_time(garbage: str) -> None:
     tokens(text)
     strip_thinking(text)
     assert time.perf_counter() - started < 10
+
+
+def test_words_are_those_of_every_script() -> None:
+    assert words("周远山 met Dr. Müller_2 в Москве, 서울!") == ["周", "远", "山", "met", "dr", "müller", "2", "в", "москве", "서", "울"]
+
+
+@given(st.text(st.sampled_from("周远 aBc1.，-")))
+def test_words_of_chinese_and_english_are_tokens(text: str) -> None:
+    assert words(text) == tokens(text)

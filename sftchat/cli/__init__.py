@@ -15,7 +15,7 @@ from sftchat.errors import SftchatError, SftchatWarning, unknown
 VERBS = {
     "demo": "the whole story on the embedded model, offline, in minutes",
     "plugins": "tasks, engines and commands, and which distribution brought each",
-    "data": "generate, show, check and convert rows",
+    "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",
     "chat": "talk to a model",

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import chain
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 from sftchat.data.formats import format_of, read_examples, to_example
 from sftchat.data.leakage import find_leaks
-from sftchat.data.reading import line_of, scan_rows
+from sftchat.data.neighbours import THRESHOLD, NearDuplicates
+from sftchat.data.overlap import whole_text
+from sftchat.data.problems import Policy, Problem
+from sftchat.data.reading import Row, line_of, scan_rows
+from sftchat.data.repeats import Repeats
 from sftchat.data.turns import shown
 from sftchat.errors import DataError, PluginError
 from sftchat.task import Task
 from sftchat.types import Example
 
-K = TypeVar("K", str, bytes)
+Measure = Callable[[Example], Iterable[tuple[str, str]]]
+"""What is wrong with a row once it is tokens: pairs of a class and a message."""
+
+# `</s>` and `[INST]` are also HTML and plain words; these are nobody's
+MARKERS = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
+)
 
 
 @dataclass(frozen=True)
@@ -31,109 +41,149 @@ class Findings:
         rows: Rows in the file, malformed ones and a broken end of an array included.
         replies: Rows that hold a reply to learn from or to be scored against.
         formats: Rows by shape; malformed ones are missing.
-        problems: Everything wrong, in the order of the file, each ``file:line: what``.
+        shapes: The line where each shape stands first.
+        problems: Everything wrong, in the order of the file.
     """
 
     path: str
     rows: int
     replies: int
     formats: Mapping[str, int] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Problems by class, the most frequent first."""
+        return dict(Counter(problem.kind for problem in self.problems).most_common())
+
+    def sources(self, policies: Mapping[str, Policy], policy: Policy) -> frozenset[str]:
+        """Where rows stand that have a problem of a class with this policy."""
+        return frozenset(problem.source for problem in self.problems if policies[problem.kind] == policy)
 
 
 def check(
-    path: str | os.PathLike[str], task: Task | None = None, *, against: Sequence[str] = (), role_map: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    task: Task | None = None,
+    *,
+    against: Sequence[str] = (),
+    role_map: Mapping[str, str] | None = None,
+    near: float = THRESHOLD,
+    measure: Measure | None = None,
 ) -> Findings:
-    """Read every row of a file and collect what is wrong, going on after a malformed one.
+    """Read every row of a file and collect what is wrong, of every class of ``sftchat.data.problems``, going on after a malformed row.
 
-    Wrong are malformed rows, ids that stand twice, exact duplicates, one prompt with different replies, what ``task.problems`` says, and
-    prompts that a model trained on other files has seen.
+    Of the rows only hashes are kept, so that a file may be larger than memory; with ``against`` its prompts are kept too.
 
     Args:
-        path: JSONL or a JSON array; ``-`` reads standard input.
+        path: JSONL, a JSON array or what else ``scan_rows`` reads; ``-`` reads standard input.
         task: A task whose own check is run on every row as well.
         against: Files of training rows in which no prompt of this one may stand, nor nearly.
         role_map: Further names of roles, such as ``{"narrator": "user"}``.
+        near: Similarity from which on a row is a near duplicate, up to 1; 0 looks for none.
+        measure: Says what is wrong with a row once it is tokens.
 
     Raises:
-        DataError: The file is missing, a folder, empty, or of another format; or a row of ``against`` cannot be read.
+        DataError: The file is missing or a folder; or a row of ``against`` cannot be read.
         PluginError: The task's check itself failed.
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
-    problems: list[str] = []
+    shapes: dict[str, str] = {}
+    problems: list[Problem] = []
+    order: dict[str, int] = {}
     compared: list[Example] = []
-    seen = _Seen()
-    for item in scan_rows(path):
+    repeats = Repeats()
+    neighbours = NearDuplicates(near) if near else None
+    for item in _scan(path):
         rows += 1
         if isinstance(item, DataError):
-            problems.append(str(item))
+            order.setdefault(item.source, rows)
+            problems.append(Problem("malformed", item.source, item.message))
             continue
         source, row = item
+        order[source] = rows
         try:
             example = to_example(row, source, role_map=role_map)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(Problem("invalid", source, error.message))
             continue
-        formats[format_of(row)] += 1
+        shape = format_of(row)
+        formats[shape] += 1
+        shapes.setdefault(shape, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
-        problems += [f"{source}: {what}" for what in (*seen.problems(example), *_task_problems(task, example))]
+        found = [Problem(kind, source, what) for kind, what in (*_row_problems(example), *repeats.problems(example))]
+        if neighbours is not None and not any(problem.kind in ("duplicate", "conflict") for problem in found):
+            problems += (_near(one.source, one.first, one.similarity) for one in neighbours.add(source, whole_text(example)))
+        more = chain(measure(example) if measure is not None else (), task_problems(task, example))
+        problems += [*found, *(Problem(kind, source, what) for kind, what in more)]
         if against:
             compared.append(example)
+    if neighbours is not None:
+        problems += (_near(one.source, one.first, one.similarity) for one in neighbours.rest())
     problems += _leaks(compared, against, role_map)
-    return Findings(os.fspath(path), rows, replies, dict(formats), tuple(problems))
+    problems.sort(key=lambda problem: order[problem.source])  # stable: those of one row stay in the order in which they were found
+    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems))
 
 
-def _leaks(examples: Sequence[Example], against: Sequence[str], role_map: Mapping[str, str] | None) -> Iterator[str]:
+def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file, unchanged, without those that cannot be read or stand where they are to be dropped.
+
+    Args:
+        path: As for ``check``, but no standard input: it is read a second time.
+        dropped: ``Findings.sources`` of what is dropped.
+    """
+    for item in _scan(path):
+        if not isinstance(item, DataError) and item[0] not in dropped:
+            yield item[1]
+
+
+def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
+    """Every row; what is wrong with a file that is there, such as that it is empty, is one of its problems."""
+    try:
+        yield from scan_rows(path)
+    except DataError as error:
+        if os.fspath(path) != "-" and not Path(path).is_file():
+            raise
+        yield error
+
+
+def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
+    """What is wrong with a row in itself."""
+    turns = example.conversation
+    if all(turn["role"] != "assistant" for turn in turns):
+        yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
+    if example.metadata.get("finish_reason") == "length":
+        yield (
+            "cut-off",
+            'finish_reason is "length": the reply was cut off where its author\'s limit was; generate it again with a higher limit',
+        )
+    for index, turn in enumerate(turns if example.messages else ()):  # a text row is what its author rendered
+        if marker := MARKERS.search(turn["content"]):
+            yield (
+                "special-token",
+                f"messages[{index}] holds the marker {shown(marker[0])} as text, at character {marker.start() + 1}; give the turns, not their rendering",
+            )
+
+
+def _near(source: str, first: str, similarity: float) -> Problem:
+    """A row that is nearly the same as one before it."""
+    return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
+
+
+def _leaks(examples: Sequence[Example], against: Sequence[str], role_map: Mapping[str, str] | None) -> Iterator[Problem]:
     """The rows that a model trained on other files has seen."""
     training = chain.from_iterable(read_examples(path, role_map=role_map) for path in against)
     for leak in find_leaks(examples, training):
         same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
-        yield f"{leak.item}: {same} prompt as {leak.row}{how}"
+        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{how}")
 
 
-def _task_problems(task: Task | None, example: Example) -> Iterator[str]:
+def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:
     """What the task finds wrong; a check that raises is the plugin's fault and names it."""
     if task is None:
         return
     try:
-        yield from (" ".join(problem.split()) for problem in task.problems(example))
+        yield from (("task", " ".join(problem.split())) for problem in task.problems(example))
     except Exception as error:
         raise PluginError(f"the check of task '{task.name}' failed on {example.source}: {type(error).__name__}: {error}") from error
-
-
-class _Seen:
-    """Where prompts, rows and ids stood first; hashes, so that a file larger than memory can be checked."""
-
-    def __init__(self) -> None:
-        self.ids: dict[str, str] = {}
-        self.prompts: dict[bytes, str] = {}
-        self.rows: dict[bytes, str] = {}
-
-    def problems(self, example: Example) -> Iterator[str]:
-        """Compare an example with all before it."""
-        line = line_of(example.source)
-        if example.id and (first := _before(self.ids, example.id, line)):
-            yield f"id {shown(example.id)} is taken by line {first}; give every row its own"
-        turns = example.conversation
-        first_row = _before(self.rows, _digest(turns), line)
-        # a text without a prompt, or a prompt without a reply, can only be the same as a whole
-        replied = len(turns) > 1 and turns[-1]["role"] == "assistant"
-        first_prompt = _before(self.prompts, _digest(turns[:-1]), line) if replied else ""
-        if first_row:
-            yield f"the same row as line {first_row}; remove one"
-        elif first_prompt:
-            yield f"the same prompt as line {first_prompt} with another reply; keep one of them"
-
-
-def _before(table: dict[K, str], key: K, line: str) -> str:
-    """The line where a key stood first; empty, and noted, when that is now."""
-    if key in table:
-        return table[key]
-    table[key] = line
-    return ""
-
-
-def _digest(value: object) -> bytes:
-    """A short hash of a value's JSON."""
-    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()

@@ -3,7 +3,7 @@
 ==================  =========================================================================================
 messages            ``{"messages": [{"role", "content"}…]}``, the last turn the assistant's
 prompt-completion   ``{"prompt", "completion"}``, both text or both lists of turns
-alpaca              ``{"instruction", "input"?, "output"}``; also ``context`` for input and ``response`` for output
+alpaca              ``{"instruction", "input"?, "output", "system"?, "history"?}``; also ``context`` and ``response``
 sharegpt            ``{"conversations": [{"from", "value"}…]}``
 text                ``{"text"}``: no turns, an example with no messages whose gold is the text
 evalset             ``{"id"?, "messages": […ending in user], "gold", "metadata"?}``
@@ -25,7 +25,7 @@ from sftchat.data.turns import check_order, keys_of, read_turns, shown, text
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
 
-__all__ = ["FORMATS", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
+__all__ = ["FORMATS", "as_rows", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
 
 SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
@@ -143,8 +143,6 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
     for one, other in (("input", "context"), ("output", "response")):
         if row.get(one) is not None and row.get(other) is not None:
             raise DataError(f"the row has both {one} and {other}; remove one")
-    if row.get("history"):
-        raise DataError(f"history is {shown(row['history'])}, which alpaca rows cannot hold here; write the row as messages")
     given = "input" if row.get("context") is None else "context"
     reply = "output" if row.get("response") is None else "response"
     parts = [text(row["instruction"], "instruction", empty=True), "" if row.get(given) is None else text(row[given], given, empty=True)]
@@ -154,7 +152,19 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
     turn = Message(role="user", content=prompt)
     if all(part.strip() for part in parts):
         turn["context"] = parts[1]
-    return (turn,), text(row[reply], reply), used | {given, reply, "history"}
+    return (*_history(row.get("history")), turn), text(row[reply], reply), used | {given, reply, "history"}
+
+
+def _history(value: Any) -> Iterator[Message]:
+    """The turns before the instruction: pairs of what was asked and answered."""
+    if value is None:
+        return
+    pairs = value if isinstance(value, list) else [value]
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(f"history[{index}] is {shown(pair)}, must be a pair of what was asked and what was answered")
+        for role, said, place in zip(("user", "assistant"), pair, (0, 1), strict=True):
+            yield Message(role=role, content=text(said, f"history[{index}][{place}]"))
 
 
 def _read_pair(row: Mapping[str, Any], role_map: Mapping[str, str] | None) -> tuple[Message, ...]:
@@ -209,3 +219,13 @@ def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
             raise DataError(f"id {shown(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
         seen[identified.id] = source
         yield identified
+
+
+def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
+    """Examples as rows of a shape; those of an evalset get ids, because a baseline knows its items by id.
+
+    Raises:
+        DataError: The shape cannot hold an example, or two have one id.
+    """
+    for example in with_ids(examples) if shape == "evalset" else examples:
+        yield from_example(example, shape)

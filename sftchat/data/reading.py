@@ -1,6 +1,6 @@
 """Rows from a file, each with its ``file:line``, or what is wrong with it.
 
-Read here rather than through ``datasets``, whose errors name neither file nor line and which keeps reading a stale cache.
+JSON is read here rather than through ``datasets``, whose errors name neither file nor line and which keeps reading a stale cache.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from difflib import get_close_matches
+from itertools import chain
 from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat.data.arrays import Refused, array_rows, reason
+from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
 
 Row = tuple[str, dict[str, Any]]
@@ -25,10 +27,12 @@ Row = tuple[str, dict[str, Any]]
 MAX_DEPTH = 100
 """Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
 
+PIECE = 1 << 20
+"""Bytes of an array that are read at once."""
 READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
-BINARY_FORMATS = {b"PAR1": "Parquet", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow"}
+BINARY_FORMATS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow"}
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -36,8 +40,8 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
     """Read the rows of a file one by one, stopping at the first that is malformed.
 
     Args:
-        path: A file of one JSON object a line, or of one JSON array of objects; UTF-8, with or without a byte order mark.
-            ``-`` reads standard input.
+        path: A file of one JSON object a line, or of one JSON array of objects; UTF-8, with or without a byte order mark. ``-`` reads
+            standard input. Or a Parquet file, or ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``.
 
     Raises:
         DataError: The file is missing, a folder, empty, of another format, or a row of it is malformed.
@@ -58,6 +62,9 @@ def scan_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
         DataError: There is nothing to go on with: the file is missing, a folder, empty, or of another format.
     """
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
+    if name.startswith(HUB):
+        yield from hub_rows(name)
+        return
     try:
         # entered below, out of reach of these excepts
         stream = nullcontext(sys.stdin.buffer) if os.fspath(path) == "-" else Path(path).open("rb")  # noqa: SIM115
@@ -91,13 +98,16 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         start = offset
         offset += len(line)
         if number == 1:
+            if line.startswith(PARQUET):
+                yield from _parquet(name)
+                return
             _refuse_other_formats(line, name)
             if line.startswith(BOM):
                 line, start, marked = line[len(BOM) :], len(BOM), len(BOM)
         if not line.strip(BLANKS):
             continue
         if not found and line.lstrip(BLANKS).startswith(b"["):
-            yield from _array(line + stream.read(), name, number, start)
+            yield from _array(chain([line], iter(lambda: stream.read(PIECE), b"")), name, number, start)
             return
         found = True
         source = f"{name}:{number}"
@@ -110,14 +120,20 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         raise DataError(f"{what}; give {READ}", name)
 
 
-def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
+def _parquet(name: str) -> Iterator[Row]:
+    """Leave a Parquet file to the module that reads tables."""
+    if name == "stdin":
+        raise DataError("Parquet cannot be read from a pipe; give the file", name)
+    yield from parquet_rows(name)
+
+
+def _array(raw: Iterable[bytes], name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
     """Read the rows of a JSON array, each at the line where it begins."""
     line = first_line
     try:
-        text = _decode(raw, start, first_line)
         empty = True
         before = 0
-        for line, column, value, part in array_rows(text, _DECODER, first_line):
+        for line, column, value, part in array_rows(_pieces(raw, start, first_line), _DECODER, first_line):
             empty = False
             source = f"{name}:{line}:{column}" if line == before else f"{name}:{line}"
             before = line
@@ -129,6 +145,19 @@ def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row |
             raise DataError(f"the array is empty; give {READ}", name)
     except Refused as error:
         yield DataError(str(error), f"{name}:{error.line or line}")
+
+
+def _pieces(raw: Iterable[bytes], start: int, line: int) -> Iterator[str]:
+    """Decode UTF-8 piece by piece, the bytes of a character that is cut in two kept for the next."""
+    held = b""
+    for piece in raw:
+        held += piece
+        # a character has at most four bytes, so that one of the last three may begin it
+        end = next((len(held) - back for back in range(1, min(3, len(held)) + 1) if held[-back] >= 0xC0), len(held))
+        whole, held = held[:end], held[end:]
+        yield _decode(whole, start, line)
+        start, line = start + len(whole), line + whole.count(b"\n")
+    yield _decode(held, start, line)
 
 
 def _decode(raw: bytes, start: int, line: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ _OF_ALPACA = ("instruction", "input", "context", "output", "response", "history"
 RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA})
 """Keys that mean something in one of the shapes; metadata of these names is written under ``metadata``, lest it be taken for the row."""
 
-FROM = {"user": "human", "assistant": "gpt"}
+FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def from_example(example: Example, format: str) -> dict[str, Any]:
@@ -63,29 +64,63 @@ def _prompt_completion(example: Example) -> dict[str, Any]:
 
 
 def _alpaca(example: Example) -> dict[str, Any]:
-    """One question and one answer, a system turn allowed."""
+    """Questions and answers, the earlier ones as history, and a system turn; without a context, what was input is not known any more."""
     _need_reply(example, "alpaca")
-    _need_plain_turns(example, "alpaca")
+    need_plain_turns(example, "alpaca")
     turns = example.conversation
     system = turns[:1] if turns[0]["role"] == "system" else ()
     rest = turns[len(system) :]
-    if [turn["role"] for turn in rest] != ["user", "assistant"]:
-        raise DataError(f"the row has {len(rest)} turns, alpaca holds one question and one answer; choose the format messages")
-    given = rest[0].get("context", "")
-    row = {"instruction": rest[0]["content"].removesuffix(f"\n\n{given}" if given else ""), "input": given, "output": rest[1]["content"]}
+    question, given = rest[-2]["content"], rest[-2].get("context", "")
+    row: dict[str, Any] = {
+        "instruction": question.removesuffix(f"\n\n{given}" if given else ""),
+        "input": given,
+        "output": rest[-1]["content"],
+    }
+    if len(rest) > 2:
+        said = [turn["content"] for turn in rest[:-2]]
+        row["history"] = [said[at : at + 2] for at in range(0, len(said), 2)]
     return {"system": system[0]["content"], **row} if system else row
 
 
 def _sharegpt(example: Example) -> dict[str, Any]:
-    """Every turn under ShareGPT's names."""
-    _need_plain_turns(example, "sharegpt")
-    return {"conversations": [{"from": FROM.get(turn["role"], turn["role"]), "value": turn["content"]} for turn in example.conversation]}
+    """Every turn under ShareGPT's names; what is called is a turn of its own, as LLaMA-Factory reads it."""
+    return {"conversations": [_sharegpt_turn(turn, index) for index, turn in enumerate(example.conversation)]}
+
+
+def _sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
+    """One turn; calls that are more than a name and arguments stay as they are, beside the text."""
+    more = {key: value for key, value in turn.items() if key not in ("role", "content")}
+    taken = sorted(more.keys() & {"from", "value"})
+    if taken:
+        raise DataError(f"messages[{index}] also holds {taken[0]}, which sharegpt needs itself; choose the format messages")
+    calls = _plain_calls(turn)
+    if calls is not None:
+        del more["tool_calls"]
+        return {"from": "function_call", "value": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False), **more}
+    return {"from": FROM.get(turn["role"], turn["role"]), "value": turn["content"], **more}
+
+
+def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
+    """The calls of a turn that says nothing else, each its name and arguments; None where that would leave something out."""
+    calls = turn.get("tool_calls")
+    if not calls or turn["content"]:
+        return None
+    plain = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function.keys() - {"name", "arguments"}:
+            return None
+        rest = {key: value for key, value in call.items() if key not in ("type", "function")}
+        if call.get("type") != "function" or rest.keys() & function.keys():
+            return None
+        plain.append({**rest, **function})
+    return plain
 
 
 def _text(example: Example) -> dict[str, Any]:
-    """The text of a text row; a conversation becomes text only by a chat template."""
+    """The text of a text row; a conversation becomes text only when somebody says how."""
     if example.messages or example.gold is None:
-        raise DataError("a conversation becomes text only by a model's chat template; choose the format messages")
+        raise DataError("a conversation becomes text only by a template; say which with --template, or choose the format messages")
     return {"text": example.gold}
 
 
@@ -113,9 +148,10 @@ def _need_reply(example: Example, format: str) -> None:
         raise DataError(f"the row has no reply, which {format} needs; choose the format messages")
 
 
-def _need_plain_turns(example: Example, format: str) -> None:
-    """Refuse turns that hold more than a role and text; which end of the text was context is no loss."""
+def need_plain_turns(example: Example, format: str) -> None:
+    """Refuse turns that hold more than a role and text, or are a tool's; which end of the text was context is no loss."""
     for index, turn in enumerate(example.conversation):
         more = [key for key in turn if key not in ("role", "content", "context")]
-        if more:
-            raise DataError(f"messages[{index}] also holds {', '.join(more)}, for which {format} has no place; choose the format messages")
+        if more or turn["role"] == "tool":
+            what = f"also holds {', '.join(more)}" if more else "is a tool's"
+            raise DataError(f"messages[{index}] {what}, for which {format} has no place; choose the format messages")

@@ -12,8 +12,8 @@ from sftchat.types import Message
 ROLES = ("system", "user", "assistant", "tool")
 """The roles that a turn may have."""
 
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-"""What ShareGPT calls two of them; the others go by their own name."""
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
+"""What ShareGPT calls them; the others go by their own name. The value of a ``function_call`` is the JSON of what is called."""
 
 
 def read_turns(value: Any, where: str, role_map: Mapping[str, str] | None = None) -> tuple[Message, ...]:
@@ -49,6 +49,8 @@ def _turn(turn: Any, where: str, role_map: Mapping[str, str]) -> Message:
         hint = f"say what it is with 'sftchat data convert --role-map {name}=ROLE'"
         raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; {hint}")
     content = turn.get(names[1])
+    if sharegpt and role == "function_call" and role not in role_map:
+        turn, content = {**turn, "tool_calls": _calls(content, f"{where}.value")}, ""
     if known[role] == "assistant" and turn.get("tool_calls"):
         content = content or ""  # a turn that only calls tools has null or no content in OpenAI's files
         checked = text(content, f"{where}.{names[1]}", empty=True)
@@ -57,6 +59,28 @@ def _turn(turn: Any, where: str, role_map: Mapping[str, str]) -> Message:
     # `datasets` fills keys that only other rows have with null, and templates that ask "is there a key tool_calls" would believe it
     rest = {key: value for key, value in turn.items() if key not in names and value is not None and value != []}
     return cast(Message, {"role": known[role], "content": checked, **rest})
+
+
+def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """The tool calls that ShareGPT writes as the JSON of ``{"name", "arguments"}``, or of a list of such."""
+    try:
+        found = json.loads(text(value, where))
+    except ValueError:
+        found = None
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise DataError(
+            f'{where} is {shown(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
+        )
+    rest = ("name", "arguments")
+    return [
+        {
+            **{key: inner for key, inner in call.items() if key not in rest},
+            "type": "function",
+            "function": {key: call[key] for key in rest if key in call},
+        }
+        for call in calls
+    ]
 
 
 def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False) -> None:

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sftchat.errors import DataError, SftchatError, UsageError
 
@@ -33,20 +33,40 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], 
     check_target(path, overwrite=overwrite)
     # a link stays a link: what it points to is replaced
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():  # a pipe or a device such as /dev/null must be written into, never replaced
-        with target.open("wb") as stream:
+    try:
+        if target.exists() and not target.is_file():  # a pipe or a device such as /dev/null must be written into, never replaced
+            with target.open("wb") as stream:
+                return _write(stream, rows)
+        with _replacing(target) as stream:
             return _write(stream, rows)
+    except OSError as error:
+        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file of text, whole or not at all.
+
+    Raises:
+        SftchatError: The system refused to write.
+    """
+    try:
+        with _replacing(path) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name that takes the place of another when the block ends well, and goes when it does not."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as stream:
-            count = _write(stream, rows)
+            yield stream
         partial.replace(target)
-    except OSError as error:
-        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
     finally:
         with suppress(OSError):
             partial.unlink()
-    return count
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from sftchat.data.tools import tools_of
 from sftchat.engines.base import Engine, Request, collect
-from sftchat.errors import EngineError, PluginError
+from sftchat.errors import EngineError
 from sftchat.evaluation.evalset import check_examples
-from sftchat.task import Task
+from sftchat.task import Task, judge
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 
@@ -112,7 +112,4 @@ def score(task: Task, example: Example, reply: Reply) -> Item:
     Raises:
         PluginError: When the scorer raises, though its contract is to judge anything.
     """
-    try:
-        return Item(example, reply, task.score(example, reply))
-    except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
-        raise PluginError(f"the scorer of task '{task.name}' failed on item '{example.id}': {type(error).__name__}: {error}") from error
+    return Item(example, reply, judge(task, example, reply))

@@ -175,7 +175,8 @@ def test_check_prints_problems_to_stdout_and_counts_to_stderr(capsys: pytest.Cap
     assert run("check", "good", "bad", "--task", "echo") == 1
     assert capsys.readouterr() == (
         "bad:1: shouts\nbad:2: text is empty; fill it or remove the row\n",
-        "good: 1 rows (1 text), 1 with a reply: no problems\nbad: 2 rows (1 text), 1 with a reply: 2 problems\n",
+        "good: 1 rows (1 text), 1 with a reply: no problems\n"
+        "bad: 2 rows (1 text), 1 with a reply: 2 problems\n  fail 1 task, first at line 1\n  fail 1 invalid, first at line 2\n",
     )
     assert run("check", "good", "--quiet") == 0
     assert capsys.readouterr() == ("", "")
@@ -188,7 +189,7 @@ def test_check_names_the_rows_that_stand_in_training_data_too(capsys: pytest.Cap
     assert run("check", "gold", "--against", "train", "-q") == 1
     assert (
         capsys.readouterr().out
-        == "gold:2: text is empty; fill it or remove the row\ngold:1: nearly the same prompt as train:2 (similarity 0.82)\n"
+        == "gold:1: nearly the same prompt as train:2 (similarity 0.82)\ngold:2: text is empty; fill it or remove the row\n"
     )
     assert run("check", "train", "--against", "train", "-q") == 1
     assert capsys.readouterr().out == "train:1: the same prompt as train:1\ntrain:2: the same prompt as train:2\n"
@@ -198,7 +199,15 @@ def test_check_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     Path("f").write_text('{"text": "a"}\n{"text": "a"}\n')
     assert run("check", "f", "--json", "-q") == 1
     assert json.loads(capsys.readouterr().out) == [
-        {"path": "f", "rows": 2, "replies": 2, "formats": {"text": 2}, "problems": ["f:2: the same row as line 1; remove one"]}
+        {
+            "path": "f",
+            "rows": 2,
+            "replies": 2,
+            "formats": {"text": 2},
+            "shapes": {"text": "1"},
+            "counts": {"duplicate": 1},
+            "problems": [{"class": "duplicate", "policy": "fail", "source": "f:2", "message": "the same row as line 1; remove one"}],
+        }
     ]
 
 
@@ -243,7 +252,7 @@ def test_convert_refuses_role_maps_that_map_nothing(capsys: pytest.CaptureFixtur
     assert error(capsys, 2, *words, "bo=usr") == "unknown role 'usr'; did you mean 'user'? (available: assistant, system, tool, user)"
 
 
-@pytest.mark.parametrize("words", [(), ("generate",), ("show",), ("check",), ("convert",)])
+@pytest.mark.parametrize("words", [(), ("generate",), ("show",), ("check",), ("convert",), ("filter",), ("best-of",), ("distill",)])
 def test_help_holds_an_example(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     assert run(*words, "--help") == 0
     assert f"\n  sftchat data {' '.join(words)}" in capsys.readouterr().out

@@ -9,6 +9,9 @@ import pytest
 
 from sftchat import DataError, Example, Metric, PluginError, Score, Task
 from sftchat.data.checking import Findings, check
+from sftchat.data.problems import Problem
+
+NO_REPLY = "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
 
 
 def picky(example: Example) -> Iterable[str]:
@@ -49,16 +52,22 @@ def test_everything_wrong_with_a_file_is_found_at_once(tmp_path: Path, monkeypat
         rows=10,
         replies=6,
         formats={"prompt-completion": 2, "evalset": 1, "messages": 2, "text": 3},
+        shapes={"prompt-completion": "1", "evalset": "5", "messages": "7", "text": "9"},
         problems=(
-            "f:2: malformed JSON at column 15: expecting ',' delimiter; "
-            "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8",
-            'f:3: id "x" is taken by line 1; give every row its own',
-            "f:3: the same prompt as line 1 with another reply; keep one of them",
-            "f:3: gold shouts",
-            "f:5: the same row as line 1; remove one",
-            "f:6: prompt is empty; fill it or remove the row",
-            "f:8: the same row as line 7; remove one",
-            "f:11: the same row as line 9; remove one",
+            Problem(
+                "malformed",
+                "f:2",
+                "malformed JSON at column 15: expecting ',' delimiter; give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8",
+            ),
+            Problem("duplicate-id", "f:3", 'id "x" is taken by line 1; give every row its own'),
+            Problem("conflict", "f:3", "the same prompt as line 1 with another reply; keep one of them"),
+            Problem("task", "f:3", "gold shouts"),
+            Problem("duplicate", "f:5", "the same row as line 1; remove one"),
+            Problem("invalid", "f:6", "prompt is empty; fill it or remove the row"),
+            Problem("no-reply", "f:7", NO_REPLY),
+            Problem("no-reply", "f:8", NO_REPLY),
+            Problem("duplicate", "f:8", "the same row as line 7; remove one"),
+            Problem("duplicate", "f:11", "the same row as line 9; remove one"),
         ),
     )
 
@@ -66,13 +75,13 @@ def test_everything_wrong_with_a_file_is_found_at_once(tmp_path: Path, monkeypat
 def test_duplicates_on_one_line_of_an_array_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("f").write_text('[{"text": "a"}, {"text": "b"}, {"text": "b"}]')
-    assert check("f").problems == ("f:1:32: the same row as line 1:17; remove one",)
+    assert check("f").problems == (Problem("duplicate", "f:1:32", "the same row as line 1:17; remove one"),)
 
 
 def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_text('{"conversations": [{"from": "bo", "value": "a"}]}')
-    assert check(path, role_map={"bo": "user"}) == Findings(str(path), 1, 0, {"sharegpt": 1}, ())
+    path.write_text('{"conversations": [{"from": "bo", "value": "a"}, {"from": "gpt", "value": "b"}]}')
+    assert check(path, role_map={"bo": "user"}) == Findings(str(path), 1, 1, {"sharegpt": 1}, {"sharegpt": "1"}, ())
 
 
 def test_a_file_that_is_not_there_cannot_be_checked(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ USER = Message(role="user", content="Who?")
 ASSISTANT = Message(role="assistant", content="甲")
 THEN = Message(role="user", content="And then?")
 GOLD = "乙"
+CALL = Message(role="assistant", content="", tool_calls=[{"type": "function", "function": {"name": "f", "arguments": {"城": 1}}}])
 
 
 def refusal(row: dict[str, Any], **options: Any) -> str:
@@ -61,6 +62,20 @@ def test_sharegpt_roles_are_translated() -> None:
     assert to_example({"system": "Be brief.", "conversations": turns}) == Example((SYSTEM, USER), GOLD)
     told = [{"from": "narrator", "value": "Who?"}, {"from": "gpt", "value": GOLD}]
     assert to_example({"conversations": told}, role_map={"narrator": "user"}) == Example((USER,), GOLD)
+
+
+def test_what_sharegpt_calls_is_a_turn_of_its_own() -> None:
+    turns = [{"from": "human", "value": "Who?"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"城": 1}}'}]
+    answered = [*turns, {"from": "observation", "value": "3"}, {"from": "gpt", "value": GOLD}]
+    example = Example((USER, CALL, Message(role="tool", content="3")), GOLD, metadata={"tools": "[]"})
+    assert to_example({"conversations": answered, "tools": "[]"}) == example
+    assert from_example(example, "sharegpt") == {"conversations": answered, "tools": "[]"}
+
+
+def test_the_history_of_alpaca_rows_are_the_turns_before_the_instruction() -> None:
+    row = {"instruction": "And then?", "input": "", "output": GOLD, "history": [["Who?", "甲"]], "system": "Be brief."}
+    assert to_example(row) == Example((SYSTEM, USER, ASSISTANT, THEN), GOLD)
+    assert from_example(to_example(row), "alpaca") == row
 
 
 def test_turns_are_read_by_their_own_keys_whatever_key_they_stand_under() -> None:
@@ -117,7 +132,7 @@ REFUSED = [
     ),
     (
         {"conversations": [{"from": "bing", "value": "a"}]},
-        "conversations[0].from: unknown role 'bing' (available: assistant, gpt, human, system, tool, user); "
+        "conversations[0].from: unknown role 'bing' (available: assistant, function_call, gpt, human, observation, system, tool, user); "
         "say what it is with 'sftchat data convert --role-map bing=ROLE'",
     ),
     ({"messages": [{"role": 1, "content": "a"}]}, "messages[0].role is 1, must be text"),
@@ -171,8 +186,13 @@ REFUSED = [
     ({"instruction": "a", "input": "b", "context": "c", "output": "d"}, "the row has both input and context; remove one"),
     ({"instruction": "a", "output": "b", "response": "c"}, "the row has both output and response; remove one"),
     (
-        {"instruction": "a", "output": "b", "history": [["c", "d"]]},
-        'history is [["c", "d"]], which alpaca rows cannot hold here; write the row as messages',
+        {"instruction": "a", "output": "b", "history": [["c", "d"], ["e"]]},
+        'history[1] is ["e"], must be a pair of what was asked and what was answered',
+    ),
+    ({"instruction": "a", "output": "b", "history": [["c", ""]]}, "history[0][1] is empty; fill it or remove the row"),
+    (
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "weather()"}]},
+        'conversations[1].value is "weather()", must be the JSON of a call such as {"name": "weather", "arguments": {"city": "..."}}',
     ),
     ({"text": 3}, "text is 3, must be text"),
     ({"text": ""}, "text is empty; fill it or remove the row"),
@@ -240,16 +260,25 @@ UNWRITABLE = [
     (Example((USER,), None), "alpaca", "the row has no reply, which alpaca needs; choose the format messages"),
     (Example((USER,), None), "prompt-completion", "the row has no reply, which prompt-completion needs; choose the format messages"),
     (
-        Example((USER, ASSISTANT, THEN), GOLD),
+        Example((USER, CALL, Message(role="tool", content="3")), GOLD),
         "alpaca",
-        "the row has 4 turns, alpaca holds one question and one answer; choose the format messages",
+        "messages[1] also holds tool_calls, for which alpaca has no place; choose the format messages",
     ),
-    (Example((USER,), GOLD), "text", "a conversation becomes text only by a model's chat template; choose the format messages"),
+    (
+        Example((USER, ASSISTANT, Message(role="tool", content="3")), GOLD),
+        "alpaca",
+        "messages[2] is a tool's, for which alpaca has no place; choose the format messages",
+    ),
+    (
+        Example((USER,), GOLD),
+        "text",
+        "a conversation becomes text only by a template; say which with --template, or choose the format messages",
+    ),
     (Example((), "Once."), "messages", "a text row has no turns, which messages needs; choose the format text"),
     (
-        Example((Message(role="user", content="Who?", name="Bo"),), GOLD),
+        Example(({**USER, "value": 1},), GOLD),  # type: ignore[typeddict-unknown-key]
         "sharegpt",
-        "messages[0] also holds name, for which sharegpt has no place; choose the format messages",
+        "messages[0] also holds value, which sharegpt needs itself; choose the format messages",
     ),
 ]
 
@@ -276,14 +305,30 @@ values = st.recursive(
 keys = st.sampled_from(["level", "metadata", "text", "gold", "id", "prompt", "completion", "output", "来源"])
 
 
+arguments = words | st.dictionaries(words, values, max_size=2)
+functions = st.fixed_dictionaries({"name": words, "arguments": arguments}, optional={"strict": st.booleans()})
+calls = st.fixed_dictionaries({"type": st.just("function"), "function": functions}, optional={"id": words, "name": words})
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A question, what tools were called for it, and its answer."""
+    turns: list[dict[str, Any]] = [{"role": "user", "content": draw(words)}]
+    if draw(st.booleans()):
+        call = {"role": "assistant", "content": draw(st.just("") | words), "tool_calls": draw(st.lists(calls, min_size=1, max_size=2))}
+        turns += [call, {"role": "tool", "content": draw(words), **draw(st.just({}) | st.fixed_dictionaries({"tool_call_id": words}))}]
+    return [*turns, {"role": "assistant", "content": draw(words)}]
+
+
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
     """Any conversation that a file can hold."""
-    system = [Message(role="system", content=draw(words))] if draw(st.booleans()) else []
-    turns = [Message(role=role, content=draw(words)) for _ in range(draw(st.integers(0, 2))) for role in ("user", "assistant")]
-    last = Message(role="user", content=draw(words))
+    turns: list[Any] = [{"role": "system", "content": draw(words)}] if draw(st.booleans()) else []
+    for exchange in draw(st.lists(exchanges(), max_size=2)):
+        turns += exchange
     gold = draw(st.none() | words)
-    return Example((*system, *turns, last), gold, draw(st.just("") | words), draw(st.dictionaries(keys, values, max_size=3)))
+    last = Message(role="user", content=draw(words))
+    return Example((*turns, last), gold, draw(st.just("") | words), draw(st.dictionaries(keys, values, max_size=3)))
 
 
 @settings(database=None, deadline=None)
@@ -293,7 +338,7 @@ def test_an_example_comes_back_equal_from_every_format_that_can_hold_it(example:
         row = from_example(example, format)
     except DataError:
         holds = {"messages": True, "sharegpt": True, "text": False}.get(format, example.gold is not None)
-        assert not holds or (format == "alpaca" and len([turn for turn in example.messages if turn["role"] != "system"]) > 1)
+        assert not holds or (format == "alpaca" and any("tool_calls" in turn for turn in example.messages))
         return
     assert format_of(row) == format
     assert to_example(json.loads(json.dumps(row, ensure_ascii=False))) == example

@@ -86,3 +86,11 @@ def test_every_item_that_is_a_training_row_leaks_with_similarity_one(texts: list
     items = [item(text, number) for number, text in enumerate(texts)]
     rows = [replace(example, source=f"train.jsonl:{number}") for number, example in enumerate(items)]
     assert [(leak.id, leak.similarity) for leak in find_leaks(items, rows)] == [(example.id, 1.0) for example in items]
+
+
+def test_prompts_of_scripts_without_a_tokenizer_of_ours_are_told_apart_too() -> None:
+    items = [item("Всю ночь шёл снег над деревней."), item("Старый врач перешёл хребет.", 2), item("？！…", 3)]
+    assert [(leak.id, leak.row) for leak in find_leaks(items, [row("всю ночь шёл снег над деревней"), row("？！…", 2), row("…", 3)])] == [
+        ("item-1", "train.jsonl:1"),
+        ("item-3", "train.jsonl:2"),
+    ]

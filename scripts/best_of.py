@@ -1,0 +1,89 @@
+"""Does a checkpoint get better by training on the best of its own replies? Train a weak one, let it answer, keep what the scorer likes, train on that.
+
+    python scripts/best_of.py -o runs/best-of
+    python scripts/best_of.py -o runs/best-of --rows 6000 --prompts 3000 -k 8     # longer, stronger
+
+Only calls the command line, and prints each command before it runs. The last one compares the two checkpoints on rows that neither has seen,
+item by item, and its exit code is the script's: 0 when nothing got worse. A run that was broken off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+METRIC = "f1"
+
+
+def run(*words: object) -> int:
+    """Print and run an ``sftchat`` command; returns its exit code."""
+    line = [str(word) for word in words]
+    print(f"\n$ sftchat {shlex.join(line)}", flush=True)
+    return subprocess.run([sys.executable, "-m", "sftchat", *line], check=False).returncode
+
+
+def must(*words: object) -> None:
+    """Run a command that the rest depends on."""
+    if code := run(*words):
+        sys.exit(code)
+
+
+def difference(report: Path) -> tuple[float, float, float, float]:
+    """F1 before, F1 after, and the interval of the difference."""
+    (comparison,) = json.loads(report.read_text(encoding="utf-8"))["comparisons"]
+    metric = next(metric for metric in comparison["metrics"] if metric["name"] == METRIC)
+    return metric["baseline"], metric["candidate"], metric["low"], metric["high"]
+
+
+def main() -> int:
+    """Weak checkpoint, best of its samples, better checkpoint, comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=3000, help="rows the weak checkpoint is trained on")
+    parser.add_argument("--prompts", type=int, default=1500, help="prompts it answers")
+    parser.add_argument("--items", type=int, default=300, help="held-out rows")
+    parser.add_argument("--epochs", type=float, default=2, help="passes over its best replies")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the second training")
+    parser.add_argument("-k", type=int, default=4, help="replies to every prompt")
+    args = parser.parse_args()
+    folder: Path = args.output
+    folder.mkdir(parents=True, exist_ok=True)
+    weak, better, best = folder / "weak", folder / "better", folder / "best.jsonl"
+    prompts, held_out = folder / "prompts.jsonl", folder / "held-out.jsonl"
+    if not (weak / "sftchat.json").is_file():
+        must("train", "relation", "--rows", args.rows, "--epochs", 1, "-o", weak)
+    must("data", "generate", "relation", "-n", args.prompts, "--seed", 1, "-o", prompts, "--overwrite")
+    must("data", "generate", "relation", "-n", args.items, "--seed", 2, "--format", "evalset", "-o", held_out, "--overwrite")
+    must("data", "check", prompts, held_out, "--task", "relation")
+    must("data", "check", held_out, "--against", prompts)
+    # the gold of a prompt only scores: a row is one of the model's own replies, and only one without fault
+    must("data", "best-of", "relation", weak, "--prompts", prompts, "-k", args.k, "--min-score", 1, "-o", best, "--overwrite")
+    if not (better / "sftchat.json").is_file():
+        must(
+            "train",
+            "relation",
+            "--model",
+            weak,
+            "--data",
+            best,
+            "--epochs",
+            args.epochs,
+            "--learning-rate",
+            args.learning_rate,
+            "-o",
+            better,
+        )
+    code = run("eval", better, "--task", "relation", "--baseline", weak, "--evalset", held_out, "-o", folder / "report", "--overwrite")
+    before, after, low, high = difference(folder / "report" / "report.json")
+    print(
+        f"\nheld-out F1 {before:.3f} before, {after:.3f} after best-of-{args.k}: {after - before:+.3f}, 95% interval {low:+.3f} to {high:+.3f}"
+    )
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

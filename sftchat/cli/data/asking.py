@@ -1,0 +1,126 @@
+"""The phase that ``best-of`` and ``distill`` share: prompts from a file, replies from a model into a file of samples, resumed where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sftchat.cli.data.options import counted, watched
+from sftchat.cli.sampling import sampling_options
+from sftchat.cli.shared import Session, concurrency_option, engine_options, timeout_option
+from sftchat.data.formats import read_examples
+from sftchat.data.sampling import Samples, generate, requests, settings_of
+from sftchat.data.writing import check_target
+from sftchat.errors import DataError, EngineError, UsageError, listed
+
+if TYPE_CHECKING:
+    from sftchat.types import Example, SamplingParams
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def asking_options(command: F) -> F:
+    """Add the options of everything that lets a model answer the prompts of a file."""
+    for option in reversed(
+        (
+            click.option(
+                "--prompts", required=True, metavar="FILE", help="Rows whose prompts are asked; their replies are not shown to the model."
+            ),
+            click.option("-o", "--output", required=True, metavar="OUT", help="Where to."),
+            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N prompts."),
+            click.option("--samples", metavar="FILE", help="What the model says, kept as it comes.  [default: OUT.samples.jsonl]"),
+            click.option("--fresh", is_flag=True, help="Ask everything anew, also what is in the file of samples."),
+        )
+    ):
+        command = option(command)
+    return timeout_option(concurrency_option(engine_options(sampling_options(command))))
+
+
+@dataclass
+class Asking:
+    """What is asked of whom.
+
+    Attributes:
+        session: Opens the model.
+        model: As typed.
+        engine: Options of the model.
+        output: Where rows will go.
+        samples_file: Where replies are kept.
+        fresh: Forget what is there.
+        overwrite: The output may be replaced.
+        quiet: Show nothing.
+    """
+
+    session: Session
+    model: str
+    engine: dict[str, Any]
+    output: str
+    samples_file: Path
+    fresh: bool
+    overwrite: bool
+    quiet: bool
+
+    def check(self, *more: str | None) -> None:
+        """Refuse outputs that could not be written, before anything is read or asked.
+
+        Raises:
+            UsageError: One is standard output, exists, or is given twice.
+        """
+        targets = [self.output, *(name for name in more if name is not None)]
+        if "-" in targets:
+            raise UsageError("the output is a file with samples and provenance beside it; give a name, not -")
+        for target in targets:
+            check_target(target, overwrite=self.overwrite)
+        paths = [Path(name).resolve() for name in [*targets, str(self.samples_file)]]
+        if len(set(paths)) < len(paths):
+            raise UsageError("two of the outputs are one file; give each a name of its own")
+        check_target(self.samples_file, overwrite=True)
+
+    def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[Samples, list[EngineError]]:
+        """Have every prompt answered ``k`` times; the model is opened only when something is left to ask.
+
+        Returns:
+            The samples, and why some requests were not answered.
+
+        Raises:
+            UsageError: The samples that are there were made with other settings.
+            EngineError: When the engine can generate nothing more; what came before is kept.
+        """
+        settings = settings_of(self.model, self.session.identify(self.model, **self.engine), sampling)
+        samples = Samples(self.samples_file, settings, fresh=self.fresh)
+        wanted = requests(examples, k, sampling, samples)
+        if not wanted:
+            return samples, []
+        if len(samples) and not self.quiet:
+            click.echo(f"{counted(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(wanted)} to go", err=True)
+        with samples, closing(self.session.load_engine(self.model, **self.engine)) as engine:
+            answers = watched(generate(engine, wanted, samples), len(wanted), hidden=self.quiet)
+            failures = [answer for answer in answers if answer is not None]
+        return samples, failures
+
+
+def read_prompts(file: str, limit: int | None, check: Callable[[Iterable[Example]], Iterable[Example]]) -> list[Example]:
+    """The prompts of a file, looked at one and all before a model is opened.
+
+    Raises:
+        DataError: A row is malformed or cannot be used, or ends with a turn that cannot be answered.
+    """
+    examples = list(check(islice(read_examples(file), limit)))
+    for example in examples:
+        if example.messages[-1]["role"] not in ("user", "tool"):
+            raise DataError(
+                f"the prompt ends with the {example.messages[-1]['role']}'s turn; it must end with a user's or a tool's", example.source
+            )
+    return examples
+
+
+def unanswered(failures: Sequence[EngineError]) -> str:
+    """The line that says that some requests failed, and what to do."""
+    what = listed(sorted({str(failure) for failure in failures}), 2)
+    return f"sftchat: error: {counted(len(failures), 'request')} had no answer ({what}); the same command with --overwrite asks those again"

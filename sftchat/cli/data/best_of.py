@@ -1,0 +1,142 @@
+"""``sftchat data best-of``: the best of k replies by the task's own scorer, as rows and as pairs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftchat.cli.data.asking import Asking, asking_options, read_prompts, unanswered
+from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option
+from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.sampling import chosen_sampling
+from sftchat.cli.shared import Session
+from sftchat.data.best_of import FATES, Choice, check_prompts, choose, judged
+from sftchat.data.formats import FORMATS, as_rows
+from sftchat.data.sampling import Samples, requests
+from sftchat.data.writing import write_rows
+from sftchat.errors import DataError, SftchatError, UsageError
+
+if TYPE_CHECKING:
+    from sftchat.types import Example, SamplingParams
+
+TEMPERATURE = 0.8
+"""Warm enough for samples that differ."""
+
+
+@click.command("best-of", short_help="the best of k replies by the task's scorer")
+@click.argument("task")
+@click.argument("model")
+@asking_options
+@click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies to every prompt.")
+@click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")
+@click.option("--score-only", is_flag=True, help="Ask nothing: score what is in the file of samples.")
+@click.option("--solved-threshold", "solved", type=float, metavar="X", help="Leave out prompts whose replies have this mean score or more.")
+@click.option("--min-score", "least", type=float, metavar="X", help="Least score of a best reply.  [default: above 0]")
+@click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
+@json_option
+@overwrite_option
+@quiet_option
+@click.pass_context
+def best_of(
+    ctx: click.Context,
+    /,
+    task: str,
+    model: str,
+    prompts: str,
+    output: str,
+    limit: int | None,
+    samples: str | None,
+    fresh: bool,
+    k: int,
+    pairs: str | None,
+    score_only: bool,
+    solved: float | None,
+    least: float | None,
+    shape: str,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Let MODEL answer every prompt K times and keep the reply that TASK scores best, as a row to train on.
+
+    The score is the task's first metric. The gold reply of a prompt is what replies are compared with; it never competes with them. Replies
+    are kept in OUT.samples.jsonl as they come: after a break the same command asks only what is missing, and --score-only scores them again.
+
+    \b
+    sftchat data best-of relation run --prompts more.jsonl -k 4 -o best.jsonl
+    sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --pairs pairs.jsonl --solved-threshold 0.95
+    sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --score-only --min-score 1 --overwrite
+    """
+    session: Session = ctx.obj
+    found = session.registry.task(task)
+    if score_only and fresh:
+        raise UsageError("--fresh makes replies anew and --score-only makes none; give one of them")
+    if options["temperature"] is None:
+        options["temperature"] = max(found.sampling.temperature, TEMPERATURE)
+    sampling = chosen_sampling(found, options)
+    if k > 1 and sampling.temperature == 0:
+        raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
+    asking = Asking(
+        session, model, {**options, "preferred": found.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
+    )  # fmt: skip
+    asking.check(pairs)
+    examples = read_prompts(prompts, limit, check_prompts)
+    said, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
+    choices = [choose(one, solved=solved, least=least) for one in judged(found, examples, said, k)]
+    counts = _counts(len(examples), choices)
+    if not counts["kept"]:
+        raise DataError(f"no prompt of {len(examples)} gave a row: {_words(counts)}; nothing is written but {asking.samples_file}", prompts)
+    if pairs is not None:
+        write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
+    write_rows(output, as_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
+    settings = {
+        **(said.settings or {}),
+        "task": task,
+        "metric": found.metric.name,
+        "k": k,
+        "solved_threshold": solved,
+        "min_score": least,
+        "limit": limit,
+    }
+    for file in filter(None, (output, pairs)):
+        write_provenance(file, "data best-of", [prompts, str(asking.samples_file)], settings, counts)
+    if as_json:
+        click.echo(json.dumps(counts))
+    if not quiet:
+        click.echo(f"wrote {counted(counts['kept'], 'row')} to {output} of {counted(len(examples), 'prompt')}: {_words(counts)}", err=True)
+    if failures:
+        click.echo(unanswered(failures), err=True)
+        ctx.exit(3)
+
+
+def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> Samples:
+    """The samples that are there, if all are."""
+    if not asking.samples_file.is_file():
+        raise UsageError(f"there are no samples in '{asking.samples_file}'; leave --score-only out to make them, or give --samples FILE")
+    samples = Samples(asking.samples_file)
+    missing = requests(examples, k, sampling, samples)
+    if missing:
+        raise SftchatError(f"{asking.samples_file} lacks {len(missing)} of the samples; leave --score-only out to ask for those")
+    return samples
+
+
+def _counts(prompts: int, choices: list[Choice]) -> dict[str, int]:
+    """Prompts by what became of them."""
+    fates = Counter(choice.fate for choice in choices)
+    return {
+        "prompts": prompts,
+        **{fate: fates[fate] for fate in FATES},
+        "unanswered": prompts - len(choices),
+        "pairs": sum(choice.pair is not None for choice in choices),
+    }
+
+
+def _words(counts: dict[str, int]) -> str:
+    """What became of the prompts, and how many pairs there are."""
+    fates = [f"{counts[name]} {name}" for name in (*FATES, "unanswered") if counts[name] or name == "kept"]
+    return f"{', '.join(fates)}; best and worst differ in {counts['pairs']}"

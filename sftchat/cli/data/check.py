@@ -1,0 +1,148 @@
+"""``sftchat data check``: what is wrong with rows, as ``file:line: what``, and what is done about each class of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftchat.cli.data.options import counted, json_option, overwrite_option, place, quiet_option, role_map, role_option
+from sftchat.cli.shared import Session
+from sftchat.data.checking import Findings, check, clean
+from sftchat.data.problems import KINDS, Policy, parse_policies
+from sftchat.data.reading import line_of
+from sftchat.data.writing import check_target, write_rows
+from sftchat.errors import UsageError
+
+if TYPE_CHECKING:
+    from sftchat.data.checking import Measure
+    from sftchat.task import Task
+
+
+@click.command("check", short_help="what is wrong with rows, as file:line: what")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--task", help="Also run the row check of this task.")
+@click.option("--against", multiple=True, metavar="FILE", help="Training rows that must not stand in FILE, nor nearly. Repeatable.")
+@click.option(
+    "--policy",
+    "pairs",
+    multiple=True,
+    metavar="CLASS=POLICY",
+    help="fail, drop or keep rows with problems of a class. Repeatable.  [default: keep near-duplicate, fail all others]",
+)
+@click.option("-o", "--output", metavar="OUT", help="Write the rows of FILE here, without those to drop.")
+@click.option(
+    "--near", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="X", help="Similarity of near duplicates; 0: none."
+)
+@click.option("--model", metavar="MODEL", help="Its tokenizer and template say how long a row is.")
+@click.option(
+    "--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.  [default: the task's, else 1024]"
+)
+@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@json_option
+@role_option
+@overwrite_option
+@quiet_option
+@click.pass_context
+def check_files(
+    ctx: click.Context,
+    /,
+    files: tuple[str, ...],
+    task: str | None,
+    against: tuple[str, ...],
+    pairs: tuple[str, ...],
+    output: str | None,
+    near: float,
+    as_json: bool,
+    roles: tuple[str, ...],
+    overwrite: bool,
+    quiet: bool,
+    **tokens: Any,
+) -> None:
+    """Look at every row of every FILE and print what is wrong as file:line: what.
+
+    Classes of problems: CLASSES. A class whose policy is keep is reported and no more; rows to drop are left out of OUT.
+    Exits with 1 if anything is wrong whose policy is fail; OUT is then not written.
+
+    \b
+    sftchat data check train.jsonl
+    sftchat data check train.jsonl gold.jsonl --task relation
+    sftchat data check gold.jsonl --against train.jsonl
+    sftchat data check train.jsonl --model sftchat:nano --max-length 512
+    sftchat data check train.jsonl --policy near-duplicate=drop --policy conflict=drop -o clean.jsonl
+    """
+    session: Session = ctx.obj
+    found = session.registry.task(task) if task else None
+    policies, mapping = parse_policies(pairs), role_map(roles)
+    _check_output(files, output, overwrite)
+    measure = chosen_measure(found, **tokens)
+    results = []
+    for file in files:
+        findings = check(file, found, against=against, role_map=mapping, near=near, measure=measure)
+        results.append(findings)
+        if not as_json:
+            for problem in findings.problems:
+                click.echo(problem)
+        if not quiet:
+            click.echo(summary(findings, policies), err=True)
+    failed = any(findings.sources(policies, "fail") for findings in results)
+    written = None
+    if output is not None and not failed:
+        written = write_rows(output, clean(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps([as_object(findings, policies) for findings in results], ensure_ascii=False, indent=2))
+    if output is not None and not quiet:
+        done = f"wrote {counted(written, 'row')} to {place(output)}" if written is not None else f"{place(output)} is not written"
+        click.echo(done, err=True)
+    ctx.exit(1 if failed else 0)
+
+
+assert check_files.help is not None
+check_files.help = check_files.help.replace("CLASSES", ", ".join(KINDS))
+
+
+def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -> None:
+    """Refuse what could not be written before anything is read."""
+    if output is None:
+        return
+    if len(files) > 1:
+        raise UsageError(f"-o takes the rows of one FILE, not of {len(files)}; check them one by one")
+    if files[0] == "-":
+        raise UsageError("-o reads FILE a second time, which standard input cannot; give a file")
+    check_target(output, overwrite=overwrite)
+
+
+def chosen_measure(task: Task | None, model: str | None, max_length: int | None, template: str, trust_remote_code: bool) -> Measure | None:
+    """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not."""
+    if model is None:
+        if max_length is not None or template:
+            raise UsageError(f"{'--max-length' if max_length else '--template'} needs --model, whose tokenizer counts")
+        return None
+    from sftchat.cli.data.tokens import measure, open_renderer, usual_length
+
+    return measure(open_renderer(model, template, task, trust_remote_code), max_length or usual_length(task))
+
+
+def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
+    """A line on a file, one on its mixed shapes, and one on each class of problems in it."""
+    formats = ", ".join(f"{count} {name}" for name, count in findings.formats.items()) or "none readable"
+    wrong = counted(len(findings.problems), "problem") if findings.problems else "no problems"
+    lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
+    if len(findings.shapes) > 1:
+        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
+    for kind, count in findings.counts.items():
+        first = next(line_of(problem.source) for problem in findings.problems if problem.kind == kind)
+        lines.append(f"  {policies[kind]} {count} {kind}" + (f", first at line {first}" if first else ""))
+    return "\n".join(lines)
+
+
+def as_object(findings: Findings, policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """The findings of a file for ``--json``: each problem as the line that is printed, with its class and policy beside it."""
+    problems = [
+        {"class": one.kind, "policy": policies[one.kind], "source": one.source, "message": one.message} for one in findings.problems
+    ]
+    return {**asdict(findings), "counts": findings.counts, "problems": problems}

@@ -1,0 +1,44 @@
+"""``sftchat data convert``: rows in another shape."""
+
+from __future__ import annotations
+
+import click
+
+from sftchat.cli.data.options import overwrite_option, place, quiet_option, role_map, role_option
+from sftchat.data.formats import FORMATS, as_rows, read_examples
+from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
+from sftchat.data.writing import check_target, write_rows
+from sftchat.errors import UsageError
+
+
+@click.command(short_help="rows in another shape")
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT")
+@click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
+@click.option("--template", type=click.Choice(TRANSCRIPTS), help="How conversations become text, with --to text.")
+@role_option
+@overwrite_option
+@quiet_option
+def convert(source: str, output: str, shape: str, template: str | None, roles: tuple[str, ...], overwrite: bool, quiet: bool) -> None:
+    """Write the rows of IN to OUT in another shape; - is stdin or stdout.
+
+    The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. A row that
+    the new shape cannot hold stops it, and nothing is written.
+
+    \b
+    sftchat data convert alpaca.json train.jsonl --to messages
+    sftchat data convert chats.jsonl - --to messages --role-map narrator=user
+    sftchat data convert train.jsonl text.jsonl --to text --template chatml
+    """
+    if template is not None and shape != "text":
+        raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
+    mapping = role_map(roles)
+    check_target(output, overwrite=overwrite)
+    examples = read_examples(source, role_map=mapping)
+    if shape != "text":
+        examples = map(read_back, examples)
+    elif template is not None:
+        examples = (written_out(example, template) for example in examples)
+    written = write_rows(output, as_rows(examples, shape), overwrite=overwrite)
+    if not quiet:
+        click.echo(f"wrote {written} rows as {shape} to {place(output)}", err=True)

@@ -1,0 +1,130 @@
+"""``sftchat data distill``: a stronger model's replies as rows to train on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftchat.cli.data.asking import Asking, asking_options, read_prompts, unanswered
+from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option
+from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.sampling import chosen_sampling
+from sftchat.cli.shared import Session
+from sftchat.data.formats import FORMATS, as_rows
+from sftchat.data.writing import write_rows
+from sftchat.errors import DataError
+from sftchat.text import strip_thinking
+from sftchat.types import Message
+
+if TYPE_CHECKING:
+    from sftchat.data.sampling import Samples
+    from sftchat.types import Example
+
+MOST_TOKENS = 1024
+"""Tokens of a reply unless the user says otherwise: teachers speak longer than tasks ask for."""
+
+
+@click.command("distill", short_help="a stronger model's replies as rows")
+@click.argument("model")
+@asking_options
+@click.option("--task", metavar="TASK", help="Generate as this task does when it is scored.")
+@click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL alone; the rows do without it.")
+@click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks aloud in <think>…</think>.")
+@click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
+@json_option
+@overwrite_option
+@quiet_option
+@click.pass_context
+def distill(
+    ctx: click.Context,
+    /,
+    model: str,
+    prompts: str,
+    output: str,
+    limit: int | None,
+    samples: str | None,
+    fresh: bool,
+    task: str | None,
+    system: str,
+    strip_thinking: bool,
+    shape: str,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Let MODEL answer the prompts of FILE and write its replies as rows to train another model on.
+
+    MODEL is any model, a server too, which then has --concurrency requests at once. Replies are kept in OUT.samples.jsonl as they come: after a
+    break the same command asks only what is missing. Replies that hit the token limit, and empty ones, become no rows.
+
+    \b
+    sftchat data distill http://localhost:8000/v1#teacher --prompts train.jsonl -o taught.jsonl
+    sftchat data distill run --prompts train.jsonl -o taught.jsonl --system "Answer in one line." --limit 100
+    """
+    session: Session = ctx.obj
+    chosen = session.registry.task(task) if task else None
+    if options["max_new_tokens"] is None and chosen is None:
+        options["max_new_tokens"] = MOST_TOKENS
+    sampling = chosen_sampling(chosen, options)
+    engine = {**options, "preferred": chosen.template} if chosen is not None else options
+    asking = Asking(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
+    asking.check()
+    examples = read_prompts(prompts, limit, _with_prompts)
+    asked = [_instructed(example, system) for example in examples]
+    said, failures = asking.ask(asked, 1, sampling)
+    fates: Counter[str] = Counter()
+    rows = list(_taught(examples, asked, said, strip_thinking, fates))
+    counts = {"prompts": len(examples), **{fate: fates[fate] for fate in ("kept", "cut-off", "empty", "unanswered")}}
+    words = ", ".join(f"{count} {fate}" for fate, count in fates.items())
+    if not rows:
+        raise DataError(f"no prompt of {len(examples)} gave a row: {words}; nothing is written but {asking.samples_file}", prompts)
+    write_rows(output, as_rows(rows, shape), overwrite=overwrite)
+    settings = {**(said.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
+    write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
+    if as_json:
+        click.echo(json.dumps(counts))
+    if not quiet:
+        click.echo(f"wrote {counted(len(rows), 'row')} to {output} of {counted(len(examples), 'prompt')}: {words}", err=True)
+    if failures:
+        click.echo(unanswered(failures), err=True)
+        ctx.exit(3)
+
+
+def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
+    """Refuse rows that ask nothing."""
+    for example in examples:
+        if not example.messages:
+            raise DataError("the row is a text without a prompt to be answered", example.source)
+        yield example
+
+
+def _instructed(example: Example, system: str) -> Example:
+    """The prompt as the teacher gets it."""
+    if not system:
+        return example
+    if example.messages[0]["role"] == "system":
+        raise DataError("the row has a system prompt of its own; leave --system out, or the row's", example.source)
+    return replace(example, messages=(Message(role="system", content=system), *example.messages))
+
+
+def _taught(examples: list[Example], asked: list[Example], said: Samples, strip: bool, fates: Counter[str]) -> Iterator[Example]:
+    """Every prompt with the teacher's reply as its gold, counting what becomes of each."""
+    for example, question in zip(examples, asked, strict=True):
+        replies = said.of(question.messages)
+        text = strip_thinking(replies[0].text).strip() if replies and strip else replies[0].text if replies else ""
+        if not replies:
+            fates["unanswered"] += 1
+        elif replies[0].finish_reason != "stop":
+            fates["cut-off"] += 1
+        elif not text.strip():
+            fates["empty"] += 1
+        else:
+            fates["kept"] += 1
+            yield replace(example, gold=text)

@@ -1,0 +1,191 @@
+"""``sftchat data filter``: fewer and better rows, with a word on every one that goes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option, role_map, role_option
+from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.shared import Session
+from sftchat.data.checking import clean
+from sftchat.data.filtering import Removed, Rule, Selection, removed
+from sftchat.data.formats import read_examples
+from sftchat.data.reading import line_of
+from sftchat.data.writing import check_target, write_rows
+from sftchat.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from sftchat.task import Task
+    from sftchat.types import Example
+
+
+@click.command("filter", short_help="fewer and better rows")
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT")
+@click.option(
+    "--near", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="X", help="Similarity of near duplicates; 0 keeps them."
+)
+@click.option("--min-chars", type=click.IntRange(min=0), metavar="N", help="Fewest characters of a row, all turns together.")
+@click.option("--max-chars", type=click.IntRange(min=1), metavar="N", help="Most characters of a row.")
+@click.option("--model", metavar="MODEL", help="Its tokenizer and template count the tokens of a row.")
+@click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.")
+@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@click.option("--task", metavar="TASK", help="Remove the rows that this task finds wrong.")
+@click.option("--samples", metavar="FILE", help="What a model said to these prompts, from 'data best-of'; then scores are its mean.")
+@click.option(
+    "--min-score", type=float, metavar="X", help="Least score by the task's first metric: of the samples, else of the row's own reply."
+)
+@click.option("--max-score", type=float, metavar="X", help="Most score: leaves out what the model can do.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of the rows left, the N that are most different from one another.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of that choice.")
+@click.option("--removed", "list_file", metavar="FILE", help="Write the rows that went, and why, to FILE.")
+@json_option
+@role_option
+@overwrite_option
+@quiet_option
+@click.pass_obj
+def filter_rows(
+    session: Session,
+    /,
+    source: str,
+    output: str,
+    near: float,
+    task: str | None,
+    samples: str | None,
+    min_score: float | None,
+    max_score: float | None,
+    keep: int | None,
+    seed: int,
+    list_file: str | None,
+    as_json: bool,
+    roles: tuple[str, ...],
+    overwrite: bool,
+    quiet: bool,
+    **lengths: Any,
+) -> None:
+    """Write the rows of IN that are worth training on to OUT, unchanged and in their order, and say how many went and why.
+
+    Exact duplicates always go, near ones unless --near 0. The rules are asked in this order, and a row goes by the first that it breaks: task,
+    length, score, duplicate, near-duplicate, diversity. OUT.provenance.json says how OUT was made.
+
+    \b
+    sftchat data filter train.jsonl fewer.jsonl
+    sftchat data filter train.jsonl fewer.jsonl --task relation --model sftchat:nano --max-length 512
+    sftchat data filter train.jsonl hard.jsonl --task relation --samples best.jsonl.samples.jsonl --max-score 0.9
+    sftchat data filter train.jsonl thousand.jsonl --keep 1000 --removed gone.jsonl
+    """
+    if source == "-" or output == "-":
+        raise UsageError("filter reads IN twice and writes a sidecar beside OUT; give files")
+    mapping = role_map(roles)
+    for target in filter(None, (output, list_file)):
+        check_target(target, overwrite=overwrite)
+    found = session.registry.task(task) if task else None
+    rules = {**_task_rule(found), **_length_rules(found, **lengths), **_score_rule(found, samples, min_score, max_score)}
+    rows, gone = removed(read_examples(source, role_map=mapping), Selection(rules, near, keep, seed))
+    if len(gone) == rows:
+        raise DataError(f"no row is left of {rows}: {_counts(gone)}; nothing is written", source)
+    if list_file is not None:
+        write_rows(list_file, _listed(source, gone), overwrite=overwrite)
+    kept = write_rows(output, clean(source, frozenset(row.source for row in gone)), overwrite=overwrite)
+    counts = {"rows": rows, "kept": kept, **Counter(row.reason for row in gone)}
+    given = {
+        "near": near,
+        "task": task,
+        "min_score": min_score,
+        "max_score": max_score,
+        "keep": keep,
+        "seed": seed,
+        "role_map": mapping,
+        **lengths,
+    }
+    write_provenance(output, "data filter", [source, *filter(None, [samples])], given, counts)
+    if as_json:
+        click.echo(json.dumps(counts))
+    if not quiet:
+        click.echo(f"kept {kept} of {counted(rows, 'row')} in {output}", err=True)
+        for reason, count in Counter(row.reason for row in gone).most_common():
+            example = next(row for row in gone if row.reason == reason)
+            click.echo(f"  {count} {reason}, first at line {line_of(example.source)}: {example.message}", err=True)
+
+
+def _counts(gone: Sequence[Removed]) -> str:
+    """How many went by which reason, in words."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in gone).most_common())
+
+
+def _listed(source: str, gone: Sequence[Removed]) -> Any:
+    """The rows that went, each with its reason beside it, in the order of the file."""
+    from sftchat.data.reading import read_rows
+
+    reasons = {row.source: row for row in gone}
+    for where, row in read_rows(source):
+        if where in reasons:
+            yield {"source": where, "reason": reasons[where].reason, "message": reasons[where].message, "row": row}
+
+
+def _task_rule(task: Task | None) -> dict[str, Rule]:
+    """What a task finds wrong."""
+    from sftchat.data.checking import task_problems
+
+    return {"task": lambda example: next((words for _, words in task_problems(task, example)), "")} if task is not None else {}
+
+
+def _length_rules(
+    task: Task | None, model: str | None, max_length: int | None, template: str, trust_remote_code: bool, min_chars: int | None, max_chars: int | None
+) -> dict[str, Rule]:  # fmt: skip
+    """Bounds on characters and tokens."""
+    from sftchat.cli.data.check import chosen_measure
+
+    measure = chosen_measure(task, model, max_length, template, trust_remote_code)
+
+    def rule(example: Example) -> str:
+        """Say which bound a row breaks."""
+        size = sum(len(turn["content"]) for turn in example.conversation)
+        if min_chars is not None and size < min_chars:
+            return f"{size} characters, fewer than {min_chars}"
+        if max_chars is not None and size > max_chars:
+            return f"{size} characters, more than {max_chars}"
+        return next((words for _, words in measure(example)), "") if measure is not None else ""
+
+    return {"length": rule} if measure is not None or min_chars is not None or max_chars is not None else {}
+
+
+def _score_rule(task: Task | None, samples: str | None, least: float | None, most: float | None) -> dict[str, Rule]:
+    """Bounds on the task's score."""
+    if least is None and most is None:
+        if samples is not None:
+            raise UsageError("--samples is what --min-score and --max-score go by; give one of them")
+        return {}
+    if task is None:
+        raise UsageError(f"{'--min-score' if least is not None else '--max-score'} needs --task, which scores")
+    if least is not None and most is not None and least > most:
+        raise UsageError(f"--min-score is {least:g} and --max-score {most:g}: no row could stay")
+    score = _scorer(task, samples)
+
+    def rule(example: Example) -> str:
+        """Say which bound a row breaks."""
+        value = score(example)
+        if least is not None and value < least:
+            return f"score {value:.3f}, below {least:g}"
+        return f"score {value:.3f}, above {most:g}" if most is not None and value > most else ""
+
+    return {"score": rule}
+
+
+def _scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
+    """The score of a row: what a model's samples are worth in the mean, else what its own reply is worth against itself."""
+    from pathlib import Path
+
+    from sftchat.data.best_of import worth
+    from sftchat.data.sampling import Samples
+
+    if samples is not None and not Path(samples).is_file():
+        raise UsageError(f"--samples '{samples}' is no file; 'sftchat data best-of' writes one beside its output")
+    return partial(worth, task, None if samples is None else Samples(Path(samples)))

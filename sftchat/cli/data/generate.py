@@ -1,0 +1,45 @@
+"""``sftchat data generate``: rows from a task's generator."""
+
+from __future__ import annotations
+
+import click
+
+from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
+from sftchat.cli.shared import Session
+from sftchat.data.formats import FORMATS, as_rows
+from sftchat.data.generating import generate_examples, generator_options, parse_options
+from sftchat.data.writing import check_target, write_rows
+
+
+@click.command(short_help="rows from a task's generator")
+@click.argument("task")
+@click.option("-n", "count", type=click.IntRange(min=1), required=True, metavar="N", help="How many rows.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where to; - is stdout.")
+@click.option("--format", "shape", type=click.Choice(FORMATS), help="Shape of the rows.  [default: the task's own]")
+@click.option("--option", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of the generator. Repeatable.")
+@overwrite_option
+@quiet_option
+@click.pass_obj
+def generate(
+    session: Session, task: str, count: int, seed: int, output: str, shape: str | None, pairs: tuple[str, ...], overwrite: bool, quiet: bool
+) -> None:
+    """Write rows from the generator of TASK.
+
+    The options are the task's own; one that does not exist is answered with those that do.
+
+    \b
+    sftchat data generate relation -n 1000 --seed 0 -o train.jsonl
+    sftchat data generate relation -n 3 -o - --format alpaca
+    sftchat data generate relation -n 200 --seed 1 -o gold.jsonl --format evalset
+    """
+    found = session.registry.task(task)
+    options = parse_options(found, pairs)
+    check_target(output, overwrite=overwrite)
+    examples = generate_examples(found, count, seed, options)
+    rows = as_rows(watched(examples, count, hidden=quiet or output == "-"), shape or found.row_format)
+    written = write_rows(output, rows, overwrite=overwrite)
+    if not quiet:
+        used = {"seed": seed, **generator_options(found), **options}
+        settings = ", ".join(f"{name}={value}" for name, value in used.items())
+        click.echo(f"wrote {written} rows of task {task} to {place(output)} ({settings})", err=True)

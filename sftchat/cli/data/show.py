@@ -1,0 +1,114 @@
+"""``sftchat data show``: the first rows as a table, or as the tokens a model would be trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+
+from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
+from sftchat.cli.data.tokens import open_renderer, pieces, rendered
+from sftchat.cli.shared import stdout
+from sftchat.data.formats import read_examples
+from sftchat.data.reading import line_of
+from sftchat.errors import UsageError
+from sftchat.types import Example
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from sftchat.models.templates import Renderer
+
+# text from a file could move the cursor or recolour the terminal: control characters are shown by their pictures instead
+PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) != "\n"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+@click.command(short_help="the first rows as a table, or as tokens")
+@click.argument("file")
+@click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="How many rows.")
+@click.option("--model", metavar="MODEL", help="Show the rows as this model would see them, what is trained in green.")
+@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@json_option
+@role_option
+@quiet_option
+def show(
+    file: str, count: int, model: str | None, template: str, trust_remote_code: bool, as_json: bool, roles: tuple[str, ...], quiet: bool
+) -> None:
+    """Print the first rows of FILE as a table; long text is cut.
+
+    With a model, print them as the text of its tokens: green is trained, the rest is read. Without colours, 〖 and 〗 stand around what is trained.
+
+    \b
+    sftchat data show train.jsonl
+    sftchat data show train.jsonl -n 1 --json
+    sftchat data show train.jsonl -n 2 --model sftchat:nano
+    """
+    if template and model is None:
+        raise UsageError("--template needs --model, whose tokenizer it is rendered for")
+    examples = list(islice(read_examples(file, role_map=role_map(roles)), count))
+    if model is not None:
+        _show_tokens(examples, open_renderer(model, template, None, trust_remote_code), as_json, quiet)
+        return
+    if as_json:
+        click.echo(json.dumps([asdict(example) for example in examples], ensure_ascii=False, indent=2))
+        return
+    _print_table(examples, stdout())
+    if not quiet:
+        click.echo(f"the first {len(examples)} rows of {file}; all of a row: --json", err=True)
+
+
+def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
+    """Print rows as what a model reads and what it learns to write."""
+    rows = [(example.source, rendered(renderer, example) or ((), ())) for example in examples]
+    if as_json:
+        objects = [{"source": source, "ids": ids, "labels": labels} for source, (ids, labels) in rows]
+        click.echo(json.dumps(objects, ensure_ascii=False))
+        return
+    from rich.text import Text
+
+    console = stdout()
+    for source, (ids, labels) in rows:
+        trained = sum(label >= 0 for label in labels)
+        console.print(Text(f"{source}: {len(ids)} tokens, {trained} of them trained", style="bold"))
+        shown = Text()
+        for piece, is_trained in pieces(renderer, ids, labels):
+            plain = piece.translate(PICTURES)
+            marked = f"〖{plain}〗" if is_trained and (console.no_color or not console.is_terminal) else plain
+            shown.append(marked, style="bold green" if is_trained else "dim")
+        console.print(shown, soft_wrap=True)
+    if not quiet:
+        click.echo(f"template {renderer.name}", err=True)
+
+
+def _print_table(examples: list[Example], console: Console) -> None:
+    """Print line, turns, the last turn of the prompt, and the gold reply, in what width the terminal has."""
+    from rich.table import Table
+
+    lines = [line_of(example.source) for example in examples]
+    room = max(console.width - max(map(len, ["line", *lines])) - len("turns") - 9, 20)  # 9: the space between four columns and beside them
+    table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False)
+    table.add_column("line", justify="right")
+    table.add_column("turns", justify="right")
+    table.add_column("prompt", width=room * 3 // 5)
+    table.add_column("gold", width=room - room * 3 // 5)
+    for line, example in zip(lines, examples, strict=True):
+        prompt = example.messages[-1]["content"] if example.messages else ""
+        cells = [_excerpt(text, width, console) for text, width in ((prompt, room * 3 // 5), (example.gold or "", room - room * 3 // 5))]
+        table.add_row(line, str(len(example.conversation)), *cells)
+    console.print(table)
+
+
+def _excerpt(content: str, width: int, console: Console, most: int = 6) -> Text:
+    """The beginning of a text, wrapped to a column and cut to some lines."""
+    from rich.text import Text
+
+    wrapped = Text(content.translate(PICTURES)).wrap(console, width)
+    cut = Text("\n").join(line for line in wrapped[:most])
+    if len(wrapped) > most:
+        cut.append(" …")
+    return cut

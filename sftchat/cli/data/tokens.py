@@ -1,0 +1,101 @@
+"""Rows as the tokens that a model would be trained on: how many, and which of them are trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from sftchat.types import Example
+
+if TYPE_CHECKING:
+    from sftchat.data.checking import Measure
+    from sftchat.models.templates import Renderer
+    from sftchat.task import Task
+
+
+def open_renderer(model: str, template: str, task: Task | None, trust_remote_code: bool) -> Renderer:
+    """The tokenizer and the template of a model; no weights are loaded.
+
+    Raises:
+        UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself.
+        ModelError: When it cannot be found.
+    """
+    from sftchat.errors import UsageError
+    from sftchat.models.manifest import find_manifest
+    from sftchat.models.references import resolve
+    from sftchat.models.templates import choose_renderer
+    from sftchat.models.weights import load_tokenizer
+
+    reference = resolve(model)
+    if reference.scheme:
+        raise UsageError(
+            f"model '{model}' is behind a server, which does not show its tokenizer; give the Hub id or the folder of the model"
+        )
+    tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
+    manifest = find_manifest(str(reference.folder)) if reference.folder else None
+    return choose_renderer(tokenizer, template, task.template if task else "chatml", manifest.template_arguments if manifest else None)
+
+
+def usual_length(task: Task | None) -> int:
+    """The longest row that training takes when nothing is said."""
+    from sftchat.training.config import TrainingConfig
+
+    wanted = task.training_defaults("full", 0).max_length if task is not None else None
+    return wanted or TrainingConfig.max_length
+
+
+def rendered(renderer: Renderer, example: Example) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The ids and labels of a row as training makes them; None where it has nothing to learn.
+
+    Raises:
+        TemplateError: When the template cannot write the row.
+    """
+    from sftchat.errors import DataError
+    from sftchat.training.dataset import render_rows
+
+    try:
+        rows = render_rows([example], renderer, sys.maxsize)
+    except DataError:
+        return None
+    return rows.ids[0], rows.labels[0]
+
+
+def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """The text of a row cut where training begins and ceases, and whether each piece is trained; special tokens written out."""
+    from sftchat.models.templates import IGNORED
+
+    for trained, group in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
+        yield renderer.tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), trained
+
+
+def measure(renderer: Renderer, most: int) -> Measure:
+    """What says of a row that it is too long for a training, or cannot be rendered.
+
+    Args:
+        renderer: Tokenizer and template.
+        most: Tokens that a row may have.
+    """
+    from sftchat.models.templates import IGNORED, TemplateError
+
+    def problems(example: Example) -> Iterator[tuple[str, str]]:
+        """Render a row and count."""
+        try:
+            row = rendered(renderer, example)
+        except TemplateError as error:
+            yield "template", str(error)
+            return
+        if row is None or len(row[0]) <= most:
+            return
+        ids, labels = row
+        trained = [place for place, label in enumerate(labels, 1) if label != IGNORED]
+        if trained[0] > most:
+            lost = "cut there, nothing of its reply would be left"
+        elif trained[-1] > most:
+            lost = "cut there, it would lose the stop token of its reply, and teach never to stop"
+        else:
+            lost = "training leaves it out"
+        yield "length", f"the row has {len(ids)} tokens, {len(ids) - most} over --max-length {most}; {lost}"
+
+    return problems

@@ -1,0 +1,224 @@
+"""What a model says to prompts, several times each, kept in a file as it comes: the costly phase of synthesis, done once and resumed where it stopped.
+
+The file has a header that says how the replies were made, then one reply a line. A prompt is known by the hash of its turns, so that prompts
+may be added, removed and reordered and the samples of the others still count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from sftchat.data.repeats import digest
+from sftchat.data.turns import shown
+from sftchat.engines.base import Engine, Request, collect
+from sftchat.errors import DataError, EngineError, SftchatError, UsageError
+from sftchat.types import Example, Message, Reply, SamplingParams
+
+HEADER = "sftchat_samples"
+VERSION = 1
+
+Key = tuple[str, int]
+"""A prompt by ``prompt_key``, and the number of the sample, from 0."""
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """What a prompt is known by: a hash of its turns."""
+    return digest(messages).hex()
+
+
+class Samples:
+    """The replies in a file, and those that are added to it; a context manager.
+
+    Args:
+        path: The file; made at the first reply.
+        settings: What decides the replies, as JSON has it; None takes the file as it is, to be read alone.
+        fresh: Begin anew.
+
+    Raises:
+        UsageError: The file holds replies made with other settings; says which.
+        DataError: It is no such file, or a line of it is malformed.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None, *, fresh: bool = False) -> None:
+        self.path = path
+        self.settings = settings
+        self._replies: dict[str, dict[int, Reply]] = {}
+        self._file: BinaryIO | None = None
+        self._length = 0
+        self._size = path.stat().st_size if path.exists() else 0
+        if self._size and not fresh:
+            self._read()
+
+    def __enter__(self) -> Samples:
+        """Nothing is opened before the first reply."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, key: Key, reply: Reply) -> None:
+        """Keep a reply, handed to the operating system at once: a killed process loses none.
+
+        Raises:
+            SftchatError: The system refused to write, or another process adds to the file.
+        """
+        row = {
+            "prompt": key[0],
+            "sample": key[1],
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        }
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(_line(row))
+            self._file.flush()
+        except OSError as error:
+            raise SftchatError(f"{self.path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        self._replies.setdefault(key[0], {})[key[1]] = reply
+
+    def of(self, messages: Sequence[Message]) -> list[Reply]:
+        """The replies to a prompt, in the order of their numbers."""
+        return [reply for _, reply in sorted(self._replies.get(prompt_key(messages), {}).items())]
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether there is this sample of this prompt."""
+        return key[1] in self._replies.get(key[0], {})
+
+    def __len__(self) -> int:
+        """How many replies there are."""
+        return sum(map(len, self._replies.values()))
+
+    def _open(self) -> BinaryIO:
+        """Open for writing behind the last whole line; what a killed process left of a line after it goes."""
+        stream = self.path.open("a+b")
+        if not _locked(stream) or stream.seek(0, os.SEEK_END) != self._size:
+            stream.close()
+            raise SftchatError(
+                f"another run has added to {self.path}, or still does; run again when it is done, or give --samples another file"
+            )
+        stream.truncate(self._length)
+        if not self._length:
+            stream.write(_line({HEADER: VERSION, **(self.settings or {})}))
+        return stream
+
+    def _read(self) -> None:
+        """Take up what is there."""
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", str(self.path)) from None
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            row = _parsed(line, f"{self.path}:{number}")
+            if number == 1:
+                self._compare(row)
+            else:
+                self._take(row, f"{self.path}:{number}")
+            self._length += len(line)
+
+    def _compare(self, header: dict[str, Any]) -> None:
+        """Refuse replies that were made otherwise."""
+        if header.pop(HEADER, None) != VERSION:
+            raise DataError("the file holds no samples; give --samples another name", str(self.path))
+        if self.settings is None:
+            return
+        wanted = json.loads(json.dumps(self.settings))
+        for name in sorted({*wanted, *header}):
+            there, here = header.get(name), wanted.get(name)
+            if there != here:
+                raise UsageError(
+                    f"{self.path} holds replies made with {name} {shown(there)}, not {shown(here)}; give --fresh to make them anew, or --samples another file"
+                )
+
+    def _take(self, row: dict[str, Any], source: str) -> None:
+        """Take up one reply."""
+        try:
+            key = (str(row["prompt"]), int(row["sample"]))
+            reply = Reply(row["reply"], row["finish_reason"], int(row["prompt_tokens"]), int(row["completion_tokens"]))
+        except (KeyError, TypeError, ValueError):
+            raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source) from None
+        self._replies.setdefault(key[0], {})[key[1]] = reply
+
+
+def settings_of(model: str, identity: str, sampling: SamplingParams) -> dict[str, Any]:
+    """What decides replies, flat, as the header of a file of samples has it."""
+    return {"model": model, "identity": identity, **asdict(sampling)}
+
+
+def requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samples: Samples) -> list[tuple[Key, Request]]:
+    """What has still to be asked: ``k`` samples of every prompt with a seed each, none that is there already, equal prompts once.
+
+    Args:
+        examples: With a prompt each.
+        k: Samples of a prompt, at least 1.
+        sampling: How they are made; sample j has the seed plus j.
+        samples: What is there.
+    """
+    wanted: dict[Key, Request] = {}
+    for example in examples:
+        prompt = prompt_key(example.messages)
+        for number in range(k):
+            key = (prompt, number)
+            if key not in samples and key not in wanted:
+                params = replace(sampling, seed=sampling.seed + number)
+                wanted[key] = Request(f"{prompt}-{number}", example.messages, sampling=params)
+    return list(wanted.items())
+
+
+def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Samples) -> Iterator[EngineError | None]:
+    """Ask an engine and keep every reply as it comes; yields once a request, None or the error it ended with.
+
+    Raises:
+        EngineError: When the engine can generate nothing more; what came before is kept.
+        SftchatError: The system refused to write.
+    """
+    keys = {request.id: key for key, request in wanted}
+    with closing(collect(engine, (request for _, request in wanted))) as replies:
+        for request_id, reply in replies:
+            if isinstance(reply, EngineError):
+                yield reply
+                continue
+            samples.add(keys[request_id], reply)
+            yield None
+
+
+def _locked(stream: BinaryIO) -> bool:
+    """Keep a file for this process as long as it is open, where the system can; False when another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    """One line; half a surrogate pair is written as the escape that JSON has for it."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _parsed(line: bytes, source: str) -> dict[str, Any]:
+    """One line as an object."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source)
+    return row

@@ -1,0 +1,142 @@
+"""`sftchat data check`: policies, lengths in tokens, mixed shapes, and the published recipe's noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sftchat.cli import main
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*words: str) -> int:
+    return main(["data", *words])
+
+
+def write(*rows: dict[str, object], name: str = "f") -> None:
+    Path(name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+PASSAGE = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，徒弟何小满已经在老槐树底下等了半个时辰。"
+ROWS: list[dict[str, object]] = [
+    {"prompt": PASSAGE, "completion": "无"},
+    {"prompt": "谁？", "completion": "甲", "level": 2},
+    {"prompt": PASSAGE.replace("何小满", "何小雨"), "completion": "无"},
+    {"prompt": "谁？", "completion": "乙"},
+    {"instruction": "谁？", "output": "甲"},
+]
+
+
+def test_every_class_is_counted_with_its_policy_and_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    write(*ROWS)
+    assert run("check", "f") == 1
+    out, err = capsys.readouterr()
+    assert out == (
+        "f:3: nearly the same row as line 1 (similarity about 0.81)\n"
+        "f:4: the same prompt as line 2 with another reply; keep one of them\n"
+        "f:5: the same row as line 2; remove one\n"
+    )
+    assert err == (
+        "f: 5 rows (4 prompt-completion, 1 alpaca), 5 with a reply: 3 problems\n"
+        "  mixed shapes: prompt-completion from line 1, alpaca from line 5\n"
+        "  keep 1 near-duplicate, first at line 3\n"
+        "  fail 1 conflict, first at line 4\n"
+        "  fail 1 duplicate, first at line 5\n"
+    )
+
+
+def test_rows_to_drop_are_left_out_and_rows_to_keep_stay_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    write(*ROWS)
+    policies = ("--policy", "duplicate=drop", "--policy", "near-duplicate=drop", "--policy", "conflict=keep")
+    assert run("check", "f", "-o", "out", *policies) == 0
+    assert [json.loads(line) for line in Path("out").read_text(encoding="utf-8").splitlines()] == [ROWS[0], ROWS[1], ROWS[3]]
+    assert capsys.readouterr().err.endswith("wrote 3 rows to out\n")
+
+
+def test_nothing_is_written_as_long_as_something_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    write(*ROWS)
+    assert run("check", "f", "-o", "out", "--policy", "duplicate=drop") == 1
+    assert capsys.readouterr().err.endswith("out is not written\n")
+    assert not Path("out").exists()
+
+
+def test_outputs_that_cannot_be_are_refused_before_a_row_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "f", "g", "-o", "out") == 2
+    assert run("check", "-", "-o", "out") == 2
+    assert run("check", "f", "--max-length", "9") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "sftchat: error: -o takes the rows of one FILE, not of 2; check them one by one",
+        "sftchat: error: -o reads FILE a second time, which standard input cannot; give a file",
+        "sftchat: error: --max-length needs --model, whose tokenizer counts",
+    ]
+
+
+def test_near_duplicates_can_be_made_errors_or_not_be_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    write(ROWS[0], ROWS[2])
+    assert run("check", "f", "-q") == 0
+    assert run("check", "f", "-q", "--policy", "near-duplicate=fail") == 1
+    assert run("check", "f", "-q", "--near", "0", "--policy", "near-duplicate=fail") == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_with_a_model_rows_are_measured_in_tokens(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
+    write({"prompt": "a" * 30, "completion": "b" * 9}, {"prompt": "c", "completion": "d" * 60}, {"prompt": "e", "completion": "f"})
+    assert run("check", "f", "--model", str(tiny_checkpoint), "--max-length", "40", "-q") == 1
+    assert capsys.readouterr().out == (
+        "f:1: the row has 51 tokens, 11 over --max-length 40; cut there, nothing of its reply would be left\n"
+        "f:2: the row has 73 tokens, 33 over --max-length 40; cut there, it would lose the stop token of its reply, and teach never to stop\n"
+    )
+
+
+def test_a_model_behind_a_server_shows_no_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+    write({"text": "a"})
+    assert run("check", "f", "--model", "http://localhost:1/v1#m") == 2
+    assert capsys.readouterr().err == (
+        "sftchat: error: model 'http://localhost:1/v1#m' is behind a server, which does not show its tokenizer; "
+        "give the Hub id or the folder of the model\n"
+    )
+
+
+def test_of_the_published_recipe_the_noisy_rows_are_flagged_and_no_clean_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", "relation", "-n", "400", "-o", "f", "--option", "preset=article", "-q") == 0
+    noisy = []
+    for number, line in enumerate(Path("f").read_text(encoding="utf-8").splitlines(), 1):
+        row = json.loads(line)
+        # a sentence is noisy when what it says beside the label is not what the label says: the pattern is known by its number
+        labels = [line.rpartition(":")[2] for line in row["output"].splitlines()]
+        if any(pattern in SAYS and label not in SAYS[pattern] for pattern, label in zip(row["form_ids"], labels, strict=True)):
+            noisy.append(number)
+    assert 100 < len(noisy) < 300
+    assert run("check", "f", "--task", "relation", "--json", "-q") == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert sorted({int(one["source"].rpartition(":")[2]) for one in found["problems"] if one["class"] == "task"}) == noisy
+    assert run("check", "f", "--task", "relation", "-q", "--policy", "task=drop", "--policy", "conflict=drop", "-o", "clean") == 0
+    capsys.readouterr()
+    assert run("check", "clean", "--task", "relation") == 0
+    assert len(Path("clean").read_text(encoding="utf-8").splitlines()) == 400 - len(noisy)
+
+
+SAYS = {
+    3: {"夫妻", "恋人"},
+    5: {"师徒", "师父", "师傅", "师尊"},
+    6: {"兄弟", "姐妹", "同门", "好友", "战友", "师兄弟", "师姐", "师妹"},
+    7: {"夫妻", "恋人"},
+}
+"""What a pattern of the recipe may say without contradicting itself: love, discipleship, brotherhood."""
+
+
+def test_show_prints_what_a_model_would_be_trained_on(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
+    write({"prompt": "谁", "completion": "甲"})
+    assert run("show", "f", "--model", str(tiny_checkpoint)) == 0
+    assert capsys.readouterr() == (
+        "f:1: 17 tokens, 3 of them trained\n<|im_start|>user\n谁<|im_end|>\n<|im_start|>assistant\n〖甲<|im_end|>〗\n\n",
+        "template chatml\n",
+    )
+    assert run("show", "f", "--template", "chatml") == 2
+    assert capsys.readouterr().err == "sftchat: error: --template needs --model, whose tokenizer it is rendered for\n"

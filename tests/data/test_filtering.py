@@ -1,0 +1,41 @@
+"""A row goes by the first rule that it breaks, and every one that goes is named."""
+
+from __future__ import annotations
+
+from sftchat import Example, Message
+from sftchat.data.filtering import Removed, Selection, removed
+
+PASSAGE = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，徒弟何小满已经在老槐树底下等了半个时辰。"
+
+
+def rows(*texts: str) -> list[Example]:
+    return [Example((Message(role="user", content=text),), "无", source=f"f:{number}") for number, text in enumerate(texts, 1)]
+
+
+def test_every_row_that_goes_has_its_reason() -> None:
+    rules = {
+        "task": lambda example: "shouts" if "!" in example.messages[0]["content"] else "",
+        "length": lambda example: "empty" if not example.gold else "",
+    }
+    examples = rows(PASSAGE, "a!", PASSAGE, PASSAGE.replace("何小满", "何小雨"), "b", "a!")
+    assert removed(examples, Selection(rules)) == (
+        6,
+        [
+            Removed("f:2", "task", "shouts"),
+            Removed("f:3", "duplicate", "the same row as line 1"),
+            Removed("f:6", "task", "shouts"),
+            Removed("f:4", "near-duplicate", "nearly the same row as line 1 (similarity about 0.81)"),
+        ],
+    )
+
+
+def test_near_duplicates_stay_where_nobody_looks_for_them() -> None:
+    assert removed(rows(PASSAGE, PASSAGE.replace("何小满", "何小雨")), Selection(near=0)) == (2, [])
+
+
+def test_the_most_different_rows_are_chosen_from_those_that_are_left() -> None:
+    examples = rows("the dog barks", "the dog barks", "the dog barked", "量子力学", "die Katze schläft")
+    count, gone = removed(examples, Selection(keep=3))
+    assert count == 5
+    assert [(row.source, row.reason) for row in gone] == [("f:2", "duplicate"), (gone[1].source, "diversity")]
+    assert gone[1].source in ("f:1", "f:3")

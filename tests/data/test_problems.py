@@ -1,0 +1,39 @@
+"""Every class of problems has a policy, and the user's words decide which."""
+
+from __future__ import annotations
+
+import pytest
+
+from sftchat import UsageError
+from sftchat.data.problems import KINDS, Problem, parse_policies
+
+
+def test_everything_fails_unless_the_user_says_otherwise_but_near_duplicates() -> None:
+    assert parse_policies([]) == {name: "keep" if name == "near-duplicate" else "fail" for name in KINDS}
+    chosen = parse_policies(["near-duplicate=drop", "conflict = keep", "malformed=drop"])
+    assert {name: chosen[name] for name in ("near-duplicate", "conflict", "malformed", "task")} == {
+        "near-duplicate": "drop",
+        "conflict": "keep",
+        "malformed": "drop",
+        "task": "fail",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["conflict"], "policy 'conflict' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop"),
+        (["conflicts=drop"], f"unknown class of problems 'conflicts'; did you mean 'conflict'? (available: {', '.join(sorted(KINDS))})"),
+        (["conflict=dorp"], "unknown policy 'dorp'; did you mean 'drop'? (available: drop, fail, keep)"),
+        (["conflict=drop", "conflict=drop"], "policy of conflict is given twice; give it once"),
+        (["invalid=keep"], "rows that are invalid cannot be read, so not kept; give invalid=fail or invalid=drop"),
+    ],
+)
+def test_policies_that_mean_nothing_are_refused(pairs: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_policies(pairs)
+    assert str(caught.value) == message
+
+
+def test_a_problem_is_printed_as_place_and_words() -> None:
+    assert str(Problem("task", "f:3", "gold shouts")) == "f:3: gold shouts"
