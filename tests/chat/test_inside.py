@@ -14,6 +14,7 @@ from sftchat.chat.builtin.pieces import percent, sign, table, together
 from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
 from sftchat.chat.desk import Desk
+from sftchat.chat.judging import Judge
 from sftchat.chat.plain import Plain
 from sftchat.chat.rendering.cells import cells
 from sftchat.chat.settings import Settings
@@ -135,7 +136,7 @@ def test_samples_are_counted_by_what_they_say() -> None:
     )
     replies = ["x", "甲", "乙", "甲。", "甲"]
 
-    shown = said("hi", "/n 4", replies=replies, desk=Desk(task=task))
+    shown = said("hi", "/n 4", replies=replies, desk=Desk(judge=Judge(task)))
 
     assert shown.splitlines() == ["4 samples at temperature 0.7, 2 different answers", "3×  甲", "1×  乙"]
     assert said("hi", "/n 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"

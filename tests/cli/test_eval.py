@@ -26,6 +26,7 @@ def test_a_model_is_scored_on_the_gold_set_of_the_only_task(desk: Desk) -> None:
             "base": None,
             "dtype": "auto",
             "device": "auto",
+            "quantize": None,
             "template": None,
             "template_arguments": {},
             "trust_remote_code": False,

@@ -222,6 +222,7 @@ CHANGED: dict[str, Callable[[Request], Request]] = {
     "prompt": lambda request: replace(request, prompt=""),
     "adapter": lambda request: replace(request, adapter="x"),
     "reply_prefix": lambda request: replace(request, reply_prefix="x"),
+    "reply_ids": lambda request: replace(request, reply_ids=(1, 2)),
     "template_arguments": lambda request: replace(request, template_arguments={"enable_thinking": False}),
     "tools": lambda request: replace(request, tools=({"name": "look"},)),
 }
