@@ -43,11 +43,18 @@ def arm(moment: str, step: int) -> None:
             return real(self, *rest)
 
         Trainer._in_pieces = half_a_step  # type: ignore[method-assign]
+    elif moment == "publish":
+
+        def half_a_publication(source: Path, folder: Path, only_move: bool = False) -> None:
+            (folder / "adapter_model.safetensors").write_bytes((source / "adapter_model.safetensors").read_bytes()[:100])
+            kill()
+
+        run.publish = half_a_publication  # type: ignore[attr-defined]
     elif moment == "save":
         whole = output.complete_checkpoint
 
         def half_a_save(folder: Path, *rest: Any) -> None:
-            if folder.name in (f"checkpoint-{step}", "final"):
+            if folder.name == f"checkpoint-{step}":
                 kill()
             whole(folder, *rest)
 

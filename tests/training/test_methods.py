@@ -26,7 +26,7 @@ PLAIN = {"eval_steps": 0, "save_steps": 0, "accumulation": 1, "lora_dropout": 0.
 def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
 
-    train(job(str(tiny_checkpoint), output, **PLAIN, method="dora", max_steps=120, learning_rate=2e-2), REGISTRY)
+    train(job(str(tiny_checkpoint), output, **PLAIN, method="dora", max_steps=240, learning_rate=2e-2), REGISTRY)
 
     settings = json.loads((output / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["use_dora"]

@@ -44,7 +44,7 @@ def processes() -> ForkServerContext:
         ("step", 1, "the run has no complete checkpoint yet: it starts again from the base model"),
         ("step", 5, "continuing from checkpoint-4"),
         ("save", 6, "ignored as incomplete: checkpoint-6"),
-        ("save", 99, "continuing from checkpoint-8"),
+        ("publish", 8, "continuing from checkpoint-8"),
         ("eval", 1, "continuing from checkpoint-3"),
         ("eval", 2, "continuing from checkpoint-6"),
     ],
