@@ -131,6 +131,13 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
         # the reader of a pipe left; a second error while Python flushes stdout would be noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        # a full disk or a folder that went away may show wherever something is written
+        if show_traceback or error.strerror is None:
+            raise
+        where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
+        _complain(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
+        return 3
     return result if isinstance(result, int) else 0
 
 
