@@ -31,7 +31,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         script = folder / "bin" / name
         script.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {name} "$@"\n', encoding="utf-8")
         script.chmod(0o755)
-    return {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "PIP_NO_BUILD_ISOLATION": "1", "PIP_NO_INDEX": "1"}
+    return {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PIP_NO_BUILD_ISOLATION": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+    }
 
 
 def test_every_command_of_the_tutorial_does_what_it_says(environment: dict[str, str], tmp_path: Path) -> None:
