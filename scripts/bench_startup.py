@@ -1,8 +1,8 @@
-"""Print how long the light commands take from a cold process: best of five, in milliseconds.
+"""Print how long the light commands take from a cold process, best of five, in milliseconds, and how many packages each way to install brings.
 
     python scripts/bench_startup.py
 
-Goals: ``sftchat --help`` within 150 ms, ``sftchat plugins`` within 250 ms.
+Goals: ``sftchat --help`` within 150 ms, ``sftchat plugins`` within 250 ms, at most 25 packages for the light installation.
 """
 
 from __future__ import annotations
@@ -10,10 +10,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from importlib.metadata import requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 RUNS = 5
 GOALS = {("--help",): 150, ("plugins",): 250}
+EXTRAS = ("", "endpoint", "local")
+PACKAGES = 25
 
 
 def best(words: tuple[str, ...]) -> float:
@@ -36,7 +42,31 @@ def main() -> int:
         took = best(words)
         missed += took > goal
         print(f"sftchat {' '.join(words):<12}{took:6.0f} ms  goal {goal} ms{'' if took <= goal else '  MISSED'}")
+    for extra in EXTRAS:
+        count = len(dependencies(extra))
+        light = not extra
+        missed += light and count > PACKAGES
+        goal = f"  goal {PACKAGES}{'' if count <= PACKAGES else '  MISSED'}" if light else ""
+        print(f"sftchat{f'[{extra}]' if extra else '':<12}{count:7} packages{goal}")
     return int(missed > 0)
+
+
+def dependencies(extra: str = "") -> set[str]:
+    """Names of the distributions that installing sftchat brings, those of this machine, without itself.
+
+    Args:
+        extra: An extra of sftchat.
+    """
+    found: set[str] = set()
+    waiting = [("sftchat", extra)]
+    while waiting:
+        name, wanted = waiting.pop()
+        for requirement in map(Requirement, requires(name) or []):
+            below = canonicalize_name(requirement.name)
+            if below not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": wanted})):
+                found.add(below)
+                waiting += [(below, further) for further in requirement.extras or [""]]
+    return found
 
 
 def _python() -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.engines.base import Chunk, Engine, EngineType, Request
 from sftchat.errors import DataError, EngineError, MissingExtraError, ModelError, NotComparableError, PluginError, SftchatError, UsageError
-from sftchat.hookspecs import hookimpl
+from sftchat.hookspecs import PLUGIN_API, hookimpl
 from sftchat.task import Demonstration, Metric, Task, TrainingDefaults, rate, ratio
 from sftchat.types import Example, Message, Reply, SamplingParams, Score
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "PLUGIN_API",
     "ChatCommand",
     "ChatContext",
     "Chunk",

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "sftchat"
 """Entry points of this group are loaded as plugins."""
 
+PLUGIN_API = 1
+"""Version of what plugins are promised: the hooks and the public names. A number that a plugin may state as ``sftchat_plugin_api``."""
+
+RELEASES = {1: ">=0.1"}
+"""Which releases of sftchat have which version of the plugin interface."""
+
 hookspec = pluggy.HookspecMarker("sftchat")
 hookimpl = pluggy.HookimplMarker("sftchat")
 """Marks a function of a plugin as the implementation of the hook of that name."""

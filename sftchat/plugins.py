@@ -5,6 +5,8 @@ Not ``pluggy.PluginManager.load_setuptools_entrypoints``: it dies at the first b
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,8 +119,9 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     infos = []
     for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
         try:
-            added = _load(manager, entry_point, owner)
-        except Exception as error:  # a stranger's import may raise anything; it is reported, never hidden
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results, whatever a plugin prints
+                added = _load(manager, entry_point, owner)
+        except (Exception, SystemExit) as error:  # a stranger's import may raise anything; it is reported, never hidden
             problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=" ".join(problem.split())))
             continue
@@ -145,6 +148,7 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[st
     if manager.has_plugin(entry_point.name):
         raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
     plugin = entry_point.load()
+    _check_version(plugin, _distribution(entry_point))
     manager.register(plugin, name=entry_point.name)
     try:
         manager.check_pending()  # a misspelt hook name shows only here
@@ -162,6 +166,26 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[st
         manager.unregister(plugin)
         raise
     return added
+
+
+def _check_version(plugin: Any, distribution: str) -> None:
+    """Refuse a plugin that says it is written for another version of the interface, and say what to install.
+
+    Raises:
+        PluginError: Always with a line for pip.
+    """
+    wanted, have = getattr(plugin, "sftchat_plugin_api", hookspecs.PLUGIN_API), hookspecs.PLUGIN_API
+    if wanted == have:
+        return
+    if not isinstance(wanted, int) or wanted < 1:
+        raise PluginError(f"sftchat_plugin_api is {wanted!r}, must be a whole number such as {have}")
+    if wanted > have:
+        raise PluginError(f"it needs plugin interface {wanted} and this sftchat has {have}: pip install --upgrade sftchat")
+    older = hookspecs.RELEASES[wanted]
+    raise PluginError(
+        f"it is for plugin interface {wanted} and this sftchat has {have}: "
+        f"pip install --upgrade {distribution.rpartition(' ')[0]}, or keep it and pip install 'sftchat{older}'"
+    )
 
 
 def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:

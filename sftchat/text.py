@@ -100,3 +100,17 @@ def strip_thinking(text: str) -> str:
         return text
     rest = _THINKING.sub("", text)
     return _THINKING_END.split(rest)[-1]
+
+
+def printable(text: str) -> str:
+    """Text from outside as a terminal may be given it: what could move the cursor, recolour, ring, reorder or hide becomes ``�``.
+
+    Spaces of any width stay, and so does the joiner of emoji sequences; line breaks do not.
+
+    Args:
+        text: Any text.
+    """
+    if text.isprintable():
+        return text
+    kept = (c.isprintable() or c == _ZERO_WIDTH_JOINER or unicodedata.category(c) == "Zs" for c in text)
+    return "".join(c if keep else "\N{REPLACEMENT CHARACTER}" for c, keep in zip(text, kept, strict=True))

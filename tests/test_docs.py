@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -50,6 +52,19 @@ def test_every_verb_is_in_the_readme_or_its_table() -> None:
     assert set(VERBS) - shown <= {"demo", "plugins"}
 
 
+def test_the_chinese_readme_shows_the_same_commands_and_exit_codes() -> None:
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+
+    assert [line.split(" #")[0] for line in commands(chinese)] == [line.split(" #")[0] for line in commands(README)]
+    assert re.findall(r"^\| (\d+) \|", chinese, flags=re.MULTILINE) == re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
 def test_every_room_of_the_map_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"^  (\w+(?:\.py|/)) ", text, flags=re.MULTILINE)
@@ -73,3 +88,33 @@ def test_the_page_on_data_lists_every_format() -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
     assert sorted(re.findall(r"^\| `([\w-]+)` \| `\{", page, flags=re.MULTILINE)) == sorted(FORMATS)
+
+
+def test_every_hook_has_its_signature_as_a_heading() -> None:
+    tree = ast.parse((ROOT / "sftchat" / "hookspecs.py").read_text(encoding="utf-8"))
+    hooks = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    signatures = [f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}" for node in hooks if node.returns is not None]
+    page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
+
+    assert signatures == re.findall(r"^## (sftchat_\w+\(.*)$", page, flags=re.MULTILINE)
+
+
+def test_the_command_reference_is_what_the_program_says() -> None:
+    spec = importlib.util.spec_from_file_location("update_docs", ROOT / "scripts" / "update_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    update_docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(update_docs)
+
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == update_docs.page(), "run scripts/update-docs"
+
+
+def test_every_link_within_the_repository_leads_somewhere() -> None:
+    broken = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("evalsets/*.md")]:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+
+    assert broken == []

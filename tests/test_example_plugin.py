@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.distributions import install, sftchat
+
 HERE = Path(__file__).parent / "example_plugin"
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the built and installed distribution, to be put on the path of a Python of its own."""
-    work = tmp_path_factory.mktemp("plugin")
-    source = shutil.copytree(HERE, work / "source", ignore=shutil.ignore_patterns("__pycache__"))
-    build = "from hatchling.build import build_wheel; print(build_wheel('dist'))"
-    (source / "dist").mkdir()
-    wheel = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=True).stdout.split()[-1]
-    target = work / "site"
-    shutil.unpack_archive(source / "dist" / wheel, target, "zip")
-    return target
-
-
-def sftchat(site: Path, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(site), str(ROOT), str(ROOT / "plugins")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, "-m", "sftchat", *words], env=environment, input=input, capture_output=True, text=True, check=False
-    )
+    return install(HERE, tmp_path_factory.mktemp("plugin"))
 
 
 def test_what_a_stranger_installed_is_listed_with_its_distribution(site: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -138,6 +139,51 @@ def test_an_engine_type_is_registered_by_its_scheme() -> None:
     registry = load_plugins([Point("e", Engines)])
 
     assert registry.engines["echo"].open("x", {}).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("stated", "problem"),
+    [
+        (2, "it needs plugin interface 2 and this sftchat has 1: pip install --upgrade sftchat"),
+        (0, "sftchat_plugin_api is 0, must be a whole number such as 1"),
+        ("1", "sftchat_plugin_api is '1', must be a whole number such as 1"),
+        (1, ""),
+    ],
+)
+def test_a_plugin_for_another_interface_is_told_what_to_install(stated: object, problem: str) -> None:
+    plugin = Tasks("one")
+    plugin.sftchat_plugin_api = stated  # type: ignore[attr-defined]
+
+    (info,) = load_plugins([Point("a", lambda: plugin)]).plugins
+
+    assert info.problem == problem
+
+
+def test_a_plugin_for_an_older_interface_may_be_kept_with_an_older_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftchat.hookspecs.PLUGIN_API", 2)
+    monkeypatch.setattr("sftchat.hookspecs.RELEASES", {1: ">=0.1,<0.4", 2: ">=0.4"})
+    plugin = Tasks("one")
+    plugin.sftchat_plugin_api = 1  # type: ignore[attr-defined]
+
+    (info,) = load_plugins([Point("a", lambda: plugin)]).plugins
+
+    assert info.problem == (
+        "it is for plugin interface 1 and this sftchat has 2: pip install --upgrade dist, or keep it and pip install 'sftchat>=0.1,<0.4'"
+    )
+
+
+def test_a_plugin_that_prints_or_exits_while_it_loads_harms_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    def loud() -> Any:
+        sys.stdout.write("hello")
+        return Tasks("one")
+
+    def leave() -> Any:
+        sys.exit("bye")
+
+    registry = load_plugins([Point("loud", loud), Point("leaving", leave)])
+
+    assert capsys.readouterr() == ("", "hello")
+    assert [(info.name, info.problem) for info in registry.plugins] == [("leaving", "SystemExit: bye"), ("loud", "")]
 
 
 def test_an_unknown_task_suggests_the_nearest_and_names_what_failed_to_load() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sftchat.errors import SftchatError, SftchatWarning, unknown
+from sftchat.text import printable
 
 VERBS = {
     "demo": "the whole story on the embedded model, offline, in minutes",
@@ -26,6 +27,7 @@ VERBS = {
     "diff": "what differed between two trainings",
     "merge": "an adapter into its base, checked by logits",
     "export": "weights with a Modelfile for Ollama whose template is proved",
+    "new-plugin": "a project for a task of your own",
 }
 """Every verb with its one line of help, so that ``--help`` imports none of them."""
 
@@ -42,10 +44,10 @@ class LazyGroup(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import ``sftchat.cli.<verb>`` and return its ``command``."""
+        """Import the verb's module, ``sftchat.cli.new_plugin`` for ``new-plugin``, and return its ``command``."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"sftchat.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"sftchat.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -133,18 +135,25 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
         # the reader of a pipe left; a second error while Python flushes stdout would be noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        # a full disk or a folder that went away may show wherever something is written
+        if show_traceback or error.strerror is None:
+            raise
+        where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
+        _complain(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
+        return 3
     return result if isinstance(result, int) else 0
 
 
 def _complain(message: str) -> None:
-    """Print an error as the one line the user sees."""
-    sys.stderr.write(f"sftchat: error: {' '.join(message.split())}\n")
+    """Print an error as the one line the user sees; names, rows and servers that it quotes may hold anything."""
+    sys.stderr.write(f"sftchat: error: {printable(' '.join(message.split()))}\n")
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """Print a warning of ours as one line, and any other as Python does."""
     if issubclass(category, SftchatWarning):
-        sys.stderr.write(f"sftchat: warning: {' '.join(str(message).split())}\n")
+        sys.stderr.write(f"sftchat: warning: {printable(' '.join(str(message).split()))}\n")
     else:
         _python_shows(message, category, *place, **more)
 

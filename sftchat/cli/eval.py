@@ -15,6 +15,7 @@ from sftchat.cli.reports import chosen_files, report_options, write_reports
 from sftchat.cli.shared import Session, concurrency_option, engine_options, stderr, stdout, timeout_option
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import UsageError
+from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.items import Progress
@@ -144,7 +145,7 @@ def command(
     verdict = judge(report, {plan.task.name: plan.demanded for plan in plans})
     write_reports(report, verdict, files, output, os.environ)
     for line in (*update_baselines(new_baselines, plans, report, session.registry, options), *verdict.lines):
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
     ctx.exit(verdict.exit_code)
 
 

@@ -7,6 +7,7 @@ import json
 import click
 
 from sftchat.cli.shared import Session
+from sftchat.text import printable
 
 
 @click.command()
@@ -46,4 +47,4 @@ def command(session: Session, as_json: bool) -> None:
         rows += [(f"command /{name}", registry.commands[name].summary, plugin.distribution) for name in plugin.commands]
     wide = max(len(row[0]) for row in rows)
     for what, description, distribution in rows:
-        click.echo(f"{what:<{wide}}  {description}  ({distribution})")
+        click.echo(printable(f"{what:<{wide}}  {description}  ({distribution})"))

@@ -114,10 +114,14 @@ def rescore(task: Task, examples: Iterable[Example], replies: Mapping[str, Reply
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write JSON under a temporary name and rename it, so that nobody ever reads half a file."""
+    """Write text under a temporary name and rename it, so that nobody ever reads half a file, and none is left on a full disk."""
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(text.encode("utf-8", UNPAIRED))  # bytes: the same file on every platform
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(text.encode("utf-8", UNPAIRED))  # bytes: the same file on every platform
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class PartialReplies:

@@ -13,6 +13,7 @@ from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.report import Comparison, MetricDifference, ModelResult, Report
+from sftchat.text import printable
 
 EXAMPLES = 5
 """Changed items shown of each kind; ``report.json`` lists all."""
@@ -177,7 +178,7 @@ def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") 
 
 def _plain(text: str, style: str = "") -> Text:
     """Text from a model or a plugin, without markup and without anything that could move the cursor."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text), style)
+    return Text(printable(text), style)
 
 
 def _table(*headers: str) -> Table:

@@ -1,7 +1,26 @@
-"""The kit for plugin authors: what their tests import."""
+"""The kit for plugin authors: what their tests import.
+
+    ScriptedEngine        an engine that says what it is told to say
+    check_task            holds a task to the contract
+    plugin_manager_with   a registry with the plugins of a test and no others
+
+Fixtures for pytest are in ``sftchat.testing.fixtures``.
+"""
 
 from __future__ import annotations
 
+from sftchat.testing.contract import BrokenContract, check_task, contract_faults
+from sftchat.testing.garbage import garbage
+from sftchat.testing.registry import plugin_manager_with
 from sftchat.testing.scripted import Replies, Script, ScriptedEngine
 
-__all__ = ["Replies", "Script", "ScriptedEngine"]
+__all__ = [
+    "BrokenContract",
+    "Replies",
+    "Script",
+    "ScriptedEngine",
+    "check_task",
+    "contract_faults",
+    "garbage",
+    "plugin_manager_with",
+]

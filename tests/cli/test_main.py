@@ -62,7 +62,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (["trian"], 2, "unknown command 'trian'; did you mean 'train'? (available: ask, cache, chat, compare, data, demo, diff, eval, export, inspect, merge, plugins, train); see 'sftchat --help'"),
+        (["trian"], 2, "unknown command 'trian'; did you mean 'train'? (available: ask, cache, chat, compare, data, demo, diff, eval, export, inspect, merge, new-plugin, plugins, train); see 'sftchat --help'"),
         (["train"], 2, "missing argument 'TASK'; see 'sftchat train --help'"),
         (["train", "colours"], 2, "missing option '-o' / '--output'; see 'sftchat train --help'"),
         (["train", "colour", "-o", "x"], 2, "unknown task 'colour'; did you mean 'colours'? (available: colours); not loaded: broken, see 'sftchat plugins'"),

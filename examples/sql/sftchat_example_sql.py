@@ -1,0 +1,108 @@
+"""The task ``sql``: a question in English becomes a query, which is right when it returns what the gold query returns.
+
+A row: ``CREATE TABLE staff (name TEXT, city TEXT, pay INTEGER);\\nWho lives in Paris?`` → ``SELECT name FROM staff WHERE city = 'Paris'``
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from sftchat import Example, Message, Reply, SamplingParams, Score, Task, TrainingDefaults, hookimpl, rate
+from sftchat.text import strip_thinking
+
+TABLES = {  # table: (who, where, how much) and how one asks about them
+    "staff": ("name", "city", "pay", "earns", "lives in"),
+    "shops": ("title", "street", "sales", "sells", "is in"),
+    "teams": ("team", "country", "points", "scores", "comes from"),
+}
+WHO = ["Anna", "Ben", "Chen", "Dora", "Emil", "Fay", "Gao", "Hugo"]
+WHERE = ["Paris", "Rome", "Beijing", "Oslo"]
+INSTRUCTIONS, ROWS = 200_000, 1_000
+ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+
+
+def generate(n: int, seed: int) -> Iterator[Example]:
+    """Yield ``n`` questions over a schema, with the rows that the query will be run on in ``metadata["setup"]``."""
+    for index in range(n):
+        rng = random.Random(f"sql-{seed}-{index}")
+        table = rng.choice(sorted(TABLES))
+        who, where, amount, verb, lives = TABLES[table]
+        schema = f"CREATE TABLE {table} ({who} TEXT, {where} TEXT, {amount} INTEGER);"
+        rows = [(name, rng.choice(WHERE), rng.randrange(1, 10) * 100) for name in WHO]
+        place, limit = rng.choice(WHERE), rng.randrange(2, 9) * 100
+        question, query = rng.choice(
+            (
+                (f"Who {lives} {place}?", f"SELECT {who} FROM {table} WHERE {where} = '{place}'"),
+                (f"Who {verb} more than {limit}?", f"SELECT {who} FROM {table} WHERE {amount} > {limit}"),
+                (f"How many {table} are there in {place}?", f"SELECT COUNT(*) FROM {table} WHERE {where} = '{place}'"),
+                (f"What is the highest {amount}?", f"SELECT MAX({amount}) FROM {table}"),
+                (f"List every {who}, the highest {amount} first.", f"SELECT {who} FROM {table} ORDER BY {amount} DESC, {who}"),
+            )
+        )
+        setup = schema + "".join(f"INSERT INTO {table} VALUES {row};" for row in rows)
+        yield Example((Message(role="user", content=f"{schema}\n{question}"),), query, id=f"{seed}-{index}", metadata={"setup": setup})
+
+
+def run(query: str, setup: str) -> list[tuple[object, ...]] | str:
+    """The rows that a query returns, or why it returns none; what a model writes may read the given tables and nothing else.
+
+    Args:
+        query: One statement.
+        setup: Statements that make and fill the tables.
+    """
+    database = sqlite3.connect(":memory:")
+    try:
+        database.executescript(setup)
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        database.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY)
+        database.set_progress_handler(lambda: 1, INSTRUCTIONS)  # the first call ends it: an endless query costs a fraction of a second
+        return database.execute(query).fetchmany(ROWS)
+    except (
+        sqlite3.Error,
+        sqlite3.Warning,
+        ValueError,
+        OverflowError,
+    ) as error:  # Warning: two statements; ValueError: a NUL or half a surrogate
+        return str(error) or type(error).__name__
+    finally:
+        database.close()
+
+
+def score(example: Example, reply: Reply) -> Score:
+    """Run both queries; order counts where the gold query has an ORDER BY."""
+    said = strip_thinking(reply.text).strip().removeprefix("```sql").strip("`\n ")
+    gold, setup = example.gold or "", str(example.metadata.get("setup", ""))
+    expected, found = run(gold, setup), run(said, setup)
+    valid = bool(said) and not isinstance(found, str)
+    if "ORDER BY" in gold.upper() or isinstance(expected, str) or isinstance(found, str):
+        right = valid and found == expected
+    else:
+        right = valid and Counter(found) == Counter(expected)
+    fault = () if right else ("other rows",) if valid else ("not valid",)
+    return Score({"n": 1.0, "right": float(right), "valid": float(valid), "exact": float(said == gold)}, said, fault)
+
+
+METRICS = (
+    rate("execution", "right", "share of queries that return what the gold query returns"),
+    rate("valid", "valid", "share of replies that are a query that runs"),
+    rate("exact", "exact", "share of replies that are the gold query letter for letter"),
+)
+
+
+def training_defaults(method: str, parameters: int) -> TrainingDefaults:
+    """Larger steps for small models and for adapters."""
+    return TrainingDefaults(learning_rate=1e-3 if parameters < 50_000_000 else 2e-5 if method == "full" else 2e-4, epochs=1.0, rows=4000)
+
+
+@hookimpl
+def sftchat_register_tasks() -> Iterable[Task]:
+    """Register the task."""
+    sampling = SamplingParams(max_new_tokens=64)
+    return [
+        Task(
+            "sql", "English to SQL, scored by running it", generate, score, METRICS, sampling=sampling, training_defaults=training_defaults
+        )
+    ]

@@ -1,0 +1,1 @@
+"""A new plugin project: its files and how they are written."""

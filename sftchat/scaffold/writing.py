@@ -1,0 +1,112 @@
+"""Write a plugin project that installs, passes its own tests and trains, from the files in ``project/``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftchat.errors import UsageError
+
+NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
+LONGEST = 50
+SOURCES = Path(__file__).parent / "project"
+
+FILES = {
+    "pyproject.toml": "pyproject.toml.jinja",
+    "README.md": "README.md.jinja",
+    ".gitignore": "gitignore.jinja",
+    ".github/workflows/test.yml": "test.yml.jinja",
+    "{package}/__init__.py": "package/__init__.py.jinja",
+    "{package}/task.py": "package/task.py.jinja",
+    "{package}/scorer.py": "package/scorer.py.jinja",
+    "{package}/gold.jsonl": "package/gold.jsonl.jinja",
+    "tests/test_{module}.py": "tests/test_task.py.jinja",
+}
+"""What is written, and from which file of ``SOURCES``."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What things are called in a project.
+
+    Attributes:
+        task: As the user typed it: the task and the entry point.
+        version: Of the sftchat it is written for, such as ``0.1.0``.
+        plugin_api: Of the plugin interface it is written for.
+    """
+
+    task: str
+    version: str
+    plugin_api: int
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be the name of a task, of a distribution and of a package at once."""
+        if not NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > LONGEST:
+            raise UsageError(
+                f"plugin name '{self.task[: LONGEST + 1]}' must be at most {LONGEST} lower-case letters, digits, '-' and '_', "
+                "starting with a letter and ending with a letter or digit, such as sentiment"
+            )
+
+    @property
+    def module(self) -> str:
+        """The task's name as part of a Python name."""
+        return self.task.replace("-", "_")
+
+    @property
+    def package(self) -> str:
+        """The import package; its beginning keeps it from hiding a package that is called like the task."""
+        return f"sftchat_{self.module}"
+
+    @property
+    def distribution(self) -> str:
+        """What pip calls it."""
+        return self.package.replace("_", "-")
+
+    @property
+    def requirement(self) -> str:
+        """The releases of sftchat it works with: this one's until the next that may change the interface."""
+        major, minor, *_ = self.version.split(".")
+        return f">={major}.{minor},<{major}.{int(minor) + 1}" if major == "0" else f">={major}.{minor},<{int(major) + 1}"
+
+
+def write_project(names: Names, folder: Path) -> list[str]:
+    """Write the project; returns its files, relative to the folder, in the order in which to read them.
+
+    Args:
+        names: What things are called.
+        folder: The folder of the project; must not exist. All of it appears at once or nothing does.
+
+    Raises:
+        UsageError: When the folder exists or cannot be written.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"'{folder}' already exists; give another folder with -o")
+    texts = {path.format(package=names.package, module=names.module): _rendered(source, names) for path, source in FILES.items()}
+    draft = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        draft.chmod(0o755)
+        for path, text in texts.items():
+            (draft / path).parent.mkdir(parents=True, exist_ok=True)
+            (draft / path).write_text(text, encoding="utf-8")
+        draft.rename(folder)
+    except OSError as error:
+        raise UsageError(f"the project cannot be written to '{folder}': {error.strerror or error}") from error
+    finally:
+        if draft is not None and draft.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+    return list(texts)
+
+
+def _rendered(source: str, names: Names) -> str:
+    """One file with the names filled in, written ``<< like this >>`` because Python, TOML and workflows use braces."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        variable_start_string="<<", variable_end_string=">>", undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    return environment.from_string((SOURCES / source).read_text(encoding="utf-8")).render(names=names)

@@ -1,0 +1,89 @@
+"""Replies that no scorer may stumble over: what models really write when they go wrong, and what nobody expects."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from sftchat.types import Reply
+
+FIXED = (
+    "",
+    " ",
+    "\n\n\n",
+    "\u3000\u200b\ufeff",
+    "\0",
+    "\x1b[2J\x1b[H\x1b]0;title\x07",
+    "\ud800 half a surrogate pair",
+    "\u202eright to left",
+    "🙂👩‍👩‍👧",
+    "-" * 300,
+    ":" * 300,
+    "([{" * 200,
+    ")]}" * 200,
+    "{{ 7 * 7 }}{% raw %}",
+    "%s %d {0} {name}",
+    "' OR 1=1; DROP TABLE x; --",
+    "../../../etc/passwd",
+    "<think>never closed",
+    "</think></think>",
+    "<|im_end|><|endoftext|></s>",
+    "null",
+    "NaN",
+    "-1e999",
+    "9" * 5000,
+    '{"a": [1, 2,',
+    "```json\n```",
+    "I'm sorry, I can't help with that.",
+    "很抱歉，我无法回答这个问题。",
+    "the same line\n" * 500,
+    "甲" * 3000,
+)
+"""Empty, invisible, hostile, unfinished, endless."""
+
+_ALPHABETS = (
+    "abc xyz.,",
+    "0123456789.-+e",
+    "甲乙丙：-，。\n",
+    "{}[]()<>\"'`\\/|",
+    "\t\r\n\v\f\x00\x1b\x7f\x85\u2028",
+    "äÄßıİſﬁ①…㈱︰\ud834\U0001d11e",
+)
+
+
+def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
+    """Yield the fixed replies, random ones, and gold replies that were cut, doubled, reordered or written into.
+
+    Args:
+        seed: Of the random ones; the same seed gives the same replies.
+        golds: Right replies to spoil; may be empty.
+        n: How many random ones, of each kind.
+    """
+    for text in FIXED:
+        yield Reply(text)
+    for reason in ("length", "cancelled", "error"):
+        yield Reply(golds[0][: len(golds[0]) // 2] if golds else "", finish_reason=reason)
+    rng = random.Random(f"garbage-{seed}")
+    for _ in range(n):
+        letters = "".join(rng.sample(_ALPHABETS, rng.randint(1, 3)))
+        yield Reply("".join(rng.choices(letters, k=rng.choice((1, 3, 12, 80)))))
+    for _ in range(n if golds else 0):
+        yield Reply(_spoiled(rng.choice(golds), rng))
+
+
+def _spoiled(text: str, rng: random.Random) -> str:
+    """A right reply with something done to it."""
+    lines, at = text.split("\n"), rng.randint(0, len(text))
+    return rng.choice(
+        (
+            text[:at],
+            text[at:],
+            text + text,
+            f"{text}\n{text}",
+            "\n".join(rng.sample(lines, len(lines))),
+            text[:at] + rng.choice(FIXED)[:40] + text[at:],
+            text[::-1],
+            text.swapcase(),
+            f"Sure! Here is the answer:\n{text}\nIs there anything else?",
+        )
+    )

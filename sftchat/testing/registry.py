@@ -1,0 +1,45 @@
+"""Plugins for a test, without installing a distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sftchat.errors import PluginError
+from sftchat.plugins import Registry, load_plugins
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An entry point that is an object in hand."""
+
+    name: str
+    plugin: Any
+    dist: Any = None
+
+    def load(self) -> Any:
+        """The object."""
+        return self.plugin
+
+
+def plugin_manager_with(*plugins: Any) -> Registry:
+    """A registry with these plugins and no others, loaded and checked as installed ones are.
+
+        registry = plugin_manager_with(my_plugin)
+        check_task(registry.task("mine"))
+
+    Args:
+        plugins: Modules or objects with functions marked ``@hookimpl``.
+
+    Raises:
+        PluginError: When one of them breaks the rules; installed, it would be listed as not loaded.
+    """
+    points = []
+    for index, plugin in enumerate(plugins):
+        name = getattr(plugin, "__name__", type(plugin).__name__)
+        points.append(_Given(f"{index}-{name}", plugin))
+    registry = load_plugins(points)
+    for info in registry.plugins:
+        if info.problem:
+            raise PluginError(f"plugin {info.name.partition('-')[2]}: {info.problem}")
+    return registry

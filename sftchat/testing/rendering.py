@@ -1,0 +1,64 @@
+"""The clause of the contract that is about the template: rows become ids whose last trained one stops a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+from sftchat.errors import SftchatError, unknown
+from sftchat.models.templates import IGNORED, TEMPLATES, Renderer, TemplateError, choose_renderer
+from sftchat.task import Task
+from sftchat.types import Example
+
+
+def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Iterator[str]:
+    """Rows that cannot be trained on, and a template that nobody knows.
+
+    Args:
+        task: The task.
+        examples: Its rows, with gold replies.
+        model: Whose tokenizer renders them.
+    """
+    if task.template not in TEMPLATES:
+        yield unknown("template", task.template, TEMPLATES)
+        return
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        return
+    from sftchat.models.references import resolve
+    from sftchat.models.weights import load_tokenizer
+
+    try:
+        renderer = choose_renderer(load_tokenizer(resolve(model)), preferred=task.template)
+    except SftchatError as error:
+        yield str(error)
+        return
+    longest = task.training_defaults("full", 0).max_length
+    lengths = []
+    for index, example in enumerate(examples):
+        try:
+            fault, length = _fault(renderer, example)
+        except TemplateError as error:
+            fault, length = str(error), 0
+        if fault:
+            yield f"row {index} {fault}"
+            return
+        lengths.append(length)
+    too_long = sum(length > longest for length in lengths) if longest is not None else 0
+    if 10 * too_long > len(lengths):
+        yield f"{too_long} of {len(lengths)} rows are longer than max_length={longest} of training_defaults and would be left out; the longest has {max(lengths)} tokens"
+
+
+def _fault(renderer: Renderer, example: Example) -> tuple[str, int]:
+    """What is wrong with a rendered row, and its length in tokens."""
+    row = renderer.training_ids(example.conversation)
+    prompt = renderer.prompt_ids(example.messages)
+    trained = [label for label in row.labels if label != IGNORED]
+    if list(row.ids[: len(prompt)]) != prompt:
+        return "has a prompt that is not where its training row begins", len(row.ids)
+    if trained[-1:] != [renderer.stop_token]:
+        return "does not train the token that stops a reply", len(row.ids)
+    said = renderer.tokenizer.decode(row.ids[len(prompt) :][:-1]).strip()
+    wanted = renderer.tokenizer.decode(renderer.tokenizer.encode(example.gold or "", add_special_tokens=False)).strip()
+    if not said.startswith(wanted):
+        return f"trains {said[:40]!r} where the gold reply is {wanted[:40]!r}", len(row.ids)
+    return "", len(row.ids)

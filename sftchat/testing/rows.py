@@ -1,0 +1,101 @@
+"""The clauses of the contract that are about rows: those of the generator and those of the gold sets."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sftchat.data.generating import generate_examples
+from sftchat.errors import SftchatError
+from sftchat.evaluation.evalset import read_evalset
+from sftchat.task import Task
+from sftchat.types import Example
+
+
+def generated(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tuple[list[Example], list[str]]:
+    """Rows of the generator, and what is wrong with how it makes them."""
+    try:
+        first = _drawn(task, n, seed, options, state=1)
+        again = _drawn(task, n, seed, options, state=2)
+        other = _drawn(task, n, seed + 1, options, state=1)
+    except SftchatError as error:
+        return [], [f"does not generate: {error}"]
+    faults = []
+    strangers = [index for index, example in enumerate(first) if not isinstance(example, Example)]
+    if strangers:
+        return [], [f"generates {type(first[strangers[0]]).__name__} objects; a generator yields sftchat.Example"]
+    if first != again:
+        at = next(index for index, pair in enumerate(zip(first, again, strict=True)) if pair[0] != pair[1])
+        faults.append(
+            f"the same seed gives other rows (row {at} differs); draw from random.Random(f'{{seed}}-{{index}}') and from nothing else"
+        )
+    if [_content(example) for example in first] == [_content(example) for example in other]:
+        faults.append(f"seeds {seed} and {seed + 1} give the same rows; make them depend on the seed")
+    return first, faults
+
+
+def row_faults(task: Task, examples: Iterable[Example]) -> Iterator[str]:
+    """What is wrong with single rows; each fault is named once, with the first row that has it."""
+    rows = list(examples)
+    twice = [identity for identity, count in Counter(example.id for example in rows if example.id).items() if count > 1]
+    if twice:
+        yield f"id '{twice[0]}' stands {sum(example.id == twice[0] for example in rows)} times; give every row its own, such as f'{{seed}}-{{index}}'"
+    seen: set[str] = set()
+    for index, example in enumerate(rows):
+        for fault in _faults_of(task, example):
+            if fault not in seen:
+                seen.add(fault)
+                yield f"row {index}: {fault}"
+
+
+def evalset_faults(task: Task) -> tuple[list[Example], list[str]]:
+    """The rows of all gold sets, and why some cannot be read."""
+    examples: list[Example] = []
+    faults: list[str] = []
+    for name, path in task.evalsets.items():
+        try:
+            examples += read_evalset(path).examples
+        except (SftchatError, OSError) as error:
+            faults.append(f"evalset '{name}' cannot be read: {error}")
+    return examples, faults
+
+
+def _drawn(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
+    """Rows, with Python's own random numbers in a state that the generator must not look at."""
+    before = random.getstate()
+    random.seed(state)
+    try:
+        return list(generate_examples(task, n, seed, options))
+    finally:
+        random.setstate(before)
+
+
+def _content(example: Example) -> tuple[Any, ...]:
+    """What a row says, without the id, into which many a generator writes the seed."""
+    return example.messages, example.gold
+
+
+def _faults_of(task: Task, example: Example) -> Iterator[str]:
+    """What is wrong with one row."""
+    if not example.messages:
+        yield "has no messages"
+        return
+    if example.messages[-1].get("role") != "user":
+        yield f"ends with the role {example.messages[-1].get('role')!r}; the turn before the gold reply is the user's"
+    if not all(isinstance(message.get("content"), str) for message in example.messages):
+        yield "has a turn whose content is not text"
+    if example.gold is None:
+        yield "has no gold reply, so there is nothing to learn from it"
+    elif not isinstance(example.gold, str) or not example.gold:
+        yield f"has the gold reply {example.gold!r}, which is not text"
+    try:
+        asdict(example)
+        problems = list(task.problems(example))
+    except Exception as error:  # a stranger's function may raise anything; that it did is the finding
+        yield f"the task's row check raises {type(error).__name__}: {error}"
+        return
+    for problem in problems:
+        yield f"the task's own row check finds: {problem}"

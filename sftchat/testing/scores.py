@@ -1,0 +1,179 @@
+"""The clauses of the contract that are about scores and the metrics made of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sftchat.errors import PluginError
+from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
+from sftchat.task import Metric, Task
+from sftchat.testing.garbage import garbage
+from sftchat.types import Example, Reply, Score
+
+TOLERANCE = 1e-9
+SLOWEST_SECONDS = 1.0
+"""CPU time for the longest garbage: beyond it a scorer takes more than linear time."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One reply and what the scorer said of it.
+
+    Attributes:
+        example: What was asked.
+        reply: What was answered.
+        score: The judgement; None where there is none.
+        fault: Why there is none; empty otherwise.
+    """
+
+    example: Example
+    reply: Reply
+    score: Score | None
+    fault: str = ""
+
+    @classmethod
+    def of(cls, task: Task, example: Example, reply: Reply | str) -> Scored:
+        """Let a task score a reply, whatever it does then."""
+        given = Reply(reply) if isinstance(reply, str) else reply
+        try:
+            score = task.score(example, given)
+        except RecursionError:
+            return cls(example, given, None, "recurses without end")
+        except Exception as error:  # a stranger's function may raise anything; that it did is the finding
+            return cls(example, given, None, f"raises {type(error).__name__}: {error}")
+        fault = _fault(score)
+        return cls(example, given, None if fault else score, fault)
+
+    @property
+    def shown(self) -> str:
+        """The reply, short enough for a message."""
+        text = self.reply.text
+        return ascii(text) if len(text) <= 40 else f"{text[:40]!a}… ({len(text)} characters)"
+
+
+def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
+    """Gold replies that the scorer does not take for right."""
+    for scored in right:
+        name = scored.example.id or "without an id"
+        if scored.score is None:
+            yield f"the scorer {scored.fault} (on the gold reply of row {name})"
+            return
+        if scored.score.errors:
+            yield f"the gold reply of row {name} against itself has the faults {', '.join(scored.score.errors)}"
+            return
+
+
+def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[Scored], list[str]]:
+    """Replies that are no answers, scored, and what the scorer did that it must not."""
+    golds = [example.gold or "" for example in examples[:50]]
+    keys = None
+    scored, faults = [], dict[str, str]()
+    for index, reply in enumerate(garbage(seed, golds)):
+        example = examples[index % len(examples)]
+        started = time.thread_time()
+        one = Scored.of(task, example, reply)
+        took = time.thread_time() - started
+        scored.append(one)
+        if one.score is None:
+            faults.setdefault(one.fault.split(":")[0], f"the scorer {one.fault} (on the reply {one.shown})")
+            continue
+        keys = keys or sorted(one.score.stats)
+        if sorted(one.score.stats) != keys:
+            faults.setdefault(
+                "keys", f"the scorer counts {', '.join(sorted(one.score.stats))} for the reply {one.shown} and {', '.join(keys)} for others"
+            )
+        if Scored.of(task, example, reply).score != one.score:
+            faults.setdefault("again", f"the scorer judges the reply {one.shown} otherwise when it is asked again")
+        if took > SLOWEST_SECONDS:
+            faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {one.shown}")
+    return scored, list(faults.values())
+
+
+def metric_faults(task: Task, right: Sequence[Scored], wrong: Sequence[Scored]) -> Iterator[str]:
+    """Metrics that are no functions of sums, that rise when replies get worse, or that do not tell right from wrong."""
+    try:
+        table = counts(scored.score for scored in right if scored.score is not None)
+        bad = counts(scored.score for scored in wrong if scored.score is not None)
+    except PluginError as error:
+        yield str(error)
+        return
+    if bad.keys != table.keys:
+        yield f"the scorer counts {', '.join(table.keys)} for gold replies and {', '.join(bad.keys)} for others"
+        return
+    for metric in task.metrics:
+        try:
+            yield from _metric_faults(task, metric, table, bad, right)
+        except PluginError as error:
+            yield str(error)
+
+
+def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -> Iterator[str]:
+    """A scorer that takes too long to be run under every reply of a chat: the median of CPU times, each the best of three."""
+    times = []
+    for example in examples[:20]:
+        reply = Reply(example.gold or "")
+        best = math.inf
+        for _ in range(3):
+            started = time.thread_time()
+            task.score(example, reply)
+            best = min(best, time.thread_time() - started)
+        times.append(1000 * best)
+    middle = statistics.median(times)
+    if middle > milliseconds:
+        yield f"scoring a gold reply takes {middle:.0f} ms of CPU time; {milliseconds:g} ms is the most for a mark that appears while somebody chats"
+
+
+def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right: Sequence[Scored]) -> Iterator[str]:
+    """The faults of one metric."""
+    import numpy as np
+
+    name, sign = f"metric '{metric.name}'", 1 if metric.higher_is_better else -1
+    top = value(metric, table)
+    apply(metric, table, np.zeros((2, table.columns(metric).shape[1])))  # 0/0 must have a value
+    columns = table.columns(metric)
+    single = [float(apply(metric, table, row)) for row in columns]
+    together = apply(metric, table, columns)
+    if not np.allclose(single, together):
+        yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
+    if metric.items and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
+        yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
+    empty = counts(score for scored in right if (score := Scored.of(task, scored.example, "").score) is not None)
+    if len(empty.rows) == len(table.rows):
+        values = [sign * float(apply(metric, table, sums)) for sums in _worse_and_worse(columns, empty.columns(metric))]
+        if metric is task.metric and any(after > before + TOLERANCE for before, after in itertools.pairwise(values)):
+            yield f"{name} gets better when a right reply is replaced by an empty one"
+        if values[-1] > values[0] + TOLERANCE:
+            yield f"{name} is better for empty replies ({sign * values[-1]:.3g}) than for gold replies ({top:.3g}); is higher_is_better right?"
+    worst = value(metric, bad)
+    if sign * worst > sign * top + TOLERANCE:
+        yield f"{name} is better for garbage ({worst:.3g}) than for gold replies ({top:.3g})"
+    elif metric is task.metric and sign * worst > sign * top - TOLERANCE:
+        yield f"{name}, the primary one, is {top:.3g} for gold replies and for garbage alike: it tells nothing apart"
+
+
+def _worse_and_worse(right: Array, wrong: Array) -> Iterator[Array]:
+    """The sums with none, one, two, … of the good rows replaced by the bad ones."""
+    for replaced in range(len(right) + 1):
+        yield wrong[:replaced].sum(axis=0) + right[replaced:].sum(axis=0)
+
+
+def _fault(score: object) -> str:
+    """Why something is no score that can be summed and printed; empty when it is one."""
+    if not isinstance(score, Score):
+        return f"returns {type(score).__name__}, must return sftchat.Score"
+    for name, stats in (("stats", score.stats), *score.groups.items()):
+        for key, count in stats.items():
+            if not isinstance(count, (int, float)) or not math.isfinite(count) or count < 0:
+                return f"counts {count!r} as '{key}' of {name}; counts are finite numbers from 0"
+    if not score.stats:
+        return "counts nothing; a metric needs stats"
+    if not isinstance(score.answer, str):
+        return f"gives the answer {score.answer!r}, must be text"
+    if not isinstance(score.errors, tuple) or not all(isinstance(error, str) for error in score.errors):
+        return f"gives the errors {score.errors!r}, must be a tuple of names"
+    return ""

@@ -1,0 +1,134 @@
+"""The example plugins: separate distributions, installed for real, from the contract to a model that was trained, scored and talked to."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import random
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sftchat import Example, Message, Reply
+from sftchat.testing import check_task, plugin_manager_with
+from tests.distributions import ROOT, install, sftchat
+from tests.test_walls import PUBLIC, imports
+
+EXAMPLES = ("sentiment", "sql", "translation")
+
+
+def source(name: str) -> Path:
+    return ROOT / "examples" / name / f"sftchat_example_{name}.py"
+
+
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(source(name).stem, source(name))
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module", params=EXAMPLES)
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return request.param, install(ROOT / "examples" / request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_every_example_is_tested() -> None:
+    assert sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir()) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short_and_imports_public_names_alone(name: str) -> None:
+    text = source(name).read_text(encoding="utf-8")
+    ours = [imported.split(".")[1] for imported in imports(ast.parse(text)) if imported.startswith("sftchat.")]
+
+    assert len(text.splitlines()) < 150
+    assert [imported for imported in ours if imported not in PUBLIC] == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_keeps_the_contract(name: str) -> None:
+    check_task(plugin_manager_with(module(name)).task(name))
+
+
+@pytest.mark.slow
+def test_an_installed_example_is_trained_scored_and_talked_to(installed: tuple[str, Path], tmp_path: Path) -> None:
+    name, site = installed
+    gold, run = tmp_path / "gold.jsonl", tmp_path / "run"
+
+    made = sftchat(site, "data", "generate", name, "-n", "12", "--seed", "9", "--format", "evalset", "-o", gold, "--quiet")
+    trained = sftchat(site, "train", name, "-n", "48", "--max-steps", "3", "-o", run, "--quiet")
+    scored = sftchat(site, "eval", run, "--baseline", "sftchat:nano", "--evalset", gold, "--json", "--quiet")
+    talked = sftchat(site, "chat", run, input="hello\n/quit\n")
+
+    assert [(made.returncode, made.stderr), (trained.returncode, trained.stderr)] == [(0, ""), (0, "")]
+    assert scored.returncode in (0, 1), scored.stderr  # three steps teach nothing; that they are judged is the point
+    results = json.loads(scored.stdout)["results"]
+    assert [(result["task"], result["items"]) for result in results] == [(name, 12)] * 2
+    assert talked.returncode == 0, talked.stderr
+    assert talked.stdout.strip() != ""
+
+
+def ask(name: str, gold: str, reply: str, **metadata: str) -> tuple[str, ...]:
+    return module(name).score(Example((Message(role="user", content="?"),), gold, metadata=metadata), Reply(reply)).errors
+
+
+@pytest.mark.parametrize(
+    ("reply", "faults"),
+    [
+        ("positive", ()),
+        ("Positive.", ()),
+        ("it is positive", ()),
+        ("negative", ("positive taken for negative",)),
+        ("positive or negative", ("no label",)),
+        ("", ("no label",)),
+    ],
+)
+def test_sentiment_is_the_one_label_that_is_named(reply: str, faults: tuple[str, ...]) -> None:
+    assert ask("sentiment", "positive", reply) == faults
+
+
+SETUP = "CREATE TABLE t (a TEXT, b INTEGER); INSERT INTO t VALUES ('x', 1), ('y', 2);"
+
+
+@pytest.mark.parametrize(
+    ("reply", "faults"),
+    [
+        ("SELECT a FROM t", ()),
+        ("select a from t order by b desc", ()),
+        ("```sql\nSELECT t.a FROM t;\n```", ()),
+        ("SELECT b FROM t", ("other rows",)),
+        ("SELECT a FROM t LIMIT 1", ("other rows",)),
+        ("SELEC a", ("not valid",)),
+        ("DROP TABLE t", ("not valid",)),
+        ("ATTACH 'stolen.db' AS s", ("not valid",)),
+        ("SELECT a FROM t; DELETE FROM t", ("not valid",)),
+        ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n", ("not valid",)),
+        ("SELECT zeroblob(900000000)", ("not valid",)),
+        ("", ("not valid",)),
+    ],
+)
+def test_sql_is_right_when_it_returns_the_same_rows_and_can_do_no_harm(
+    reply: str, faults: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert ask("sql", "SELECT a FROM t", reply, setup=SETUP) == faults
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bleu_is_the_corpus_bleu_of_sacrebleu() -> None:
+    from sacrebleu.metrics import BLEU
+
+    translation = module("translation")
+    rng = random.Random(0)
+    golds = [example.gold for example in translation.generate(30, 0)]
+    replies = [gold if rng.random() < 0.4 else rng.choice(golds) for gold in golds]
+    scores = [translation.score(Example((), gold), Reply(reply)) for gold, reply in zip(golds, replies, strict=True)]
+    sums = {key: sum(score.stats[key] for score in scores) for key in scores[0].stats}
+
+    assert float(translation.bleu(sums)) == pytest.approx(BLEU(tokenize="zh").corpus_score(replies, [golds]).score / 100)
