@@ -1,0 +1,307 @@
+"""Time what a person feels in a chat: the first prompt, Ctrl-C, the first token of a late turn, and the speed of a reply.
+
+    python scripts/bench_chat.py [start] [turn] [decode] [--run RUN] [--small]
+
+``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` can be typed at, in a real terminal, best of five; and, of a model that reads a prompt of
+            4,000 tokens and of one in the middle of a reply, how long Ctrl-C takes to give the prompt back, beside the time of one token.
+``turn``    time to the first token at turn 10 of a talk of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
+``decode``  tokens a second of one reply: ours and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8 weights; with ``--run`` a checkpoint
+            of the relation task with and without prompt lookup, whose replies must be equal.
+
+Every comparison is made in one run on one machine; only the ratios mean something. ``--small`` leaves out the 135M model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_eval import load_135m, load_nano
+from record_chat import Terminal
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from sftchat.engines import lookup
+from sftchat.engines.base import Chunk, Request
+from sftchat.engines.packing import pack_linear
+from sftchat.engines.transformers import TransformersEngine
+from sftchat.models.references import resolve
+from sftchat.models.weights import Loaded, load
+from sftchat.plugins import load_plugins
+from sftchat.types import Message, SamplingParams
+
+CHAT = [sys.executable, "-m", "sftchat", "chat"]
+TURNS, HISTORY = 10, 2000
+
+
+def line(what: str, value: str, goal: str = "") -> None:
+    """One row of the table."""
+    print(f"| {what} | {value} | {goal} |", flush=True)
+
+
+def user(content: str) -> Message:
+    """A message of the user's."""
+    return Message(role="user", content=content)
+
+
+def long_model(folder: Path) -> Path:
+    """A random model of the embedded one's shape and tokenizer with room for 8,192 tokens, saved."""
+    loaded = load_nano("float32")
+    torch.manual_seed(0)
+    config = Qwen3Config(**loaded.model.config.to_dict() | {"max_position_embeddings": 8192})
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    loaded.renderer.tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(loaded.renderer.source, encoding="utf-8")
+    return folder
+
+
+def seconds_to_prompt() -> float:
+    """From the start of the program to a prompt that can be typed at."""
+    start = time.perf_counter()
+    terminal = Terminal([*CHAT, "sftchat:nano"], 80, 24)
+    while not any(row.startswith(">") for row in terminal.screen.display):
+        time.sleep(0.001)
+        if terminal.process.poll() is not None:
+            raise SystemExit("the chat ended:\n" + "\n".join(terminal.screen.display))
+    seconds = time.perf_counter() - start
+    terminal.type("\x03\x03\x04")
+    terminal.process.wait()
+    return seconds
+
+
+def seconds_to_stop(model: Path, message: str, after: str) -> float:
+    """From Ctrl-C to the prompt's being ready, pressed while the status line shows something."""
+    terminal = Terminal([*CHAT, str(model), "--max-new-tokens", "1500"], 100, 24)
+    terminal.wait("ready")
+    terminal.type(f"\x1b[200~{message}\x1b[201~\r")
+    until(terminal, after)
+    start = time.perf_counter()
+    terminal.type("\x03")
+    until(terminal, "stopped")
+    seconds = time.perf_counter() - start
+    terminal.type("\x04")
+    terminal.process.wait()
+    return seconds
+
+
+def until(terminal: Terminal, text: str) -> None:
+    """Wait until the screen holds a text."""
+    while not any(text in row for row in terminal.screen.display):
+        time.sleep(0.001)
+        if terminal.process.poll() is not None:
+            raise SystemExit("the chat ended:\n" + "\n".join(terminal.screen.display))
+
+
+def start_section(folder: Path) -> None:
+    """The prompt and Ctrl-C."""
+    line("prompt usable after", f"{min(seconds_to_prompt() for _ in range(5)) * 1000:.0f} ms", "≤ 400 ms")
+    model = long_model(folder)
+    line("Ctrl-C in a reply", f"{seconds_to_stop(model, 'hello', 'ctrl-c stops') * 1000:.0f} ms", "≤ one token + 50 ms")
+    reading = "长" * 4000
+    line("Ctrl-C while 4,000 tokens are read", f"{seconds_to_stop(model, reading, 'ctrl-c stops') * 1000:.0f} ms", "≤ one token + 50 ms")
+
+
+def talk(engine: TransformersEngine) -> tuple[Message, ...]:
+    """Nine turns whose rendered text has about 2,000 tokens, a question at the end."""
+    messages: list[Message] = []
+    for turn in range(TURNS - 1):
+        messages += [user(f"{turn} 问"), Message(role="assistant", content="答" * (HISTORY // (TURNS - 1) - 12))]
+    return (*messages, user("最后一问"))
+
+
+def first_token(chunks: Iterator[Chunk]) -> float:
+    """Seconds until something was said."""
+    start = time.perf_counter()
+    for chunk in chunks:
+        if chunk.token_ids:
+            break
+    seconds = time.perf_counter() - start
+    chunks.close()  # type: ignore[attr-defined]
+    return seconds
+
+
+def turn_section(folder: Path) -> None:
+    """The first token of turn 10."""
+    loaded = load_nano("float32")
+    model = long_model(folder) if not (folder / "config.json").exists() else folder
+    loaded = Loaded(Qwen3ForCausalLM.from_pretrained(model, dtype=torch.float32).eval(), loaded.renderer, (), None)
+    engine = TransformersEngine("bench", loaded)
+    messages, sampling = talk(engine), SamplingParams(max_new_tokens=4)
+    reused, anew = [], []
+    for _ in range(5):
+        engine.kept.clear()
+        anew.append(first_token(engine.generate([Request("anew", messages, sampling=sampling)])))
+        engine.kept.clear()
+        for _ in engine.generate([Request("before", messages[:-1], sampling=sampling)]):
+            pass  # what the ninth turn left behind
+        reused.append(first_token(engine.generate([Request("reused", messages, sampling=sampling)])))
+    ours = min(reused)
+    line("first token at turn 10", f"{ours * 1000:.1f} ms")
+    line("  everything fed again", f"{min(anew) * 1000:.1f} ms, {min(anew) / ours:.1f} ×", "≥ 10 ×")
+    with served(model) as (url, name):
+        theirs = min(client_seconds(url, name, messages) for _ in range(5))
+    line("  transformers serve, its own client", f"{theirs * 1000:.1f} ms, {theirs / ours:.1f} ×", "≥ 5 ×")
+
+
+@contextmanager
+def served(model: Path) -> Iterator[tuple[str, str]]:
+    """``transformers serve`` with the model on loopback: its address and the model's name."""
+    import httpx2
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(model)]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*program, *options], env=os.environ | {"HF_HUB_OFFLINE": "1"}, **quiet) as server:  # type: ignore[call-overload]
+        try:
+            while True:
+                if server.poll() is not None:
+                    raise SystemExit("transformers serve ended; it needs pip install 'transformers[serving]'")
+                try:
+                    httpx2.get(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                except httpx2.TransportError:
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}", str(model)
+        finally:
+            server.terminate()
+
+
+def client_seconds(url: str, model: str, messages: Sequence[Message]) -> float:
+    """The first word of a reply, asked as ``transformers chat`` asks."""
+    from huggingface_hub import InferenceClient
+
+    start = time.perf_counter()
+    stream = InferenceClient(url).chat_completion(list(messages), model=model, max_tokens=4, stream=True)  # type: ignore[arg-type]
+    for part in stream:
+        if part.choices and part.choices[0].delta.content:
+            break
+    seconds = time.perf_counter() - start
+    for _ in stream:
+        pass
+    return seconds
+
+
+def speed(engine: TransformersEngine, request: Request) -> tuple[float, tuple[int, ...]]:
+    """Tokens a second after the first, and the tokens."""
+    ids: list[int] = []
+    first = 0.0
+    for chunk in engine.generate([request]):
+        ids += chunk.token_ids
+        first = first or (time.perf_counter() if ids else 0.0)
+    return (len(ids) - 1) / (time.perf_counter() - first), tuple(ids)
+
+
+def generate_speed(loaded: Loaded, ids: Sequence[int], count: int) -> float:
+    """The same with transformers' ``generate`` and a streamer, as its own chat decodes."""
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):  # type: ignore[misc]
+        times: list[float] = []  # noqa: RUF012
+
+        def put(self, value: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            """Nothing to flush."""
+
+    clock = Clock()
+    clock.times = []
+    prompt = torch.tensor([list(ids)])
+    loaded.model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, do_sample=False, pad_token_id=0, streamer=clock
+    )
+    return (count - 1) / (clock.times[-1] - clock.times[1])  # the first put is the prompt
+
+
+def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
+    """One model, ours beside ``generate``; returns the speed of ``generate``."""
+    prompt = loaded.renderer.tokenizer.decode(range(300, 340))
+    ids = loaded.renderer.tokenizer.encode(prompt)
+    request = Request("r", prompt=prompt, sampling=SamplingParams(max_new_tokens=count))
+    theirs = max(generate_speed(loaded, ids, count) for _ in range(3))
+    pack_linear(loaded.model)
+    engine = TransformersEngine("bench", loaded)
+    ours = max(speed(engine, request)[0] for _ in range(3))
+    line(f"{title}: ours, generate", f"{ours:.0f}, {theirs:.0f} tokens/s, {ours / theirs:.2f} ×", goal)
+    return theirs
+
+
+def decode_section(run: str, small: bool) -> None:
+    """Speed of one reply."""
+    compared("embedded model, float32", load_nano("float32"), "≥ 1.0 ×")
+    if not small:
+        theirs = compared("135M, bfloat16", load_135m("bfloat16"), "≥ 1.0 ×", 60)
+        quantized(theirs)
+    if run:
+        looked_up(run)
+
+
+def quantized(theirs: float) -> None:
+    """The 135M model with int8 weights against ``generate`` in bfloat16."""
+    from sftchat.engines.quantization import quantize_linear
+
+    loaded = load_135m("bfloat16")
+    quantize_linear(loaded.model)
+    prompt = loaded.renderer.tokenizer.decode(range(300, 340))
+    engine = TransformersEngine("bench", loaded)
+    ours = max(speed(engine, Request("r", prompt=prompt, sampling=SamplingParams(max_new_tokens=60)))[0] for _ in range(3))
+    line("135M, int8: ours, generate in bfloat16", f"{ours:.0f}, {theirs:.0f} tokens/s, {ours / theirs:.2f} ×", "≥ 1.5 ×")
+
+
+def looked_up(run: str) -> None:
+    """A checkpoint of the relation task, one passage after the other, with and without prompt lookup."""
+    task = load_plugins().task("relation")
+    engine = TransformersEngine("bench", load(resolve(run, schemes=()), dtype="float32", device="cpu"))
+    examples = [example for example in task.generate(60, 7) if "\n" in (example.gold or "")]
+    requests = [Request(example.id, example.messages, sampling=task.sampling) for example in examples]
+
+    def answer() -> tuple[float, list[tuple[int, ...]]]:
+        start = time.perf_counter()
+        replies = [tuple(token for chunk in engine.generate([request]) for token in chunk.token_ids) for request in requests]
+        return time.perf_counter() - start, replies
+
+    found, usual = answer(), lookup.NGRAM
+    lookup.NGRAM = 1_000_000  # no text repeats that much: nothing is ever guessed
+    without = answer()
+    lookup.NGRAM = usual
+    same = sum(one == other for one, other in zip(found[1], without[1], strict=True))
+    line(
+        f"relation extraction, {len(requests)} passages, prompt lookup against none",
+        f"{without[0] / found[0]:.2f} ×, {same} of {len(requests)} replies equal",
+        "≥ 1.5 ×, all equal",
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION")
+    parser.add_argument("--run", default="", help="a checkpoint of the relation task, for prompt lookup")
+    parser.add_argument("--small", action="store_true", help="leave out the 135M model")
+    args = parser.parse_args()
+    sections = args.sections or ["start", "turn", "decode"]
+    print("| what | measured | goal |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "long"
+        if "start" in sections:
+            start_section(folder)
+        if "turn" in sections:
+            turn_section(folder)
+        if "decode" in sections:
+            decode_section(args.run, args.small)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Record a chat as a picture: the real program in a real terminal, typed to by this script, drawn as SVG.
+
+    python scripts/record_chat.py MODEL… -o docs/chat.svg --task relation --line '从以下小说内容中提取人物关系:…' --line /nll
+
+Each ``--line`` is typed when the reply to the one before is over. What is drawn is the whole scrollback with the colours the program chose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import pyte
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+SECONDS = 300.0
+"""How long one line may take."""
+QUIET = 0.7
+"""Seconds without output, once the status line says that the chat is ready, after which a reply is over."""
+PASTE = "\x1b[200~{}\x1b[201~"
+COLOURS = {"brown": "yellow", "brightbrown": "bright_yellow"} | {
+    f"bright{name}": f"bright_{name}" for name in ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+}
+
+
+class Terminal:
+    """A program in a pseudo-terminal, and what a person sees of it.
+
+    Args:
+        command: The program and its arguments.
+        columns: Width of the terminal.
+        lines: Its height.
+    """
+
+    def __init__(self, command: list[str], columns: int, lines: int) -> None:
+        self.screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=0.5)
+        self._stream = pyte.Stream(self.screen)
+        self._master, slave = pty.openpty()
+        self._last = time.monotonic()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        hidden = ("NO_COLOR", "COLUMNS", "LINES")
+        environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"TERM": "xterm-256color"}
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Draw what the program writes; answer when it asks where the cursor is."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # how Linux says that the other side is gone
+                return
+            for at, part in enumerate(decoder.decode(data).split("\x1b[6n")):
+                if at:
+                    self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
+                self._stream.feed(part)
+            self._last = time.monotonic()
+
+    def type(self, keys: str) -> None:
+        """Send keys."""
+        os.write(self._master, keys.encode())
+
+    def wait(self, status: str) -> None:
+        """Wait until the last row that is not empty matches a pattern and nothing moves any more.
+
+        Raises:
+            SystemExit: When it never does.
+        """
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            rows = [row.strip() for row in self.screen.display if row.strip()]
+            if rows and re.search(status, rows[-1]) and time.monotonic() - self._last > QUIET:
+                return
+            time.sleep(0.05)
+        raise SystemExit("the chat did not come to rest:\n" + "\n".join(self.screen.display))
+
+    def end(self) -> list[Text]:
+        """Leave with Ctrl-D; every row with its colours."""
+        self.type("\x04")
+        self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        rows = [*self.screen.history.top, *(self.screen.buffer[y] for y in range(self.screen.lines))]
+        drawn = [_row(row, self.screen.columns) for row in rows]
+        while drawn and not drawn[-1].plain.strip():
+            drawn.pop()
+        return drawn
+
+
+def _row(row: dict[int, pyte.screens.Char], columns: int) -> Text:
+    """One row of the screen."""
+    text = Text()
+    for x in range(columns):
+        cell = row[x]
+        if cell.data:  # the second half of a wide character is empty
+            style = Style(color=_colour(cell.fg), bold=cell.bold, italic=cell.italics, underline=cell.underscore, reverse=cell.reverse)
+            text.append(cell.data, style)
+    text.rstrip()
+    return text
+
+
+def _colour(name: str) -> str | None:
+    """A colour of pyte in the words of rich."""
+    if name == "default":
+        return None
+    return COLOURS.get(name, f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else name)
+
+
+def main() -> None:
+    """Type the lines, draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="an SVG file")
+    parser.add_argument("--line", dest="lines", action="append", default=[], help="what is typed, repeatable")
+    parser.add_argument("--title", default="sftchat chat")
+    parser.add_argument("--columns", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=30)
+    args, options = parser.parse_known_args()
+    command = [sys.executable, "-m", "sftchat", "chat", *args.models, *options]
+    terminal = Terminal(command, args.columns, args.rows)
+    terminal.wait("ready")
+    for line in args.lines:
+        terminal.type(PASTE.format(line) + "\r")
+        terminal.wait("ready")
+    rows = terminal.end()
+    console = Console(record=True, width=args.columns, file=io.StringIO(), color_system="truecolor", force_terminal=True)
+    for row in rows:
+        console.print(row, soft_wrap=True)
+    args.output.write_text(console.export_svg(title=args.title), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
