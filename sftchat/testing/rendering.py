@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from sftchat.errors import SftchatError, unknown
-from sftchat.models.templates import IGNORED, TEMPLATES, Renderer, TemplateError, choose_renderer
+from sftchat.models.registry import TEMPLATES
+from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.task import Task
 from sftchat.types import Example
 
