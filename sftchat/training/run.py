@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sftchat.engines.memory import is_out_of_memory
 from sftchat.errors import EngineError, UsageError, first_line
@@ -101,6 +103,10 @@ class Run:
                 ready.validation.write(self.output)
             if checkpoint is None:
                 write_manifest(self.output, ready.manifest)
+        if checkpoint is not None:
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            if state["global_step"] >= state["max_steps"]:  # the trainer would do a step too many
+                return self._finish(None, state["global_step"], state["log_history"], 0.1)
         stopper = StopWhenAsked()
         trainer = self._trainer(stopper, resumed=checkpoint is not None)
         self.audience.started(ready)
@@ -113,7 +119,9 @@ class Run:
             raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}{knobs}") from error
         if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
             raise KeyboardInterrupt
-        return self._finish(trainer, time.monotonic() - before)
+        manifest = self._finish(trainer, trainer.state.global_step, trainer.state.log_history, time.monotonic() - before)
+        trainer.end()
+        return manifest
 
     def _trainer(self, stopper: StopWhenAsked, resumed: bool) -> Trainer:
         """The trainer with everything that listens to it."""
@@ -188,20 +196,20 @@ class Run:
         """Say that memory ran out."""
         self.audience.remark(f"out of memory: {rows} rows at once from here on, the effective batch as before")
 
-    def _finish(self, trainer: Trainer, seconds: float) -> Manifest:
-        """Make the best weights, else the last, the run's own, and prove what was saved."""
-        step, model, renderer = trainer.state.global_step, self.ready.model, self.ready.renderer
+    def _finish(self, trainer: Trainer | None, step: int, history: list[dict[str, Any]], seconds: float) -> Manifest:
+        """Make the best weights, else the last, the run's own, and prove what was saved; without a trainer both are checkpoints."""
+        model, renderer = self.ready.model, self.ready.renderer
         chosen = self.curve.best or step
         restore_attention(model)
         final = self.output / UNFINISHED / "final"
-        if chosen == step:
+        if trainer is not None and chosen == step:
             trainer.save_model(str(final))
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-LAST_LOSSES:]
+        losses = [entry["loss"] for entry in history if "loss" in entry][-LAST_LOSSES:]
         manifest = replace(
             self._manifest(step, chosen), seconds=round(seconds, 1), final_loss=round(sum(losses) / len(losses), 8) if losses else None
         )
         if is_main_process():
-            if chosen == step:
+            if trainer is not None and chosen == step:
                 complete_checkpoint(final, model, renderer)
                 publish(final, self.output, only_move=True)
             else:
@@ -210,7 +218,6 @@ class Run:
             write_manifest(self.output, manifest)
             if not self.job.force:
                 refuse_unproved(prove(renderer, stop_ids(unwrapped(model), renderer), self.output))
-        trainer.end()
         return manifest
 
 
