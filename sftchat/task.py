@@ -87,12 +87,14 @@ class Demonstration:
         items: Items in each held-out set.
         held_out: Generator options of each held-out set by the title it is shown under, such as ``{"new names": {"names": "test"}}``.
         epochs: Passes over the rows.
+        seconds: How long training may take; a machine that would take longer sees part of a pass.
     """
 
     rows: int
     items: int
     held_out: Mapping[str, Mapping[str, Any]]
     epochs: float = 1.0
+    seconds: float = 180.0
 
 
 def no_defaults(method: str, parameters: int) -> TrainingDefaults:

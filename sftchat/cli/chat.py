@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, engine_options, timeout_option
+from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_option
 
 if TYPE_CHECKING:
     from sftchat.chat.talk import Talk
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--vi", is_flag=True, help="Edit with the keys of vi.")
 @sampling_options
 @engine_options
+@quantize_option
 @timeout_option
 @click.pass_obj
 def command(

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from sftchat.evaluation.report import Comparison, ModelResult
     from sftchat.plugins import Registry
     from sftchat.task import Demonstration, Task
+    from sftchat.training.preparing import Job
     from sftchat.types import Example
 
 BASE = "sftchat:nano"
 TRAINING_SEED, TEST_SEED = 1, 2
+SAMPLE = 400
+"""Rows by which the speed of training is measured beforehand."""
 
 
 @click.command()
@@ -152,16 +155,34 @@ class Story:
         """Train as the command line would."""
         from sftchat.cli.progress import TrainingProgress
         from sftchat.cli.train import gather
-        from sftchat.training.run import Job, train
+        from sftchat.training.preparing import Job
+        from sftchat.training.run import train
 
         rows = self.folder / "train.jsonl"
         examples, data = gather(self.task, (rows,), None, (), TRAINING_SEED)
-        words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {self.plan.epochs:g} -o {run}"
-        job = Job(self.task, BASE, run, examples, data, {"epochs": self.plan.epochs}, command=words)
+        epochs = self._affordable(Job(self.task, BASE, run, examples[:SAMPLE], data, {"epochs": self.plan.epochs}), len(examples))
+        words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {epochs:g} -o {run}"
+        job = Job(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)
         self.console.print(f"  $ {words}", soft_wrap=True)
         with TrainingProgress(indent="  ") as progress:
             manifest = train(job, self.session.registry, progress.audience(BASE))
         self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
+
+    def _affordable(self, sample: Job, rows: int) -> float:
+        """The passes over the rows that fit into the time of the plan, by the speed of a few steps here."""
+        from sftchat.training.preparing import prepare
+        from sftchat.training.rehearsal import rehearse
+
+        ready = prepare(sample, self.session.registry)
+        seconds = self.plan.epochs * rows * ready.rows.tokens / len(ready.rows.ids) / rehearse(ready).tokens_per_second
+        if seconds <= self.plan.seconds:
+            return self.plan.epochs
+        epochs = max(round(self.plan.epochs * self.plan.seconds / seconds, 2), 0.01)
+        self._line(
+            f"this machine would take {seconds / 60:.0f} minutes for all rows; it sees {epochs / self.plan.epochs:.0%} of them",
+            "scores rise with the rest",
+        )
+        return epochs
 
     def _compare(
         self, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, object]

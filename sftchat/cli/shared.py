@@ -138,7 +138,6 @@ def engine_options(command: F) -> F:
                 help="Precision of the weights.",
             ),
             click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
-            click.option("--quantize", type=click.Choice(["int8"]), help="Round the weights for faster decoding on a CPU."),
             click.option("--template", metavar="NAME|FILE", help="Chat template instead of the model's own."),
             template_argument_option,
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
@@ -149,6 +148,7 @@ def engine_options(command: F) -> F:
     return command
 
 
+quantize_option = click.option("--quantize", type=click.Choice(["int8"]), help="Round the weights for faster decoding on a CPU.")
 timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

@@ -75,7 +75,9 @@ class _Window:
                 if not cut or not self.more():
                     raise
                 continue
-            if end < len(self.text) or not self.more():  # a number may go on
+            rest = self.text[end : end + len("e+0")]
+            whole = rest and (rest[0] not in ".eE" or len(rest) == len("e+0"))
+            if whole or not self.more():  # a number may go on, also after what is not one yet
                 return value, end
 
     def forget(self, at: int) -> int:

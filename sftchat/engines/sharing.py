@@ -106,4 +106,4 @@ class Sharing:
 
 def _key(reference: ModelReference, options: dict[str, Any]) -> tuple[Any, ...]:
     """What two models must have in common to share an engine."""
-    return (reference.source, reference.revision, *sorted((name, value) for name, value in options.items() if value is not None))
+    return (reference.source, reference.revision, *sorted((name, repr(value)) for name, value in options.items() if value is not None))

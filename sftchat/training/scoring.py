@@ -52,6 +52,7 @@ def _answering(model: Any) -> Iterator[None]:
     accelerate's mixed precision wraps ``forward``; a checkpoint that is loaded knows nothing of it, so the wrapper is set aside.
     """
     training, wrapped = model.training, model.__dict__.get("forward")
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]  # peft freezes an adapter that answers
     plain = model.__dict__.get("_original_forward")
     model.eval()
     if plain is not None:
@@ -63,6 +64,8 @@ def _answering(model: Any) -> Iterator[None]:
         if plain is not None:
             model.forward = wrapped
         model.train(training)
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def _place() -> tuple[int, int]:

@@ -17,7 +17,7 @@ from sftchat.plugins import Registry
 GOOD = '{"prompt": "谁？", "completion": "甲"}'
 GIVE = "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 ORDER = "the order is system (at most once, first), then user and assistant by turns"
-SHAPES = "it needs one of: messages; messages, gold; prompt, completion; instruction, output; conversations; text"
+SHAPES = "it needs one of: messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
 
 def turns(*pairs: tuple[str, Any]) -> str:

@@ -217,12 +217,12 @@ def test_pairs_are_rows_that_trl_renders(desk: Desk, tiny_checkpoint: Path) -> N
     from transformers import AutoTokenizer
     from trl.data_utils import apply_chat_template, is_conversational
 
-    from sftchat.models.registry import CHATML
+    from sftchat.models.registry import TEMPLATES
 
     desk.run(*BEST, "--pairs", "pairs", "-q")
     (pair,) = rows("pairs")
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = TEMPLATES["chatml"].source
     assert is_conversational(pair)
     rendered = apply_chat_template({key: pair[key] for key in ("prompt", "chosen", "rejected")}, tokenizer)
     assert rendered == {

@@ -66,7 +66,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
         (["train"], 2, "missing argument 'TASK'; see 'sftchat train --help'"),
         (["train", "colours"], 2, "missing option '-o' / '--output'; see 'sftchat train --help'"),
         (["train", "colour", "-o", "x"], 2, "unknown task 'colour'; did you mean 'colours'? (available: colours); not loaded: broken, see 'sftchat plugins'"),
-        (["train", "colours", "-o", "x", "--method", "magic"], 2, "invalid value for '--method': 'magic' is not one of 'full', 'lora'; see 'sftchat train --help'"),
+        (["train", "colours", "-o", "x", "--method", "magic"], 2, "invalid value for '--method': 'magic' is not one of 'full', 'lora', 'dora', 'qlora'; see 'sftchat train --help'"),
         (["train", "colours", "-o", "x", "--model", "sftchat:nani"], 2, "unknown model 'sftchat:nani'; did you mean 'sftchat:nano'? (available: sftchat:nano)"),
         (["train", "colours", "-o", "x", "--data", "f", "-n", "3"], 2, "--rows and --option are for the generator; with --data give neither"),
         (["demo", "colours"], 2, "unknown demonstration 'colours' (available: none)"),
@@ -122,7 +122,7 @@ def test_a_folder_that_holds_a_run_keeps_it(capsys: pytest.CaptureFixture[str], 
 
     code, line = complaint(capsys, session, "train", "colours", "-o", str(tmp_path))
 
-    assert (code, line) == (2, f"output folder '{tmp_path}' already holds a run; give another -o")
+    assert (code, line) == (2, f"output folder '{tmp_path}' already holds a run; continue it with --resume, or give another -o")
     assert (tmp_path / "sftchat.json").read_text() == "{}"
 
 

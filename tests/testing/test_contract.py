@@ -177,7 +177,9 @@ def test_a_metric_that_breaks_the_contract_is_told_how(metric: Metric, fault: st
 
 
 def test_a_template_that_nobody_knows_is_told_with_the_nearest() -> None:
-    assert faults(template="chatlm") == ["unknown template 'chatlm'; did you mean 'chatml'? (available: chatml, plain)"]
+    assert faults(template="chatlm") == [
+        "unknown template 'chatlm'; did you mean 'chatml'? (available: alpaca, chatml, instruction, llama3, plain, prompt)"
+    ]
 
 
 def test_rows_that_training_would_leave_out_are_counted() -> None:

@@ -49,14 +49,19 @@ def first_difference(sides: Sequence[Side]) -> int | None:
     for position in range(max(map(len, whole), default=0)):
         here: list[str] = []
         ended = growing = 0
+        unsure = False
         for clusters, side in zip(whole, sides, strict=True):
             if position < len(clusters):
                 here.append(clusters[position])
-                growing += not side.done and position == len(clusters) - 1 and here[-1] != "\n"
+                last = not side.done and position == len(clusters) - 1
+                growing += last
+                unsure = unsure or (last and here[-1] == "\n")  # at the end of a reply it is no row
             elif side.done:
                 ended += 1
             else:
                 return None
+        if unsure:
+            return None
         if ended or (len(set(here)) > 1 and not growing):
             return at
         if growing:
@@ -85,7 +90,8 @@ def _wrapped(line: str, columns: int, mark: int | None, end: str) -> list[Line]:
         return wrap_line([("", _shown(line))], columns)
     before, rest = line[:mark], line[mark:]
     marked = next(iter_graphemes(rest), "")
-    shown = [("", _shown(before)), ("class:difference", _shown(marked) or end), ("", _shown(rest[len(marked) :]))]
+    seen = "␣" if marked.isspace() else _shown(marked)  # a blank at the end of a row would not be seen
+    shown = [("", _shown(before)), ("class:difference", seen or end), ("", _shown(rest[len(marked) :]))]
     return wrap_line([pair for pair in shown if pair[1]], columns)
 
 

@@ -16,6 +16,7 @@ from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import UsageError
+from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.data.checking import Measure
@@ -86,7 +87,7 @@ def check_files(
         results.append(findings)
         if not as_json:
             for problem in findings.problems:
-                click.echo(problem)
+                click.echo(printable(str(problem)))
         if not quiet:
             click.echo(summary(findings, policies), err=True)
     failed = any(findings.sources(policies, "fail") for findings in results)

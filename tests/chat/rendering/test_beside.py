@@ -46,7 +46,7 @@ def cells_of(lines: list[Line], columns: int) -> list[str]:
     for line in lines:
         for at, cell in enumerate(plain([pair for pair in line if pair[0] != "[ZeroWidthEscape]"]).split(" │ ")):
             found[at] += cell
-    return ["".join(cell.split()).replace("∎", "").replace("⏎", "") for cell in found]
+    return ["".join(cell.split()).replace("∎", "").replace("⏎", "").replace("␣", "") for cell in found]
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=3), st.integers(24, 50), st.integers(0, 99))
