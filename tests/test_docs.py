@@ -60,7 +60,7 @@ def test_the_chinese_readme_shows_the_same_commands_and_exit_codes() -> None:
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
-    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    listed = re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 

@@ -61,7 +61,9 @@ class Beside:
         if self._width and each != self._width:
             self._begin_anew()
         self._width = each
-        self._sides = [Side(text, done) for text, done in zip(self._texts, self._done, strict=True)]
+        # a line feed may be the end of the reply, where it is no row: it is shown with what follows it
+        shown = [text if done else text.removesuffix("\n") for text, done in zip(self._texts, self._done, strict=True)]
+        self._sides = [Side(text, done) for text, done in zip(shown, self._done, strict=True)]
         difference = None if self._marked else first_difference(self._sides)
         self._drawn = [side_rows(side, each, difference) for side in self._sides]
         widths = [each] * len(self._titles)

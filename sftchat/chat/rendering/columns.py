@@ -49,19 +49,14 @@ def first_difference(sides: Sequence[Side]) -> int | None:
     for position in range(max(map(len, whole), default=0)):
         here: list[str] = []
         ended = growing = 0
-        unsure = False
         for clusters, side in zip(whole, sides, strict=True):
             if position < len(clusters):
                 here.append(clusters[position])
-                last = not side.done and position == len(clusters) - 1
-                growing += last
-                unsure = unsure or (last and here[-1] == "\n")  # at the end of a reply it is no row
+                growing += not side.done and position == len(clusters) - 1 and here[-1] != "\n"
             elif side.done:
                 ended += 1
             else:
                 return None
-        if unsure:
-            return None
         if ended or (len(set(here)) > 1 and not growing):
             return at
         if growing:
