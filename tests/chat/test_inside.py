@@ -130,6 +130,18 @@ def test_a_given_answer_is_judged_by_every_model() -> None:
     ]
 
 
+def test_the_gold_answer_of_an_item_is_judged_without_typing_it(tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text('{"id": "1", "messages": [{"role": "user", "content": "hi"}], "gold": "g"}\n', encoding="utf-8")
+    task = Task("t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}), (rate("m", "right"),))
+    likeliest = [{"g": 0.5}, {"\n": 0.5}]
+
+    shown = said("hi", "/nll gold", likeliest=likeliest, desk=Desk(judge=Judge(task, gold)))
+
+    assert "2 tokens, log-likelihood -1.39" in shown
+    assert "is no item of a gold set" in said("hi", "/nll gold", likeliest=likeliest)
+
+
 def test_samples_are_counted_by_what_they_say() -> None:
     task = Task(
         "t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}, reply.text.strip("。")), (rate("m", "right"),)

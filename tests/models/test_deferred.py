@@ -31,6 +31,7 @@ print(ascii(reply))
 """
 
 
+@pytest.mark.slow
 def test_a_reply_needs_neither_compiler_nor_sharding(tiny_checkpoint: Path) -> None:
     loaded, reply = run(ASK, str(tiny_checkpoint))
     everything, same = run("import torch._dynamo\n" + ASK, str(tiny_checkpoint))

@@ -172,7 +172,20 @@ def _nll(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     if not conversation.head:
         raise UsageError("nothing was asked yet")
-    _next_nll(context, argument, 0, [])
+    _next_nll(context, _gold(context) if argument == "gold" else argument, 0, [])
+
+
+def _gold(context: ChatContext) -> str:
+    """The gold reply to the last message.
+
+    Raises:
+        UsageError: When there is none.
+    """
+    judge = context.desk.judge
+    example = judge.find(context.conversation.unanswered().messages) if judge is not None else None
+    if example is None or example.gold is None:
+        raise UsageError("the last message is no item of a gold set; chat with --task, or give the answer: /nll TEXT")
+    return example.gold
 
 
 def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) -> None:
@@ -205,5 +218,5 @@ COMMANDS = (
     ChatCommand("probs", "show how likely each token of the last reply was", _probs, "[all]", impossible=_no_reply, topic=TOPIC),
     ChatCommand("why", "show what else could have stood at token N of the last reply", _why, "N", impossible=_no_reply, topic=TOPIC),
     ChatCommand("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", impossible=_no_reply, topic=TOPIC),
-    ChatCommand("nll", "show how likely TEXT, or the last reply, is to every model", _nll, "[TEXT]", topic=TOPIC),
+    ChatCommand("nll", "show how likely TEXT, the gold answer or the last reply is to every model", _nll, "[gold|TEXT]", topic=TOPIC),
 )
