@@ -63,12 +63,12 @@ def test_an_installed_example_is_trained_scored_and_talked_to(installed: tuple[s
     made = sftchat(site, "data", "generate", name, "-n", "12", "--seed", "9", "--format", "evalset", "-o", gold, "--quiet")
     trained = sftchat(site, "train", name, "-n", "48", "--max-steps", "3", "-o", run, "--quiet")
     scored = sftchat(site, "eval", run, "--baseline", "sftchat:nano", "--evalset", gold, "--json", "--quiet")
-    talked = sftchat(site, "chat", run, input="hello\n/quit\n")
+    talked = sftchat(site, "chat", run, input="hello\n/exit\n")
 
     assert [(made.returncode, made.stderr), (trained.returncode, trained.stderr)] == [(0, ""), (0, "")]
     assert scored.returncode in (0, 1), scored.stderr  # three steps teach nothing; that they are judged is the point
-    results = json.loads(scored.stdout)["results"]
-    assert [(result["task"], result["items"]) for result in results] == [(name, 12)] * 2
+    report = json.loads(scored.stdout)
+    assert [(result["task"], result["n"]) for result in (*report["results"], *report["baselines"])] == [(name, 12)] * 2
     assert talked.returncode == 0, talked.stderr
     assert talked.stdout.strip() != ""
 

@@ -70,7 +70,7 @@ def test_a_checkpoint_with_a_damaged_file_is_one_line_or_does_without_it(
     folder = make_checkpoint(tmp_path / "broken")
     (folder / name).write_bytes(content)
 
-    code = main(["ask", str(folder), "hi", "--max-tokens", "1"])
+    code = main(["ask", str(folder), "hi", "--max-new-tokens", "1"])
 
     out, err = capsys.readouterr()
     assert code in (0, 2, 3)
@@ -180,7 +180,7 @@ for words in (
     ["data", "check", "rows.jsonl", "--task", "relation", "--quiet"],
     ["train", "relation", "--data", "rows.jsonl", "--max-steps", "2", "-o", "run", "--quiet"],
     ["eval", "run", "--limit", "2", "--quiet"],
-    ["ask", "run", "你好", "--max-tokens", "2"],
+    ["ask", "run", "你好", "--max-new-tokens", "2"],
     ["inspect", "run"],
 ):
     code = main(words)

@@ -101,7 +101,11 @@ def test_the_light_installation_shows_its_help_and_plugins(light: Path, tmp_path
     shown, listed = run(light, tmp_path, "--help"), run(light, tmp_path, "plugins", "--json")
 
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert [(plugin["name"], plugin["problem"]) for plugin in json.loads(listed.stdout)] == [("general", None), ("relation", None)]
+    assert [(plugin["name"], plugin["problem"]) for plugin in json.loads(listed.stdout)] == [
+        ("chat", None),
+        ("general", None),
+        ("relation", None),
+    ]
 
 
 def test_the_light_installation_generates_scores_and_gates(light: Path, tmp_path: Path) -> None:

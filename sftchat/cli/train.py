@@ -113,11 +113,14 @@ def command(
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     """
     from sftchat.cli.progress import TrainingProgress
-    from sftchat.training.output import check_output
-    from sftchat.training.preparing import Job, is_main_process
+    from sftchat.models.weights import require_local
 
     registry = session.registry
     task = registry.task(task_name)
+    require_local("training")
+    from sftchat.training.output import check_output
+    from sftchat.training.preparing import Job, is_main_process
+
     if is_main_process():
         check_output(output, resume)
     examples, data = gather(task, files, rows, options, given["seed"] or 0)

@@ -81,7 +81,7 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
         return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
     try:
         return AutoTokenizer.from_pretrained(reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last two where JSON is whole and something else
         raise ModelError(_why(reference, "tokenizer", error)) from error
 
 
@@ -126,7 +126,7 @@ def load_model(
             use_safetensors=None if allow_pickle else True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise ModelError(_why(reference, "model", error)) from error
     return model.to(place).eval()
 

@@ -95,7 +95,7 @@ def test_the_status_line_has_the_speed_of_each(chat: Start) -> None:
     talk = chat([ScriptedEngine(["abcde"]), ScriptedEngine(["abcde"])], 120, 20, names=NAMES, clock=clock)
     talk.say("x")
 
-    last = talk.screen.wait(lambda text: "tokens/s" in text.split("\n")[-1]).split("\n")[-1]
+    last = talk.screen.wait(lambda text: "tokens/s" in (last := text.split("\n")[-1]) and "replying" not in last).split("\n")[-1]
     assert last.startswith("base ")
     assert " · ready · tuned " in last
 
