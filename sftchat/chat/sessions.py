@@ -18,6 +18,7 @@ from typing import Any
 
 from sftchat.chat.conversation import Answer, Conversation, Node
 from sftchat.chat.records import answer_from, answer_to_json, dumps, node_from_json, node_to_json
+from sftchat.database import open_database
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.types import Reply
 
@@ -190,18 +191,5 @@ def _connect(path: Path) -> sqlite3.Connection:
         OSError, sqlite3.Error, SftchatError: When it cannot be used.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
-    try:
-        # after a power cut the last pieces may be gone, the file is whole; a killed process loses nothing
-        connection.execute("PRAGMA synchronous = NORMAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise SftchatError(f"it has format {version}, this sftchat reads {VERSION}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readable by its owner only
+    return open_database(path, TABLES, VERSION, WAIT_SECONDS, lambda found: f"it has format {found}, this sftchat reads {VERSION}")

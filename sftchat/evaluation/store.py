@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from sftchat.database import open_database
 from sftchat.errors import SftchatError, first_line
 from sftchat.models.identity import file_hash
 from sftchat.types import FinishReason
@@ -163,21 +164,13 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` puts them into words.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
-    try:
-        # after a power cut the last replies may be gone, the file is whole; a killed process loses nothing
-        connection.execute("PRAGMA synchronous = NORMAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise SftchatError(f"'{path}' has format {version}, this sftchat reads {VERSION}; 'sftchat cache prune --all' empties it")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return open_database(
+        path,
+        TABLES,
+        VERSION,
+        WAIT_SECONDS,
+        lambda found: f"'{path}' has format {found}, this sftchat reads {VERSION}; 'sftchat cache prune --all' empties it",
+    )
 
 
 def reason(path: Path, error: Exception) -> str:
