@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -120,7 +121,24 @@ def read_prompts(file: str, limit: int | None, check: Callable[[Iterable[Example
     return examples
 
 
-def unanswered(failures: Sequence[EngineError]) -> str:
-    """The line that says that some requests failed, and what to do."""
+def told(counts: Mapping[str, int], words: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
+    """Say what became of the prompts, and that some requests failed; returns the exit code.
+
+    Args:
+        counts: By what became of them, ``prompts`` and ``kept`` among them.
+        words: The same for a person.
+        output: Where the rows are.
+        failures: Of requests without an answer.
+        as_json: Print the counts.
+        quiet: Say nothing but errors.
+    """
+    if as_json:
+        click.echo(json.dumps(counts))
+    if not quiet:
+        click.echo(f"wrote {counted(counts['kept'], 'row')} to {output} of {counted(counts['prompts'], 'prompt')}: {words}", err=True)
+    if not failures:
+        return 0
     what = listed(sorted({str(failure) for failure in failures}), 2)
-    return f"sftchat: error: {counted(len(failures), 'request')} had no answer ({what}); the same command with --overwrite asks those again"
+    again = "the same command with --overwrite asks those again"
+    click.echo(f"sftchat: error: {counted(len(failures), 'request')} had no answer ({what}); {again}", err=True)
+    return 3

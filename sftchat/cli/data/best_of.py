@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.data.asking import Asking, asking_options, read_prompts, unanswered
-from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option
+from sftchat.cli.data.asking import Asking, asking_options, read_prompts, told
+from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.sampling import chosen_sampling
 from sftchat.cli.shared import Session
@@ -105,13 +104,7 @@ def best_of(
     }
     for file in filter(None, (output, pairs)):
         write_provenance(file, "data best-of", [prompts, str(asking.samples_file)], settings, counts)
-    if as_json:
-        click.echo(json.dumps(counts))
-    if not quiet:
-        click.echo(f"wrote {counted(counts['kept'], 'row')} to {output} of {counted(len(examples), 'prompt')}: {_words(counts)}", err=True)
-    if failures:
-        click.echo(unanswered(failures), err=True)
-        ctx.exit(3)
+    ctx.exit(told(counts, _words(counts), output, failures, as_json=as_json, quiet=quiet))
 
 
 def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> Samples:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.data.asking import Asking, asking_options, read_prompts, unanswered
-from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option
+from sftchat.cli.data.asking import Asking, asking_options, read_prompts, told
+from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.sampling import chosen_sampling
 from sftchat.cli.shared import Session
@@ -88,13 +87,7 @@ def distill(
     write_rows(output, as_rows(rows, shape), overwrite=overwrite)
     settings = {**(said.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
-    if as_json:
-        click.echo(json.dumps(counts))
-    if not quiet:
-        click.echo(f"wrote {counted(len(rows), 'row')} to {output} of {counted(len(examples), 'prompt')}: {words}", err=True)
-    if failures:
-        click.echo(unanswered(failures), err=True)
-        ctx.exit(3)
+    ctx.exit(told(counts, words, output, failures, as_json=as_json, quiet=quiet))
 
 
 def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
