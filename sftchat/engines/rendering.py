@@ -7,9 +7,6 @@ from dataclasses import replace
 from sftchat.engines.base import Request
 from sftchat.models.templates import Renderer
 
-GIVEN = frozenset({"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now", "namespace", "range"})
-"""What every template is told, or can call."""
-
 
 def with_arguments(renderer: Renderer, request: Request) -> Renderer:
     """The renderer of a request, with its template arguments."""
@@ -32,14 +29,3 @@ def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
     else:
         ids = with_arguments(renderer, request).prompt_ids(request.messages, request.reply_prefix, request.tools)
     return [*ids, *request.reply_ids]
-
-
-def variables(renderer: Renderer) -> tuple[str, ...]:
-    """What a template can be told beside the messages: names it reads and nobody sets, the tokenizer's tokens not among them."""
-    from jinja2 import Environment, meta
-
-    # the tags of transformers' own extensions, which the parser of plain Jinja does not know
-    environment = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
-    source = renderer.source.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    found = meta.find_undeclared_variables(environment.parse(source))
-    return tuple(sorted(name for name in found - GIVEN if not name.endswith("_token")))

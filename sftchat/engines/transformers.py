@@ -12,12 +12,13 @@ from sftchat.engines.base import Chunk, Request
 from sftchat.engines.detokenizer import Detokenizer
 from sftchat.engines.inspection import decoded, judge, reply_ids, tokens_of, trained_tokens
 from sftchat.engines.kept import Kept
-from sftchat.engines.rendering import prompt_ids, variables
+from sftchat.engines.rendering import prompt_ids
 from sftchat.engines.row import Row
 from sftchat.engines.sampling import Sampler
 from sftchat.engines.scheduling import Scheduler
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.models.references import ModelReference, resolve
+from sftchat.models.templates import argument_names
 from sftchat.models.weights import Loaded
 from sftchat.types import Choice, Message, Token
 
@@ -85,7 +86,7 @@ class TransformersEngine:
     @property
     def template_variables(self) -> tuple[str, ...]:
         """What the template can be told beside the messages, sorted."""
-        return variables(self.loaded.renderer)
+        return argument_names(self.loaded.renderer)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The templated text of a conversation, ready for the reply."""

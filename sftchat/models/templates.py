@@ -24,8 +24,8 @@ __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "Template
 IGNORED = -100
 """The label of a position without loss, as torch's cross entropy wants it."""
 
-GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
-"""Variables of a chat template that are no arguments of it."""
+GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now", "namespace", "range"})
+"""Variables of a chat template that are no arguments of it: what every template is told, or can call."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,22 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
     return Renderer(tokenizer, fallback, TEMPLATES[fallback].source_for(tokenizer), given)
 
 
+def argument_names(renderer: Renderer) -> tuple[str, ...]:
+    """What a template can be told beside the messages, sorted; the tokenizer's tokens are not among it.
+
+    Raises:
+        TemplateError: When the template is no Jinja.
+    """
+    from jinja2 import TemplateError as JinjaError
+    from transformers.utils.chat_template_utils import _get_template_variables
+
+    try:
+        variables = _get_template_variables(renderer.source)
+    except JinjaError as error:
+        raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
+    return tuple(sorted(name for name in variables if name not in GIVEN and not name.endswith("_token")))
+
+
 def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
     """Refuse a template argument that the template never looks at: a misspelt one would change nothing, without a word.
 
@@ -248,14 +264,7 @@ def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
         UsageError: Naming those that there are.
         TemplateError: When the template is no Jinja.
     """
-    from jinja2 import TemplateError as JinjaError
-    from transformers.utils.chat_template_utils import _get_template_variables
-
-    try:
-        variables = _get_template_variables(renderer.source)
-    except JinjaError as error:
-        raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
-    known = {name for name in variables if name not in GIVEN and not name.endswith("_token")}
+    known = argument_names(renderer)
     for name in arguments:
         if name not in known:
             raise UsageError(unknown(f"argument of chat template '{renderer.name}':", name, known))
