@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from sftchat import DataError, UsageError
+from sftchat.cli import program
 from sftchat.cli.config_file import apply_config, read_config
 from sftchat.cli.train import command
 
@@ -38,7 +39,8 @@ FLAGS = "relation --model org/name --data a.jsonl --data b.jsonl -o run --learni
 
 def parsed(*words: str) -> dict[str, Any]:
     """What the command would be called with."""
-    with command.make_context("train", list(words)) as context:
+    root = click.Context(program, info_name="sftchat", **program.context_settings)
+    with command.make_context("train", list(words), parent=root) as context:
         return dict(context.params)
 
 
@@ -102,7 +104,7 @@ def test_a_value_of_another_type_is_refused_as_a_flags_would_be(tmp_path: Path) 
     path = tmp_path / "run.toml"
     path.write_text('task = "relation"\noutput = "run"\nepochs = "many"\n', encoding="utf-8")
 
-    result = CliRunner().invoke(command, ["--config", str(path)])
+    result = CliRunner().invoke(program, ["train", "--config", str(path)])
 
     assert result.exit_code == 2
     assert "Invalid value for '--epochs': 'many' is not a valid float" in result.output
