@@ -11,25 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+from command_line import must, run
+
 METRIC = "f1"
-
-
-def run(*words: object) -> int:
-    """Print and run an ``sftchat`` command; returns its exit code."""
-    line = [str(word) for word in words]
-    print(f"\n$ sftchat {shlex.join(line)}", flush=True)
-    return subprocess.run([sys.executable, "-m", "sftchat", *line], check=False).returncode
-
-
-def must(*words: object) -> None:
-    """Run a command that the rest depends on."""
-    if code := run(*words):
-        sys.exit(code)
 
 
 def difference(report: Path) -> tuple[float, float, float, float]:

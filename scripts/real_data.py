@@ -8,19 +8,13 @@ Only calls the command line, and prints each command before it runs.
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+from command_line import run
+
 HELD_BACK = 8
 """One row of this many is held back."""
-
-
-def run(*words: str) -> int:
-    """Print and run an ``sftchat`` command; returns its exit code."""
-    print(f"\n$ sftchat {shlex.join(words)}", flush=True)
-    return subprocess.run([sys.executable, "-m", "sftchat", *words], check=False).returncode
 
 
 def main() -> int:

@@ -143,8 +143,8 @@ def test_an_editor_has_the_text_and_gives_it_back_while_the_reply_goes_on(
     assert asked(engine) == ["x", "第一\nsecond"]
 
 
-def test_an_editor_that_fails_costs_nothing(chat: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISUAL", str(tmp_path / "none"))
+def test_an_editor_that_fails_costs_nothing(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISUAL", "/nowhere/editor")
     talk = chat(ScriptedEngine([]), 100, 20)
     talk.type("text\x18\x05")
 
