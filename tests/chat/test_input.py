@@ -145,11 +145,12 @@ def test_an_editor_has_the_text_and_gives_it_back_while_the_reply_goes_on(
 
 def test_an_editor_that_fails_costs_nothing(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL", "/nowhere/editor")
-    talk = chat(ScriptedEngine([]), 100, 20)
+    talk = chat(ScriptedEngine([]), 200, 20)
     talk.type("text\x18\x05")
 
-    seen = talk.screen.wait("set VISUAL or EDITOR to the editor you use")
-    assert "error: " in seen
+    talk.screen.wait(
+        "error: editor '/nowhere/editor' failed: [Errno 2] No such file or directory: '/nowhere/editor'; set VISUAL or EDITOR\n"
+    )
     talk.screen.wait("> text")
 
 

@@ -16,5 +16,6 @@ def edit_text(text: str) -> str:
     try:
         edited = click.edit(text, extension=".md", require_save=False)
     except click.ClickException as error:
-        raise UsageError(f"{error.message}; set VISUAL or EDITOR to the editor you use") from None
+        command, _, reason = error.message.partition(": ")
+        raise UsageError(f"editor '{command}' failed: {reason.removeprefix('Editing failed: ')}; set VISUAL or EDITOR") from None
     return (edited or "").removesuffix("\n")
