@@ -1,4 +1,4 @@
-"""``--dry-run``: three real steps, the longest batch among them, tell whether a training fits into memory and when it would end."""
+"""``--dry-run``: a few real steps, the longest batch first, tell whether a training fits into memory and when it would end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ from sftchat.training.dataset import RenderedRows
 from sftchat.training.preparing import Prepared
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
 
+USUAL = 12
+"""Batches of rows of all lengths by which the speed is measured, fewer where these take long."""
+
+FIRST = 2
+"""The step from which time is taken: the first reserves memory, the second allocates what the optimizer keeps."""
+
+ENOUGH = 10.0
+"""Seconds of measuring after which no further batch is begun."""
+
 KNOBS = "lower --max-length or --batch-size (with --accumulation for the same effective batch), add --gradient-checkpointing, or use --method lora"
 
 
@@ -28,7 +37,7 @@ class Rehearsal:
         longest: Tokens of the longest row.
         rows_at_once: Rows computed at once: the batch size, or less where memory ran out.
         peak_bytes: The most memory in use: of the accelerator, or of the whole process on a CPU.
-        tokens_per_second: Of rows of middling length, prompt and reply.
+        tokens_per_second: Of rows of all lengths, prompt and reply.
         steps: Optimiser steps of the training.
         seconds: How long all of them would take, without scoring and saving.
     """
@@ -51,12 +60,15 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
         self.times.append(time.perf_counter())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == state.max_steps:
-            self.times.append(time.perf_counter())
+        now = time.perf_counter()
+        if len(self.times) > FIRST and now - self.times[FIRST] > ENOUGH:
+            control.should_training_stop = True
+        if control.should_training_stop or state.global_step == state.max_steps:
+            self.times.append(now)
 
 
 def rehearse(ready: Prepared) -> Rehearsal:
-    """Train on the longest rows, then twice on middling ones; the weights in memory are spoilt, nothing is written.
+    """Train on the longest rows, then on some of all lengths; the weights in memory are spoilt, nothing is written.
 
     Args:
         ready: What would be trained.
@@ -67,11 +79,12 @@ def rehearse(ready: Prepared) -> Rehearsal:
     config = ready.config
     rows, size = ready.rows, min(config.batch_size, len(ready.rows.ids))
     order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
-    middle = order[max(0, (len(order) - size) // 2) :][:size]
-    chosen = [*order[:size], *middle, *middle]
+    usual = max(2, min(USUAL, len(order) // size))
+    batches = [order[:size], *([order[(k + i * usual) % len(order)] for i in range(size)] for k in range(usual))]
+    chosen = [row for batch in batches for row in batch]
     sample = RenderedRows(tuple(rows.ids[row] for row in chosen), tuple(rows.labels[row] for row in chosen))
     short = replace(
-        config, batch_size=size, accumulation=1, max_steps=3, eval_steps=0, patience=0, save_steps=0, report_to=(), warmup=0.0,
+        config, batch_size=size, accumulation=1, max_steps=len(batches), eval_steps=0, patience=0, save_steps=0, report_to=(), warmup=0.0,
     )  # fmt: skip
     clock, at_once = _Clock(), [size]
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +101,8 @@ def rehearse(ready: Prepared) -> Rehearsal:
             if not is_out_of_memory(error):
                 raise EngineError(f"the dry run failed: {first_line(error)}") from error
             raise EngineError(f"one row of {len(rows.ids[order[0]])} tokens does not fit into memory: {KNOBS}") from error
-    speed = sum(len(rows.ids[row]) for row in middle) / (clock.times[3] - clock.times[2])
+    measured = batches[FIRST : len(clock.times) - 1]
+    speed = sum(len(rows.ids[row]) for batch in measured for row in batch) / (clock.times[-1] - clock.times[FIRST])
     batch = config.batch_size * config.accumulation
     a_pass = -(-len(rows.ids) // batch)
     steps = config.max_steps or round(a_pass * config.epochs)
