@@ -64,19 +64,20 @@ def show(
 
 def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
     """Print rows as what a model reads and what it learns to write."""
-    rows = [(example.source, rendered(renderer, example) or ((), ())) for example in examples]
+    from sftchat.models.templates import Rendered
+
+    rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
     if as_json:
-        objects = [{"source": source, "ids": ids, "labels": labels} for source, (ids, labels) in rows]
+        objects = [{"source": source, "ids": row.ids, "labels": row.labels} for source, row in rows]
         click.echo(json.dumps(objects, ensure_ascii=False))
         return
     from rich.text import Text
 
     console = stdout()
-    for source, (ids, labels) in rows:
-        trained = sum(label >= 0 for label in labels)
-        console.print(Text(f"{source}: {len(ids)} tokens, {trained} of them trained", style="bold"))
+    for source, row in rows:
+        console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         shown = Text()
-        for piece, is_trained in pieces(renderer, ids, labels):
+        for piece, is_trained in pieces(renderer, row.ids, row.labels):
             plain = piece.translate(PICTURES)
             marked = f"〖{plain}〗" if is_trained and (console.no_color or not console.is_terminal) else plain
             shown.append(marked, style="bold green" if is_trained else "dim")
