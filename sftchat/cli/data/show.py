@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sftchat.chat.lines import visible
 from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
 from sftchat.cli.shared import stdout
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from sftchat.models.templates import Renderer
-
-# text from a file could move the cursor or recolour the terminal: control characters are shown by their pictures instead
-PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) != "\n"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 @click.command(short_help="the first rows as a table, or as tokens")
@@ -78,7 +76,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
         console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         shown = Text()
         for piece, is_trained in pieces(renderer, row.ids, row.labels):
-            plain = piece.translate(PICTURES)
+            plain = visible(piece)
             marked = f"〖{plain}〗" if is_trained and (console.no_color or not console.is_terminal) else plain
             shown.append(marked, style="bold green" if is_trained else "dim")
         console.print(shown, soft_wrap=True)
@@ -108,7 +106,7 @@ def _excerpt(content: str, width: int, console: Console, most: int = 6) -> Text:
     """The beginning of a text, wrapped to a column and cut to some lines."""
     from rich.text import Text
 
-    wrapped = Text(content.translate(PICTURES)).wrap(console, width)
+    wrapped = Text(visible(content)).wrap(console, width)
     cut = Text("\n").join(line for line in wrapped[:most])
     if len(wrapped) > most:
         cut.append(" …")
