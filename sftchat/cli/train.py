@@ -115,10 +115,12 @@ def command(
     registry = session.registry
     task = registry.task(task_name)
     require_local("training")
+    from sftchat.training.lock import refuse_running
     from sftchat.training.output import check_output
     from sftchat.training.preparing import Job, is_main_process
 
     if is_main_process():
+        refuse_running(output)
         check_output(output, resume)
     examples, data = gather(task, files, rows, options, given["seed"] or 0)
     from sftchat.training.run import train
