@@ -6,8 +6,10 @@ Not ``pluggy.PluginManager.load_setuptools_entrypoints``: it dies at the first b
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -19,6 +21,7 @@ from sftchat.commands import ChatCommand
 from sftchat.engines.base import EngineType
 from sftchat.errors import PluginError, UsageError, unknown
 from sftchat.task import Task
+from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.report import Report
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+LONG = 5.0
+"""Seconds after which an import is said to be under way."""
 
 
 class EntryPoint(Protocol):
@@ -119,9 +124,11 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     infos = []
     for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results, whatever a plugin prints
+            with _nothing_on_stdout(), _announced(entry_point):
                 added = _load(manager, entry_point, owner)
-        except (Exception, SystemExit) as error:  # a stranger's import may raise anything; it is reported, never hidden
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's import may raise anything, SystemExit too; it is reported, never hidden
             problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=" ".join(problem.split())))
             continue
@@ -132,6 +139,36 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
             PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands))
         )
     return Registry(manager, tasks, engines, commands, tuple(infos))
+
+
+@contextlib.contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send to standard error what the block prints, also past Python's own streams: standard output is for results."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as after:
+        with contextlib.suppress(OSError):  # a program without standard streams
+            kept = os.dup(1)
+            after.callback(os.close, kept)
+            os.dup2(2, 1)
+            after.callback(os.dup2, kept, 1)
+        yield
+
+
+@contextlib.contextmanager
+def _announced(entry_point: EntryPoint) -> Iterator[None]:
+    """Say which plugin is being imported when that takes long: an import that hangs cannot be cut off, but it can be named."""
+
+    def tell() -> None:
+        """Write one line."""
+        sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(_distribution(entry_point))}) …\n")
+        sys.stderr.flush()
+
+    timer = threading.Timer(LONG, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,14 @@ FLOORS = (
 )
 """From the ground up: a room imports itself and what lies on lower floors."""
 
-DOORS = {("training", "evaluation"), ("training", "engines"), ("chat", "evaluation"), ("testing", "engines"), ("testing", "evaluation")}
+DOORS = {
+    ("training", "evaluation"),
+    ("training", "engines"),
+    ("chat", "evaluation"),
+    ("testing", "engines"),
+    ("testing", "evaluation"),
+    ("testing", "chat"),
+}
 """Between rooms of one floor, from the first to the second."""
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "tokenizers"}

@@ -159,7 +159,7 @@ class Story:
         from sftchat.training.run import train
 
         rows = self.folder / "train.jsonl"
-        examples, data = gather(self.task, (rows,), None, (), TRAINING_SEED)
+        examples, data = gather(self.task, (str(rows),), None, (), TRAINING_SEED)
         epochs = self._affordable(Job(self.task, BASE, run, examples[:SAMPLE], data, {"epochs": self.plan.epochs}), len(examples))
         words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {epochs:g} -o {run}"
         job = Job(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)

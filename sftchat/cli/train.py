@@ -27,16 +27,13 @@ if TYPE_CHECKING:
     "--data",
     "files",
     multiple=True,
-    type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Training rows; several may be given. Default: the task's generator.",
+    help="Training rows: JSONL, JSON, Parquet, - for standard input, or hf://datasets/ORG/NAME; several may be given. Default: the task's generator.",
 )
 @click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
-@click.option(
-    "--validation", type=click.Path(path_type=Path), metavar="FILE", help="Items to score during training.  [default: kept from the rows]"
-)
+@click.option("--validation", metavar="FILE", help="Items to score during training.  [default: kept from the rows]")
 @click.option("--validation-items", type=int, metavar="N", help="How many of them.  [default: 100]")
 @click.option("--eval-steps", type=int, metavar="N", help="Steps between scorings of generated replies; 0 never.  [default: 0]")
 @click.option("--patience", type=int, metavar="N", help="Scorings without a better one that end training; 0 never.  [default: 0]")
@@ -101,8 +98,8 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
-    session: Session, /, task_name: str, model: str, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
-    template_arguments: dict[str, Any], force: bool, validation: Path | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
+    session: Session, /, task_name: str, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
+    template_arguments: dict[str, Any], force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
     **given: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task; RUN is then a model like any other.
@@ -118,10 +115,12 @@ def command(
     registry = session.registry
     task = registry.task(task_name)
     require_local("training")
+    from sftchat.training.lock import refuse_running
     from sftchat.training.output import check_output
     from sftchat.training.preparing import Job, is_main_process
 
     if is_main_process():
+        refuse_running(output)
         check_output(output, resume)
     examples, data = gather(task, files, rows, options, given["seed"] or 0)
     from sftchat.training.run import train
@@ -179,9 +178,9 @@ def _ending(manifest: Manifest, output: Path, model: str) -> Iterator[str]:
 
 
 def gather(
-    task: Any, files: tuple[Path, ...], rows: int | None, options: tuple[str, ...], seed: int
+    task: Any, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], seed: int
 ) -> tuple[list[Any], tuple[dict[str, Any], ...]]:
-    """The examples to train on and where they come from: files, or the task's generator.
+    """The examples to train on and where they come from: files and data sets of the Hub with the hash of what they held, or the task's generator.
 
     Raises:
         UsageError: Options of the generator together with files, or unknown ones.
@@ -192,11 +191,16 @@ def gather(
     if files:
         if rows is not None or options:
             raise UsageError("--rows and --option are for the generator; with --data give neither")
-        from sftchat.data.formats import read_examples
+        from sftchat.data.formats import examples_hash, read_examples
         from sftchat.models.identity import file_hash
 
-        examples = [example for path in files for example in read_examples(path)]
-        return examples, tuple({"file": str(path), "sha256": file_hash(path)} for path in files)
+        examples, data = [], []
+        for name in files:
+            read = list(read_examples(name))
+            examples += read
+            file = Path(name)
+            data.append({"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(read)})
+        return examples, tuple(data)
     from sftchat.data.generating import generate_examples, parse_options
 
     chosen = parse_options(task, options)

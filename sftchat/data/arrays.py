@@ -10,6 +10,8 @@ from typing import Any
 BLANK = re.compile(r"[ \t\n\r]*")
 FORGET = 1 << 20
 """Characters read that are worth being forgotten."""
+LONGEST = 64 << 20
+"""Bytes of a line, or characters of an element of an array: what is longer is no row, and might not fit into memory."""
 LONGEST_WORD = 12
 """Characters of the longest thing in JSON that is malformed when it is cut in two: a surrogate pair of two escapes."""
 
@@ -56,7 +58,7 @@ class _Window:
         """The position of the next character that is not blank."""
         while True:
             match = BLANK.match(self.text, at)
-            at = match.end() if match else at
+            at = self.forget(match.end() if match else at)
             if at < len(self.text) or not self.more():
                 return at
 
@@ -65,8 +67,11 @@ class _Window:
 
         Raises:
             JSONDecodeError: It is malformed.
+            Refused: It does not end for too long.
         """
         while True:
+            if len(self.text) - at > LONGEST:
+                raise Refused(f"an element of the array is longer than {LONGEST >> 20} MiB; the rest was not read")
             try:
                 value, end = decoder.raw_decode(self.text, at)
             except JSONDecodeError as error:

@@ -14,6 +14,8 @@ Whatever else a row carries goes into ``Example.metadata``; an object under ``me
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -219,6 +221,14 @@ def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
             raise DataError(f"id {shown(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
         seen[identified.id] = source
         yield identified
+
+
+def examples_hash(examples: Iterable[Example]) -> str:
+    """SHA-256 of prompts and gold replies, in order, as hex: for rows that are no file with bytes of its own."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.messages, example.gold], ensure_ascii=False, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat.data.arrays import Refused, array_rows, reason
+from sftchat.data.arrays import LONGEST, Refused, array_rows, reason
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
 
@@ -94,9 +94,10 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
     offset = 0
     found = False
     marked = 0
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST), b""), 1):
         start = offset
         offset += len(line)
+        cut_off = len(line) == LONGEST and not line.endswith(b"\n")
         if number == 1:
             if line.startswith(PARQUET):
                 yield from _parquet(name)
@@ -111,6 +112,11 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
             return
         found = True
         source = f"{name}:{number}"
+        if cut_off:
+            what = (
+                "holds NUL bytes; the file is damaged or not text" if b"\0" in line else f"is longer than {LONGEST >> 20} MiB; give {READ}"
+            )
+            raise DataError(f"the line {what}", source)
         try:
             yield source, _as_row(_parse(_decode(line.rstrip(b"\r\n"), start, number)), line)
         except Refused as error:

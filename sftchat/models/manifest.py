@@ -69,8 +69,11 @@ class Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``sftchat.json`` into a folder, whole or not at all."""
     temporary = folder / f".{MANIFEST}.partial"
-    temporary.write_text(json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / MANIFEST)
+    try:
+        temporary.write_text(json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest | None:

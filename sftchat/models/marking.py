@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,17 +53,78 @@ def unmarked(text: str) -> str:
     return text.replace(_CONTROL_TOKEN_START, "").replace(_CONTROL_TOKEN_END, "")
 
 
-def encode(tokenizer: Any, pieces: Sequence[str]) -> list[int]:
-    """Tokenise pieces one by one, marked tokens as text.
+@dataclass(frozen=True)
+class _Part:
+    """Text within a piece that is encoded in one way.
+
+    Attributes:
+        piece: Index of the piece in its row.
+        text: The text, never empty.
+        is_marked: Whether it is what looks like a special token in a message.
+        is_first: Whether its row begins with it.
+    """
+
+    piece: int
+    text: str
+    is_marked: bool
+    is_first: bool
+
+    @property
+    def encoded_as(self) -> str:
+        """What the tokenizer is given: some put a space before the first word of a text, so all but that of a row comes after a newline."""
+        return self.text if self.is_first else f"\n{self.text}"
+
+
+def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
+    """Tokenise rows of pieces, each piece on its own, marked tokens as text; yields the ids of each piece, row by row.
+
+    The ids of a piece depend on nothing that comes after it, so the pieces of a prompt have the same ids in every row that continues it. They are those
+    of transformers' ``encode_marked_chat`` for the pieces with a lone marker between them. All text goes through the tokenizer at once, because a
+    call costs as much as tens of tokens.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        rows: The pieces of each row.
 
     Raises:
-        ValueError: When the tokenizer makes a special token of any text that looks like it.
+        ValueError: When the tokenizer makes a special token of any text that looks like it; the rows before it have been yielded.
     """
-    from transformers.utils import chat_template_utils
+    from transformers.utils.chat_template_utils import _encode_chat_piece, _get_control_token_patterns
 
-    # a lone marker is dropped by the encoder, yet keeps the text on its two sides apart
-    ids: list[int] = chat_template_utils.encode_marked_chat(tokenizer, chat_template_utils._CONTROL_TOKEN_START.join(pieces))
-    return ids
+    _, markers = _get_control_token_patterns(tuple(tokenizer.added_tokens_encoder))
+    cut = [_parts(markers, pieces) for pieces in rows]
+    plain = {part for parts in cut for part in parts if not part.is_marked}
+    newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+    known = _encoded(tokenizer, {part.encoded_as for part in plain})
+    merged = {part.text for part in plain if not part.is_first and known[part.encoded_as][: len(newline)] != newline}
+    known |= _encoded(tokenizer, merged)
+
+    def ids_of(part: _Part) -> list[int]:
+        """The ids of a part."""
+        if not part.is_marked:
+            return known[part.text] if part.is_first or part.text in merged else known[part.encoded_as][len(newline) :]
+        ids: list[int] = _encode_chat_piece(tokenizer, part.text, True, newline)
+        if tokenizer.convert_tokens_to_ids(part.text) in ids:
+            raise ValueError(f"the tokenizer produces {part.text!r} from plain text")
+        return ids
+
+    for pieces, parts in zip(rows, cut, strict=True):
+        ids: list[list[int]] = [[] for _ in pieces]
+        for part in parts:
+            ids[part.piece] += ids_of(part)
+        yield ids
+
+
+def _parts(markers: Any, pieces: Sequence[str]) -> list[_Part]:
+    """A row cut at what is marked; a lone marker goes, yet keeps the text on its two sides apart."""
+    split = ((piece, at, text) for piece, given in enumerate(pieces) for at, text in enumerate(markers.split(given)))
+    return [_Part(piece, text, at % 2 == 1, piece == at == 0) for piece, at, text in split if text]
+
+
+def _encoded(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
+    """The ids of each text, special tokens in it as such."""
+    listed = list(texts)
+    return dict(zip(listed, tokenizer(listed, add_special_tokens=False)["input_ids"], strict=True)) if listed else {}
 
 
 def _pattern(tokens: Any) -> Any:

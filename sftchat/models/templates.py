@@ -7,9 +7,10 @@ prompt are a prefix of the ids of every row that continues it, whatever the toke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sftchat.models.registry import TEMPLATES, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
 from sftchat.types import Message
 
-__all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "TemplateError", "check_arguments", "choose_renderer"]
+__all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
 
 IGNORED = -100
 """The label of a position without loss, as torch's cross entropy wants it."""
@@ -44,6 +45,19 @@ class Rendered:
     def trained(self) -> int:
         """How many positions have a label."""
         return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(frozen=True)
+class RowText:
+    """A training row as text, cut where the model begins and ceases to write.
+
+    Attributes:
+        pieces: The text, special tokens in messages marked; each piece is tokenised on its own.
+        learned: Indices of the pieces that the model is to learn.
+    """
+
+    pieces: tuple[str, ...]
+    learned: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -109,22 +123,16 @@ class Renderer:
             TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
         """
         pieces = self._prompt(messages, tools)
-        return self._encode([*pieces, reply_prefix] if reply_prefix else pieces)
+        (ids,) = self._encode([[*pieces, reply_prefix] if reply_prefix else pieces])
+        return list(chain.from_iterable(ids))
 
     def training_rows(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[Rendered, ...]:
         """The rows that teach every reply of a conversation: one, or one a reply where the template writes history differently.
 
-        A template that strips thoughts from history shows the model a different past before each of its replies; each row has the past that
-        inference will show, and labels on its last turn alone.
-
         Raises:
             TemplateError: As of ``training_ids``, but for history.
         """
-        try:
-            return (self.training_ids(messages, tools),)
-        except RewrittenHistoryError:
-            replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-            return tuple(self._last_reply(messages[: index + 1], tools) for index in replies)
+        return tuple(self.encode_rows(self.training_texts(messages, tools)))
 
     def training_ids(self, messages: Sequence[Message], tools: Tools = ()) -> Rendered:
         """The ids of a conversation, with labels on every assistant turn and its stop token.
@@ -133,6 +141,40 @@ class Renderer:
             RewrittenHistoryError: When a later turn changes how an earlier one is written.
             TemplateError: When there is no assistant turn, or the template cannot write it as a continuation of its prompt, or whole.
         """
+        return next(self.encode_rows([self._whole_text(messages, tools)]))
+
+    def training_texts(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[RowText, ...]:
+        """The rows of a conversation before they are tokenised, for ``encode_rows`` to tokenise many at once.
+
+        A template that strips thoughts from history shows the model a different past before each of its replies; each row has the past that
+        inference will show, and labels on its last turn alone.
+
+        Raises:
+            TemplateError: As of ``training_ids``, but for history and for text that cannot be read as text.
+        """
+        try:
+            return (self._whole_text(messages, tools),)
+        except RewrittenHistoryError:
+            replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+            return tuple(self._last_reply(messages[: index + 1], tools) for index in replies)
+
+    def encode_rows(self, rows: Sequence[RowText]) -> Iterator[Rendered]:
+        """Ids and labels of rows, in their order.
+
+        Raises:
+            TemplateError: When the tokenizer makes a special token of text in a message that looks like one; the rows before it have been yielded.
+        """
+        for row, ids in zip(rows, self._encode([row.pieces for row in rows]), strict=True):
+            labels = [piece if index in row.learned else [IGNORED] * len(piece) for index, piece in enumerate(ids)]
+            yield Rendered(tuple(chain.from_iterable(ids)), tuple(chain.from_iterable(labels)))
+
+    def text_ids(self, text: str) -> Rendered:
+        """The ids of plain text with its end, all of them trained: for rows that are no conversation."""
+        ids = [*self.tokenizer.encode(text), *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])]
+        return Rendered(tuple(ids), tuple(ids))
+
+    def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
+        """The row that teaches every reply of a conversation at once; raises what ``training_ids`` does."""
         turns, whole = self.template.turns(messages, tools)
         pieces, at = [], 0
         for index, message in enumerate(turns):
@@ -148,29 +190,14 @@ class Renderer:
             at = len(before) + len(written)
         if not pieces:
             raise TemplateError("the conversation has no assistant turn to learn from")
-        return self._row(pieces if at == len(whole) else [*pieces, whole[at:]], range(1, len(pieces), 2))
+        return RowText((*pieces, whole[at:]), frozenset(range(1, len(pieces), 2)))
 
-    def text_ids(self, text: str) -> Rendered:
-        """The ids of plain text with its end, all of them trained: for rows that are no conversation."""
-        ids = [*self.tokenizer.encode(text), *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])]
-        return Rendered(tuple(ids), tuple(ids))
-
-    def _last_reply(self, messages: Sequence[Message], tools: Tools) -> Rendered:
+    def _last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """The row that teaches the last turn after the prompt that inference would give."""
         turns, _ = self.template.turns(messages, tools)
         written = self.template.reply(turns, len(turns) - 1, tools)[1]
-        pieces = [*self._prompt(messages[:-1], tools), written]
-        return self._row(pieces, [len(pieces) - 1])
-
-    def _row(self, pieces: Sequence[str], learned: Sequence[int]) -> Rendered:
-        """Ids of pieces, with labels on those learned."""
-        ids: list[int] = []
-        labels: list[int] = []
-        for index in range(len(pieces)):
-            added = self._encode(pieces[: index + 1])[len(ids) :]
-            ids += added
-            labels += added if index in learned else [IGNORED] * len(added)
-        return Rendered(tuple(ids), tuple(labels))
+        prompt = self._prompt(messages[:-1], tools)
+        return RowText((*prompt, written), frozenset([len(prompt)]))
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
         """A prompt in pieces, cut where the model began and ceased to write; one piece where the template rewrites its history."""
@@ -189,14 +216,14 @@ class Renderer:
             at = len(before) + len(written)
         return [*pieces, whole[at:]]
 
-    def _encode(self, pieces: Sequence[str]) -> list[int]:
-        """Tokenise pieces one by one, marked tokens as text.
+    def _encode(self, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
+        """Tokenise every piece of every row on its own, marked tokens as text.
 
         Raises:
             TemplateError: When the tokenizer makes a special token of text that looks like one.
         """
         try:
-            return encode(self.tokenizer, pieces)
+            yield from encode(self.tokenizer, rows)
         except ValueError as error:
             raise TemplateError(f"a special token in a message cannot be read as text: {error}") from error
 

@@ -2,6 +2,7 @@
 
     ScriptedEngine        an engine that says what it is told to say
     check_task            holds a task to the contract
+    chat_with             types lines into a chat, and says what each of them showed
     plugin_manager_with   a registry with the plugins of a test and no others
 
 Fixtures for pytest are in ``sftchat.testing.fixtures``.
@@ -9,6 +10,7 @@ Fixtures for pytest are in ``sftchat.testing.fixtures``.
 
 from __future__ import annotations
 
+from sftchat.testing.chat import Shown, chat_with
 from sftchat.testing.contract import BrokenContract, check_task, contract_faults
 from sftchat.testing.garbage import garbage
 from sftchat.testing.registry import plugin_manager_with
@@ -19,6 +21,8 @@ __all__ = [
     "Replies",
     "Script",
     "ScriptedEngine",
+    "Shown",
+    "chat_with",
     "check_task",
     "contract_faults",
     "garbage",

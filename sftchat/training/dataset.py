@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from sftchat.data.tools import tools_of
 from sftchat.errors import DataError
-from sftchat.models.templates import Rendered, Renderer, TemplateError
+from sftchat.models.templates import Rendered, Renderer, RowText, TemplateError
 from sftchat.types import Example
+
+AT_ONCE = 512
+"""Examples that are tokenised in one call."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,33 @@ class RenderedRows:
         return digest.hexdigest()
 
 
-def _render(example: Example, renderer: Renderer) -> tuple[Rendered, ...]:
+def _texts(example: Example, renderer: Renderer) -> tuple[RowText | Rendered, ...]:
     """The rows of an example, none when it holds nothing to learn. An example without messages is plain text."""
     if not example.messages:
         return (renderer.text_ids(example.gold),) if example.gold else ()
     conversation = example.conversation
     if not any(message["role"] == "assistant" for message in conversation):
         return ()
-    return renderer.training_rows(conversation, tools_of(example))
+    return renderer.training_texts(conversation, tools_of(example))
+
+
+def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[str, list[Rendered]]]:
+    """Yield where each example came from and its rows, tokenised many at a time."""
+    numbered = enumerate(examples, 1)
+    while some := list(islice(numbered, AT_ONCE)):
+        texts: list[tuple[str, tuple[RowText | Rendered, ...]]] = []
+        for index, example in some:
+            where = example.source or example.id or f"row {index}"
+            try:
+                texts.append((where, _texts(example, renderer)))
+            except TemplateError as error:
+                raise TemplateError(f"{where}: {error}") from error
+        encoded = renderer.encode_rows([row for _, rows in texts for row in rows if isinstance(row, RowText)])
+        for where, rows in texts:
+            try:
+                yield where, [next(encoded) if isinstance(row, RowText) else row for row in rows]
+            except TemplateError as error:
+                raise TemplateError(f"{where}: {error}") from error
 
 
 def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False) -> RenderedRows:
@@ -72,12 +95,7 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
         TemplateError: When the template cannot write a conversation.
     """
     ids, labels, too_long, without_reply, shortest = [], [], [], [], 0
-    for index, example in enumerate(examples, 1):
-        where = example.source or example.id or f"row {index}"
-        try:
-            rows = _render(example, renderer)
-        except TemplateError as error:
-            raise TemplateError(f"{where}: {error}") from error
+    for where, rows in _render(examples, renderer):
         if not rows:
             without_reply.append(where)
         for row in rows:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import UsageError
+from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.models.manifest import MANIFEST, read_manifest
 from sftchat.models.references import ADAPTER_CONFIG, WEIGHTS
 from sftchat.models.templates import Renderer
@@ -28,6 +30,8 @@ STATE = (
     "README",
 )
 """What names begin with that belong to the training and not to the model, and the libraries' model card, which says less than the manifest."""
+TORCH_WRITES = ("PytorchStreamWriter", "inline_container.cc")
+"""What stands in torch's errors about files that it writes."""
 UNFINISHED = ".unfinished"
 """Folder of a run in which weights are written before they get their name."""
 
@@ -86,8 +90,43 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
             path.replace(run / path.name)
             continue
         temporary = run / f".{path.name}.partial"
-        shutil.copyfile(path, temporary)
-        temporary.replace(run / path.name)
+        try:
+            shutil.copyfile(path, temporary)
+            temporary.replace(run / path.name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_whole(run: Path) -> Iterator[None]:
+    """Say in one line what the system refused to write while the block runs, and take away what is half-written.
+
+    Raises:
+        SftchatError: A full disk, a folder that went away or may not be written to.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = refused(error)
+        if not reason:
+            raise
+        clear_unfinished(run)
+        with suppress(OSError):  # it holds what was saved before
+            run.rmdir()
+        again = "; --resume goes on once there is room" if run.is_dir() else ""
+        raise SftchatError(f"run folder '{run}' cannot be written: {reason}{again}") from error
+
+
+def refused(error: BaseException) -> str:
+    """Why the system would not write, in its words; empty when the error is of another kind."""
+    if isinstance(error, OSError):
+        return (error.strerror or first_line(error)).lower()
+    if isinstance(error, (RuntimeError, MemoryError)):  # what torch says of a file that it writes
+        return "a file could not be written to its end; is the disk full?" if any(words in str(error) for words in TORCH_WRITES) else ""
+    found = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(error))
+    return (found[1] if found else first_line(error)).lower()
 
 
 def clear_unfinished(run: Path, broken: Iterable[Path] = ()) -> None:
@@ -100,8 +139,10 @@ def check_output(run: Path, resume: bool) -> None:
     """Refuse a folder that cannot take the run, before anything slow.
 
     Raises:
-        UsageError: When it holds a run (and none is resumed), other files, or nothing to resume.
+        UsageError: When it holds a run (and none is resumed), other files, or nothing to resume, or can be no folder.
     """
+    if run.is_symlink() and not run.exists():
+        raise UsageError(f"output '{run}' is a link that leads nowhere; make the folder that it names, or give another -o")
     if run.exists() and not run.is_dir():
         raise UsageError(f"output '{run}' is a file; give a folder")
     holds_run = (run / MANIFEST).is_file() or any(run.glob("checkpoint-*"))
@@ -118,7 +159,9 @@ def check_output(run: Path, resume: bool) -> None:
         raise UsageError(f"output folder '{run}' already holds a run; {way}")
     if run.is_dir() and any(run.iterdir()):
         raise UsageError(f"output folder '{run}' is not empty; give another -o")
-    parent = next(p for p in (run, *run.absolute().parents) if p.is_dir())
+    parent = next(p for p in (run, *run.absolute().parents) if p.exists())
+    if not parent.is_dir():
+        raise UsageError(f"output folder '{run}' cannot be made: '{parent}' is a file")
     if not os.access(parent, os.W_OK):
         raise UsageError(f"output folder '{run}' cannot be made: '{parent}' is not writable")
 

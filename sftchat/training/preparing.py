@@ -44,7 +44,7 @@ class Job:
         examples: Conversations to learn from.
         data: Where they come from, for the manifest; one entry with ``generator`` for rows that were drawn.
         given: Hyper-parameters the user set; the rest is filled in.
-        validation: A file of items to score; without one some are kept from the rows, or drawn from the generator.
+        validation: A file of items to score, or a data set of the Hub; without one some are kept from the rows, or drawn from the generator.
         template: Chat template name or file, instead of the model's own.
         template_arguments: Arguments of the template; kept in the manifest, so that inference uses the same.
         force: Train even when the parity proof fails.
@@ -59,7 +59,7 @@ class Job:
     examples: Iterable[Example]
     data: tuple[Mapping[str, Any], ...]
     given: Mapping[str, Any]
-    validation: Path | None = None
+    validation: str | None = None
     template: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     force: bool = False
@@ -254,7 +254,9 @@ def _manifest(
             "source": validation.source, "hash": validation.hash,
         }  # fmt: skip
         if job.validation is not None:
-            scored |= {"file": str(job.validation), "sha256": file_hash(job.validation)}
+            scored["file"] = job.validation
+            if Path(job.validation).is_file():
+                scored["sha256"] = file_hash(Path(job.validation))
     return Manifest(
         task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
         tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,

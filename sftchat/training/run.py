@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from sftchat.plugins import Registry
 from sftchat.training.attention import restore_attention
 from sftchat.training.callbacks import Progress, Reporter, Scored, ScoreNowAndThen, StopWhenAsked
 from sftchat.training.curve import Curve, read_curve
-from sftchat.training.output import UNFINISHED, checkpoints, clear_unfinished, complete_checkpoint, prune, publish
+from sftchat.training.lock import locked
+from sftchat.training.output import UNFINISHED, checkpoints, clear_unfinished, complete_checkpoint, prune, publish, refused, written_whole
 from sftchat.training.preparing import Job, Prepared, is_main_process, prepare, refuse_unproved
 from sftchat.training.scoring import score_model
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
@@ -67,13 +68,17 @@ def train(job: Job, registry: Registry, audience: Audience | None = None) -> Man
         The manifest that was written.
 
     Raises:
-        UsageError: A folder that is taken, an option out of range, a run that cannot be resumed with these rows.
+        UsageError: A folder that is taken, by another process too, an option out of range, a run that cannot be resumed with these rows.
         DataError: No row to learn from.
         ModelError: A model that cannot be loaded, or whose template fails the proof.
         EngineError: When training itself fails.
+        SftchatError: When the folder cannot be written to; what was saved before is whole.
         KeyboardInterrupt: When it was stopped; a checkpoint of the last step is kept.
     """
-    return Run(job, registry, audience or Audience(), prepare(job, registry)).carry_out()
+    with locked(job.output) if is_main_process() else nullcontext():
+        run = Run(job, registry, audience or Audience(), prepare(job, registry))
+        with written_whole(job.output):
+            return run.carry_out()
 
 
 class Run:
@@ -115,6 +120,8 @@ class Run:
             with stopper.listening(self.audience.stopping):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, MemoryError) as error:
+            if refused(error):
+                raise
             knobs = f"; {KNOBS}" if is_out_of_memory(error) else ""
             raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}{knobs}") from error
         if stopper.asked and trainer.state.global_step < trainer.state.max_steps:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from sftchat.data.formats import read_examples, with_ids
+from sftchat.data.formats import examples_hash, read_examples, with_ids
 from sftchat.data.generating import generate_examples
 from sftchat.data.shaping import from_example
 from sftchat.data.writing import write_rows
@@ -40,10 +39,7 @@ class Validation:
     @property
     def hash(self) -> str:
         """SHA-256 of prompts and gold replies, in order."""
-        digest = hashlib.sha256()
-        for example in self.examples:
-            digest.update(json.dumps([example.messages, example.gold], ensure_ascii=False, sort_keys=True).encode())
-        return digest.hexdigest()
+        return examples_hash(self.examples)
 
     def write(self, run: Path) -> Path:
         """Keep the items in the run's folder."""
@@ -52,17 +48,17 @@ class Validation:
         return path
 
 
-def from_file(path: Path, items: int) -> Validation:
-    """The first rows of a file, as ``sftchat eval --limit`` takes them.
+def from_file(name: str, items: int) -> Validation:
+    """The first rows of a file, or of a data set on the Hub, as ``sftchat eval --limit`` takes them.
 
     Raises:
-        DataError: When the file cannot be used, or a row has no gold reply.
+        DataError: When it cannot be used, or a row has no gold reply.
     """
-    examples = tuple(with_ids(read_examples(path)))[:items]
+    examples = tuple(islice(with_ids(read_examples(name)), items))
     if not examples:
-        raise DataError("the validation file has no rows", str(path))
+        raise DataError("the validation file has no rows", name)
     check_examples(examples)
-    return Validation(examples, f"the first {len(examples)} rows of {path.name}")
+    return Validation(examples, f"the first {len(examples)} rows of {Path(name).name if Path(name).is_file() else name}")
 
 
 def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[Example], Validation]:

@@ -143,7 +143,10 @@ def test_show_fits_eighty_columns_and_disarms_control_characters(
     monkeypatch.setenv("COLUMNS", "80")
     prompt = "从以下小说内容中提取人物关系:\n" + "林远山收了陈昭为徒，两人在青石镇住下。" * 3
     Path("f").write_text(
-        json.dumps({"prompt": prompt, "completion": "林远山-陈昭:师徒"}) + "\n" + json.dumps({"text": "\x1b[31mred [bold]"}) + "\n{}\n"
+        json.dumps({"prompt": prompt, "completion": "林远山-陈昭:师徒"})
+        + "\n"
+        + json.dumps({"text": "\x1b[31mred [bold]\x9b\u202e"})
+        + "\n{}\n"
     )
     assert run("show", "f", "-n", "2") == 0
     captured = capsys.readouterr()
@@ -156,7 +159,7 @@ def test_show_fits_eighty_columns_and_disarms_control_characters(
         "             下。林远山收了陈昭为徒，两人在青石镇",
         "             住下。",
         "",
-        "   2      1                                         ␛[31mred [bold]",
+        "   2      1                                         ␛[31mred [bold]\\x9b\\u202e",
     ]
     assert captured.err == "the first 2 rows of f; all of a row: --json\n"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.cli import main
+from sftchat.models.registry import TEMPLATES
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,26 @@ def test_with_a_model_rows_are_measured_in_tokens(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == (
         "f:1: the row has 51 tokens, 11 over --max-length 40; cut there, nothing of its reply would be left\n"
         "f:2: the row has 73 tokens, 33 over --max-length 40; cut there, it would lose the stop token of its reply, and teach never to stop\n"
+    )
+
+
+def test_the_longest_row_counts_where_a_template_that_rewrites_history_makes_several_of_one(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forgets = TEMPLATES["chatml"].source.replace(
+        "message['content']", "(message['content'] if loop.last else message['content'] | trim('!'))"
+    )
+    Path("forgets.jinja").write_text(forgets, encoding="utf-8")
+    turns = [("user", "a"), ("assistant", "b!"), ("user", "c" * 30), ("assistant", "d!")]
+    write({"messages": [{"role": role, "content": content} for role, content in turns]})
+
+    assert run("show", "f", "--model", str(tiny_checkpoint), "--template", "forgets.jinja", "--json") == 0
+    lengths = [len(row["ids"]) for row in json.loads(capsys.readouterr().out)]
+    assert run("check", "f", "--model", str(tiny_checkpoint), "--template", "forgets.jinja", "--max-length", str(lengths[0]), "-q") == 1
+
+    assert lengths == sorted(set(lengths))
+    assert capsys.readouterr().out.startswith(
+        f"f:1: the row has {lengths[1]} tokens, {lengths[1] - lengths[0]} over --max-length {lengths[0]}; "
     )
 
 

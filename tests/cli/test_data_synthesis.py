@@ -249,6 +249,14 @@ def test_distill_writes_the_teachers_replies(desk: Desk, capsys: pytest.CaptureF
     assert (told["settings"]["system"], told["settings"]["strip_thinking"]) == ("Sprich deutsch.", True)
 
 
+@pytest.mark.parametrize("words", [BEST, ("distill", "m", "--prompts", "p", "-o", "out")])
+def test_what_answers_may_be_rounded_to_eight_bits(words: tuple[str, ...], desk: Desk) -> None:
+    assert desk.run(*words, "--overwrite") == 0
+    assert desk.options["quantize"] is None
+    assert desk.run(*words, "--overwrite", "--fresh", "--quantize", "int8") == 0
+    assert desk.options["quantize"] == "int8"
+
+
 def test_distill_needs_no_gold_but_a_prompt(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     Path("p").write_text('{"messages": [{"role": "user", "content": "1"}]}\n{"text": "a"}\n')
     assert desk.run(*TAUGHT) == 2

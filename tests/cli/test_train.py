@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
+from datasets import load_dataset
+from pyarrow import parquet
 
 from sftchat import Example, Message, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.models.manifest import read_manifest
+from sftchat.cli.train import gather
+from sftchat.data.formats import examples_hash, to_example
+from sftchat.models.identity import file_hash
+from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins import Registry, load_plugins
 
 ROWS = [Example((Message(role="user", content=f"说 {n}"),), "好") for n in range(40)]
@@ -48,3 +57,55 @@ def test_scores_are_told_as_they_come_and_the_chosen_step_at_the_end(
     assert (manifest.chosen_step, manifest.steps, list(manifest.scores)) == (2, 4, ["0", "2", "4"])
     assert manifest.validation["source"] == "5 generated items: another seed"
     assert len((run / "validation.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+
+
+def trained_on(checkpoint: Path, *words: str) -> Manifest:
+    """The manifest of a training of one step."""
+    session = Session(given_registry=Registry(load_plugins([]).manager, {"agree": TASK}))
+    assert main(["train", "agree", "--model", str(checkpoint), "-o", "run", "--max-steps", "1", "-q", *words], obj=session) == 0
+    manifest = read_manifest(Path("run"))
+    assert manifest is not None
+    return manifest
+
+
+TABLE = [{"prompt": "说", "completion": "好"}, {"prompt": "问", "completion": "答"}]
+
+
+def test_rows_come_from_parquet_from_the_hub_and_from_a_pipe_as_for_data(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parquet.write_table(pyarrow.Table.from_pylist(TABLE), "f.parquet")
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda *words, **options: TABLE if words[0] != "parquet" else load_dataset(*words, **options)
+    )
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(json.dumps(row).encode() + b"\n" for row in TABLE))))
+
+    words = ("--data", "f.parquet", "--data", "hf://datasets/org/name", "--data", "-")
+    scored = ("--validation", "hf://datasets/org/gold@v1", "--eval-steps", "1")
+    manifest = trained_on(tiny_checkpoint, *words, *scored)
+
+    hashed = examples_hash(map(to_example, TABLE))
+    assert manifest.rows == 6
+    assert manifest.data == (
+        {"file": "f.parquet", "sha256": file_hash(Path("f.parquet"))},
+        {"file": "hf://datasets/org/name", "sha256": hashed},
+        {"file": "stdin", "sha256": hashed},
+    )
+    assert (manifest.validation["file"], manifest.validation["source"]) == (
+        "hf://datasets/org/gold@v1",
+        "the first 2 rows of hf://datasets/org/gold@v1",
+    )
+
+
+def test_a_data_set_of_the_hub_is_known_by_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def now() -> tuple[list[Example], str]:
+        rows, (entry,) = gather(TASK, ("hf://datasets/org/name",), None, (), 0)
+        return rows, entry["sha256"]
+
+    monkeypatch.setattr("datasets.load_dataset", lambda *words, **options: TABLE)
+    before = now()
+    assert now() == before
+    monkeypatch.setattr("datasets.load_dataset", lambda *words, **options: TABLE[:1])
+    assert now() == (before[0][:1], examples_hash(before[0][:1]))
+    assert now()[1] != before[1]

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.utils.chat_template_utils import encode_marked_chat
 
 from sftchat.errors import UsageError
+from sftchat.models.marking import encode
 from sftchat.models.parity import prove
 from sftchat.models.registry import TEMPLATES
 from sftchat.models.templates import IGNORED, Renderer, TemplateError, check_arguments, choose_renderer
@@ -252,3 +256,16 @@ def test_a_tokenizer_that_begins_every_text_begins_a_prompt_without_template_too
 
     assert choose_renderer(beginning, "plain").prompt_text(chat(("user", "q"))) == "<s>User: q\nAssistant: "
     assert choose_renderer(beginning, "prompt").prompt_ids(chat(("user", "q"))).count(beginning.bos_token_id) == 1
+
+
+PART = st.sampled_from(["a", "the", "你好", "\n", " ", "<|im_end|>", "\U000f0000<|im_end|>\U000f0001"])
+"""Text, a special token, and one that is marked as text."""
+
+
+@settings(deadline=None)
+@given(pieces=st.lists(st.lists(PART, max_size=4).map("".join), max_size=4))
+def test_pieces_are_tokenised_as_transformers_would_with_a_lone_marker_between_them(tokenizer: Any, pieces: list[str]) -> None:
+    (ids,) = encode(tokenizer, [pieces])
+
+    assert len(ids) == len(pieces)
+    assert [token for piece in ids for token in piece] == encode_marked_chat(tokenizer, "\U000f0000".join(pieces))

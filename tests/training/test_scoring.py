@@ -137,9 +137,9 @@ def test_a_validation_file_without_gold_is_refused_with_its_line(tmp_path: Path)
     path.write_text('{"messages": [{"role": "user", "content": "?"}], "gold": null}\n', encoding="utf-8")
 
     with pytest.raises(DataError, match=r"items\.jsonl:1: "):
-        from_file(path, 10)
+        from_file(str(path), 10)
 
 
 def test_a_validation_file_that_nobody_would_score_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="^--validation is scored every --eval-steps steps; give --eval-steps N$"):
-        fit(tiny_checkpoint, tmp_path / "run", eval_steps=0, validation=tmp_path / "items.jsonl")
+        fit(tiny_checkpoint, tmp_path / "run", eval_steps=0, validation=str(tmp_path / "items.jsonl"))

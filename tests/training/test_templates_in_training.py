@@ -17,7 +17,8 @@ from sftchat.models.manifest import read_manifest
 from sftchat.models.registry import TEMPLATES
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.plugins import load_plugins
-from sftchat.training.dataset import render_rows
+from sftchat.training.dataset import AT_ONCE, render_rows
+from tests.conftest import make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for
 from tests.training.test_training import run
 
@@ -80,6 +81,36 @@ def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
     assert "blue\n</tool_response>" in text
     prompt = renderer.prompt_ids(example.messages, tools=tools_of(example))
     assert rows.ids[0][: len(prompt)] == tuple(prompt)
+
+
+def test_rows_that_are_tokenised_together_are_those_of_each_alone_in_their_order() -> None:
+    source = SHIPPED["qwen3"]
+    renderer = Renderer(tokenizer_for(source), "qwen3", source)
+    examples = [
+        example
+        for number in range(AT_ONCE // 2)
+        for example in (
+            Example(turns(f"a{number}<|im_end|>", "b", "c"), f"<|im_start|>{number}"),
+            Example((), f"plain {number}<|im_end|>"),
+            Example(turns("\n"), "\n\n"),
+        )
+    ]
+
+    together = render_rows(examples, renderer, 400)
+
+    alone = [render_rows([example], renderer, 400) for example in examples]
+    assert together.ids == tuple(ids for rows in alone for ids in rows.ids)
+    assert together.labels == tuple(labels for rows in alone for labels in rows.labels)
+
+
+def test_a_row_with_text_that_the_tokenizer_takes_for_a_special_token_is_named() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["the"])  # type: ignore[attr-defined]  # also a token of the vocabulary, which text becomes
+    renderer = Renderer(tokenizer, "chatml", TEMPLATES["chatml"].source)
+    rows = [Example(turns("a"), "b", source="f:1"), Example(turns("the"), "b", source="f:2"), Example(turns("a"), "b", source="f:3")]
+
+    with pytest.raises(TemplateError, match="^f:2: a special token in a message cannot be read as text: the tokenizer produces 'the' from"):
+        render_rows(rows, renderer, 100)
 
 
 def test_a_row_that_the_template_cannot_write_is_named() -> None:

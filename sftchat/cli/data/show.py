@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sftchat.chat.lines import visible
 from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
 from sftchat.cli.shared import stdout
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from sftchat.models.templates import Renderer
-
-# text from a file could move the cursor or recolour the terminal: control characters are shown by their pictures instead
-PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) != "\n"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 @click.command(short_help="the first rows as a table, or as tokens")
@@ -64,20 +62,21 @@ def show(
 
 def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
     """Print rows as what a model reads and what it learns to write."""
-    rows = [(example.source, rendered(renderer, example) or ((), ())) for example in examples]
+    from sftchat.models.templates import Rendered
+
+    rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
     if as_json:
-        objects = [{"source": source, "ids": ids, "labels": labels} for source, (ids, labels) in rows]
+        objects = [{"source": source, "ids": row.ids, "labels": row.labels} for source, row in rows]
         click.echo(json.dumps(objects, ensure_ascii=False))
         return
     from rich.text import Text
 
     console = stdout()
-    for source, (ids, labels) in rows:
-        trained = sum(label >= 0 for label in labels)
-        console.print(Text(f"{source}: {len(ids)} tokens, {trained} of them trained", style="bold"))
+    for source, row in rows:
+        console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         shown = Text()
-        for piece, is_trained in pieces(renderer, ids, labels):
-            plain = piece.translate(PICTURES)
+        for piece, is_trained in pieces(renderer, row.ids, row.labels):
+            plain = visible(piece)
             marked = f"〖{plain}〗" if is_trained and (console.no_color or not console.is_terminal) else plain
             shown.append(marked, style="bold green" if is_trained else "dim")
         console.print(shown, soft_wrap=True)
@@ -107,7 +106,7 @@ def _excerpt(content: str, width: int, console: Console, most: int = 6) -> Text:
     """The beginning of a text, wrapped to a column and cut to some lines."""
     from rich.text import Text
 
-    wrapped = Text(content.translate(PICTURES)).wrap(console, width)
+    wrapped = Text(visible(content)).wrap(console, width)
     cut = Text("\n").join(line for line in wrapped[:most])
     if len(wrapped) > most:
         cut.append(" …")

@@ -11,7 +11,7 @@ from sftchat.types import Example
 
 if TYPE_CHECKING:
     from sftchat.data.checking import Measure
-    from sftchat.models.templates import Renderer
+    from sftchat.models.templates import Rendered, Renderer
     from sftchat.task import Task
 
 
@@ -46,20 +46,21 @@ def usual_length(task: Task | None) -> int:
     return wanted or TrainingConfig.max_length
 
 
-def rendered(renderer: Renderer, example: Example) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The ids and labels of a row as training makes them; None where it has nothing to learn.
+def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
+    """The rows that training makes of one: several where the template writes history differently, none where there is nothing to learn.
 
     Raises:
         TemplateError: When the template cannot write the row.
     """
     from sftchat.errors import DataError
+    from sftchat.models.templates import Rendered
     from sftchat.training.dataset import render_rows
 
     try:
         rows = render_rows([example], renderer, sys.maxsize)
     except DataError:
-        return None
-    return rows.ids[0], rows.labels[0]
+        return ()
+    return tuple(map(Rendered, rows.ids, rows.labels))
 
 
 def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
@@ -82,13 +83,14 @@ def measure(renderer: Renderer, most: int) -> Measure:
     def problems(example: Example) -> Iterator[tuple[str, str]]:
         """Render a row and count."""
         try:
-            row = rendered(renderer, example)
+            rows = rendered(renderer, example)
         except TemplateError as error:
             yield "template", str(error)
             return
-        if row is None or len(row[0]) <= most:
+        longest = max(rows, key=lambda row: len(row.ids), default=None)
+        if longest is None or len(longest.ids) <= most:
             return
-        ids, labels = row
+        ids, labels = longest.ids, longest.labels
         trained = [place for place, label in enumerate(labels, 1) if label != IGNORED]
         if trained[0] > most:
             lost = "cut there, nothing of its reply would be left"

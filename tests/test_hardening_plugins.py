@@ -1,0 +1,110 @@
+"""Plugins that misbehave when they are imported, installed beside ours and met by the program as it is typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.distributions import sftchat
+
+ENGINE = """
+from sftchat import Chunk, EngineType, hookimpl
+
+class Engine:
+    name = "yes"
+
+    def generate(self, requests):
+        for request in requests:
+            yield Chunk(request.id, "yes", (0,), "stop", 1)
+
+    def close(self):
+        pass
+
+@hookimpl
+def sftchat_register_engines():
+    return [EngineType("yes", "says yes", lambda rest, options: Engine())]
+"""
+SHADOW = """
+from sftchat import Score, Task, hookimpl, rate
+
+@hookimpl
+def sftchat_register_tasks():
+    return [Task("relation", "not the one you think", lambda n, seed: [], lambda example, reply: Score({"n": 1}), (rate("x", "n"),))]
+"""
+
+
+def site(folder: Path, source: str, name: str = "odd") -> Path:
+    """A folder with an installed distribution of one module, which is a plugin."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(f"[sftchat]\n{name} = {name}_module\n", encoding="utf-8")
+    (folder / f"{name}_module.py").write_text(source, encoding="utf-8")
+    return folder
+
+
+def found(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    """What ``plugins --json`` says of the plugin; our own must be there too."""
+    assert done.returncode == 0, done.stderr
+    plugins = json.loads(done.stdout)
+    assert {"chat", "relation"} <= {plugin["name"] for plugin in plugins if not plugin["problem"]}
+    (plugin,) = [plugin for plugin in plugins if plugin["name"] == "odd"]
+    return plugin  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("raise SystemExit('bye')", "SystemExit: bye"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("class Worse(BaseException): pass\nraise Worse('than\\nthat')", "Worse: than that"),
+        ("raise GeneratorExit", "GeneratorExit:"),
+        ("def (", "SyntaxError: invalid syntax (odd_module.py, line 1)"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        (SHADOW, "task 'relation' is already registered by plugin 'relation'"),
+    ],
+)
+def test_a_plugin_that_cannot_be_loaded_is_named_with_its_reason_and_harms_nobody(source: str, problem: str, tmp_path: Path) -> None:
+    folder = site(tmp_path, source)
+
+    described = found(sftchat(folder, "plugins", "--json"))
+
+    assert (described["distribution"], described["problem"], described["tasks"]) == ("odd 1.0", problem, [])
+
+
+def test_the_name_of_a_task_that_a_plugin_would_shadow_stays_with_its_owner(tmp_path: Path) -> None:
+    folder = site(tmp_path, SHADOW, "aaa")
+
+    done = sftchat(folder, "data", "generate", "relation", "-n", "1", "-o", "-", "--quiet")
+
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+def test_what_a_plugin_prints_while_it_is_imported_is_not_on_standard_output(tmp_path: Path) -> None:
+    noise = "import os, subprocess, sys\nprint('one')\nsys.__stdout__.write('two\\n'); sys.__stdout__.flush()\n"
+    folder = site(tmp_path, noise + "os.write(1, b'three\\n')\nsubprocess.run(['echo', 'four'])\n" + ENGINE)
+
+    done = sftchat(folder, "ask", "yes:x", "really?")
+    listed = found(sftchat(folder, "plugins", "--json"))
+
+    assert (done.returncode, done.stdout) == (0, "yes\n")
+    assert sorted(done.stderr.split()) == ["four", "one", "three", "two"]
+    assert listed["engines"] == ["yes"]
+
+
+def test_a_plugin_whose_import_takes_long_is_named_while_it_does(tmp_path: Path) -> None:
+    folder = site(tmp_path, "import time; time.sleep(5.5)\n" + ENGINE)
+
+    done = sftchat(folder, "ask", "yes:x", "really?")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "yes\n", "sftchat: still importing plugin 'odd' (odd 1.0) …\n")
+
+
+def test_a_program_without_standard_streams_loads_its_plugins(tmp_path: Path) -> None:
+    code = "import os; os.close(1); os.close(2)\nfrom sftchat.plugins import load_plugins\nos._exit('relation' not in load_plugins().tasks)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0

@@ -1,0 +1,41 @@
+"""What strangers may import: a name that comes or goes here is a decision, and the page of the promise says the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import sftchat
+import sftchat.testing
+
+PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="utf-8")
+
+NAMES = {
+    "sftchat": [
+        "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "Demonstration", "Engine", "EngineError", "EngineType", "Example", "Message",
+        "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams", "Score", "SftchatError",
+        "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
+    ],
+    "sftchat.testing": [
+        "BrokenContract", "Replies", "Script", "ScriptedEngine", "Shown", "chat_with", "check_task", "contract_faults", "garbage", "plugin_manager_with",
+    ],
+}  # fmt: skip
+
+
+def test_the_public_names_are_these_and_each_is_there() -> None:
+    assert {module.__name__: module.__all__ for module in (sftchat, sftchat.testing)} == NAMES
+    assert [name for module in (sftchat, sftchat.testing) for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_the_page_of_the_promise_lists_them() -> None:
+    rows = re.findall(r"^\| `(sftchat[\w.]*)` \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    listed = {module: re.findall(r"`(\w+)`", names) for module, names in rows}
+
+    assert listed == {**NAMES, "sftchat.testing.fixtures": ["run_sftchat", "sftchat_home"]}
+
+
+def test_the_page_says_how_long_what_is_public_stays() -> None:
+    (promise,) = re.findall(r"^## What stays\n(.*)", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+    assert "at least two further minor releases and half a year, with a `DeprecationWarning`" in promise
+    assert f"`sftchat.PLUGIN_API` is the version of the interface, now {sftchat.PLUGIN_API}." in promise
