@@ -51,8 +51,10 @@ class Terminal:
         self._stream = pyte.Stream(self.screen)
         self._master, slave = pty.openpty()
         self._last = time.monotonic()
+        self._drawn = threading.Condition()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        hidden = ("NO_COLOR", "COLUMNS", "LINES")
+        # as for a user: with colours, of this size, and the modules compiled once and not at every start
+        hidden = ("NO_COLOR", "COLUMNS", "LINES", "PYTHONDONTWRITEBYTECODE")
         environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"TERM": "xterm-256color"}
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
         os.close(slave)
@@ -66,16 +68,31 @@ class Terminal:
             try:
                 data = os.read(self._master, 65536)
             except OSError:  # how Linux says that the other side is gone
+                data = b""
+            with self._drawn:
+                for at, part in enumerate(decoder.decode(data).split("\x1b[6n")):
+                    if at:
+                        self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
+                    self._stream.feed(part)
+                self._last = time.monotonic()
+                self._drawn.notify_all()
+            if not data:
                 return
-            for at, part in enumerate(decoder.decode(data).split("\x1b[6n")):
-                if at:
-                    self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
-                self._stream.feed(part)
-            self._last = time.monotonic()
 
     def type(self, keys: str) -> None:
         """Send keys."""
         os.write(self._master, keys.encode())
+
+    def until(self, text: str) -> None:
+        """Wait until a row begins with a text or holds it after a space; returns as soon as it is drawn.
+
+        Raises:
+            SystemExit: When it never is.
+        """
+        with self._drawn:
+            while not any(f" {row}".find(f" {text}") >= 0 for row in self.screen.display):
+                if not self._drawn.wait(SECONDS) or self.process.poll() is not None:
+                    raise SystemExit(f"the chat never showed '{text}':\n" + "\n".join(self.screen.display))
 
     def wait(self, status: str) -> None:
         """Wait until the last row that is not empty matches a pattern and nothing moves any more.

@@ -125,8 +125,12 @@ class Terminal:
         """Have an action run on this view's thread; harmless after the view is gone."""
 
         def act() -> None:
-            if not self._app.is_done:  # the prompt is erased by then and must not be drawn again
-                action()
+            if self._app.is_done:  # the prompt is erased by then and must not be drawn again
+                return
+            before = self.talk.state
+            action()
+            if self.talk.state != before:
+                self._app.invalidate()  # the status line says so now, not at its next tick
 
         loop = self._app.loop
         with contextlib.suppress(RuntimeError):  # the loop was closed in between
