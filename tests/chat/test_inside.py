@@ -22,7 +22,7 @@ from sftchat.chat.talk import Talk
 from sftchat.engines.base import Engine, Inspects, Request
 from sftchat.task import Task, rate
 from sftchat.testing import ScriptedEngine
-from sftchat.types import SamplingParams, Score, Token
+from sftchat.types import Reply, SamplingParams, Score, Token
 
 
 def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: Any) -> tuple[str, str]:
@@ -102,14 +102,40 @@ def test_a_fork_goes_on_from_another_token(token: str, begun: str) -> None:
 
     def reply(request: Request) -> str:
         asked.append(request)
-        return "+" if request.reply_prefix else "abc"
+        return "+" if request.reply_ids else "abc"
 
     engine = ScriptedEngine(reply, likeliest=LIKELIEST)
     out, _ = talked(engine, "hi", f"/fork 2 {token}", "/history")
 
-    assert asked[-1].reply_prefix == begun
+    assert (asked[-1].reply_ids, asked[-1].reply_prefix) == (tuple(map(ord, begun)), "")
     assert asked[-1].messages == asked[0].messages
     assert out == "abc\n+\n"
+
+
+def test_a_fork_keeps_the_tokens_that_were_said_and_writes_none_anew() -> None:
+    class Pairs(ScriptedEngine):
+        """A model that says ``ab`` in two tokens where its tokenizer would write one."""
+
+        def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+            return "".join("ab" if token == 1000 else chr(token) for token in token_ids)
+
+        def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+            assert request.prompt is None or "ab" not in request.prompt
+            return super().prompt_tokens(request)
+
+    engine = Pairs(lambda request: "+" if request.reply_ids else "abc", likeliest=[{"a": 1.0}, {"b": 1.0}, {"c": 0.6, "x": 0.4}])
+    talked(engine, "hi", "/fork 3 x", "/fork 3 #2")
+
+    assert [request.reply_ids for request in engine.requests[1:]] == [tuple(map(ord, "abx"))] * 2
+
+
+@pytest.mark.parametrize("told", ["a text without its tokens", "half a character\ufffd"])
+def test_a_reply_whose_tokens_are_not_its_text_is_continued_by_its_text(told: str) -> None:
+    engine = ScriptedEngine([Reply(told, "length"), "+"])
+    engine.decode = lambda token_ids, adapter="": told if told.endswith("\ufffd") else "something else"  # type: ignore[method-assign]
+    talked(engine, "hi", "/continue", settings=Settings(SamplingParams(max_new_tokens=100)))
+
+    assert (engine.requests[-1].reply_prefix, engine.requests[-1].reply_ids) == (told, ())
 
 
 def test_a_fork_that_cannot_be_is_refused() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sftchat.chat.desk import Desk, Models
 from sftchat.chat.lines import visible, wrap
 from sftchat.chat.terminal import replies
 from sftchat.errors import EngineError, ModelError
@@ -267,6 +268,23 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start)
     talk.left()
 
     assert isinstance(talk.problem, ModelError)
+
+
+def test_whatever_breaks_while_a_model_loads_ends_the_chat_in_one_line_and_costs_nothing_when_another_was_there(chat: Start) -> None:
+    shown = threading.Event()
+
+    def load(model: str = "") -> Any:
+        assert shown.wait(60)
+        raise RuntimeError("a library\nbroke")
+
+    ending = chat(load)
+    shown.set()
+    ending.left()
+    staying = chat(ScriptedEngine(echo), desk=Desk(models=Models(lambda model: None, load)))
+    staying.type("/model other\rhi\r")
+
+    assert str(ending.problem) == "model 'scripted' could not be loaded: RuntimeError: a library broke; --traceback shows where"
+    assert staying.screen.wait("你说：hi").count("error: RuntimeError: a library broke; scripted stays\n") == 1
 
 
 def test_commands_complete(chat: Start) -> None:
