@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from sftchat.chat.desk import Desk, Models
 from sftchat.chat.lines import visible, wrap
 from sftchat.chat.terminal import replies
+from sftchat.commands import Style
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
@@ -254,6 +256,17 @@ def test_an_error_is_red_and_no_color_is_honoured(chat: Start, monkeypatch: pyte
     talk.screen.wait("error: unknown command '/rest', did you mean '/reset'?")
 
     assert "\x1b[0;31merror: unknown" in talk.screen.raw
+
+
+def test_every_emphasis_that_a_command_may_give_is_drawn(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("PROMPT_TOOLKIT_COLOR_DEPTH", "DEPTH_4_BIT")
+    talk = chat(ScriptedEngine([]))
+    styles = [style for style in get_args(Style) if style]
+    talk.terminal.post(lambda: talk.talk.say([piece for style in styles for piece in ((style, f"({style})"), ("", " "))]))
+    talk.screen.wait(f"({styles[-1]})")
+
+    assert [style for style in styles if not re.search(rf"\x1b\[0;[0-9;]+m\({style}\)", talk.screen.raw)] == []
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start) -> None:
