@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sftchat.chat.rendering.cells import cells
 from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
 from sftchat.engines.base import Engine, Inspects, Request
+from sftchat.engines.transformers import TransformersEngine
 from sftchat.task import Task, rate
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams, Score, Token
@@ -231,6 +233,31 @@ def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
     assert "error" not in err
     first = next(line for line in err.splitlines() if line.startswith("#1"))
     assert first.endswith("← said")  # greedy
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_system_prompt_and_every_turn_ended(
+    view: Any, tiny_checkpoint: Path, bos: bool
+) -> None:
+    from sftchat.engines.loading import load_engine
+    from sftchat.plugins import load_plugins
+
+    engine: Any = load_engine(str(tiny_checkpoint), load_plugins([]))
+    if bos:
+        engine.loaded = replace(
+            engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)
+        )
+        engine = TransformersEngine("with bos", engine.loaded)
+    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4))
+    log.type("one", "two", "/fix <think>想</think>\n好", "/regen", "/edit 2: zwei", "three")
+    messages = log.talk.conversation.messages
+
+    trained = engine.trained_tokens(messages)
+    for turn in (2, 4, 6):
+        asked = engine.prompt_tokens(Request("r", messages[:turn]))
+        assert [token.id for token in asked] == [token.id for token in trained[: len(asked)]]
+    text = "".join(token.text for token in trained)
+    assert (text.count("be brief"), text.count("<|im_end|>"), text.startswith("<|im_start|><|im_start|>")) == (1, 7, bos)
 
 
 def test_signs_and_tables_are_aligned_whatever_the_width() -> None:
