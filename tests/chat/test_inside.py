@@ -283,6 +283,17 @@ def test_parts_of_a_character_are_put_together_and_lone_ones_stay() -> None:
     assert [token.text for token in together(engine, parts(b"\xe7a\xe7\x88"))] == ["\ufffd", "a", "\ufffd", "\ufffd"]
 
 
+def test_on_a_narrow_terminal_notes_break_between_words_and_what_may_be_copied_where_the_terminal_breaks(chat: Any) -> None:
+    shown = chat(ScriptedEngine({"hi": "abcdefghijkl" * 4}), columns=30)
+    shown.say("hi")
+    shown.type("/probs\r")
+
+    assert "abcdefghijklabcdefghijklabcdef\nghijklabcdefghijkl\n\nthe least likely tokens,\n'/probs all' lists all:\n" in (
+        shown.screen.wait("perplexity")
+    )
+    assert "\n49 tokens, log-likelihood\n-338.48, -6.908 a token,\nperplexity 1e+03" in shown.leave()
+
+
 def test_in_a_terminal_special_tokens_are_coloured_and_a_narrow_one_shows_all(chat: Any) -> None:
     for columns in (24, 80):
         shown = chat(ScriptedEngine({"hi": "甲\x1b[2J乙"}), columns=columns)
