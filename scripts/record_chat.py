@@ -2,6 +2,11 @@
 
     python scripts/record_chat.py MODEL… -o docs/chat.svg --task relation --line '从以下小说内容中提取人物关系:…' --line /nll
 
+The picture in the README: in a folder with the demo's ``run`` and its ``new-names.jsonl``
+
+    python …/scripts/record_chat.py sftchat:nano run -o chat.svg --task relation --evalset new-names.jsonl \\
+        --line $'从以下小说内容中提取人物关系:\\n远处传来更鼓。…' --line '/focus 2' --line '/why 2' --line '/fork 2 #2' --line '/nll gold'
+
 Each ``--line`` is typed when the reply to the one before is over. What is drawn is the whole scrollback with the colours the program chose.
 """
 
@@ -32,6 +37,7 @@ SECONDS = 300.0
 QUIET = 0.7
 """Seconds without output, once the status line says that the chat is ready, after which a reply is over."""
 PASTE = "\x1b[200~{}\x1b[201~"
+FONTS = "'Fira Code', Menlo, Consolas, 'DejaVu Sans Mono', 'Noto Sans Mono CJK SC', monospace"
 COLOURS = {"brown": "yellow", "brightbrown": "bright_yellow"} | {
     f"bright{name}": f"bright_{name}" for name in ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 }
@@ -51,8 +57,10 @@ class Terminal:
         self._stream = pyte.Stream(self.screen)
         self._master, slave = pty.openpty()
         self._last = time.monotonic()
+        self._drawn = threading.Condition()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        hidden = ("NO_COLOR", "COLUMNS", "LINES")
+        # as for a user: with colours, of this size, and the modules compiled once and not at every start
+        hidden = ("NO_COLOR", "COLUMNS", "LINES", "PYTHONDONTWRITEBYTECODE")
         environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"TERM": "xterm-256color"}
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
         os.close(slave)
@@ -66,16 +74,32 @@ class Terminal:
             try:
                 data = os.read(self._master, 65536)
             except OSError:  # how Linux says that the other side is gone
+                data = b""
+            with self._drawn:
+                for at, part in enumerate(decoder.decode(data).split("\x1b[6n")):
+                    if at:
+                        self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
+                    self._stream.feed(part)
+                self._last = time.monotonic()
+                self._drawn.notify_all()
+            if not data:
                 return
-            for at, part in enumerate(decoder.decode(data).split("\x1b[6n")):
-                if at:
-                    self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
-                self._stream.feed(part)
-            self._last = time.monotonic()
 
     def type(self, keys: str) -> None:
         """Send keys."""
+        self._last = time.monotonic()  # what is on the screen now is no answer to them
         os.write(self._master, keys.encode())
+
+    def until(self, text: str) -> None:
+        """Wait until a row begins with a text or holds it after a space; returns as soon as it is drawn.
+
+        Raises:
+            SystemExit: When it never is.
+        """
+        with self._drawn:
+            while not any(f" {row}".find(f" {text}") >= 0 for row in self.screen.display):
+                if not self._drawn.wait(SECONDS) or self.process.poll() is not None:
+                    raise SystemExit(f"the chat never showed '{text}':\n" + "\n".join(self.screen.display))
 
     def wait(self, status: str) -> None:
         """Wait until the last row that is not empty matches a pattern and nothing moves any more.
@@ -142,7 +166,9 @@ def main() -> None:
     console = Console(record=True, width=args.columns, file=io.StringIO(), color_system="truecolor", force_terminal=True)
     for row in rows:
         console.print(row, soft_wrap=True)
-    args.output.write_text(console.export_svg(title=args.title), encoding="utf-8")
+    # a picture asks no server for its font
+    drawn = re.sub(r"@font-face {.*?}\s*", "", console.export_svg(title=args.title), flags=re.DOTALL)
+    args.output.write_text(drawn.replace("Fira Code, monospace", FONTS), encoding="utf-8")
 
 
 if __name__ == "__main__":

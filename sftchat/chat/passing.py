@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.overflow import fit
 from sftchat.chat.reply import Generation, stream_replies
-from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.engines.base import Chunk, Engine, Inspects, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.types import FinishReason, Reply
 
@@ -118,7 +118,7 @@ class Pass:
                 if generation.stop.is_set():
                     continue
                 try:
-                    fitted = fit(engine, request, self._settings.overflow)
+                    fitted = fit(engine, _exact(engine, request, generation.token_ids), self._settings.overflow)
                 except SftchatError as error:
                     post(column, "error", problem=str(error))
                     continue
@@ -202,3 +202,12 @@ class Pass:
     def _who(self, column: int) -> str:
         """Whose reply a note is about; empty when there is only one."""
         return f"{self._columns[column].name}: " if len(self._columns) > 1 else ""
+
+
+def _exact(engine: Engine, request: Request, token_ids: Sequence[int]) -> Request:
+    """A request with the tokens of the reply that it continues, where they are all of its text: written anew, it may have other tokens."""
+    said = request.reply_prefix
+    if not (said and token_ids and isinstance(engine, Inspects)) or said.endswith("\ufffd"):
+        return request
+    known = engine.decode(token_ids, request.adapter) == said
+    return replace(request, reply_prefix="", reply_ids=tuple(token_ids)) if known else request

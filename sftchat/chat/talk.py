@@ -25,7 +25,7 @@ from sftchat.chat.view import View
 from sftchat.chat.worker import Work, Worker
 from sftchat.commands import ChatCommand, Fragments
 from sftchat.engines.base import Engine
-from sftchat.errors import SftchatError, UsageError, in_one_line
+from sftchat.errors import ModelError, SftchatError, UsageError, in_one_line
 from sftchat.types import SamplingParams
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Talk:
         for command in self._commands.shadowed:
             self._view.complain(f"a plugin's command '/{command.name}' is ignored: the name is taken")
         for worker in self._workers():
-            worker.start(self.next, self._view.leave)
+            worker.start(self.next, partial(self._not_loaded, worker))
 
     def close(self, timeout: float = 2.0) -> None:
         """Stop what is under way and free the engines; waits no longer than ``timeout`` seconds for each."""
@@ -248,6 +248,15 @@ class Talk:
         self._view.leave(None)
 
     # on the view's thread
+
+    def _not_loaded(self, worker: Worker, error: Exception) -> None:
+        """A model that the talk began with could not be loaded; whatever it was that went wrong is one line to the user."""
+        if not isinstance(error, SftchatError):
+            names = " and ".join(f"'{column.name}'" for column in self.columns if column.worker is worker)
+            unforeseen = ModelError(f"model {names} could not be loaded: {in_one_line(error)}; --traceback shows where")
+            unforeseen.__cause__ = error
+            error = unforeseen
+        self._view.leave(error)
 
     def _keep(self) -> None:
         """Keep the talk as it is now."""

@@ -30,6 +30,13 @@ class Detokenizer:
         self._decoded += self._step(token_id)
         return self._release(final=False)
 
+    def begin(self, token_ids: Sequence[int]) -> None:
+        """Take in the beginning of a reply whose text is known; only what comes after it is said."""
+        for token in token_ids:
+            self.add(token)
+        self._sent = len(self._decoded)
+        self.stopped = False
+
     def finish(self) -> str:
         """What is still held back, broken characters shown as U+FFFD."""
         whole: str = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -41,7 +48,7 @@ class Detokenizer:
         """Text that no stop string can take back any more."""
         if self.stopped:
             return ""
-        found = [at for at in (self._decoded.find(text, max(0, self._sent - len(text))) for text in self._stop) if at >= 0]
+        found = [at for at in (self._decoded.find(text, max(0, self._sent - len(text) + 1)) for text in self._stop) if at >= 0]
         if found:
             self.stopped = True
             end = max(self._sent, min(found))

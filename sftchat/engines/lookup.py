@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-NGRAM = 3
-"""Tokens that must have stood there before, for what followed them to be the guess."""
+ORDERS = (3, 2, 1)
+"""Tokens that must have stood there before, for what followed them to be the guess; the most that are found decide.
+
+One is enough where a name is copied: its first token tells which."""
 MOST = 16
 """The most tokens of a guess."""
 REST = 32
-"""Tokens said without a guess once guesses have gone wrong ``PATIENCE`` times in a row."""
+"""Tokens said without guesses of an order once they have gone wrong ``PATIENCE`` times in a row."""
 PATIENCE = 4
+
+
+@dataclass
+class _Order:
+    """Guesses from so many tokens: where each such run of tokens stood last, and how the guesses have fared."""
+
+    size: int
+    after: dict[tuple[int, ...], int] = field(default_factory=dict)
+    indexed: int = 0
+    length: int = 4
+    wrong: int = 0
+    rest: int = 0
+
+    def find(self, tokens: Sequence[int]) -> int | None:
+        """Where what followed the last tokens begins; it must have stood there earlier, so they are looked up before they are indexed."""
+        for end in range(max(self.indexed, self.size), len(tokens)):
+            self.after[tuple(tokens[end - self.size : end])] = end
+        self.indexed = max(self.indexed, len(tokens))
+        if self.rest:
+            self.rest -= 1
+            return None
+        return self.after.get(tuple(tokens[-self.size :]))
 
 
 class Lookup:
@@ -21,11 +46,8 @@ class Lookup:
     """
 
     def __init__(self) -> None:
-        self._after: dict[tuple[int, ...], int] = {}
-        self._indexed = 0
-        self._length = 4
-        self._wrong = 0
-        self._rest = 0
+        self._orders = [_Order(size) for size in ORDERS]
+        self._last = self._orders[0]
 
     def guess(self, tokens: Sequence[int], room: int) -> list[int]:
         """The tokens that may follow; often none.
@@ -34,23 +56,20 @@ class Lookup:
             tokens: Prompt and reply so far; each call's begins with the last call's.
             room: How many may follow.
         """
-        if self._rest:
-            self._rest -= 1
+        found = [(order, at) for order in self._orders if (at := order.find(tokens)) is not None]
+        if not found:
             return []
-        # the last n-gram is looked up before it is indexed: it must have stood there earlier
-        for end in range(max(self._indexed, NGRAM), len(tokens)):
-            self._after[tuple(tokens[end - NGRAM : end])] = end
-        self._indexed = max(self._indexed, len(tokens))
-        found = self._after.get(tuple(tokens[-NGRAM:]))
-        return [] if found is None else list(tokens[found : found + min(self._length, room)])
+        self._last, at = found[0]
+        return list(tokens[at : at + min(self._last.length, room)])
 
     def learn(self, guessed: int, right: int) -> None:
         """Be told how much of a guess was right."""
+        order = self._last
         if right == guessed:
-            self._length, self._wrong = min(2 * self._length, MOST), 0
+            order.length, order.wrong = min(2 * order.length, MOST), 0
         elif right:
-            self._length, self._wrong = max(2, right + 1), 0
+            order.length, order.wrong = max(2, right + 1), 0
         else:
-            self._length, self._wrong = max(1, self._length // 2), self._wrong + 1
-        if self._wrong == PATIENCE:
-            self._wrong, self._rest = 0, REST
+            order.length, order.wrong = max(1, order.length // 2), order.wrong + 1
+        if order.wrong == PATIENCE:
+            order.wrong, order.rest = 0, REST

@@ -173,6 +173,5 @@ class TransformersEngine:
         sampling = request.sampling
         limit = len(ids) + min(sampling.max_new_tokens, room)
         detokenizer = Detokenizer(voice.renderer.tokenizer, sampling.stop)
-        for token in request.reply_ids:
-            detokenizer.add(token)
+        detokenizer.begin(request.reply_ids)
         return Row(request, ids, len(ids), limit, Sampler(sampling, ids), detokenizer, frozenset(voice.stop_ids), voice.key)

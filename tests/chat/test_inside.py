@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from sftchat.chat.rendering.cells import cells
 from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
 from sftchat.engines.base import Engine, Inspects, Request
+from sftchat.engines.transformers import TransformersEngine
 from sftchat.task import Task, rate
 from sftchat.testing import ScriptedEngine
-from sftchat.types import SamplingParams, Score, Token
+from sftchat.types import Reply, SamplingParams, Score, Token
 
 
 def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: Any) -> tuple[str, str]:
@@ -102,14 +104,40 @@ def test_a_fork_goes_on_from_another_token(token: str, begun: str) -> None:
 
     def reply(request: Request) -> str:
         asked.append(request)
-        return "+" if request.reply_prefix else "abc"
+        return "+" if request.reply_ids else "abc"
 
     engine = ScriptedEngine(reply, likeliest=LIKELIEST)
     out, _ = talked(engine, "hi", f"/fork 2 {token}", "/history")
 
-    assert asked[-1].reply_prefix == begun
+    assert (asked[-1].reply_ids, asked[-1].reply_prefix) == (tuple(map(ord, begun)), "")
     assert asked[-1].messages == asked[0].messages
     assert out == "abc\n+\n"
+
+
+def test_a_fork_keeps_the_tokens_that_were_said_and_writes_none_anew() -> None:
+    class Pairs(ScriptedEngine):
+        """A model that says ``ab`` in two tokens where its tokenizer would write one."""
+
+        def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
+            return "".join("ab" if token == 1000 else chr(token) for token in token_ids)
+
+        def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+            assert request.prompt is None or "ab" not in request.prompt
+            return super().prompt_tokens(request)
+
+    engine = Pairs(lambda request: "+" if request.reply_ids else "abc", likeliest=[{"a": 1.0}, {"b": 1.0}, {"c": 0.6, "x": 0.4}])
+    talked(engine, "hi", "/fork 3 x", "/fork 3 #2")
+
+    assert [request.reply_ids for request in engine.requests[1:]] == [tuple(map(ord, "abx"))] * 2
+
+
+@pytest.mark.parametrize("told", ["a text without its tokens", "half a character\ufffd"])
+def test_a_reply_whose_tokens_are_not_its_text_is_continued_by_its_text(told: str) -> None:
+    engine = ScriptedEngine([Reply(told, "length"), "+"])
+    engine.decode = lambda token_ids, adapter="": told if told.endswith("\ufffd") else "something else"  # type: ignore[method-assign]
+    talked(engine, "hi", "/continue", settings=Settings(SamplingParams(max_new_tokens=100)))
+
+    assert (engine.requests[-1].reply_prefix, engine.requests[-1].reply_ids) == (told, ())
 
 
 def test_a_fork_that_cannot_be_is_refused() -> None:
@@ -207,6 +235,31 @@ def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
     assert first.endswith("← said")  # greedy
 
 
+@pytest.mark.parametrize("bos", [False, True])
+def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_system_prompt_and_every_turn_ended(
+    view: Any, tiny_checkpoint: Path, bos: bool
+) -> None:
+    from sftchat.engines.loading import load_engine
+    from sftchat.plugins import load_plugins
+
+    engine: Any = load_engine(str(tiny_checkpoint), load_plugins([]))
+    if bos:
+        engine.loaded = replace(
+            engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)
+        )
+        engine = TransformersEngine("with bos", engine.loaded)
+    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4))
+    log.type("one", "two", "/fix <think>想</think>\n好", "/regen", "/edit 2: zwei", "three")
+    messages = log.talk.conversation.messages
+
+    trained = engine.trained_tokens(messages)
+    for turn in (2, 4, 6):
+        asked = engine.prompt_tokens(Request("r", messages[:turn]))
+        assert [token.id for token in asked] == [token.id for token in trained[: len(asked)]]
+    text = "".join(token.text for token in trained)
+    assert (text.count("be brief"), text.count("<|im_end|>"), text.startswith("<|im_start|><|im_start|>")) == (1, 7, bos)
+
+
 def test_signs_and_tables_are_aligned_whatever_the_width() -> None:
     shown = "".join(
         piece for _, piece in table([(("", "1"), ("", "甲"), ("", "x")), (("", "22"), ("", "ab"), ("", "y")), (("", "3"), ("", "e"))])
@@ -228,6 +281,17 @@ def test_parts_of_a_character_are_put_together_and_lone_ones_stay() -> None:
     engine = Bytes([])
     assert [token.text for token in together(engine, parts("a父🙂b".encode()))] == ["a", "父", "🙂", "b"]
     assert [token.text for token in together(engine, parts(b"\xe7a\xe7\x88"))] == ["\ufffd", "a", "\ufffd", "\ufffd"]
+
+
+def test_on_a_narrow_terminal_notes_break_between_words_and_what_may_be_copied_where_the_terminal_breaks(chat: Any) -> None:
+    shown = chat(ScriptedEngine({"hi": "abcdefghijkl" * 4}), columns=30)
+    shown.say("hi")
+    shown.type("/probs\r")
+
+    assert "abcdefghijklabcdefghijklabcdef\nghijklabcdefghijkl\n\nthe least likely tokens,\n'/probs all' lists all:\n" in (
+        shown.screen.wait("perplexity")
+    )
+    assert "\n49 tokens, log-likelihood\n-338.48, -6.908 a token,\nperplexity 1e+03" in shown.leave()
 
 
 def test_in_a_terminal_special_tokens_are_coloured_and_a_narrow_one_shows_all(chat: Any) -> None:

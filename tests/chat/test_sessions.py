@@ -132,7 +132,7 @@ def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path
     again = view(engine, desk=Desk(session=Session(sessions, found, conversation)), sampling=settings.sampling)
     again.talk.conversation = conversation
     assert again.type("/continue") == ["bcdef", "|"]
-    assert engine.requests[0].reply_prefix == "a"
+    assert engine.requests[0].reply_ids == (ord("a"),)
     assert last(path)[0].turns[0].reply == Reply("abcdef", "stop", 19, 6)
 
 

@@ -156,6 +156,12 @@ def test_a_setting_changed_in_the_talk_is_used_for_the_next_message(view: Callab
     assert engine.requests[1].messages[0] == {"role": "system", "content": "简短"}
 
 
+def test_a_reply_ends_before_a_stop_string_that_was_typed(view: Callable[..., Log]) -> None:
+    log = view(ScriptedEngine(["床前。明月光", "床前。明月光"]))
+
+    assert log.type("/stop 。", "x", "/stop off", "y") == ["note: stop 。", "床", "前", "|", "note: stop off", *"床前。明月光", "|"]
+
+
 def test_a_command_of_a_plugin_sends_and_fails_without_harm(view: Callable[..., Log]) -> None:
     def twice(context: Any, argument: str) -> None:
         context.send(argument)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from sftchat.chat.desk import Desk, Models
 from sftchat.chat.lines import visible, wrap
 from sftchat.chat.terminal import replies
+from sftchat.commands import Style
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
@@ -255,6 +258,17 @@ def test_an_error_is_red_and_no_color_is_honoured(chat: Start, monkeypatch: pyte
     assert "\x1b[0;31merror: unknown" in talk.screen.raw
 
 
+def test_every_emphasis_that_a_command_may_give_is_drawn(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("PROMPT_TOOLKIT_COLOR_DEPTH", "DEPTH_4_BIT")
+    talk = chat(ScriptedEngine([]))
+    styles = [style for style in get_args(Style) if style]
+    talk.terminal.post(lambda: talk.talk.say([piece for style in styles for piece in ((style, f"({style})"), ("", " "))]))
+    talk.screen.wait(f"({styles[-1]})")
+
+    assert [style for style in styles if not re.search(rf"\x1b\[0;[0-9;]+m\({style}\)", talk.screen.raw)] == []
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start) -> None:
     shown = threading.Event()
 
@@ -267,6 +281,23 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start)
     talk.left()
 
     assert isinstance(talk.problem, ModelError)
+
+
+def test_whatever_breaks_while_a_model_loads_ends_the_chat_in_one_line_and_costs_nothing_when_another_was_there(chat: Start) -> None:
+    shown = threading.Event()
+
+    def load(model: str = "") -> Any:
+        assert shown.wait(60)
+        raise RuntimeError("a library\nbroke")
+
+    ending = chat(load)
+    shown.set()
+    ending.left()
+    staying = chat(ScriptedEngine(echo), desk=Desk(models=Models(lambda model: None, load)))
+    staying.type("/model other\rhi\r")
+
+    assert str(ending.problem) == "model 'scripted' could not be loaded: RuntimeError: a library broke; --traceback shows where"
+    assert staying.screen.wait("你说：hi").count("error: RuntimeError: a library broke; scripted stays\n") == 1
 
 
 def test_commands_complete(chat: Start) -> None:

@@ -84,7 +84,7 @@ def test_a_cut_reply_goes_on_where_it_was_cut_without_a_word_of_the_user(view: V
         "月光",
         "|",
     ]
-    assert (shown(engine), engine.requests[-1].reply_prefix) == (["u:poem"], "床前明")
+    assert (shown(engine), engine.requests[-1].reply_ids) == (["u:poem"], tuple(map(ord, "床前明")))  # the very tokens
     answer = log.talk.conversation.turns[0].answer
     assert (answer.reply.text, answer.reply.completion_tokens, answer.token_ids) == ("床前明月光", 5, tuple(map(ord, "床前明月光")))
     assert log.type("/continue") == ["error: /continue: the reply is complete; only one that was cut can go on"]

@@ -57,6 +57,22 @@ def test_a_model_that_cannot_be_loaded_is_exit_code_3(monkeypatch: pytest.Monkey
     assert capsys.readouterr() == ("", "sftchat: error: no model 'model'\n")
 
 
+def test_what_nobody_foresaw_while_a_model_loads_is_one_line_with_a_way_to_see_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(model: str, **options: Any) -> ScriptedEngine:
+        raise ZeroDivisionError("of a\nlibrary")
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n"))
+    words = "model 'model' could not be loaded: ZeroDivisionError: of a library; --traceback shows where"
+
+    assert run(fail) == 3
+    assert capsys.readouterr() == ("", f"sftchat: error: {words}\n")
+    with pytest.raises(ModelError) as caught:
+        run(fail, "--traceback")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

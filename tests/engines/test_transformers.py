@@ -210,3 +210,27 @@ def test_text_that_may_begin_a_stop_string_is_held_back() -> None:
 
     assert "".join(shown) == "ab"
     assert detokenizer.finish() == "</en"
+
+
+def test_what_follows_the_beginning_of_a_reply_is_said_and_nothing_of_the_beginning() -> None:
+    tokenizer: Any = make_tokenizer()
+    ids = tokenizer.encode("ab。🙂 c")
+    for cut in range(len(ids) + 1):
+        detokenizer = Detokenizer(tokenizer, ["。!"])
+        detokenizer.begin(ids[:cut])
+
+        said = "".join(detokenizer.add(token) for token in ids[cut:]) + detokenizer.finish()
+
+        known = tokenizer.decode(ids[:cut]).rstrip("\ufffd")
+        assert known + said == "ab。🙂 c"
+
+
+def test_a_stop_string_ends_a_reply_that_began_with_half_of_it_and_not_one_that_began_with_it() -> None:
+    tokenizer: Any = make_tokenizer()
+    for known, expected in (("a<", ""), ("a<x>", "b")):
+        detokenizer = Detokenizer(tokenizer, ["<x>"])
+        detokenizer.begin(tokenizer.encode(known))
+
+        said = "".join(detokenizer.add(token) for token in tokenizer.encode("x>b" if known == "a<" else "b")) + detokenizer.finish()
+
+        assert (said, detokenizer.stopped) == (expected, expected == "")

@@ -135,28 +135,32 @@ def _fork(context: ChatContext, argument: str) -> None:
     answer = turn.answer
     assert answer is not None
 
-    def job(engine: Inspects) -> str:
+    def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
         choices = engine.choices(request, reply, ended=ended, alternatives=OTHERS)
         choice = _at(choices, place)
         before = [choice.token.id for choice in choices[: place - 1]]
-        if not (said.startswith("#") and said[1:].isdecimal()):
-            begun = engine.decode(before, request.adapter) + said
-        else:
+        if said.startswith("#") and said[1:].isdecimal():
             if not 1 <= int(said[1:]) <= len(choice.alternatives):
                 raise UsageError(f"TOKEN is '{said}'; '/why {place}' lists #1 to #{len(choice.alternatives)}")
             other = choice.alternatives[int(said[1:]) - 1][0]
             if other.special:
                 raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
-            begun = engine.decode([*before, other.id], request.adapter)
+            ids = (*before, other.id)
+            begun = engine.decode(ids, request.adapter)
+        else:
+            begun = engine.decode(before, request.adapter) + said
+            written = engine.prompt_tokens(Request("look", prompt=said, adapter=request.adapter))
+            ids = (*before, *(token.id for token in written if not token.special))
         if "\ufffd" in begun:
             raise UsageError(f"token {place} is in the middle of a character; fork before or after it")
-        return begun
+        return begun, ids
 
-    def go(begun: str) -> None:
+    def go(forked: tuple[str, tuple[int, ...]]) -> None:
+        begun, ids = forked
         conversation = context.conversation
         focus = conversation.column
         node = conversation.node(conversation.head)
-        cut = replace(answer, reply=replace(answer.reply, text=begun, finish_reason="length"), token_ids=(), mark=None)
+        cut = replace(answer, reply=replace(answer.reply, text=begun, finish_reason="length"), token_ids=ids, mark=None)
         others = {
             column: replace(other, reply=replace(other.reply, finish_reason="stop"))
             for column, other in enumerate(node.answers)

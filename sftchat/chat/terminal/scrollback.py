@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.application import Application
 from prompt_toolkit.data_structures import Point
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.formatted_text.utils import split_lines
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.utils import get_cwidth
 
 from sftchat.chat.lines import visible, wrap
-from sftchat.chat.rendering.cells import Line
+from sftchat.chat.rendering.cells import Line, wrap_line
 from sftchat.chat.terminal.reflow import row_of_cursor
 from sftchat.chat.terminal.style import STYLE
+from sftchat.commands import Fragments
 
 if TYPE_CHECKING:
     from prompt_toolkit.layout.screen import Char
@@ -158,3 +160,13 @@ def _text(row: Mapping[int, Char]) -> str:
 def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
     """Lines that are not the model's, broken between words."""
     return [(style, "".join(f"{row}\n" for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth)))]
+
+
+def drawn(text: Fragments, columns: int) -> StyleAndTextTuples:
+    """What a command says, as it is drawn: lines that are notes alone are broken between words, and others, which may be copied, by the terminal."""
+    shown: StyleAndTextTuples = []
+    for line in split_lines([(f"class:{style}" if style else "", visible(piece)) for style, piece in text]):
+        pairs = [(pair[0], pair[1]) for pair in line]
+        rows = wrap_line(pairs, columns) if all(style == "class:note" for style, piece in pairs if piece) else [pairs]
+        shown += [pair for row in rows or [pairs] for pair in (*row, ("", "\n"))]
+    return shown

@@ -32,7 +32,7 @@ from sftchat.chat.terminal.layout import chat_layout
 from sftchat.chat.terminal.pasting import Pasted
 from sftchat.chat.terminal.reflow import breaks_rows
 from sftchat.chat.terminal.replies import Replies
-from sftchat.chat.terminal.scrollback import App, Scrollback, broken
+from sftchat.chat.terminal.scrollback import App, Scrollback, broken, drawn
 from sftchat.chat.terminal.style import STYLE
 from sftchat.chat.terminal.toolbar import activity, column_items, vi_mode
 from sftchat.chat.view import View
@@ -125,8 +125,12 @@ class Terminal:
         """Have an action run on this view's thread; harmless after the view is gone."""
 
         def act() -> None:
-            if not self._app.is_done:  # the prompt is erased by then and must not be drawn again
-                action()
+            if self._app.is_done:  # the prompt is erased by then and must not be drawn again
+                return
+            before = self.talk.state
+            action()
+            if self.talk.state != before:
+                self._app.invalidate()  # the status line says so now, not at its next tick
 
         loop = self._app.loop
         with contextlib.suppress(RuntimeError):  # the loop was closed in between
@@ -163,7 +167,7 @@ class Terminal:
         if isinstance(text, str):
             self._note(broken(text, "class:note", self._above.columns))
         else:
-            self._note([*((f"class:{style}" if style else "", visible(piece)) for style, piece in text), ("", "\n")])
+            self._note(drawn(text, self._above.columns))
 
     def propose(self, text: str) -> bool:
         """Put text into the input line, where nothing is lost by it."""

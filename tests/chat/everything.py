@@ -1,0 +1,106 @@
+"""A chat in which every command makes sense: scripted models with adapters and a template, a run with checkpoints, a task with gold, sessions.
+
+    python tests/chat/everything.py FOLDER
+
+Asks how many models there are to be, has a talk with them in a new folder below FOLDER, and asks again when it was left. ``cut`` is answered by half a reply, ``think`` with a thought, ``bold`` in
+Markdown, and everything else by its echo.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from sftchat import Reply, SamplingParams, Score, Task, rate
+from sftchat.chat.builtin import BUILTINS
+from sftchat.chat.column import Opening
+from sftchat.chat.commands import Commands
+from sftchat.chat.desk import Desk, Models
+from sftchat.chat.judging import Judge
+from sftchat.chat.rows import Rows
+from sftchat.chat.session import Session
+from sftchat.chat.sessions import Sessions
+from sftchat.chat.settings import Settings
+from sftchat.chat.talk import Talk
+from sftchat.chat.terminal import Terminal
+from sftchat.engines.base import Request
+from sftchat.testing import ScriptedEngine
+
+STEPS = ("run/checkpoint-9", "run/checkpoint-20")
+ITEMS = [{"id": f"item-{n}", "messages": [{"role": "user", "content": f"问 {n}"}], "gold": f"答：问 {n}"} for n in (1, 2)]
+TASK = Task("echo", "", lambda n, seed: [], lambda example, reply: Score({"n": 1, "right": int(reply.text == example.gold)}),
+            (rate("accuracy", "right"),))  # fmt: skip
+LIKELIEST = [{"答": 0.9, "问": 0.1}, {"：": 0.75, "，": 0.25}]
+
+
+def script(request: Request) -> str | Reply:
+    """What is said to a request."""
+    said = request.prompt or request.messages[-1]["content"]
+    if request.reply_prefix or request.reply_ids:
+        return "明月光"
+    if said == "cut":
+        return Reply("床前", finish_reason="length")
+    return {"think": "<think>想一想</think>\n好", "bold": "**粗**体"}.get(
+        said, f"答：{said}{f' by {request.adapter}' if request.adapter else ''}"
+    )
+
+
+class Model(ScriptedEngine):
+    """A scripted model with adapters and a template that has a switch."""
+
+    template_hash = ""
+    template_arguments: Mapping[str, Any] = {}
+    template_variables = ("enable_thinking",)
+
+    def __init__(self) -> None:
+        super().__init__(script, likeliest=LIKELIEST)
+        self.adapters: tuple[str, ...] = ("lora",)
+
+    def add_adapter(self, name: str, model: str) -> None:
+        """Have one more."""
+        self.adapters += (name,)
+
+    def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
+        """Have one more."""
+        self.adapters += (name,)
+
+
+def prepare(folder: Path) -> None:
+    """Go to a new folder and make the run and the gold set there."""
+    folder.mkdir(parents=True)
+    os.chdir(folder)
+    for step in STEPS:
+        Path(step).mkdir(parents=True)
+        (Path(step) / "config.json").write_text("{}")
+        (Path(step) / "model.safetensors").write_bytes(b"")
+    Path("gold.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+
+
+def make_talk(view: Any, models: int) -> Talk:
+    """A talk with one model or two."""
+    desk = Desk(
+        judge=Judge(TASK, Path("gold.jsonl")),
+        session=Session(Sessions(Path("sessions.sqlite"), view.say)),
+        models=Models(lambda model: None, lambda model: Model(), lambda model: "hash"),
+        rows=Rows(Path("rows")),
+    )
+    openings = [Opening(lambda name=name: Model(), (name,)) for name in (STEPS[0], "other")[:models]]  # type: ignore[misc]
+    return Talk(openings, view, commands=Commands(BUILTINS), desk=desk, settings=Settings(SamplingParams(max_new_tokens=100)))
+
+
+def main() -> None:
+    """One talk after the other."""
+    folder = Path(sys.argv[1]).absolute()
+    for number in count():
+        models = int(input("how many models> "))
+        prepare(folder / str(number))
+        Terminal(lambda view: make_talk(view, models)).run()  # noqa: B023
+
+
+if __name__ == "__main__":
+    main()
