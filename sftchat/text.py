@@ -47,7 +47,9 @@ def fold_width(text: str) -> str:
     """
     if text.isascii():
         return text
-    visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
+    visible = text
+    if not text.replace("\n", "").isprintable():  # nothing of category Cf is printable, and asking so is much faster
+        visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
     pieces = _KEPT.split(visible)  # with the group, every second piece is one to keep
     return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
 

@@ -217,6 +217,8 @@ class _Reader:
 
     def _within(self, label: str) -> str | None:
         """The known label that a text is, up to a 关系 behind it and whatever follows a comma, bracket or space."""
+        if self.vocabulary.canonical(label) is not None:
+            return label
         first = _LABEL_END.split(label)[0]
         candidates = (label, label.removesuffix("关系"), first, first.removesuffix("关系"))
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
