@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from sftchat.text import fold_width, normalise, strip_thinking
 from sftchat_relation.lines import (
@@ -101,11 +102,15 @@ class _Reader:
 
     def __init__(self, source: str, vocabulary: RelationVocabulary) -> None:
         self.raw_source = source
-        self.source = normalise(source)
         self.vocabulary = vocabulary
         self.triples: list[Triple] = []
         self.issues: dict[str, None] = {}  # used as an ordered set
         self.nothing = False
+
+    @cached_property
+    def source(self) -> str:
+        """The source in normal form; lines that are exactly in the format do not need it."""
+        return normalise(self.raw_source)
 
     def read(self, text: str) -> None:
         """Read a whole reply: JSON values where a line begins with one, lines elsewhere."""
