@@ -7,5 +7,5 @@
 ``plan`` checks a whole evaluation, ``power`` says what it could show, ``pipeline`` carries it out · ``results``, ``comparison`` and
 ``report`` are the outcome as data · ``tables`` and ``progress`` show it on the terminal · ``history`` lists what became of every
 item · ``junit``, ``markdown``, ``annotations`` and ``html`` (with ``charts`` and ``page/``) are projections of report and verdict ·
-``store`` and ``remembering`` ask no model twice · ``ranking`` orders checkpoints · ``leaks`` and ``selfcheck`` ask what a score is worth.
+``store`` and ``remembering`` ask no model twice, ``shares`` has several processes ask · ``ranking`` orders checkpoints · ``leaks`` and ``selfcheck`` ask what a score is worth.
 """
