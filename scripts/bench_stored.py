@@ -3,8 +3,8 @@
     python scripts/bench_stored.py [--items 1000 1000000] [--keep FOLDER]
 
 Rows of the relation task are generated two thousand times and varied from there: every item has a passage of its own, so that nothing can be
-known from an earlier one. 17 replies of 100 are wrong, two of them where the baseline's are right and three the other way round. Both
-files of replies are those of a model that answers in the format.
+known from an earlier one. 17 replies of 100 are wrong, two of them where the baseline's are right and three the other way round: they leave
+the last triple out, or claim one where there is none.
 """
 
 from __future__ import annotations
@@ -34,13 +34,20 @@ def make(folder: Path, items: int) -> None:
     gold, old, new = (folder.joinpath(f"{name}.jsonl").open("w", encoding="utf-8") for name in names)
     with gold, old, new:
         for number in range(items):
-            example, other = examples[number % DISTINCT], examples[(7 * number + 1) % DISTINCT]
+            example = examples[number % DISTINCT]
+            wrong = _wrong(example.gold or "")
             identity = f"item-{number:07}"
             turns = [{"role": "user", "content": f"{example.messages[-1]['content']}（第{number}号）"}]
             gold.write(_line({"id": identity, "messages": turns, "gold": example.gold, "metadata": dict(example.metadata)}))
             place = draw.random()
-            old.write(_reply(identity, other.gold if place < bounds[1] else example.gold))
-            new.write(_reply(identity, other.gold if place < bounds[0] or bounds[1] <= place < bounds[2] else example.gold))
+            old.write(_reply(identity, wrong if place < bounds[1] else example.gold))
+            new.write(_reply(identity, wrong if place < bounds[0] or bounds[1] <= place < bounds[2] else example.gold))
+
+
+def _wrong(gold: str) -> str:
+    if gold == "无":
+        return "张三-李四:夫妻"
+    return gold.rpartition("\n")[0] or "无"
 
 
 def _line(row: object) -> str:

