@@ -25,6 +25,8 @@ _HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 
 # What NFKC would damage: ① would become 1, … three full stops, ㈱ (株), ︰ two full stops.
 _KEPT = re.compile("([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)")
+# Unified ideographs are in normal form, and most names are nothing else.
+_HAN = re.compile("[\u4e00-\u9fff]+")
 _DOTS = str.maketrans(dict.fromkeys(MIDDLE_DOTS, MIDDLE_DOTS[0]))
 _SPACE = re.compile(r"\s+")
 _SPACE_IN_CJK = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
@@ -47,7 +49,9 @@ def fold_width(text: str) -> str:
     """
     if text.isascii():
         return text
-    visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
+    visible = text
+    if not text.replace("\n", "").isprintable():  # nothing of category Cf is printable, and asking so is much faster
+        visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
     pieces = _KEPT.split(visible)  # with the group, every second piece is one to keep
     return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
 
@@ -63,6 +67,8 @@ def normalise(text: str) -> str:
     Args:
         text: Any text; the result is one line. Normalising twice changes nothing.
     """
+    if _HAN.fullmatch(text):
+        return text
     folded = fold_width(text).translate(_DOTS)
     return _SPACE_IN_CJK.sub("", _SPACE.sub(" ", folded).strip())
 

@@ -29,6 +29,10 @@ CONJUNCTION = re.compile("[和与跟&、/]")
 BULLET = re.compile(rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)[.、:]?\s*|\[\d{{1,3}}\][.、:]?\s*|\d{{1,3}}[.)、．:]\s*|[①-⑳]\s*)")
 """Bullets and numbering; a dash or an asterisk is one only with a space behind it."""
 
+_HAN = "[\u4e00-\u9fff]"
+_PLAIN = re.compile(rf"({_HAN}{{1,{LONGEST_NAME}}})-({_HAN}{{1,{LONGEST_NAME}}}):({_HAN}{{1,{LONGEST_LABEL}}})")
+"""What nearly every line is: Chinese characters, which are in normal form and nobody's bullet or separator. Only faster than the general way."""
+
 _EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
 _PROSE = re.compile(r"[:：,，;；。、\n]")
 _MARK = re.compile(r"[()（）\[\]{}<>*!！?？|\"“”`]")
@@ -59,6 +63,8 @@ def exact_triple(line: str, source: str) -> Triple | None:
         line: One line without its end.
         source: Decides where a line with several hyphens is cut.
     """
+    if plain := _PLAIN.fullmatch(line):
+        return Triple(*plain.groups())
     if len(line) > LONGEST_LINE or not _EXACT.fullmatch(line) or BULLET.match(line):
         return None
     pair, _, label = line.rpartition(":")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from sftchat.text import fold_width, normalise, strip_thinking
 from sftchat_relation.lines import (
@@ -101,11 +102,15 @@ class _Reader:
 
     def __init__(self, source: str, vocabulary: RelationVocabulary) -> None:
         self.raw_source = source
-        self.source = normalise(source)
         self.vocabulary = vocabulary
         self.triples: list[Triple] = []
         self.issues: dict[str, None] = {}  # used as an ordered set
         self.nothing = False
+
+    @cached_property
+    def source(self) -> str:
+        """The source in normal form; lines that are exactly in the format do not need it."""
+        return normalise(self.raw_source)
 
     def read(self, text: str) -> None:
         """Read a whole reply: JSON values where a line begins with one, lines elsewhere."""
@@ -217,6 +222,8 @@ class _Reader:
 
     def _within(self, label: str) -> str | None:
         """The known label that a text is, up to a 关系 behind it and whatever follows a comma, bracket or space."""
+        if self.vocabulary.canonical(label) is not None:
+            return label
         first = _LABEL_END.split(label)[0]
         candidates = (label, label.removesuffix("关系"), first, first.removesuffix("关系"))
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)

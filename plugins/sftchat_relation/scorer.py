@@ -48,13 +48,11 @@ def score(example: Example, reply: Reply) -> Score:
         DataError: The gold is missing or malformed. No reply raises.
     """
     source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
-    parsed_gold = _gold(example, source)
-    parsed = parse(reply.text, source, VOCABULARY)
-    gold, predicted = _facts(parsed_gold.lenient), _facts(parsed.lenient)
+    wanted = _Reading(_gold(example, source))
+    said = wanted if reply.text == example.gold else _Reading(parse(reply.text, source, VOCABULARY))
+    parsed, gold, predicted = said.parsed, wanted.facts, said.facts
     matched = _match(gold, predicted)
-    written_gold = {_written(triple) for triple in parsed_gold.strict}
-    written = {_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
-    gold_pairs, pairs = _pairs(gold), _pairs(predicted)
+    right_pairs = wanted.pairs & said.pairs
     truncated = reply.finish_reason == "length"
     right = parsed.parsable and len(matched) == len(gold) == len(predicted)
     stats = {
@@ -62,13 +60,13 @@ def score(example: Example, reply: Reply) -> Score:
         "tp": len(matched),
         "pred": len(predicted),
         "gold": len(gold),
-        "strict_tp": len({fact for text, fact in written.items() if text in written_gold}),
-        "strict_pred": len(set(written.values())),
-        "pair_tp": len(gold_pairs & pairs),
-        "pair_pred": len(pairs),
-        "pair_gold": len(gold_pairs),
+        "strict_tp": len({fact for text, fact in said.written.items() if text in wanted.written}),
+        "strict_pred": len(set(said.written.values())),
+        "pair_tp": len(right_pairs),
+        "pair_pred": len(said.pairs),
+        "pair_gold": len(wanted.pairs),
         "relation_right": len(_pairs(matched)),
-        "relation_total": len(gold_pairs & pairs),
+        "relation_total": len(right_pairs),
         "exact": int(right),
         "parsed": int(parsed.parsable),
         "truncated": int(truncated),
@@ -77,13 +75,33 @@ def score(example: Example, reply: Reply) -> Score:
     left_gold = [triple for fact, triple in gold.items() if fact not in matched]
     left_predicted = [triple for fact, triple in predicted.items() if fact not in used]
     errors = [
-        *faults(left_gold, left_predicted, normalise(source), VOCABULARY),
+        *(faults(left_gold, left_predicted, normalise(source), VOCABULARY) if left_gold or left_predicted else ()),
         *(["duplicate"] if len(predicted) < len(parsed.lenient) else []),
         *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has its own fault already
         *(["truncated"] if truncated else []),
     ]
     answer = "\n".join(map(str, predicted.values())) or (NOTHING if parsed.parsable else "")
     return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched, stats["parsed"]))
+
+
+class _Reading:
+    """What a text was read to say, as it is compared.
+
+    Args:
+        parsed: The text.
+
+    Attributes:
+        parsed: The same.
+        facts: Its triples by folded form.
+        written: The folded forms of its triples by how they were written; none where it is not exactly in the format.
+        pairs: Its pairs.
+    """
+
+    def __init__(self, parsed: ParsedReply) -> None:
+        self.parsed = parsed
+        self.facts = _facts(parsed.lenient)
+        self.written = {_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
+        self.pairs = _pairs(self.facts)
 
 
 def _gold(example: Example, source: str) -> ParsedReply:

@@ -34,7 +34,7 @@ class Judge:
         """
         from sftchat.evaluation.evalset import read_evalset
 
-        return read_evalset(self.path).examples if self.path is not None else ()
+        return tuple(read_evalset(self.path).examples) if self.path is not None else ()
 
     def find(self, messages: Sequence[Message]) -> Example | None:
         """The item that a talk asks: its turns, the system prompt aside, are the last of the talk's.

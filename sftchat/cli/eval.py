@@ -136,6 +136,8 @@ def command(
     files.prepare()
 
     report = _carry_out(session, plans, quiet, fresh, options)
+    if report is None:
+        return
     session.registry.eval_finished(report, output)
     if as_json:
         click.echo(report.to_json(), nl=False)
@@ -150,13 +152,18 @@ def command(
     ctx.exit(verdict.exit_code)
 
 
-def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report:
-    """Run the plans with progress on standard error; say what is kept when it breaks off."""
+def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:
+    """Run the plans with progress on standard error; say what is kept when it breaks off. None in all but the first of several processes."""
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
     from sftchat.evaluation.remembering import Memory, RememberingEngine
+    from sftchat.evaluation.shares import answer_share, place_of
     from sftchat.evaluation.store import Store, default_path
 
+    place = place_of(os.environ)
+    if fresh and place.count > 1:
+        raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it anew in several")
+    quiet = quiet or place.rank > 0
     console = stderr()
     store = Store(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
     memories: list[Memory] = []
@@ -175,7 +182,13 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
 
     try:
         with closing(store), closing(load):
-            return carry_out(plans, opener, watch)
+            if place.count > 1 and any(plan.models for plan in plans):
+                from sftchat.engines.processes import take_accelerator, wait_for_all
+
+                take_accelerator()
+                answer_share(plans, opener, watch, place)
+                wait_for_all()
+            return carry_out(plans, opener, watch) if place.rank == 0 else None
     except BaseException:  # an interruption too: the words for the error itself are said elsewhere
         if answered := sum(memory.kept for memory in memories):
             from sftchat.cli.cache import counted

@@ -94,7 +94,8 @@ def update_baselines(
     files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, registry: Registry, options: dict[str, Any]
 ) -> Iterator[str]:
     """Write what the model said as the new baselines; yields what changed, in lines for the user."""
-    from sftchat.evaluation.baseline import Header, known_sampling, write_baseline
+    from sftchat.evaluation.accepting import write_baseline
+    from sftchat.evaluation.baseline import Header, known_sampling
 
     for plan in plans:
         file = files[plan.task.name]
@@ -116,7 +117,8 @@ def update_baselines(
             tuple(result.evalset for result in results),
             known_sampling(plan.sampling) if asked else None,
         )
-        yield from write_baseline(Path(file), header, [item for result in results for item in result.items])
+        items = results[0].items if len(results) == 1 else [item for result in results for item in result.items]
+        yield from write_baseline(Path(file), header, items)
 
 
 def show_plan(plans: Sequence[Plan], as_json: bool) -> None:

@@ -83,6 +83,24 @@ def scan_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
         raise DataError(f"cannot be read: {_reason(error)}", name) from None
 
 
+def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, Any]:
+    """Read one line of a file of rows, exactly as ``read_rows`` does.
+
+    Args:
+        line: With or without its end; not blank, no byte order mark.
+        source: ``file:line``.
+        start: At which byte of the file it begins.
+        number: Of the line, from 1.
+
+    Raises:
+        DataError: It is malformed.
+    """
+    try:
+        return _as_row(_parse(_decode(line.rstrip(b"\r\n"), start, number)), line)
+    except Refused as error:
+        raise DataError(str(error), source) from None
+
+
 def line_of(source: str) -> str:
     """The line of a source, or line and column, without the file; empty where it has none."""
     found = re.search(r":(\d+(?::\d+)?)$", source)
@@ -118,9 +136,9 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
             )
             raise DataError(f"the line {what}", source)
         try:
-            yield source, _as_row(_parse(_decode(line.rstrip(b"\r\n"), start, number)), line)
-        except Refused as error:
-            yield DataError(str(error), source)
+            yield source, parse_row(line, source, start, number)
+        except DataError as error:
+            yield error
     if not found:
         what = "the file holds only blank lines" if offset > marked else "the file is empty"
         raise DataError(f"{what}; give {READ}", name)

@@ -15,6 +15,9 @@ ROLES = ("system", "user", "assistant", "tool")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
 """What ShareGPT calls them; the others go by their own name. The value of a ``function_call`` is the JSON of what is called."""
 
+_KNOWN = ({role: role for role in ROLES}, {**{role: role for role in ROLES}, **SHAREGPT_ROLES})
+"""What each name of a role means: without ShareGPT's, and with them."""
+
 
 def read_turns(value: Any, where: str, role_map: Mapping[str, str] | None = None) -> tuple[Message, ...]:
     """Read a list of turns, ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; other keys of a turn are kept unless null or [].
@@ -43,7 +46,7 @@ def _turn(turn: Any, where: str, role_map: Mapping[str, str]) -> Message:
     if names[0] not in turn or (names[1] not in turn and "tool_calls" not in turn):
         raise DataError(f"{where} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
     role = turn[names[0]]
-    known = {**{role: role for role in ROLES}, **(SHAREGPT_ROLES if sharegpt else {}), **role_map}
+    known = {**_KNOWN[sharegpt], **role_map}
     if text(role, f"{where}.{names[0]}") not in known:
         name = shown(role)[1:-1]
         hint = f"say what it is with 'sftchat data convert --role-map {name}=ROLE'"

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sftchat.errors import DataError, NotComparableError, listed
-from sftchat.evaluation.evalset import Evalset
+from sftchat.evaluation.evalset import Evalset, ids_of
+from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.items import Item
-from sftchat.evaluation.replies import HEADER, parse_reply, reply_rows, write_atomically
+from sftchat.evaluation.replies import HEADER, parse_reply
 from sftchat.evaluation.report import EvalsetIdentity
 from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams
 
 SCHEMA_VERSION = 1
+_ENCODER = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ class Baseline:
 
 def content_hash(example: Example) -> str:
     """Hash of what is asked and of the gold reply: two items of one id are the same item only if it is equal."""
-    text = json.dumps([list(example.messages), example.gold], ensure_ascii=True, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode([list(example.messages), example.gold]).encode()).hexdigest()[:16]
 
 
 def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
@@ -100,31 +101,6 @@ def is_baseline(path: Path) -> bool:
     return isinstance(row, dict) and HEADER in row
 
 
-def baseline_text(header: Header, items: Iterable[Item]) -> str:
-    """The whole file."""
-    first = {HEADER: SCHEMA_VERSION, **asdict(header)}
-    lines = [
-        {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
-        for item in sorted(items, key=lambda item: item.example.id)
-    ]
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (first, *lines))
-
-
-def write_baseline(path: Path, header: Header, items: Sequence[Item]) -> tuple[str, ...]:
-    """Write a baseline, whole or not at all.
-
-    Returns:
-        What changed, in lines for the user.
-    """
-    text = baseline_text(header, items)
-    old = read_baseline(path) if is_baseline(path) else None
-    write_atomically(path, text)
-    new = {item.example.id: item for item in items}
-    if old is None:
-        return (f"baseline {path}: written, {len(new)} items of {header.model}",)
-    return (", ".join((f"baseline {path}: {len(new)} items", *(list(_changed(old, new)) or ["nothing changed"]))),)
-
-
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
@@ -136,12 +112,12 @@ def read_baseline(path: Path) -> Baseline:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read baseline: {getattr(error, 'strerror', None) or error}", str(path)) from error
-    header = _header(lines[0], path)
+    header = parse_header(lines[0], path)
     items: dict[str, StoredItem] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        identity, item = _item(line, f"{path}:{number}")
+        identity, item = parse_item(line, f"{path}:{number}")
         if identity in items:
             raise DataError(f"id '{identity}' stands twice", f"{path}:{number}")
         items[identity] = item
@@ -157,7 +133,7 @@ def check_comparable(baseline: Baseline, task: Task, evalsets: Sequence[Evalset]
     Args:
         baseline: What was stored.
         task: What scores today.
-        evalsets: What is asked today.
+        evalsets: What is asked today; whether examples on disk are the same is left to whoever reads them.
         sampling: How replies are generated today; None where nobody knows.
 
     Raises:
@@ -172,13 +148,23 @@ def check_comparable(baseline: Baseline, task: Task, evalsets: Sequence[Evalset]
             then, now = header.sampling.get(key), today.get(key)
             if then != now:
                 raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
-    common = [example for evalset in evalsets for example in evalset.examples if example.id in baseline.items]
-    if not common:
+    if not any(identity in baseline.items for evalset in evalsets for identity in ids_of(evalset.examples)):
         names = ", ".join(evalset.name for evalset in header.evalsets)
         raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
-    other = [example.id for example in common if content_hash(example) != baseline.items[example.id].content]
+    held = (example for evalset in evalsets if not isinstance(evalset.examples, StoredExamples) for example in evalset.examples)
+    other = [example.id for example in held if example.id in baseline.items and not is_same(example, baseline.items[example.id])]
     if other:
-        raise NotComparableError(f"baseline {path} is of another evalset: prompt or gold reply of {listed(other)} has changed")
+        raise of_another_evalset(baseline, other)
+
+
+def is_same(example: Example, item: StoredItem) -> bool:
+    """Whether an example is what was asked then."""
+    return content_hash(example) == item.content
+
+
+def of_another_evalset(baseline: Baseline, ids: Sequence[str]) -> NotComparableError:
+    """The error for items that are no longer what was asked then."""
+    return NotComparableError(f"baseline {baseline.path} is of another evalset: prompt or gold reply of {listed(ids)} has changed")
 
 
 def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
@@ -192,27 +178,31 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
         NotComparableError: When an item is counted differently; says which, and how.
     """
     for item in items:
-        then, now = baseline.items[item.example.id].stats, item.score.stats
-        if {key: float(count) for key, count in now.items()} != then:
-            key = next(key for key in sorted({*then, *now}) if then.get(key) != now.get(key))
-            raise NotComparableError(
-                f"baseline {baseline.path} was counted by another scorer: "
-                f"'{key}' of item '{item.example.id}' was {_plain(then.get(key))} and is {_plain(now.get(key))}; "
-                "write it anew with --update-baseline"
-            )
+        if error := recounted(baseline, item, baseline.items[item.example.id]):
+            raise error
 
 
-def _changed(old: Baseline, new: Mapping[str, Item]) -> Iterator[str]:
-    """What a new baseline does to the old one."""
-    both = [(old.items[identity], item) for identity, item in new.items() if identity in old.items]
-    facts = {
-        "added": len(new.keys() - old.items.keys()),
-        "removed": len(old.items.keys() - new.keys()),
-        "with another reply": sum(then.reply.text != now.reply.text for then, now in both),
-        "newly broken": sum(then.right and not now.right for then, now in both),
-        "newly fixed": sum(now.right and not then.right for then, now in both),
-    }
-    return (f"{count} {what}" for what, count in facts.items() if count)
+def recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
+    """The error for an item that is counted otherwise than it was; None where it is not.
+
+    Args:
+        baseline: What was stored.
+        item: The stored reply, scored today.
+        stored: The item as it was.
+    """
+    then, now = stored.stats, item.score.stats
+    if now == then:
+        return None
+    key = next((key for key in sorted({*then, *now}) if then.get(key) != now.get(key)), None)
+    return (
+        None
+        if key is None
+        else NotComparableError(
+            f"baseline {baseline.path} was counted by another scorer: "
+            f"'{key}' of item '{item.example.id}' was {_plain(then.get(key))} and is {_plain(now.get(key))}; "
+            "write it anew with --update-baseline"
+        )
+    )
 
 
 def _plain(count: float | None) -> str:
@@ -220,8 +210,17 @@ def _plain(count: float | None) -> str:
     return "not counted" if count is None else f"{count:g}"
 
 
-def _header(line: str, path: Path) -> Header:
-    """The first line."""
+def parse_header(line: str, path: Path) -> Header:
+    """The first line.
+
+    Args:
+        line: One JSON object.
+        path: Of the file.
+
+    Raises:
+        DataError: When it is not the header of a baseline.
+        NotComparableError: When a later version wrote it.
+    """
     try:
         row = json.loads(line)
         version = row.pop(HEADER)
@@ -233,8 +232,16 @@ def _header(line: str, path: Path) -> Header:
         raise DataError(f"not the header of a baseline: {error}", f"{path}:1") from error
 
 
-def _item(line: str, source: str) -> tuple[str, StoredItem]:
-    """One further line."""
+def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
+    """One further line: its id and the item.
+
+    Args:
+        line: One JSON object.
+        source: Where it stands, as ``file:line``.
+
+    Raises:
+        DataError: When it is malformed.
+    """
     identity, reply, row = parse_reply(line, source)
     stats, right, content = row.get("stats"), row.get("right"), row.get("content")
     if isinstance(reply, str):

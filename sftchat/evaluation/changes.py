@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sftchat.evaluation.comparison import Pair
-from sftchat.evaluation.statistics import Counts, apply
+from sftchat.evaluation.pairing import Pairing
+from sftchat.evaluation.statistics import apply
 from sftchat.task import Metric
 
 
@@ -22,56 +23,56 @@ class ItemChanges:
         losses: What each item with other counts costs the metric, by id; negative where it gains.
     """
 
-    broken: tuple[Pair, ...] = ()
-    fixed: tuple[Pair, ...] = ()
-    shifted: tuple[Pair, ...] = ()
-    alike: tuple[Pair, ...] = ()
+    broken: Sequence[Pair] = ()
+    fixed: Sequence[Pair] = ()
+    shifted: Sequence[Pair] = ()
+    alike: Sequence[Pair] = ()
     losses: dict[str, float] = field(default_factory=dict)
 
 
-def item_changes(pairs: Sequence[Pair], before: Counts, after: Counts, metric: Metric) -> ItemChanges:
+def item_changes(both: Pairing, metric: Metric) -> ItemChanges:
     """Sort changed items by what they cost.
 
     The loss of an item is how much better the metric would be with this one reply as it was: metrics are no means of items, so an item
     has no value of its own.
 
     Args:
-        pairs: Every item under both models.
-        before: The baseline's counts of the same items, in the same order.
-        after: The candidate's.
+        both: Every item under both models.
         metric: The primary one.
     """
+    before, after = both.before, both.after
     old, new = before.columns(metric), after.columns(metric)
     totals = new.sum(axis=0)
-    changed = (before.rows != after.rows).any(axis=1).nonzero()[0]
+    counted = (before.rows != after.rows).any(axis=1)
+    changed = counted.nonzero()[0]
     better = apply(metric, after, totals - new[changed] + old[changed]) - apply(metric, after, totals)
     sign = 1.0 if metric.higher_is_better else -1.0
-    losses = {pairs[place][1].example.id: sign * float(loss) for place, loss in zip(changed, better, strict=True)}
-    kinds: dict[str, list[Pair]] = {"broken": [], "fixed": [], "shifted": [], "alike": []}
-    for pair in pairs:
-        kind = _kind(pair, pair[1].example.id in losses)
-        if kind:
-            kinds[kind].append(pair)
+    losses = {int(place): sign * float(loss) for place, loss in zip(changed, better, strict=True)}
+    was_right, is_right = both.faults[0] == 0, both.faults[1] == 0
+    alike = was_right == is_right
+    kinds = {
+        "broken": was_right & ~is_right,
+        "fixed": ~was_right & is_right,
+        "shifted": alike & counted,
+        "alike": alike & ~counted & both.differs,
+    }
+    fewer = both.faults[0] - both.faults[1]
 
-    def cost(pair: Pair) -> tuple[float, int]:
+    def cost(place: int) -> tuple[float, int]:
         """The loss, and among equals the number of faults."""
-        return -round(losses.get(pair[1].example.id, 0.0), 12), len(pair[0].score.errors) - len(pair[1].score.errors)
+        return -round(losses.get(place, 0.0), 12), int(fewer[place])
 
+    def gain(place: int) -> tuple[float, int]:
+        """The opposite."""
+        loss, faults = cost(place)
+        return -loss, -faults
+
+    places = {kind: [int(place) for place in which.nonzero()[0]] for kind, which in kinds.items()}
     # sorted is stable: items that cost the same stay in the evalset's order
     return ItemChanges(
-        tuple(sorted(kinds["broken"], key=cost)),
-        tuple(sorted(kinds["fixed"], key=lambda pair: tuple(-part for part in cost(pair)))),
-        tuple(sorted(kinds["shifted"], key=cost)),
-        tuple(kinds["alike"]),
-        losses,
+        both.chosen(sorted(places["broken"], key=cost)),
+        both.chosen(sorted(places["fixed"], key=gain)),
+        both.chosen(sorted(places["shifted"], key=cost)),
+        both.chosen(places["alike"]),
+        {both.ids[place]: loss for place, loss in losses.items()},
     )
-
-
-def _kind(pair: Pair, other_counts: bool) -> str:
-    """What happened to one item; empty for nothing."""
-    old, new = pair
-    if old.right != new.right:
-        return "fixed" if new.right else "broken"
-    if other_counts:
-        return "shifted"
-    return "alike" if old.reply.text != new.reply.text else ""

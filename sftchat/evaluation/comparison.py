@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -94,11 +94,11 @@ class Comparison:
     candidate: ModelResult
     n: int
     metrics: tuple[MetricDifference, ...] = ()
-    broken: tuple[Pair, ...] = ()
-    fixed: tuple[Pair, ...] = ()
+    broken: Sequence[Pair] = ()
+    fixed: Sequence[Pair] = ()
     differing: int = 0
-    shifted: tuple[Pair, ...] = ()
-    alike: tuple[Pair, ...] = ()
+    shifted: Sequence[Pair] = ()
+    alike: Sequence[Pair] = ()
     losses: Mapping[str, float] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
-from sftchat.evaluation import paired, statistics
+from sftchat.evaluation import paired, pairing, statistics
 from sftchat.evaluation.changes import item_changes
 from sftchat.evaluation.evalset import Evalset, cluster_of
 from sftchat.evaluation.items import Failure, Item, Outcome, Progress, run
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.scored import Scored
+from sftchat.evaluation.tally import Tally
 from sftchat.task import Metric, Task
 from sftchat.types import Example, SamplingParams
 
@@ -85,16 +87,21 @@ def summarise(
         UsageError: When an item lacks the key.
         PluginError: When a metric cannot be computed from what the scorer counts.
     """
-    everything = tuple(outcomes)
-    items = tuple(outcome for outcome in everything if isinstance(outcome, Item))
-    failures = tuple(outcome for outcome in everything if isinstance(outcome, Failure))
+    items: Sequence[Item]
+    if isinstance(outcomes, Scored):
+        items, failures = outcomes, outcomes.failures
+    else:
+        everything = tuple(outcomes)
+        items = tuple(outcome for outcome in everything if isinstance(outcome, Item))
+        failures = tuple(outcome for outcome in everything if isinstance(outcome, Failure))
     metrics = []
     if items:
-        table = units(statistics.counts(item.score for item in items), items, cluster)
+        table = units(items, cluster)
         for metric in _metrics(task, cluster):
             interval = statistics.interval(metric, table, seed=seed)
             metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
-    return ModelResult(model, evalset, items, failures, tuple(metrics), _groups(task, items), seconds, replies, remembered, task.name)
+    result = ModelResult(model, evalset, items, failures, tuple(metrics), (), seconds, replies, remembered, task.name)
+    return replace(result, groups=_groups(task, result.tally))
 
 
 def compare(
@@ -121,36 +128,31 @@ def compare(
             compares with nothing.
         UsageError: When an item lacks the key.
     """
-    olds, news = _by_id(baseline), _by_id(candidate)
-    common = [name for name in news if name in olds]
-    if baseline.evalset != candidate.evalset or (olds and not common):
+    olds, news = (dict.fromkeys(pairing.ids_of_outcomes(result)) for result in (baseline, candidate))
+    added = tuple(name for name in news if name not in olds)
+    if baseline.evalset != candidate.evalset or (olds and len(added) == len(news)):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
         )
-    added = tuple(name for name in news if name not in olds)
     gone = (*(name for name in olds if name not in news), *removed)
-    pairs = [
-        (old, new)
-        for old, new in ((olds[name], news[name]) for name in common)
-        if isinstance(old, Item) and isinstance(new, Item)  # what one of them failed to answer says nothing about either
-    ]
-    if not pairs:
+    both = pairing.paired(baseline, candidate)
+    if both is None:
         return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
-    before = statistics.counts(old.score for old, _ in pairs)
-    after = statistics.counts(new.score for _, new in pairs)
-    candidates = [new for _, new in pairs]
-    units_before, units_after = (units(table, candidates, cluster) for table in (before, after))
+    units_before, units_after = both.before, both.after
+    if cluster:
+        clusters = both.clusters(cluster)
+        units_before, units_after = (statistics.clustered(table, clusters) for table in (both.before, both.after))
     metrics = tuple(paired.paired_difference(units_before, units_after, metric, seed=seed) for metric in _metrics(task, cluster))
-    changes = item_changes(pairs, before, after, task.metric)
+    changes = item_changes(both, task.metric)
     return Comparison(
         baseline,
         candidate,
-        len(pairs),
+        len(both.ids),
         metrics,
         changes.broken,
         changes.fixed,
-        sum(old.reply.text != new.reply.text for old, new in pairs),
+        int(both.differs.sum()),
         changes.shifted,
         changes.alike,
         changes.losses,
@@ -161,15 +163,23 @@ def compare(
     )
 
 
-def units(table: statistics.Counts, items: Sequence[Item], cluster: str) -> statistics.Counts:
-    """What is resampled and swapped: items, or clusters of them.
+def units(items: Sequence[Item], cluster: str) -> statistics.Counts:
+    """Counts of what is resampled: items, or clusters of them.
 
     Args:
-        table: Counts of the items.
-        items: In the same order.
+        items: At least one.
         cluster: Metadata key of items that belong together; empty where they stand alone.
+
+    Raises:
+        UsageError: When an item lacks the key.
+        PluginError: When the items have different counts.
     """
-    return statistics.clustered(table, [cluster_of(item.example, cluster) for item in items]) if cluster else table
+    if isinstance(items, Scored) and items.figures.table is not None:
+        table, clusters = items.figures.table, items.figures.clusters
+    else:
+        table = statistics.counts(item.score for item in items)
+        clusters = [cluster_of(item.example, cluster) for item in items] if cluster else []
+    return statistics.clustered(table, clusters) if cluster else table
 
 
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
@@ -193,23 +203,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _by_id(result: ModelResult) -> dict[str, Outcome]:
-    """Every outcome of a result by the id of its example."""
-    outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
-    return {outcome.example.id: outcome for outcome in outcomes}
-
-
-def _groups(task: Task, items: Sequence[Item]) -> tuple[GroupResult, ...]:
+def _groups(task: Task, tally: Tally) -> tuple[GroupResult, ...]:
     """The slices of a result, the largest first."""
-    sums: dict[str, dict[str, float]] = {}
-    occurrences: dict[str, int] = {}
-    for item in items:
-        for name, stats in item.score.groups.items():
-            occurrences[name] = occurrences.get(name, 0) + 1
-            total = sums.setdefault(name, {})
-            for key, count in stats.items():
-                total[key] = total.get(key, 0) + count
-    found = [GroupResult(name, total.get("gold", occurrences[name]), _group_metrics(task, total)) for name, total in sums.items()]
+    found = [
+        GroupResult(name, total.get("gold", tally.occurrences[name]), _group_metrics(task, total)) for name, total in tally.groups.items()
+    ]
     return tuple(sorted(found, key=lambda group: (-group.support, group.name)))
 
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftchat.evaluation.charts import Point, Series, bar, curve, domain, whisker
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
-from sftchat.evaluation.history import Change, ItemHistory, comparison_of, faults, histories, said
+from sftchat.evaluation.history import Change, ItemHistory, comparison_of, counted, faults, histories, said
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
 from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
 from sftchat.types import Message
@@ -63,7 +63,7 @@ def to_html(report: Report, verdict: Verdict) -> str:
     """
     found = [histories(result, comparison_of(report, result)) for result in report.results]
     shown = [
-        Shown(place, result, comparison_of(report, result), _counted(items))
+        Shown(place, result, comparison_of(report, result), counted(items))
         for place, (result, items) in enumerate(zip(report.results, found, strict=True))
     ]
     evalsets = list(dict.fromkeys(map(_place, report.results)))
@@ -144,14 +144,6 @@ def fault_rows(shown: Shown) -> list[dict[str, Any]]:
         count = new.get(name, 0)
         rows.append({"name": name, "count": count, "old": before, "bar": bar(count, before, most)})
     return rows
-
-
-def _counted(items: Iterable[ItemHistory]) -> dict[Change, int]:
-    """How many items became what."""
-    counts: dict[Change, int] = dict.fromkeys(("broken", "failed", "fixed", "wrong", "right"), 0)
-    for item in items:
-        counts[item.change] += 1
-    return counts
 
 
 def _place(result: ModelResult) -> Place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +13,17 @@ from sftchat.evaluation.baseline import check_counts
 from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
+from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.gate import gate
 from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
 from sftchat.evaluation.leaks import check_leaks
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.remembering import RememberingEngine
-from sftchat.evaluation.replies import PartialReplies, rescore, write_atomically, write_replies
+from sftchat.evaluation.replies import PartialReplies, reply_line, rescore, write_atomically
 from sftchat.evaluation.report import ModelResult, Report
 from sftchat.evaluation.results import SelfCheck
+from sftchat.evaluation.scored import Scored, score_stored
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.task import Task
@@ -36,13 +38,13 @@ class Answered:
     """What a model said to one gold set.
 
     Attributes:
-        outcomes: In the evalset's order.
+        outcomes: In the evalset's order; of a large set they are on disk.
         seconds: How long generating took; None where any reply was stored.
         remembered: How many came from the reply store.
         self_check: Whether it says the same when asked again, where that was asked for.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[Outcome] | Scored
     seconds: float | None = None
     remembered: int = 0
     self_check: SelfCheck | None = None
@@ -92,10 +94,11 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
 
 def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
     """One task, not judged yet."""
-    if plan.baseline is not None:
+    on_disk = _on_disk(plan)
+    if plan.baseline is not None and not on_disk:
         plan = replace(plan, task=scored_once(plan.task))
-    baselines = _results(plan, plan.baseline, open_late, watch) if plan.baseline else ()
-    by_source = [_results(plan, source, open_late, watch) for source in plan.sources]
+    baselines = _results(plan, plan.baseline, open_late, watch, on_disk) if plan.baseline else ()
+    by_source = [_results(plan, source, open_late, watch, on_disk) for source in plan.sources]
     comparisons = tuple(
         compare(old, new, plan.task, seed=plan.seed, cluster=plan.cluster, removed=() if place else plan.removed)
         for results in by_source
@@ -103,6 +106,17 @@ def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
     )
     results = tuple(result for found in by_source for result in found)
     return Report(plan.task.name, results, baselines, comparisons, rankings=_rankings(plan, by_source))
+
+
+def _on_disk(plan: Plan) -> dict[str, Scored]:
+    """What the stored replies to a large gold set score, by the name of the file they become: all of them in one pass."""
+    examples = plan.evalsets[0].examples
+    if not isinstance(examples, StoredExamples):
+        return {}
+    stored = {source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None}
+    baseline = plan.baseline.baseline if plan.baseline is not None else None
+    scored = score_stored(plan.task, examples, list(stored.values()), baseline, plan.cluster)
+    return dict(zip(stored, scored, strict=True))
 
 
 def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
@@ -121,18 +135,25 @@ def _make(folder: Path) -> None:
         raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
 
 
-def _results(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> tuple[ModelResult, ...]:
+def _results(plan: Plan, source: Source, open_late: OpenLate, watch: Watch, on_disk: Mapping[str, Scored]) -> tuple[ModelResult, ...]:
     """One source on every gold set, its replies written."""
     if source.stored is None:
         answered = _ask(plan, source, open_late, watch)
+    elif source.file in on_disk:
+        answered = [Answered(on_disk[source.file])]
     else:
         answered = [Answered(_rescored(plan, source, evalset)) for evalset in plan.evalsets]
     file = ""
     if plan.output is not None:
         file = source.file
-        write_replies(plan.output / file, (outcome for answers in answered for outcome in answers.outcomes))
+        write_atomically(plan.output / file, (line for answers in answered for line in _lines(answers.outcomes)))
     manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
     return tuple(_result(plan, source, evalset, answers, file, manifest) for evalset, answers in zip(plan.evalsets, answered, strict=True))
+
+
+def _lines(outcomes: Sequence[Outcome] | Scored) -> Iterable[str]:
+    """Outcomes as the lines of a file."""
+    return outcomes.rendered(reply_line) if isinstance(outcomes, Scored) else map(reply_line, outcomes)
 
 
 def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None) -> ModelResult:

@@ -9,9 +9,12 @@ from pathlib import Path
 from sftchat.errors import DataError, NotComparableError, UsageError
 from sftchat.evaluation.baseline import Baseline, check_comparable, is_baseline, read_baseline
 from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
+from sftchat.evaluation.examples import StoredExamples
+from sftchat.evaluation.lines import LARGE
 from sftchat.evaluation.replies import match, read_replies
 from sftchat.evaluation.rules import Demands, Rules
 from sftchat.evaluation.selection import Selection, select
+from sftchat.evaluation.stored import stored_baseline, stored_replies
 from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -99,6 +102,7 @@ def make_plan(
     label: str = "",
     self_check: bool = False,
     tasks: Mapping[str, Task] | None = None,
+    large: int = LARGE,
 ) -> Plan:
     """Read what is small and check that it fits together.
 
@@ -116,6 +120,7 @@ def make_plan(
         selection: Which items alone to evaluate.
         self_check: Ask each model some items again, alone and in other batches.
         tasks: All there are, by name; their generators make the rows again that a checkpoint was trained on.
+        large: From so many bytes on, a gold set that is the only one and answered by files stays on disk, and so do the answers.
         label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
 
     Raises:
@@ -123,7 +128,9 @@ def make_plan(
         DataError: When a gold set or a file of replies is missing, malformed, or does not fit.
         NotComparableError: When the baseline measured something else, or is missing and demanded.
     """
-    sets = tuple(read_evalset(path, limit) for path in evalsets or (_default_evalset(task),))
+    paths = evalsets or (_default_evalset(task),)
+    answered = replies is not None and (baseline is None or Path(baseline).is_file())
+    sets = tuple(read_evalset(path, limit, large if answered and len(paths) == 1 else None) for path in paths)
     known = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
     demands = demands or Demands()
@@ -135,11 +142,12 @@ def make_plan(
         after = sum(len(evalset.examples) for evalset in sets)
         remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
     examples = all_examples(sets)
-    for example in examples if cluster else ():
+    on_disk = isinstance(examples, StoredExamples)
+    for example in examples if cluster and not on_disk else ():
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
-        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", examples, known),)
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", examples, known, on_disk),)
     elif len(models) == 1:
         sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
@@ -147,7 +155,7 @@ def make_plan(
     beside: Source | None = None
     removed: tuple[str, ...] = ()
     if baseline is not None:
-        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", examples, known)
+        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", examples, known, on_disk)
         if beside is None and demands.require_baseline:
             raise NotComparableError(f"no baseline '{baseline}'; write one with --update-baseline {baseline}")
         if beside is None:
@@ -192,21 +200,24 @@ def _default_evalset(task: Task) -> Path:
     return next(iter(task.evalsets.values()))
 
 
-def _baseline(text: str, file: str, examples: Sequence[Example], known: frozenset[str]) -> Source | None:
+def _baseline(text: str, file: str, examples: Sequence[Example], known: frozenset[str], on_disk: bool) -> Source | None:
     """With whom to compare: a model, a baseline, a file of replies, or nobody while the file is not there."""
     path = Path(text)
     if not path.is_file():
         return None if path.suffix == ".jsonl" else Source(text, file)
+    if is_baseline(path) and on_disk:
+        found, replies = stored_baseline(path)
+        return Source(text, file, replies, found)
     if is_baseline(path):
         found = read_baseline(path)
         return Source(text, file, {identity: item.reply for identity, item in found.items.items()}, found)
-    return _stored(path, file, examples, known)
+    return _stored(path, file, examples, known, on_disk)
 
 
-def _stored(path: Path, file: str, examples: Sequence[Example], known: frozenset[str]) -> Source:
+def _stored(path: Path, file: str, examples: Sequence[Example], known: frozenset[str], on_disk: bool) -> Source:
     """A file of replies that fits the gold sets."""
     if not path.is_file():
         raise DataError("no such file of replies", str(path))
-    replies = read_replies(path)
+    replies = stored_replies(path) if on_disk else read_replies(path)
     match(replies, examples, str(path), known)
     return Source(str(path), file, replies)

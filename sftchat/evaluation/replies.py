@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TextIO, get_args
 
 from sftchat.errors import DataError, listed
+from sftchat.evaluation.evalset import ids_of
 from sftchat.evaluation.items import Failure, Item, Outcome, score
 from sftchat.evaluation.tools import translated
 from sftchat.task import Task
@@ -18,6 +19,7 @@ HEADER = "sftchat_baseline"
 """The key that the first line of a baseline begins with; its value is the version of the schema."""
 UNPAIRED = "backslashreplace"
 """How half a surrogate pair, which is no UTF-8, is written: as the very escape that JSON has for it."""
+_FINISH = get_args(FinishReason)
 
 
 def reply_rows(item: Item) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def reply_line(outcome: Outcome) -> str:
 
 def write_replies(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Write a file of replies, whole or not at all."""
-    write_atomically(path, "".join(map(reply_line, outcomes)))
+    write_atomically(path, map(reply_line, outcomes))
 
 
 def read_replies(path: Path) -> dict[str, Reply | str]:
@@ -88,8 +90,8 @@ def match(replies: Mapping[str, Reply | str], examples: Sequence[Example], sourc
     Raises:
         DataError: When an example has no reply or a reply has no example; names them.
     """
-    wanted = {example.id for example in examples}
-    missing = [example.id for example in examples if example.id not in replies]
+    wanted = frozenset(ids_of(examples))
+    missing = [identity for identity in ids_of(examples) if identity not in replies]
     strangers = [identity for identity in replies if identity not in wanted and identity not in known]
     complaints = []
     if missing:
@@ -113,13 +115,19 @@ def rescore(task: Task, examples: Iterable[Example], replies: Mapping[str, Reply
     return outcomes
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write text under a temporary name and rename it, so that nobody ever reads half a file, and none is left on a full disk."""
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write text under a temporary name and rename it, so that nobody ever reads half a file, and none is left on a full disk.
+
+    Args:
+        path: The file.
+        text: What it will hold, whole or in pieces.
+    """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_bytes(text.encode("utf-8", UNPAIRED))  # bytes: the same file on every platform
+        with temporary.open("wb") as file:  # bytes: the same file on every platform
+            file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
@@ -187,8 +195,8 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
     if not isinstance(text, str):
         raise DataError(f"'reply' of item '{identity}' must be a text", source)
     finish = row.get("finish_reason", "stop")
-    if finish not in get_args(FinishReason):
-        raise DataError(f"'finish_reason' of item '{identity}' is {finish!r}, must be one of {', '.join(get_args(FinishReason))}", source)
+    if finish not in _FINISH:
+        raise DataError(f"'finish_reason' of item '{identity}' is {finish!r}, must be one of {', '.join(_FINISH)}", source)
     if finish in ("error", "cancelled"):
         return identity, str(row.get("error") or f"the request ended as '{finish}'"), row
     return identity, Reply(text, finish, _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)), row
@@ -197,6 +205,6 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
 def _count(row: Mapping[str, Any], key: str, source: str) -> int:
     """A number of tokens, 0 where the program that wrote the file did not count."""
     value = row.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if type(value) is not int or value < 0:
         raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)
     return value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.items import Failure, Item
+from sftchat.evaluation.tally import Tally, tally
 
 
 class Named(Protocol):
@@ -128,7 +130,7 @@ class ModelResult:
     Attributes:
         model: What the user called it.
         evalset: What it was scored on.
-        items: What it answered, with scores, in the evalset's order.
+        items: What it answered, with scores, in the evalset's order; of a large set they may be on disk.
         failures: What it could not answer; in no metric.
         metrics: One for each metric of the task, the primary one first; empty when nothing was answered.
         groups: Slices, the largest first.
@@ -142,7 +144,7 @@ class ModelResult:
 
     model: str
     evalset: EvalsetIdentity
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     failures: tuple[Failure, ...] = ()
     metrics: tuple[MetricResult, ...] = ()
     groups: tuple[GroupResult, ...] = ()
@@ -153,34 +155,45 @@ class ModelResult:
     leak_check: LeakCheck | None = None
     self_check: SelfCheck | None = None
 
+    @cached_property
+    def tally(self) -> Tally:
+        """What the items add up to."""
+        from sftchat.evaluation.scored import Scored  # reads the numbers of items on disk, so loads numpy
+
+        return self.items.figures.tally if isinstance(self.items, Scored) else tally(self.items)
+
     @property
     def errors(self) -> dict[str, int]:
         """How many faults of each class, the most frequent first."""
-        found: dict[str, int] = {}
-        for item in self.items:
-            for name in item.score.errors:
-                found[name] = found.get(name, 0) + 1
-        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+        return dict(sorted(self.tally.errors.items(), key=lambda pair: (-pair[1], pair[0])))
 
     @property
     def right(self) -> int:
         """Items without any fault."""
-        return sum(item.right for item in self.items)
+        return self.tally.right
 
     @property
     def truncated(self) -> int:
         """Replies that ran into the token limit."""
-        return sum(item.reply.finish_reason == "length" for item in self.items)
+        return self.tally.truncated
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of all prompts."""
-        return sum(item.reply.prompt_tokens for item in self.items)
+        return self.tally.prompt_tokens
 
     @property
     def completion_tokens(self) -> int:
         """Tokens of all replies."""
-        return sum(item.reply.completion_tokens for item in self.items)
+        return self.tally.completion_tokens
+
+    def items_of(self, ids: Collection[str]) -> list[Item]:
+        """The items of some ids, in the evalset's order."""
+        from sftchat.evaluation.scored import Scored
+
+        if isinstance(self.items, Scored):
+            return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]
+        return [item for item in self.items if item.example.id in ids]
 
     def metric(self, name: str) -> MetricResult:
         """The result of one metric.

@@ -79,14 +79,32 @@ def counts(scores: Iterable[Score]) -> Counts:
         raise PluginError("the scorer counts nothing" if stats else "there are no scores to sum")
     keys = tuple(sorted(stats[0]))
     for row in stats:
-        if tuple(sorted(row)) != keys:
-            raise PluginError(
-                f"the scorer counts {', '.join(sorted(row)) or 'nothing'} for one reply and {', '.join(keys) or 'nothing'} for another"
-            )
+        if row.keys() != stats[0].keys():
+            raise PluginError(_other_keys(sorted(row), keys))
     matrix = np.array([[row[key] for key in keys] for row in stats], dtype=np.float64).reshape(len(stats), len(keys))
     if not np.isfinite(matrix).all():
         raise PluginError("the scorer gave a count that is not a finite number")
     return Counts(keys, matrix)
+
+
+def stacked(tables: Sequence[Counts]) -> Counts:
+    """The counts of several sets of items as one.
+
+    Args:
+        tables: At least one.
+
+    Raises:
+        PluginError: When they have different keys.
+    """
+    for table in tables:
+        if table.keys != tables[0].keys:
+            raise PluginError(_other_keys(table.keys, tables[0].keys))
+    return Counts(tables[0].keys, np.asfortranarray(np.concatenate([table.rows for table in tables])))  # metrics read columns
+
+
+def _other_keys(some: Sequence[str], others: Sequence[str]) -> str:
+    """What is wrong with a scorer that counts now this, now that."""
+    return f"the scorer counts {', '.join(some) or 'nothing'} for one reply and {', '.join(others) or 'nothing'} for another"
 
 
 def clustered(table: Counts, clusters: Sequence[str]) -> Counts:

@@ -17,8 +17,10 @@ def translated(row: dict[str, Any]) -> dict[str, Any]:
     Args:
         row: A line of ``vllm run-batch`` or OpenAI's Batch API, of lm-evaluation-harness with ``--log_samples``, or of ours.
     """
+    if "reply" in row:
+        return row
     for keys, read in _READERS.items():
-        if keys <= row.keys() and "reply" not in row:
+        if keys <= row.keys():
             try:
                 return read(row)
             except (KeyError, IndexError, TypeError):

@@ -87,7 +87,7 @@ def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
         yield met, f"{where}: the lower bound of {name}, {low:.3f}, {'meets' if met else 'is under'} the floor {floor:g}"
     if not rules.must_pass:
         return
-    asked = [item for item in result.items if item.example.id in rules.must_pass]
+    asked = result.items_of(rules.must_pass)
     wrong = [item for item in asked if not item.right]
     if wrong:
         faults = ", ".join(dict.fromkeys(wrong[0].score.errors))

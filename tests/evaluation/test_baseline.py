@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
-from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline, write_baseline
+from sftchat.evaluation.accepting import write_baseline
+from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline
 from sftchat.evaluation.items import score
 from sftchat.evaluation.report import EvalsetIdentity
 

@@ -1,0 +1,68 @@
+"""What the items of a result add up to, so that a million of them need be looked at once only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sftchat.evaluation.items import Item
+
+
+@dataclass
+class Tally:
+    """Sums over items; items and other tallies can be added.
+
+    Attributes:
+        right: Items without any fault.
+        truncated: Replies that ran into the token limit.
+        prompt_tokens: Tokens of all prompts.
+        completion_tokens: Tokens of all replies.
+        errors: How many faults of each class.
+        groups: The counts of every slice, summed.
+        occurrences: In how many items every slice occurs.
+    """
+
+    right: int = 0
+    truncated: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    occurrences: dict[str, int] = field(default_factory=dict)
+
+    def add(self, item: Item) -> None:
+        """Count one item."""
+        reply, score = item.reply, item.score
+        self.right += not score.errors
+        self.truncated += reply.finish_reason == "length"
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        for name in score.errors:
+            self.errors[name] = self.errors.get(name, 0) + 1
+        for name, stats in score.groups.items():
+            self.occurrences[name] = self.occurrences.get(name, 0) + 1
+            total = self.groups.setdefault(name, {})
+            for key, count in stats.items():
+                total[key] = total.get(key, 0) + count
+
+    def join(self, other: Tally) -> None:
+        """Count the items of another tally too."""
+        self.right += other.right
+        self.truncated += other.truncated
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        for mine, more in ((self.errors, other.errors), (self.occurrences, other.occurrences)):
+            for name, count in more.items():
+                mine[name] = mine.get(name, 0) + count
+        for name, stats in other.groups.items():
+            total = self.groups.setdefault(name, {})
+            for key, value in stats.items():
+                total[key] = total.get(key, 0) + value
+
+
+def tally(items: Iterable[Item]) -> Tally:
+    """What items add up to."""
+    found = Tally()
+    for item in items:
+        found.add(item)
+    return found

@@ -1,0 +1,98 @@
+"""Several processes ask a model's items in shares and the first of them reports as one process would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sftchat import Task, UsageError
+from sftchat.evaluation.items import Progress
+from sftchat.evaluation.pipeline import OpenLate, carry_out
+from sftchat.evaluation.plan import Plan, make_plan
+from sftchat.evaluation.remembering import Memory, RememberingEngine
+from sftchat.evaluation.shares import Place, answer_share, place_of
+from sftchat.evaluation.store import Store
+from sftchat.testing import ScriptedEngine
+
+ROWS = [{"id": f"i{k}", "messages": [{"role": "user", "content": f"{k}?"}], "gold": "无"} for k in range(7)]
+
+
+@contextmanager
+def unwatched(title: str, total: int, remembered: Callable[[], int]) -> Iterator[Progress]:
+    yield lambda outcome: None
+
+
+@pytest.fixture
+def plan(task: Task, tmp_path: Path) -> Plan:
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return make_plan(task, ["m"], evalsets=[gold])
+
+
+def remembering(store: Store, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenLate]:
+    """What opens a scripted model that says 无 to all but every third item."""
+
+    def open_model(name: str) -> ScriptedEngine:
+        opened.append(ScriptedEngine(lambda request: "甲-乙:夫妻" if request.id in ("i0", "i3", "i6") else "无", name=name))
+        return opened[-1]
+
+    return lambda task: lambda name: RememberingEngine(name, open_model, Memory(store, lambda model: identity))
+
+
+def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: Plan, tmp_path: Path) -> None:
+    opened: list[ScriptedEngine] = []
+    with closing(Store(tmp_path / "replies.sqlite", pytest.fail)) as store:
+        opener = remembering(store, "ab" * 32, opened)
+        for rank in (0, 1, 2):
+            answer_share([plan], opener, unwatched, Place(rank, 3))
+        asked = [[request.id for request in engine.requests] for engine in opened]
+        report = carry_out([plan], opener, unwatched)
+
+    alone = carry_out([plan], lambda task: lambda name: RememberingEngine(name, lambda _: opened[0]), unwatched)
+    assert asked == [["i0", "i3", "i6"], ["i1", "i4"], ["i2", "i5"]]
+    assert (len(opened), report.results[0].remembered) == (3, 7)
+    assert report.to_json() == alone.to_json()
+
+
+def test_a_model_whose_replies_are_not_remembered_cannot_be_shared(plan: Plan, tmp_path: Path) -> None:
+    with (
+        closing(Store(tmp_path / "replies.sqlite", pytest.fail)) as store,
+        pytest.raises(UsageError, match="the replies of 'm' are not remembered, so 2 processes cannot share the work; start one process"),
+    ):
+        answer_share([plan], remembering(store, "", []), unwatched, Place(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"), [({}, Place()), ({"RANK": "1", "WORLD_SIZE": "4"}, Place(1, 4)), ({"RANK": "0", "WORLD_SIZE": "1"}, Place())]
+)
+def test_the_launcher_says_which_process_this_is(environment: dict[str, str], place: Place) -> None:
+    assert place_of(environment) == place
+
+
+def evaluate(words: list[str], cache: Path) -> None:
+    environment = {**os.environ, "SFTCHAT_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_write_the_bytes_of_one(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    words = ["-m", "sftchat", "eval", str(tiny_checkpoint), "--task", "relation", "--evalset", str(gold), "--dtype", "float32", "-o"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29614"]
+
+    evaluate([*words, str(tmp_path / "one")], tmp_path / "first")
+    evaluate([*torchrun, *words, str(tmp_path / "two")], tmp_path / "second")
+
+    files = ("report.json", "report.html", "replies.jsonl")
+    one, two = ([(tmp_path / folder / file).read_bytes() for file in files] for folder in ("one", "two"))
+    assert one == two
+    assert len(one[2].splitlines()) == len(ROWS)
