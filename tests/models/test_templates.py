@@ -262,6 +262,29 @@ PART = st.sampled_from(["a", "the", "你好", "\n", " ", "<|im_end|>", "\U000f00
 """Text, a special token, and one that is marked as text."""
 
 
+def spaced_tokenizer() -> Any:
+    """A tokenizer that puts a space before the first word of a text, as SentencePiece does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=["<unk>", "<|im_end|>"], show_progress=False)
+    tokenizer.train_from_iterator(["a the\n你好 <|im_end|> a\n the"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|im_end|>")
+
+
+def test_only_the_first_piece_begins_with_the_space_that_a_tokenizer_puts_before_a_text() -> None:
+    spaced, pieces = spaced_tokenizer(), ["the", "a", "", "the"]
+
+    (ids,) = encode(spaced, [pieces])
+
+    assert [token for piece in ids for token in piece] == encode_marked_chat(spaced, "\U000f0000".join(pieces))
+    assert spaced.convert_ids_to_tokens(ids[0])[0].startswith("▁")
+    assert ids[0] != ids[3]
+
+
 @settings(deadline=None)
 @given(pieces=st.lists(st.lists(PART, max_size=4).map("".join), max_size=4))
 def test_pieces_are_tokenised_as_transformers_would_with_a_lone_marker_between_them(tokenizer: Any, pieces: list[str]) -> None:
