@@ -20,7 +20,7 @@ from sftchat.plugins import Registry
 
 UNIMPORTANT = ("concurrency", "timeout")
 """Options that change no reply."""
-VERSIONED = ("jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
+VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
 CHOSEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")

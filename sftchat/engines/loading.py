@@ -39,7 +39,7 @@ def load_engine(
         template_arguments: Arguments of the template, before those that the model was trained with.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
-        quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits; None for none.
+        quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four by bitsandbytes; None for none.
         importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
 
@@ -65,14 +65,16 @@ def load_engine(
 
     require_local(f"model '{model}'")
     if quantize:
-        _check_quantization(options)
-        options["dtype"] = "bfloat16"
+        _check_quantization(quantize, options)
+        options |= {"dtype": "bfloat16", "four_bit": quantize == "nf4"}
+        if quantize == "nf4":
+            importing = nullcontext  # bitsandbytes needs what is deferred otherwise
     with LOADING, importing():
         from sftchat.engines.packing import pack_linear
         from sftchat.engines.transformers import TransformersEngine
 
         loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
-    if quantize:
+    if quantize == "int8":
         from sftchat.engines.quantizing import quantize_linear, use_int8
 
         quantize_linear(loaded.model)
@@ -83,16 +85,21 @@ def load_engine(
     return TransformersEngine(model, loaded)
 
 
-def _check_quantization(options: dict[str, Any]) -> None:
-    """Refuse what eight bits are not for, before weights are read.
+def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
+    """Refuse what rounded weights are not for, before weights are read.
 
     Raises:
-        UsageError: When the model would be on an accelerator, or in another dtype.
+        UsageError: When they cannot be on that device, or in another dtype.
+        MissingExtraError: When bitsandbytes is needed and not installed.
     """
     from sftchat.models.weights import choose_device
 
     device, dtype = choose_device(str(options.get("device", "auto"))), options.get("dtype", "auto")
-    if device != "cpu":
-        raise UsageError(f"--quantize int8 is for decoding on a CPU and the device is '{device}'; add --device cpu or leave it out")
+    if quantize == "int8" and device != "cpu":
+        raise UsageError(f"--quantize int8 is for decoding on a CPU and the device is '{device}'; add --device cpu or take --quantize nf4")
     if dtype not in ("auto", "bfloat16"):
-        raise UsageError(f"--quantize int8 computes in bfloat16 and --dtype is '{dtype}'; leave one of them out")
+        raise UsageError(f"--quantize {quantize} computes in bfloat16 and --dtype is '{dtype}'; leave one of them out")
+    if quantize == "nf4" and find_spec("bitsandbytes") is None:
+        raise MissingExtraError("--quantize nf4", "quant")
+    if quantize == "nf4" and device.startswith("mps"):
+        raise UsageError("--quantize nf4 needs four-bit products, which this device has not; use --device cpu")

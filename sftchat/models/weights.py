@@ -86,8 +86,9 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
 
 
 def load_model(
-    reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False
-) -> Any:
+    reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False,
+    four_bit: bool = False,
+) -> Any:  # fmt: skip
     """The weights of a reference, an adapter put on its base, in eval mode.
 
     Args:
@@ -96,6 +97,8 @@ def load_model(
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``: an accelerator where there is one.
         trust_remote_code: Whether code that comes with the model may run.
         allow_pickle: Whether weights that are not safetensors may be loaded.
+        four_bit: Whether linear layers, those under an adapter too, are rounded to normal-float four bits with double quantisation, computing in
+            ``dtype`` (Dettmers et al. 2023, arXiv:2305.14314); wants bitsandbytes.
 
     Raises:
         ModelError: When it cannot be loaded, or is an adapter that changes nothing; one line with the reason.
@@ -110,7 +113,9 @@ def load_model(
     if reference.base is not None:
         from peft import PeftModel
 
-        base = load_model(reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        base = load_model(
+            reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
+        )
         try:
             adapted = PeftModel.from_pretrained(base, reference.source).to(place).eval()
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -125,10 +130,21 @@ def load_model(
             dtype=wanted,
             use_safetensors=None if allow_pickle else True,
             trust_remote_code=trust_remote_code,
+            **(_four_bit(wanted, place) if four_bit else {}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise ModelError(_why(reference, "model", error)) from error
-    return model.to(place).eval()
+    return (model if four_bit else model.to(place)).eval()
+
+
+def _four_bit(dtype: Any, place: str) -> dict[str, Any]:
+    """How transformers is told to round while it reads."""
+    from transformers import BitsAndBytesConfig
+
+    rounding = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": rounding, "device_map": {"": place}}
 
 
 def load(
@@ -212,7 +228,7 @@ def choose_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device '{device}' is not available here: {first_line(error)}") from error
+        raise ModelError(f"device '{device}' is not available here: {first_line(error).partition('. ')[0]}") from error
     return device
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from sftchat.errors import MissingExtraError, ModelError, UsageError, first_line
+from sftchat.errors import MissingExtraError, UsageError
 from sftchat.models.references import ModelReference
 from sftchat.models.weights import load_model, quiet_libraries
 from sftchat.training.config import METHODS, TrainingConfig
@@ -41,29 +41,13 @@ def load_base(reference: ModelReference, method: str, device: str, trust_remote_
         ModelError: When it cannot be loaded.
     """
     if method == "qlora":
-        return _load_four_bit(reference, device, trust_remote_code)
+        quiet_libraries()
+        from peft import prepare_model_for_kbit_training
+
+        model = load_model(reference, dtype="bfloat16", device=device, trust_remote_code=trust_remote_code, four_bit=True)
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     dtype = "float32" if method == "full" else "auto"
     return load_model(reference, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-
-
-def _load_four_bit(reference: ModelReference, device: str, trust_remote_code: bool) -> Any:
-    """The base in normal-float four bits with double quantisation, computing in bfloat16 (Dettmers et al. 2023)."""
-    quiet_libraries()
-    import torch
-    from peft import prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    four_bit = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-    )
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            reference.source, revision=reference.revision or "main", quantization_config=four_bit, device_map={"": device}, dtype=torch.bfloat16,
-            use_safetensors=True, trust_remote_code=trust_remote_code,
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(f"model '{reference.text}' could not be loaded in four bits: {first_line(error)}") from error
-    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:

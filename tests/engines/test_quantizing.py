@@ -1,7 +1,8 @@
-"""Eight bits: replies of weights that are hardly changed, the same whichever way computes them; refused where they are of no use."""
+"""Eight and four bits: replies of weights that are hardly changed, the same whichever way computes them; refused where they are of no use."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 from sftchat.cli import main
+from sftchat.engines import loading
 from sftchat.engines.base import Request, collect
 from sftchat.engines.loading import load_engine
 from sftchat.engines.quantizing import quantize_linear, use_int8
 from sftchat.engines.transformers import TransformersEngine
+from sftchat.models.references import resolve
 from sftchat.plugins import load_plugins
 from sftchat.types import Reply, SamplingParams
+from tests.engines.adapters_kit import make_adapter
 
 
 def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> None:
@@ -60,3 +64,27 @@ def test_eight_bits_are_refused_where_they_are_of_no_use(
     assert main(["ask", str(tiny_checkpoint), "hi", "--quantize", "int8", *words]) == 2
 
     assert capsys.readouterr().err.startswith(f"sftchat: error: {complaint}")
+
+
+def test_four_bits_are_refused_before_weights_are_read(tiny_checkpoint: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "bitsandbytes" else name)
+
+    assert main(["ask", str(tiny_checkpoint), "hi", "--quantize", "nf4"]) == 3
+    assert capsys.readouterr().err == "sftchat: error: --quantize nf4 needs packages that are not installed: pip install 'sftchat[quant]'\n"
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra quant is not installed")
+def test_four_bits_answer_nearly_as_all_do_under_an_adapter_too(tmp_path: Path) -> None:
+    nano = resolve("sftchat:nano").folder
+    assert nano is not None
+    adapter = make_adapter(tmp_path / "adapter", nano, seed=1)
+    ids = torch.tensor([[5, 6, 7]])
+    for path in (nano, adapter):
+        whole, small = (load_engine(str(path), load_plugins([]), dtype="bfloat16", device="cpu", quantize=q) for q in (None, "nf4"))
+        one, other = (engine.loaded.model(input_ids=ids).logits.float().detach().log_softmax(-1) for engine in (whole, small))
+        kinds = {type(module).__name__ for module in small.loaded.model.modules()}
+
+        assert "Linear4bit" in kinds
+        assert 0 < float((one - other).norm() / one.norm()) < 0.3
+        ((_, reply),) = collect(small, [Request("1", prompt="the user", sampling=SamplingParams(max_new_tokens=4))])
+        assert reply.completion_tokens > 0
