@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline, read_baseline
 from sftchat.evaluation.items import Failure, Item, Outcome
+from sftchat.evaluation.on_disk.scored import Scored, text_hash
+from sftchat.evaluation.on_disk.stored import stored_baseline
 from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
-from sftchat.evaluation.scored import Scored, text_hash
-from sftchat.evaluation.stored import stored_baseline
 
 
 def write_baseline(path: Path, header: Header, items: Sequence[Item]) -> tuple[str, ...]:

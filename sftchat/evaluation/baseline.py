@@ -14,8 +14,8 @@ from typing import Any
 
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, ids_of
-from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.items import Item
+from sftchat.evaluation.on_disk.examples import StoredExamples
 from sftchat.evaluation.replies import HEADER, parse_reply
 from sftchat.evaluation.report import EvalsetIdentity
 from sftchat.task import Task

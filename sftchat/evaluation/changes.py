@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sftchat.evaluation.comparison import Pair
-from sftchat.evaluation.pairing import Pairing
+from sftchat.evaluation.on_disk.pairing import Pairing
 from sftchat.evaluation.statistics import apply
 from sftchat.task import Metric
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sftchat.data.formats import read_examples, with_ids
 from sftchat.errors import DataError, UsageError
-from sftchat.evaluation.examples import StoredExamples, check_example, read_stored
+from sftchat.evaluation.on_disk.examples import StoredExamples, check_example, read_stored
 from sftchat.types import Example
 
 

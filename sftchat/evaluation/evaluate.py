@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
-from sftchat.evaluation import paired, pairing, statistics
+from sftchat.evaluation import paired, statistics
 from sftchat.evaluation.changes import item_changes
 from sftchat.evaluation.evalset import Evalset, cluster_of
 from sftchat.evaluation.items import Failure, Item, Outcome, Progress, run
+from sftchat.evaluation.on_disk import pairing
+from sftchat.evaluation.on_disk.scored import Scored
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, GroupResult, MetricResult, ModelResult
-from sftchat.evaluation.scored import Scored
 from sftchat.evaluation.tally import Tally
 from sftchat.task import Metric, Task
 from sftchat.types import Example, SamplingParams

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from sftchat.evaluation.items import Failure, Item, Outcome
-from sftchat.evaluation.pairing import StoredPairs
+from sftchat.evaluation.on_disk.pairing import StoredPairs
+from sftchat.evaluation.on_disk.scored import Scored
 from sftchat.evaluation.report import Comparison, ModelResult, Report
-from sftchat.evaluation.scored import Scored
 from sftchat.types import Example
 
 Change = Literal["broken", "failed", "fixed", "wrong", "right"]

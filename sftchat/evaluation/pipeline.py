@@ -13,17 +13,17 @@ from sftchat.evaluation.baseline import check_counts
 from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
-from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.gate import gate
 from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
 from sftchat.evaluation.leaks import check_leaks
+from sftchat.evaluation.on_disk.examples import StoredExamples
+from sftchat.evaluation.on_disk.scored import Scored, score_stored
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.remembering import RememberingEngine
 from sftchat.evaluation.replies import PartialReplies, reply_line, rescore, write_atomically
 from sftchat.evaluation.report import ModelResult, Report
 from sftchat.evaluation.results import SelfCheck
-from sftchat.evaluation.scored import Scored, score_stored
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.task import Task

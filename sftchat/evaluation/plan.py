@@ -9,12 +9,12 @@ from pathlib import Path
 from sftchat.errors import DataError, NotComparableError, UsageError
 from sftchat.evaluation.baseline import Baseline, check_comparable, is_baseline, read_baseline
 from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
-from sftchat.evaluation.examples import StoredExamples
-from sftchat.evaluation.lines import LARGE
+from sftchat.evaluation.on_disk.examples import StoredExamples
+from sftchat.evaluation.on_disk.lines import LARGE
+from sftchat.evaluation.on_disk.stored import stored_baseline, stored_replies
 from sftchat.evaluation.replies import match, read_replies
 from sftchat.evaluation.rules import Demands, Rules
 from sftchat.evaluation.selection import Selection, select
-from sftchat.evaluation.stored import stored_baseline, stored_replies
 from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams
 

@@ -17,13 +17,13 @@ from statistics import NormalDist
 
 from sftchat.errors import UsageError
 from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.items import Item
+from sftchat.evaluation.on_disk.examples import StoredExamples
+from sftchat.evaluation.on_disk.scored import score_stored
 from sftchat.evaluation.paired import LEVEL
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.replies import rescore
 from sftchat.evaluation.rules import POINT, Gated
-from sftchat.evaluation.scored import score_stored
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 

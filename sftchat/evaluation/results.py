@@ -158,7 +158,7 @@ class ModelResult:
     @cached_property
     def tally(self) -> Tally:
         """What the items add up to."""
-        from sftchat.evaluation.scored import Scored  # reads the numbers of items on disk, so loads numpy
+        from sftchat.evaluation.on_disk.scored import Scored  # reads the numbers of items on disk, so loads numpy
 
         return self.items.figures.tally if isinstance(self.items, Scored) else tally(self.items)
 
@@ -189,7 +189,7 @@ class ModelResult:
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
         """The items of some ids, in the evalset's order."""
-        from sftchat.evaluation.scored import Scored
+        from sftchat.evaluation.on_disk.scored import Scored
 
         if isinstance(self.items, Scored):
             return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]

@@ -19,18 +19,18 @@ from sftchat import DataError, NotComparableError, Reply, Score, SftchatError, T
 from sftchat.evaluation.accepting import write_baseline
 from sftchat.evaluation.baseline import Header, content_hash, read_baseline
 from sftchat.evaluation.evalset import read_evalset
-from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.html import to_html
 from sftchat.evaluation.junit import to_junit
 from sftchat.evaluation.markdown import to_markdown
+from sftchat.evaluation.on_disk.examples import StoredExamples
+from sftchat.evaluation.on_disk.scored import Scored, score_stored
+from sftchat.evaluation.on_disk.spreading import spread
+from sftchat.evaluation.on_disk.stored import stored_replies
 from sftchat.evaluation.pipeline import carry_out
 from sftchat.evaluation.plan import make_plan
 from sftchat.evaluation.power import planned
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.rules import Demands
-from sftchat.evaluation.scored import Scored, score_stored
-from sftchat.evaluation.spreading import spread
-from sftchat.evaluation.stored import stored_replies
 from sftchat.evaluation.tables import show
 from sftchat.evaluation.tally import tally
 from sftchat.evaluation.verdict import judge

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sftchat.evaluation import statistics
 from sftchat.evaluation.comparison import Pair
 from sftchat.evaluation.evalset import cluster_of
+from sftchat.evaluation.on_disk.scored import Scored
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import Scored
 
 Ints = NDArray[np.int64]
 

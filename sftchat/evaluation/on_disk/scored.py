@@ -15,9 +15,9 @@ from sftchat.errors import NotComparableError
 from sftchat.evaluation import statistics
 from sftchat.evaluation.baseline import Baseline, is_same, of_another_evalset, recounted
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.evaluation.examples import StoredExamples
 from sftchat.evaluation.items import Failure, Item, Outcome, score
-from sftchat.evaluation.spreading import spread
+from sftchat.evaluation.on_disk.examples import StoredExamples
+from sftchat.evaluation.on_disk.spreading import spread
 from sftchat.evaluation.tally import Tally
 from sftchat.task import Task
 from sftchat.types import Reply, Score

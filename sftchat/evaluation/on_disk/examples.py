@@ -12,7 +12,7 @@ from sftchat.data.formats import to_example
 from sftchat.data.reading import BLANKS, parse_row
 from sftchat.data.turns import shown
 from sftchat.errors import DataError
-from sftchat.evaluation.lines import Lines
+from sftchat.evaluation.on_disk.lines import Lines
 from sftchat.types import Example
 
 _ID_FIRST = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f]+)", ?"')

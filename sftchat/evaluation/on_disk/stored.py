@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sftchat.errors import DataError
 from sftchat.evaluation.baseline import Baseline, StoredItem, parse_header, parse_item
-from sftchat.evaluation.lines import ByLine, Lines
+from sftchat.evaluation.on_disk.lines import ByLine, Lines
 from sftchat.evaluation.replies import HEADER, parse_reply
 from sftchat.types import Reply
 
