@@ -13,7 +13,7 @@ import click
 
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, concurrency_option, engine_options, quantize_option, timeout_option
+from sftchat.cli.shared import Session, answering_options
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.types import Example, Reply, SamplingParams
@@ -29,10 +29,7 @@ from sftchat.types import Example, Reply, SamplingParams
 @click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a reply, one a line.")
 @sampling_options
-@engine_options
-@quantize_option
-@concurrency_option
-@timeout_option
+@answering_options
 @click.pass_obj
 def command(
     session: Session,

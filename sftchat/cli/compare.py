@@ -12,7 +12,7 @@ import click
 
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, concurrency_option, engine_options, quantize_option, stderr, timeout_option
+from sftchat.cli.shared import Session, answering_options, stderr
 from sftchat.engines.base import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.types import Example, Reply, SamplingParams
@@ -38,10 +38,7 @@ Answer = Reply | EngineError
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a question, one a line.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @sampling_options
-@engine_options
-@quantize_option
-@concurrency_option
-@timeout_option
+@answering_options
 @click.pass_obj
 def command(
     session: Session,

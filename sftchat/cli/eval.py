@@ -12,7 +12,7 @@ import click
 
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
 from sftchat.cli.reports import chosen_files, report_options, write_reports
-from sftchat.cli.shared import Session, concurrency_option, engine_options, quantize_option, stderr, stdout, timeout_option
+from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import UsageError
 from sftchat.text import printable
@@ -47,10 +47,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @gate_options
-@engine_options
-@quantize_option
-@concurrency_option
-@timeout_option
+@answering_options
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -166,6 +166,11 @@ concurrency_option = click.option(
 )
 
 
+def answering_options(command: F) -> F:
+    """Add ``engine_options`` and those of models, here or behind a server, that answer many prompts."""
+    return engine_options(quantize_option(concurrency_option(timeout_option(command))))
+
+
 def stdout() -> Console:
     """The console for results."""
     from rich.console import Console

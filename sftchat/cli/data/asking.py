@@ -14,7 +14,7 @@ import click
 
 from sftchat.cli.data.options import counted, watched
 from sftchat.cli.sampling import sampling_options
-from sftchat.cli.shared import Session, concurrency_option, engine_options, quantize_option, timeout_option
+from sftchat.cli.shared import Session, answering_options
 from sftchat.data.formats import read_examples
 from sftchat.data.sampling import Samples, generate, requests, settings_of
 from sftchat.data.writing import check_target
@@ -40,7 +40,7 @@ def asking_options(command: F) -> F:
         )
     ):
         command = option(command)
-    return timeout_option(concurrency_option(quantize_option(engine_options(sampling_options(command)))))
+    return sampling_options(answering_options(command))
 
 
 @dataclass
