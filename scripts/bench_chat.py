@@ -1,14 +1,16 @@
 """Time what a person feels in a chat: the first prompt, Ctrl-C, the first token of a late turn, and the speed of a reply.
 
-    python scripts/bench_chat.py [start] [turn] [decode] [--run RUN] [--small]
+    python scripts/bench_chat.py [start] [turn] [decode] [lookup] [--run RUN] [--small]
 
 ``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` can be typed at, in a real terminal, best of five; and, of a model that reads a prompt of
-            4,000 tokens and of one in the middle of a reply, how long Ctrl-C takes to give the prompt back, beside the time of one token.
+            4,000 tokens and of one in the middle of a reply, how long Ctrl-C takes to give the prompt back.
 ``turn``    time to the first token at turn 10 of a talk of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
 ``decode``  tokens a second of one reply after its first: ours, without guesses, and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8
-            weights; with ``--run`` a checkpoint of the relation task with and without prompt lookup and with ``generate``, whose replies must be equal.
+            weights.
+``lookup``  the same for ``--run``, a checkpoint of the relation task, with and without prompt lookup and with ``generate``, whose replies must be equal.
 
-Every comparison is made in one run on one machine; only the ratios mean something. ``--small`` leaves out the 135M model.
+Every comparison is made in one run on one machine; only the ratios mean something. ``--small`` leaves out the 135M model. On a machine that others use as
+well, ``--processor-time`` with ``OMP_NUM_THREADS=1`` has the last two count the processor's seconds.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ from sftchat.types import Message, SamplingParams
 
 CHAT = [sys.executable, "-m", "sftchat", "chat"]
 TURNS, HISTORY = 10, 2000
+now = time.perf_counter
+"""Seconds of the clock, or of the processor."""
 
 
 def line(what: str, value: str, goal: str = "") -> None:
@@ -199,8 +203,8 @@ def ours(engine: TransformersEngine, request: Request) -> Timed:
     first = 0.0
     for chunk in engine.generate([request]):
         ids += chunk.token_ids
-        first = first or (time.perf_counter() if ids else 0.0)
-    return time.perf_counter() - first, tuple(ids)
+        first = first or (now() if ids else 0.0)
+    return now() - first, tuple(ids)
 
 
 def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] = ()) -> Timed:
@@ -212,7 +216,7 @@ def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] =
             self.times: list[float] = []
 
         def put(self, value: Any) -> None:
-            self.times.append(time.perf_counter())
+            self.times.append(now())
 
         def end(self) -> None:
             """Nothing to flush."""
@@ -254,13 +258,11 @@ def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
     return others
 
 
-def decode_section(run: str, small: bool) -> None:
+def decode_section(small: bool) -> None:
     """Speed of one reply."""
     compared("embedded model, float32", load_nano("float32"), "≥ 1.0 ×")
     if not small:
         quantized(compared("135M, bfloat16", load_135m("bfloat16"), "≥ 1.0 ×", 60))
-    if run:
-        looked_up(run)
 
 
 def quantized(others: float) -> None:
@@ -291,9 +293,15 @@ def looked_up(run: str) -> None:
         return sum(len(ids) - 1 for _, ids in replies) / sum(seconds for seconds, _ in replies)
 
     others = [theirs(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
+    passes: list[int] = []
+    loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))
     with unguessed():
         plain = [ours(engine, request) for request in requests]
+    without = len(passes)
     found = [ours(engine, request) for request in requests]
+    line("  passes without and with prompt lookup", f"{without}, {len(passes) - without}")
+    one, two, four = (pass_seconds(loaded, count) for count in (1, 2, 4))
+    line("  a pass over two and over four tokens against one", f"{two / one:.2f} ×, {four / one:.2f} ×")
     same = sum(one[1] == two[1] == three[1] for one, two, three in zip(others, plain, found, strict=True))
     line(
         f"relation extraction, {len(requests)} passages: ours with prompt lookup, without, generate",
@@ -302,14 +310,29 @@ def looked_up(run: str) -> None:
     )
 
 
+@torch.inference_mode()
+def pass_seconds(loaded: Loaded, count: int) -> float:
+    """What the model takes for so many tokens, the logits of each among it, as a guess is checked."""
+    ids, times = torch.tensor([range(300, 300 + count)]), []
+    for _ in range(50):
+        start = now()
+        loaded.model(input_ids=ids, use_cache=False)
+        times.append(now() - start)
+    return min(times)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION")
     parser.add_argument("--run", default="", help="a checkpoint of the relation task, for prompt lookup")
+    parser.add_argument("--processor-time", action="store_true", help="decode and lookup count the processor's seconds")
     parser.add_argument("--small", action="store_true", help="leave out the 135M model")
     args = parser.parse_args()
-    sections = args.sections or ["start", "turn", "decode"]
+    if args.processor_time:
+        global now
+        now = time.process_time
+    sections = args.sections or ["start", "turn", "decode", "lookup"]
     print("| what | measured | goal |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "long"
@@ -318,7 +341,9 @@ def main() -> None:
         if "turn" in sections:
             turn_section(folder)
         if "decode" in sections:
-            decode_section(args.run, args.small)
+            decode_section(args.small)
+        if "lookup" in sections and args.run:
+            looked_up(args.run)
 
 
 if __name__ == "__main__":
