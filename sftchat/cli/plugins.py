@@ -14,7 +14,7 @@ from sftchat.text import printable
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(session: Session, as_json: bool) -> None:
-    """List tasks, engines and chat commands, and which distribution brought each.
+    """List tasks, engines and chat commands, and which distribution brought each; what did not load comes first.
 
     \b
     sftchat plugins
@@ -38,13 +38,13 @@ def command(session: Session, as_json: bool) -> None:
     if not registry.plugins:
         click.echo("no plugins: nothing installed declares an entry point in the group 'sftchat'")
         return
-    rows: list[tuple[str, str, str]] = []
-    for plugin in registry.plugins:
-        if plugin.problem:
-            rows.append((plugin.name, f"not loaded: {plugin.problem}", plugin.distribution))
-        rows += [(f"task {name}", registry.tasks[name].description, plugin.distribution) for name in plugin.tasks]
-        rows += [(f"engine {scheme}:", registry.engines[scheme].description, plugin.distribution) for scheme in plugin.engines]
-        rows += [(f"command /{name}", registry.commands[name].summary, plugin.distribution) for name in plugin.commands]
+    found = registry.plugins
+    rows = [
+        *((plugin.name, f"not loaded: {plugin.problem}", plugin) for plugin in found if plugin.problem),
+        *((f"task {name}", registry.tasks[name].description, plugin) for plugin in found for name in plugin.tasks),
+        *((f"engine {scheme}:", registry.engines[scheme].description, plugin) for plugin in found for scheme in plugin.engines),
+        *((f"command /{name}", registry.commands[name].summary, plugin) for plugin in found for name in plugin.commands),
+    ]
     wide = max(len(row[0]) for row in rows)
-    for what, description, distribution in rows:
-        click.echo(printable(f"{what:<{wide}}  {description}  ({distribution})"))
+    for what, description, plugin in rows:
+        click.echo(printable(f"{what:<{wide}}  {description}  ({plugin.distribution})"))
