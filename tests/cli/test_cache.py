@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -285,6 +286,26 @@ def test_one_bit_of_real_weights_is_asked_again_and_the_same_weights_are_not(des
     data[-1] ^= 1
     weights.write_bytes(data)
     assert [remembered(), remembered()] == [False, True]
+
+
+def test_a_baseline_knows_a_checkpoint_and_a_gold_set_by_their_bytes(desk: Desk, tmp_path: Path) -> None:
+    """Other harnesses write the name of a local folder, which stays while what is in it changes."""
+    model = make_checkpoint(tmp_path / "model")
+
+    def header(baseline: str) -> dict[str, Any]:
+        assert main(["eval", "model", "--update-baseline", baseline, "--quiet"], obj=Session(given_registry=desk.registry)) == 0
+        found: dict[str, Any] = json.loads(Path(baseline).read_text(encoding="utf-8").split("\n")[0])
+        return found
+
+    before = header("before.jsonl")
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    after = header("after.jsonl")
+
+    gold = hashlib.sha256(Path("gold.jsonl").read_bytes()).hexdigest()
+    assert [(one["model"], one["evalsets"][0]["sha256"], len(one["identity"])) for one in (before, after)] == [("model", gold, 64)] * 2
+    assert before["identity"] != after["identity"]
 
 
 SECOND_RUN = """

@@ -191,8 +191,10 @@ def outcomes(drop: float, items: int, repetitions: int, resamples: int = 2000) -
     return found
 
 
-def test_an_unchanged_model_is_rarely_called_worse() -> None:
-    assert outcomes(0.0, items=300, repetitions=200)["regressed"] <= 0.025
+@pytest.mark.parametrize("items", [100, 300])
+def test_an_unchanged_model_is_rarely_called_worse(items: int) -> None:
+    """A threshold of one point calls it worse in 28 % of these runs over 100 items, and in 19 % of those over 300."""
+    assert outcomes(0.0, items, repetitions=200)["regressed"] <= 0.025
 
 
 def test_a_real_drop_of_three_points_is_seen_three_times_of_four() -> None:

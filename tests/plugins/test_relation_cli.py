@@ -1,11 +1,15 @@
-"""The relation task through the command line, in processes of their own."""
+"""The relation task through the command line, most of it in processes of their own."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from sftchat.cli import main
 from tests.test_walls import HEAVY, run_light
 
 
@@ -41,3 +45,33 @@ def test_gating_stored_replies_loads_no_model_library(tmp_path: Path) -> None:
     code, said = run_light(words, *HEAVY, "prompt_toolkit")
 
     assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("changed", "reply", "code", "verdict"),
+    [
+        (180, "李小红-王小明:夫妻", 0, "fine against old.jsonl: f1 +0.0 points [-1.8, +1.8], p = 1, no item changed its counts"),
+        (1, "王小明-李小芳:夫妻", 0, "fine against old.jsonl: f1 -0.5 points [-1.6, +0.0], p = 1"),
+        (20, "王小明-小红:夫妻", 1, "regressed, worse than old.jsonl: f1 -10.5 points"),
+    ],
+)
+def test_the_gate_is_on_triples_that_are_wholly_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: int, reply: str, code: int, verdict: str
+) -> None:
+    """Overlap of characters, or any credit for half a name, ranks these three the other way round."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name: str, *values: dict[str, object]) -> None:
+        rows = [json.dumps({"id": f"i{n:03}"} | value, ensure_ascii=False) + "\n" for n, value in enumerate(values)]
+        Path(name).write_text("".join(rows), encoding="utf-8")
+
+    couple, wrong = {"reply": "王小明-李小红:夫妻"}, {"reply": "无"}
+    text = [{"role": "user", "content": "王小明与李小红是夫妻，李小芳在旁。"}]
+    write("gold.jsonl", *[{"messages": text, "gold": couple["reply"]}] * 200)
+    write("old.jsonl", *[wrong] * 20, *[couple] * 180)
+    write("new.jsonl", *[wrong] * 20, *[{"reply": reply}] * changed, *[couple] * (180 - changed))
+
+    words = ["--task", "relation", "--evalset", "gold.jsonl", "--replies", "new.jsonl", "--baseline", "old.jsonl", "--quiet"]
+
+    assert main(["eval", *words]) == code
+    assert capsys.readouterr().err.startswith(f"new.jsonl on gold.jsonl: {verdict}")

@@ -180,6 +180,7 @@ def test_the_plugin_registers_the_task_with_its_defaults() -> None:
     (task,) = sftchat_register_tasks()
     assert (task.name, task.metric.name, task.template, task.row_format) == ("relation", "f1", "chatml", "alpaca")
     assert (task.sampling.temperature, task.sampling.max_new_tokens) == (0.0, 128)
+    assert task.sampling.stop == ()  # lm-eval stops at a blank line unless told otherwise, and loses the rest of the triples
     assert [path.name for path in task.evalsets.values()] == ["relation.jsonl"]
     assert {(method, size): task.training_defaults(method, size) for method in ("full", "lora") for size in (2_000_000, 500_000_000)} == {
         ("full", 2_000_000): TrainingDefaults(1e-3, 1.0, 8, 512, rows=12000),

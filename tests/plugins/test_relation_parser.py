@@ -56,7 +56,7 @@ def test_a_pair_said_to_have_no_relation_is_no_triple() -> None:
 
 
 @pytest.mark.parametrize("colon", ":：﹕∶︰ː")
-@pytest.mark.parametrize("dash", ["-", "‐", "‑", "‒", "–", "—", "―", "−", "－", "——", "->", "—>", "→", " - ", "<->"])
+@pytest.mark.parametrize("dash", ["-", "‐", "‑", "‒", "–", "—", "―", "−", "－", "﹣", "——", "->", "—>", "→", " - ", "<->"])
 def test_any_dash_and_any_colon_separate(dash: str, colon: str) -> None:
     exact = (dash, colon) == ("-", ":")
     assert read(f"张三{dash}李四{colon}师徒") == (strictly(TEACHER) if exact else loosely(TEACHER))

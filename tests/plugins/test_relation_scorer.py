@@ -184,6 +184,30 @@ def test_names_are_compared_in_normal_form() -> None:
     assert counts(judge("奥黛丽·赫本-梅尔·费勒:夫妻", "奥黛丽・赫本-梅尔•费勒:夫妻", passage=passage)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("gold", "reply", "passage", "right", "strictly"),
+    [
+        # OpenCompass drops hyphens and cuts at the first full stop: it takes 张三李-四 for 张三-李四 and reads no further than J.
+        ("张三-李四:师徒", "张三李-四:师徒", "张三是李四的师父。", 0, 0),
+        ("J.罗琳-尼尔.默里:夫妻", "J.罗琳-尼尔.默里:夫妻", "J.罗琳嫁给了尼尔.默里。", 1, 1),
+        ("J.罗琳-尼尔.默里:夫妻", "J．罗琳－尼尔．默里：夫妻", "J.罗琳嫁给了尼尔.默里。", 1, 0),
+        # Invisible characters are none, yet the letters are not those of the gold.
+        ("张三-李四:师徒", "张\u200b三-李四:师徒", "张三是李四的师父。", 1, 0),
+        ("张三-李四:师徒", "\ufeff张三-李四:师徒", "张三是李四的师父。", 1, 0),
+        # NFKC alone would make these equal.
+        ("兵①-李四:师徒", "兵1-李四:师徒", "兵①是李四的师父。", 0, 0),
+        ("兵①-李四:师徒", "兵①-李四:师徒", "兵①是李四的师父。", 1, 1),
+        # Another script is another name, and a dash inside a name is no hyphen.
+        ("关羽-张飞:好友", "關羽-張飛:好友", "关羽与张飞交好。", 0, 0),
+        ("让–保罗-玛丽:恋人", "让–保罗-玛丽:恋人", "让–保罗和玛丽相恋。", 1, 1),
+        ("让-保罗-玛丽:恋人", "让–保罗-玛丽:恋人", "让-保罗和玛丽相恋。", 0, 0),
+    ],
+)
+def test_what_looks_alike_is_equal_and_what_is_not_alike_is_not(gold: str, reply: str, passage: str, right: int, strictly: int) -> None:
+    stats = judge(gold, reply, passage=passage).stats
+    assert (stats["tp"], stats["strict_tp"], stats["exact"], stats["gold"]) == (right, strictly, right, 1)
+
+
 def test_the_answer_is_the_reply_in_normal_form() -> None:
     assert judge(COUPLE, "1. 李四—张三：徒弟\n2. 张三-李四:师徒\n3. 王小明与李小红:夫妇").answer == "张三-李四:师徒\n王小明-李小红:夫妻"
     assert judge(COUPLE, "没有关系。").answer == "无"
