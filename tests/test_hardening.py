@@ -148,18 +148,20 @@ def test_a_project_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [("--html", "report.html"), ("-o", "out"), ("--update-baseline", "base.jsonl")])
+def test_a_result_that_does_not_fit_is_one_line_and_never_a_pass(given: tuple[str, str], tmp_path: Path) -> None:
     item = {"id": "1", "messages": [{"role": "user", "content": "甲" * 900}], "gold": "无"}
     (tmp_path / "gold.jsonl").write_text(json.dumps(item) + "\n", encoding="utf-8")
-    (tmp_path / "replies.jsonl").write_text('{"id": "1", "reply": "无"}\n', encoding="utf-8")
-    words = ("eval", "--task", "relation", "--evalset", "gold.jsonl", "--replies", "replies.jsonl", "--html", "report.html", "--quiet")
+    (tmp_path / "replies.jsonl").write_text(json.dumps({"id": "1", "reply": "无" + " " * LITTLE}) + "\n", encoding="utf-8")
+    words = ("eval", "--task", "relation", "--evalset", "gold.jsonl", "--replies", "replies.jsonl", "--min", "f1=0", *given, "--quiet")
 
     done = with_little_room(*words, cwd=tmp_path)
 
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].endswith("file too large; the system refused it, --traceback shows where")
     assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "replies.jsonl"]
+    assert "verdict" not in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["gold.jsonl", "replies.jsonl"]
 
 
 # no network
