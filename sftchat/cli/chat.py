@@ -81,6 +81,7 @@ def command(
     notes: list[str] = []
     folder = user_data_path("sftchat", appauthor=False)
     sessions = Sessions(folder / FILE, notes.append)
+    click.get_current_context().call_on_close(sessions.close)
     found = wanted_session(sessions, go_on, name)
     models = chosen_models(models, found)
     before, settings = restored(sessions, found, len(models)) if found is not None else (Conversation(), Settings())

@@ -69,6 +69,8 @@ def _source(source: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[Ex
             raise SftchatError(f"task '{source['generator']}' is not installed")
         yield from generate_examples(tasks[source["generator"]], source["n"], source["seed"], source["options"])
         return
+    if source["file"].startswith("hf://"):
+        raise SftchatError("data of the Hub is not fetched again for this")
     path = Path(source["file"])
     if not path.is_file():
         raise SftchatError("no such file any more")

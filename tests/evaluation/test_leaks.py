@@ -60,15 +60,15 @@ def test_rows_of_a_generator_are_made_again(result: ModelResult, task: Task) -> 
 
 def test_what_cannot_be_checked_is_said(result: ModelResult, task: Task, training: dict[str, Any], tmp_path: Path) -> None:
     changed = training | {"sha256": "0" * 64}
-    found = check_leaks(
-        result, manifest(changed, {"file": "gone", "sha256": ""}, {"generator": "other", "n": 1, "seed": 0, "options": {}}), task, {}
-    )
+    gone, fetched = ({"file": name, "sha256": ""} for name in ("gone", "hf://org/name"))
+    found = check_leaks(result, manifest(changed, gone, fetched, {"generator": "other", "n": 1, "seed": 0, "options": {}}), task, {})
     assert found == LeakCheck(
         (),
         (),
         (
             f"{training['file']}: the file was changed after the training",
             "gone: no such file any more",
+            "hf://org/name: data of the Hub is not fetched again for this",
             "other: task 'other' is not installed",
         ),
     )
