@@ -142,6 +142,7 @@ def test_a_run_folder_may_be_a_link(tiny_checkpoint: Path, capsys: pytest.Captur
 # a disk that is full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "reason", "left"),
     [

@@ -288,6 +288,7 @@ def test_one_bit_of_real_weights_is_asked_again_and_the_same_weights_are_not(des
     assert [remembered(), remembered()] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_baseline_knows_a_checkpoint_and_a_gold_set_by_their_bytes(desk: Desk, tmp_path: Path) -> None:
     """Other harnesses write the name of a local folder, which stays while what is in it changes."""
     model = make_checkpoint(tmp_path / "model")

@@ -156,6 +156,7 @@ def test_a_request_for_an_unknown_adapter_fails_alone(folders: dict[str, str]) -
     assert isinstance(found["hi|"], Reply)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_loaded_by_a_program_that_has_left_imports_out(folders: dict[str, str]) -> None:
     import subprocess
     import sys

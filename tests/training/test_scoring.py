@@ -53,7 +53,7 @@ def fit(model: Path, output: Path, audience: Audience | None = None, **given: An
     return train(Job(task, str(model), output, ROWS, ({"file": "rows"},), chosen, **options), REGISTRY, audience or Audience())
 
 
-@pytest.mark.parametrize(("method", "precision"), [("full", "float32"), ("lora", "bfloat16")])
+@pytest.mark.parametrize(("method", "precision"), [pytest.param("full", "float32", marks=pytest.mark.slow), ("lora", "bfloat16")])
 def test_the_score_at_a_step_is_what_eval_says_of_that_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, precision: str
 ) -> None:
