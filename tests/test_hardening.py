@@ -126,7 +126,8 @@ def with_little_room(*words: object, room: int = LITTLE, cwd: Path) -> subproces
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
-    command = [sys.executable, "-m", "sftchat", *map(str, words)]
+    # -B: Python does not notice that a compiled module was cut short, and whoever imports it next would fail
+    command = [sys.executable, "-B", "-m", "sftchat", *map(str, words)]
     return subprocess.run(command, cwd=cwd, preexec_fn=limit, capture_output=True, text=True, check=False)
 
 
