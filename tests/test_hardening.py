@@ -93,9 +93,9 @@ def loop(folder: Path) -> Path:
         ("data", "convert", "{}", "-", "--to", "text"),
         ("ask", "{}", "hi"),
         ("inspect", "{}"),
-        ("train", "relation", "--data", "{}", "-o", "run"),
-        ("eval", "--task", "relation", "--replies", "{}"),
-        ("eval", "--task", "relation", "--evalset", "{}", "--replies", "{}"),
+        ("train", "general", "--data", "{}", "-o", "run"),
+        ("eval", "--task", "general", "--replies", "{}"),
+        ("eval", "--task", "general", "--evalset", "{}", "--replies", "{}"),
         ("new-plugin", "mine", "-o", "{}"),
     ],
 )
@@ -134,7 +134,7 @@ def with_little_room(*words: object, room: int = LITTLE, cwd: Path) -> subproces
 def test_rows_that_do_not_fit_leave_the_old_file_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("old")
 
-    done = with_little_room("data", "generate", "relation", "-n", 100, "-o", "rows.jsonl", "--overwrite", "--quiet", cwd=tmp_path)
+    done = with_little_room("data", "generate", "general", "-n", 100, "-o", "rows.jsonl", "--overwrite", "--quiet", cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "sftchat: error: rows.jsonl: cannot be written: file too large\n"
@@ -154,7 +154,7 @@ def test_a_result_that_does_not_fit_is_one_line_and_never_a_pass(given: tuple[st
     item = {"id": "1", "messages": [{"role": "user", "content": "甲" * 900}], "gold": "无"}
     (tmp_path / "gold.jsonl").write_text(json.dumps(item) + "\n", encoding="utf-8")
     (tmp_path / "replies.jsonl").write_text(json.dumps({"id": "1", "reply": "无" + " " * LITTLE}) + "\n", encoding="utf-8")
-    words = ("eval", "--task", "relation", "--evalset", "gold.jsonl", "--replies", "replies.jsonl", "--min", "f1=0", *given, "--quiet")
+    words = ("eval", "--task", "general", "--evalset", "gold.jsonl", "--replies", "replies.jsonl", "--min", "accuracy=0", *given, "--quiet")
 
     done = with_little_room(*words, cwd=tmp_path)
 
@@ -179,9 +179,9 @@ socket.getaddrinfo = socket.create_connection = refuse
 from sftchat.cli import main
 
 for words in (
-    ["data", "generate", "relation", "-n", "8", "-o", "rows.jsonl", "--quiet"],
-    ["data", "check", "rows.jsonl", "--task", "relation", "--quiet"],
-    ["train", "relation", "--data", "rows.jsonl", "--max-steps", "2", "-o", "run", "--quiet"],
+    ["data", "generate", "general", "-n", "8", "-o", "rows.jsonl", "--quiet"],
+    ["data", "check", "rows.jsonl", "--task", "general", "--quiet"],
+    ["train", "general", "--data", "rows.jsonl", "--max-steps", "2", "-o", "run", "--quiet"],
     ["eval", "run", "--limit", "2", "--quiet"],
     ["ask", "run", "你好", "--max-new-tokens", "2"],
     ["inspect", "run"],

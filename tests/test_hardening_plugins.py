@@ -33,7 +33,7 @@ from sftchat import Score, Task, hookimpl, rate
 
 @hookimpl
 def sftchat_register_tasks():
-    return [Task("relation", "not the one you think", lambda n, seed: [], lambda example, reply: Score({"n": 1}), (rate("x", "n"),))]
+    return [Task("general", "not the one you think", lambda n, seed: [], lambda example, reply: Score({"n": 1}), (rate("x", "n"),))]
 """
 
 
@@ -51,7 +51,7 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     """What ``plugins --json`` says of the plugin; our own must be there too."""
     assert done.returncode == 0, done.stderr
     plugins = json.loads(done.stdout)
-    assert {"chat", "relation"} <= {plugin["name"] for plugin in plugins if not plugin["problem"]}
+    assert {"chat", "general"} <= {plugin["name"] for plugin in plugins if not plugin["problem"]}
     (plugin,) = [plugin for plugin in plugins if plugin["name"] == "odd"]
     return plugin  # type: ignore[no-any-return]
 
@@ -65,7 +65,7 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
         ("raise GeneratorExit", "GeneratorExit:"),
         ("def (", "SyntaxError: invalid syntax (odd_module.py, line 1)"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        (SHADOW, "task 'relation' is already registered by plugin 'relation'"),
+        (SHADOW, "task 'general' is already registered by plugin 'general'"),
     ],
 )
 def test_a_plugin_that_cannot_be_loaded_is_named_with_its_reason_and_harms_nobody(source: str, problem: str, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_plugin_that_cannot_be_loaded_is_named_with_its_reason_and_harms_nobod
 def test_the_name_of_a_task_that_a_plugin_would_shadow_stays_with_its_owner(tmp_path: Path) -> None:
     folder = site(tmp_path, SHADOW, "aaa")
 
-    done = sftchat(folder, "data", "generate", "relation", "-n", "1", "-o", "-", "--quiet")
+    done = sftchat(folder, "data", "generate", "general", "-n", "1", "-o", "-", "--quiet")
 
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
 
@@ -105,6 +105,6 @@ def test_a_plugin_whose_import_takes_long_is_named_while_it_does(tmp_path: Path)
 
 
 def test_a_program_without_standard_streams_loads_its_plugins(tmp_path: Path) -> None:
-    code = "import os; os.close(1); os.close(2)\nfrom sftchat.plugins import load_plugins\nos._exit('relation' not in load_plugins().tasks)"
+    code = "import os; os.close(1); os.close(2)\nfrom sftchat.plugins import load_plugins\nos._exit('general' not in load_plugins().tasks)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0

@@ -48,7 +48,7 @@ ROWS = "rows.jsonl"
 def training(model: Path, output: str, *more: object) -> tuple[object, ...]:
     """The words of a training of one step."""
     Path(ROWS).write_text('{"prompt": "谁？", "completion": "无"}\n' * 4, encoding="utf-8")
-    return ("train", "relation", "--model", model, "--data", ROWS, "--max-steps", 1, "-q", "-o", output, *more)
+    return ("train", "general", "--model", model, "--data", ROWS, "--max-steps", 1, "-q", "-o", output, *more)
 
 
 # two trainings into one folder
@@ -70,7 +70,7 @@ def test_the_second_of_two_trainings_into_one_folder_is_refused_and_a_dead_one_i
     process = another_training("runs/first")
     try:
         before = everything()
-        code, line = one_line(capsys, "train", "relation", "-o", output)
+        code, line = one_line(capsys, "train", "general", "-o", output)
         assert code == 2
         assert line == (
             f"sftchat: error: process {process.pid} on {socket.gethostname()} is training into '{output}'; wait for it, or give another -o\n"
@@ -107,7 +107,7 @@ def test_an_output_below_a_file_or_at_a_link_that_leads_nowhere_is_refused_befor
     Path("nowhere").symlink_to("gone")
     Path("loop").symlink_to("loop")
 
-    refused = [one_line(capsys, "train", "relation", "-o", output) for output in ("file/run", "file/run/deeper", "nowhere", "loop")]
+    refused = [one_line(capsys, "train", "general", "-o", output) for output in ("file/run", "file/run/deeper", "nowhere", "loop")]
 
     file, leads = Path("file").absolute(), "is a link that leads nowhere; make the folder that it names, or give another -o"
     assert refused == [

@@ -1,4 +1,4 @@
-"""`sftchat data check`: policies, lengths in tokens, mixed shapes, and the published recipe's noise."""
+"""`sftchat data check`: policies, lengths in tokens and mixed shapes."""
 
 from __future__ import annotations
 
@@ -122,34 +122,6 @@ def test_a_model_behind_a_server_shows_no_tokenizer(capsys: pytest.CaptureFixtur
         "sftchat: error: model 'http://localhost:1/v1#m' is behind a server, which does not show its tokenizer; "
         "give the Hub id or the folder of the model\n"
     )
-
-
-def test_of_the_published_recipe_the_noisy_rows_are_flagged_and_no_clean_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("generate", "relation", "-n", "400", "-o", "f", "--option", "preset=article", "-q") == 0
-    noisy = []
-    for number, line in enumerate(Path("f").read_text(encoding="utf-8").splitlines(), 1):
-        row = json.loads(line)
-        # a sentence is noisy when what it says beside the label is not what the label says: the pattern is known by its number
-        labels = [line.rpartition(":")[2] for line in row["output"].splitlines()]
-        if any(pattern in SAYS and label not in SAYS[pattern] for pattern, label in zip(row["form_ids"], labels, strict=True)):
-            noisy.append(number)
-    assert 100 < len(noisy) < 300
-    assert run("check", "f", "--task", "relation", "--json", "-q") == 1
-    (found,) = json.loads(capsys.readouterr().out)
-    assert sorted({int(one["source"].rpartition(":")[2]) for one in found["problems"] if one["class"] == "task"}) == noisy
-    assert run("check", "f", "--task", "relation", "-q", "--policy", "task=drop", "--policy", "conflict=drop", "-o", "clean") == 0
-    capsys.readouterr()
-    assert run("check", "clean", "--task", "relation") == 0
-    assert len(Path("clean").read_text(encoding="utf-8").splitlines()) == 400 - len(noisy)
-
-
-SAYS = {
-    3: {"夫妻", "恋人"},
-    5: {"师徒", "师父", "师傅", "师尊"},
-    6: {"兄弟", "姐妹", "同门", "好友", "战友", "师兄弟", "师姐", "师妹"},
-    7: {"夫妻", "恋人"},
-}
-"""What a pattern of the recipe may say without contradicting itself: love, discipleship, brotherhood."""
 
 
 def test_show_prints_what_a_model_would_be_trained_on(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:

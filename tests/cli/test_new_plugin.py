@@ -72,7 +72,7 @@ def test_the_embedded_model_is_trained_on_its_task_and_scored(site: Path, tmp_pa
     ("words", "line"),
     [
         (["Bad"], "plugin name 'Bad' must be at most 50 lower-case letters, digits, '-' and '_', starting with a letter and ending with a letter or digit, such as sentiment"),
-        (["relation"], "'relation' is taken by sftchat 0.1.0; choose another name"),
+        (["general"], "'general' is taken by sftchat 0.1.0; choose another name"),
         (["mine", "-o", "there"], "'there' already exists; give another folder with -o"),
         (["mine", "-o", "file/x"], "the project cannot be written to 'file/x': File exists"),
     ],

@@ -102,7 +102,7 @@ def test_a_name_that_the_server_does_not_have_is_refused_at_once(address: str) -
 
 
 def test_items_are_scored_and_questions_answered(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["eval", address, "--task", "relation", "--limit", "4", "--quiet", "-o", str(tmp_path / "eval")])
+    code = main(["eval", address, "--task", "general", "--limit", "4", "--quiet", "-o", str(tmp_path / "eval")])
 
     written = [json.loads(line) for line in (tmp_path / "eval" / "replies.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (code, [row["finish_reason"] in ("stop", "length") for row in written]) == (0, [True] * 4)

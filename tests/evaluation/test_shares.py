@@ -86,7 +86,7 @@ def evaluate(words: list[str], cache: Path) -> None:
 def test_two_processes_under_torchrun_write_the_bytes_of_one(tiny_checkpoint: Path, tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     gold.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    words = ["-m", "sftchat", "eval", str(tiny_checkpoint), "--task", "relation", "--evalset", str(gold), "--dtype", "float32", "-o"]
+    words = ["-m", "sftchat", "eval", str(tiny_checkpoint), "--task", "general", "--evalset", str(gold), "--dtype", "float32", "-o"]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29614"]
 
     evaluate([*words, str(tmp_path / "one")], tmp_path / "first")
