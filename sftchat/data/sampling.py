@@ -19,6 +19,7 @@ from sftchat.data.repeats import digest
 from sftchat.data.turns import shown
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
+from sftchat.locking import take_lock
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 HEADER = "sftchat_samples"
@@ -103,7 +104,7 @@ class Samples:
     def _open(self) -> BinaryIO:
         """Open for writing behind the last whole line; what a killed process left of a line after it goes."""
         stream = self.path.open("a+b")
-        if not _locked(stream) or stream.seek(0, os.SEEK_END) != self._size:
+        if not take_lock(stream) or stream.seek(0, os.SEEK_END) != self._size:
             stream.close()
             raise SftchatError(
                 f"another run has added to {self.path}, or still does; run again when it is done, or give --samples another file"
@@ -193,19 +194,6 @@ def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Sam
                 continue
             samples.add(keys[request_id], reply)
             yield None
-
-
-def _locked(stream: BinaryIO) -> bool:
-    """Keep a file for this process as long as it is open, where the system can; False when another has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

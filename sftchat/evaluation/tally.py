@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sftchat.evaluation.items import Item
+
+T = TypeVar("T", int, float)
 
 
 @dataclass
@@ -41,9 +44,7 @@ class Tally:
             self.errors[name] = self.errors.get(name, 0) + 1
         for name, stats in score.groups.items():
             self.occurrences[name] = self.occurrences.get(name, 0) + 1
-            total = self.groups.setdefault(name, {})
-            for key, count in stats.items():
-                total[key] = total.get(key, 0) + count
+            _add(self.groups.setdefault(name, {}), stats)
 
     def join(self, other: Tally) -> None:
         """Count the items of another tally too."""
@@ -51,13 +52,16 @@ class Tally:
         self.truncated += other.truncated
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
-        for mine, more in ((self.errors, other.errors), (self.occurrences, other.occurrences)):
-            for name, count in more.items():
-                mine[name] = mine.get(name, 0) + count
+        _add(self.errors, other.errors)
+        _add(self.occurrences, other.occurrences)
         for name, stats in other.groups.items():
-            total = self.groups.setdefault(name, {})
-            for key, value in stats.items():
-                total[key] = total.get(key, 0) + value
+            _add(self.groups.setdefault(name, {}), stats)
+
+
+def _add(total: dict[str, T], more: Mapping[str, T]) -> None:
+    """Add counts to those of the same name."""
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
 
 
 def tally(items: Iterable[Item]) -> Tally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from sftchat.errors import SftchatError, UsageError
+from sftchat.locking import take_lock
 
 
 def lock_of(run: Path) -> Path:
@@ -25,7 +26,7 @@ def refuse_running(run: Path) -> None:
         UsageError: Naming the process and its machine.
     """
     with suppress(OSError), lock_of(run).open("r", encoding="utf-8") as file:
-        if not _take(file):
+        if not take_lock(file):
             raise UsageError(f"{_who(file)} is training into '{run}'; wait for it, or give another -o")
 
 
@@ -48,7 +49,7 @@ def locked(run: Path) -> Iterator[None]:
     except OSError as error:
         raise SftchatError(f"output folder '{run}' cannot be written: {(error.strerror or str(error)).lower()}") from error
     try:
-        if not _take(file):
+        if not take_lock(file):
             raise UsageError(f"{_who(file)} is training into '{run}'; wait for it, or give another -o")
         try:
             with suppress(OSError):  # a full disk: the lock holds without its words
@@ -71,27 +72,12 @@ def _open(path: Path) -> IO[str]:
     """The lock file, made where there is none, and opened anew when whoever held it has deleted it meanwhile."""
     while True:
         file = path.open("a+", encoding="utf-8")
-        if not _take(file):
+        if not take_lock(file):
             return file  # held by another
         with suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
-
-
-def _take(file: IO[str]) -> bool:
-    """Take the system's lock on a file; False when another process holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _who(file: IO[str]) -> str:
