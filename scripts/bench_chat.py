@@ -35,7 +35,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sftchat.engines import lookup
 from sftchat.engines.base import Chunk, Request
-from sftchat.engines.packing import pack_linear
+from sftchat.engines.decoding import prepare_for_decoding
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.models.references import resolve
 from sftchat.models.weights import Loaded, load
@@ -250,7 +250,7 @@ def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
     ids = loaded.renderer.tokenizer.encode(prompt)
     request = Request("r", prompt=prompt, sampling=SamplingParams(max_new_tokens=count))
     others = best(theirs(loaded, ids, count) for _ in range(3))
-    pack_linear(loaded.model)
+    prepare_for_decoding(loaded.model)
     engine = TransformersEngine("bench", loaded)
     with unguessed():
         here = best(ours(engine, request) for _ in range(3))
@@ -267,12 +267,8 @@ def decode_section(small: bool) -> None:
 
 def quantized(others: float) -> None:
     """The 135M model with int8 weights against ``generate`` in bfloat16."""
-    from sftchat.engines.quantizing import quantize_linear, use_int8
-
     loaded = load_135m("bfloat16")
-    quantize_linear(loaded.model)
-    pack_linear(loaded.model)
-    use_int8(loaded.model)  # as --quantize int8 does it
+    prepare_for_decoding(loaded.model, int8=True)  # as --quantize int8 does it
     request = Request("r", prompt=loaded.renderer.tokenizer.decode(range(300, 340)), sampling=SamplingParams(max_new_tokens=60))
     engine = TransformersEngine("bench", loaded)
     with unguessed():
@@ -284,7 +280,6 @@ def looked_up(run: str) -> None:
     """A checkpoint of the relation task, one passage after the other: ``generate``, ours without prompt lookup, ours."""
     task = load_plugins().task("relation")
     loaded = load(resolve(run, schemes=()), dtype="float32", device="cpu")
-    engine = TransformersEngine("bench", loaded)
     examples = [example for example in task.generate(60, 7) if "\n" in (example.gold or "")]
     requests = [Request(example.id, example.messages, sampling=task.sampling) for example in examples]
     prompts = [loaded.renderer.prompt_ids(example.messages) for example in examples]
@@ -293,6 +288,8 @@ def looked_up(run: str) -> None:
         return sum(len(ids) - 1 for _, ids in replies) / sum(seconds for seconds, _ in replies)
 
     others = [theirs(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
+    prepare_for_decoding(loaded.model)  # as load_engine does
+    engine = TransformersEngine("bench", loaded)
     passes: list[int] = []
     loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))
     with unguessed():

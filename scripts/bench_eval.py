@@ -23,7 +23,7 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from sftchat.engines.base import Request
-from sftchat.engines.packing import pack_linear
+from sftchat.engines.decoding import prepare_for_decoding
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.models.references import resolve
 from sftchat.models.weights import Loaded, load
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if "ours" in options.only:
         packed = Loaded(deepcopy(loaded.model), loaded.renderer, (), None)
-        pack_linear(packed.model)  # as load_engine does
+        prepare_for_decoding(packed.model)  # as load_engine does
         measure("ours", options.batch_size, work, lambda part: ours(packed, part, options.batch_size))
         del packed
     if "loop" in options.only:

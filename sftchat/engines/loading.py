@@ -70,18 +70,11 @@ def load_engine(
         if quantize == "nf4":
             importing = nullcontext  # bitsandbytes needs what is deferred otherwise
     with LOADING, importing():
-        from sftchat.engines.packing import pack_linear
+        from sftchat.engines.decoding import prepare_for_decoding
         from sftchat.engines.transformers import TransformersEngine
 
         loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
-    if quantize == "int8":
-        from sftchat.engines.quantizing import quantize_linear, use_int8
-
-        quantize_linear(loaded.model)
-        pack_linear(loaded.model)
-        use_int8(loaded.model)
-    else:
-        pack_linear(loaded.model)
+    prepare_for_decoding(loaded.model, int8=quantize == "int8")
     return TransformersEngine(model, loaded)
 
 

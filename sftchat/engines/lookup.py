@@ -9,11 +9,13 @@ ORDERS = (3, 2, 1)
 """Tokens that must have stood there before, for what followed them to be the guess; the most that are found decide.
 
 One is enough where a name is copied: its first token tells which."""
+FEWEST = 4
+"""The fewest tokens of a guess: a pass over five takes hardly longer than one over two."""
 MOST = 16
 """The most tokens of a guess."""
 REST = 32
 """Tokens said without guesses of an order once they have gone wrong ``PATIENCE`` times in a row."""
-PATIENCE = 4
+PATIENCE = 12
 
 
 @dataclass
@@ -23,7 +25,7 @@ class _Order:
     size: int
     after: dict[tuple[int, ...], int] = field(default_factory=dict)
     indexed: int = 0
-    length: int = 4
+    length: int = FEWEST
     wrong: int = 0
     rest: int = 0
 
@@ -68,8 +70,8 @@ class Lookup:
         if right == guessed:
             order.length, order.wrong = min(2 * order.length, MOST), 0
         elif right:
-            order.length, order.wrong = max(2, right + 1), 0
+            order.length, order.wrong = max(FEWEST, right + 1), 0
         else:
-            order.length, order.wrong = max(1, order.length // 2), order.wrong + 1
+            order.length, order.wrong = FEWEST, order.wrong + 1
         if order.wrong == PATIENCE:
             order.wrong, order.rest = 0, REST

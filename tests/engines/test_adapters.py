@@ -10,6 +10,8 @@ from sftchat.engines.base import OFF, Adapts, Request, collect
 from sftchat.engines.loading import load_engine
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.errors import ModelError, UsageError
+from sftchat.models.references import resolve
+from sftchat.models.weights import load
 from sftchat.plugins import load_plugins
 from sftchat.types import Message, Reply, SamplingParams
 from tests.conftest import make_checkpoint
@@ -91,12 +93,12 @@ def test_a_sum_of_adapters_changes_the_weights_by_the_weighted_sum(folders: dict
     engine.mix_adapters("a and b", {folders["A"]: 0.25, "b": 0.75})
     reply = replies(engine, request("hi", "a and b"))[0]
 
-    a, b, base = (open_engine(folders[name]) for name in ("A", "B", "base"))
-    merged = [dict(other.loaded.model.merge_and_unload().named_parameters()) for other in (a, b)]
+    a, b, base = (load(resolve(folders[name])) for name in ("A", "B", "base"))
+    merged = [dict(other.model.merge_and_unload().named_parameters()) for other in (a, b)]
     with torch.no_grad():
-        for name, parameter in base.loaded.model.named_parameters():
+        for name, parameter in base.model.named_parameters():
             parameter += 0.25 * (merged[0][name] - parameter) + 0.75 * (merged[1][name] - parameter)
-    assert reply == replies(base, request("hi"))[0]
+    assert reply == replies(TransformersEngine("sum", base), request("hi"))[0]
 
 
 def test_keys_and_values_of_another_adapter_are_never_used(folders: dict[str, str], alone: dict[str, list[Reply]]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.engines.lookup import ORDERS, PATIENCE, REST, Lookup
+from sftchat.engines.lookup import FEWEST, ORDERS, PATIENCE, REST, Lookup
 from sftchat.engines.transformers import TransformersEngine
 from tests.engines.test_identity import loaded, replies, request
 
@@ -36,6 +36,11 @@ def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
         sizes.append(len(lookup.guess(tokens, 50)))
         lookup.learn(sizes[-1], sizes[-1])
     assert sizes == [4, 8, 16, 16] or sizes == [3, 3, 3, 3]
+
+    lookup.learn(16, 5)
+    assert len(lookup.guess(tokens, 50)) in (6, 3)
+    lookup.learn(6, 1)
+    assert len(lookup.guess(tokens, 50)) in (FEWEST, 3)
 
     for _ in ORDERS:
         for _ in range(PATIENCE):

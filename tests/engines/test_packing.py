@@ -24,20 +24,24 @@ def model(dtype: torch.dtype) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True)).to(dtype).eval()
 
 
-@needs_bfloat16
+@pytest.mark.parametrize("single", [0, 1 << 30])
+@pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("rows", [1, 3, 130])
-def test_logits_are_the_same_for_any_number_of_rows(rows: int) -> None:
-    plain, packed = model(torch.bfloat16), model(torch.bfloat16)
-    ids = torch.arange(5 * rows).reshape(rows, 5) % 64
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
+def test_logits_are_the_same_for_any_number_of_rows(
+    dtype: torch.dtype, rows: int, tokens: int, single: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sftchat.engines.packing.SINGLE", single)
+    plain, packed = model(dtype), model(dtype)
+    ids = torch.arange(tokens * rows).reshape(rows, tokens) % 64
 
     assert pack_linear(packed) == 8
     with torch.inference_mode():
         torch.testing.assert_close(packed(ids).logits, plain(ids).logits)
 
 
-@needs_bfloat16
 def test_gradients_still_flow() -> None:
-    packed = model(torch.bfloat16)
+    packed = model(torch.float32)
     pack_linear(packed)
 
     packed(torch.arange(5)[None]).logits.sum().backward()
@@ -46,6 +50,7 @@ def test_gradients_still_flow() -> None:
 
 
 def test_other_models_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pack_linear(model(torch.float32)) == 0
+    assert pack_linear(model(torch.float16)) == 0
+    assert pack_linear(model(torch.float32).to("meta")) == 0
     monkeypatch.setattr("sftchat.engines.packing.free_bytes", lambda _: 1000)
-    assert pack_linear(model(torch.bfloat16)) == 0
+    assert pack_linear(model(torch.float32)) == 0

@@ -13,7 +13,7 @@ from sftchat.cli import main
 from sftchat.engines import loading
 from sftchat.engines.base import Request, collect
 from sftchat.engines.loading import load_engine
-from sftchat.engines.quantizing import quantize_linear, use_int8
+from sftchat.engines.quantizing import ROWS, quantize_linear, use_int8
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.models.references import resolve
 from sftchat.plugins import load_plugins
@@ -21,6 +21,7 @@ from sftchat.types import Reply, SamplingParams
 from tests.engines.adapters_kit import make_adapter
 
 
+@torch.inference_mode()
 def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.Linear(96, 32, bias=False)).bfloat16()
@@ -36,6 +37,36 @@ def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> No
     assert len(layer.get_buffer("int8").unique()) > 100
     for found in (model(states), torch.cat([model(states[:, at : at + 1]) for at in range(40)], dim=1)):
         assert (found - plain).abs().max() < 0.02 * plain.abs().max()
+
+
+@pytest.mark.parametrize("integers", [True, False])
+@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+@torch.inference_mode()
+def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if integers and not torch.cpu._is_vnni_supported():
+        pytest.skip("this CPU does not multiply eight bits by eight")
+    if not integers:
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 32).bfloat16()
+    quantize_linear(layer)
+    states = torch.randn(rows, 64).bfloat16()
+    states[0, 3] = 100
+    exact = states.double() @ (layer.int8.double() * layer.int8_scales.double()[:, None]).T + layer.bias.double()
+
+    use_int8(layer)
+    error = (layer(states).double() - exact).norm(dim=1) / exact.norm(dim=1)
+
+    assert float(error.max()) < 0.004  # bfloat16 keeps eight bits of a result
+
+
+@torch.inference_mode()
+def test_a_row_of_zeros_gives_the_bias() -> None:
+    layer = torch.nn.Linear(8, 4).bfloat16()
+    quantize_linear(layer)
+    use_int8(layer)
+
+    assert torch.equal(layer(torch.zeros(1, 8).bfloat16())[0], layer.bias)
 
 
 def test_an_embedding_that_shares_its_weights_with_the_last_layer_stays_as_it_is(tiny_checkpoint: Path) -> None:
