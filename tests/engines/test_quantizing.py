@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from sftchat.cli import main
 from sftchat.engines import loading
 from sftchat.engines.base import Request, collect
+from sftchat.engines.decoding import prepare_for_decoding
 from sftchat.engines.loading import load_engine
-from sftchat.engines.quantizing import ROWS, quantize_linear, use_int8
+from sftchat.engines.quantizing import ROWS
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.models.references import resolve
 from sftchat.plugins import load_plugins
@@ -21,20 +23,27 @@ from sftchat.types import Reply, SamplingParams
 from tests.engines.adapters_kit import make_adapter
 
 
+class Small(torch.nn.Sequential):
+    """A model as ``prepare_for_decoding`` wants it."""
+
+    device = torch.device("cpu")
+    config = SimpleNamespace(_attn_implementation="eager")
+
+
 @torch.inference_mode()
 def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> None:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.Linear(96, 32, bias=False)).bfloat16()
+    model = Small(torch.nn.Linear(64, 96), torch.nn.Linear(96, 32, bias=False)).bfloat16()
     before = [layer.weight.detach().float() for layer in model]
     states = torch.randn(2, 40, 64).bfloat16()
-
-    assert quantize_linear(model) == 2
     plain = model(states)
-    use_int8(model)
+
+    prepare_for_decoding(model, int8=True)
+
     for layer, weight in zip(model, before, strict=True):
         step = weight.abs().amax(1, keepdim=True) / 127
         assert bool(((layer.weight.float() - weight).abs() <= step * 1.01).all())
-    assert len(layer.get_buffer("int8").unique()) > 100
+        assert not torch.equal(layer.weight.float(), weight)
     for found in (model(states), torch.cat([model(states[:, at : at + 1]) for at in range(40)], dim=1)):
         assert (found - plain).abs().max() < 0.02 * plain.abs().max()
 
@@ -48,25 +57,24 @@ def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, mo
     if not integers:
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     torch.manual_seed(0)
-    layer = torch.nn.Linear(64, 32).bfloat16()
-    quantize_linear(layer)
+    model = Small(torch.nn.Linear(64, 32).bfloat16())
     states = torch.randn(rows, 64).bfloat16()
     states[0, 3] = 100
-    exact = states.double() @ (layer.int8.double() * layer.int8_scales.double()[:, None]).T + layer.bias.double()
 
-    use_int8(layer)
+    prepare_for_decoding(model, int8=True)
+    layer = model[0]
+    exact = states.double() @ layer.weight.double().T + layer.bias.double()  # but for the rounding of the product of weight and scale
     error = (layer(states).double() - exact).norm(dim=1) / exact.norm(dim=1)
 
-    assert float(error.max()) < 0.004  # bfloat16 keeps eight bits of a result
+    assert float(error.max()) < 0.006  # bfloat16 keeps eight bits of a result
 
 
 @torch.inference_mode()
 def test_a_row_of_zeros_gives_the_bias() -> None:
-    layer = torch.nn.Linear(8, 4).bfloat16()
-    quantize_linear(layer)
-    use_int8(layer)
+    model = Small(torch.nn.Linear(8, 4).bfloat16())
+    prepare_for_decoding(model, int8=True)
 
-    assert torch.equal(layer(torch.zeros(1, 8).bfloat16())[0], layer.bias)
+    assert torch.equal(model(torch.zeros(1, 8).bfloat16())[0], model[0].bias)
 
 
 def test_an_embedding_that_shares_its_weights_with_the_last_layer_stays_as_it_is(tiny_checkpoint: Path) -> None:

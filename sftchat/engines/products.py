@@ -1,0 +1,107 @@
+"""The matrix products of a model that only answers: layers that read the same states are one product, and how it is computed can be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""What transformers calls linear layers of one module that are given the same states, one after the other in this order."""
+
+Compute = Callable[[Tensor], Tensor]
+"""From states, shape ``(…, inputs)``, to the outputs of all layers of a product, shape ``(…, outputs)``."""
+
+
+@dataclass
+class Product:
+    """Linear layers that are computed together.
+
+    Attributes:
+        layers: One or several, of the same inputs and dtype.
+        weight: Their weights, shape ``(outputs, inputs)``, of which each layer's own is a part.
+        bias: Their biases; None when they have none.
+    """
+
+    layers: Sequence[nn.Linear]
+    weight: Tensor
+    bias: Tensor | None
+
+    def plain(self, states: Tensor) -> Tensor:
+        """What torch computes."""
+        return nn.functional.linear(states, self.weight, self.bias)
+
+    def replace_weight(self, weight: Tensor) -> None:
+        """Give the layers other weights; what shares the old ones keeps those."""
+        self.weight = weight
+        parts = torch.split(weight, [layer.out_features for layer in self.layers])
+        for layer, part in zip(self.layers, parts, strict=True):
+            layer.weight = nn.Parameter(part, requires_grad=layer.weight.requires_grad)
+
+    def compute_by(self, compute: Compute) -> None:
+        """Make the layers compute so from now on, where no gradient is asked for."""
+        if len(self.layers) == 1:
+            self.layers[0].forward = _alone(self.layers[0], compute)  # type: ignore[method-assign, assignment]
+            return
+        shared = _Shared(compute, [layer.out_features for layer in self.layers])
+        for index, layer in enumerate(self.layers):
+            layer.forward = shared.forward_of(index, layer)  # type: ignore[method-assign, assignment]
+
+
+def products(model: Any) -> Iterator[Product]:
+    """The linear layers of a model, those of ``TOGETHER`` as one product; layers of other types, such as those with adapters, are left out."""
+    taken: set[nn.Linear] = set()
+    for module in model.modules():
+        for names in TOGETHER:
+            layers = [getattr(module, name, None) for name in names]
+            if all(type(layer) is nn.Linear for layer in layers) and _alike(layers):  # type: ignore[arg-type]
+                taken.update(layers)  # type: ignore[arg-type]
+                biases = [layer.bias for layer in layers if layer is not None and layer.bias is not None]
+                product = Product(layers, torch.empty(0), torch.cat(biases).detach() if biases else None)  # type: ignore[arg-type]
+                product.replace_weight(torch.cat([layer.weight.detach() for layer in layers if layer is not None]))
+                yield product
+    for module in model.modules():
+        if type(module) is nn.Linear and module not in taken:
+            yield Product([module], module.weight.detach(), module.bias)
+
+
+def _alike(layers: Sequence[nn.Linear]) -> bool:
+    """Whether layers can be one product."""
+    return len({(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}) == 1
+
+
+def _alone(layer: nn.Linear, compute: Compute) -> Compute:
+    """The forward of a layer that is a product by itself."""
+
+    def forward(states: Tensor) -> Tensor:
+        return nn.functional.linear(states, layer.weight, layer.bias) if torch.is_grad_enabled() else compute(states)
+
+    return forward
+
+
+class _Shared:
+    """The outputs of several layers, computed when the first is asked and handed out as each is."""
+
+    def __init__(self, compute: Compute, sizes: list[int]) -> None:
+        self._compute = compute
+        self._sizes = sizes
+        self._states: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
+
+    def forward_of(self, index: int, layer: nn.Linear) -> Compute:
+        """The forward of one of the layers."""
+
+        def forward(states: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                return nn.functional.linear(states, layer.weight, layer.bias)
+            if index == 0 or states is not self._states:
+                self._states, self._outputs = states, torch.split(self._compute(states), self._sizes, -1)
+            output = self._outputs[index].contiguous()
+            if index == len(self._sizes) - 1:
+                self._states, self._outputs = None, ()
+            return output
+
+        return forward
