@@ -1,7 +1,7 @@
 """Does a checkpoint get better by training on the best of its own replies? Train a weak one, let it answer, keep what the scorer likes, train on that.
 
     python scripts/best_of.py -o runs/best-of
-    python scripts/best_of.py -o runs/best-of --rows 6000 --prompts 3000 -k 8     # longer, stronger
+    python scripts/best_of.py -o runs/best-of -k 8     # longer
 
 Only calls the command line, and prints each command before it runs. The last one compares the two checkpoints on rows that neither has seen,
 item by item, and its exit code is the script's: 0 when nothing got worse. A run that was broken off goes on where it stopped.
@@ -10,20 +10,12 @@ item by item, and its exit code is the script's: 0 when nothing got worse. A run
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from command_line import must, run
+from command_line import comparison, must, run, table_line
 
 METRIC = "f1"
-
-
-def difference(report: Path) -> tuple[float, float, float, float]:
-    """F1 before, F1 after, and the interval of the difference."""
-    (comparison,) = json.loads(report.read_text(encoding="utf-8"))["comparisons"]
-    metric = next(metric for metric in comparison["metrics"] if metric["name"] == METRIC)
-    return metric["baseline"], metric["candidate"], metric["low"], metric["high"]
 
 
 def main() -> int:
@@ -31,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=3000, help="rows the weak checkpoint is trained on")
-    parser.add_argument("--prompts", type=int, default=1500, help="prompts it answers")
+    parser.add_argument("--prompts", type=int, default=3000, help="prompts it answers")
     parser.add_argument("--items", type=int, default=300, help="held-out rows")
     parser.add_argument("--epochs", type=float, default=2, help="passes over its best replies")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the second training")
@@ -50,25 +42,11 @@ def main() -> int:
     # the gold of a prompt only scores: a row is one of the model's own replies, and only one without fault
     must("data", "best-of", "relation", weak, "--prompts", prompts, "-k", args.k, "--min-score", 1, "-o", best, "--overwrite")
     if not (better / "sftchat.json").is_file():
-        must(
-            "train",
-            "relation",
-            "--model",
-            weak,
-            "--data",
-            best,
-            "--epochs",
-            args.epochs,
-            "--learning-rate",
-            args.learning_rate,
-            "-o",
-            better,
-        )
+        how = ("--epochs", args.epochs, "--learning-rate", args.learning_rate)
+        must("train", "relation", "--model", weak, "--data", best, *how, "-o", better)
     code = run("eval", better, "--task", "relation", "--baseline", weak, "--evalset", held_out, "-o", folder / "report", "--overwrite")
-    before, after, low, high = difference(folder / "report" / "report.json")
-    print(
-        f"\nheld-out F1 {before:.3f} before, {after:.3f} after best-of-{args.k}: {after - before:+.3f}, 95% interval {low:+.3f} to {high:+.3f}"
-    )
+    print(f"\n| {METRIC} on rows neither has seen | before | after | difference | p |\n|---|---:|---:|---:|---:|")
+    print(table_line(f"best of {args.k} on {args.prompts:,} prompts", comparison(folder / "report", METRIC)))
     return code
 
 

@@ -1,10 +1,13 @@
-"""Scripts that only call the command line: each command is printed before it runs."""
+"""Scripts that only call the command line: each command is printed before it runs, and what two models score becomes a line of a Markdown table."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 
 def run(*words: object) -> int:
@@ -18,3 +21,23 @@ def must(*words: object) -> None:
     """Run a command that the rest depends on; the script ends with its exit code when it fails."""
     if code := run(*words):
         sys.exit(code)
+
+
+def compare(candidate: object, baseline: object, report: Path, *words: object) -> None:
+    """Evaluate one model against another, whatever the gate says of them; the script ends when that fails."""
+    if (code := run("eval", candidate, "--baseline", baseline, *words, "-o", report, "--overwrite", "--quiet")) > 1:
+        sys.exit(code)
+
+
+def comparison(report: Path, metric: str) -> dict[str, Any]:
+    """What the only comparison of a report says of a metric: ``baseline``, ``candidate``, ``difference``, ``low``, ``high`` and ``p``."""
+    (found,) = json.loads((report / "report.json").read_text(encoding="utf-8"))["comparisons"]
+    line: dict[str, Any] = next(each for each in found["metrics"] if each["name"] == metric)
+    return line
+
+
+def table_line(name: str, found: dict[str, Any]) -> str:
+    """A comparison as a line of a table: name, baseline, candidate, difference with its interval, p."""
+    difference = f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    p = f"{found['p']:.3f}" if found["p"] >= 0.001 else "< 0.001"
+    return f"| {name} | {found['baseline']:.3f} | {found['candidate']:.3f} | {difference} | {p} |"

@@ -9,12 +9,10 @@ Only calls the command line, and prints each command before it runs; the table a
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from command_line import must, run
+from command_line import compare, comparison, must, table_line
 
 MODEL = "sftchat:nano"
 HELD_OUT = {"new phrasings": ("split=train", "phrasings=test"), "new phrasings, words and numbers": ("split=test",)}
@@ -22,21 +20,10 @@ KINDS = ("identity", "arithmetic", "counting", "ordering", "rewriting", "format"
 SEED = 2
 
 
-def compared(report: Path) -> dict[str, Any]:
-    """The comparison of accuracy in a report."""
-    (comparison,) = json.loads(report.read_text(encoding="utf-8"))["comparisons"]
-    found: dict[str, Any] = next(metric for metric in comparison["metrics"] if metric["name"] == "accuracy")
-    return found
-
-
 def line(name: str, trained: Path, report: Path, *evalset: object) -> str:
     """Compare on one set; returns a line of the table."""
-    if (code := run("eval", trained, "--task", "general", "--baseline", MODEL, *evalset, "-o", report, "--overwrite", "--quiet")) > 1:
-        raise SystemExit(code)
-    found = compared(report / "report.json")
-    difference = f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
-    p = f"{found['p']:.3f}" if found["p"] >= 0.001 else "< 0.001"
-    return f"| {name} | {found['baseline']:.3f} | {found['candidate']:.3f} | {difference} | {p} |"
+    compare(trained, MODEL, report, "--task", "general", *evalset)
+    return table_line(name, comparison(report, "accuracy"))
 
 
 def main() -> None:
