@@ -7,7 +7,9 @@ from pathlib import Path
 
 import sftchat
 import sftchat.testing
+import sftchat.testing.terminal
 
+MODULES = (sftchat, sftchat.testing, sftchat.testing.terminal)
 PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="utf-8")
 
 NAMES = {
@@ -19,12 +21,13 @@ NAMES = {
     "sftchat.testing": [
         "BrokenContract", "Replies", "Script", "ScriptedEngine", "Shown", "chat_with", "check_task", "contract_faults", "garbage", "plugin_manager_with",
     ],
+    "sftchat.testing.terminal": ["ChatOnScreen", "Screen", "chat_on_screen"],
 }  # fmt: skip
 
 
 def test_the_public_names_are_these_and_each_is_there() -> None:
-    assert {module.__name__: module.__all__ for module in (sftchat, sftchat.testing)} == NAMES
-    assert [name for module in (sftchat, sftchat.testing) for name in module.__all__ if not hasattr(module, name)] == []
+    assert {module.__name__: module.__all__ for module in MODULES} == NAMES
+    assert [name for module in MODULES for name in module.__all__ if not hasattr(module, name)] == []
 
 
 def test_the_page_of_the_promise_lists_them() -> None:

@@ -5,7 +5,8 @@
     chat_with             types lines into a chat, and says what each of them showed
     plugin_manager_with   a registry with the plugins of a test and no others
 
-Fixtures for pytest are in ``sftchat.testing.fixtures``.
+Fixtures for pytest are in ``sftchat.testing.fixtures``, and ``chat_on_screen``, which presses keys in a chat and says what a person sees, in
+``sftchat.testing.terminal``.
 """
 
 from __future__ import annotations

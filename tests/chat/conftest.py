@@ -19,153 +19,53 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyte
 import pytest
-from prompt_toolkit.application import create_app_session
-from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output.vt100 import Vt100_Output
 
 from sftchat.chat.builtin import BUILTINS
 from sftchat.chat.column import Opening
 from sftchat.chat.commands import Commands
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.chat.terminal import Terminal
+from sftchat.testing import terminal as terminal_kit
+from sftchat.testing.terminal import SECONDS, ChatOnScreen, close
 from sftchat.types import SamplingParams
 from tests.chat.emulator import Emulator
 from tests.chat.logged import Log
 
-SECONDS = 60.0
-"""How long a test waits for what it expects; long, because a busy machine is no defect of the chat."""
 
-
-class Screen:
-    """What a person would see, scrollback included; filled from one thread, looked at from another."""
+class Screen(terminal_kit.Screen):
+    """A screen that can be resized, as people's terminals do it."""
 
     def __init__(self, columns: int = 60, lines: int = 20) -> None:
-        self.columns, self.lines = columns, lines
-        self._pyte = Emulator(columns, lines)
-        self._stream = pyte.Stream(self._pyte)
-        self._changed = threading.Condition()
-        self.raw = ""
-        self.ended = False
-
-    def feed(self, text: str) -> None:
-        with self._changed:
-            self.raw += text
-            self._stream.feed(text)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        with self._changed:
-            self.ended = True
-            self._changed.notify_all()
+        super().__init__(columns, lines, Emulator)
 
     def cursor(self) -> tuple[int, int]:
-        with self._changed:
-            return self._pyte.cursor.y, self._pyte.cursor.x
-
-    def text(self) -> str:
-        """Scrollback and screen, without the blanks that fill lines and screen."""
-        with self._changed:
-            rows = [*self._pyte.history.top, *(self._pyte.buffer[y] for y in range(self.lines))]
-            shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
-        return "\n".join(shown).rstrip("\n")
+        with self.changed:
+            return self.emulator.cursor.y, self.emulator.cursor.x
 
     def written(self) -> list[str]:
         """The lines that were written, whatever rows the terminal made of them."""
-        with self._changed:
-            return ["".join(character for character, _ in line) for line in self._pyte.written()]
+        with self.changed:
+            return ["".join(character for character, _ in line) for line in self.emulator.written()]
 
     def resize(self, columns: int, lines: int) -> None:
-        with self._changed:
+        with self.changed:
             self.columns, self.lines = columns, lines
-            self._pyte.resize(lines, columns)
-
-    def wait(self, expected: str | Callable[[str], bool]) -> str:
-        """Wait until the text holds what is expected, and return it."""
-        holds = (lambda text: expected in text) if isinstance(expected, str) else expected
-        with self._changed:
-            if not self._changed.wait_for(lambda: holds(self.text()) or self.ended, SECONDS) or not holds(self.text()):
-                raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
-        return self.text()
-
-    # what prompt_toolkit asks of a stdout
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        self.feed(text)
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        raise OSError("no file")
+            self.emulator.resize(lines, columns)
 
 
-class Chat:
-    """A chat under test: its screen, its keys, its talk."""
+class Chat(ChatOnScreen):
+    """A chat under test, whose screen can be resized."""
+
+    screen: Screen
 
     def __init__(self, engine: Any, keys: Any, screen: Screen, **options: Any) -> None:
-        output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
         engines = engine if isinstance(engine, list) else [engine]
         names = options.pop("names", ["scripted"])
         views = {name: options.pop(name) for name in ("history", "clock", "environment", "vi") if name in options}
-        views = {"environment": {}} | views
         options = {"commands": Commands(BUILTINS), "settings": Settings(options.pop("sampling", SamplingParams()))} | options
         openings = [Opening(_loader(one), (name,)) for one, name in zip(engines, names, strict=True)]
-        self.terminal = Terminal(lambda view: Talk(openings, view, **options), input=keys, output=output, **views)
-        self.talk = self.terminal.talk
-        self.screen = screen
-        self.problem: BaseException | None = None
-        self._keys = keys
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        screen.wait("\n>")
-
-    def _run(self) -> None:
-        try:
-            with create_app_session():  # prompt_toolkit knows one current application a session
-                self.terminal.run()
-        except BaseException as error:
-            self.problem = error
-        finally:
-            self.screen.end()
-
-    def type(self, keys: str) -> None:
-        self._keys.send_text(keys)
-
-    def say(self, message: str) -> None:
-        """Type a message, press enter, and wait until the reply is over."""
-        self.until(lambda: self.talk.state == "ready")
-        before = len(self.talk.conversation.turns)
-        self.type(message + "\r")
-        self.until(lambda: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for a state that no drawing announces."""
-        end = time.monotonic() + SECONDS
-        while not holds():
-            if time.monotonic() > end or self.screen.ended:
-                raise AssertionError(f"waited in vain; the screen:\n{self.screen.text()}")
-            time.sleep(0.002)
-
-    def leave(self) -> str:
-        """Ctrl-D; what is left on the screen."""
-        self.type("\x04")
-        return self.left()
-
-    def left(self) -> str:
-        """Wait until the chat is over; what is left on the screen."""
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive(), f"the chat did not end; the screen:\n{self.screen.text()}"
-        return self.screen.text()
+        super().__init__(openings, keys, screen, options, {"environment": {}} | views)
 
 
 def _loader(engine: Any) -> Callable[[], Any]:
@@ -186,9 +86,7 @@ def chat() -> Iterator[Callable[..., Chat]]:
 
         yield start
         for one in opened:
-            if not one.screen.ended:
-                one.type("\x03\x04\x04")
-                one.left()
+            close(one)
 
 
 class Pty:

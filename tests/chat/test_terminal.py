@@ -309,6 +309,17 @@ def test_commands_complete(chat: Start) -> None:
     assert "max_new_tokens" in talk.screen.wait("temperature 0.0")
 
 
+def test_tab_completes_at_once_however_fast_one_types(chat: Start) -> None:
+    talk = chat(ScriptedEngine([]))
+
+    talk.type("/temp\t x")
+    talk.screen.wait("> /template x")
+    talk.type("\x15/s\t")
+    talk.screen.wait(lambda text: "/system" in text and "/stop" in text)
+    talk.type("ys\t be brief\r")
+    talk.screen.wait("> /system be brief")
+
+
 def test_history_is_kept_and_searched_across_chats(chat: Start, tmp_path: Path) -> None:
     file = tmp_path / "deep" / "er" / "history"
     chat(ScriptedEngine(echo), history=file).say("床前明月光")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition, emacs_mode, has_focus, is_searching, vi_navigation_mode
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -65,6 +66,10 @@ def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         buffer.delete_before_cursor(pasted.before(buffer.document))
 
+    @keys.add("tab", filter=writing)
+    def _(event: KeyPressEvent) -> None:
+        _complete(buffer)
+
     @keys.add("c-c", filter=writing)
     @keys.add("<sigint>")
     def _(event: KeyPressEvent) -> None:
@@ -93,6 +98,24 @@ def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
         event.app.editing_mode = EditingMode.EMACS if vi else EditingMode.VI
 
     return keys
+
+
+def _complete(buffer: Buffer) -> None:
+    """Write the only completion, what all have in common, or the next of those in the menu.
+
+    prompt_toolkit's own binding does nothing when tab is pressed before the menu that opens while typing is there.
+    """
+    if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
+        buffer.complete_next()
+        return
+    found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    if len(found) == 1:
+        buffer.cancel_completion()
+        buffer.apply_completion(found[0])
+    elif common := get_common_complete_suffix(buffer.document, found):
+        buffer.insert_text(common)
+    else:
+        buffer.start_completion()
 
 
 def prefers_vi(environment: Mapping[str, str]) -> bool:

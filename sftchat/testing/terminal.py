@@ -1,0 +1,222 @@
+"""A chat on a screen for tests: keys go in as a terminal sends them, and what a person would see comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from sftchat.chat import builtin
+from sftchat.chat.column import Opening
+from sftchat.chat.commands import Commands
+from sftchat.chat.settings import Settings
+from sftchat.chat.talk import Talk
+from sftchat.chat.terminal import Terminal
+from sftchat.engines.base import Engine
+from sftchat.errors import MissingExtraError
+from sftchat.testing.registry import plugin_manager_with
+
+__all__ = ["ChatOnScreen", "Screen", "chat_on_screen"]
+
+SECONDS = 60.0
+"""How long is waited for what is expected; long, because a busy machine is no defect of the chat."""
+SCROLLBACK = 100_000
+
+
+class Screen:
+    """What a person would see, scrollback included; filled from one thread, looked at from another.
+
+    Args:
+        columns: Its width.
+        lines: Its height.
+        emulator: Makes the ``pyte.HistoryScreen`` behind it, given width and height; one of pyte's own by default.
+
+    Attributes:
+        raw: All that was written, escape sequences included.
+        ended: Whether nothing more will come.
+
+    Raises:
+        MissingExtraError: When pyte is not installed.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, columns: int = 80, lines: int = 24, emulator: Callable[[int, int], Any] | None = None) -> None:
+        if find_spec("pyte") is None:
+            raise MissingExtraError("a chat on a screen", "testing")
+        import pyte
+
+        self.columns, self.lines = columns, lines
+        self.emulator = emulator(columns, lines) if emulator else pyte.HistoryScreen(columns, lines, history=SCROLLBACK, ratio=0.5)
+        self._stream = pyte.Stream(self.emulator)
+        self.changed = threading.Condition()
+        self.raw = ""
+        self.ended = False
+
+    def feed(self, text: str) -> None:
+        """Show what a program wrote."""
+        with self.changed:
+            self.raw += text
+            self._stream.feed(text)
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        """Say that nothing more will come."""
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def text(self) -> str:
+        """Scrollback and screen, without the blanks that fill lines and screen."""
+        with self.changed:
+            rows = [*self.emulator.history.top, *(self.emulator.buffer[y] for y in range(self.lines))]
+            shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
+        return "\n".join(shown).rstrip("\n")
+
+    def wait(self, expected: str | Callable[[str], bool]) -> str:
+        """Wait until the text holds what is expected, or is as expected, and return it.
+
+        Raises:
+            AssertionError: When that never happens; its message shows the screen.
+        """
+        holds = (lambda text: expected in text) if isinstance(expected, str) else expected
+        with self.changed:
+            if not self.changed.wait_for(lambda: holds(self.text()) or self.ended, SECONDS) or not holds(self.text()):
+                raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
+        return self.text()
+
+    # what prompt_toolkit asks of a stdout
+
+    def write(self, text: str) -> int:
+        """Show text."""
+        self.feed(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        """It is a terminal."""
+        return True
+
+    def fileno(self) -> int:
+        """It is no file."""
+        raise OSError("no file")
+
+
+class ChatOnScreen:
+    """The chat that ``sftchat chat`` holds in a terminal, run in a thread of this process.
+
+    Args:
+        openings: Its models.
+        keys: Where keys come from.
+        screen: Where it is shown.
+        talk: Arguments of ``Talk``.
+        view: Arguments of ``Terminal``.
+
+    Attributes:
+        problem: What the chat ended with, where it was an exception.
+    """
+
+    def __init__(
+        self, openings: Sequence[Opening], keys: PipeInput, screen: Screen, talk: Mapping[str, Any], view: Mapping[str, Any]
+    ) -> None:
+        output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
+        self.terminal = Terminal(lambda shows: Talk(openings, shows, **talk), input=keys, output=output, **view)
+        self.talk = self.terminal.talk
+        self.screen = screen
+        self.problem: BaseException | None = None
+        self._keys = keys
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        screen.wait("\n>")
+
+    def _run(self) -> None:
+        """Chat until somebody leaves."""
+        try:
+            with create_app_session():  # prompt_toolkit knows one current application a session
+                self.terminal.run()
+        except BaseException as error:
+            self.problem = error
+        finally:
+            self.screen.end()
+
+    def type(self, keys: str) -> None:
+        r"""Press keys, each as a terminal sends it: ``\r`` is enter, ``\t`` tab, ``\x03`` ctrl-c, ``\x1b[A`` up."""
+        self._keys.send_text(keys)
+
+    def say(self, message: str) -> None:
+        """Type a message, press enter, and wait until the reply is over."""
+        self.until(lambda: self.talk.state == "ready")
+        before = len(self.talk.conversation.turns)
+        self.type(message + "\r")
+        self.until(lambda: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a state that no drawing announces.
+
+        Raises:
+            AssertionError: When it never comes; its message shows the screen.
+        """
+        end = time.monotonic() + SECONDS
+        while not holds():
+            if time.monotonic() > end or self.screen.ended:
+                raise AssertionError(f"waited in vain; the screen:\n{self.screen.text()}")
+            time.sleep(0.002)
+
+    def leave(self) -> str:
+        """Press ctrl-d; returns what is left on the screen."""
+        self.type("\x04")
+        return self.left()
+
+    def left(self) -> str:
+        """Wait until the chat is over; returns what is left on the screen."""
+        self._thread.join(SECONDS)
+        if self._thread.is_alive():
+            raise AssertionError(f"the chat did not end; the screen:\n{self.screen.text()}")
+        return self.screen.text()
+
+
+@contextmanager
+def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int = 24) -> Iterator[ChatOnScreen]:
+    r"""A chat with an engine on a screen; needs ``pip install 'sftchat[testing]'``.
+
+        with chat_on_screen(ScriptedEngine(["SEA"]), my_plugin) as chat:
+            chat.say("sea")
+            chat.type("/ag\t")
+            chat.screen.wait("> /again")
+
+    Args:
+        engine: What answers, such as a ``ScriptedEngine``.
+        plugins: Modules or objects with functions marked ``@hookimpl``, for their chat commands.
+        columns: Width of the screen.
+        lines: Its height.
+
+    Raises:
+        PluginError: When a plugin breaks the rules.
+        MissingExtraError: When the emulator is not installed.
+    """
+    registry = plugin_manager_with(builtin, *plugins)
+    name = str(getattr(engine, "name", "")) or "model"
+    talk = {"commands": Commands(tuple(registry.commands.values())), "settings": Settings()}
+    with create_pipe_input() as keys:
+        chat = ChatOnScreen([Opening(lambda: engine, (name,))], keys, Screen(columns, lines), talk, {"environment": {}})
+        try:
+            yield chat
+        finally:
+            close(chat)
+
+
+def close(chat: ChatOnScreen) -> None:
+    """End a chat whatever it is doing."""
+    if not chat.screen.ended:
+        chat.type("\x03\x04\x04")
+        chat.left()

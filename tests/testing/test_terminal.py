@@ -1,0 +1,63 @@
+"""The screen of the kit: keys are pressed in a stranger's chat, and what a person sees is there to be asserted."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat import MissingExtraError
+from sftchat.testing import ScriptedEngine
+from sftchat.testing import terminal as kit
+from sftchat.testing.terminal import Screen, chat_on_screen
+
+
+@pytest.fixture
+def shout(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plugin of the README."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "example_plugin"))
+    import sftchat_example_plugin
+
+    yield sftchat_example_plugin
+    del sys.modules["sftchat_example_plugin"]
+
+
+def test_again_is_completed_and_asks_once_more(shout: Any) -> None:
+    engine = ScriptedEngine(["SEA", "KINDLY: SEA"])
+
+    with chat_on_screen(engine, shout, columns=60) as chat:
+        chat.say("shout: sea")
+        chat.type("/aga\t kindly\r")
+        chat.screen.wait("KINDLY: SEA")
+        assert "> kindly: shout: sea\nKINDLY: SEA" in chat.leave()
+
+    assert [request.messages[-1]["content"] for request in engine.requests] == ["shout: sea", "kindly: shout: sea"]
+
+
+def test_a_chat_that_a_test_forgets_is_ended() -> None:
+    with chat_on_screen(ScriptedEngine([])) as chat:
+        chat.type("half a line")
+        chat.screen.wait("half a line")
+
+    assert chat.screen.ended
+    assert chat.problem is None
+
+
+def test_what_never_comes_is_said_with_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kit, "SECONDS", 0.1)
+    screen = Screen(20, 4)
+    screen.feed("床前明月光\r\nhere")
+
+    with pytest.raises(AssertionError, match="^never saw 'there'; the screen:\n床前明月光\nhere$"):
+        screen.wait("there")
+
+
+def test_without_the_emulator_the_line_to_type_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(kit, "find_spec", lambda name: None if name == "pyte" else found(name))
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'sftchat\[testing\]'"):
+        Screen()
