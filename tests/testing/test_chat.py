@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,6 @@ import pytest
 
 from sftchat import ChatCommand, EngineError, Example, PluginError, Reply, Score, Task, hookimpl, rate
 from sftchat.testing import ScriptedEngine, Shown, chat_with
-
-
-@pytest.fixture
-def shout(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The plugin of the README."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "example_plugin"))
-    import sftchat_example_plugin
-
-    yield sftchat_example_plugin
-    del sys.modules["sftchat_example_plugin"]
 
 
 def test_a_command_of_a_plugin_is_typed_and_what_it_shows_is_seen(shout: Any) -> None:

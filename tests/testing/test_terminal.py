@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +11,6 @@ from sftchat import MissingExtraError
 from sftchat.testing import ScriptedEngine
 from sftchat.testing import terminal as kit
 from sftchat.testing.terminal import Screen, chat_on_screen
-
-
-@pytest.fixture
-def shout(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The plugin of the README."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "example_plugin"))
-    import sftchat_example_plugin
-
-    yield sftchat_example_plugin
-    del sys.modules["sftchat_example_plugin"]
 
 
 def test_again_is_completed_and_asks_once_more(shout: Any) -> None:
