@@ -65,10 +65,8 @@ class TrainingProgress:
 
     def describe(self, ready: Prepared, model: str) -> None:
         """Say what is trained."""
-        from sftchat.cli.train import describe
-
         if not self._quiet:
-            for line in describe(ready, model).splitlines():
+            for line in _described(ready, model):
                 self._console.print(self._indent + line, soft_wrap=True)
 
     def update(self, progress: Progress) -> None:
@@ -114,3 +112,23 @@ def clock(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def _described(ready: Prepared, model: str) -> list[str]:
+    """What is about to be trained, in two lines, and what of it is left out."""
+    rows, config = ready.rows, ready.config
+    share = rows.trained_tokens / rows.tokens
+    lines = [
+        f"{model}: {ready.parameters / 1e6:.1f} M parameters, {ready.trainable / 1e6:.2f} M trained ({config.method}), {ready.precision} on {ready.device}, "
+        f"template {ready.renderer.name}",
+        f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
+        + (f" × {config.accumulation}" if config.accumulation > 1 else ""),
+    ]
+    if ready.validation is not None:
+        stop = f", ends after {config.patience} without a better one" if config.patience else ""
+        lines.append(f"scored every {config.eval_steps} steps on {ready.validation.source}{stop}")
+    if rows.too_long:
+        lines.append(f"left out: {len(rows.too_long)} rows longer than {config.max_length} tokens, the first at {rows.too_long[0]}")
+    if rows.without_reply:
+        lines.append(f"left out: {len(rows.without_reply)} rows without a reply, the first at {rows.without_reply[0]}")
+    return lines

@@ -206,23 +206,3 @@ def gather(
     chosen = parse_options(task, options)
     count = rows or task.training_defaults("full", 0).rows or 2000
     return list(generate_examples(task, count, seed, chosen)), ({"generator": task.name, "n": count, "seed": seed, "options": chosen},)
-
-
-def describe(ready: Prepared, model: str) -> str:
-    """What is about to be trained, in two lines."""
-    rows, config = ready.rows, ready.config
-    share = rows.trained_tokens / rows.tokens
-    lines = [
-        f"{model}: {ready.parameters / 1e6:.1f} M parameters, {ready.trainable / 1e6:.2f} M trained ({config.method}), {ready.precision} on {ready.device}, "
-        f"template {ready.renderer.name}",
-        f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
-        + (f" × {config.accumulation}" if config.accumulation > 1 else ""),
-    ]
-    if ready.validation is not None:
-        stop = f", ends after {config.patience} without a better one" if config.patience else ""
-        lines.append(f"scored every {config.eval_steps} steps on {ready.validation.source}{stop}")
-    if rows.too_long:
-        lines.append(f"left out: {len(rows.too_long)} rows longer than {config.max_length} tokens, the first at {rows.too_long[0]}")
-    if rows.without_reply:
-        lines.append(f"left out: {len(rows.without_reply)} rows without a reply, the first at {rows.without_reply[0]}")
-    return "\n".join(lines)
