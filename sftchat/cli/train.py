@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sftchat.models.manifest import Manifest
     from sftchat.plugins import Registry
-    from sftchat.training.preparing import Job, Prepared
+    from sftchat.training.preparing import Job
 
 
 @click.command()
