@@ -54,23 +54,24 @@ class Product:
 def products(model: Any) -> Iterator[Product]:
     """The linear layers of a model, those of ``TOGETHER`` as one product; layers of other types, such as those with adapters, are left out."""
     taken: set[nn.Linear] = set()
-    for module in model.modules():
-        for names in TOGETHER:
-            layers = [getattr(module, name, None) for name in names]
-            if all(type(layer) is nn.Linear for layer in layers) and _alike(layers):  # type: ignore[arg-type]
-                taken.update(layers)  # type: ignore[arg-type]
-                biases = [layer.bias for layer in layers if layer is not None and layer.bias is not None]
-                product = Product(layers, torch.empty(0), torch.cat(biases).detach() if biases else None)  # type: ignore[arg-type]
-                product.replace_weight(torch.cat([layer.weight.detach() for layer in layers if layer is not None]))
-                yield product
+    for layers in (layers for module in model.modules() for layers in _together(module)):
+        taken.update(layers)
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        product = Product(layers, torch.empty(0), torch.cat(biases) if biases else None)
+        product.replace_weight(torch.cat([layer.weight.detach() for layer in layers]))
+        yield product
     for module in model.modules():
         if type(module) is nn.Linear and module not in taken:
             yield Product([module], module.weight.detach(), module.bias)
 
 
-def _alike(layers: Sequence[nn.Linear]) -> bool:
-    """Whether layers can be one product."""
-    return len({(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}) == 1
+def _together(module: nn.Module) -> Iterator[list[nn.Linear]]:
+    """The layers of a module that can be one product."""
+    for names in TOGETHER:
+        layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
+        kinds = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
+        if len(layers) == len(names) and len(kinds) == 1:
+            yield layers
 
 
 def _alone(layer: nn.Linear, compute: Compute) -> Compute:
