@@ -22,6 +22,9 @@ INTRODUCTION = """\
 
 What `--help` says of every command; this page is written by `scripts/update-docs`. Results go to standard output, everything else to standard error. The exit codes are
 in the [README](../README.md).
+
+The shell completes commands, options, tasks, models and files once it has been told to: `eval "$(_SFTCHAT_COMPLETE=bash_source sftchat)"` in `~/.bashrc`,
+`eval "$(_SFTCHAT_COMPLETE=zsh_source sftchat)"` in `~/.zshrc`, `_SFTCHAT_COMPLETE=fish_source sftchat | source` in fish's configuration.
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options
@@ -20,9 +21,9 @@ from sftchat.types import Example, Reply, SamplingParams
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("prompt", required=False)
-@click.option("--task", metavar="TASK", help="Generate as the task does when it is scored.")
+@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as the task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
 @click.option("--questions", type=click.Path(path_type=Path), metavar="FILE", help="Ask every row, or every line of a .txt, in one batch.")
 @click.option("-k", "samples", type=click.IntRange(min=1), default=1, metavar="N", help="Samples of each reply; needs --temperature.")

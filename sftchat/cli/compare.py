@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options, stderr
@@ -26,13 +27,17 @@ Answer = Reply | EngineError
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL…")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL…", shell_complete=complete_model)
 @click.option("-q", "--question", "texts", multiple=True, metavar="TEXT", help="A question, repeatable.")
 @click.option(
     "--questions", type=click.Path(path_type=Path), metavar="FILE", help="Rows with or without gold, or a .txt with a question a line."
 )
 @click.option(
-    "--task", "name", metavar="TASK", help="Score replies that have gold; by default the task of the training, if they share one."
+    "--task",
+    "name",
+    metavar="TASK",
+    shell_complete=complete_task,
+    help="Score replies that have gold; by default the task of the training, if they share one.",
 )
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a question, one a line.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sftchat.cli.completing import complete_task
 from sftchat.cli.shared import Session, stdout
 from sftchat.errors import SftchatError, UsageError, unknown
 
@@ -31,7 +32,7 @@ SAMPLE = 400
 
 
 @click.command()
-@click.argument("task_name", metavar="[TASK]", required=False)
+@click.argument("task_name", metavar="[TASK]", required=False, shell_complete=complete_task)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep data and model here.  [default: a temporary folder]"
 )

@@ -6,13 +6,14 @@ import json
 
 import click
 
+from sftchat.cli.completing import complete_model
 from sftchat.cli.shared import stdout
 from sftchat.errors import ModelError
 
 
 @click.command()
-@click.argument("first", metavar="RUN")
-@click.argument("second", metavar="RUN")
+@click.argument("first", metavar="RUN", shell_complete=complete_model)
+@click.argument("second", metavar="RUN", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(first: str, second: str, as_json: bool) -> None:
     """Show what differed between two runs: base, data, template, hyper-parameters, versions, scores.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
 from sftchat.cli.reports import chosen_files, report_options, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
@@ -26,8 +27,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="MODEL…")
-@click.option("--task", "names", multiple=True, metavar="TASK", help="Task that scores, repeatable; by default the one of the training.")
+@click.argument("models", nargs=-1, metavar="MODEL…", shell_complete=complete_model)
+@click.option(
+    "--task",
+    "names",
+    multiple=True,
+    metavar="TASK",
+    shell_complete=complete_task,
+    help="Task that scores, repeatable; by default the one of the training.",
+)
 @click.option("--evalset", "evalsets", multiple=True, metavar="[TASK=]FILE", help="Gold set, repeatable; by default the task's own.")
 @click.option(
     "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."

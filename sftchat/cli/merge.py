@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_model
 from sftchat.cli.shared import Session, template_argument_option
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ CONVERSATIONS = 8
 
 
 @click.command()
-@click.argument("adapter", metavar="ADAPTER")
+@click.argument("adapter", metavar="ADAPTER", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the model; must not exist.")
 @click.option("--base", metavar="MODEL", help="Base model of the adapter, instead of the one its config names.")
 @click.option(

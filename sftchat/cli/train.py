@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
 from sftchat.cli.shared import Session, template_argument_option
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("task_name", metavar="TASK")
-@click.option("--model", default="sftchat:nano", show_default=True, metavar="MODEL", help="The base model.")
+@click.argument("task_name", metavar="TASK", shell_complete=complete_task)
+@click.option("--model", default="sftchat:nano", show_default=True, metavar="MODEL", shell_complete=complete_model, help="The base model.")
 @click.option(
     "--data",
     "files",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.data.asking import Asking, asking_options, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
@@ -27,8 +28,8 @@ TEMPERATURE = 0.8
 
 
 @click.command("best-of", short_help="the best of k replies by the task's scorer")
-@click.argument("task")
-@click.argument("model")
+@click.argument("task", shell_complete=complete_task)
+@click.argument("model", shell_complete=complete_model)
 @asking_options
 @click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies to every prompt.")
 @click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")

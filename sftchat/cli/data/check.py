@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import counted, json_option, overwrite_option, place, quiet_option, role_map, role_option
 from sftchat.cli.shared import Session
 from sftchat.data.checking import Findings, check, clean
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @click.command("check", short_help="what is wrong with rows, as file:line: what")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--task", help="Also run the row check of this task.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_file)
+@click.option("--task", shell_complete=complete_task, help="Also run the row check of this task.")
 @click.option("--against", multiple=True, metavar="FILE", help="Training rows that must not stand in FILE, nor nearly. Repeatable.")
 @click.option(
     "--policy",
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--near", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="X", help="Similarity of near duplicates; 0: none."
 )
-@click.option("--model", metavar="MODEL", help="Its tokenizer and template say how long a row is.")
+@click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template say how long a row is.")
 @click.option(
     "--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.  [default: the task's, else 1024]"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import overwrite_option, place, quiet_option, role_map, role_option
 from sftchat.data.formats import FORMATS, as_rows, read_examples
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
@@ -12,7 +13,7 @@ from sftchat.errors import UsageError
 
 
 @click.command(short_help="rows in another shape")
-@click.argument("source", metavar="IN")
+@click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
 @click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
 @click.option("--template", type=click.Choice(TRANSCRIPTS), help="How conversations become text, with --to text.")

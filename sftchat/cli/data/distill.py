@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.data.asking import Asking, asking_options, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
@@ -30,9 +31,9 @@ MOST_TOKENS = 1024
 
 
 @click.command("distill", short_help="a stronger model's replies as rows")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @asking_options
-@click.option("--task", metavar="TASK", help="Generate as this task does when it is scored.")
+@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as this task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL alone; the rows do without it.")
 @click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks aloud in <think>…</think>.")
 @click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option, role_map, role_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.shared import Session
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 
 
 @click.command("filter", short_help="fewer and better rows")
-@click.argument("source", metavar="IN")
+@click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
 @click.option(
     "--near", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="X", help="Similarity of near duplicates; 0 keeps them."
 )
 @click.option("--min-chars", type=click.IntRange(min=0), metavar="N", help="Fewest characters of a row, all turns together.")
 @click.option("--max-chars", type=click.IntRange(min=1), metavar="N", help="Most characters of a row.")
-@click.option("--model", metavar="MODEL", help="Its tokenizer and template count the tokens of a row.")
+@click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template count the tokens of a row.")
 @click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.")
 @click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
-@click.option("--task", metavar="TASK", help="Remove the rows that this task finds wrong.")
+@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Remove the rows that this task finds wrong.")
 @click.option("--samples", metavar="FILE", help="What a model said to these prompts, from 'data best-of'; then scores are its mean.")
 @click.option(
     "--min-score", type=float, metavar="X", help="Least score by the task's first metric: of the samples, else of the row's own reply."

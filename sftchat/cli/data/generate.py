@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sftchat.cli.completing import complete_task
 from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, as_rows
@@ -12,7 +13,7 @@ from sftchat.data.writing import check_target, write_rows
 
 
 @click.command(short_help="rows from a task's generator")
-@click.argument("task")
+@click.argument("task", shell_complete=complete_task)
 @click.option("-n", "count", type=click.IntRange(min=1), required=True, metavar="N", help="How many rows.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to; - is stdout.")

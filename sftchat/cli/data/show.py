@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sftchat.chat.lines import visible
+from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
 from sftchat.cli.shared import stdout
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="the first rows as a table, or as tokens")
-@click.argument("file")
+@click.argument("file", shell_complete=complete_file)
 @click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="How many rows.")
-@click.option("--model", metavar="MODEL", help="Show the rows as this model would see them, what is trained in green.")
+@click.option(
+    "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as this model would see them, what is trained in green."
+)
 @click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
