@@ -84,25 +84,24 @@ def _alone(layer: nn.Linear, compute: Compute) -> Compute:
 
 
 class _Shared:
-    """The outputs of several layers, computed when the first is asked and handed out as each is."""
+    """The outputs of several layers, computed when the first is asked and handed out as each is; threads that share a model do not mix theirs up."""
 
     def __init__(self, compute: Compute, sizes: list[int]) -> None:
         self._compute = compute
         self._sizes = sizes
-        self._states: Tensor | None = None
-        self._outputs: tuple[Tensor, ...] = ()
+        self._held: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     def forward_of(self, index: int, layer: nn.Linear) -> Compute:
         """The forward of one of the layers."""
+        last = len(self._sizes) - 1
 
         def forward(states: Tensor) -> Tensor:
             if torch.is_grad_enabled():
                 return nn.functional.linear(states, layer.weight, layer.bias)
-            if index == 0 or states is not self._states:
-                self._states, self._outputs = states, torch.split(self._compute(states), self._sizes, -1)
-            output = self._outputs[index].contiguous()
-            if index == len(self._sizes) - 1:
-                self._states, self._outputs = None, ()
-            return output
+            held = self._held
+            if index == 0 or held is None or held[0] is not states:
+                held = (states, torch.split(self._compute(states), self._sizes, -1))
+            self._held = None if index == last else held
+            return held[1][index].contiguous()
 
         return forward

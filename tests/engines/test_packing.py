@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -66,6 +67,21 @@ def test_a_layer_asked_out_of_turn_still_answers_for_its_own_states() -> None:
         mine.q_proj(states)
         states.mul_(2)
         torch.testing.assert_close(mine.q_proj(states), theirs.q_proj(states))
+
+
+def test_threads_that_share_a_model_do_not_mix_their_states_up() -> None:
+    prepared = model()
+    prepare_for_decoding(prepared)
+    asked = [torch.randint(0, 64, (1, 5)) for _ in range(8)]
+
+    def answer(ids: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.stack([prepared(ids).logits for _ in range(40)])
+
+    expected = [answer(ids)[0] for ids in asked]
+    with ThreadPoolExecutor(8) as pool:
+        for found, logits in zip(pool.map(answer, asked), expected, strict=True):
+            torch.testing.assert_close(found, logits.expand_as(found))
 
 
 def test_the_last_layer_goes_on_sharing_the_embedding() -> None:
