@@ -96,6 +96,7 @@ def update_baselines(
     """Write what the model said as the new baselines; yields what changed, in lines for the user."""
     from sftchat.evaluation.accepting import write_baseline
     from sftchat.evaluation.baseline import Header, known_sampling
+    from sftchat.evaluation.scored import held
 
     for plan in plans:
         file = files[plan.task.name]
@@ -117,8 +118,8 @@ def update_baselines(
             tuple(result.evalset for result in results),
             known_sampling(plan.sampling) if asked else None,
         )
-        items = results[0].items if len(results) == 1 else [item for result in results for item in result.items]
-        yield from write_baseline(Path(file), header, items)
+        items = results[0].items if len(results) == 1 else held(item for result in results for item in result.items)
+        yield from write_baseline(Path(file), header, items, plan.storage)
 
 
 def show_plan(plans: Sequence[Plan], as_json: bool) -> None:

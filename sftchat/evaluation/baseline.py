@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import DataError, NotComparableError, listed
-from sftchat.evaluation.evalset import Evalset, ids_of
 from sftchat.evaluation.items import Item
-from sftchat.evaluation.on_disk.examples import StoredExamples
 from sftchat.evaluation.replies import HEADER, parse_reply
 from sftchat.evaluation.report import EvalsetIdentity
 from sftchat.task import Task
@@ -124,7 +122,9 @@ def read_baseline(path: Path) -> Baseline:
     return Baseline(path, header, items)
 
 
-def check_comparable(baseline: Baseline, task: Task, evalsets: Sequence[Evalset], sampling: SamplingParams | None) -> None:
+def check_comparable(
+    baseline: Baseline, task: Task, asked: Iterable[str], examples: Iterable[Example], sampling: SamplingParams | None
+) -> None:
     """Refuse a comparison with what was measured differently.
 
     Items may have been added or removed since; an item that both have must be the same, and must be counted as it was then: counting again
@@ -133,7 +133,8 @@ def check_comparable(baseline: Baseline, task: Task, evalsets: Sequence[Evalset]
     Args:
         baseline: What was stored.
         task: What scores today.
-        evalsets: What is asked today; whether examples on disk are the same is left to whoever reads them.
+        asked: Ids of what is asked today.
+        examples: The same, as far as it is known before anything is scored.
         sampling: How replies are generated today; None where nobody knows.
 
     Raises:
@@ -148,11 +149,10 @@ def check_comparable(baseline: Baseline, task: Task, evalsets: Sequence[Evalset]
             then, now = header.sampling.get(key), today.get(key)
             if then != now:
                 raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
-    if not any(identity in baseline.items for evalset in evalsets for identity in ids_of(evalset.examples)):
+    if not any(identity in baseline.items for identity in asked):
         names = ", ".join(evalset.name for evalset in header.evalsets)
         raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
-    held = (example for evalset in evalsets if not isinstance(evalset.examples, StoredExamples) for example in evalset.examples)
-    other = [example.id for example in held if example.id in baseline.items and not is_same(example, baseline.items[example.id])]
+    other = [example.id for example in examples if example.id in baseline.items and not is_same(example, baseline.items[example.id])]
     if other:
         raise of_another_evalset(baseline, other)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from sftchat.evaluation.comparison import Pair
-from sftchat.evaluation.on_disk.pairing import Pairing
+from sftchat.evaluation.pairing import Pairs
 from sftchat.evaluation.statistics import apply
 from sftchat.task import Metric
 
@@ -23,14 +21,14 @@ class ItemChanges:
         losses: What each item with other counts costs the metric, by id; negative where it gains.
     """
 
-    broken: Sequence[Pair] = ()
-    fixed: Sequence[Pair] = ()
-    shifted: Sequence[Pair] = ()
-    alike: Sequence[Pair] = ()
-    losses: dict[str, float] = field(default_factory=dict)
+    broken: Pairs
+    fixed: Pairs
+    shifted: Pairs
+    alike: Pairs
+    losses: dict[str, float]
 
 
-def item_changes(both: Pairing, metric: Metric) -> ItemChanges:
+def item_changes(both: Pairs, metric: Metric) -> ItemChanges:
     """Sort changed items by what they cost.
 
     The loss of an item is how much better the metric would be with this one reply as it was: metrics are no means of items, so an item
@@ -40,7 +38,9 @@ def item_changes(both: Pairing, metric: Metric) -> ItemChanges:
         both: Every item under both models.
         metric: The primary one.
     """
-    before, after = both.before, both.after
+    before, after = both.tables
+    faults_before, faults_after = both.faults
+    ids = both.ids
     old, new = before.columns(metric), after.columns(metric)
     totals = new.sum(axis=0)
     counted = (before.rows != after.rows).any(axis=1)
@@ -48,7 +48,7 @@ def item_changes(both: Pairing, metric: Metric) -> ItemChanges:
     better = apply(metric, after, totals - new[changed] + old[changed]) - apply(metric, after, totals)
     sign = 1.0 if metric.higher_is_better else -1.0
     losses = {int(place): sign * float(loss) for place, loss in zip(changed, better, strict=True)}
-    was_right, is_right = both.faults[0] == 0, both.faults[1] == 0
+    was_right, is_right = faults_before == 0, faults_after == 0
     alike = was_right == is_right
     kinds = {
         "broken": was_right & ~is_right,
@@ -56,7 +56,7 @@ def item_changes(both: Pairing, metric: Metric) -> ItemChanges:
         "shifted": alike & counted,
         "alike": alike & ~counted & both.differs,
     }
-    fewer = both.faults[0] - both.faults[1]
+    fewer = faults_before - faults_after
 
     def cost(place: int) -> tuple[float, int]:
         """The loss, and among equals the number of faults."""
@@ -74,5 +74,5 @@ def item_changes(both: Pairing, metric: Metric) -> ItemChanges:
         both.chosen(sorted(places["fixed"], key=gain)),
         both.chosen(sorted(places["shifted"], key=cost)),
         both.chosen(places["alike"]),
-        {both.ids[place]: loss for place, loss in losses.items()},
+        {ids[place]: loss for place, loss in losses.items()},
     )

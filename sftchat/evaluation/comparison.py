@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.results import ModelResult, named
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.pairing import Pairs  # loads numpy
 
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]
@@ -94,11 +97,11 @@ class Comparison:
     candidate: ModelResult
     n: int
     metrics: tuple[MetricDifference, ...] = ()
-    broken: Sequence[Pair] = ()
-    fixed: Sequence[Pair] = ()
+    broken: Pairs | tuple[()] = ()
+    fixed: Pairs | tuple[()] = ()
     differing: int = 0
-    shifted: Sequence[Pair] = ()
-    alike: Sequence[Pair] = ()
+    shifted: Pairs | tuple[()] = ()
+    alike: Pairs | tuple[()] = ()
     losses: Mapping[str, float] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()

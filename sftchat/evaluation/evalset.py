@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sftchat.data.formats import read_examples, with_ids
 from sftchat.errors import DataError, UsageError
-from sftchat.evaluation.on_disk.examples import StoredExamples, check_example, read_stored
 from sftchat.types import Example
 
 
@@ -20,7 +19,7 @@ class Evalset:
     Attributes:
         name: Name of the file, without its folder: the same set elsewhere is the same set.
         sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
-        examples: Those to be scored, in the file's order; of a large file they may stay on disk.
+        examples: Those to be scored, in the file's order; of a large file they stay on disk, see ``storage``.
         size: How many the file has; more than ``examples`` where the user limited them.
         ids: Ids of all of them, the limited ones included.
     """
@@ -32,29 +31,26 @@ class Evalset:
     ids: Set[str]
 
 
-def read_evalset(path: Path, limit: int | None = None, large: int | None = None) -> Evalset:
+def read_evalset(path: Path, limit: int | None = None) -> Evalset:
     """Read a gold set and check that every row can be scored.
 
     Args:
         path: Any of the formats that ``sftchat.data`` reads.
         limit: Score only this many rows from the start, at least 1; None scores all.
-        large: From so many bytes on, rows of a JSONL file stay on disk, and a malformed one is noticed when it is asked for; None never.
 
     Raises:
         DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
     """
     if not path.is_file():
         raise DataError("no such evalset", str(path))
-    if large is not None and (stored := read_stored(path, large)) is not None:
-        return Evalset(path.name, _sha256(path), stored if limit is None else stored[:limit], len(stored), stored.places.keys())
     examples = tuple(with_ids(read_examples(path)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))
     check_examples(examples)
-    return Evalset(path.name, _sha256(path), examples[:limit], len(examples), frozenset(example.id for example in examples))
+    return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples))
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -76,6 +72,24 @@ def check_examples(examples: Iterable[Example]) -> None:
         seen[example.id] = example
 
 
+def check_example(example: Example, where: str) -> None:
+    """Refuse an example that cannot be asked or scored.
+
+    Args:
+        example: Any.
+        where: It stands, for the message.
+
+    Raises:
+        DataError: When it has no id, no messages or no gold reply.
+    """
+    if not example.id:
+        raise DataError("the row has no id; give every row an 'id' of its own", where)
+    if not example.messages:
+        raise DataError(f"row '{example.id}' has no messages to be answered", where)
+    if example.gold is None:
+        raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', where)
+
+
 def cluster_of(example: Example, key: str) -> str:
     """Which cluster an example belongs to.
 
@@ -90,11 +104,6 @@ def cluster_of(example: Example, key: str) -> str:
         there = ", ".join(sorted(example.metadata)) or "none"
         raise UsageError(f"item '{example.id}' has no metadata key '{key}' to cluster by (it has: {there})")
     return str(example.metadata[key])
-
-
-def ids_of(examples: Sequence[Example]) -> Iterable[str]:
-    """The ids of examples, without reading those that are on disk."""
-    return examples.ids if isinstance(examples, StoredExamples) else (example.id for example in examples)
 
 
 def all_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
-from sftchat.evaluation import paired, statistics
+from sftchat.evaluation import statistics
 from sftchat.evaluation.changes import item_changes
-from sftchat.evaluation.evalset import Evalset, cluster_of
-from sftchat.evaluation.items import Failure, Item, Outcome, Progress, run
-from sftchat.evaluation.on_disk import pairing
-from sftchat.evaluation.on_disk.scored import Scored
+from sftchat.evaluation.evalset import Evalset
+from sftchat.evaluation.items import Progress, run
+from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.pairing import paired
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.tally import Tally
 from sftchat.task import Metric, Task
 from sftchat.types import Example, SamplingParams
@@ -56,19 +57,19 @@ def evaluate(
     start = time.perf_counter()
     outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
-    return summarise(engine.name, task, outcomes, evalset or EvalsetIdentity("examples", size=len(examples)), seed=seed, seconds=seconds)
+    asked = evalset or EvalsetIdentity("examples", size=len(examples))
+    return summarise(engine.name, task, held(outcomes), asked, seed=seed, seconds=seconds)
 
 
 def summarise(
     model: str,
     task: Task,
-    outcomes: Iterable[Outcome],
+    items: Scored,
     evalset: EvalsetIdentity,
     *,
     seed: int = 0,
     seconds: float | None = None,
     replies: str = "",
-    cluster: str = "",
     remembered: int = 0,
 ) -> ModelResult:
     """Sum scored items up to a result.
@@ -76,44 +77,27 @@ def summarise(
     Args:
         model: What the model is called in the report.
         task: Names the metrics.
-        outcomes: In the evalset's order.
+        items: In the evalset's order.
         evalset: What was scored.
         seed: Of the resampling.
         seconds: How long generating took, where it did.
         replies: Name of the file that will hold the replies.
         remembered: How many came from the reply store.
-        cluster: Metadata key whose values say which items belong together; empty where items stand alone.
 
     Raises:
-        UsageError: When an item lacks the key.
         PluginError: When a metric cannot be computed from what the scorer counts.
     """
-    items: Sequence[Item]
-    if isinstance(outcomes, Scored):
-        items, failures = outcomes, outcomes.failures
-    else:
-        everything = tuple(outcomes)
-        items = tuple(outcome for outcome in everything if isinstance(outcome, Item))
-        failures = tuple(outcome for outcome in everything if isinstance(outcome, Failure))
     metrics = []
     if items:
-        table = units(items, cluster)
-        for metric in _metrics(task, cluster):
+        table = units(items)
+        for metric in _metrics(task, items.cluster):
             interval = statistics.interval(metric, table, seed=seed)
             metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
-    result = ModelResult(model, evalset, items, failures, tuple(metrics), (), seconds, replies, remembered, task.name)
+    result = ModelResult(model, evalset, items, tuple(metrics), (), seconds, replies, remembered, task.name)
     return replace(result, groups=_groups(task, result.tally))
 
 
-def compare(
-    baseline: ModelResult,
-    candidate: ModelResult,
-    task: Task,
-    *,
-    seed: int = 0,
-    cluster: str = "",
-    removed: Sequence[str] = (),
-) -> Comparison:
+def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: int = 0, removed: Sequence[str] = ()) -> Comparison:
     """Compare two models on the items that both answered.
 
     Args:
@@ -121,15 +105,13 @@ def compare(
         candidate: The one in question.
         task: Names the metrics.
         seed: Of the resampling.
-        cluster: Metadata key whose values say which items belong together; empty where items stand alone.
         removed: Further ids that the baseline has and nobody asked the candidate.
 
     Raises:
         NotComparableError: When they were scored on different evalsets, or have no item in common; a baseline without any item
             compares with nothing.
-        UsageError: When an item lacks the key.
     """
-    olds, news = (dict.fromkeys(pairing.ids_of_outcomes(result)) for result in (baseline, candidate))
+    olds, news = (dict.fromkeys((*result.items.ids, *result.items.figures.failed)) for result in (baseline, candidate))
     added = tuple(name for name in news if name not in olds)
     if baseline.evalset != candidate.evalset or (olds and len(added) == len(news)):
         raise NotComparableError(
@@ -137,19 +119,20 @@ def compare(
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
         )
     gone = (*(name for name in olds if name not in news), *removed)
-    both = pairing.paired(baseline, candidate)
-    if both is None:
+    cluster = candidate.items.cluster
+    both = paired(baseline.items, candidate.items)
+    if not both:
         return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
-    units_before, units_after = both.before, both.after
+    before, after = both.tables
     if cluster:
-        clusters = both.clusters(cluster)
-        units_before, units_after = (statistics.clustered(table, clusters) for table in (both.before, both.after))
-    metrics = tuple(paired.paired_difference(units_before, units_after, metric, seed=seed) for metric in _metrics(task, cluster))
+        clusters = both.clusters
+        before, after = (statistics.clustered(table, clusters) for table in (before, after))
+    metrics = tuple(paired_difference(before, after, metric, seed=seed) for metric in _metrics(task, cluster))
     changes = item_changes(both, task.metric)
     return Comparison(
         baseline,
         candidate,
-        len(both.ids),
+        len(both),
         metrics,
         changes.broken,
         changes.fixed,
@@ -159,28 +142,14 @@ def compare(
         changes.losses,
         added,
         gone,
-        len(units_before.rows),
+        len(before.rows),
         cluster,
     )
 
 
-def units(items: Sequence[Item], cluster: str) -> statistics.Counts:
-    """Counts of what is resampled: items, or clusters of them.
-
-    Args:
-        items: At least one.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
-
-    Raises:
-        UsageError: When an item lacks the key.
-        PluginError: When the items have different counts.
-    """
-    if isinstance(items, Scored) and items.figures.table is not None:
-        table, clusters = items.figures.table, items.figures.clusters
-    else:
-        table = statistics.counts(item.score for item in items)
-        clusters = [cluster_of(item.example, cluster) for item in items] if cluster else []
-    return statistics.clustered(table, clusters) if cluster else table
+def units(items: Scored) -> statistics.Counts:
+    """Counts of what is resampled: items, at least one, or clusters of them."""
+    return statistics.clustered(items.table, items.figures.clusters) if items.cluster else items.table
 
 
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:

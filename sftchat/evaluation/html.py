@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftchat.evaluation.charts import Point, Series, bar, curve, domain, whisker
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
-from sftchat.evaluation.history import Change, ItemHistory, comparison_of, counted, faults, histories, said
+from sftchat.evaluation.history import Change, Histories, comparison_of, faults, said
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
 from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
 from sftchat.types import Message
@@ -61,9 +61,9 @@ def to_html(report: Report, verdict: Verdict) -> str:
         report: What was measured.
         verdict: What it means.
     """
-    found = [histories(result, comparison_of(report, result)) for result in report.results]
+    found = [Histories(result, comparison_of(report, result)) for result in report.results]
     shown = [
-        Shown(place, result, comparison_of(report, result), counted(items))
+        Shown(place, result, comparison_of(report, result), items.counts())
         for place, (result, items) in enumerate(zip(report.results, found, strict=True))
     ]
     evalsets = list(dict.fromkeys(map(_place, report.results)))
@@ -170,7 +170,7 @@ def _curves(report: Report, where: Place) -> dict[str, Any]:
     return {"runs": list(runs), "drawings": drawings}
 
 
-def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
+def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Histories]) -> tuple[str, int]:
     """The items as JSON that can stand in a script element, and how many were left out."""
     room = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]

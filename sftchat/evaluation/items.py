@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -113,3 +113,26 @@ def score(task: Task, example: Example, reply: Reply) -> Item:
         PluginError: When the scorer raises, though its contract is to judge anything.
     """
     return Item(example, reply, judge(task, example, reply))
+
+
+def score_each(task: Task, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
+    """Judge what several models said to one example, the same reply once.
+
+    Args:
+        task: Scores.
+        example: What was asked.
+        replies: Of every model; the words of an error where it failed, None where it was not asked.
+
+    Raises:
+        PluginError: When the scorer raises.
+    """
+    known: dict[Reply, Item] = {}
+    found: list[Outcome | None] = []
+    for reply in replies:
+        if isinstance(reply, Reply):
+            if reply not in known:
+                known[reply] = score(task, example, reply)
+            found.append(known[reply])
+        else:
+            found.append(None if reply is None else Failure(example, reply))
+    return found

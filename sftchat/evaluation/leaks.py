@@ -13,6 +13,7 @@ from sftchat.errors import SftchatError
 from sftchat.evaluation.evaluate import summarise
 from sftchat.evaluation.items import Outcome
 from sftchat.evaluation.results import LeakCheck, ModelResult
+from sftchat.evaluation.scored import held
 from sftchat.models.identity import file_hash
 from sftchat.models.manifest import Manifest
 from sftchat.task import Task
@@ -44,7 +45,7 @@ def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapp
     leaks = find_leaks([outcome.example for outcome in outcomes], _rows(manifest.data, tasks, unchecked))
     seen = {leak.id for leak in leaks}
     rest = [outcome for outcome in outcomes if outcome.example.id not in seen]
-    clean = summarise(result.model, task, rest, result.evalset, seed=seed).metrics if leaks and rest else ()
+    clean = summarise(result.model, task, held(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
     return LeakCheck(leaks, clean, tuple(unchecked))
 
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftchat.errors import UsageError
-from sftchat.evaluation.baseline import check_counts
 from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, identity, summarise, versions
 from sftchat.evaluation.gate import gate
-from sftchat.evaluation.items import Item, Outcome, Progress, run, scored_once
+from sftchat.evaluation.items import Outcome, Progress, run, scored_once
 from sftchat.evaluation.leaks import check_leaks
-from sftchat.evaluation.on_disk.examples import StoredExamples
-from sftchat.evaluation.on_disk.scored import Scored, score_stored
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.remembering import RememberingEngine
-from sftchat.evaluation.replies import PartialReplies, reply_line, rescore, write_atomically
+from sftchat.evaluation.replies import PartialReplies, reply_line, write_atomically
 from sftchat.evaluation.report import ModelResult, Report
 from sftchat.evaluation.results import SelfCheck
+from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.task import Task
@@ -38,13 +36,13 @@ class Answered:
     """What a model said to one gold set.
 
     Attributes:
-        outcomes: In the evalset's order; of a large set they are on disk.
+        items: In the evalset's order.
         seconds: How long generating took; None where any reply was stored.
         remembered: How many came from the reply store.
         self_check: Whether it says the same when asked again, where that was asked for.
     """
 
-    outcomes: list[Outcome] | Scored
+    items: Scored
     seconds: float | None = None
     remembered: int = 0
     self_check: SelfCheck | None = None
@@ -94,13 +92,13 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
 
 def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
     """One task, not judged yet."""
-    on_disk = _on_disk(plan)
-    if plan.baseline is not None and not on_disk:
+    if plan.baseline is not None and plan.models:
         plan = replace(plan, task=scored_once(plan.task))
-    baselines = _results(plan, plan.baseline, open_late, watch, on_disk) if plan.baseline else ()
-    by_source = [_results(plan, source, open_late, watch, on_disk) for source in plan.sources]
+    stored = _stored(plan)
+    baselines = _results(plan, plan.baseline, open_late, watch, stored) if plan.baseline else ()
+    by_source = [_results(plan, source, open_late, watch, stored) for source in plan.sources]
     comparisons = tuple(
-        compare(old, new, plan.task, seed=plan.seed, cluster=plan.cluster, removed=() if place else plan.removed)
+        compare(old, new, plan.task, seed=plan.seed, removed=() if place else plan.removed)
         for results in by_source
         for place, (old, new) in enumerate(zip(baselines, results, strict=False))
     )
@@ -108,15 +106,12 @@ def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
     return Report(plan.task.name, results, baselines, comparisons, rankings=_rankings(plan, by_source))
 
 
-def _on_disk(plan: Plan) -> dict[str, Scored]:
-    """What the stored replies to a large gold set score, by the name of the file they become: all of them in one pass."""
-    examples = plan.evalsets[0].examples
-    if not isinstance(examples, StoredExamples):
-        return {}
+def _stored(plan: Plan) -> dict[str, tuple[Scored, ...]]:
+    """What stored replies score on every gold set, by the name of the file they become: all of them in one pass."""
     stored = {source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None}
     baseline = plan.baseline.baseline if plan.baseline is not None else None
-    scored = score_stored(plan.task, examples, list(stored.values()), baseline, plan.cluster)
-    return dict(zip(stored, scored, strict=True))
+    by_set = [plan.storage.score(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
+    return dict(zip(stored, zip(*by_set, strict=True), strict=True))
 
 
 def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
@@ -135,25 +130,17 @@ def _make(folder: Path) -> None:
         raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
 
 
-def _results(plan: Plan, source: Source, open_late: OpenLate, watch: Watch, on_disk: Mapping[str, Scored]) -> tuple[ModelResult, ...]:
+def _results(
+    plan: Plan, source: Source, open_late: OpenLate, watch: Watch, stored: Mapping[str, Sequence[Scored]]
+) -> tuple[ModelResult, ...]:
     """One source on every gold set, its replies written."""
-    if source.stored is None:
-        answered = _ask(plan, source, open_late, watch)
-    elif source.file in on_disk:
-        answered = [Answered(on_disk[source.file])]
-    else:
-        answered = [Answered(_rescored(plan, source, evalset)) for evalset in plan.evalsets]
+    answered = _ask(plan, source, open_late, watch) if source.stored is None else [Answered(items) for items in stored[source.file]]
     file = ""
     if plan.output is not None:
         file = source.file
-        write_atomically(plan.output / file, (line for answers in answered for line in _lines(answers.outcomes)))
+        write_atomically(plan.output / file, (line for answers in answered for line in answers.items.rendered(reply_line)))
     manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
     return tuple(_result(plan, source, evalset, answers, file, manifest) for evalset, answers in zip(plan.evalsets, answered, strict=True))
-
-
-def _lines(outcomes: Sequence[Outcome] | Scored) -> Iterable[str]:
-    """Outcomes as the lines of a file."""
-    return outcomes.rendered(reply_line) if isinstance(outcomes, Scored) else map(reply_line, outcomes)
 
 
 def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None) -> ModelResult:
@@ -161,26 +148,15 @@ def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, fil
     result = summarise(
         source.name,
         plan.task,
-        answers.outcomes,
+        answers.items,
         identity(evalset),
         seed=plan.seed,
         seconds=answers.seconds,
         replies=file,
         remembered=answers.remembered,
-        cluster=plan.cluster,
     )
     leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed) if manifest is not None else None
     return replace(result, leak_check=leaks, self_check=answers.self_check)
-
-
-def _rescored(plan: Plan, source: Source, evalset: Evalset) -> list[Outcome]:
-    """Stored replies to one gold set; of a baseline those to the items that it has, counted as they were then."""
-    assert source.stored is not None
-    if source.baseline is None:
-        return rescore(plan.task, evalset.examples, source.stored)
-    outcomes = rescore(plan.task, (example for example in evalset.examples if example.id in source.stored), source.stored)
-    check_counts(source.baseline, (outcome for outcome in outcomes if isinstance(outcome, Item)))
-    return outcomes
 
 
 def _partial(plan: Plan, source: Source) -> Path | None:
@@ -209,12 +185,12 @@ def _ask(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> list[
 
                 outcomes = list(run(engine, plan.task, evalset.examples, told, sampling=plan.sampling))
             seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
-            again = _again(plan, engine, outcomes) if plan.self_check else None
-            answered.append(Answered(outcomes, None if remembered() else seconds, remembered(), again))
+            items = held(outcomes, plan.cluster)
+            again = _again(plan, engine, items) if plan.self_check else None
+            answered.append(Answered(items, None if remembered() else seconds, remembered(), again))
     return answered
 
 
-def _again(plan: Plan, engine: RememberingEngine, outcomes: Sequence[Outcome]) -> SelfCheck:
+def _again(plan: Plan, engine: RememberingEngine, items: Scored) -> SelfCheck:
     """Ask the model itself, not what is remembered of it."""
-    items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
     return self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)

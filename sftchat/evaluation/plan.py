@@ -7,16 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sftchat.errors import DataError, NotComparableError, UsageError
-from sftchat.evaluation.baseline import Baseline, check_comparable, is_baseline, read_baseline
-from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
-from sftchat.evaluation.on_disk.examples import StoredExamples
-from sftchat.evaluation.on_disk.lines import LARGE
-from sftchat.evaluation.on_disk.stored import stored_baseline, stored_replies
-from sftchat.evaluation.replies import match, read_replies
+from sftchat.evaluation.baseline import Baseline, check_comparable, is_baseline
+from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of
+from sftchat.evaluation.replies import match
 from sftchat.evaluation.rules import Demands, Rules
 from sftchat.evaluation.selection import Selection, select
+from sftchat.evaluation.storage import IN_MEMORY, LARGE, Storage, open_evalset, storage_of
 from sftchat.task import Task
-from sftchat.types import Example, Reply, SamplingParams
+from sftchat.types import Reply, SamplingParams
 
 REPORT = "report.json"
 
@@ -57,6 +55,7 @@ class Plan:
         remarks: What the verdict must mention.
         self_check: Whether each model is asked some items again.
         tasks: All there are, by name, so that rows of their generators can be made again.
+        storage: Reads and scores what is stored.
     """
 
     task: Task
@@ -73,6 +72,7 @@ class Plan:
     remarks: tuple[str, ...] = ()
     self_check: bool = False
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    storage: Storage = IN_MEMORY
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def make_plan(
     """
     paths = evalsets or (_default_evalset(task),)
     answered = replies is not None and (baseline is None or Path(baseline).is_file())
-    sets = tuple(read_evalset(path, limit, large if answered and len(paths) == 1 else None) for path in paths)
+    sets = tuple(open_evalset(path, limit, large if answered and len(paths) == 1 else None) for path in paths)
     known = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
     demands = demands or Demands()
@@ -142,12 +142,13 @@ def make_plan(
         after = sum(len(evalset.examples) for evalset in sets)
         remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
     examples = all_examples(sets)
-    on_disk = isinstance(examples, StoredExamples)
-    for example in examples if cluster and not on_disk else ():
+    storage = storage_of(examples)
+    asked = storage.ids(examples)
+    for example in storage.known(examples) if cluster else ():
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
-        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", examples, known, on_disk),)
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", asked, known, storage),)
     elif len(models) == 1:
         sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
@@ -155,13 +156,13 @@ def make_plan(
     beside: Source | None = None
     removed: tuple[str, ...] = ()
     if baseline is not None:
-        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", examples, known, on_disk)
+        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known, storage)
         if beside is None and demands.require_baseline:
             raise NotComparableError(f"no baseline '{baseline}'; write one with --update-baseline {baseline}")
         if beside is None:
             remarks = (*remarks, f"no baseline yet; write one with --update-baseline {baseline}")
         elif beside.baseline is not None:
-            check_comparable(beside.baseline, task, sets, None if replies is not None else sampling)
+            check_comparable(beside.baseline, task, asked, storage.known(examples), None if replies is not None else sampling)
             removed = tuple(identity for identity in beside.baseline.items if identity not in known)
     return Plan(
         task,
@@ -178,6 +179,7 @@ def make_plan(
         remarks,
         self_check,
         tasks or {},
+        storage,
     )
 
 
@@ -200,24 +202,21 @@ def _default_evalset(task: Task) -> Path:
     return next(iter(task.evalsets.values()))
 
 
-def _baseline(text: str, file: str, examples: Sequence[Example], known: frozenset[str], on_disk: bool) -> Source | None:
+def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source | None:
     """With whom to compare: a model, a baseline, a file of replies, or nobody while the file is not there."""
     path = Path(text)
     if not path.is_file():
         return None if path.suffix == ".jsonl" else Source(text, file)
-    if is_baseline(path) and on_disk:
-        found, replies = stored_baseline(path)
-        return Source(text, file, replies, found)
     if is_baseline(path):
-        found = read_baseline(path)
-        return Source(text, file, {identity: item.reply for identity, item in found.items.items()}, found)
-    return _stored(path, file, examples, known, on_disk)
+        found, replies = storage.baseline(path)
+        return Source(text, file, replies, found)
+    return _stored(path, file, asked, known, storage)
 
 
-def _stored(path: Path, file: str, examples: Sequence[Example], known: frozenset[str], on_disk: bool) -> Source:
+def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:
     """A file of replies that fits the gold sets."""
     if not path.is_file():
         raise DataError("no such file of replies", str(path))
-    replies = stored_replies(path) if on_disk else read_replies(path)
-    match(replies, examples, str(path), known)
+    replies = storage.replies(path)
+    match(replies, asked, str(path), known)
     return Source(str(path), file, replies)

@@ -17,12 +17,8 @@ from statistics import NormalDist
 
 from sftchat.errors import UsageError
 from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.items import Item
-from sftchat.evaluation.on_disk.examples import StoredExamples
-from sftchat.evaluation.on_disk.scored import score_stored
 from sftchat.evaluation.paired import LEVEL
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.replies import rescore
 from sftchat.evaluation.rules import POINT, Gated
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
@@ -85,14 +81,9 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
     if source is None or source.stored is None:
         raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
     for evalset in plan.evalsets:
-        items: Sequence[Item]
-        if isinstance(evalset.examples, StoredExamples):
-            items = score_stored(plan.task, evalset.examples, [source.stored], cluster=plan.cluster)[0]
-        else:
-            examples = [example for example in evalset.examples if example.id in source.stored]
-            items = [outcome for outcome in rescore(plan.task, examples, source.stored) if isinstance(outcome, Item)]
+        items = plan.storage.score(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
         if items:
-            yield evalset.name, units(items, plan.cluster)
+            yield evalset.name, units(items)
 
 
 def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: int = 1) -> Detectable:

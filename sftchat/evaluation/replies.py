@@ -9,11 +9,9 @@ from types import TracebackType
 from typing import Any, TextIO, get_args
 
 from sftchat.errors import DataError, listed
-from sftchat.evaluation.evalset import ids_of
-from sftchat.evaluation.items import Failure, Item, Outcome, score
+from sftchat.evaluation.items import Failure, Item, Outcome
 from sftchat.evaluation.tools import translated
-from sftchat.task import Task
-from sftchat.types import Example, FinishReason, Reply
+from sftchat.types import FinishReason, Reply
 
 HEADER = "sftchat_baseline"
 """The key that the first line of a baseline begins with; its value is the version of the schema."""
@@ -45,11 +43,6 @@ def reply_line(outcome: Outcome) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def write_replies(path: Path, outcomes: Iterable[Outcome]) -> None:
-    """Write a file of replies, whole or not at all."""
-    write_atomically(path, map(reply_line, outcomes))
-
-
 def read_replies(path: Path) -> dict[str, Reply | str]:
     """Read replies by id; a failed item has the words of its error instead.
 
@@ -78,20 +71,20 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     return found
 
 
-def match(replies: Mapping[str, Reply | str], examples: Sequence[Example], source: str, known: Collection[str] = ()) -> None:
+def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str, known: Collection[str] = ()) -> None:
     """Check that there is exactly one reply to every example.
 
     Args:
         replies: By id.
-        examples: Those to be scored.
+        asked: Ids of the examples to be scored.
         source: Name of the file, for the message.
         known: Further ids that may have replies, such as the rows that ``--limit`` cut off.
 
     Raises:
         DataError: When an example has no reply or a reply has no example; names them.
     """
-    wanted = frozenset(ids_of(examples))
-    missing = [identity for identity in ids_of(examples) if identity not in replies]
+    wanted = frozenset(asked)
+    missing = [identity for identity in asked if identity not in replies]
     strangers = [identity for identity in replies if identity not in wanted and identity not in known]
     complaints = []
     if missing:
@@ -100,19 +93,6 @@ def match(replies: Mapping[str, Reply | str], examples: Sequence[Example], sourc
         complaints.append(f"{listed(strangers)} not in the evalset")
     if complaints:
         raise DataError("; ".join(complaints), source)
-
-
-def rescore(task: Task, examples: Iterable[Example], replies: Mapping[str, Reply | str]) -> list[Outcome]:
-    """Score stored replies, in the order of the examples.
-
-    Raises:
-        PluginError: When the task's scorer breaks its contract.
-    """
-    outcomes: list[Outcome] = []
-    for example in examples:
-        reply = replies[example.id]
-        outcomes.append(Failure(example, reply) if isinstance(reply, str) else score(task, example, reply))
-    return outcomes
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.items import Failure, Item
-from sftchat.evaluation.tally import Tally, tally
+from sftchat.evaluation.tally import Tally
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.scored import Scored  # loads numpy
 
 
 class Named(Protocol):
@@ -130,8 +132,7 @@ class ModelResult:
     Attributes:
         model: What the user called it.
         evalset: What it was scored on.
-        items: What it answered, with scores, in the evalset's order; of a large set they may be on disk.
-        failures: What it could not answer; in no metric.
+        items: What it answered, with scores, in the evalset's order; knows what it could not answer.
         metrics: One for each metric of the task, the primary one first; empty when nothing was answered.
         groups: Slices, the largest first.
         seconds: Wall-clock time of generating; None where any reply was stored. Not in the JSON.
@@ -144,8 +145,7 @@ class ModelResult:
 
     model: str
     evalset: EvalsetIdentity
-    items: Sequence[Item]
-    failures: tuple[Failure, ...] = ()
+    items: Scored
     metrics: tuple[MetricResult, ...] = ()
     groups: tuple[GroupResult, ...] = ()
     seconds: float | None = None
@@ -155,12 +155,15 @@ class ModelResult:
     leak_check: LeakCheck | None = None
     self_check: SelfCheck | None = None
 
-    @cached_property
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What it could not answer; in no metric."""
+        return self.items.failures
+
+    @property
     def tally(self) -> Tally:
         """What the items add up to."""
-        from sftchat.evaluation.on_disk.scored import Scored  # reads the numbers of items on disk, so loads numpy
-
-        return self.items.figures.tally if isinstance(self.items, Scored) else tally(self.items)
+        return self.items.figures.tally
 
     @property
     def errors(self) -> dict[str, int]:
@@ -189,11 +192,7 @@ class ModelResult:
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
         """The items of some ids, in the evalset's order."""
-        from sftchat.evaluation.on_disk.scored import Scored
-
-        if isinstance(self.items, Scored):
-            return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]
-        return [item for item in self.items if item.example.id in ids]
+        return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]
 
     def metric(self, name: str) -> MetricResult:
         """The result of one metric.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -62,11 +62,3 @@ def _add(total: dict[str, T], more: Mapping[str, T]) -> None:
     """Add counts to those of the same name."""
     for name, count in more.items():
         total[name] = total.get(name, 0) + count
-
-
-def tally(items: Iterable[Item]) -> Tally:
-    """What items add up to."""
-    found = Tally()
-    for item in items:
-        found.add(item)
-    return found

@@ -11,6 +11,7 @@ from sftchat.errors import EngineError, first_line
 from sftchat.evaluation.evaluate import summarise
 from sftchat.evaluation.items import Failure, Outcome, run
 from sftchat.evaluation.report import EvalsetIdentity, ModelResult
+from sftchat.evaluation.scored import held
 from sftchat.models.templates import Renderer
 from sftchat.models.weights import Loaded, stop_ids
 from sftchat.task import Task
@@ -42,7 +43,7 @@ def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[E
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no validation item was answered: {failures[0].error}")
-    return summarise(engine.name, task, outcomes, EvalsetIdentity(title, size=len(examples)))
+    return summarise(engine.name, task, held(outcomes), EvalsetIdentity(title, size=len(examples)))
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
 from sftchat.evaluation.evaluate import compare, summarise
-from sftchat.evaluation.replies import rescore
 from sftchat.evaluation.report import EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.scored import rescored
 
 
 def judge(example: Example, reply: Reply) -> Score:
@@ -53,7 +53,7 @@ def make_report(task: Task, example: Callable[..., Example]) -> MakeReport:
     def summarised(name: str, gold: dict[str, str], replies: dict[str, str | Exception]) -> ModelResult:
         examples = [example(identity, text) for identity, text in gold.items()]
         answers = {identity: str(text) if isinstance(text, Exception) else Reply(text) for identity, text in replies.items()}
-        return summarise(name, task, rescore(task, examples, answers), EvalsetIdentity("gold.jsonl", "f00d", len(gold)))
+        return summarise(name, task, rescored(task, examples, [answers])[0], EvalsetIdentity("gold.jsonl", "f00d", len(gold)))
 
     def make(
         gold: dict[str, str], *models: dict[str, str | Exception], baseline: dict[str, str | Exception] | None = None, names: str = "model"

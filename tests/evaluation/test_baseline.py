@@ -14,6 +14,7 @@ from sftchat.evaluation.accepting import write_baseline
 from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline
 from sftchat.evaluation.items import score
 from sftchat.evaluation.report import EvalsetIdentity
+from sftchat.evaluation.scored import held
 
 Make = Callable[..., Example]
 HEADER = Header(
@@ -25,7 +26,7 @@ def test_what_was_written_is_read_again(task: Task, example: Make, tmp_path: Pat
     path = tmp_path / "base.jsonl"
     items = [score(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
 
-    assert write_baseline(path, HEADER, items) == (f"baseline {path}: written, 2 items of run",)
+    assert write_baseline(path, HEADER, held(items)) == (f"baseline {path}: written, 2 items of run",)
     found = read_baseline(path)
 
     assert found.header == HEADER

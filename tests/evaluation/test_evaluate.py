@@ -16,6 +16,7 @@ from sftchat.evaluation.gate import gate
 from sftchat.evaluation.items import Failure, Outcome, score
 from sftchat.evaluation.report import EvalsetIdentity, GroupResult, ModelResult, Report
 from sftchat.evaluation.rules import Demands, Rules, parse_floors
+from sftchat.evaluation.scored import held
 from sftchat.evaluation.statistics import wilson
 from sftchat.evaluation.tables import show
 from sftchat.evaluation.verdict import Verdict, judge
@@ -39,7 +40,7 @@ def result(task: Task, example: Make) -> Callable[..., ModelResult]:
                 else:
                     yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
 
-        return summarise(name, task, outcomes(), GOLD)
+        return summarise(name, task, held(outcomes()), GOLD)
 
     return make
 
@@ -84,7 +85,7 @@ def test_a_model_that_answered_nothing_has_no_metrics(result: Result) -> None:
 def test_broken_items_are_listed_worst_first_and_failures_compare_with_nothing(task: Task, example: Make, result: Result) -> None:
     old, new = result("old", "+++-!+"), result("new", "+--+++")
     worst = score(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
-    new = replace(new, items=tuple(worst if item.example.id == "i2" else item for item in new.items))
+    new = replace(new, items=held(worst if item.example.id == "i2" else item for item in new.items))
 
     found = compare(old, new, task)
 
@@ -101,13 +102,13 @@ def test_a_model_compared_with_itself_does_not_differ(task: Task, result: Result
     found = compare(result("a", "++-"), result("a", "++-"), task)
 
     assert [(metric.difference, metric.p, metric.judgement) for metric in found.metrics] == [(0.0, 1.0, "no significant difference")] * 2
-    assert (found.broken, found.fixed, found.differing) == ((), (), 0)
+    assert (*found.broken, *found.fixed, found.differing) == (0,)
 
 
 def test_results_of_different_sets_are_not_compared(task: Task, result: Result) -> None:
     other = replace(result("b", "++"), evalset=replace(GOLD, sha256="cd34"))
 
-    strangers = replace(result("b", "++"), items=tuple(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items))
+    strangers = replace(result("b", "++"), items=held(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items))
     for pair in ((result("a", "++"), other), (result("a", "++"), strangers)):
         with pytest.raises(NotComparableError, match=r"^'a' and 'b' were not scored on the same items of the same evalset \("):
             compare(*pair, task)
@@ -242,8 +243,8 @@ def test_several_models_are_shown_a_row_each(result: Result) -> None:
 
 
 def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
-    old = summarise("old", task, [score(task, example("a"), Reply(RIGHT))], GOLD)
-    new = summarise("new", task, [score(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))], GOLD)
+    old = summarise("old", task, held([score(task, example("a"), Reply(RIGHT))]), GOLD)
+    new = summarise("new", task, held([score(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
 
     text = shown(Report("triples", (new,), (old,), (compare(old, new, task),)))
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from sftchat import EngineError, Example, Message, Reply, Score
 from sftchat.evaluation.html import ITEMS, to_html
 from sftchat.evaluation.items import Item
+from sftchat.evaluation.pairing import paired
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.scored import held
 from sftchat.evaluation.verdict import Verdict
 
 FAIL = Verdict(("model is worse than old", "verdict: fail"), 1)
@@ -126,10 +128,10 @@ def test_no_text_breaks_out_of_the_page(text: str) -> None:
     hostile = f"</script><!--<script>{text}\"'&<b onclick=x>"
     example = Example((Message(role="user", content=hostile),), hostile, "i")
     old, new = (
-        ModelResult(hostile, EvalsetIdentity(hostile), (Item(example, Reply(said), Score({}, "", faults)),))
+        ModelResult(hostile, EvalsetIdentity(hostile), held([Item(example, Reply(said), Score({"n": 1}, "", faults))]))
         for said, faults in (("", ()), (hostile, (hostile,)))
     )
-    report = Report(hostile, (new,), (old,), (Comparison(old, new, 1, broken=((old.items[0], new.items[0]),)),))
+    report = Report(hostile, (new,), (old,), (Comparison(old, new, 1, broken=paired(old.items, new.items)),))
 
     html = to_html(report, Verdict((hostile, hostile), 1)).encode("utf-8", "backslashreplace").decode()
 

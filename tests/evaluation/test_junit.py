@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from sftchat import EngineError, Example, Message, Reply, Score
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.junit import to_junit
+from sftchat.evaluation.pairing import paired
 from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.scored import held
 from sftchat.evaluation.verdict import Verdict
 
 ASKED_NOTHING = Verdict((), 0)
@@ -105,11 +107,11 @@ def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callabl
 def test_any_text_gives_xml_that_has_all_of_it_that_xml_can_hold(name: str, old: str, new: str) -> None:
     example = Example((Message(role="user", content="?"),), old, name)
     result = [
-        ModelResult(name, EvalsetIdentity(name), (Item(example, Reply(text), Score({}, "", errors)),))
+        ModelResult(name, EvalsetIdentity(name), held([Item(example, Reply(text), Score({"n": 1}, "", errors))]))
         for text, errors in ((old, ()), (new, (new,)))
     ]
     before, after = result
-    comparison = Comparison(before, after, 1, broken=((before.items[0], after.items[0]),))
+    comparison = Comparison(before, after, 1, broken=paired(before.items, after.items))
 
     root = ElementTree.fromstring(
         to_junit(Report(name, (after,), (before,), (comparison,)), Verdict((name, "verdict: could not judge"), 3)).encode("utf-8")

@@ -16,14 +16,14 @@ import pytest
 from rich.console import Console
 
 from sftchat import DataError, NotComparableError, Reply, Score, SftchatError, Task, UsageError
+from sftchat.evaluation import storage
 from sftchat.evaluation.accepting import write_baseline
 from sftchat.evaluation.baseline import Header, content_hash, read_baseline
-from sftchat.evaluation.evalset import read_evalset
 from sftchat.evaluation.html import to_html
 from sftchat.evaluation.junit import to_junit
 from sftchat.evaluation.markdown import to_markdown
 from sftchat.evaluation.on_disk.examples import StoredExamples
-from sftchat.evaluation.on_disk.scored import Scored, score_stored
+from sftchat.evaluation.on_disk.scoring import score_stored
 from sftchat.evaluation.on_disk.spreading import spread
 from sftchat.evaluation.on_disk.stored import stored_replies
 from sftchat.evaluation.pipeline import carry_out
@@ -31,8 +31,9 @@ from sftchat.evaluation.plan import make_plan
 from sftchat.evaluation.power import planned
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.rules import Demands
+from sftchat.evaluation.scored import held
+from sftchat.evaluation.storage import open_evalset
 from sftchat.evaluation.tables import show
-from sftchat.evaluation.tally import tally
 from sftchat.evaluation.verdict import judge
 
 GOLD = "甲-乙:夫妻\n丙-丁:同门"
@@ -62,7 +63,7 @@ def evaluated(task: Task, folder: Path, large: int, **options: Any) -> tuple[Rep
     """The report of the files of a folder, and everything that is written of it in one text."""
     output = folder / str(large)
     plan = make_plan(task, (), evalsets=[folder / "gold.jsonl"], replies=folder / "new.jsonl", output=output, large=large, **options)
-    assert isinstance(plan.evalsets[0].examples, StoredExamples) == (large == ON_DISK)
+    assert plan.storage is {IN_MEMORY: storage.IN_MEMORY, ON_DISK: storage.ON_DISK}[large]
     report = carry_out([plan], lambda task: pytest.fail, lambda *_: pytest.fail("nothing is asked"))
     verdict = judge(report, plan.demanded)
     page = io.StringIO()
@@ -92,12 +93,11 @@ def test_on_disk_and_in_memory_everything_written_is_the_same(task: Task, tmp_pa
     with baseline(task, tmp_path, replies(60, 2)) as path:
         write(tmp_path / "new.jsonl", replies(60, 3, failed=5)[::-1])
 
-        (_, expected), (report, found) = (evaluated(task, tmp_path, large, baseline=str(path), **options) for large in (IN_MEMORY, ON_DISK))
+        expected, found = (evaluated(task, tmp_path, large, baseline=str(path), **options)[1] for large in (IN_MEMORY, ON_DISK))
 
     assert found == expected
     assert "newly broken" in found
     assert "server gone" in found
-    assert isinstance(report.results[0].items, Scored)
 
 
 def test_replies_of_other_items_and_files_that_are_no_baseline_are_compared_alike(task: Task, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_rows_without_ids_behind_a_byte_order_mark_are_numbered(tmp_path: Path, 
     text = "\n".join(json.dumps({key: value for key, value in row.items() if key != "id"}) for row in rows(3))
     (tmp_path / "gold.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n" * before + text.encode())
 
-    memory, disk = (read_evalset(tmp_path / "gold.jsonl", large=large) for large in (None, ON_DISK))
+    memory, disk = (open_evalset(tmp_path / "gold.jsonl", None, large) for large in (None, ON_DISK))
 
     assert isinstance(disk.examples, StoredExamples)
     assert replace(disk, examples=tuple(disk.examples), ids=frozenset(disk.ids)) == memory
@@ -147,7 +147,7 @@ def test_a_bad_row_is_refused_in_the_same_words(tmp_path: Path, line: str) -> No
     said = []
     for large in (None, ON_DISK):
         with pytest.raises(DataError) as caught:
-            tuple(read_evalset(path, large=large).examples)
+            tuple(open_evalset(path, None, large).examples)
         said.append(str(caught.value))
 
     assert said[0] == said[1]
@@ -251,7 +251,7 @@ def test_what_a_gold_set_can_show_is_the_same(task: Task, tmp_path: Path) -> Non
 @pytest.mark.parametrize("processes", [1, 2])
 def test_items_scored_in_several_processes_are_those_scored_in_one(task: Task, tmp_path: Path, processes: int) -> None:
     n = 5000
-    examples = read_evalset(write(tmp_path / "gold.jsonl", rows(n)), large=ON_DISK).examples
+    examples = open_evalset(write(tmp_path / "gold.jsonl", rows(n)), None, ON_DISK).examples
     said = stored_replies(write(tmp_path / "new.jsonl", replies(n, 3, failed=4500)))
     assert isinstance(examples, StoredExamples)
 
@@ -263,7 +263,7 @@ def test_items_scored_in_several_processes_are_those_scored_in_one(task: Task, t
         sum(task.score(example, reply).stats[key] for example in examples if isinstance(reply := said[example.id], Reply))
         for key in found.figures.table.keys
     ]
-    assert found.figures.tally == tally(item for item in found)
+    assert found.figures.tally == held(found).figures.tally
     assert [content_hash(item.example) for item in found[4498:]] == [content_hash(examples[k]) for k in (4498, 4499, *range(4501, n))]
 
 
@@ -271,7 +271,7 @@ def test_a_scorer_that_counts_now_this_now_that_is_named(task: Task, tmp_path: P
     def scorer(example: Any, reply: Reply) -> Score:
         return Score({"n": 1} if int(example.id[1:]) < 3000 else {"n": 1, "more": 1})
 
-    examples = read_evalset(write(tmp_path / "gold.jsonl", rows(5000)), large=ON_DISK).examples
+    examples = open_evalset(write(tmp_path / "gold.jsonl", rows(5000)), None, ON_DISK).examples
     said = stored_replies(write(tmp_path / "new.jsonl", replies(5000, 3)))
     assert isinstance(examples, StoredExamples)
 

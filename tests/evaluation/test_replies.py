@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat.evaluation.items import Failure, Item, Outcome, score
-from sftchat.evaluation.replies import PartialReplies, match, read_replies, reply_line, rescore, write_replies
+from sftchat.evaluation.replies import PartialReplies, match, read_replies, reply_line, write_atomically
+from sftchat.evaluation.scored import rescored
 from sftchat.types import FinishReason
 
 FINISHES: tuple[FinishReason, ...] = ("stop", "length")
@@ -36,9 +37,10 @@ def test_what_was_written_scores_the_same_when_read_again(task: Task, example: M
     ]
     path = tmp_path / "replies.jsonl"
 
-    write_replies(path, outcomes)
+    write_atomically(path, map(reply_line, outcomes))
 
-    assert rescore(task, [example("a"), example("b"), example("c")], read_replies(path)) == outcomes
+    again = rescored(task, [example("a"), example("b"), example("c")], [read_replies(path)])[0]
+    assert [again.outcome_of(identity) for identity in again.asked] == outcomes
     assert [file.name for file in tmp_path.iterdir()] == ["replies.jsonl"]
 
 
@@ -47,7 +49,7 @@ def test_any_reply_survives_the_file(tmp_path_factory: pytest.TempPathFactory, t
     path = tmp_path_factory.mktemp("replies") / "replies.jsonl"
     item = Item(Example((), "", "甲"), Reply(text, finish), Score({"n": 1}))
 
-    write_replies(path, [item])
+    write_atomically(path, reply_line(item))
 
     assert read_replies(path) == {"甲": item.reply}
 
@@ -94,17 +96,17 @@ def test_a_line_that_is_no_json_and_a_file_that_is_not_there_are_refused(tmp_pat
         read_replies(tmp_path / "gone.jsonl")
 
 
-def test_missing_and_unknown_ids_are_named_and_the_rest_counted(example: Make) -> None:
-    examples = [example(str(number)) for number in range(8)]
+def test_missing_and_unknown_ids_are_named_and_the_rest_counted() -> None:
+    asked = [str(number) for number in range(8)]
 
     with pytest.raises(DataError) as caught:
-        match({"0": Reply(""), "x": Reply("")}, examples, "r.jsonl")
+        match({"0": Reply(""), "x": Reply("")}, asked, "r.jsonl")
 
     assert str(caught.value) == "r.jsonl: no reply to '1', '2', '3', '4', '5' and 2 more of the 8 items; 'x' not in the evalset"
 
 
-def test_ids_that_a_limit_cut_off_are_no_strangers(example: Make) -> None:
-    match({"0": Reply(""), "1": Reply("")}, [example("0")], "r.jsonl", known={"0", "1"})
+def test_ids_that_a_limit_cut_off_are_no_strangers() -> None:
+    match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", known={"0", "1"})
 
 
 def test_partial_replies_stay_only_when_the_block_fails(task: Task, example: Make, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> 
     from sftchat.evaluation.evaluate import summarise
     from sftchat.evaluation.items import Failure, run
     from sftchat.evaluation.results import EvalsetIdentity
+    from sftchat.evaluation.scored import held
 
     def watch(_: object) -> None:
         if work.stopped:
@@ -95,7 +96,7 @@ def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> 
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no item was answered: {failures[0].error}")
-    result = summarise(engine.name, judge.task, outcomes, EvalsetIdentity("chat"))
+    result = summarise(engine.name, judge.task, held(outcomes), EvalsetIdentity("chat"))
     figures = [
         f"{metric.name} {metric.value:.3f}" + (f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else "")
         for metric in result.metrics

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
 
 from sftchat.data.formats import to_example
 from sftchat.data.reading import BLANKS, parse_row
 from sftchat.data.turns import shown
 from sftchat.errors import DataError
+from sftchat.evaluation.evalset import check_example
+from sftchat.evaluation.lazy import Lazy
 from sftchat.evaluation.on_disk.lines import Lines
 from sftchat.types import Example
 
@@ -19,7 +19,7 @@ _ID_FIRST = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f]+)", ?"')
 """How the gold sets that sftchat writes begin their rows."""
 
 
-class StoredExamples(Sequence[Example]):
+class StoredExamples(Lazy[Example]):
     """Rows of a JSONL file as examples, read whenever one is asked for.
 
     Args:
@@ -48,18 +48,12 @@ class StoredExamples(Sequence[Example]):
         """How many there are."""
         return len(self.ids)
 
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, place: int | slice) -> Example | tuple[Example, ...]:
-        """One example, or some of them.
+    def at(self, place: int) -> Example:
+        """One example.
 
         Raises:
             DataError: When its row is malformed or cannot be scored.
         """
-        if isinstance(place, slice):
-            return tuple(self[one] for one in range(len(self))[place])
         example = self._parsed(place)
         if example.id != self.ids[place]:
             example = replace(example, id=self.ids[place])
@@ -92,21 +86,3 @@ def read_stored(path: Path, large: int) -> StoredExamples | None:
     except OSError as error:
         raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", str(path)) from None
     return StoredExamples(lines)
-
-
-def check_example(example: Example, where: str) -> None:
-    """Refuse an example that cannot be asked or scored.
-
-    Args:
-        example: Any.
-        where: It stands, for the message.
-
-    Raises:
-        DataError: When it has no id, no messages or no gold reply.
-    """
-    if not example.id:
-        raise DataError("the row has no id; give every row an 'id' of its own", where)
-    if not example.messages:
-        raise DataError(f"row '{example.id}' has no messages to be answered", where)
-    if example.gold is None:
-        raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', where)

@@ -14,9 +14,6 @@ from sftchat.data.reading import BLANKS, BOM
 
 T = TypeVar("T")
 
-LARGE = 8 * 1024 * 1024
-"""Bytes from which on a gold set stays on disk: ten or twenty thousand items."""
-
 
 def _seek_and_read(file: BinaryIO, length: int, start: int) -> bytes:
     """Some bytes of a file, where there is no better way."""

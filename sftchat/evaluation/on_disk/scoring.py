@@ -1,0 +1,99 @@
+"""A million stored replies scored in one pass: what every item counts is kept as numbers, its texts stay on disk and are read again when shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sftchat.errors import NotComparableError
+from sftchat.evaluation.baseline import Baseline, is_same, of_another_evalset, recounted
+from sftchat.evaluation.evalset import cluster_of
+from sftchat.evaluation.items import Item, Outcome, score_each
+from sftchat.evaluation.on_disk.examples import StoredExamples
+from sftchat.evaluation.on_disk.spreading import spread
+from sftchat.evaluation.scored import Figures, Replies, Scored, Sums, joined, parts
+from sftchat.task import Task
+
+
+@dataclass
+class _Found:
+    """What a process found out about some examples: the figures of every file, and what keeps a baseline from being compared with."""
+
+    figures: list[Figures]
+    changed: list[str]
+    recounted: NotComparableError | None
+
+
+def score_stored(
+    task: Task,
+    examples: StoredExamples,
+    stored: Sequence[Replies],
+    baseline: Baseline | None = None,
+    cluster: str = "",
+    processes: int | None = None,
+) -> list[Scored]:
+    """Score files of replies to one gold set, all of them in one pass.
+
+    Args:
+        task: Scores.
+        examples: The gold set.
+        stored: The files, by id; an example that one lacks is left out of its items. The first is the baseline's, where there is one.
+        baseline: Must have asked the same and counted alike.
+        cluster: Metadata key of items that belong together; empty where they stand alone.
+        processes: As many as there are processors by default.
+
+    Raises:
+        DataError: When a row or a reply is malformed.
+        NotComparableError: When the baseline is of other items, or was counted by another scorer.
+        UsageError: When an item lacks the key.
+        PluginError: When the task's scorer breaks its contract.
+    """
+
+    def measured(part: range) -> _Found:
+        return _measured(task, examples, stored, baseline, cluster, part)
+
+    found = list(spread(measured, parts(len(examples)), processes))
+    if baseline is not None:
+        if changed := [identity for one in found for identity in one.changed]:
+            raise of_another_evalset(baseline, changed)
+        if error := next((one.recounted for one in found if one.recounted), None):
+            raise error
+    scored = []
+    for number, replies in enumerate(stored):
+        asked = [identity for identity in examples.ids if identity in replies]
+        figures = joined([one.figures[number] for one in found])
+        scored.append(Scored(asked, figures, partial(_outcome, task, examples, replies), cluster, spread))
+    return scored
+
+
+def _outcome(task: Task, examples: StoredExamples, replies: Replies, identity: str) -> Outcome | None:
+    """What the reply to an example scores, read again."""
+    reply = replies.get(identity)
+    return None if reply is None else score_each(task, examples[examples.places[identity]], [reply])[0]
+
+
+def _measured(
+    task: Task, examples: StoredExamples, stored: Sequence[Replies], baseline: Baseline | None, cluster: str, part: range
+) -> _Found:
+    """Score some examples."""
+    sums = [Sums() for _ in stored]
+    others = stored if baseline is None else stored[1:]
+    changed: list[str] = []
+    error: NotComparableError | None = None
+    for place in part:
+        example = examples[place]
+        group = [cluster_of(example, cluster)] if cluster else ()
+        said = [replies.get(example.id) for replies in others]
+        then = None
+        if baseline is not None:
+            then = baseline.items.get(example.id)  # its line is read once for the reply and for how it was counted
+            said.insert(0, then.reply if then is not None else None)
+        outcomes = score_each(task, example, said)
+        for mine, outcome in zip(sums, outcomes, strict=True):
+            if outcome is not None:
+                mine.add(outcome, group)
+        if baseline is not None and then is not None and isinstance(first := outcomes[0], Item):
+            changed += [] if is_same(example, then) else [example.id]
+            error = error or recounted(baseline, first, then)
+    return _Found([one.figures() for one in sums], changed, error)
