@@ -24,7 +24,7 @@ from tests.pages import Command, blocks
 from tests.pages import commands as shell
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
 
 
 def commands(text: str) -> list[str]:
@@ -44,10 +44,11 @@ def script(name: str) -> Any:
     return module
 
 
-def test_the_plugin_in_the_readme_is_the_one_that_is_tested() -> None:
+def test_the_plugin_in_both_readmes_is_the_one_that_is_tested() -> None:
     source = (ROOT / "tests" / "example_plugin" / "sftchat_example_plugin.py").read_text(encoding="utf-8")
 
     assert source.strip() in README
+    assert source.strip() in CHINESE
 
 
 PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -125,11 +126,23 @@ def test_every_verb_is_in_the_readme_or_its_table() -> None:
     assert set(VERBS) - shown <= {"demo", "plugins"}
 
 
-def test_the_chinese_readme_shows_the_same_commands_and_exit_codes() -> None:
-    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+def test_the_chinese_readme_has_the_sections_commands_exit_codes_figures_and_links_of_the_english_one() -> None:
+    assert [line.split(" #")[0] for line in commands(CHINESE)] == [line.split(" #")[0] for line in commands(README)]
+    assert len(re.findall(r"^## ", CHINESE, flags=re.MULTILINE)) == len(re.findall(r"^## ", README, flags=re.MULTILINE))
+    for pattern in (r"^\| (\d+) \|", r"\| ([\d.–]+ [×%]) \| (.*) \|$"):
+        assert re.findall(pattern, CHINESE, flags=re.MULTILINE) == re.findall(pattern, README, flags=re.MULTILINE)
+    assert links(CHINESE) ^ links(README) == {"README.md", "README.zh.md"}
 
-    assert [line.split(" #")[0] for line in commands(chinese)] == [line.split(" #")[0] for line in commands(README)]
-    assert re.findall(r"^\| (\d+) \|", chinese, flags=re.MULTILINE) == re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)
+
+def links(page: str) -> set[str]:
+    """Where a page leads to."""
+    return set(re.findall(r"\]\(([^)\s#]+)\)", page))
+
+
+def test_every_page_of_the_documentation_stands_in_the_table_of_the_readme() -> None:
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == {
+        link.removeprefix("docs/") for link in links(README) if link.startswith("docs/") and link.endswith(".md")
+    }
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
