@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser
 
 from sftchat.cli import VERBS, program
 from sftchat.data.formats import FORMATS
 from sftchat.data.problems import KINDS
+from tests.pages import Command, blocks
+from tests.pages import commands as shell
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
 
 
 def commands(text: str) -> list[str]:
@@ -26,24 +34,90 @@ def commands(text: str) -> list[str]:
     return [line.split("| ")[-1] for line in lines if re.match(r"(echo .*\| )?sftchat ", line)]
 
 
-def test_the_plugin_in_the_readme_is_the_one_that_is_tested() -> None:
+def script(name: str) -> Any:
+    """A module of ``scripts/``."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plugin_in_both_readmes_is_the_one_that_is_tested() -> None:
     source = (ROOT / "tests" / "example_plugin" / "sftchat_example_plugin.py").read_text(encoding="utf-8")
 
     assert source.strip() in README
+    assert source.strip() in CHINESE
 
 
 PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
-@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
-def test_every_command_shown_is_one_the_program_understands(line: str) -> None:
-    verb, *rest = shlex.split(line.replace("…", "x"))[1:]
-    command = program.get_command(click.Context(program), verb)
+FOLLOWING = sorted(
+    {command for page in PAGES for block in blocks(page) if not block.language for command in shell(block) if command.sftchat},
+    key=lambda one: one.line,
+)
+
+
+@pytest.fixture
+def beside_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the files of options that pages name."""
+    (toml,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "run.toml").write_text(toml, encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(json.dumps(tomllib.loads(toml)), encoding="utf-8")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("shown", FOLLOWING, ids=lambda command: command.line)
+@pytest.mark.usefixtures("beside_the_configs")
+def test_every_command_shown_is_one_the_program_understands(shown: Command) -> None:
+    """Its parser takes every option with its value; nothing is run."""
+    assert shown.sftchat is not None
+    verb, *rest = (word.replace("…", "x") for word in shown.sftchat)
+    top = click.Context(program, **program.context_settings)
+    command = program.get_command(top, verb)
     assert command is not None, f"{verb} is no command"
     while isinstance(command, click.Group) and (rest or not command.invoke_without_command):
         command = command.commands[rest.pop(0)]
-    known = {name for parameter in command.params for name in parameter.opts}
-    assert [word for word in rest if word.startswith("-") and word != "-" and word.split("=")[0] not in known] == []
+    assert command.make_context(verb, rest, parent=top).args == []
+
+
+def test_every_block_begins_so_that_the_site_shows_it_as_one() -> None:
+    """mkdocs-material takes a language and a title; at anything else it ends no block before the next one does."""
+    fences = {
+        (path.name, line)
+        for path in (ROOT / "docs").glob("*.md")
+        for line in re.findall(r"^```.*", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    }
+
+    assert {fence for fence in fences if not re.fullmatch(r'```(\w+( title="[^"]+")?)?', fence[1])} == set()
+
+
+def test_every_launcher_shown_takes_its_options() -> None:
+    """Including those that only run on machines that no test has."""
+    launchers = {"torchrun": get_args_parser(), "accelerate": launch_command_parser()}
+    lines = [shlex.split(command.line) for command in FOLLOWING if command.line.split()[0] in launchers]
+
+    for launcher, *words in lines:
+        found = launchers[launcher].parse_args(words[words.index("launch") + 1 :] if launcher == "accelerate" else words)
+        assert (found.module, found.training_script) == (True, "sftchat")
+    assert {launcher for launcher, *_ in lines} == set(launchers)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fsdp2.yaml", "FSDP"), ("zero3.yaml", "DEEPSPEED")])
+def test_accelerate_reads_its_files_on_the_page_on_several_gpus(name: str, kind: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "several-gpus.md").read_text(encoding="utf-8")
+    (tmp_path / name).write_text(next(block.text for block in blocks(page) if block.title == name), encoding="utf-8")
+
+    found = load_config_from_file(str(tmp_path / name))
+
+    assert (found.distributed_type, found.num_processes, found.mixed_precision) == (kind, 4, "bf16")
+    settings = found.fsdp_config if kind == "FSDP" else found.deepspeed_config
+    known = vars(launch_command_parser().parse_args(["x"]))
+    assert settings
+    assert [key for key in settings if key not in known] == []
 
 
 def test_every_verb_is_in_the_readme_or_its_table() -> None:
@@ -52,11 +126,23 @@ def test_every_verb_is_in_the_readme_or_its_table() -> None:
     assert set(VERBS) - shown <= {"demo", "plugins"}
 
 
-def test_the_chinese_readme_shows_the_same_commands_and_exit_codes() -> None:
-    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+def test_the_chinese_readme_has_the_sections_commands_exit_codes_figures_and_links_of_the_english_one() -> None:
+    assert [line.split(" #")[0] for line in commands(CHINESE)] == [line.split(" #")[0] for line in commands(README)]
+    assert len(re.findall(r"^## ", CHINESE, flags=re.MULTILINE)) == len(re.findall(r"^## ", README, flags=re.MULTILINE))
+    for pattern in (r"^\| (\d+) \|", r"\| ([\d.–]+ [×%]) \| (.*) \|$"):
+        assert re.findall(pattern, CHINESE, flags=re.MULTILINE) == re.findall(pattern, README, flags=re.MULTILINE)
+    assert links(CHINESE) ^ links(README) == {"README.md", "README.zh.md"}
 
-    assert [line.split(" #")[0] for line in commands(chinese)] == [line.split(" #")[0] for line in commands(README)]
-    assert re.findall(r"^\| (\d+) \|", chinese, flags=re.MULTILINE) == re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)
+
+def links(page: str) -> set[str]:
+    """Where a page leads to."""
+    return set(re.findall(r"\]\(([^)\s#]+)\)", page))
+
+
+def test_every_page_of_the_documentation_stands_in_the_table_of_the_readme() -> None:
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == {
+        link.removeprefix("docs/") for link in links(README) if link.startswith("docs/") and link.endswith(".md")
+    }
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
@@ -100,13 +186,15 @@ def test_every_hook_has_its_signature_as_a_heading() -> None:
 
 
 def test_the_command_reference_is_what_the_program_says() -> None:
-    spec = importlib.util.spec_from_file_location("update_docs", ROOT / "scripts" / "update_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    update_docs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(update_docs)
+    page = script("update_docs").page()
 
-    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == update_docs.page(), "run scripts/update-docs"
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == page, "run scripts/update-docs"
+
+
+def test_the_site_shows_a_bar_within_code_within_a_table_without_its_backslash() -> None:
+    shown = script("site_hooks").on_page_markdown("| `a\\|b` | <\\|c |\n`d\\|e`")
+
+    assert shown == "| `a|b` | <\\|c |\n`d\\|e`"
 
 
 def test_every_link_within_the_repository_leads_somewhere() -> None:

@@ -57,7 +57,9 @@ def require_local(what: str) -> None:
 
 def quiet_libraries() -> None:
     """Keep Hugging Face libraries from phoning home, drawing bars and printing advice that the user cannot act on."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|accelerate)\.")
+    # transformers warns of its own arguments in the name of the caller, which is torch's Module for a forward pass
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|accelerate|torch\.nn\.modules)\.")
+    warnings.filterwarnings("ignore", "Could not find a config file in sftchat:nano", UserWarning)  # peft, saving an adapter
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

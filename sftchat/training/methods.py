@@ -70,7 +70,6 @@ def with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    peft_config.base_model_name_or_path = name
     adapted = get_peft_model(model, peft_config)
     adapted.peft_config["default"].base_model_name_or_path = name
     return adapted

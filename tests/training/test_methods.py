@@ -15,6 +15,7 @@ from sftchat.engines.loading import load_engine
 from sftchat.models.manifest import read_manifest
 from sftchat.plugins import load_plugins
 from sftchat.training import methods, precision
+from sftchat.training.config import TrainingConfig
 from sftchat.training.precision import choose_precision
 from sftchat.training.run import train
 from sftchat.types import Reply, SamplingParams
@@ -43,6 +44,14 @@ def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: 
     reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
     assert isinstance(reply, Reply)
     assert reply.text == ROWS[2].gold
+
+
+def test_an_adapter_names_its_base_as_the_user_did(tiny_checkpoint: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    adapted = methods.with_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), "org/name")
+
+    assert adapted.peft_config["default"].base_model_name_or_path == "org/name"
 
 
 @pytest.mark.parametrize(

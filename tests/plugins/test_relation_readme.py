@@ -1,0 +1,48 @@
+"""The README's commands are run in their order, each as it stands but for the size: a few rows, a few steps, a few items."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sftchat.cli import main
+from tests.distributions import ROOT
+from tests.pages import blocks, commands, environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = [command for block in blocks(README) if not block.language for command in commands(block)]
+SCRIPTS = [command for command in SHOWN if command.line.startswith("./scripts/")]
+
+
+def test_the_scripts_that_the_readme_names_can_be_started() -> None:
+    names = [command.line.split()[0] for command in SCRIPTS]
+
+    assert names == ["./scripts/demo", "./scripts/test"]
+    assert all((ROOT / name).stat().st_mode & 0o111 for name in names)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path: Path) -> None:
+    """A gate may say no to a model that was trained for a moment; everything else succeeds."""
+    variables = environment(tmp_path / "venv", {"train": "--rows 16 --max-steps 2", "eval": f"--evalset {tmp_path / 'gold.jsonl'}"})
+    work = tmp_path / "work"
+    work.mkdir()
+    assert main(["data", "generate", "relation", "-n", "3", "-q", "-o", str(work / "rows.jsonl")]) == 0
+    assert (
+        main(["data", "generate", "relation", "-n", "4", "-q", "--seed", "1", "--format", "evalset", "-o", str(tmp_path / "gold.jsonl")])
+        == 0
+    )
+
+    for command in SHOWN:
+        if command in SCRIPTS:
+            continue
+        done = subprocess.run(
+            ["bash", "-c", command.line], cwd=work, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        allowed = (0, 1) if "exit code 1" in command.comment else (0,)
+        assert done.returncode in allowed, f"{command.line}\n{done.stdout}\n{done.stderr}"
+
+    assert (work / "report" / "report.html").is_file()
+    assert (work / "exported" / "Modelfile").is_file()
