@@ -6,6 +6,7 @@ rouge-score's own tokenizer gives identical Chinese texts 0.0. Here every Chines
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from functools import lru_cache
@@ -116,7 +117,18 @@ def printable(text: str) -> str:
     Args:
         text: Any text.
     """
-    if text.isprintable():
-        return text
-    kept = (c.isprintable() or c == _ZERO_WIDTH_JOINER or unicodedata.category(c) == "Zs" for c in text)
-    return "".join(c if keep else "\N{REPLACEMENT CHARACTER}" for c, keep in zip(text, kept, strict=True))
+    return text if text.isprintable() else "".join(c if _harmless(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def printable_json(text: str) -> str:
+    """JSON from outside as a terminal may be given it: what ``printable`` replaces becomes an escape, so that it is the same JSON.
+
+    Args:
+        text: JSON, its control characters below space escaped already, as ``json.dumps`` does; line breaks stay.
+    """
+    return text if text.isprintable() else "".join(c if c == "\n" or _harmless(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def _harmless(character: str) -> bool:
+    """Whether a terminal shows a character and does nothing else."""
+    return character.isprintable() or character == _ZERO_WIDTH_JOINER or unicodedata.category(character) == "Zs"

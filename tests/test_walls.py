@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "sftchat"
 
 FLOORS = (
-    ("types", "errors"),
+    ("types", "errors", "parsing"),
     ("task", "text", "commands", "database", "locking", "engines.base"),
     ("hookspecs",),
     ("__init__", "plugins", "data", "models"),

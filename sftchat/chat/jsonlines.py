@@ -19,6 +19,8 @@ from typing import Any
 from sftchat.chat.conversation import Mark
 from sftchat.chat.plain import Plain
 from sftchat.commands import Fragments
+from sftchat.parsing import parsed
+from sftchat.text import printable_json
 
 
 class JsonLines(Plain):
@@ -32,7 +34,7 @@ class JsonLines(Plain):
             return
         self._id = None
         try:
-            row = json.loads(line)
+            row = parsed(line)
         except ValueError as error:
             self.complain(f"the line is not JSON: {error}")
             return
@@ -84,4 +86,4 @@ class JsonLines(Plain):
     def _put(self, kind: str, **fields: Any) -> None:
         """Write an object."""
         row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
-        self._write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._write(printable_json(json.dumps(row, ensure_ascii=False)) + "\n")

@@ -3,17 +3,77 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sftchat.chat.conversation import Answer, Mark, Node
+from sftchat.chat.conversation import Answer, Node
 from sftchat.chat.settings import Settings
-from sftchat.types import Reply, SamplingParams
+from sftchat.parsing import made, parsed
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of a session beside its nodes.
+
+    Attributes:
+        system: The system prompt.
+        head: Where the talk is.
+        column: Whose answers it is about.
+        settings: How the next reply is generated.
+        models: MODEL of each column.
+        folder: Where the program ran.
+        title: The beginning of the first message.
+        turns: How many there are.
+    """
+
+    system: str = ""
+    head: int = 0
+    column: int = 0
+    settings: Settings = field(default_factory=Settings)
+    models: tuple[str, ...] = ()
+    folder: str = ""
+    title: str = ""
+    turns: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse places that no talk has."""
+        if self.head < 0 or self.column < 0:
+            raise ValueError(f"head is {self.head} and column {self.column}, must be from 0")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """How an answer under way goes on.
+
+    Attributes:
+        text: New text.
+        token_ids: Its tokens, where the engine lists them.
+        tokens: How many there are.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    tokens: int
 
 
 def dumps(value: Any) -> str:
     """JSON in ASCII, so that whatever is in a Python string, half a surrogate pair included, comes back."""
     return json.dumps(value, separators=(",", ":"))
+
+
+def facts_to_json(facts: Facts) -> str:
+    """The facts of a session."""
+    return dumps(asdict(facts))
+
+
+def facts_from_json(text: str) -> Facts:
+    """The facts of a session; a new one has none.
+
+    Raises:
+        ValueError: When they are damaged, as of all that read here.
+    """
+    return made(Facts, parsed(text))
 
 
 def node_to_json(node: Node) -> str:
@@ -23,8 +83,10 @@ def node_to_json(node: Node) -> str:
 
 def node_from_json(id: int, parent: int, text: str) -> Node:
     """A node at its place."""
-    found = json.loads(text)
-    return Node(id, parent, found["question"], tuple(map(answer_from, found["answers"])))
+    found = made(Node, {**made(Mapping[str, Any], parsed(text)), "id": id, "parent": parent})
+    if not 0 <= parent < id:
+        raise ValueError(f"node {id} follows node {parent}")
+    return found
 
 
 def answer_to_json(answer: Answer) -> str:
@@ -32,25 +94,9 @@ def answer_to_json(answer: Answer) -> str:
     return dumps(asdict(answer))
 
 
-def answer_from(found: dict[str, Any]) -> Answer:
-    """An answer from what JSON made of it."""
-    mark = found["mark"]
-    return Answer(
-        **{
-            **found,
-            "reply": Reply(**found["reply"]),
-            "sampling": sampling_from(found["sampling"]),
-            "token_ids": tuple(found["token_ids"]),
-            "mark": Mark(**{**mark, "errors": tuple(mark["errors"])}) if mark else None,
-        }
-    )
-
-
-def sampling_from(found: dict[str, Any]) -> SamplingParams:
-    """Sampling parameters from what JSON made of them."""
-    return SamplingParams(**{**found, "stop": tuple(found["stop"])})
-
-
-def settings_from(found: dict[str, Any]) -> Settings:
-    """Settings from what JSON made of them."""
-    return Settings(**{**found, "sampling": sampling_from(found["sampling"])})
+def said_from_json(text: str) -> Answer | Piece:
+    """How an answer began, or how it went on."""
+    found = parsed(text)
+    if isinstance(found, list):
+        return made(Piece, dict(zip(("text", "token_ids", "tokens"), found, strict=True)))
+    return made(Answer, found)

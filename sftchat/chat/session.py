@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from sftchat.chat.conversation import Answer, Conversation, Node
-from sftchat.chat.records import settings_from
+from sftchat.chat.records import Facts
 from sftchat.chat.sessions import Sessions, Summary, Taken
 from sftchat.chat.settings import Settings
 from sftchat.engines.base import Chunk
@@ -48,22 +47,24 @@ class Session:
                 self.sessions.add(self.id, node)
         self._nodes = conversation.nodes
         turns = conversation.turns
-        facts = {
-            "system": conversation.system,
-            "head": conversation.head,
-            "column": conversation.column,
-            "settings": asdict(settings),
-            "models": list(models),
-            "folder": str(Path.cwd()),
-            "title": turns[0].question[:80] if turns else "",
-            "turns": len(turns),
-        }
+        facts = Facts(
+            system=conversation.system,
+            head=conversation.head,
+            column=conversation.column,
+            settings=settings,
+            models=tuple(models),
+            folder=str(Path.cwd()),
+            title=turns[0].question[:80] if turns else "",
+            turns=len(turns),
+        )
         self.sessions.save(self.id, facts)
 
     def go_on(self, found: Summary | None, kept: Conversation | None) -> None:
         """Keep what comes in another session: one that was found, or a new one."""
         self.id = found.id if found is not None else 0
-        self._nodes = kept.nodes if kept is not None else ()
+        # a reply that was under way is in the talk, and not yet among the nodes on disk
+        stored = self.sessions.stored(found) if self.sessions is not None and found is not None else 0
+        self._nodes = kept.nodes[:stored] if kept is not None else ()
 
     def begin(self, question: int, column: int, answer: Answer) -> None:
         """A column begins to answer a question."""
@@ -98,7 +99,9 @@ def restored(sessions: Sessions, found: Summary, columns: int) -> tuple[Conversa
         sessions: Where it is.
         found: Which one.
         columns: How many models will go on with it.
+
+    Raises:
+        SftchatError: When it is damaged.
     """
     conversation = sessions.conversation(found)
-    settings = settings_from(found.facts["settings"]) if "settings" in found.facts else Settings()
-    return conversation.seen_by(min(conversation.column, columns - 1)), settings
+    return conversation.seen_by(min(conversation.column, columns - 1)), found.facts.settings

@@ -6,25 +6,39 @@ its own in write-ahead mode. A file that cannot be used is said once, and is nev
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sftchat.chat.conversation import Answer, Conversation, Node
-from sftchat.chat.records import answer_from, answer_to_json, dumps, node_from_json, node_to_json
+from sftchat.chat.records import (
+    Facts,
+    Piece,
+    answer_to_json,
+    dumps,
+    facts_from_json,
+    facts_to_json,
+    node_from_json,
+    node_to_json,
+    said_from_json,
+)
 from sftchat.database import open_database
 from sftchat.errors import SftchatError, UsageError, first_line
+from sftchat.parsing import made
 from sftchat.types import Reply
 
 FILE = "sessions.sqlite"
 VERSION = 1
 WAIT_SECONDS = 10.0
+MOST_COLUMNS = 1000
+"""More than any talk has; what says otherwise is damaged."""
+YEAR_10000 = 253_402_300_800
+"""In seconds since 1970: no clock shows it."""
 
 TABLES = """
 CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, used REAL, facts TEXT);
@@ -42,13 +56,13 @@ class Summary:
         id: Its number.
         name: What ``/save`` called it; empty for most.
         used: When it was last written, in seconds since 1970.
-        facts: What ``Sessions.save`` was given: models, folder, title, turns and more.
+        facts: What ``Sessions.save`` was given.
     """
 
     id: int
     name: str
     used: float
-    facts: Mapping[str, Any]
+    facts: Facts
 
 
 class Taken(Exception):
@@ -72,15 +86,16 @@ class Sessions:
         self.broken = False
         self.warn = warn
         self._connection: sqlite3.Connection | None = None
+        self._damaged: set[int] = set()
 
     def new(self) -> int:
         """Begin a session and return its number; 0 when it cannot be kept."""
         rows = self._do("INSERT INTO sessions (used, facts) VALUES (?, '{}') RETURNING id", time.time())
         return int(rows[0][0]) if rows else 0
 
-    def save(self, session: int, facts: Mapping[str, Any]) -> None:
+    def save(self, session: int, facts: Facts) -> None:
         """Keep what is true of a session now: where its talk is, its settings, its models."""
-        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), dumps(facts), session)
+        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), facts_to_json(facts), session)
 
     def add(self, session: int, node: Node) -> None:
         """Keep a new node; the pieces of the reply that it has are not needed any more.
@@ -119,9 +134,18 @@ class Sessions:
             raise UsageError(f"session name '{name}' is taken; /load {name} goes on with that one") from None
 
     def all(self, most: int = -1) -> tuple[Summary, ...]:
-        """The sessions, the last used first."""
-        rows = self._do("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most)
-        return tuple(Summary(id, name or "", used, json.loads(facts)) for id, name, used, facts in rows)
+        """The sessions, the last used first; damaged ones are left out, and that is said once."""
+        found = []
+        for id, name, used, facts in self._do("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most):
+            try:
+                if not isinstance(used, float) or not 0 <= used < YEAR_10000:
+                    raise ValueError(f"it was used at {used!r}")
+                found.append(Summary(id, made(str, name or ""), used, facts_from_json(facts)))
+            except (ValueError, TypeError) as error:
+                if id not in self._damaged:
+                    self._damaged.add(id)
+                    self.warn(str(self._broken_session(id, error)))
+        return tuple(found)
 
     def find(self, wanted: str) -> Summary | None:
         """The session of a name or a number; of that which was used last when nothing is wanted."""
@@ -131,13 +155,27 @@ class Sessions:
         return next((one for one in found if one.name == wanted), None) or next((one for one in found if str(one.id) == wanted), None)
 
     def conversation(self, session: Summary) -> Conversation:
-        """All that was said in a session; a reply that was under way when the program ended is there as far as it came."""
+        """All that was said in a session; a reply that was under way when the program ended is there as far as it came.
+
+        Raises:
+            SftchatError: When it is damaged.
+        """
         rows = self._do("SELECT id, parent, said FROM nodes WHERE session = ? ORDER BY id", session.id)
         facts = session.facts
-        nodes = tuple(node_from_json(*row) for row in rows)
-        head = min(facts.get("head", 0), len(nodes))
-        found = Conversation(facts.get("system", ""), nodes, head, column=facts.get("column", 0))
-        return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
+        try:
+            nodes = tuple(node_from_json(*row) for row in rows)
+            if [node.id for node in nodes] != list(range(1, len(nodes) + 1)):
+                raise ValueError("a node is missing")
+            head = min(facts.head, len(nodes))
+            found = Conversation(facts.system, nodes, head, column=facts.column)
+            return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
+        except (ValueError, TypeError) as error:
+            raise self._broken_session(session.id, error) from error
+
+    def stored(self, session: Summary) -> int:
+        """How many nodes of a session are on disk."""
+        rows = self._do("SELECT count(*) FROM nodes WHERE session = ?", session.id)
+        return int(rows[0][0]) if rows else 0
 
     def close(self) -> None:
         """Close the file."""
@@ -150,16 +188,21 @@ class Sessions:
         found: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
         for column, piece in rows:
-            said = json.loads(piece)
-            if isinstance(said, dict):
-                found[column] = answer_from(said)
+            said = said_from_json(piece)
+            if not isinstance(column, int) or not 0 <= column < MOST_COLUMNS or (isinstance(said, Piece) and column not in found):
+                raise ValueError(f"column {column!r} of question {question} goes on and did not begin")
+            if isinstance(said, Answer):
+                found[column] = said
                 continue
-            text, token_ids, tokens = said
             reply = found[column].reply
-            reply = replace(reply, text=reply.text + text, completion_tokens=reply.completion_tokens + tokens)
-            found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *token_ids))
+            reply = replace(reply, text=reply.text + said.text, completion_tokens=reply.completion_tokens + said.tokens)
+            found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *said.token_ids))
         nothing = Answer(Reply("", "cancelled"))
         return tuple(found.get(column, nothing) for column in range(max(found) + 1)) if found else ()
+
+    def _broken_session(self, id: int, error: Exception) -> SftchatError:
+        """The error for a session that cannot be read."""
+        return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {error}")
 
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Carry out a statement, or give up on the file for good.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -14,9 +13,10 @@ import click
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, answering_options
+from sftchat.cli.shared import Session, answering_options, json_text
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
+from sftchat.text import printable
 from sftchat.types import Example, Reply, SamplingParams
 
 
@@ -79,21 +79,21 @@ def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json:
     from sftchat.chat.reply import stream_reply
 
     # a terminal must not obey what a model wrote; a file or a program gets it as it is
-    printable = Printable() if sys.stdout.isatty() else None
+    shown = Printable() if sys.stdout.isatty() else None
 
     def show(chunk: Chunk) -> None:
-        write(chunk.text if printable is None else printable.feed(chunk.text))
+        write(chunk.text if shown is None else shown.feed(chunk.text))
 
     def keep(chunk: Chunk) -> None:
         pass
 
     reply = stream_reply(engine, request, show if stream else keep)
     if as_json:
-        write(json.dumps({**reply_facts(reply), "model": model}, ensure_ascii=False) + "\n")
+        write(json_text({**reply_facts(reply), "model": model}, indent=None) + "\n")
     elif stream:
-        write((printable.end() if printable is not None else "") + "\n")
+        write((shown.end() if shown is not None else "") + "\n")
     else:
-        write((reply.text if printable is None else printable.feed(reply.text) + printable.end()) + "\n")
+        write((reply.text if shown is None else shown.feed(reply.text) + shown.end()) + "\n")
 
 
 def _batch(engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool) -> int:
@@ -111,13 +111,13 @@ def _batch(engine: Engine, model: str, asked: tuple[Example, ...], sampling: Sam
         identity = asked[int(place)].id
         if isinstance(answer, EngineError):
             failures += 1
-            click.echo(f"sftchat: error: question '{identity}' was not answered: {answer}", err=True)
+            click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {answer}"), err=True)
             facts: dict[str, Any] = {"error": str(answer)}
         else:
             facts = reply_facts(answer)
         if as_json:
             numbered = {"id": identity, **({"sample": int(sample)} if samples > 1 else {})}
-            write(json.dumps({**numbered, **facts, "model": model}, ensure_ascii=False) + "\n")
+            write(json_text({**numbered, **facts, "model": model}, indent=None) + "\n")
         elif isinstance(answer, Reply):
             write((visible(answer.text) if sys.stdout.isatty() else answer.text) + "\n")
     return 3 if failures else 0

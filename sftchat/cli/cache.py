@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
 
+from sftchat.cli.shared import json_text
 from sftchat.errors import UsageError
 
 SHOWN = 12
@@ -38,7 +38,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     models = summary(path)
     if as_json:
         found = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models]}
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        click.echo(json_text(found))
         return
     if not models:
         click.echo(f"no replies in {path}")
@@ -47,7 +47,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     wide = max(len(str(model.replies)) for model in models)
     for model in models:
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
-        click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{wide}}  {used}  {json.dumps(model.name, ensure_ascii=False)[1:-1]}")
+        click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{wide}}  {used}  {json_text(model.name)[1:-1]}")
 
 
 @command.command(short_help="forget replies")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, answering_options, stderr
+from sftchat.cli.shared import Session, answering_options, json_text, stderr
 from sftchat.engines.base import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.types import Example, Reply, SamplingParams
@@ -91,7 +90,7 @@ def command(
         items = [_scored(task, example, reply) for reply in replies]
         rows.append(items)
         if as_json:
-            click.echo(json.dumps(_line(models, example, replies, items, task), ensure_ascii=False))
+            click.echo(json_text(_line(models, example, replies, items, task), indent=None))
         else:
             show(models, example, replies, items, task)
     if not as_json and task is not None and len(asked) > 1:

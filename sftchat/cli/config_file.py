@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sftchat.errors import DataError, MissingExtraError, UsageError, unknown
+from sftchat.parsing import read_text
 
 NOT_IN_FILES = ("config", "help")
+MOST_PIECES = 10_000
+"""Numbers, texts and brackets of a value; aliases of YAML can make a few lines billions of them."""
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -23,7 +27,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         MissingExtraError: For YAML, when no reader of it is installed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", str(path)) from error
     if path.suffix == ".toml":
@@ -31,7 +35,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
 
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"is not TOML: {error}", str(path)) from error
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"config '{path}' must end in .toml, .yaml or .yml")
@@ -41,7 +45,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         raise MissingExtraError("a config in YAML") from error
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # a date that no calendar has, a key that is a list
         raise DataError(f"is not YAML: {' '.join(str(error).split())}", str(path)) from error
     if not isinstance(found, dict):
         raise DataError("is no table of keys and values", str(path))
@@ -81,13 +85,23 @@ def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any
     """A value as the flag would have it; what may be given several times is a list, or a table of ``NAME=VALUE``."""
     if parameter.multiple if isinstance(parameter, click.Option) else False:
         if isinstance(value, dict):
-            return [f"{key}={_text(one)}" for key, one in value.items()]
-        return [_text(one) for one in (value if isinstance(value, list) else [value])]
+            return [f"{key}={_text(path, name, one)}" for key, one in value.items()]
+        return [_text(path, name, one) for one in (value if isinstance(value, list) else [value])]
     if isinstance(value, (dict, list)):
         raise DataError(f"key '{name}' must have one value, not a {'table' if isinstance(value, dict) else 'list'}", str(path))
     return value
 
 
-def _text(value: Any) -> str:
+def _text(path: Path, name: str, value: Any) -> str:
     """A value as it would be typed."""
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    try:
+        pieces = json.JSONEncoder(default=str).iterencode(value)
+        text = "".join(islice(pieces, MOST_PIECES))
+        if next(pieces, None) is None:
+            return text
+        reason = "too large"
+    except (ValueError, TypeError, RecursionError) as error:  # an alias of YAML that leads to itself, a key that is a date
+        reason = str(error)
+    raise DataError(f"the value of key '{name}' cannot be an option: {reason}", str(path))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import stdout
+from sftchat.cli.shared import json_text, stdout
 from sftchat.errors import ModelError
+from sftchat.text import printable
 
 
 @click.command()
@@ -37,7 +36,7 @@ def command(first: str, second: str, as_json: bool) -> None:
     found = differences(*manifests)
     if as_json:
         rows = [{"section": one.section, "name": one.name, "left": one.left, "right": one.right} for one in found]
-        click.echo(json.dumps({"left": first, "right": second, "differences": rows}, ensure_ascii=False, indent=2))
+        click.echo(json_text({"left": first, "right": second, "differences": rows}))
         return
     if not found:
         click.echo("nothing differs")
@@ -51,7 +50,9 @@ def command(first: str, second: str, as_json: bool) -> None:
         table.add_column(Text(header, overflow="fold"), overflow="fold")
     before = ""
     for one in found:
-        table.add_row(*map(Text, ("" if one.section == before else one.section, one.name, shown(one.left), shown(one.right))))
+        table.add_row(
+            *map(Text, map(printable, ("" if one.section == before else one.section, one.name, shown(one.left), shown(one.right))))
+        )
         before = one.section
     stdout().print(table)
     if same := same_sections(found):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftchat.cli.shared import json_text
 from sftchat.errors import SftchatError, UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit:
             raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
         if not path.parent.is_dir():
             raise UsageError(f"no folder '{path.parent}' for the baseline")
+        if not os.access(path.resolve().parent, os.W_OK):
+            raise UsageError(f"baseline '{path}' may not be written; give another file")
 
 
 def update_baselines(
@@ -132,7 +135,7 @@ def show_plan(plans: Sequence[Plan], as_json: bool) -> None:
 
     found = planned(plans)
     if as_json:
-        click.echo(json.dumps([vars(one) for one in found], ensure_ascii=False, indent=2, sort_keys=True))
+        click.echo(json_text([vars(one) for one in found], sort_keys=True))
         return
     for one in found:
         for line in lines(one):

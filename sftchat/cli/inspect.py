@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import Session, engine_options
+from sftchat.cli.shared import Session, engine_options, json_text
+from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.models.lineage import Ancestor
@@ -54,20 +55,20 @@ def command(
     if as_json:
         proof = [{"check": check.name, "holds": check.holds, "detail": check.detail, "required": check.required} for check in checks]
         made = [{"model": step.model, "note": step.note, "data_notes": step.data, **_manifest(step.manifest)} for step in steps]
-        click.echo(json.dumps({**facts, "lineage": made, "parity": proof}, ensure_ascii=False, indent=2))
+        click.echo(json_text({**facts, "lineage": made, "parity": proof}))
         return 3 if failed else 0
     wide = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name:<{wide}}  {value}")
+        click.echo(printable(f"{name:<{wide}}  {value}"))
     if steps[0].manifest is not None or len(steps) > 1:
         click.echo("\nlineage: how it was made, the last step first")
         for step in steps:
             for line in _told(step):
-                click.echo(f"  {line}")
+                click.echo(printable(f"  {line}"))
     click.echo("\nparity: training and inference see the same tokens")
     for check in checks:
         mark = "yes" if check.holds else "NO " if check.required else "no "
-        click.echo(f"  {mark}  {check.name} ({check.detail})")
+        click.echo(printable(f"  {mark}  {check.name} ({check.detail})"))
     return 3 if failed else 0
 
 
@@ -93,13 +94,13 @@ def _show_server(address: str, as_json: bool) -> None:
     if not chosen:
         raise UsageError(f"{unknown('model', name, [model['id'] for model in listed])} at {server.url}")
     if as_json:
-        click.echo(json.dumps({"server": server.url, "models": chosen}, ensure_ascii=False, indent=2))
+        click.echo(json_text({"server": server.url, "models": chosen}))
         return
     click.echo(f"server  {server.url}")
     for model in chosen:
         known = {"of": model.get("parent"), "from": model.get("root"), "context": model.get("max_model_len")}
         about = ", ".join(f"{word} {value}" for word, value in known.items() if value and value != model["id"])
-        click.echo(f"model   {model['id']}" + (f" ({about})" if about else ""))
+        click.echo(printable(f"model   {model['id']}" + (f" ({about})" if about else "")))
 
 
 def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
@@ -157,7 +158,9 @@ def _told(step: Ancestor) -> list[str]:
     if made is None:
         return lines
     if made.merged:
-        lines.append(f"  merged: {made.merged['adapter']} into {made.base}, {made.merged['dtype']}")
+        lines.append(
+            f"  merged: {made.merged.get('adapter', 'an adapter')} into {made.base}, {made.merged.get('dtype', 'in a dtype not said')}"
+        )
     lines.append(f"  trained: task {made.task}, {made.method}, {made.rows:,} rows, {made.steps} steps, template {made.template}")
     for source in made.data:
         if "file" in source:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from sftchat.cli.shared import Session
+from sftchat.cli.shared import Session, json_text
 from sftchat.text import printable
 
 
@@ -33,7 +31,7 @@ def command(session: Session, as_json: bool) -> None:
             }
             for p in registry.plugins
         ]
-        click.echo(json.dumps(described, ensure_ascii=False, indent=2))
+        click.echo(json_text(described))
         return
     if not registry.plugins:
         click.echo("no plugins: nothing installed declares an entry point in the group 'sftchat'")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import DataError, EngineError
+from sftchat.parsing import read_text
 from sftchat.types import Example, Message, Reply
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
 
     if path.suffix == ".txt":
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(path).splitlines()
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}", str(path)) from error
         except UnicodeDecodeError as error:

@@ -101,7 +101,7 @@ class Session:
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
     """Read ``NAME=VALUE`` words; a value that is JSON is what JSON says, any other is text."""
-    import json
+    from sftchat.parsing import parsed
 
     found: dict[str, Any] = {}
     for word in words:
@@ -109,7 +109,7 @@ def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tup
         if not (equals and name.isidentifier()):
             raise click.BadParameter(f"'{word}' must be NAME=VALUE, such as enable_thinking=false")
         try:
-            found[name] = json.loads(value)
+            found[name] = parsed(value)
         except ValueError:
             found[name] = value
     return found
@@ -169,6 +169,15 @@ concurrency_option = click.option(
 def answering_options(command: F) -> F:
     """Add ``engine_options`` and those of models, here or behind a server, that answer many prompts."""
     return engine_options(quantize_option(concurrency_option(timeout_option(command))))
+
+
+def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
+    """JSON as it is printed: for programs, and for terminals, which obey nothing in it."""
+    import json
+
+    from sftchat.text import printable_json
+
+    return printable_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
 
 
 def stdout() -> Console:

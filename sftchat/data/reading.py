@@ -20,12 +20,10 @@ from typing import Any, BinaryIO
 from sftchat.data.arrays import LONGEST, Refused, array_rows, reason
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
+from sftchat.parsing import MAX_DEPTH, depth
 
 Row = tuple[str, dict[str, Any]]
 """Where a row begins, and the row: ``file:line``, with ``:column`` where a row of an array begins on the line of the one before."""
-
-MAX_DEPTH = 100
-"""Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
 
 PIECE = 1 << 20
 """Bytes of an array that are read at once."""
@@ -213,7 +211,7 @@ def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
         raise Refused(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and depth(value) > MAX_DEPTH:
         raise Refused(TOO_DEEP)
     if b"\\u" in raw:
         try:
@@ -222,17 +220,6 @@ def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
             half = f"\\u{ord(error.object[error.start]):04x}"
             raise Refused(f"lone surrogate {half}, half of a character; remove it or write both halves") from None
     return value
-
-
-def _depth(value: Any) -> int:
-    """How many lists and objects lie inside one another; a loop, because recursion is what it guards."""
-    deepest, todo = 0, [(value, 1)]
-    while todo:
-        item, depth = todo.pop()
-        if isinstance(item, (dict, list)):
-            deepest = max(deepest, depth)
-            todo += [(inner, depth + 1) for inner in (item.values() if isinstance(item, dict) else item)]
-    return deepest
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sftchat.data.turns import shown
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
 from sftchat.locking import take_lock
+from sftchat.parsing import LARGEST, made, parsed
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 HEADER = "sftchat_samples"
@@ -117,18 +118,19 @@ class Samples:
     def _read(self) -> None:
         """Take up what is there."""
         try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
+            with self.path.open("rb") as file:
+                for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
+                    source = f"{self.path}:{number}"
+                    if not line.endswith(b"\n") and len(line) < LARGEST:
+                        return
+                    row = _parsed(line, source)
+                    if number == 1:
+                        self._compare(row)
+                    else:
+                        self._take(row, source)
+                    self._length += len(line)
         except OSError as error:
             raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", str(self.path)) from None
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            row = _parsed(line, f"{self.path}:{number}")
-            if number == 1:
-                self._compare(row)
-            else:
-                self._take(row, f"{self.path}:{number}")
-            self._length += len(line)
 
     def _compare(self, header: dict[str, Any]) -> None:
         """Refuse replies that were made otherwise."""
@@ -147,9 +149,10 @@ class Samples:
     def _take(self, row: dict[str, Any], source: str) -> None:
         """Take up one reply."""
         try:
-            key = (str(row["prompt"]), int(row["sample"]))
-            reply = Reply(row["reply"], row["finish_reason"], int(row["prompt_tokens"]), int(row["completion_tokens"]))
-        except (KeyError, TypeError, ValueError):
+            key = (made(str, row["prompt"]), made(int, row["sample"]))
+            facts = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
+            reply = made(Reply, {"text": row["reply"], **facts})
+        except (KeyError, ValueError):
             raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source) from None
         self._replies.setdefault(key[0], {})[key[1]] = reply
 
@@ -204,7 +207,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 def _parsed(line: bytes, source: str) -> dict[str, Any]:
     """One line as an object."""
     try:
-        row = json.loads(line)
+        row = parsed(line)
     except ValueError:
         row = None
     if not isinstance(row, dict):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sftchat.data.turns import shown
 from sftchat.errors import DataError
+from sftchat.parsing import parsed
 from sftchat.types import Example
 
 
@@ -19,7 +19,7 @@ def tools_of(example: Example) -> tuple[Mapping[str, Any], ...]:
     """
     given = example.metadata.get("tools")
     try:
-        tools = json.loads(given) if isinstance(given, str) and given.strip() else given or ()
+        tools = parsed(given) if isinstance(given, str) and given.strip() else given or ()
     except ValueError as error:
         raise DataError(f"tools is {shown(given)}, which is no JSON: {error}", example.source) from error
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from sftchat.errors import DataError, unknown
+from sftchat.parsing import parsed
 from sftchat.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -67,7 +68,7 @@ def _turn(turn: Any, where: str, role_map: Mapping[str, str]) -> Message:
 def _calls(value: Any, where: str) -> list[dict[str, Any]]:
     """The tool calls that ShareGPT writes as the JSON of ``{"name", "arguments"}``, or of a list of such."""
     try:
-        found = json.loads(text(value, where))
+        found = parsed(text(value, where))
     except ValueError:
         found = None
     calls = found if isinstance(found, list) else [found]

@@ -31,13 +31,8 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], 
     if os.fspath(path) == "-":
         return _write_stdout(rows)
     check_target(path, overwrite=overwrite)
-    # a link stays a link: what it points to is replaced
-    target = Path(os.path.realpath(path))
     try:
-        if target.exists() and not target.is_file():  # a pipe or a device such as /dev/null must be written into, never replaced
-            with target.open("wb") as stream:
-                return _write(stream, rows)
-        with _replacing(target) as stream:
+        with replacing(Path(path)) as stream:
             return _write(stream, rows)
     except OSError as error:
         raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
@@ -50,15 +45,26 @@ def replace_file(path: Path, text: str) -> None:
         SftchatError: The system refused to write.
     """
     try:
-        with _replacing(path) as stream:
+        with replacing(path) as stream:
             stream.write(text.encode())
     except OSError as error:
         raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file under a temporary name that takes the place of another when the block ends well, and goes when it does not."""
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name that takes the place of another when the block ends well, and goes when it does not.
+
+    A link stays a link: what it points to is replaced. A pipe or a device such as ``/dev/null`` is written into, never replaced.
+
+    Raises:
+        OSError: The system refused to write.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb") as stream:
+            yield stream
+        return
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as stream:

@@ -14,8 +14,9 @@ from typing import Any
 
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.items import Item
-from sftchat.evaluation.replies import HEADER, parse_reply
+from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
 from sftchat.evaluation.report import EvalsetIdentity
+from sftchat.parsing import LARGEST, made, parsed
 from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -93,7 +94,7 @@ def is_baseline(path: Path) -> bool:
     """Whether a file begins with a baseline's header."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            row = json.loads(file.readline())
+            row = parsed(file.readline(LARGEST))
     except (OSError, ValueError):
         return False
     return isinstance(row, dict) and HEADER in row
@@ -106,14 +107,11 @@ def read_baseline(path: Path) -> Baseline:
         DataError: When it is malformed.
         NotComparableError: When a later version wrote it.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read baseline: {getattr(error, 'strerror', None) or error}", str(path)) from error
-    header = parse_header(lines[0], path)
+    lines = numbered_lines(path, "baseline")
+    header = parse_header(next(lines, (1, ""))[1], path)
     items: dict[str, StoredItem] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
+    for number, line in lines:
+        if not line.strip(BLANK):
             continue
         identity, item = parse_item(line, f"{path}:{number}")
         if identity in items:
@@ -222,12 +220,11 @@ def parse_header(line: str, path: Path) -> Header:
         NotComparableError: When a later version wrote it.
     """
     try:
-        row = json.loads(line)
+        row = parsed(line)
         version = row.pop(HEADER)
         if version != SCHEMA_VERSION:
             raise NotComparableError(f"baseline {path} has schema version {version}; this sftchat reads {SCHEMA_VERSION}")
-        sets = tuple(EvalsetIdentity(**evalset) for evalset in row.pop("evalsets"))
-        return Header(evalsets=sets, **row | {"metrics": tuple(row["metrics"])})
+        return made(Header, row)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"not the header of a baseline: {error}", f"{path}:1") from error
 
@@ -248,4 +245,8 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
         raise DataError(f"item '{identity}' was not answered", source)
     if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
         raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
-    return identity, StoredItem(reply, {key: float(count) for key, count in stats.items()}, right, content)
+    try:
+        counts = {key: float(made(float, count)) for key, count in stats.items()}
+    except ValueError as error:
+        raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
+    return identity, StoredItem(reply, counts, right, content)

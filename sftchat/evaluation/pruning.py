@@ -15,7 +15,7 @@ from sftchat.evaluation.store import connect, reason
 
 DAY = 86_400
 BY_MODEL = """
-SELECT coalesce(name, ''), lower(hex(replies.identity)), count(*), coalesce(used, 0)
+SELECT CAST(coalesce(name, '') AS TEXT), lower(hex(replies.identity)), count(*), CAST(coalesce(used, 0) AS REAL)
 FROM replies LEFT JOIN models ON replies.identity = models.identity
 GROUP BY replies.identity ORDER BY coalesce(used, 0) DESC, replies.identity
 """
@@ -68,6 +68,7 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
             for model in gone:
                 for table in ("replies", "models"):
                     connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
+            connection.execute("DELETE FROM files WHERE typeof(path) != 'blob'")  # of a damaged store
             for (file,) in connection.execute("SELECT path FROM files").fetchall():
                 if not os.path.exists(file):  # noqa: PTH110 - bytes, which pathlib does not take
                     connection.execute("DELETE FROM files WHERE path = ?", (file,))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, get_args
 
+from sftchat.data.writing import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome
 from sftchat.evaluation.tools import translated
+from sftchat.parsing import LARGEST, parsed
 from sftchat.types import FinishReason, Reply
 
 HEADER = "sftchat_baseline"
 """The key that the first line of a baseline begins with; its value is the version of the schema."""
+BLANK = " \t\r\n"
+"""What JSON takes for white space; Python takes more."""
 UNPAIRED = "backslashreplace"
 """How half a surrogate pair, which is no UTF-8, is written: as the very escape that JSON has for it."""
 _FINISH = get_args(FinishReason)
@@ -52,13 +56,9 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     Raises:
         DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: replies may hold U+2028, and JSON allows it
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read replies: {getattr(error, 'strerror', None) or error}", str(path)) from error
     found: dict[str, Reply | str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for number, line in numbered_lines(path, "replies"):
+        if not line.strip(BLANK):
             continue
         if number == 1 and line.startswith(f'{{"{HEADER}"'):
             continue
@@ -69,6 +69,26 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     if not found:
         raise DataError("the file has no replies", str(path))
     return found
+
+
+def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, from 1; never more than one of them is in memory.
+
+    Args:
+        path: UTF-8, with or without a byte order mark.
+        what: It should hold, for messages.
+
+    Raises:
+        DataError: When it cannot be read, is not UTF-8, or a line is longer than any can be.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), start=1):
+                if len(line) == LARGEST and not line.endswith(b"\n"):
+                    raise DataError(f"the line is longer than {LARGEST >> 20} MiB, so these are no {what}", f"{path}:{number}")
+                yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {what}: {getattr(error, 'strerror', None) or error}", str(path)) from error
 
 
 def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str, known: Collection[str] = ()) -> None:
@@ -96,20 +116,14 @@ def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str,
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write text under a temporary name and rename it, so that nobody ever reads half a file, and none is left on a full disk.
+    """Write text so that nobody ever reads half a file, and none is left on a full disk.
 
     Args:
         path: The file.
         text: What it will hold, whole or in pieces.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:  # bytes: the same file on every platform
-            file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:  # bytes: the same file on every platform
+        file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
 
 
 class PartialReplies:
@@ -161,7 +175,7 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         DataError: When it is malformed.
     """
     try:
-        row = json.loads(line)
+        row = parsed(line)
     except ValueError as error:
         raise DataError(f"not a JSON object: {error}", source) from error
     if not isinstance(row, dict):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftchat.errors import DataError, UsageError, unknown
+from sftchat.parsing import read_text
 from sftchat.task import Metric, Task
 
 POINT = 0.01
@@ -165,7 +166,7 @@ def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozen
 def _lines(path: Path) -> list[str]:
     """The ids of a file."""
     try:
-        ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        ids = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read ids: {getattr(error, 'strerror', None) or error}", str(path)) from error
     if not ids:

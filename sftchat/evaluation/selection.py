@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from sftchat.errors import DataError, UsageError
 from sftchat.evaluation.baseline import is_baseline, read_baseline
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.rules import parse_ids
+from sftchat.parsing import parsed, read_text
 
 Kind = Literal["newly-broken", "failing"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -82,13 +82,14 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
     if not report.is_file():
         raise UsageError(f"'{source}' is neither the folder of an earlier evaluation nor a baseline")
     try:
-        document = json.loads(report.read_text(encoding="utf-8"))
+        document = parsed(read_text(report))
         if kind == "newly-broken":
             return _some(kind, source, {identity for comparison in document["comparisons"] for identity in comparison["broken"]})
-        files = sorted({result["replies"] for result in document["results"] if result.get("replies")})
-        rows = [json.loads(line) for file in files for line in (source / file).read_text(encoding="utf-8").split("\n") if line.strip()]
+        # a name alone: what a report says must not lead out of its folder
+        files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
+        rows = [parsed(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
         return _some(kind, source, {row["id"] for row in rows if row.get("errors") or row.get("error")})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"not the folder of an evaluation: {error}", str(source)) from error
 
 

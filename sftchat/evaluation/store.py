@@ -13,11 +13,12 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sftchat.database import open_database
 from sftchat.errors import SftchatError, first_line
 from sftchat.models.identity import file_hash
+from sftchat.parsing import made
 from sftchat.types import FinishReason
 
 FILE = "replies.sqlite"
@@ -94,8 +95,8 @@ class Store:
             return None
         text, tokens, finish_reason, prompt_tokens = rows[0]
         try:
-            return Stored(text.decode("utf-8", "surrogatepass"), _unpacked(tokens), cast(FinishReason, finish_reason), prompt_tokens)
-        except ValueError as error:
+            return made(Stored, Stored(text.decode("utf-8", "surrogatepass"), _unpacked(tokens), finish_reason, prompt_tokens).__dict__)
+        except (ValueError, TypeError, AttributeError) as error:
             self._give_up(error)
             return None
 

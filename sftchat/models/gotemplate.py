@@ -49,11 +49,21 @@ def evaluate(source: str, data: Scope) -> str:
     Raises:
         GoTemplateError: When it is malformed, or outside of the part that is known.
     """
-    pieces = list(_pieces(source))
-    nodes, end = _parse(pieces, 0)
-    if end < len(pieces):
-        raise GoTemplateError(f"unexpected {{{{ {' '.join(pieces[end][1])} }}}}")
-    return "".join(_run(nodes, data, {"$": data}))
+    try:
+        pieces = list(_pieces(source))
+        nodes, end = _parse(pieces, 0)
+        if end < len(pieces):
+            raise GoTemplateError(f"unexpected {{{{ {' '.join(pieces[end][1])} }}}}")
+        return "".join(_run(nodes, data, {"$": data}))
+    except GoTemplateError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        RecursionError,
+    ) as error:  # operands that a function does not take, a string Go does not have
+        raise GoTemplateError(f"cannot be evaluated: {error}") from error
 
 
 def literal(text: str) -> str:

@@ -52,7 +52,7 @@ def scores_by_step(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The scores of a manifest as ``(step, words)``, in the order of the steps."""
 
     def place(step: str) -> tuple[int, str]:
-        return (int(step), "") if step.isdigit() else (0, step)
+        return (int(step), "") if step.isdecimal() else (0, step)
 
     return [(step, _words(scores[step])) for step in sorted(scores, key=place)]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError
+from sftchat.parsing import made, parsed, read_text
 
 MANIFEST = "sftchat.json"
 VERSION = 1
@@ -87,10 +88,9 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     known = {item.name for item in fields(Manifest)}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        values: dict[str, Any] = {key: tuple(value) if key == "data" else value for key, value in found.items() if key in known}
-        return Manifest(**values)
-    except (ValueError, TypeError, AttributeError) as error:
+        found = parsed(read_text(path))
+        return made(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
+    except ValueError as error:
         raise ModelError(f"{path} is not a manifest of sftchat: {error}") from error
 
 

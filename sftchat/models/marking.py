@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sftchat.parsing import parsed
 from sftchat.types import Message
 
 
@@ -162,6 +163,6 @@ def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], 
 def _as_object(given: Any) -> Any:
     """Arguments as an object; text that is no JSON stays as it is."""
     try:
-        return json.loads(given) if isinstance(given, str) else given
+        return parsed(given) if isinstance(given, str) else given
     except ValueError:
         return given

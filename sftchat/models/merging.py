@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -62,6 +63,8 @@ def check_absent(output: Path) -> None:
     parent = next(path for path in output.absolute().parents if path.exists())
     if not parent.is_dir():
         raise UsageError(f"output folder '{output}' cannot be made: '{parent}' is a file")
+    if not os.access(parent, os.W_OK):
+        raise UsageError(f"output folder '{output}' cannot be made: '{parent}' is not writable")
 
 
 def merge(

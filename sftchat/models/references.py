@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sftchat.errors import ModelError, UsageError, unknown
 from sftchat.models.manifest import read_manifest
+from sftchat.parsing import parsed, read_text
 
 NANO = "sftchat:nano"
 """The embedded model."""
@@ -140,7 +141,7 @@ def _folder(text: str, path: Path, base: str | None, schemes: Iterable[str], all
 
 def last_checkpoint(run: Path) -> Path | None:
     """The checkpoint of the highest step, or None."""
-    found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
+    found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal()]
     return max(found)[1] if found else None
 
 
@@ -148,7 +149,7 @@ def step_of(text: str) -> int | None:
     """The optimiser step of a MODEL argument: the number of ``checkpoint-N``, or what the manifest of a finished run says; None for others."""
     path = Path(text).expanduser()
     number = path.name.rpartition("-")[2]
-    if path.name.startswith("checkpoint-") and number.isdigit():
+    if path.name.startswith("checkpoint-") and number.isdecimal():
         return int(number)
     manifest = read_manifest(path) if path.is_dir() else None
     return (manifest.chosen_step or manifest.steps or None) if manifest is not None else None
@@ -183,10 +184,8 @@ def _checkpoint_of_run(run: Path) -> Path | None:
 
 def _base_of(adapter: Path) -> str:
     """The base model that an adapter names, made absolute when it is a folder beside it."""
-    import json
-
     try:
-        name = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        name = parsed(read_text(adapter / ADAPTER_CONFIG)).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / ADAPTER_CONFIG} is not a JSON object: {error}") from error
     manifest = read_manifest(adapter)

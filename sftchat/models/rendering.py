@@ -182,8 +182,6 @@ class TextTemplate:
 
     def _run(self, turns: Sequence[Turn], tools: Tools, add_generation_prompt: bool = False) -> str:
         """Run the template; once more with the arguments of tool calls as text, which some templates concatenate."""
-        from jinja2 import TemplateError as JinjaError
-
         try:
             text: str = self.tokenizer.apply_chat_template(
                 list(turns),
@@ -193,7 +191,7 @@ class TextTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **self.arguments,
             )
-        except (JinjaError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
             if (as_text := with_text_arguments(turns)) != turns:
                 return self._run(as_text, tools, add_generation_prompt)
             roles = ", ".join(str(turn["role"]) for turn in turns)

@@ -18,6 +18,7 @@ from sftchat.errors import UsageError, first_line, unknown
 from sftchat.models.marking import encode, unmarked
 from sftchat.models.registry import TEMPLATES, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
+from sftchat.parsing import read_text
 from sftchat.types import Message
 
 __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
@@ -270,12 +271,11 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
     Raises:
         TemplateError: When the template is no Jinja.
     """
-    from jinja2 import TemplateError as JinjaError
     from transformers.utils.chat_template_utils import _get_template_variables
 
     try:
         variables = _get_template_variables(renderer.source)
-    except JinjaError as error:
+    except Exception as error:  # no Jinja, or Jinja too deep in itself
         raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
     return tuple(sorted(name for name in variables if name not in GIVEN and not name.endswith("_token")))
 
@@ -304,6 +304,6 @@ def _read(path: Path) -> str:
         UsageError: When it cannot be read as text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"chat template '{path}' cannot be read: {first_line(error)}") from error

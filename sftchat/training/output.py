@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.models.manifest import MANIFEST, read_manifest
 from sftchat.models.references import ADAPTER_CONFIG, WEIGHTS
 from sftchat.models.templates import Renderer
+from sftchat.parsing import LARGEST, parsed, read_text
 
-NEEDED = (MANIFEST, "trainer_state.json", "scheduler.pt")
+STATE_FILE = "trainer_state.json"
+NEEDED = (MANIFEST, STATE_FILE, "scheduler.pt")
 """What a checkpoint must have to be continued from, beside its weights and the state of the optimizer."""
 STATE = (
     "optimizer",
@@ -38,7 +41,7 @@ UNFINISHED = ".unfinished"
 
 def checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
     """The checkpoints of a run that can be continued from, the earliest first, and those that cannot: what a kill left half-written or half-deleted."""
-    found = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdigit()]
+    found = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()]
     found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
     broken = [path for path in found if not _whole(path)]
     begun = sorted((run / UNFINISHED).glob("checkpoint-*")) if (run / UNFINISHED).is_dir() else []
@@ -52,7 +55,29 @@ def _whole(checkpoint: Path) -> bool:
         name.startswith(("global_step", "pytorch_model_fsdp")) for name in names
     )
     optimizer = any(name.startswith(("optimizer", "global_step")) for name in names)
-    return set(NEEDED) <= names and weights and optimizer
+    return set(NEEDED) <= names and weights and optimizer and all(map(_to_its_end, checkpoint.iterdir()))
+
+
+def _to_its_end(path: Path) -> bool:
+    """Whether a file was written to its end, as far as it says where that is: a power cut may leave names and lose what they name."""
+    if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            try:
+                header = parsed(file.read(min(length, LARGEST)))
+                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+                return bool(path.stat().st_size == 8 + length + max(ends, default=0))
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+                return False
+    if path.suffix in (".pt", ".pth"):
+        return is_zipfile(path)
+    if path.name == STATE_FILE:
+        try:
+            state = parsed(read_text(path))
+            return isinstance(state["global_step"] + state["max_steps"], int) and isinstance(state["log_history"], list)
+        except (ValueError, TypeError, KeyError):
+            return False
+    return True
 
 
 def prune(run: Path, keep: int, best: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,23 @@ from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from sftchat.models.parity import prove
 from sftchat.models.weights import stop_ids, unwrapped
+from sftchat.parsing import parsed, read_text
 from sftchat.plugins import Registry
 from sftchat.training.attention import restore_attention
 from sftchat.training.callbacks import Progress, Reporter, Scored, ScoreNowAndThen, StopWhenAsked
 from sftchat.training.curve import Curve, read_curve
 from sftchat.training.lock import locked
-from sftchat.training.output import UNFINISHED, checkpoints, clear_unfinished, complete_checkpoint, prune, publish, refused, written_whole
+from sftchat.training.output import (
+    STATE_FILE,
+    UNFINISHED,
+    checkpoints,
+    clear_unfinished,
+    complete_checkpoint,
+    prune,
+    publish,
+    refused,
+    written_whole,
+)
 from sftchat.training.preparing import Job, Prepared, is_main_process, prepare, refuse_unproved
 from sftchat.training.scoring import score_model
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
@@ -109,7 +119,7 @@ class Run:
             if checkpoint is None:
                 write_manifest(self.output, ready.manifest)
         if checkpoint is not None:
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            state = parsed(read_text(checkpoint / STATE_FILE))
             if state["global_step"] >= state["max_steps"]:  # the trainer would do a step too many
                 return self._finish(None, state["global_step"], state["log_history"], 0.1)
         stopper = StopWhenAsked()

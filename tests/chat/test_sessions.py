@@ -22,6 +22,7 @@ from sftchat.chat.desk import Desk
 from sftchat.chat.session import Session, restored
 from sftchat.chat.sessions import Sessions
 from sftchat.chat.settings import Settings
+from sftchat.errors import SftchatError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 from tests.chat.logged import Log
@@ -134,6 +135,9 @@ def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path
     assert again.type("/continue") == ["bcdef", "|"]
     assert engine.requests[0].reply_ids == (ord("a"),)
     assert last(path)[0].turns[0].reply == Reply("abcdef", "stop", 19, 6)
+
+    again.type("y")
+    assert last(path)[0] == again.talk.conversation
 
 
 def test_a_second_program_with_the_same_session_goes_on_in_one_of_its_own(view: View, path: Path) -> None:
@@ -251,3 +255,21 @@ def test_a_row_of_a_data_file_is_loaded_and_its_open_question_waits_in_the_input
     )
     assert [said.split(":")[0] for said in wrong] == ["error"] * 7
     assert [message["content"] for message in log.talk.conversation.messages] == ["i", "o"]
+
+
+def test_a_damaged_session_is_said_and_put_aside_and_the_others_go_on(view: View, path: Path) -> None:
+    for said in ("a", "b", "c"):
+        view(ScriptedEngine(["A"]), desk=Desk(session=Session(opened(path)))).type(said)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE sessions SET facts = '[[' WHERE id = 1")
+        connection.execute("UPDATE nodes SET said = '{}', parent = 7 WHERE session = 2 AND id = 2")
+    connection.close()
+    warnings: list[str] = []
+    sessions = opened(path, warnings)
+
+    assert [found.id for _ in range(2) for found in sessions.all()] == [3, 2, 3, 2]
+    assert warnings == [f"session 1 in '{path}' is damaged and cannot go on: Expecting value: line 1 column 3 (char 2)"]
+    with pytest.raises(SftchatError, match="^session 2 in '.*' is damaged and cannot go on: node 2 follows node 7$"):
+        sessions.conversation(sessions.all()[1])
+    assert sessions.conversation(sessions.all()[0]).turns[0].question == "c"
+    sessions.close()

@@ -129,6 +129,18 @@ def test_a_checkpoint_that_lacks_something_is_not_continued_from(whole: Path, tm
     assert checkpoints(tmp_path) == ([tmp_path / "checkpoint-6"], [tmp_path / "checkpoint-7"])
 
 
+@pytest.mark.parametrize("name", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_a_checkpoint_of_which_a_file_was_cut_short_is_not_continued_from(whole: Path, tmp_path: Path, name: str, kept: float) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    last = checkpoints(run)[0][-1]
+    content = (last / name).read_bytes()
+    (last / name).write_bytes(content[: int(len(content) * kept)])
+
+    assert last not in checkpoints(run)[0]
+    assert last in checkpoints(run)[1]
+
+
 def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Path, tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         shutil.copytree(whole / "checkpoint-6", tmp_path / f"checkpoint-{step}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sftchat.chat.builtin.arguments import counted, no_reply, paths, shortened, whole_number
 from sftchat.chat.session import restored
+from sftchat.chat.sessions import Summary
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.errors import UsageError
 
@@ -27,15 +28,18 @@ def _sessions(context: ChatContext, argument: str) -> None:
     """List the sessions that were used last."""
     sessions = context.desk.session.sessions
     assert sessions is not None
+    context.say(listed(sessions.all(whole_number(argument, "N", SHOWN)), context.desk.session.id) or "no sessions yet")
+
+
+def listed(found: Iterable[Summary], current: int) -> str:
+    """Sessions, a line each; the current one is marked."""
     lines = []
-    for one in sessions.all(whole_number(argument, "N", SHOWN)):
+    for one in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
-        turns, models = counted(one.facts.get("turns", 0), "turn"), ", ".join(one.facts.get("models", ()))
-        mark = "*" if one.id == context.desk.session.id else " "
-        lines.append(
-            f"{mark} {one.id}{f' {one.name}' if one.name else ''}  {when}  {turns} with {models}: {shortened(one.facts.get('title', ''))}"
-        )
-    context.say("\n".join(lines) or "no sessions yet")
+        turns, models = counted(one.facts.turns, "turn"), ", ".join(one.facts.models)
+        mark = "*" if one.id == current else " "
+        lines.append(f"{mark} {one.id}{f' {one.name}' if one.name else ''}  {when}  {turns} with {models}: {shortened(one.facts.title)}")
+    return "\n".join(lines)
 
 
 def _save(context: ChatContext, argument: str) -> None:
@@ -58,7 +62,7 @@ def _load(context: ChatContext, argument: str) -> None:
         context.desk.session.go_on(found, conversation)
         context.conversation = conversation
         context.settings = settings
-        with_models = ", ".join(found.facts.get("models", ()))
+        with_models = ", ".join(found.facts.models)
         context.say(f"session {argument}: {counted(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
         return
     name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ class ReplyText:
         self._markdown = Markdown() if display.markdown else None
         self._begun = thinking
         self._thoughts = Thoughts(thinking)
-        self._thinking = False
+        self._thinking = self._said_a_thought = False
         self._thought_lines = LineBuffer()
         self._unseen: list[str] = []
         self._lines = LineBuffer()
@@ -73,7 +73,8 @@ class ReplyText:
     def _think(self, text: str) -> list[Line]:
         """Complete lines of thought, without the empty ones that they begin with."""
         for line in text.split("\n")[:-1]:
-            if line or self._unseen:
+            self._said_a_thought = self._said_a_thought or bool(line)
+            if self._said_a_thought:
                 self._unseen.append(line)
         return self.unseen() if self._display.thoughts else []
 

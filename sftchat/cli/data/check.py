@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import counted, json_option, overwrite_option, place, quiet_option, role_map, role_option
-from sftchat.cli.shared import Session
+from sftchat.cli.shared import Session, json_text
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
@@ -96,7 +95,7 @@ def check_files(
     if output is not None and not failed:
         written = write_rows(output, clean(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
     if as_json:
-        click.echo(json.dumps([as_object(findings, policies) for findings in results], ensure_ascii=False, indent=2))
+        click.echo(json_text([as_object(findings, policies) for findings in results]))
     if output is not None and not quiet:
         done = f"wrote {counted(written, 'row')} to {place(output)}" if written is not None else f"{place(output)} is not written"
         click.echo(done, err=True)

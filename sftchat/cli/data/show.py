@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from sftchat.chat.lines import visible
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
-from sftchat.cli.shared import stdout
+from sftchat.cli.shared import json_text, stdout
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
 from sftchat.errors import UsageError
@@ -56,7 +55,7 @@ def show(
         _show_tokens(examples, open_renderer(model, template, None, trust_remote_code), as_json, quiet)
         return
     if as_json:
-        click.echo(json.dumps([asdict(example) for example in examples], ensure_ascii=False, indent=2))
+        click.echo(json_text([asdict(example) for example in examples]))
         return
     _print_table(examples, stdout())
     if not quiet:
@@ -70,7 +69,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
     if as_json:
         objects = [{"source": source, "ids": row.ids, "labels": row.labels} for source, row in rows]
-        click.echo(json.dumps(objects, ensure_ascii=False))
+        click.echo(json_text(objects, indent=None))
         return
     from rich.text import Text
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 
 from sftchat.errors import ModelError, UsageError, first_line
+from sftchat.parsing import parsed
 
 KEYS = ("SFTCHAT_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, the first one that is set counts."""
@@ -59,7 +60,7 @@ class Server:
         if response.is_redirect:
             return f"HTTP {response.status_code}: it is at {self.shown(response.headers.get('location', 'another address'))}"
         try:
-            said = error_of(response.json())
+            said = error_of(parsed(response.text))
         except ValueError:
             said = "" if "html" in response.headers.get("content-type", "") else response.text
         return f"HTTP {response.status_code}" + (f": {shown}" if (shown := self.shown(said)) else "")
@@ -119,7 +120,7 @@ def served_models(server: Server) -> tuple[list[dict[str, Any]], str]:
     if response.status_code != 200:
         return [], server.words(response)
     try:
-        listed = response.json()["data"]
+        listed = parsed(response.text)["data"]
         models = [dict(model) for model in listed if isinstance(model["id"], str)]
     except (ValueError, KeyError, TypeError):
         return [], "what it sends is no list of models"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from sftchat.engines.base import Request
 from sftchat.engines.endpoint.retries import Trouble
 from sftchat.engines.endpoint.server import error_of
+from sftchat.parsing import parsed
 from sftchat.types import FinishReason
 
 DONE = "[DONE]"
@@ -78,7 +78,7 @@ def read_event(data: str) -> Piece:
         Trouble: When it is no JSON object of the protocol, or tells of an error.
     """
     try:
-        event = json.loads(data)
+        event = parsed(data)
         if not event.get("choices") and (error := error_of(event)):
             raise Trouble(error, passing=not _is_refusal(event))
         choice = (event.get("choices") or [{}])[0]
@@ -86,11 +86,11 @@ def read_event(data: str) -> Piece:
         usage = event.get("usage") or {}
         return Piece(
             _text(inner.get("content")),
-            choice.get("finish_reason") or "",
+            _text(choice.get("finish_reason")),
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
         )
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError):
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
         raise Trouble(f"the server sent what the protocol does not have: {data[:80]}", passing=True) from None
 
 
@@ -116,10 +116,10 @@ def whole_characters(text: str) -> tuple[str, str]:
 
 
 def _text(content: Any) -> str:
-    """The content of a delta, which may be absent."""
+    """A text of an event, which may be absent."""
     if content is None or isinstance(content, str):
         return content or ""
-    raise TypeError("content is no text")
+    raise TypeError("it is no text")
 
 
 def _is_refusal(event: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import weakref
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from sftchat.data.reading import BLANKS, BOM
+from sftchat.parsing import LARGEST
 
 T = TypeVar("T")
 
@@ -51,8 +53,10 @@ class Lines:
         self._file = path.open("rb")  # open as long as anybody may ask for a line
         weakref.finalize(self, self._file.close)
         end = 0
-        for number, line in enumerate(self._file, start=1):
+        for number, line in enumerate(iter(lambda: self._file.readline(LARGEST), b""), start=1):
             start, end = end, end + len(line)
+            if len(line) == LARGEST and not line.endswith(b"\n"):
+                raise OSError(errno.EFBIG, f"line {number} is longer than {LARGEST >> 20} MiB")
             if number == 1 and line.startswith(BOM):
                 start, line = len(BOM), line[len(BOM) :]
             if not line.strip(BLANKS) or (skip is not None and skip(number, line)):

@@ -105,3 +105,10 @@ def test_a_reply_that_never_closes_thoughts_which_the_prompt_opened_is_shown() -
 
     assert reply.feed("the answer\nafter all", 40) == []
     assert shown(reply.end(40)) == "the answer\nafter all"
+
+
+def test_an_empty_line_within_thoughts_that_are_shown_stays_however_they_come_in_pieces() -> None:
+    for size in (1, 4, 99):
+        said, text = ReplyText(Display(thoughts=True)), "<think>\n\na\n\nb\n</think>c"
+        lines = [line for start in range(0, len(text), size) for line in said.feed(text[start : start + size], 40)]
+        assert [*lines, *said.end(40)] == [[("class:thought", "a")], [], [("class:thought", "b")], [("", "c")]]

@@ -1,0 +1,129 @@
+"""What comes from outside as text and JSON, read with bounds and given the types that it must have; whatever is wrong is a ``ValueError``."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+LARGEST = 64 << 20
+"""Bytes of a file that is read as a whole: what is larger is none of ours, and might not fit into memory."""
+MAX_DEPTH = 100
+"""Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
+_KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null", dict: "an object", list: "a list"}
+
+
+def read_text(path: Path) -> str:
+    """A small file of UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: When it cannot be read, or is larger than ``LARGEST``: a file of holes, a device.
+        UnicodeDecodeError: When it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content.decode("utf-8-sig")
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: When it is none, or lists and objects lie too deep in one another.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"lists and objects lie more than {MAX_DEPTH} deep in one another") from None
+    marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, marks)) > MAX_DEPTH and depth(value) > MAX_DEPTH:  # type: ignore[arg-type]
+        raise ValueError(f"lists and objects lie more than {MAX_DEPTH} deep in one another")
+    return value
+
+
+def depth(value: Any) -> int:
+    """How many lists and objects lie inside one another; a loop, because recursion is what it guards."""
+    deepest, todo = 0, [(value, 1)]
+    while todo:
+        item, level = todo.pop()
+        if isinstance(item, (dict, list)):
+            deepest = max(deepest, level)
+            todo += [(inner, level + 1) for inner in (item.values() if isinstance(item, dict) else item)]
+    return deepest
+
+
+def made(kind: Callable[..., T], value: Any) -> T:
+    """A value of a type from what JSON made of it.
+
+    Args:
+        kind: A frozen dataclass, or what its fields may be: text, numbers, literals, tuples, mappings, one of several.
+        value: Lists stand for tuples, objects for dataclasses.
+
+    Raises:
+        ValueError: When it does not fit; says where.
+    """
+    result: T = _made(kind, value, "")
+    return result
+
+
+def _made(kind: Any, value: Any, where: str) -> Any:
+    """The same, at some place within the whole."""
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        if value is None and NoneType in get_args(kind):
+            return None
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        return _made(kind, value, where)
+    if origin is Literal:
+        if value in get_args(kind):
+            return value
+        raise _wrong(where, value, f"one of {', '.join(map(repr, get_args(kind)))}")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_made(get_args(kind)[0], one, f"{where}[{index}]") for index, one in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _made(get_args(kind)[1], one, f"{where}.{key}") for key, one in value.items()}
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _object(kind, value, where)
+    if kind is float and (type(value) is float or (type(value) is int and abs(value) <= 1e308)):
+        return value
+    if kind is int and type(value) is int and abs(value) < 1 << 63:
+        return value
+    if kind in (str, bool) and type(value) is kind:
+        return value
+    raise _wrong(where, value, _KINDS.get(kind, "a list" if origin is tuple else "an object"))
+
+
+def _object(kind: Any, value: dict[str, Any], where: str) -> Any:
+    """A dataclass."""
+    hints = _hints(kind)
+    if unknown := sorted(map(str, value.keys() - hints.keys())):
+        raise ValueError(f"unknown key '{f'{where}.{unknown[0]}'.lstrip('.')}'")
+    for item in fields(kind):
+        if item.name not in value and item.default is MISSING and item.default_factory is MISSING:
+            raise ValueError(f"key '{f'{where}.{item.name}'.lstrip('.')}' is missing")
+    return kind(**{name: _made(hints[name], one, f"{where}.{name}") for name, one in value.items()})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return get_type_hints(kind)
+
+
+def _wrong(where: str, value: Any, wanted: str) -> ValueError:
+    """What is not what it must be."""
+    found = _KINDS.get(type(value), type(value).__name__)
+    shown = f"{value!r:.40}" if found in ("text", "a whole number", "a number", "true or false") else found
+    return ValueError(f"{where.lstrip('.') or 'the whole'} is {shown}, must be {wanted}")

@@ -1,0 +1,106 @@
+"""Targets: gold sets, stored replies, baselines, folders of earlier evaluations; in memory and on disk alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sftchat.errors import SftchatError
+from sftchat.evaluation.baseline import check_comparable, is_baseline, read_baseline
+from sftchat.evaluation.evalset import check_examples, read_evalset
+from sftchat.evaluation.on_disk.stored import stored_baseline, stored_replies
+from sftchat.evaluation.replies import read_replies
+from sftchat.evaluation.rules import parse_ids
+from sftchat.evaluation.selection import KINDS, past_ids
+from sftchat.plugins import load_plugins
+from sftchat.types import SamplingParams
+from tests.fuzz.inputs import json_like, lines_like
+from tests.fuzz.rows import ROWS, SHAPES
+from tests.fuzz.target import Room, Target, refused
+
+REPLY = {"id": "1", "reply": "x", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2, "errors": ["wrong"]}
+FOREIGN = (
+    {
+        "custom_id": "1",
+        "response": {"status_code": 200, "body": {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1}}},
+    },
+    {"doc_id": 1, "doc": {"id": "1"}, "resps": [["x"]]},
+)
+HEADER = {
+    "sftchat_baseline": 1, "task": "general", "metrics": ["accuracy"], "model": "m", "identity": "", "template_hash": "",
+    "evalsets": [{"name": "gold.jsonl", "sha256": "", "items": 1, "of": 1}], "sampling": {"temperature": 0.0},
+}  # fmt: skip
+ITEM = {**REPLY, "stats": {"n": 1, "correct": 1.0}, "right": True, "content": "abc"}
+REPORT = {"comparisons": [{"broken": ["1"]}], "results": [{"replies": "replies.jsonl"}]}
+TWO_IDS = object()
+TASK = load_plugins().tasks["general"]
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    """What a reader makes of a file; None for a named error, ``TWO_IDS`` for the one that only reading on disk has."""
+    try:
+        return read()
+    except SftchatError as error:
+        return TWO_IDS if "the line has two ids" in str(error) else None
+
+
+def replies(content: bytes, room: Room) -> None:
+    """Any bytes are stored replies, the same ones however they are read."""
+    path = room.file(content)
+    held, stored = outcome(partial(read_replies, path)), outcome(lambda: dict(stored_replies(path)))
+    assert held == stored or stored is TWO_IDS
+
+
+def baseline(content: bytes, room: Room) -> None:
+    """Any bytes are a baseline, the same one however it is read, and comparable or not."""
+    path = room.file(content)
+    is_baseline(path)
+    held = outcome(partial(read_baseline, path))
+    stored = outcome(lambda: {**stored_baseline(path)[0].items})
+    assert (held and held.items) == stored or stored is TWO_IDS
+    if held is not None:
+        gold = room.file(b'{"id": "1", "messages": [{"role": "user", "content": "a"}], "gold": "b"}', "gold.jsonl")
+        check_comparable(held, TASK, [read_evalset(gold)], SamplingParams())
+
+
+def evalset(content: bytes, room: Room) -> None:
+    """Any bytes are a gold set, the same one however it is read."""
+    path = room.file(content)
+    held = outcome(lambda: list(read_evalset(path).examples))
+    on_disk = outcome(lambda: read_evalset(path, large=0))
+    stored = on_disk and outcome(lambda: list(on_disk.examples))
+    assert held == stored
+    if stored:
+        check_examples(stored)
+
+
+def earlier(content: bytes, room: Room) -> None:
+    """Any folder of an earlier evaluation names items, and leads to no file outside of it."""
+    report, _, rest = content.partition(b"\n\n")
+    room.file(b'{"id": "outside", "errors": ["x"]}', "outside.jsonl")
+    room.file(report, "folder/report.json")
+    room.file(rest, "folder/replies.jsonl")
+    for kind in KINDS:
+        with refused():
+            assert "outside" not in past_ids(kind, room.folder / "folder") or b"outside" in rest + report.replace(b"outside.jsonl", b"")
+    with refused():
+        past_ids("failing", room.file(content, "base.jsonl"))
+
+
+def ids(content: bytes, room: Room) -> None:
+    """Any bytes are ids, one a line."""
+    assert parse_ids([str(room.file(content, "ids"))], ["1", "甲"], "--ids") <= {"1", "甲"}
+
+
+WORDS = ('{"id": "1", "reply": "x"}', '"stats": {}', '"right": true', '"content": ""', '{"sftchat_baseline": 1', '"evalsets": []', "\n")
+
+TARGETS = {
+    "replies": Target(replies, lines_like(REPLY, *FOREIGN) | json_like(REPLY), WORDS),
+    "baseline": Target(baseline, lines_like(HEADER, ITEM) | json_like(HEADER), WORDS),
+    "evalset": Target(evalset, lines_like(*SHAPES[:2]) | ROWS),
+    "earlier": Target(
+        earlier, json_like(REPORT).flatmap(lambda report: lines_like(REPLY).map(lambda rows: report + b"\n\n" + rows)), WORDS
+    ),
+    "ids": Target(ids, lines_like("1", 1, "甲")),
+}

@@ -1,0 +1,140 @@
+"""What a target is, and what must hold for any bytes that it is given."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from hypothesis import strategies as st
+
+from sftchat.errors import SftchatError
+
+SECONDS = 10
+"""What no input of some hundred bytes may take."""
+
+
+class TooSlow(BaseException):
+    """A target did not end; no ``except Exception`` of what is tested hides it."""
+
+
+class Room:
+    """An empty folder in which a target finds its files.
+
+    Attributes:
+        folder: Where it is.
+        given: What each file in it must still hold when the target is over.
+    """
+
+    def __init__(self) -> None:
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # SQLite waits for disks
+        self.folder = Path(tempfile.mkdtemp(prefix="sftchat-fuzz-", dir=memory))
+        self.given: dict[str, bytes] = {}
+
+    def file(self, content: bytes, name: str = "file.jsonl") -> Path:
+        """A file that no target may change."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.given[name] = content
+        return path
+
+    def scratch(self, name: str) -> Path:
+        """The path of a file that may be written: a database that reading opens for writing."""
+        return self.folder / "scratch" / name
+
+    def clear(self) -> None:
+        """Compare what is there with what was given, and empty the folder."""
+        try:
+            found = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
+            kept = {name: path.read_bytes() for name, path in found.items() if not name.startswith("scratch/")}
+            assert kept == self.given, "files changed"
+        finally:
+            self.given = {}
+            for entry in self.folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that reads from outside.
+
+    Attributes:
+        run: Given the bytes and a room; raises ``SftchatError`` for what it refuses, and anything else for a fault.
+        inputs: What Hypothesis generates for it.
+        tokens: Words that coverage-guided fuzzing puts together.
+    """
+
+    run: Callable[[bytes, Room], object]
+    inputs: st.SearchStrategy[bytes]
+    tokens: tuple[str, ...] = field(default=())
+
+
+ROOM: list[Room] = []
+"""Made at the first attempt and kept."""
+
+
+def attempt(target: Target, content: bytes, seconds: int = SECONDS) -> str:
+    """Give a target some bytes; what it says when it refuses them, empty when it does not.
+
+    Args:
+        target: Any.
+        content: Any.
+        seconds: After which ``TooSlow`` is raised; 0 leaves the clock alone.
+    """
+    if not ROOM:
+        ROOM.append(Room())
+    (room,) = ROOM
+    before = Path.cwd()
+    os.chdir(room.folder)
+    try:
+        with _ending_within(seconds):
+            target.run(content, room)
+    except SftchatError as error:
+        said = " ".join(str(error).split())
+        assert said, "an error without words"
+        return said
+    finally:
+        os.chdir(before)
+        room.clear()
+    return ""
+
+
+@contextmanager
+def _ending_within(seconds: int) -> Iterator[None]:
+    """Stop a block that takes longer."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise TooSlow(f"not over after {seconds} s")
+
+    if not seconds:
+        yield
+        return
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Go on after a named error."""
+    with suppress(SftchatError):
+        yield
+
+
+def text_of(content: bytes) -> str:
+    """Bytes as text; halves of surrogate pairs stay, as models may write them."""
+    try:
+        return content.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return content.decode("utf-8", "replace")

@@ -1,0 +1,52 @@
+"""What fuzzing found stays fixed: every target over its corpus, as ``scripts/fuzz`` runs them for minutes on what nobody has thought of."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.fuzz.everything import CORPUS, TARGETS, kept
+from tests.fuzz.target import Room, Target, TooSlow, attempt
+
+SLOW = {"weights", "checkpoints"}
+"""Targets that load a model for every input."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TARGETS])
+def test_whatever_the_corpus_holds_is_a_value_or_a_named_error(name: str) -> None:
+    corpus = kept(name)
+    attempt(TARGETS[name], b"", seconds=0)
+
+    assert len(corpus) >= 4
+    for path in corpus:
+        attempt(TARGETS[name], path.read_bytes())
+
+
+def test_the_corpus_is_small_and_belongs_to_targets() -> None:
+    assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
+    assert sum(path.stat().st_size for path in CORPUS.rglob("*")) < 200_000
+
+
+def _run(content: bytes, room: Room) -> None:
+    """A target that does what its input says."""
+    path = room.file(b"given")
+    if content == b"writes":
+        path.write_bytes(b"other")
+    elif content == b"leaves":
+        (room.folder / "more").touch()
+    elif content == b"hangs":
+        time.sleep(5)
+    elif content == b"fails":
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"), [(b"writes", AssertionError), (b"leaves", AssertionError), (b"hangs", TooSlow), (b"fails", KeyError)]
+)
+def test_a_target_that_writes_hangs_or_fails_is_found(content: bytes, fault: type[BaseException]) -> None:
+    target = Target(_run, TARGETS["texts"].inputs)
+
+    with pytest.raises(fault):
+        attempt(target, content, seconds=1)
+    assert attempt(target, b"") == ""
