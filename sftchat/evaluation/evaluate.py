@@ -111,14 +111,14 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         NotComparableError: When they were scored on different evalsets, or have no item in common; a baseline without any item
             compares with nothing.
     """
-    olds, news = (dict.fromkeys((*result.items.ids, *result.items.figures.failed)) for result in (baseline, candidate))
-    added = tuple(name for name in news if name not in olds)
-    if baseline.evalset != candidate.evalset or (olds and len(added) == len(news)):
+    asked_before, asked = baseline.items.asked, candidate.items.asked
+    added = _missing(candidate.items, asked_before)
+    if baseline.evalset != candidate.evalset or (asked_before and len(added) == len(asked)):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
         )
-    gone = (*(name for name in olds if name not in news), *removed)
+    gone = (*_missing(baseline.items, asked), *removed)
     cluster = candidate.items.cluster
     both = paired(baseline.items, candidate.items)
     if not both:
@@ -145,6 +145,12 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         len(before.rows),
         cluster,
     )
+
+
+def _missing(items: Scored, asked: Sequence[str]) -> tuple[str, ...]:
+    """Ids that are not among others, those of unanswered items last."""
+    others = frozenset(asked)
+    return tuple(identity for identity in (*items.ids, *items.figures.failed) if identity not in others)
 
 
 def units(items: Scored) -> statistics.Counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Pairs(Lazy[Pair]):
         """The cluster of every item."""
         return [self.new.figures.clusters[place] for place in self.places[1]]
 
-    @property
+    @cached_property
     def tables(self) -> tuple[Counts, Counts]:
         """The baseline's counts, and the candidate's; there must be items."""
         return _counts(self.old.table, self.places[0]), _counts(self.new.table, self.places[1])

@@ -18,14 +18,14 @@ from sftchat.evaluation.items import Failure, Item, Outcome, score_each
 from sftchat.evaluation.lazy import Lazy
 from sftchat.evaluation.tally import Tally
 from sftchat.task import Task
-from sftchat.types import Example, Reply, Score
+from sftchat.types import Example, Reply
 
 Ints = NDArray[np.int64]
 Replies = Mapping[str, Reply | str]
 Spread = Callable[[Callable[[range], list[str]], Sequence[range]], Iterable[list[str]]]
 """Does the same with every part of some work and gives the results in the parts' order, as ``map`` does."""
 
-SIZE = 2000
+SIZE = 500
 """Items that are worked on at once."""
 
 
@@ -50,42 +50,29 @@ class Figures:
     tally: Tally
 
 
-class Sums:
-    """Figures in the making; holds no item, which is faster than to sum up thousands that have left the processor's memory."""
+def figures_of(outcomes: Sequence[Outcome | None], cluster: str = "") -> Figures:
+    """The figures of some outcomes.
 
-    def __init__(self) -> None:
-        self._scores: list[Score] = []
-        self._faults: list[int] = []
-        self._said: list[int] = []
-        self._clusters: list[str] = []
-        self._failed: list[str] = []
-        self._tally = Tally()
+    Args:
+        outcomes: None where nobody asked.
+        cluster: Metadata key of items that belong together; empty where they stand alone.
 
-    def add(self, outcome: Outcome, clusters: Iterable[str] = ()) -> None:
-        """Count one; ``clusters`` is the one it belongs to, if any."""
-        if isinstance(outcome, Failure):
-            self._failed.append(outcome.example.id)
-            return
-        self._scores.append(outcome.score)
-        self._faults.append(len(outcome.score.errors))
-        self._said.append(text_hash(outcome.reply.text))
-        self._clusters += clusters
-        self._tally.add(outcome)
-
-    def figures(self) -> Figures:
-        """What has been counted.
-
-        Raises:
-            PluginError: When two scores have different counts.
-        """
-        return Figures(
-            statistics.counts(self._scores) if self._scores else None,
-            np.array(self._faults, dtype=np.int64),
-            np.array(self._said, dtype=np.uint64),
-            self._clusters,
-            self._failed,
-            self._tally,
-        )
+    Raises:
+        UsageError: When an item lacks the key.
+        PluginError: When two items have different counts.
+    """
+    items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
+    tally = Tally()
+    for item in items:
+        tally.add(item)
+    return Figures(
+        statistics.counts(item.score for item in items) if items else None,
+        np.array([len(item.score.errors) for item in items], dtype=np.int64),
+        np.array([text_hash(item.reply.text) for item in items], dtype=np.uint64),
+        [cluster_of(item.example, cluster) for item in items] if cluster else [],
+        [outcome.example.id for outcome in outcomes if isinstance(outcome, Failure)],
+        tally,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,10 +150,7 @@ def held(outcomes: Iterable[Outcome], cluster: str = "") -> Scored:
         PluginError: When the items have different counts.
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
-    sums = Sums()
-    for outcome in by_id.values():
-        sums.add(outcome, [cluster_of(outcome.example, cluster)] if cluster else ())
-    return Scored(list(by_id), sums.figures(), by_id.get, cluster)
+    return Scored(list(by_id), figures_of([*by_id.values()], cluster), by_id.get, cluster)
 
 
 def rescored(

@@ -12,7 +12,7 @@ from sftchat.evaluation.evalset import cluster_of
 from sftchat.evaluation.items import Item, Outcome, score_each
 from sftchat.evaluation.on_disk.examples import StoredExamples
 from sftchat.evaluation.on_disk.spreading import spread
-from sftchat.evaluation.scored import Figures, Replies, Scored, Sums, joined, parts
+from sftchat.evaluation.scored import Figures, Replies, Scored, figures_of, joined, parts
 from sftchat.task import Task
 
 
@@ -76,24 +76,17 @@ def _outcome(task: Task, examples: StoredExamples, replies: Replies, identity: s
 def _measured(
     task: Task, examples: StoredExamples, stored: Sequence[Replies], baseline: Baseline | None, cluster: str, part: range
 ) -> _Found:
-    """Score some examples."""
-    sums = [Sums() for _ in stored]
-    others = stored if baseline is None else stored[1:]
-    changed: list[str] = []
-    error: NotComparableError | None = None
-    for place in part:
-        example = examples[place]
-        group = [cluster_of(example, cluster)] if cluster else ()
-        said = [replies.get(example.id) for replies in others]
-        then = None
-        if baseline is not None:
-            then = baseline.items.get(example.id)  # its line is read once for the reply and for how it was counted
-            said.insert(0, then.reply if then is not None else None)
-        outcomes = score_each(task, example, said)
-        for mine, outcome in zip(sums, outcomes, strict=True):
-            if outcome is not None:
-                mine.add(outcome, group)
-        if baseline is not None and then is not None and isinstance(first := outcomes[0], Item):
-            changed += [] if is_same(example, then) else [example.id]
-            error = error or recounted(baseline, first, then)
-    return _Found([one.figures() for one in sums], changed, error)
+    """Score some examples, one step after the other for all of them: to take all steps with each is a fifth slower."""
+    asked = [examples[place] for place in part]
+    for example in asked if cluster else ():
+        cluster_of(example, cluster)  # refused whether it was answered or not
+    then = [baseline.items.get(example.id) if baseline is not None else None for example in asked]
+    said = [[replies.get(example.id) for example in asked] for replies in (stored if baseline is None else stored[1:])]
+    if baseline is not None:  # its lines are read once
+        said.insert(0, [item.reply if item is not None else None for item in then])
+    outcomes = [score_each(task, example, replies) for example, replies in zip(asked, zip(*said, strict=True), strict=True)]
+    figures = [figures_of(of_file, cluster) for of_file in zip(*outcomes, strict=True)]
+    pairs = [(item, outcome) for item, (outcome, *_) in zip(then, outcomes, strict=True) if item is not None and isinstance(outcome, Item)]
+    changed = [outcome.example.id for item, outcome in pairs if not is_same(outcome.example, item)]
+    errors = (recounted(baseline, outcome, item) for item, outcome in pairs) if baseline is not None else iter(())
+    return _Found(figures, changed, next(filter(None, errors), None))
