@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sftchat.errors import ModelError, first_line
 from sftchat.models.identity import READ
 from sftchat.models.manifest import MANIFEST, find_manifest
 from sftchat.models.modelfile import Modelfile, write_modelfile
@@ -53,9 +54,12 @@ def export_ollama(
     renderer = choose_renderer(tokenizer, template, arguments={**(manifest.template_arguments if manifest else {}), **given})
     check_arguments(renderer, given)
     folder = reference.folder or _fetched(reference)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
-    settings = generation or GenerationConfig.from_model_config(config)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+        settings = generation or GenerationConfig.from_model_config(config)
+    except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
+        raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
     stops = stop_ids(SimpleNamespace(generation_config=settings), renderer)
     modelfile = write_modelfile(renderer, stops, f"{reference.text}, template {renderer.name}")
     partial = output.with_name(f".{output.name}.partial")

@@ -240,6 +240,7 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
 
     Raises:
         UsageError: When ``template`` is neither a name nor a file, or writes tokens that the tokenizer does not have.
+        TemplateError: When the model's own template is no text.
     """
     given = dict(arguments or {})
     if template in TEMPLATES:
@@ -258,6 +259,8 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
     own = tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
+    if own and not isinstance(own, str):
+        raise TemplateError(f"the model's own chat template is {own!r:.40}, must be text; give another with --template")
     if own:
         named = next((name for name, known in TEMPLATES.items() if own in (known.source, known.source_for(tokenizer))), "model's own")
         return Renderer(tokenizer, named, without_training_markers(own), given)

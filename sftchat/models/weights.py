@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -202,12 +202,19 @@ def load_renderer(
 
 
 def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
-    """Every id on which a reply of this model ends: the generation config's, the tokenizer's, the template's."""
+    """Every id on which a reply of this model ends: the generation config's, the tokenizer's, the template's.
+
+    Raises:
+        ModelError: When the generation config names something else than token ids.
+    """
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     found: set[int] = {*renderer.stop_tokens}
     for value in (configured, renderer.tokenizer.eos_token_id):
-        found.update(value if isinstance(value, Iterable) else [] if value is None else [value])
-    return tuple(sorted(int(i) for i in found))
+        given = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(type(one) is int for one in given):
+            raise ModelError(f"a reply ends on token ids, but generation_config.json says eos_token_id {value!r}")
+        found.update(given)
+    return tuple(sorted(found))
 
 
 def unwrapped(model: Any) -> Any:

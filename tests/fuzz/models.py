@@ -11,12 +11,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from sftchat.models.exporting import export_ollama
 from sftchat.models.gotemplate import GoTemplateError, evaluate, literal
 from sftchat.models.modelfile import write_modelfile
 from sftchat.models.parity import prove
 from sftchat.models.references import embedded_folder, resolve
 from sftchat.models.templates import IGNORED, Renderer, argument_names, choose_renderer
-from sftchat.models.weights import load_model, load_renderer, load_tokenizer
+from sftchat.models.weights import load, load_model, load_renderer, load_tokenizer
 from tests.conftest import make_checkpoint
 from tests.fuzz.inputs import DEEP, like, words_of, written
 from tests.fuzz.target import Room, Target, refused, text_of
@@ -58,7 +59,9 @@ def checkpoints(content: bytes, room: Room) -> None:
     with refused():
         renderer, _ = load_renderer(resolve(model))
         renderer.prompt_ids([{"role": "user", "content": "a"}])
-    load_model(resolve(model))
+    load(resolve(model))
+    with refused():
+        export_ollama(resolve(model), room.folder / "scratch" / "exported")
 
 
 def jinja(content: bytes, room: Room) -> None:
