@@ -117,6 +117,7 @@ def environment(folder: Path, smaller: Mapping[str, str] | None = None) -> dict[
     return {
         **os.environ,
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",  # so that both outputs come in the order in which a terminal shows them
         "PIP_NO_BUILD_ISOLATION": "false",
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
