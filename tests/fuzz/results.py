@@ -13,6 +13,7 @@ from sftchat.evaluation.on_disk.stored import stored_baseline, stored_replies
 from sftchat.evaluation.replies import read_replies
 from sftchat.evaluation.rules import parse_ids
 from sftchat.evaluation.selection import KINDS, past_ids
+from sftchat.evaluation.storage import open_evalset
 from sftchat.plugins import load_plugins
 from sftchat.types import SamplingParams
 from tests.fuzz.inputs import json_like, lines_like
@@ -29,9 +30,18 @@ FOREIGN = (
 )
 HEADER = {
     "sftchat_baseline": 1, "task": "general", "metrics": ["accuracy"], "model": "m", "identity": "", "template_hash": "",
-    "evalsets": [{"name": "gold.jsonl", "sha256": "", "items": 1, "of": 1}], "sampling": {"temperature": 0.0},
+    "evalsets": [{"name": "gold.jsonl", "sha256": "", "size": 1}], "sampling": {"temperature": 0.0},
 }  # fmt: skip
-ITEM = {**REPLY, "stats": {"n": 1, "correct": 1.0}, "right": True, "content": "abc"}
+ITEM = {
+    "id": "1",
+    "reply": "x",
+    "finish_reason": "stop",
+    "prompt_tokens": 1,
+    "completion_tokens": 2,
+    "stats": {"n": 1, "correct": 1.0},
+    "right": True,
+    "content": "abc",
+}
 REPORT = {"comparisons": [{"broken": ["1"]}], "results": [{"replies": "replies.jsonl"}]}
 TWO_IDS = object()
 TASK = load_plugins().tasks["general"]
@@ -61,14 +71,16 @@ def baseline(content: bytes, room: Room) -> None:
     assert (held and held.items) == stored or stored is TWO_IDS
     if held is not None:
         gold = room.file(b'{"id": "1", "messages": [{"role": "user", "content": "a"}], "gold": "b"}', "gold.jsonl")
-        check_comparable(held, TASK, [read_evalset(gold)], SamplingParams())
+        examples = read_evalset(gold).examples
+        with refused():
+            check_comparable(held, TASK, [example.id for example in examples], examples, SamplingParams())
 
 
 def evalset(content: bytes, room: Room) -> None:
     """Any bytes are a gold set, the same one however it is read."""
     path = room.file(content)
     held = outcome(lambda: list(read_evalset(path).examples))
-    on_disk = outcome(lambda: read_evalset(path, large=0))
+    on_disk = outcome(lambda: open_evalset(path, None, 0))
     stored = on_disk and outcome(lambda: list(on_disk.examples))
     assert held == stored
     if stored:
