@@ -23,7 +23,7 @@ def translated(row: dict[str, Any]) -> dict[str, Any]:
         if keys <= row.keys():
             try:
                 return read(row)
-            except (KeyError, IndexError, TypeError):
+            except (KeyError, IndexError, TypeError, AttributeError):
                 return row  # not what it looked like: whoever checks our form names what is missing
     return row
 
