@@ -16,7 +16,7 @@ def has_bfloat16(device: str) -> bool:
     return device.startswith("cuda") and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def choose_precision(wanted: str, device: str, step: Callable[[bool], Any], repeats: int = 3) -> str:
+def choose_precision(wanted: str, device: str, step: Callable[[bool], Any], repeats: int = 3, processes: int = 1) -> str:
     """What to train in, unless the user chose.
 
     Args:
@@ -24,11 +24,14 @@ def choose_precision(wanted: str, device: str, step: Callable[[bool], Any], repe
         device: ``cpu`` or an accelerator.
         step: One forward and backward pass of a batch, in bfloat16 or not; leaves no gradients behind.
         repeats: How often each is timed, after one pass that is not; the fastest counts.
+        processes: How many train together. Several do not time, since each has a clock of its own and all must choose the same.
     """
     if wanted != "auto":
         return wanted
     if not has_bfloat16(device):
         return "float32"
+    if processes > 1:
+        return "bfloat16"
 
     def seconds(low: bool) -> float:
         step(low)

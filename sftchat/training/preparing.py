@@ -231,7 +231,7 @@ def _measured(model: Any, config: TrainingConfig, rows: RenderedRows, device: st
         if device != "cpu":
             torch.accelerator.synchronize()
 
-    return choose_precision(config.precision, device, step)
+    return choose_precision(config.precision, device, step, processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _manifest(

@@ -100,6 +100,7 @@ def test_the_faster_precision_is_chosen_and_only_where_the_hardware_has_both(mon
     cost[True] = 5
     assert choose_precision("auto", "fast", step) == "float32"
     before = next(ticks)
+    assert choose_precision("auto", "fast", step, processes=2) == "bfloat16"
     assert (choose_precision("auto", "slow", step), choose_precision("bfloat16", "slow", step)) == ("float32", "bfloat16")
     assert next(ticks) == before + 1, "nothing was measured that need not be"
 
