@@ -94,7 +94,7 @@ class Demonstration:
     items: int
     held_out: Mapping[str, Mapping[str, Any]]
     epochs: float = 1.0
-    seconds: float = 160.0
+    seconds: float = 145.0
 
 
 def no_defaults(method: str, parameters: int) -> TrainingDefaults:
