@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.completing import complete_model
+from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_option
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
-@click.option("--task", metavar="TASK", help="Generate as the task does when it is scored, and mark every reply.")
+@click.option(
+    "--task", metavar="TASK", shell_complete=complete_task, help="Generate as the task does when it is scored, and mark every reply."
+)
 @click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Gold for the marks, instead of the task's own evalset.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option("--continue", "go_on", is_flag=True, help="Go on with the last talk.")

@@ -28,7 +28,9 @@ def test_commands_and_options_are_offered(tmp_path: Path) -> None:
     assert offered(tmp_path, "train", "--method", "q") == ["plain,qlora"]
 
 
-@pytest.mark.parametrize("words", [("train",), ("data", "generate"), ("eval", "--task"), ("ask", "sftchat:nano", "--task")])
+@pytest.mark.parametrize(
+    "words", [("train",), ("data", "generate"), ("eval", "--task"), ("ask", "sftchat:nano", "--task"), ("chat", "--task")]
+)
 def test_tasks_are_offered(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert offered(tmp_path, *words, "rel") == ["plain,relation"]
 
