@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -35,6 +35,12 @@ def read_text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
+def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
+    """The lines of a file with their numbers, from 1, and whether each was cut at ``LARGEST`` bytes; what comes next is then the rest of it."""
+    for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), start=1):
+        yield number, line, len(line) == LARGEST and not line.endswith(b"\n")
+
+
 def parsed(text: str | bytes) -> Any:
     """The value of a JSON text.
 
@@ -45,10 +51,15 @@ def parsed(text: str | bytes) -> Any:
         value = json.loads(text)
     except RecursionError:
         raise ValueError(f"lists and objects lie more than {MAX_DEPTH} deep in one another") from None
-    marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if sum(map(text.count, marks)) > MAX_DEPTH and depth(value) > MAX_DEPTH:  # type: ignore[arg-type]
+    if too_deep(value, text):
         raise ValueError(f"lists and objects lie more than {MAX_DEPTH} deep in one another")
     return value
+
+
+def too_deep(value: Any, text: str | bytes) -> bool:
+    """Whether lists and objects lie too deep in one another; the text that they were read from mostly saves looking."""
+    marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    return sum(map(text.count, marks)) > MAX_DEPTH and depth(value) > MAX_DEPTH  # type: ignore[arg-type]
 
 
 def depth(value: Any) -> int:

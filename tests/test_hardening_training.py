@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat import UsageError
+from sftchat import UsageError, parsing
 from sftchat.cli import main
 from sftchat.data import arrays, reading
 from sftchat.data.reading import scan_rows
@@ -190,8 +190,8 @@ def test_a_file_of_nothing_but_holes_is_one_line_however_large_it_is(capsys: pyt
 )
 def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("f").write_text(begin + "x" * (4 << 20), encoding="utf-8")
-    for module in (arrays, reading):
-        monkeypatch.setattr(module, "LONGEST", 1 << 20)
+    for module in (arrays, reading, parsing):
+        monkeypatch.setattr(module, "LARGEST", 1 << 20)
 
     def problems() -> list[str]:
         try:
@@ -205,6 +205,6 @@ def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: s
 def test_a_line_as_long_as_may_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     row = b'{"text": "' + b"x" * 100 + b'"}\n'
     Path("f").write_bytes(row * 2 + row[:-1])
-    monkeypatch.setattr(reading, "LONGEST", len(row))
+    monkeypatch.setattr(parsing, "LARGEST", len(row))
 
     assert [value for _, value in scan_rows("f")] == [{"text": "x" * 100}] * 3  # type: ignore[misc]

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
+from sftchat.parsing import LARGEST
+
 BLANK = re.compile(r"[ \t\n\r]*")
 FORGET = 1 << 20
 """Characters read that are worth being forgotten."""
-LONGEST = 64 << 20
-"""Bytes of a line, or characters of an element of an array: what is longer is no row, and might not fit into memory."""
 LONGEST_WORD = 12
 """Characters of the longest thing in JSON that is malformed when it is cut in two: a surrogate pair of two escapes."""
 
@@ -70,8 +70,8 @@ class _Window:
             Refused: It does not end for too long.
         """
         while True:
-            if len(self.text) - at > LONGEST:
-                raise Refused(f"an element of the array is longer than {LONGEST >> 20} MiB; the rest was not read")
+            if len(self.text) - at > LARGEST:
+                raise Refused(f"an element of the array is longer than {LARGEST >> 20} MiB; the rest was not read")
             try:
                 value, end = decoder.raw_decode(self.text, at)
             except JSONDecodeError as error:

@@ -17,10 +17,10 @@ from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat.data.arrays import LONGEST, Refused, array_rows, reason
+from sftchat.data.arrays import Refused, array_rows, reason
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
-from sftchat.parsing import MAX_DEPTH, depth
+from sftchat.parsing import LARGEST, MAX_DEPTH, bounded_lines, too_deep
 
 Row = tuple[str, dict[str, Any]]
 """Where a row begins, and the row: ``file:line``, with ``:column`` where a row of an array begins on the line of the one before."""
@@ -110,10 +110,9 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
     offset = 0
     found = False
     marked = 0
-    for number, line in enumerate(iter(lambda: stream.readline(LONGEST), b""), 1):
+    for number, line, cut_off in bounded_lines(stream):
         start = offset
         offset += len(line)
-        cut_off = len(line) == LONGEST and not line.endswith(b"\n")
         if number == 1:
             if line.startswith(PARQUET):
                 yield from _parquet(name)
@@ -130,7 +129,7 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         source = f"{name}:{number}"
         if cut_off:
             what = (
-                "holds NUL bytes; the file is damaged or not text" if b"\0" in line else f"is longer than {LONGEST >> 20} MiB; give {READ}"
+                "holds NUL bytes; the file is damaged or not text" if b"\0" in line else f"is longer than {LARGEST >> 20} MiB; give {READ}"
             )
             raise DataError(f"the line {what}", source)
         try:
@@ -211,7 +210,7 @@ def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
         raise Refused(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and depth(value) > MAX_DEPTH:
+    if too_deep(value, raw):
         raise Refused(TOO_DEEP)
     if b"\\u" in raw:
         try:

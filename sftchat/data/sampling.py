@@ -20,7 +20,7 @@ from sftchat.data.turns import shown
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
 from sftchat.locking import take_lock
-from sftchat.parsing import LARGEST, made, parsed
+from sftchat.parsing import bounded_lines, made, parsed
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 HEADER = "sftchat_samples"
@@ -119,9 +119,9 @@ class Samples:
         """Take up what is there."""
         try:
             with self.path.open("rb") as file:
-                for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
+                for number, line, cut_off in bounded_lines(file):
                     source = f"{self.path}:{number}"
-                    if not line.endswith(b"\n") and len(line) < LARGEST:
+                    if not cut_off and not line.endswith(b"\n"):
                         return
                     row = _parsed(line, source)
                     if number == 1:

@@ -43,12 +43,10 @@ class Product:
 
     def compute_by(self, compute: Compute) -> None:
         """Make the layers compute so from now on, where no gradient is asked for."""
-        if len(self.layers) == 1:
-            self.layers[0].forward = _alone(self.layers[0], compute)  # type: ignore[method-assign, assignment]
-            return
-        shared = _Shared(compute, [layer.out_features for layer in self.layers])
-        for index, layer in enumerate(self.layers):
-            layer.forward = shared.forward_of(index, layer)  # type: ignore[method-assign, assignment]
+        sizes = [layer.out_features for layer in self.layers]
+        parts = [compute] if len(sizes) == 1 else _Shared(compute, sizes).parts()
+        for layer, part in zip(self.layers, parts, strict=True):
+            layer.forward = _answering(layer, part)  # type: ignore[method-assign, assignment]
 
 
 def products(model: Any) -> Iterator[Product]:
@@ -57,8 +55,9 @@ def products(model: Any) -> Iterator[Product]:
     for layers in (layers for module in model.modules() for layers in _together(module)):
         taken.update(layers)
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        product = Product(layers, torch.empty(0), torch.cat(biases) if biases else None)
-        product.replace_weight(torch.cat([layer.weight.detach() for layer in layers]))
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        product = Product(layers, weight, torch.cat(biases) if biases else None)
+        product.replace_weight(weight)
         yield product
     for module in model.modules():
         if type(module) is nn.Linear and module not in taken:
@@ -74,8 +73,8 @@ def _together(module: nn.Module) -> Iterator[list[nn.Linear]]:
             yield layers
 
 
-def _alone(layer: nn.Linear, compute: Compute) -> Compute:
-    """The forward of a layer that is a product by itself."""
+def _answering(layer: nn.Linear, compute: Compute) -> Compute:
+    """The forward of a layer that is computed so, but where a gradient is asked for."""
 
     def forward(states: Tensor) -> Tensor:
         return nn.functional.linear(states, layer.weight, layer.bias) if torch.is_grad_enabled() else compute(states)
@@ -91,17 +90,19 @@ class _Shared:
         self._sizes = sizes
         self._held: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
-    def forward_of(self, index: int, layer: nn.Linear) -> Compute:
-        """The forward of one of the layers."""
+    def parts(self) -> list[Compute]:
+        """What computes the outputs of each layer."""
+        return [self._part(index) for index in range(len(self._sizes))]
+
+    def _part(self, index: int) -> Compute:
+        """What computes those of one."""
         last = len(self._sizes) - 1
 
-        def forward(states: Tensor) -> Tensor:
-            if torch.is_grad_enabled():
-                return nn.functional.linear(states, layer.weight, layer.bias)
+        def compute(states: Tensor) -> Tensor:
             held = self._held
             if index == 0 or held is None or held[0] is not states:
                 held = (states, torch.split(self._compute(states), self._sizes, -1))
             self._held = None if index == last else held
             return held[1][index].contiguous()
 
-        return forward
+        return compute

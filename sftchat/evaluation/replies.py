@@ -12,7 +12,7 @@ from sftchat.data.writing import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome
 from sftchat.evaluation.tools import translated
-from sftchat.parsing import LARGEST, parsed
+from sftchat.parsing import LARGEST, bounded_lines, parsed
 from sftchat.types import FinishReason, Reply
 
 HEADER = "sftchat_baseline"
@@ -83,8 +83,8 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     """
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), start=1):
-                if len(line) == LARGEST and not line.endswith(b"\n"):
+            for number, line, cut_off in bounded_lines(file):
+                if cut_off:
                     raise DataError(f"the line is longer than {LARGEST >> 20} MiB, so these are no {what}", f"{path}:{number}")
                 yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -77,15 +77,13 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
     Raises:
         PluginError: When a plugin breaks the rules.
     """
-    registry = plugin_manager_with(builtin, *plugins)
     replies, notes = io.StringIO(), io.StringIO()
     typed = _Typed(lines, replies, notes)
     desk = Desk(judge=Judge(task) if task is not None else None, rows=Rows(rows))
     settings = Settings(task.sampling) if task is not None else Settings()
-    name = str(getattr(engine, "name", "")) or "model"
-    commands = Commands(tuple(registry.commands.values()))
+    opening, commands = opening_of(engine), commands_of(*plugins)
     view = Plain(
-        lambda shows: Talk([Opening(lambda: engine, (name,))], shows, commands=commands, desk=desk, settings=settings),
+        lambda shows: Talk([opening], shows, commands=commands, desk=desk, settings=settings),
         stdin=typed,
         stdout=replies,
         stderr=notes,
@@ -93,3 +91,17 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
     view.run()
     typed.take()
     return [Shown(line, *shown) for line, shown in zip(lines, typed.shown[1:], strict=False)]
+
+
+def opening_of(engine: Engine) -> Opening:
+    """An engine as a talk opens it."""
+    return Opening(lambda: engine, (str(getattr(engine, "name", "")) or "model",))
+
+
+def commands_of(*plugins: Any) -> Commands:
+    """The chat commands that are built in, and those of plugins.
+
+    Raises:
+        PluginError: When a plugin breaks the rules.
+    """
+    return Commands(tuple(plugin_manager_with(builtin, *plugins).commands.values()))

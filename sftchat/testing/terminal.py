@@ -14,15 +14,13 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from sftchat.chat import builtin
 from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
 from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
 from sftchat.chat.terminal import Terminal
 from sftchat.engines.base import Engine
 from sftchat.errors import MissingExtraError
-from sftchat.testing.registry import plugin_manager_with
+from sftchat.testing.chat import commands_of, opening_of
 
 __all__ = ["ChatOnScreen", "Screen", "chat_on_screen"]
 
@@ -204,11 +202,9 @@ def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int 
         PluginError: When a plugin breaks the rules.
         MissingExtraError: When the emulator is not installed.
     """
-    registry = plugin_manager_with(builtin, *plugins)
-    name = str(getattr(engine, "name", "")) or "model"
-    talk = {"commands": Commands(tuple(registry.commands.values())), "settings": Settings()}
+    talk = {"commands": commands_of(*plugins), "settings": Settings()}
     with create_pipe_input() as keys:
-        chat = ChatOnScreen([Opening(lambda: engine, (name,))], keys, Screen(columns, lines), talk, {"environment": {}})
+        chat = ChatOnScreen([opening_of(engine)], keys, Screen(columns, lines), talk, {"environment": {}})
         try:
             yield chat
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from sftchat.data.reading import BLANKS, BOM
-from sftchat.parsing import LARGEST
+from sftchat.parsing import LARGEST, bounded_lines
 
 T = TypeVar("T")
 
@@ -53,9 +53,9 @@ class Lines:
         self._file = path.open("rb")  # open as long as anybody may ask for a line
         weakref.finalize(self, self._file.close)
         end = 0
-        for number, line in enumerate(iter(lambda: self._file.readline(LARGEST), b""), start=1):
+        for number, line, cut_off in bounded_lines(self._file):
             start, end = end, end + len(line)
-            if len(line) == LARGEST and not line.endswith(b"\n"):
+            if cut_off:
                 raise OSError(errno.EFBIG, f"line {number} is longer than {LARGEST >> 20} MiB")
             if number == 1 and line.startswith(BOM):
                 start, line = len(BOM), line[len(BOM) :]
