@@ -94,6 +94,16 @@ def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
     assert len(Samples(path, SETTINGS)) == 1
 
 
+def test_a_run_that_read_all_that_is_there_still_waits_for_the_one_that_adds(tmp_path: Path) -> None:
+    path, key = tmp_path / "s", prompt_key(PROMPTS[0].messages)
+    with Samples(path, SETTINGS) as first:
+        first.add((key, 0), Reply("one"))
+        with Samples(path, SETTINGS) as second, pytest.raises(SftchatError, match="another run has added to"):
+            second.add((key, 1), Reply("two"))
+
+    assert [reply.text for reply in Samples(path).of(PROMPTS[0].messages)] == ["one"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

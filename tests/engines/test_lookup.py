@@ -37,16 +37,22 @@ def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
         lookup.learn(sizes[-1], sizes[-1])
     assert sizes == [4, 8, 16, 16] or sizes == [3, 3, 3, 3]
 
-    lookup.learn(16, 5)
-    assert len(lookup.guess(tokens, 50)) in (6, 3)
-    lookup.learn(6, 1)
-    assert len(lookup.guess(tokens, 50)) in (FEWEST, 3)
-
     for _ in ORDERS:
         for _ in range(PATIENCE):
             lookup.learn(len(lookup.guess(tokens, 50)), 0)
     silent = next(count for count in range(1000) if lookup.guess(tokens, 50))
     assert 0 < silent <= REST
+
+
+def test_a_guess_is_as_long_as_the_last_was_right_and_one_more_but_never_below_the_fewest() -> None:
+    tokens = [*range(100), 0, 1, 2]
+    lookup = Lookup()
+    sizes = []
+    for right in (FEWEST, 2 * FEWEST, 5, 1, 0, FEWEST):
+        sizes.append(len(lookup.guess(tokens, 50)))
+        lookup.learn(sizes[-1], right)
+
+    assert sizes == [FEWEST, 2 * FEWEST, 4 * FEWEST, 6, FEWEST, FEWEST]
 
 
 @settings(max_examples=200, deadline=None)
