@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from sftchat.chat.conversation import Answer, Mark
 from sftchat.chat.judging import Judge
 from sftchat.chat.view import View
+from sftchat.commands import ChatContext
 from sftchat.engines.base import Engine
 from sftchat.errors import in_one_line
-
-if TYPE_CHECKING:
-    from sftchat.chat.talk import Talk
 
 
 class Marking:
@@ -27,7 +24,7 @@ class Marking:
         under_way: How many replies are being judged.
     """
 
-    def __init__(self, talk: Talk, view: View) -> None:
+    def __init__(self, talk: ChatContext, view: View) -> None:
         self.under_way = 0
         self._talk = talk
         self._view = view

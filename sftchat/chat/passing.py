@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.overflow import fit
 from sftchat.chat.reply import Generation, stream_replies
+from sftchat.commands import ChatContext
 from sftchat.engines.base import Chunk, Engine, Inspects, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.talk import Talk
     from sftchat.chat.view import View
     from sftchat.chat.worker import Worker
 
@@ -25,15 +25,28 @@ class Pass:
     """The replies of all columns to one message. Its methods run on the view's thread, but for ``_generate``.
 
     Args:
-        talk: Whose columns answer; told when they have.
+        talk: Whose columns answer.
         conversation: Ends with the message.
         begun: By column, answers to continue or to take over.
         view: Shows the replies.
         clock: Seconds that never run backwards.
+        answered: Called with the answers, one for each column, before the end of the last is drawn.
+        over: Called when it is drawn.
     """
 
-    def __init__(self, talk: Talk, conversation: Conversation, begun: Mapping[int, Answer], view: View, clock: Callable[[], float]) -> None:
-        self._talk = talk
+    def __init__(
+        self,
+        talk: ChatContext,
+        conversation: Conversation,
+        begun: Mapping[int, Answer],
+        view: View,
+        clock: Callable[[], float],
+        *,
+        answered: Callable[[tuple[Answer, ...]], None],
+        over: Callable[[], None],
+    ) -> None:
+        self._answered = answered
+        self._over = over
         self._columns = talk.columns
         self._conversation = conversation
         self._settings = talk.settings
@@ -50,7 +63,7 @@ class Pass:
         """Begin."""
         if not self._generations:
             self._end()
-            self._talk.next()
+            self._over()
             return
         batches: dict[Worker, dict[int, tuple[Request, Generation]]] = {}
         for column, generation in self._generations.items():
@@ -193,11 +206,11 @@ class Pass:
         elif not generation.text:
             self._view.say(f"{self._who(column)}the model said nothing")
         if not self._generations:
-            self._talk.next()
+            self._over()
 
     def _end(self) -> None:
         """All replies are over."""
-        self._talk.answered(tuple(self._answers[column] for column in range(len(self._columns))))
+        self._answered(tuple(self._answers[column] for column in range(len(self._columns))))
 
     def _who(self, column: int) -> str:
         """Whose reply a note is about; empty when there is only one."""

@@ -211,7 +211,7 @@ class Talk:
         if self._pass is not None:
             raise UsageError("the models reply already")
         self.conversation = conversation
-        self._pass = Pass(self, conversation, begun or {}, self._view, self._clock)
+        self._pass = Pass(self, conversation, begun or {}, self._view, self._clock, answered=self._answers, over=self.next)
         self._pass.start()
 
     def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
@@ -292,7 +292,7 @@ class Talk:
         while self.pending and self.state == "ready":
             self._handle(self.pending.popleft())
 
-    def answered(self, answers: tuple[Answer, ...]) -> None:
+    def _answers(self, answers: tuple[Answer, ...]) -> None:
         """The replies of a pass are over."""
         self._pass = None
         self.conversation = self.conversation.answer(*answers)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engines.base import Engine
-    from sftchat.evaluation.report import Comparison, ModelResult
+    from sftchat.evaluation.comparison import Comparison
+    from sftchat.evaluation.results import ModelResult
     from sftchat.plugins import Registry
     from sftchat.task import Demonstration, Task
     from sftchat.training.preparing import Job
@@ -140,8 +141,8 @@ class Story:
 
     def _score(self, engine: Engine, sets: Mapping[str, list[Example]]) -> dict[str, ModelResult]:
         """Score one model on every set and print the primary metric with its interval."""
+        from sftchat.evaluation.evalset import EvalsetIdentity
         from sftchat.evaluation.evaluate import evaluate
-        from sftchat.evaluation.report import EvalsetIdentity
 
         results = {}
         for title, examples in sets.items():

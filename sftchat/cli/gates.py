@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftchat.evaluation.report import Comparison, ModelResult
+    from sftchat.evaluation.comparison import Comparison
+    from sftchat.evaluation.results import ModelResult
     from sftchat.task import Task
 
 WIDTH = 120

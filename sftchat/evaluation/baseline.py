@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import DataError, NotComparableError, listed
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
-from sftchat.evaluation.report import EvalsetIdentity
 from sftchat.parsing import LARGEST, made, parsed
 from sftchat.task import Task
 from sftchat.types import Example, Reply, SamplingParams

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]
-Pair = tuple[Item, Item]
-"""One item twice: what the baseline answered, and what the candidate did."""
 
 
 @dataclass(frozen=True)

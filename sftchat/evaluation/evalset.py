@@ -13,6 +13,21 @@ from sftchat.types import Example
 
 
 @dataclass(frozen=True)
+class EvalsetIdentity:
+    """Which gold set was scored.
+
+    Attributes:
+        name: File name without its folder.
+        sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
+        size: Rows in the file; more than the items scored where the user limited them.
+    """
+
+    name: str
+    sha256: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
 class Evalset:
     """One gold set as it will be scored.
 
@@ -29,6 +44,11 @@ class Evalset:
     examples: Sequence[Example]
     size: int
     ids: Set[str]
+
+    @property
+    def identity(self) -> EvalsetIdentity:
+        """What a report says of it."""
+        return EvalsetIdentity(self.name, self.sha256, self.size)
 
 
 def read_evalset(path: Path, limit: int | None = None) -> Evalset:

@@ -12,11 +12,12 @@ from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import statistics
 from sftchat.evaluation.changes import item_changes
-from sftchat.evaluation.evalset import Evalset
+from sftchat.evaluation.comparison import Comparison
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.items import Progress, run
 from sftchat.evaluation.paired import paired_difference
 from sftchat.evaluation.pairing import paired
-from sftchat.evaluation.report import Comparison, EvalsetIdentity, GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.results import GroupResult, MetricResult, ModelResult
 from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.tally import Tally
 from sftchat.task import Metric, Task
@@ -161,11 +162,6 @@ def units(items: Scored) -> statistics.Counts:
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
     """The task's metrics; sums over clusters are no longer 0 or 1, so rates are then resampled like everything else."""
     return tuple(replace(metric, items=False) for metric in task.metrics) if cluster else task.metrics
-
-
-def identity(evalset: Evalset) -> EvalsetIdentity:
-    """What a report says of an evalset."""
-    return EvalsetIdentity(evalset.name, evalset.sha256, evalset.size)
 
 
 def versions() -> dict[str, str]:

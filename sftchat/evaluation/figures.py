@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sftchat.evaluation.report import MetricDifference
+from sftchat.evaluation.comparison import MetricDifference
 from sftchat.evaluation.verdict import Verdict
 
 VERDICT = "verdict: "

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.items import Failure, Item, Outcome
 from sftchat.evaluation.lazy import Lazy
 from sftchat.evaluation.pairing import Pairs
-from sftchat.evaluation.report import Comparison, ModelResult, Report
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.types import Example
 
 Change = Literal["broken", "failed", "fixed", "wrong", "right"]

@@ -17,9 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sftchat.evaluation.charts import Point, Series, bar, curve, domain, whisker
+from sftchat.evaluation.comparison import Comparison
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
 from sftchat.evaluation.history import Change, Histories, comparison_of, faults, said
-from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
 from sftchat.types import Message
 

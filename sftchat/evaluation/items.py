@@ -42,6 +42,8 @@ class Failure:
 
 
 Outcome = Item | Failure
+Pair = tuple[Item, Item]
+"""One item twice: what the baseline answered, and what the candidate did."""
 Progress = Callable[[Outcome], None]
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
 from sftchat.evaluation.history import comparison_of, faults
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import UNPAIRED
-from sftchat.evaluation.report import Comparison, ModelResult, Report
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.verdict import Verdict
 
 SUMMARY_BYTES = 1024 * 1024

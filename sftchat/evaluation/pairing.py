@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sftchat.evaluation.comparison import Pair
+from sftchat.evaluation.items import Pair
 from sftchat.evaluation.lazy import Lazy
 from sftchat.evaluation.scored import Ints, Scored
 from sftchat.evaluation.statistics import Counts

@@ -11,7 +11,7 @@ from pathlib import Path
 from sftchat.errors import UsageError
 from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
-from sftchat.evaluation.evaluate import compare, identity, summarise, versions
+from sftchat.evaluation.evaluate import compare, summarise, versions
 from sftchat.evaluation.gate import gate
 from sftchat.evaluation.items import Outcome, Progress, run, scored_once
 from sftchat.evaluation.leaks import check_leaks
@@ -19,8 +19,8 @@ from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.remembering import RememberingEngine
 from sftchat.evaluation.replies import PartialReplies, reply_line, write_atomically
-from sftchat.evaluation.report import ModelResult, Report
-from sftchat.evaluation.results import SelfCheck
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.models.manifest import Manifest, find_manifest
@@ -149,7 +149,7 @@ def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, fil
         source.name,
         plan.task,
         answers.items,
-        identity(evalset),
+        evalset.identity,
         seed=plan.seed,
         seconds=answers.seconds,
         replies=file,

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference, Ranked
+from sftchat.evaluation.comparison import Comparison, GateResult, Ranked
 from sftchat.evaluation.items import Failure
-from sftchat.evaluation.results import EvalsetIdentity, GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.results import ModelResult
 from sftchat.types import SamplingParams
-
-__all__ = ["Comparison", "EvalsetIdentity", "GateResult", "GroupResult", "MetricDifference", "MetricResult", "ModelResult", "Report"]
 
 SCHEMA_VERSION = 1
 DIGITS = 10

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sftchat.data.leakage import Leak
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.items import Failure, Item
 from sftchat.evaluation.tally import Tally
 
@@ -69,21 +70,6 @@ class GroupResult:
     name: str
     support: float
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class EvalsetIdentity:
-    """Which gold set was scored.
-
-    Attributes:
-        name: File name without its folder.
-        sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
-        size: Rows in the file; more than the items scored where the user limited them.
-    """
-
-    name: str
-    sha256: str = ""
-    size: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sftchat.evaluation.comparison import Ranked
+from sftchat.evaluation.comparison import Comparison, MetricDifference, Ranked
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
 from sftchat.evaluation.items import Item
-from sftchat.evaluation.report import Comparison, MetricDifference, ModelResult, Report
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.text import printable
 
 EXAMPLES = 5

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sftchat.errors import listed
-from sftchat.evaluation.report import Comparison, GateResult, ModelResult, Report
+from sftchat.evaluation.comparison import Comparison, GateResult
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.rules import POINT, Rules
 
 PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4

@@ -8,9 +8,10 @@ from typing import Any
 
 from sftchat.engines.transformers import TransformersEngine
 from sftchat.errors import EngineError, first_line
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import summarise
 from sftchat.evaluation.items import Failure, Outcome, run
-from sftchat.evaluation.report import EvalsetIdentity, ModelResult
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import held
 from sftchat.models.templates import Renderer
 from sftchat.models.weights import Loaded, stop_ids

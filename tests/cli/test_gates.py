@@ -9,8 +9,9 @@ from rich.console import Console
 
 from sftchat import Example, Message, Reply, Score, Task, rate
 from sftchat.cli.gates import show_gate
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import evaluate
-from sftchat.evaluation.report import EvalsetIdentity, ModelResult
+from sftchat.evaluation.results import ModelResult
 from sftchat.testing import ScriptedEngine
 
 

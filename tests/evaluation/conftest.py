@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, summarise
-from sftchat.evaluation.report import EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import rescored
 
 

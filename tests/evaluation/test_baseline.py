@@ -12,8 +12,8 @@ import pytest
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
 from sftchat.evaluation.accepting import write_baseline
 from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.items import score
-from sftchat.evaluation.report import EvalsetIdentity
 from sftchat.evaluation.scored import held
 
 Make = Callable[..., Example]

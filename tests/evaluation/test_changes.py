@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Message, Reply, Task
+from sftchat.evaluation.comparison import Comparison
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, summarise
 from sftchat.evaluation.items import score
-from sftchat.evaluation.report import Comparison, EvalsetIdentity, Report
+from sftchat.evaluation.report import Report
 from sftchat.evaluation.scored import held
 from tests.evaluation.conftest import F1_TASK
 from tests.evaluation.test_evaluate import shown

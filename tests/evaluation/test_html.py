@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import EngineError, Example, Message, Reply, Score
+from sftchat.evaluation.comparison import Comparison
+from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.html import ITEMS, to_html
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.pairing import paired
-from sftchat.evaluation.report import Comparison, EvalsetIdentity, ModelResult, Report
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import held
 from sftchat.evaluation.verdict import Verdict
 

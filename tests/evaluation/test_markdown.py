@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sftchat import EngineError
+from sftchat.evaluation.comparison import MetricDifference
 from sftchat.evaluation.markdown import COMMENT_BYTES, SUMMARY_BYTES, code, to_markdown
-from sftchat.evaluation.report import MetricDifference, Report
+from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import Verdict
 
 ASKED_NOTHING = Verdict((), 0)

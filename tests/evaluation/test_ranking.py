@@ -9,7 +9,7 @@ import pytest
 from sftchat import Example, Task
 from sftchat.evaluation.evaluate import evaluate
 from sftchat.evaluation.ranking import rank
-from sftchat.evaluation.report import ModelResult
+from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import held
 from sftchat.testing import ScriptedEngine
 

@@ -83,9 +83,9 @@ def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> 
     Raises:
         EngineError: When no item was answered, or the user wants no more.
     """
+    from sftchat.evaluation.evalset import EvalsetIdentity
     from sftchat.evaluation.evaluate import summarise
     from sftchat.evaluation.items import Failure, run
-    from sftchat.evaluation.results import EvalsetIdentity
     from sftchat.evaluation.scored import held
 
     def watch(_: object) -> None:
