@@ -25,7 +25,11 @@ def stored_replies(path: Path) -> Mapping[str, Reply | str]:
     Raises:
         DataError: When the file cannot be read or is empty, or an id occurs twice.
     """
-    replies = _by_line(path, lambda number, line: number == 1 and line.startswith(f'{{"{HEADER}"'.encode()), _reply, "has two replies")
+
+    def is_header(number: int, line: bytes) -> bool:
+        return number == 1 and _decoded(line, f"{path}:1").startswith(f'{{"{HEADER}"')
+
+    replies = _by_line(path, is_header, _reply, "has two replies")
     if not replies:
         raise DataError("the file has no replies", str(path))
     return replies
