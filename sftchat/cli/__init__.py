@@ -35,6 +35,10 @@ VERBS = {
 BROKEN_PIPE = 141
 """Exit code when the reader of a pipe leaves: 128 + SIGPIPE, as a shell reports it."""
 
+SPINS = "20000"
+"""How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a run twice as slow
+where other programs use the cores too (``scripts/bench_busy.py``)."""
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports the module of the one that runs."""
@@ -163,5 +167,7 @@ _python_shows = warnings.showwarning
 
 def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
     warnings.showwarning = show_warning
     sys.exit(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import click
 import pytest
 
 from sftchat import EngineError, Example, Message, Metric, NotComparableError, Score, SftchatError, Task
-from sftchat.cli import VERBS, main, program, show_warning
+from sftchat.cli import VERBS, console_script, main, program, show_warning
 from sftchat.cli.shared import Session
 from sftchat.errors import SftchatWarning
 from sftchat.plugins import PluginInfo, Registry, load_plugins
@@ -212,3 +214,23 @@ def test_a_warning_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     show_warning(SftchatWarning("two\nlines"), SftchatWarning, "file.py", 1)
 
     assert capsys.readouterr() == ("", "sftchat: warning: two lines\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["none", "spins", "policy"],
+)
+def test_threads_wait_as_the_user_says_else_briefly(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "0")  # what the program sets is taken back afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["sftchat", "--version"])
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+
+    with pytest.raises(SystemExit):
+        console_script()
+
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -1,0 +1,59 @@
+"""Train while other programs want every core, as on a laptop in use or a shared runner: the seconds of a run, as sftchat starts it and as OpenMP comes.
+
+    python scripts/bench_busy.py            # as many busy programs as there are cores
+    python scripts/bench_busy.py --busy 0   # on a quiet machine: what short waiting costs there
+
+OpenMP's threads wait for each other by spinning. Where another program has the core of the thread that is waited for, they burn the time that it
+needs; ``sftchat`` has them give up sooner (``SPINS`` in ``sftchat.cli``). The two take turns, and the median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+AS_IT_COMES = {"GOMP_SPINCOUNT": "300000"}
+"""What libgomp does where nothing is set: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
+
+
+def seconds(environment: dict[str, str], steps: int) -> float:
+    """How long the steps of a run took, as the run itself says."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["train", "relation", "-n", "3000", "--max-steps", str(steps), "--precision", "float32", "-o", str(Path(folder) / "run")]
+        run = subprocess.run(
+            [sys.executable, "-m", "sftchat", *command], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+        )
+    found = re.search(r"steps in (?:(\d+) min )?(\d+) s", run.stdout + run.stderr)
+    if found is None:
+        raise SystemExit(f"no time in: {run.stdout}{run.stderr}")
+    return 60 * int(found[1] or 0) + int(found[2])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", type=int, default=os.cpu_count() or 1, help="programs that never wait")
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    ours: list[float] = []
+    theirs: list[float] = []
+    with ExitStack() as stack:
+        for _ in range(args.busy):
+            stack.callback(stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"])).kill)
+        for _ in range(args.rounds):
+            ours.append(seconds({}, args.steps))
+            theirs.append(seconds(AS_IT_COMES, args.steps))
+    print(f"{args.steps} steps beside {args.busy} busy programs on {os.cpu_count()} cores, seconds of {args.rounds} rounds")
+    print(f"sftchat   {ours}\nOpenMP    {theirs}\nratio     {statistics.median(theirs) / statistics.median(ours):.2f}")
+
+
+if __name__ == "__main__":
+    main()
