@@ -17,6 +17,7 @@ class Message(TypedDict):
     """One turn of a conversation, as the OpenAI and Hugging Face libraries write it.
 
     ``context`` is the end of a user's content that an Alpaca row had under ``input`` or ``context``: some templates give it a heading of its own.
+    ``weight`` is 0 for an assistant turn that is read but not learned, as in OpenAI's files for fine-tuning.
     """
 
     role: str
@@ -24,6 +25,12 @@ class Message(TypedDict):
     context: NotRequired[str]
     tool_calls: NotRequired[list[dict[str, Any]]]
     name: NotRequired[str]
+    weight: NotRequired[int]
+
+
+def is_learned(message: Mapping[str, Any]) -> bool:
+    """Whether training has a loss on a turn: on those of the assistant, unless their ``weight`` is 0."""
+    return bool(message["role"] == "assistant" and message.get("weight", 1))
 
 
 @dataclass(frozen=True)

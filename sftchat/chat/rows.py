@@ -41,7 +41,7 @@ class Rows:
         """Append a reply to learn from.
 
         Args:
-            messages: What was asked; ends with the user's message.
+            messages: What was asked; ends with the user's message. The replies among them are read, not learned: nobody has said that they are good.
             reply: What is to be learned.
             about: Where it comes from.
 
@@ -51,12 +51,12 @@ class Rows:
         Raises:
             DataError: When the row is there already, or its prompt has another reply; or when it is in a gold set. Says where.
         """
-        return self._append("messages", from_example(Example(tuple(messages), reply, metadata={"sftchat": about}), "messages"))
+        return self._append("messages", from_example(Example(_unlearned(messages), reply, metadata={"sftchat": about}), "messages"))
 
     def pair(self, messages: Sequence[Message], chosen: str, rejected: str, about: Mapping[str, Any]) -> str:
         """Append a better and a worse reply to the same prompt; arguments and errors as of ``good``."""
         row = {
-            "prompt": [dict(message) for message in messages],
+            "prompt": [dict(message) for message in _unlearned(messages)],
             "chosen": [{"role": "assistant", "content": chosen}],
             "rejected": [{"role": "assistant", "content": rejected}],
             "sftchat": about,
@@ -75,7 +75,7 @@ class Rows:
         line = 1
         for other in _examples(path):
             line = max(line, int(other.source.rpartition(":")[2]) + 1)
-            if other.messages == example.messages:
+            if _unlearned(other.messages) == _unlearned(example.messages):
                 what = "the same row is there already" if other.gold == example.gold else "its prompt has another reply there"
                 raise DataError(f"{what}; nothing is written", other.source)
         others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(one) for one in TRAINING]
@@ -84,6 +84,11 @@ class Rows:
             raise DataError(f"{same} there; a row is for training or for evaluation, never for both: nothing is written", leak.row)
         _append_line(path, json.dumps(row, ensure_ascii=False))
         return f"{path}:{line}"
+
+
+def _unlearned(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages with replies that are only read."""
+    return tuple({**message, "weight": 0} if message["role"] == "assistant" else message for message in messages)
 
 
 def _examples(path: Path) -> Iterator[Example]:

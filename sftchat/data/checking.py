@@ -21,7 +21,7 @@ from sftchat.data.repeats import Repeats
 from sftchat.data.turns import shown
 from sftchat.errors import DataError, PluginError
 from sftchat.task import Task
-from sftchat.types import Example
+from sftchat.types import Example, is_learned
 
 Measure = Callable[[Example], Iterable[tuple[str, str]]]
 """What is wrong with a row once it is tokens: pairs of a class and a message."""
@@ -153,6 +153,8 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
     turns = example.conversation
     if all(turn["role"] != "assistant" for turn in turns):
         yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
+    elif not any(map(is_learned, turns)):
+        yield "no-reply", "every assistant turn has weight 0, so nothing to learn from; leave the weight of one out"
     if example.metadata.get("finish_reason") == "length":
         yield (
             "cut-off",

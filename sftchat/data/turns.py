@@ -62,6 +62,10 @@ def _turn(turn: Any, where: str, role_map: Mapping[str, str]) -> Message:
         checked = text(content, f"{where}.{names[1]}")
     # `datasets` fills keys that only other rows have with null, and templates that ask "is there a key tool_calls" would believe it
     rest = {key: value for key, value in turn.items() if key not in names and value is not None and value != []}
+    if known[role] == "assistant" and "weight" in rest and (weight := rest.pop("weight")) != 1:
+        if weight != 0:
+            raise DataError(f"{where}.weight is {shown(weight)}, must be 1 for a reply to learn or 0 for one that is only read")
+        rest["weight"] = 0
     return cast(Message, {"role": known[role], "content": checked, **rest})
 
 

@@ -19,7 +19,7 @@ from sftchat.models.marking import encode, unmarked
 from sftchat.models.registry import TEMPLATES, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
 from sftchat.parsing import read_text
-from sftchat.types import Message
+from sftchat.types import Message, is_learned
 
 __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
 
@@ -136,7 +136,7 @@ class Renderer:
         return tuple(self.encode_rows(self.training_texts(messages, tools)))
 
     def training_ids(self, messages: Sequence[Message], tools: Tools = ()) -> Rendered:
-        """The ids of a conversation, with labels on every assistant turn and its stop token.
+        """The ids of a conversation, with labels on every assistant turn that is to be learned and on its stop token.
 
         Raises:
             RewrittenHistoryError: When a later turn changes how an earlier one is written.
@@ -156,7 +156,7 @@ class Renderer:
         try:
             return (self._whole_text(messages, tools),)
         except RewrittenHistoryError:
-            replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+            replies = [index for index, message in enumerate(messages) if is_learned(message)]
             return tuple(self._last_reply(messages[: index + 1], tools) for index in replies)
 
     def encode_rows(self, rows: Sequence[RowText]) -> Iterator[Rendered]:
@@ -177,7 +177,7 @@ class Renderer:
     def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """The row that teaches every reply of a conversation at once; raises what ``training_ids`` does."""
         turns, whole = self.template.turns(messages, tools)
-        pieces, at = [], 0
+        pieces, learned, at = [], [], 0
         for index, message in enumerate(turns):
             if message["role"] != "assistant":
                 continue
@@ -188,10 +188,11 @@ class Renderer:
                     "it cannot be trained on as one row"
                 )
             pieces += [whole[at : len(before)], written]
+            learned += [len(pieces) - 1] if is_learned(message) else []
             at = len(before) + len(written)
-        if not pieces:
+        if not learned:
             raise TemplateError("the conversation has no assistant turn to learn from")
-        return RowText((*pieces, whole[at:]), frozenset(range(1, len(pieces), 2)))
+        return RowText((*pieces, whole[at:]), frozenset(learned))
 
     def _last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """The row that teaches the last turn after the prompt that inference would give."""

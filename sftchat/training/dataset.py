@@ -11,7 +11,7 @@ from itertools import islice
 from sftchat.data.tools import tools_of
 from sftchat.errors import DataError
 from sftchat.models.templates import Rendered, Renderer, RowText, TemplateError
-from sftchat.types import Example
+from sftchat.types import Example, is_learned
 
 AT_ONCE = 512
 """Examples that are tokenised in one call."""
@@ -57,7 +57,7 @@ def _texts(example: Example, renderer: Renderer) -> tuple[RowText | Rendered, ..
     if not example.messages:
         return (renderer.text_ids(example.gold),) if example.gold else ()
     conversation = example.conversation
-    if not any(message["role"] == "assistant" for message in conversation):
+    if not any(map(is_learned, conversation)):
         return ()
     return renderer.training_texts(conversation, tools_of(example))
 

@@ -85,7 +85,7 @@ def test_a_scorer_that_fails_costs_a_line_and_the_talk_goes_on(view: View, desk:
     assert missing.type("hello")[2] == f"error: {tmp_path}/nosuch.jsonl: no such evalset"
 
 
-def test_good_keeps_a_row_that_says_where_it_comes_from(view: View, desk: Desk) -> None:
+def test_good_keeps_a_row_that_learns_this_reply_alone_and_says_where_it_comes_from(view: View, desk: Desk) -> None:
     log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, seed=3))
 
     assert log.type("a", "b", "/good") == [
@@ -101,8 +101,11 @@ def test_good_keeps_a_row_that_says_where_it_comes_from(view: View, desk: Desk) 
     about = row.pop("sftchat")
     assert row == {
         "messages": [
-            {"role": role, "content": text}
-            for role, text in (("system", "s"), ("user", "a"), ("assistant", "A"), ("user", "b"), ("assistant", "B"))
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "A", "weight": 0},
+            {"role": "user", "content": "b"},
+            {"role": "assistant", "content": "B"},
         ]
     }
     assert (about["model"], about["identity"], about["sampling"]["seed"], about["sampling"]["temperature"]) == (

@@ -96,3 +96,12 @@ def test_a_check_of_a_plugin_that_fails_names_the_plugins_task_and_the_row(tmp_p
     with pytest.raises(PluginError) as caught:
         check(path, task(lambda example: 1 / 0))
     assert str(caught.value) == f"the check of task 'demo' failed on {path}:1: ZeroDivisionError: division by zero"
+
+
+def test_a_row_whose_replies_are_all_only_read_teaches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}\n')
+
+    assert check(path, None).problems == (
+        Problem("no-reply", f"{path}:1", "every assistant turn has weight 0, so nothing to learn from; leave the weight of one out"),
+    )

@@ -103,6 +103,20 @@ def test_a_last_turn_that_calls_tools_stays_a_turn() -> None:
     assert to_example({"messages": [USER, call]}) == Example((USER, {**call, "content": ""}))  # type: ignore[typeddict-item]
 
 
+@pytest.mark.parametrize("weight", [1, 1.0, None], ids=str)
+def test_a_reply_with_the_weight_of_any_other_is_like_any_other(weight: float | None) -> None:
+    assert to_example({"messages": [USER, {"role": "assistant", "content": "a", "weight": weight}]}) == Example((USER,), "a")
+
+
+def test_a_reply_that_is_only_read_is_no_gold() -> None:
+    said = {"role": "assistant", "content": "a", "weight": 0}
+
+    assert to_example({"messages": [USER, said]}).messages == (USER, said)
+    assert (
+        to_example({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 0.0}]}).messages[1] == said
+    )
+
+
 REFUSED = [
     (
         {"question": "a", "answer": None},
@@ -120,6 +134,10 @@ REFUSED = [
     ),
     ({"messages": "hi"}, 'messages is "hi", must be a list of turns'),
     ({"messages": []}, "messages has no turns; a row needs at least a user turn"),
+    (
+        {"messages": [USER, {"role": "assistant", "content": "a", "weight": 0.5}]},
+        "messages[1].weight is 0.5, must be 1 for a reply to learn or 0 for one that is only read",
+    ),
     ({"messages": ["hi"]}, 'messages[0] is "hi", must be an object such as {"role": "user", "content": "..."}'),
     (
         {"messages": [{"speaker": "user", "content": "a"}]},
@@ -317,7 +335,7 @@ def exchanges(draw: st.DrawFn) -> list[dict[str, Any]]:
     if draw(st.booleans()):
         call = {"role": "assistant", "content": draw(st.just("") | words), "tool_calls": draw(st.lists(calls, min_size=1, max_size=2))}
         turns += [call, {"role": "tool", "content": draw(words), **draw(st.just({}) | st.fixed_dictionaries({"tool_call_id": words}))}]
-    return [*turns, {"role": "assistant", "content": draw(words)}]
+    return [*turns, {"role": "assistant", "content": draw(words), **draw(st.sampled_from([{}, {"weight": 0}]))}]
 
 
 @st.composite
@@ -338,7 +356,7 @@ def test_an_example_comes_back_equal_from_every_format_that_can_hold_it(example:
         row = from_example(example, format)
     except DataError:
         holds = {"messages": True, "sharegpt": True, "text": False}.get(format, example.gold is not None)
-        assert not holds or (format == "alpaca" and any("tool_calls" in turn for turn in example.messages))
+        assert not holds or (format == "alpaca" and any({"tool_calls", "weight"} & turn.keys() for turn in example.messages))
         return
     assert format_of(row) == format
     assert to_example(json.loads(json.dumps(row, ensure_ascii=False))) == example

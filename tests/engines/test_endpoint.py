@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -41,6 +42,23 @@ def test_messages_go_to_chat_completions_and_the_pieces_become_a_reply() -> None
     assert chunks == [Chunk("r", "你"), Chunk("r", "好"), Chunk("r", finish_reason="stop", prompt_tokens=5, unlisted_tokens=3)]
     assert server.paths == ["/v1/chat/completions"]
     assert server.asked == [{**GREEDY, "messages": [{"role": "user", "content": "谁？"}]}]
+
+
+def test_what_only_training_reads_in_a_turn_is_not_sent() -> None:
+    server = desk(streamed(reply()))
+    turns = (
+        {"role": "user", "content": "a\n\nb", "context": "b"},
+        {"role": "assistant", "content": "c", "weight": 0},
+        {"role": "user", "content": "d"},
+    )
+
+    answers(server, replace(ask(), messages=turns))
+
+    assert server.asked[0]["messages"] == [
+        {"role": "user", "content": "a\n\nb"},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]
 
 
 def test_token_counts_are_the_servers() -> None:

@@ -55,6 +55,20 @@ def test_only_what_the_assistant_says_and_its_stop_token_is_trained(tokenizer: A
     assert rendered.trained == len([label for label in rendered.labels if label != IGNORED])
 
 
+@pytest.mark.parametrize("source", [CHATML, FORGETS_THOUGHTS], ids=["one row", "a row for each reply"])
+def test_a_reply_with_weight_0_is_read_as_any_other_and_not_trained(tokenizer: Any, source: str) -> None:
+    renderer = Renderer(tokenizer, "chatml", source)
+    talk = chat(("user", "q"), ("assistant", "<think>x</think>a"), ("user", "r"), ("assistant", "b"))
+    weighed: list[Message] = [talk[0], {**talk[1], "weight": 0}, *talk[2:]]
+
+    (row,) = renderer.training_rows(weighed)
+
+    assert row.ids == renderer.training_rows(talk)[-1].ids
+    assert text_of(renderer, [label for label in row.labels if label != IGNORED]) == "b<|im_end|>"
+    with pytest.raises(TemplateError, match="no assistant turn to learn from"):
+        Renderer(tokenizer, "chatml", CHATML).training_ids(weighed[:2])
+
+
 def test_the_plain_template_ends_a_reply_with_the_end_of_text(tokenizer: Any) -> None:
     renderer = Renderer(tokenizer, "plain", PLAIN)
 

@@ -14,6 +14,8 @@ from sftchat.types import FinishReason
 
 DONE = "[DONE]"
 """The event after the last one."""
+OURS = ("context", "weight")
+"""Keys of a turn that mean nothing to a server; some refuse what they do not know."""
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -64,7 +66,7 @@ def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[
     body |= {name: value for name, (wanted, value) in optional.items() if wanted}
     if request.prompt is not None:
         return "/completions", {**body, "prompt": request.prompt + request.reply_prefix}
-    messages = [{key: value for key, value in turn.items() if key != "context"} for turn in request.messages]
+    messages = [{key: value for key, value in turn.items() if key not in OURS} for turn in request.messages]
     if not request.reply_prefix:
         return "/chat/completions", {**body, "messages": messages}
     begun = [*messages, {"role": "assistant", "content": request.reply_prefix}]
