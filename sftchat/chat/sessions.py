@@ -202,7 +202,7 @@ class Sessions:
 
     def _broken_session(self, id: int, error: Exception) -> SftchatError:
         """The error for a session that cannot be read."""
-        return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {error}")
+        return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {' '.join(str(error).split())}")
 
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Carry out a statement, or give up on the file for good.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date, time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,13 @@ def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any
         return [_text(path, name, one) for one in (value if isinstance(value, list) else [value])]
     if isinstance(value, (dict, list)):
         raise DataError(f"key '{name}' must have one value, not a {'table' if isinstance(value, dict) else 'list'}", str(path))
-    return value
+    return None if value is None else _text(path, name, value)
 
 
 def _text(path: Path, name: str, value: Any) -> str:
     """A value as it would be typed."""
-    if isinstance(value, str):
-        return value
+    if isinstance(value, (str, date, time)):
+        return str(value)
     try:
         pieces = json.JSONEncoder(default=str).iterencode(value)
         text = "".join(islice(pieces, MOST_PIECES))

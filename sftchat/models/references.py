@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -80,9 +80,9 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _served(text)
     path = Path(text).expanduser()
-    if path.is_dir():
+    if _there(path.is_dir):
         return _folder(text, path, base, schemes, allow_pickle)
-    if path.is_file():
+    if _there(path.is_file):
         raise UsageError(f"model '{text}' is a file; give the folder that holds it")
     scheme, colon, rest = text.partition(":")
     if colon:
@@ -193,7 +193,15 @@ def _base_of(adapter: Path) -> str:
     if not isinstance(name, str) or not name:
         raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
     beside = adapter / name
-    return str(beside) if beside.is_dir() and not Path(name).is_dir() else name
+    return str(beside) if _there(beside.is_dir) and not _there(Path(name).is_dir) else name
+
+
+def _there(asked: Callable[[], bool]) -> bool:
+    """What a path says of itself; that it is not there where the system takes no such name, which Python before 3.14 raises."""
+    try:
+        return asked()
+    except OSError:
+        return False
 
 
 def _has(path: Path, names: Iterable[str]) -> bool:
@@ -210,13 +218,13 @@ def _no_weights(path: Path, what: str, wanted: tuple[str, ...], pickled: tuple[s
 
 def _looks_local(path: Path) -> bool:
     """Whether ``a/b`` is more likely a mistyped folder than a Hub id: its parent exists here."""
-    return path.parent != Path() and path.parent.is_dir()
+    return path.parent != Path() and _there(path.parent.is_dir)
 
 
 def _nearest(path: Path) -> str:
     """Suggest a sibling folder with a similar name."""
     parent = path.parent
-    if not parent.is_dir():
+    if not _there(parent.is_dir):
         return ""
     near = get_close_matches(path.name, [p.name for p in parent.iterdir() if p.is_dir()], n=1)
     return f"; did you mean '{parent / near[0]}'?" if near else ""

@@ -100,6 +100,15 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, name: str, content:
     assert str(error.value).startswith(words.replace("FILE", str(path)))
 
 
+def test_a_name_that_yaml_takes_for_a_number_or_a_date_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("task: 7\noutput: 2026-01-02\nmodel: true\nresume:\n", encoding="utf-8")
+
+    taken = parsed("--config", str(path))
+
+    assert (taken["task_name"], taken["output"], taken["model"], taken["resume"]) == ("7", Path("2026-01-02"), "true", None)
+
+
 def test_a_value_of_another_type_is_refused_as_a_flags_would_be(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('task = "relation"\noutput = "run"\nepochs = "many"\n', encoding="utf-8")

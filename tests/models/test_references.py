@@ -124,6 +124,11 @@ def test_a_broken_adapter_config_is_named(tmp_path: Path) -> None:
     assert message(str(folder)).startswith(f"{folder / 'adapter_config.json'} is not a JSON object: ")
 
 
+def test_a_name_that_no_system_takes_is_no_folder(tmp_path: Path) -> None:
+    assert message("x" * 5000).startswith("no folder 'xxx")
+    assert resolve(str(adapter(tmp_path / "lora", f"org/{'x' * 300}"))).base == ModelReference(f"org/{'x' * 300}", f"org/{'x' * 300}")
+
+
 def test_wrong_names_are_wrong_usage_and_missing_weights_are_not() -> None:
     assert (UsageError.exit_code, ModelError.exit_code) == (2, 3)
 
