@@ -71,7 +71,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``sftchat.json`` into a folder, whole or not at all."""
     temporary = folder / f".{MANIFEST}.partial"
     try:
-        temporary.write_text(json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(_text(manifest), encoding="utf-8")
         temporary.replace(folder / MANIFEST)
     finally:
         temporary.unlink(missing_ok=True)
@@ -86,12 +86,26 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    known = {item.name for item in fields(Manifest)}
     try:
-        found = parsed(read_text(path))
-        return made(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
+        return _manifest(read_text(path))
     except ValueError as error:
         raise ModelError(f"{path} is not a manifest of sftchat: {error}") from error
+
+
+def as_read(manifest: Manifest) -> Manifest:
+    """A manifest as it is once it was written and read: two can be compared only so, since JSON knows no tuples."""
+    return _manifest(_text(manifest))
+
+
+def _text(manifest: Manifest) -> str:
+    """What stands in the file."""
+    return json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n"
+
+
+def _manifest(text: str) -> Manifest:
+    """The manifest that a text holds; raises ``ValueError``."""
+    found, known = parsed(text), {item.name for item in fields(Manifest)}
+    return made(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
 
 
 def find_manifest(model: str) -> Manifest | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import UsageError
-from sftchat.models.manifest import Manifest, read_manifest
+from sftchat.models.manifest import Manifest, as_read, read_manifest
 from sftchat.training.config import TrainingConfig
 
 FREE = ("save_steps", "save_limit", "report_to", "device", "logging_steps")
@@ -33,7 +33,7 @@ def refuse_changed(run: Path, before: Manifest, now: Manifest) -> None:
     Raises:
         UsageError: Naming everything that changed.
     """
-    changes = list(_changes(before, now))
+    changes = list(_changes(before, as_read(now)))
     if changes:
         raise UsageError(f"cannot resume '{run}': {'; '.join(changes)}; undo that, or train into another folder")
 
@@ -67,7 +67,7 @@ def _data_changes(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str,
         name = str(entry.get("file"))
         if "file" in entry and name in old and old[name].get("sha256") != entry.get("sha256"):
             yield f"{name} changed (sha256 was {str(old[name].get('sha256'))[:12]}, is now {str(entry.get('sha256'))[:12]})"
-    places = [[entry.get("file") or dict(entry) for entry in data] for data in (before, now)]
+    places = [[name if isinstance(name := entry.get("file"), str) else dict(entry) for entry in data] for data in (before, now)]
     if places[0] != places[1]:
         yield f"the rows come from {_shown(places[1])}, came from {_shown(places[0])}"
 

@@ -159,6 +159,10 @@ class Run:
             raise UsageError(
                 "a model whose weights are sharded cannot generate while it trains; leave --eval-steps out and score the checkpoints"
             )
+        if trainer.is_fsdp_enabled and (kind := trainer.accelerator.state.fsdp_plugin.state_dict_type.name) != "FULL_STATE_DICT":
+            raise UsageError(
+                f"with fsdp_state_dict_type {kind} no weights would be saved that a model could be loaded from; set FULL_STATE_DICT"
+            )
         trainer.remove_callback(PrinterCallback)  # it prints dictionaries; ours reports progress
         return trainer
 
@@ -227,6 +231,10 @@ class Run:
         )
         if is_main_process():
             if trainer is not None and chosen == step:
+                if not any(final.glob("*.safetensors")):
+                    raise EngineError(
+                        "the launcher's settings kept the weights in shards, which no model can be loaded from; have them saved whole"
+                    )
                 complete_checkpoint(final, model, renderer)
                 publish(final, self.output, only_move=True)
             else:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sftchat import UsageError
-from sftchat.models.manifest import read_manifest
+from sftchat.models.manifest import read_manifest, write_manifest
 from sftchat.training.output import checkpoints, prune
 from sftchat.training.resuming import refuse_changed
 from sftchat.training.run import Audience, train
@@ -149,3 +149,12 @@ def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
     prune(tmp_path, 1, best=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-5"]
+
+
+def test_what_json_writes_otherwise_than_python_is_no_change(whole: Path, tmp_path: Path) -> None:
+    before = read_manifest(whole)
+    assert before is not None
+    given = replace(before, data=({"generator": "t", "options": {"kinds": ("a", "b")}},))
+    write_manifest(tmp_path, given)
+
+    refuse_changed(Path("run"), read_manifest(tmp_path) or before, given)
