@@ -105,7 +105,11 @@ def _text(manifest: Manifest) -> str:
 def _manifest(text: str) -> Manifest:
     """The manifest that a text holds; raises ``ValueError``."""
     found, known = parsed(text), {item.name for item in fields(Manifest)}
-    return made(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
+    manifest = made(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
+    for source in manifest.data:
+        if not isinstance(source.get("file", ""), str):
+            raise ValueError(f"a file of rows is {source['file']!r:.40}, must be a path")
+    return manifest
 
 
 def find_manifest(model: str) -> Manifest | None:

@@ -67,7 +67,7 @@ def _data_changes(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str,
         name = str(entry.get("file"))
         if "file" in entry and name in old and old[name].get("sha256") != entry.get("sha256"):
             yield f"{name} changed (sha256 was {str(old[name].get('sha256'))[:12]}, is now {str(entry.get('sha256'))[:12]})"
-    places = [[name if isinstance(name := entry.get("file"), str) else dict(entry) for entry in data] for data in (before, now)]
+    places = [[entry.get("file") or dict(entry) for entry in data] for data in (before, now)]
     if places[0] != places[1]:
         yield f"the rows come from {_shown(places[1])}, came from {_shown(places[0])}"
 
