@@ -67,8 +67,8 @@ def evaluate(source: str, data: Scope) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as it must stand in a template to be written as it is."""
-    return text.replace("{{", '{{ "{{" }}')
+    """Text as it must stand in a template to be written as it is, whatever follows."""
+    return re.sub(r"\{{2,}|\{$", lambda braces: f'{{{{ "{braces[0]}" }}}}', text)
 
 
 def _pieces(source: str) -> Iterator[tuple[str, Any]]:

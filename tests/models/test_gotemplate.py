@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sftchat.models.gotemplate import GoTemplateError, evaluate, literal
 
@@ -55,7 +57,9 @@ def test_what_is_not_known_is_refused(source: str, words: str) -> None:
         evaluate(source, DATA)
 
 
-def test_literal_text_is_written_as_it_is() -> None:
-    text = 'a {{ b }} {{{{ \\ " \n c'
-
+@settings(database=None)
+@given(st.text(st.sampled_from('{} "\\\n-ac'), max_size=12))
+@example('a {{ b }} {{{{ \\ " \n c')
+def test_literal_text_is_written_as_it_is_before_anything(text: str) -> None:
     assert evaluate(literal(text), {}) == text
+    assert evaluate(f"{literal(text)}{{{{ if .A }}}}{literal(text)}{{{{ end }}}}", {"A": True}) == 2 * text
