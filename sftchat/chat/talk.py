@@ -41,6 +41,7 @@ class Talk:
         desk: What the talk has beside its models.
         conversation: What was said before.
         settings: How replies are generated to begin with.
+        remarks: Said when it begins.
         clock: Seconds that never run backwards.
 
     Attributes:
@@ -58,6 +59,7 @@ class Talk:
         desk: Desk | None = None,
         conversation: Conversation | None = None,
         settings: Settings | None = None,
+        remarks: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._conversation = conversation or Conversation()
@@ -72,6 +74,7 @@ class Talk:
             self.columns += [Column(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
         self._commands = commands
+        self._remarks = remarks
         self._clock = clock
         self._pass: Pass | None = None
         self._jobs = Jobs(view, self.next)
@@ -144,6 +147,8 @@ class Talk:
 
     def start(self) -> None:
         """Begin to load the models."""
+        for remark in self._remarks:
+            self._view.say(remark)
         for command in self._commands.shadowed:
             self._view.complain(f"a plugin's command '/{command.name}' is ignored: the name is taken")
         for worker in self._workers():

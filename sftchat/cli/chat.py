@@ -74,6 +74,7 @@ def command(
     from sftchat.chat.settings import Settings
     from sftchat.chat.talk import Talk
     from sftchat.cli.talking import chosen_models, openings, wanted_session
+    from sftchat.cli.tasks import trained_on
 
     plain = jsonl or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
     if go_on and name is not None:
@@ -87,6 +88,10 @@ def command(
     click.get_current_context().call_on_close(sessions.close)
     found = wanted_session(sessions, go_on, name)
     models = chosen_models(models, found)
+    trained = set(trained_on(models).values()) & session.registry.tasks.keys()
+    if chosen is None and len(trained) == 1 and not plain:
+        (known,) = trained
+        notes.append(f"trained on {known}: with --task {known} replies are generated as they are scored, and marked")
     before, settings = restored(sessions, found, len(models)) if found is not None else (Conversation(), Settings())
     if system is not None:
         before = before.with_system(system)
@@ -99,8 +104,6 @@ def command(
 
     def make_talk(view: View) -> Talk:
         sessions.warn = view.say
-        for note in notes:
-            view.say(note)
         # what a script pipes through is not a talk that somebody will go on with
         kept = Kept(None if plain and found is None else sessions, found, before)
         single = {**options, "base": None}
@@ -108,8 +111,8 @@ def command(
         judge = Judge(chosen, evalset) if chosen is not None else None
         desk = Desk(judge, kept, others, Rows(rows, (judge.path,) if judge is not None and judge.path is not None else ()))
         return Talk(
-            opened, view, commands=Commands(tuple(session.registry.commands.values())), desk=desk, conversation=before, settings=settings
-        )
+            opened, view, commands=Commands(tuple(session.registry.commands.values())), desk=desk, conversation=before, settings=settings, remarks=notes,
+        )  # fmt: skip
 
     if plain:
         from sftchat.chat.jsonlines import JsonLines

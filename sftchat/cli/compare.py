@@ -13,6 +13,7 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options, json_text, stderr
+from sftchat.cli.tasks import trained_on
 from sftchat.engines.base import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.types import Example, Reply, SamplingParams
@@ -133,11 +134,9 @@ def _task(session: Session, name: str | None, models: Sequence[str]) -> Task | N
     Raises:
         UsageError: When models were trained on different ones and none is chosen.
     """
-    from sftchat.models.manifest import find_manifest
-
     if name:
         return session.registry.task(name)
-    trained = {manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
+    trained = set(trained_on(models).values())
     if len(trained) > 1:
         raise UsageError(f"the models were trained on different tasks ({', '.join(sorted(trained))}); choose one with --task")
     return session.registry.task(trained.pop()) if trained else None

@@ -17,6 +17,7 @@ from sftchat.chat.talk import Talk
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.commands import ChatCommand
+from sftchat.models.manifest import Manifest, write_manifest
 from sftchat.plugins import Registry
 from sftchat.testing import ScriptedEngine
 from tests.cli.test_ask import TASK, Terminal
@@ -139,6 +140,34 @@ def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, 
     assert Recorded.given["history"].parts[-2:] == ("sftchat", "history")
     Recorded.view.load()
     assert (opened[0]["model"], opened[0]["device"], opened[0]["preferred"]) == ("model", "cpu", "plain")
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "said"),
+    [
+        ("family", (), ["trained on family: with --task family replies are generated as they are scored, and marked"]),
+        ("family", ("--task", "family"), []),
+        ("a task that is not installed", (), []),
+    ],
+    ids=["of a known task", "with its task", "of an unknown task"],
+)
+def test_what_a_run_was_trained_on_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, words: tuple[str, ...], said: list[str]
+) -> None:
+    heard: list[str] = []
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, name, Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(terminal, "Terminal", Recorded)
+    monkeypatch.setattr(Recorded, "say", lambda view, text: heard.append(text))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    write_manifest(tmp_path / "model", Manifest(task, "base", "", "full", {}, (), 1, "", "", ""))
+
+    assert run(ScriptedEngine([]), *words) == 0
+    Recorded.view.load()
+
+    assert heard == said
 
 
 def test_a_dumb_terminal_gets_no_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
