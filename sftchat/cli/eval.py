@@ -159,13 +159,14 @@ def command(
 
 def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:
     """Run the plans with progress on standard error; say what is kept when it breaks off. None in all but the first of several processes."""
+    from sftchat.engines.processes import place_of, take_accelerator, wait_for_all
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
     from sftchat.evaluation.remembering import Memory, RememberingEngine
-    from sftchat.evaluation.shares import answer_share, place_of
+    from sftchat.evaluation.shares import answer_share
     from sftchat.evaluation.store import Store, default_path
 
-    place = place_of(os.environ)
+    place = place_of()
     if fresh and place.count > 1:
         raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it anew in several")
     quiet = quiet or place.rank > 0
@@ -188,8 +189,6 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
     try:
         with closing(store), closing(load):
             if place.count > 1 and any(plan.models for plan in plans):
-                from sftchat.engines.processes import take_accelerator, wait_for_all
-
                 take_accelerator()
                 answer_share(plans, opener, watch, place)
                 wait_for_all()

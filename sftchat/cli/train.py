@@ -116,9 +116,10 @@ def command(
     registry = session.registry
     task = registry.task(task_name)
     require_local("training")
+    from sftchat.engines.processes import is_main_process
     from sftchat.training.lock import refuse_running
     from sftchat.training.output import check_output
-    from sftchat.training.preparing import Job, is_main_process
+    from sftchat.training.preparing import Job
 
     if is_main_process():
         refuse_running(output)

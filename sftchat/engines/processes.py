@@ -1,12 +1,44 @@
-"""Several processes of one command, as ``torchrun`` starts them."""
+"""Several processes of one command, as ``torchrun`` and ``accelerate launch`` start them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 PATIENCE = timedelta(days=7)
 """How long to wait for the slowest share: a process that dies takes the others with it, so that nobody waits for it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of several processes this is, as launchers number them.
+
+    Attributes:
+        rank: From 0; the first alone talks and writes.
+        count: How many there are.
+        local: Its number on its machine, from 0; None where no launcher says.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int | None = None
+
+
+def place_of(environment: Mapping[str, str] = os.environ) -> Place:
+    """Where a launcher says that this process is; alone where there is none.
+
+    Args:
+        environment: With ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``.
+    """
+    local = environment.get("LOCAL_RANK")
+    return Place(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")), None if local is None else int(local))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the files and the messages of a run of several."""
+    return place_of().rank == 0
 
 
 def take_accelerator() -> None:
@@ -14,7 +46,7 @@ def take_accelerator() -> None:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device((place_of().local or 0) % torch.cuda.device_count())
 
 
 def wait_for_all() -> None:

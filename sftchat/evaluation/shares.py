@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sftchat.errors import UsageError
 from sftchat.evaluation.items import run
@@ -12,27 +12,8 @@ from sftchat.evaluation.pipeline import OpenLate, Watch
 from sftchat.evaluation.plan import Plan
 from sftchat.task import Task
 
-
-@dataclass(frozen=True)
-class Place:
-    """Which of several processes this is, as launchers number them.
-
-    Attributes:
-        rank: From 0.
-        count: How many there are.
-    """
-
-    rank: int = 0
-    count: int = 1
-
-
-def place_of(environment: Mapping[str, str]) -> Place:
-    """Where a launcher (``torchrun``, ``accelerate launch``) says that this process is; alone where there is none.
-
-    Args:
-        environment: With ``RANK`` and ``WORLD_SIZE``.
-    """
-    return Place(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")))
+if TYPE_CHECKING:
+    from sftchat.engines.processes import Place
 
 
 def answer_share(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, place: Place) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sftchat.engines.processes import is_main_process, place_of
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
@@ -102,11 +102,6 @@ class Prepared:
         return self.config.precision
 
 
-def is_main_process() -> bool:
-    """Whether this process writes the files and the messages of a run of several."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def prepare(job: Job, registry: Registry) -> Prepared:
     """Check, render, load and measure.
 
@@ -176,8 +171,8 @@ def _device(wanted: str) -> str:
         return device
     import torch
 
-    if "LOCAL_RANK" in os.environ:
-        return f"cuda:{os.environ['LOCAL_RANK']}"
+    if (local := place_of().local) is not None:
+        return f"cuda:{local}"
     if torch.cuda.device_count() > 1:
         raise UsageError(
             f"{torch.cuda.device_count()} accelerators are visible; hide all but one with CUDA_VISIBLE_DEVICES=0, or use all with "
@@ -231,7 +226,7 @@ def _measured(model: Any, config: TrainingConfig, rows: RenderedRows, device: st
         if device != "cpu":
             torch.accelerator.synchronize()
 
-    return choose_precision(config.precision, device, step, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    return choose_precision(config.precision, device, step, processes=place_of().count)
 
 
 def _manifest(

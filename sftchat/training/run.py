@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.engines.memory import is_out_of_memory
+from sftchat.engines.processes import is_main_process
 from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from sftchat.models.parity import prove
@@ -32,7 +33,7 @@ from sftchat.training.output import (
     refused,
     written_whole,
 )
-from sftchat.training.preparing import Job, Prepared, is_main_process, prepare, refuse_unproved
+from sftchat.training.preparing import Job, Prepared, prepare, refuse_unproved
 from sftchat.training.scoring import score_model
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
 

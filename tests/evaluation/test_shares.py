@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from sftchat import Task, UsageError
+from sftchat.engines.processes import Place, place_of
 from sftchat.evaluation.items import Progress
 from sftchat.evaluation.pipeline import OpenLate, carry_out
 from sftchat.evaluation.plan import Plan, make_plan
 from sftchat.evaluation.remembering import Memory, RememberingEngine
-from sftchat.evaluation.shares import Place, answer_share, place_of
+from sftchat.evaluation.shares import answer_share
 from sftchat.evaluation.store import Store
 from sftchat.testing import ScriptedEngine
 
@@ -70,7 +71,8 @@ def test_a_model_whose_replies_are_not_remembered_cannot_be_shared(plan: Plan, t
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"), [({}, Place()), ({"RANK": "1", "WORLD_SIZE": "4"}, Place(1, 4)), ({"RANK": "0", "WORLD_SIZE": "1"}, Place())]
+    ("environment", "place"),
+    [({}, Place()), ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(5, 8, 1)), ({"RANK": "0", "WORLD_SIZE": "1"}, Place())],
 )
 def test_the_launcher_says_which_process_this_is(environment: dict[str, str], place: Place) -> None:
     assert place_of(environment) == place
