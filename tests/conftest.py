@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+from sftchat.cli import SPINS
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the program does, before torch is imported
 
 
 @pytest.fixture(autouse=True)
