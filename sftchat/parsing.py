@@ -21,6 +21,11 @@ MAX_DEPTH = 100
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null", dict: "an object", list: "a list"}
 
 
+def path_of(text: str | Path) -> Path:
+    """A path as somebody wrote it, ``~`` and ``~USER`` being homes; of a user that nobody knows it stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - a path's own method raises for such a user
+
+
 def read_text(path: Path) -> str:
     """A small file of UTF-8, with or without a byte order mark.
 

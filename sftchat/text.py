@@ -109,6 +109,17 @@ def strip_thinking(text: str) -> str:
     return _THINKING_END.split(rest)[-1]
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, such as ``1 row`` and ``2,000 rows``.
+
+    Args:
+        number: 0 or more.
+        noun: For one.
+        plural: For any other number; the noun with an s by default.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def printable(text: str) -> str:
     """Text from outside as a terminal may be given it: what could move the cursor, recolour, ring, reorder or hide becomes ``�``.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+
+from sftchat.parsing import path_of
 
 MOST = 200
 """No more paths than this are offered at a time."""
@@ -21,7 +22,7 @@ def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool
     name = typed.rpartition("/")[2]
     before = typed[: len(typed) - len(name)]
     try:
-        entries = sorted(os.scandir(Path(before or ".").expanduser()), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(path_of(before or ".")), key=lambda entry: entry.name)
     except (OSError, RuntimeError, ValueError):  # not there, not ours, a home nobody has, or no path at all
         return
     found = 0

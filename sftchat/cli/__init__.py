@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -169,5 +170,10 @@ def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # half a surrogate pair, or Chinese where the encoding has none, ends no evaluation
     warnings.showwarning = show_warning
     sys.exit(main())

@@ -12,7 +12,7 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
-from sftchat.cli.reports import chosen_files, report_options, write_reports
+from sftchat.cli.reports import PAGE, chosen_files, report_options, without_commands, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import UsageError
@@ -92,7 +92,7 @@ def command(
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, or not proven with --strict.
     """
-    from sftchat.evaluation.plan import check_output, make_plan
+    from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.verdict import judge
     from sftchat.models.references import expand
 
@@ -101,8 +101,8 @@ def command(
     demands, selection = chosen_demands(options), chosen_selection(options)
     if not planning:
         _check_sources(models, replies)
-    if demands.require_baseline and not baselines:
-        raise UsageError("--require-baseline needs --baseline FILE")
+    if self_check and replies:
+        raise UsageError("--self-check asks a model again, and --replies asks none; leave one of them out")
     if output is not None:
         check_output(output, overwrite=overwrite)
     models = expand(models)
@@ -136,23 +136,35 @@ def command(
     if planning:
         show_plan(plans, as_json)
         return
+    if not baselines and demands.against_baseline:
+        raise UsageError(f"{' and '.join(demands.against_baseline)} need{'' if len(demands.against_baseline) > 1 else 's'} --baseline FILE")
     check_updates(new_baselines, plans, limit)
     _check_models(session.registry, [model for plan in plans for model in plan.models], options)
-    files.prepare()
+    inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], beside[task.name]) if word is not None]
+    inputs += [path for task in tasks for path in task.evalsets.values()]
+    files.prepare(inputs)
+    if output is not None:
+        for name in (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None)):
+            if (output / name).resolve() in {path.resolve() for path in inputs}:
+                raise UsageError(
+                    f"-o '{output}' would write over '{output / name}', which is read by this very command; give another folder"
+                )
 
     report = _carry_out(session, plans, quiet, fresh, options)
     if report is None:
         return
     session.registry.eval_finished(report, output)
+    verdict = judge(report, {plan.task.name: plan.demanded for plan in plans})
+    write_reports(report, verdict, files, output, os.environ)  # before anything is printed: whoever reads that may leave
+    updated = list(update_baselines(new_baselines, plans, report, verdict, session.registry, options))
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
         from sftchat.evaluation.tables import show
 
-        show(report, stdout())
-    verdict = judge(report, {plan.task.name: plan.demanded for plan in plans})
-    write_reports(report, verdict, files, output, os.environ)
-    for line in (*update_baselines(new_baselines, plans, report, session.registry, options), *verdict.lines):
+        with without_commands(os.environ):
+            show(report, stdout())
+    for line in (*updated, *verdict.lines):
         click.echo(printable(line), err=True)
     ctx.exit(verdict.exit_code)
 
@@ -195,10 +207,10 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
             return carry_out(plans, opener, watch) if place.rank == 0 else None
     except BaseException:  # an interruption too: the words for the error itself are said elsewhere
         if answered := sum(memory.kept for memory in memories):
-            from sftchat.cli.cache import counted
+            from sftchat.cli.cache import counted_replies
 
             again = "without --fresh goes on" if fresh else "goes on"
-            click.echo(f"{counted(answered)} kept in {store.path}; the same command {again} from there", err=True)
+            click.echo(f"{counted_replies(answered)} kept in {store.path}; the same command {again} from there", err=True)
         folder = plans[0].output
         kept = sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
         for path in kept:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sftchat.evaluation.report import Report
     from sftchat.evaluation.rules import Demands
     from sftchat.evaluation.selection import Selection
+    from sftchat.evaluation.verdict import Verdict
     from sftchat.plugins import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +77,7 @@ def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit:
     """
     from sftchat.evaluation.baseline import is_baseline
 
+    taken: dict[Path, str] = {}
     for plan in plans:
         file = files[plan.task.name]
         if file is None:
@@ -87,6 +89,8 @@ def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit:
             raise UsageError(f"--update-baseline takes one MODEL, not {len(plan.sources)}")
         if path.exists() and not is_baseline(path):
             raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
+        if (other := taken.setdefault(path.resolve(), plan.task.name)) != plan.task.name:
+            raise UsageError(f"--update-baseline: '{path}' cannot hold both {other} and {plan.task.name}; give each a file of its own")
         if not path.parent.is_dir():
             raise UsageError(f"no folder '{path.parent}' for the baseline")
         if not os.access(path.resolve().parent, os.W_OK):
@@ -94,12 +98,13 @@ def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit:
 
 
 def update_baselines(
-    files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, registry: Registry, options: dict[str, Any]
+    files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, verdict: Verdict, registry: Registry, options: dict[str, Any]
 ) -> Iterator[str]:
-    """Write what the model said as the new baselines; yields what changed, in lines for the user."""
+    """Write what the model said as the new baselines, unless the gate refuses it; yields what changed, in lines for the user."""
     from sftchat.evaluation.accepting import write_baseline
     from sftchat.evaluation.baseline import Header, known_sampling
     from sftchat.evaluation.scored import held
+    from sftchat.evaluation.verdict import GATE_FAILED
 
     for plan in plans:
         file = files[plan.task.name]
@@ -108,6 +113,9 @@ def update_baselines(
         results = [result for result in report.results if result.task == plan.task.name]
         if any(result.failures for result in results):
             yield f"baseline {file}: not written, because some items were not answered"
+            continue
+        if verdict.exit_code == GATE_FAILED:
+            yield f"baseline {file}: not written, because the verdict is fail; without --baseline and --min it is"
             continue
         source = plan.sources[0]
         asked = source.stored is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from sftchat.evaluation.verdict import Verdict
 
 F = TypeVar("F", bound=Callable[..., Any])
+PAGE = "report.html"
+"""The page in an output folder."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,23 @@ class ReportFiles:
     markdown: Path | None = None
     html: Path | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, inputs: Iterable[Path] = ()) -> None:
         """Make the folders, and refuse what cannot be written while failing is still cheap.
 
+        Args:
+            inputs: Files that are read, and must not be written over.
+
         Raises:
-            UsageError: When a path is a folder, lies in something that is none, or is given twice.
+            UsageError: When a path is a folder, lies in something that is none, is given twice, or is an input.
         """
+        read = {path.resolve() for path in inputs}
         given = {f"--{name}": path for name, path in vars(self).items() if path is not None}
         seen: dict[Path, str] = {}
         for option, path in given.items():
             if path.is_dir():
                 raise UsageError(f"{option} '{path}' is a folder; give a file")
+            if path.resolve() in read:
+                raise UsageError(f"{option} '{path}' is read by this very command; give another file")
             first = seen.setdefault(path.resolve(), option)
             if first != option:
                 raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
@@ -85,7 +95,7 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
     """
     from sftchat.evaluation.replies import write_atomically
 
-    pages = [*filter(None, (files.html,)), *([output / "report.html"] if output is not None else [])]
+    pages = [*filter(None, (files.html,)), *([output / PAGE] if output is not None else [])]
     if pages:
         from sftchat.evaluation.html import to_html
 
@@ -107,6 +117,26 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
 
         for line in annotate(report, verdict):
             click.echo(line, err=True)
+
+
+@contextmanager
+def without_commands(environment: Mapping[str, str]) -> Iterator[None]:
+    """Have GitHub take nothing that is printed meanwhile for a command: a reply may begin a line with ``::``.
+
+    Source: "Stopping and starting workflow commands" in GitHub's reference.
+
+    Args:
+        environment: With ``GITHUB_ACTIONS`` there is somebody to tell.
+    """
+    if environment.get("GITHUB_ACTIONS") != "true":
+        yield
+        return
+    word = secrets.token_hex(16)
+    click.echo(f"::stop-commands::{word}")
+    try:
+        yield
+    finally:
+        click.echo(f"::{word}::")
 
 
 def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:

@@ -182,13 +182,22 @@ def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
 
 def stdout() -> Console:
     """The console for results."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=False)
+    return _console(soft_wrap=False)
 
 
 def stderr() -> Console:
     """The console for everything that is not a result."""
+    return _console(stderr=True)
+
+
+def _console(**how: Any) -> Console:
+    """A console that leaves it to the program what happens when its reader has left; rich would exit with 1, which here means a failed gate."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class ToReaders(Console):
+        """Lets ``BrokenPipeError`` through."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return ToReaders(highlight=False, **how)

@@ -187,7 +187,7 @@ def _decode(raw: bytes, start: int, line: int) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        raise Refused(f"not UTF-8 at byte {start + error.start}; convert it, such as with: iconv -f GB18030 -t UTF-8", line) from None
+        raise Refused(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {_iconv('GB18030')}", line) from None
     if "\0" in text:
         at = text.index("\0")
         line += text.count("\n", 0, at)
@@ -262,7 +262,17 @@ def _refuse_other_formats(line: bytes, name: str) -> None:
         if line.startswith(mark):
             raise DataError(f"the file is {kind}, which is not read; give {READ}", name)
     if line.startswith(UTF16_MARKS):
-        raise DataError("the file is UTF-16, not UTF-8; convert it, such as with: iconv -f UTF-16 -t UTF-8", name)
+        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {_iconv('UTF-16')}", name)
+
+
+def not_utf_8(error: UnicodeDecodeError) -> str:
+    """Why a line cannot be read, and what to do about it."""
+    return f"not UTF-8 at byte {error.start} of the line; convert it, such as with: {_iconv('UTF-16' if error.object.startswith(UTF16_MARKS) else 'GB18030')}"
+
+
+def _iconv(encoding: str) -> str:
+    """The command that makes UTF-8 of another encoding."""
+    return f"iconv -f {encoding} -t UTF-8"
 
 
 def _missing(path: Path) -> str:

@@ -12,6 +12,7 @@ from sftchat.evaluation.items import Failure, Outcome
 from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
 from sftchat.evaluation.scored import Scored, text_hash
 from sftchat.evaluation.storage import IN_MEMORY, Storage
+from sftchat.text import counted
 
 
 def write_baseline(path: Path, header: Header, items: Scored, storage: Storage = IN_MEMORY) -> tuple[str, ...]:
@@ -31,9 +32,9 @@ def write_baseline(path: Path, header: Header, items: Scored, storage: Storage =
         NotComparableError: When a later version wrote it.
     """
     old = storage.baseline(path)[0] if is_baseline(path) else None
-    told = [f"written, {len(items)} items of {header.model}"]
+    told = [f"written, {counted(len(items), 'item')} of {header.model}"]
     if old is not None:
-        told = [f"{len(items)} items", *(list(_changed(old, items)) or ["nothing changed"])]
+        told = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
     write_atomically(path, _lines(header, items))
     return (f"baseline {path}: {', '.join(told)}",)
 

@@ -62,7 +62,7 @@ def read_evalset(path: Path, limit: int | None = None) -> Evalset:
         DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
     """
     if not path.is_file():
-        raise DataError("no such evalset", str(path))
+        raise DataError("is a folder; give the evalset's file" if path.is_dir() else "no such evalset", str(path))
     examples = tuple(with_ids(read_examples(path)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))

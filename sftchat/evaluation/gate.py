@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference, Outcome
-from sftchat.evaluation.paired import LEVEL, holm
+from sftchat.evaluation.paired import FEWEST, LEVEL, POWER, holm
 from sftchat.evaluation.rules import POINT, Gated
 
 TOLERANCE = 1e-12
@@ -49,10 +49,10 @@ def _result(place: int, comparison: Comparison, difference: MetricDifference, p:
 
 
 def items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
-    """How many items would settle it, if the difference and its spread stayed what they are.
+    """How many items would settle it in four cases of five, if the difference and its spread stayed what they are.
 
     The standard error falls with the square root of the number of items; the answer is the smaller of what it would take to exclude a drop
-    of ``margin`` and what it would take to make the drop seen significant.
+    of ``margin`` and what it would take to make the drop seen significant, with the power that ``--plan`` reckons with.
 
     Args:
         difference: Between the models.
@@ -60,17 +60,20 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
         margin: In points of the metric, as everything the user sees.
 
     Returns:
-        At least ``n + 1``; None when the items give no hint of the spread.
+        At least ``n + 1``; None where the items give no hint of the spread, and where more of them would not settle it: a drop beyond the
+        margin that is significant as it is.
     """
-    error = difference.standard_error
-    if not error:
-        bound = difference.smallest_gain  # nothing differs: by the share of items that still may (rule of three)
-        return None if bound is None else max(n + 1, math.ceil(n * -bound / (margin * POINT)))
-    distances = [
-        (NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain),
-        (NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain),
-    ]
-    needed = [n * (z * error / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
+    if difference.differing < FEWEST:
+        bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may (rule of three)
+        room = margin * POINT + min(0.0, difference.gain)
+        return None if bound is None or room <= TOLERANCE else max(n + 1, math.ceil(n * (min(0.0, difference.gain) - bound) / room))
+    if not difference.standard_error:
+        return None
+    power = NormalDist().inv_cdf(POWER)
+    distances = [(NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain)]
+    if difference.p >= LEVEL:
+        distances.append((NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain))
+    needed = [n * ((z + power) * difference.standard_error / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
     return max(n + 1, math.ceil(min(needed))) if needed else None
 
 

@@ -106,7 +106,7 @@ def _elements(cases: Iterable[Case], suite: str) -> Iterator[str]:
         elif not case.details:
             yield f"{head}><{case.outcome} message={_quoted(case.message)}/></testcase>"
         else:
-            kind = case.message.partition(":")[0]
+            kind = re.split("[:;]", case.message)[0]
             opening = f"<{case.outcome} type={_quoted(kind)} message={_quoted(case.message)}>"
             yield f"{head}>{opening}{_text(case.details)}</{case.outcome}></testcase>"
 

@@ -18,10 +18,14 @@ from sftchat.task import Metric
 
 EXACT_ITEMS = 16
 """Up to this many differing items every swap is enumerated: 65,536 of them."""
+FEWEST = 6
+"""Two-sided, five items that all break are no evidence (p = 2 / 2^5 = .063), six are (.031); nor can a bootstrap know from fewer what others would do."""
 TOLERANCE = 1e-12
 """Two values of a statistic closer than this are a tie: sums in another order differ in the last bits."""
 LEVEL = 0.05
 """A smaller p is called significant."""
+POWER = 0.8
+"""How often a drop of the size that is spoken of would be found."""
 INNER = 0.90
 """Confidence of the interval whose bounds are one-sided bounds at 5 %: what a margin is compared with."""
 
@@ -112,18 +116,26 @@ def _judgement(low: float | None, high: float | None, p: float, higher_is_better
 
 
 def _spread(metric: Metric, table: Counts, a: Array, b: Array, seed: int, resamples: int) -> _Spread:
-    """The paired bootstrap, or a bound from the number of items where nothing varies."""
-    if (a != b).any():
-        width = a.shape[1]
-        sums = bootstrap(np.hstack((a, b)), seed, resamples)
-        differences = apply(metric, table, sums[:, width:]) - apply(metric, table, sums[:, :width])
-        return _Spread("bootstrap", *percentiles(differences), *percentiles(differences, INNER), float(differences.std()))
-    values = apply(metric, table, bootstrap(a, seed, resamples))
-    if values.min() < 0 or values.max() > 1:
-        return _Spread("none")  # a share of items says nothing about a metric on another scale
-    # no item of n differs, and the bootstrap would claim that none ever could: this share of all possible items may (Clopper, Pearson 1934)
+    """The paired bootstrap, at least as wide as the number of items says where hardly any differ."""
+    width, differing = a.shape[1], int((a != b).any(axis=1).sum())
+    sums = bootstrap(np.hstack((a, b)), seed, resamples)
+    before, after = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
+    differences = after - before
+    bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
+    if differing >= FEWEST and error > TOLERANCE:
+        return _Spread("bootstrap", *bounds, error)
+    if (
+        min(before.min(), after.min()) < 0 or max(before.max(), after.max()) > 1
+    ):  # a share of items says nothing about a metric on another scale
+        return _Spread("bootstrap", *bounds, error) if differing else _Spread("none")
+    # of n items none differs in a way not seen here, and the bootstrap would claim that none ever could: this share of all items may (Clopper, Pearson 1934)
     outer, inner = (1 - ((1 - confidence) / 2) ** (1 / len(a)) for confidence in (CONFIDENCE, INNER))
-    return _Spread("discordance", -outer, outer, -inner, inner)
+    seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
+    low, high, low_90, high_90 = (
+        max(-1.0, min(1.0, widest(bound, seen + way)))
+        for widest, bound, way in zip((min, max, min, max), bounds, (-outer, outer, -inner, inner), strict=True)
+    )
+    return _Spread("discordance", low, high, low_90, high_90, error or None)
 
 
 def _mcnemar(a: Array, b: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -24,6 +25,7 @@ from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.models.manifest import Manifest, find_manifest
+from sftchat.parsing import parsed, read_text
 from sftchat.task import Task
 
 OpenLate = Callable[[str], RememberingEngine]
@@ -86,8 +88,21 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         tuple(ranking for part in parts for ranking in part.rankings),
     )
     if output is not None:
+        before = _replies_of(output / REPORT)
         write_atomically(output / REPORT, report.to_json())
+        for name in before - {result.replies for result in (*report.results, *report.baselines)}:
+            (output / name).unlink(missing_ok=True)  # of the report that was replaced
     return report
+
+
+def _replies_of(report: Path) -> set[str]:
+    """Names of the files of replies beside a report; none where it cannot be read."""
+    try:
+        found = parsed(read_text(report))
+        names = {result.get("replies") for kind in ("results", "baselines") for result in found[kind]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return set()
+    return {name for name in names if isinstance(name, str) and re.fullmatch(r"replies[\w.-]*\.jsonl", name)}
 
 
 def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:

@@ -157,7 +157,7 @@ def make_plan(
     removed: tuple[str, ...] = ()
     if baseline is not None:
         beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known, storage)
-        if beside is None and demands.require_baseline:
+        if beside is None and (demands.require_baseline or demands.strict):
             raise NotComparableError(f"no baseline '{baseline}'; write one with --update-baseline {baseline}")
         if beside is None:
             remarks = (*remarks, f"no baseline yet; write one with --update-baseline {baseline}")
@@ -216,7 +216,7 @@ def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str],
 def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:
     """A file of replies that fits the gold sets."""
     if not path.is_file():
-        raise DataError("no such file of replies", str(path))
+        raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
     replies = storage.replies(path)
     match(replies, asked, str(path), known)
     return Source(str(path), file, replies)

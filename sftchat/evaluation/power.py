@@ -17,18 +17,16 @@ from statistics import NormalDist
 
 from sftchat.errors import UsageError
 from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.paired import LEVEL
+from sftchat.evaluation.paired import FEWEST, LEVEL, POWER
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.rules import POINT, Gated
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
+from sftchat.text import counted
 
-POWER = 0.8
 SHARES = (0.1, 0.2, 0.4)
 """Shares of items answered afresh that are tabulated: a careful step, the usual one, another recipe."""
 USUAL = 0.2
-FEWEST = 6
-"""Two-sided, five items that all break are no evidence (p = 2 / 2^5 = .063), six are (.031)."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: 
 
 def lines(found: Detectable) -> tuple[str, ...]:
     """What to tell the user."""
-    head = f"{found.evalset}, {found.n:,} items: {found.metric} {found.value:.3f}"
+    head = f"{found.evalset}, {counted(found.n, 'item')}: {found.metric} {found.value:.3f}"
     if found.n < FEWEST:
         return (f"{head}; fewer than {FEWEST} items can show no drop at all",)
     if not found.drops:
@@ -135,7 +133,9 @@ def lines(found: Detectable) -> tuple[str, ...]:
         f"{head}; the smallest drop found with {POWER:.0%} power is",
         *(f"  {drop:4.1f} points where {share:.0%} of the items are answered afresh" for share, drop in found.drops.items()),
         *(
-            [f"  for a drop of {found.margin:g} points it takes about {found.items_needed:,} items (at {USUAL:.0%})"]
+            [
+                f"  for a drop of {found.margin:g} {'point' if found.margin == 1 else 'points'} it takes about {found.items_needed:,} items (at {USUAL:.0%})"
+            ]
             if found.items_needed
             else []
         ),

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, get_args
 
+from sftchat.data.reading import not_utf_8
+from sftchat.data.turns import shown
 from sftchat.data.writing import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome
@@ -87,8 +89,10 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
                 if cut_off:
                     raise DataError(f"the line is longer than {LARGEST >> 20} MiB, so these are no {what}", f"{path}:{number}")
                 yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {what}: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {what}: {not_utf_8(error)}", str(path)) from error
+    except OSError as error:
+        raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
 
 
 def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str, known: Collection[str] = ()) -> None:
@@ -186,8 +190,12 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         identity = str(identity)  # other programs number their rows
     if not isinstance(identity, str) or not identity:
         raise DataError("'id' must be a text that is not empty", source)
+    if "reply" not in row and isinstance(row.get("error"), str):
+        return identity, row["error"], row
+    if "reply" not in row:
+        raise DataError(f"item '{identity}' has no 'reply'; it has the keys {', '.join(map(shown, row))}", source)
     if not isinstance(text, str):
-        raise DataError(f"'reply' of item '{identity}' must be a text", source)
+        raise DataError(f"'reply' of item '{identity}' is {shown(text)}, must be a text", source)
     finish = row.get("finish_reason", "stop")
     if finish not in _FINISH:
         raise DataError(f"'finish_reason' of item '{identity}' is {finish!r}, must be one of {', '.join(_FINISH)}", source)

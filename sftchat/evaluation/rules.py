@@ -73,6 +73,14 @@ class Demands:
     strict: bool = False
     require_baseline: bool = False
 
+    @property
+    def against_baseline(self) -> tuple[str, ...]:
+        """The options that were given and mean nothing without a baseline."""
+        given = {
+            "--gate": self.gated, "--min-drop": self.min_drop != MIN_DROP, "--strict": self.strict, "--require-baseline": self.require_baseline
+        }  # fmt: skip
+        return tuple(name for name, value in given.items() if value)
+
     def rules(self, task: Task, known: Iterable[str]) -> Rules:
         """The rules for one task.
 
@@ -84,6 +92,8 @@ class Demands:
             UsageError: When one of them makes no sense.
             DataError: When a file of ids cannot be read.
         """
+        if not math.isfinite(self.min_drop):
+            raise UsageError(f"--min-drop {self.min_drop:g} must be a number of points, such as {MIN_DROP:g}")
         return Rules(
             parse_gated(self.gated, task, self.min_drop),
             parse_floors(self.floors, task),

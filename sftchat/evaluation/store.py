@@ -18,7 +18,7 @@ from typing import Any
 from sftchat.database import open_database
 from sftchat.errors import SftchatError, first_line
 from sftchat.models.identity import file_hash
-from sftchat.parsing import made
+from sftchat.parsing import made, path_of
 from sftchat.types import FinishReason
 
 FILE = "replies.sqlite"
@@ -63,7 +63,7 @@ def default_path() -> Path:
     """Where replies are kept: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser() / FILE
+        return path_of(given) / FILE
     from platformdirs import user_cache_path
 
     return user_cache_path("sftchat", appauthor=False) / FILE

@@ -14,7 +14,7 @@ from sftchat.evaluation.figures import bounds, difference, difference_bounds, nu
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.text import printable
+from sftchat.text import counted, printable
 
 EXAMPLES = 5
 """Changed items shown of each kind; ``report.json`` lists all."""
@@ -38,7 +38,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
         comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
         first = results[0]
         asked = len(first.items) + len(first.failures)
-        size = f"{asked} items" if asked >= evalset.size else f"the first {asked} of {evalset.size} items"
+        size = counted(asked, "item") if asked >= evalset.size else f"{asked} of {counted(evalset.size, 'item')}"
         yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
         if len(results) > 1:
             ranking = next((found for found in report.rankings if found[0].result in results), ())

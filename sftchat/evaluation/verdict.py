@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from sftchat.errors import listed
 from sftchat.evaluation.comparison import Comparison, GateResult
+from sftchat.evaluation.paired import FEWEST
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.rules import POINT, Rules
+from sftchat.text import counted
 
 PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
 TOLERANCE = 1e-12
@@ -39,10 +41,12 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
     """
     demanded = {result.task: rules.get(result.task, Rules()) if isinstance(rules, Mapping) else rules for result in report.results}
     lines: list[str] = []
+    missed: set[str] = set()
     failed = unsure = False
     for result in report.results:
         for met, line in _demands(result, demanded[result.task]):
             failed |= not met
+            missed |= set() if met else {result.task}
             lines.append(line)
     for comparison in report.comparisons:
         strict = demanded[comparison.candidate.task].strict
@@ -62,7 +66,7 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
         lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
         return Verdict((*lines, "verdict: could not judge"), COULD_NOT)
     if failed:
-        return Verdict((*lines, f"verdict: fail{_losers(report)}"), GATE_FAILED)
+        return Verdict((*lines, f"verdict: fail{_losers(report, missed)}"), GATE_FAILED)
     if unsure:
         return Verdict((*lines, "verdict: not proven, which --strict does not accept"), NOT_COMPARABLE)
     if not lines or lines == remarks:
@@ -95,7 +99,7 @@ def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
         faults = ", ".join(dict.fromkeys(wrong[0].score.errors))
         yield False, f"{where}: {len(wrong)} of {len(asked)} must-pass items wrong: {listed([i.example.id for i in wrong])} ({faults})"
     elif asked:
-        yield True, f"{where}: all {len(asked)} must-pass items right"
+        yield True, f"{where}: {'all ' if len(asked) > 1 else ''}{counted(len(asked), 'must-pass item')} right"
 
 
 def _compared(comparison: Comparison, found: GateResult) -> str:
@@ -114,9 +118,12 @@ def _compared(comparison: Comparison, found: GateResult) -> str:
         better = "better than" if difference.judgement == "better" else "fine against"
         unchanged = ", no item changed its counts" if not difference.differing else ""
         return f"{where}: {better} {other}: {figures}{unchanged}"
+    units = "clusters" if comparison.cluster else "items"
     bound = difference.smallest_gain
     excluded = "no bound on the drop" if bound is None else f"a drop of {-bound / POINT:.1f} points cannot be excluded"
-    more = "" if found.items_needed is None else f"; about {found.items_needed:,} items would settle it, here are {found.n:,}"
+    more = "" if found.items_needed is None else f"; about {found.items_needed:,} {units} would settle it, here are {found.n:,}"
+    if found.n < FEWEST:
+        more = f"; {found.n} {units} are too few for any drop to be significant, it takes {FEWEST}"
     return f"{where}: inconclusive against {other}: {figures}; {excluded}, the margin is {found.margin:g}{more}"
 
 
@@ -146,8 +153,9 @@ def _worth(result: ModelResult) -> Iterator[str]:
         yield f"{where}: {again.n} replies were the same when asked again, alone and in other batches"
 
 
-def _losers(report: Report) -> str:
-    """Which tasks were lost, where there are several."""
+def _losers(report: Report, missed: Collection[str]) -> str:
+    """Which tasks were lost, where there are several: by a regression, or because they missed a demand."""
     tasks = dict.fromkeys(result.task for result in report.results)
-    lost = [task for task in tasks if any(found.task == task and found.outcome == "regressed" for found in report.gates)]
+    regressed = {found.task for found in report.gates if found.outcome == "regressed"}
+    lost = [task for task in tasks if task in regressed or task in missed]
     return f"; lost: {', '.join(lost)}" if lost and len(tasks) > 1 else ""

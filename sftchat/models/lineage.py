@@ -11,6 +11,7 @@ from sftchat.errors import SftchatError
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.models.references import resolve
+from sftchat.parsing import path_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _look(name: str, expected: str) -> tuple[str, Manifest | None]:
         return "is gone", None
     if found != expected:
         return "has changed since", None
-    return "", find_manifest(name) if Path(name).expanduser().is_dir() else None
+    return "", find_manifest(name) if path_of(name).is_dir() else None
 
 
 def _data(manifest: Manifest | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError
-from sftchat.parsing import made, parsed, read_text
+from sftchat.parsing import made, parsed, path_of, read_text
 
 MANIFEST = "sftchat.json"
 VERSION = 1
@@ -118,6 +118,6 @@ def find_manifest(model: str) -> Manifest | None:
     Raises:
         ModelError: When there is one that cannot be read.
     """
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     places = [folder, folder.resolve().parent] if folder.name.startswith("checkpoint-") else [folder]
     return next((manifest for place in places if (manifest := read_manifest(place)) is not None), None)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sftchat.errors import ModelError, UsageError, unknown
 from sftchat.models.manifest import read_manifest
-from sftchat.parsing import parsed, read_text
+from sftchat.parsing import parsed, path_of, read_text
 
 NANO = "sftchat:nano"
 """The embedded model."""
@@ -79,7 +79,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         return ModelReference(text, str(embedded_folder()))
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _served(text)
-    path = Path(text).expanduser()
+    path = path_of(text)
     if _there(path.is_dir):
         return _folder(text, path, base, schemes, allow_pickle)
     if _there(path.is_file):
@@ -147,7 +147,7 @@ def last_checkpoint(run: Path) -> Path | None:
 
 def step_of(text: str) -> int | None:
     """The optimiser step of a MODEL argument: the number of ``checkpoint-N``, or what the manifest of a finished run says; None for others."""
-    path = Path(text).expanduser()
+    path = path_of(text)
     number = path.name.rpartition("-")[2]
     if path.name.startswith("checkpoint-") and number.isdecimal():
         return int(number)
@@ -167,7 +167,7 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
         if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
             found.append(text)
             continue
-        matches = [path for path in Path(folder or "/").expanduser().glob(last) if path.is_dir()]
+        matches = [path for path in path_of(folder or "/").glob(last) if path.is_dir()]
         if not matches:
             raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
         found += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]

@@ -10,6 +10,7 @@ from pathlib import Path
 from sftchat.errors import ModelError
 from sftchat.models.manifest import MANIFEST, find_manifest, read_manifest
 from sftchat.models.references import ADAPTER_CONFIG, resolve, step_of
+from sftchat.parsing import path_of
 
 DEEPEST = 3
 """How many folders deep runs are looked for."""
@@ -47,7 +48,7 @@ def checkpoints(model: str) -> tuple[str, ...]:
     Returns:
         Folders as MODEL arguments; empty when the model belongs to no run.
     """
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
     if not run.is_dir():
         return ()

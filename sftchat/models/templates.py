@@ -18,7 +18,7 @@ from sftchat.errors import UsageError, first_line, unknown
 from sftchat.models.marking import encode, unmarked
 from sftchat.models.registry import TEMPLATES, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
-from sftchat.parsing import read_text
+from sftchat.parsing import path_of, read_text
 from sftchat.types import Message, is_learned
 
 __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
@@ -253,7 +253,7 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
             )
         return Renderer(tokenizer, template, chosen.source_for(tokenizer), given)
     if template:
-        path = Path(template).expanduser()
+        path = path_of(template)
         if not path.is_file():
             raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
         return Renderer(tokenizer, path.name, without_training_markers(_read(path)), given)

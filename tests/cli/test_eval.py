@@ -62,7 +62,7 @@ def test_a_regression_exits_1_and_an_improvement_0(desk: Desk) -> None:
 
     assert (worse[0], better[0]) == (1, 0)
     assert (
-        "s:bad on gold.jsonl: regressed, worse than s:good: accuracy -100.0 points [-100.0, -100.0], p = 0.00781\nverdict: fail\n"
+        "s:bad on gold.jsonl: regressed, worse than s:good: accuracy -100.0 points [-100.0, -63.1], p = 0.00781\nverdict: fail\n"
         in worse[2]
     )
     assert "newly broken" in worse[1]
@@ -151,7 +151,7 @@ def test_a_dying_server_exits_3_in_one_line_and_keeps_what_was_answered(desk: De
 def test_a_limit_scores_the_first_rows_and_says_so(desk: Desk) -> None:
     desk.run("s:good", "-o", "full")
 
-    assert desk.run("s:half", "--limit", 4)[1].startswith("quiz on gold.jsonl, the first 4 of 8 items\n")
+    assert desk.run("s:half", "--limit", 4)[1].startswith("quiz on gold.jsonl, 4 of 8 items\n")
     assert desk.run("--replies", "full/replies.jsonl", "--limit", 4)[0] == 0
 
 

@@ -67,14 +67,14 @@ def test_a_regression_exits_1(base: Desk) -> None:
 def test_one_changed_item_of_200_is_fine(base: Desk) -> None:
     assert gate(base, wrong=range(21)) == (
         0,
-        ["new.jsonl on gold.jsonl: fine against base.jsonl: accuracy -0.5 points [-1.5, +0.0], p = 1", "verdict: pass"],
+        ["new.jsonl on gold.jsonl: fine against base.jsonl: accuracy -0.5 points [-2.3, +1.3], p = 1", "verdict: pass"],
     )
 
 
 def test_what_cannot_be_excluded_is_inconclusive_and_exits_4_only_when_strict(base: Desk) -> None:
     line = (
         "new.jsonl on gold.jsonl: inconclusive against base.jsonl: accuracy -1.5 points [-4.0, +1.0], p = 0.453; "
-        "a drop of 3.5 points cannot be excluded, the margin is 2; about 592 items would settle it, here are 200"
+        "a drop of 3.5 points cannot be excluded, the margin is 2; about 1,210 items would settle it, here are 200"
     )
     wrong = (*range(2, 20), *range(20, 25))
 
@@ -105,7 +105,7 @@ def test_items_that_must_pass_fail_the_gate_one_by_one(base: Desk) -> None:
         1,
         [
             "new.jsonl on gold.jsonl: 1 of 2 must-pass items wrong: 'i051' (wrong)",
-            "new.jsonl on gold.jsonl: fine against base.jsonl: accuracy -0.5 points [-1.5, +0.0], p = 1",
+            "new.jsonl on gold.jsonl: fine against base.jsonl: accuracy -0.5 points [-2.3, +1.3], p = 1",
             "verdict: fail",
         ],
     )
@@ -213,7 +213,12 @@ def test_a_baseline_is_written_when_asked_for_and_says_what_changed(base: Desk) 
     assert Path("base.jsonl").read_bytes() == again
 
     code, lines = gate(base, "--update-baseline", "base.jsonl", wrong=range(5, 40))
-    assert (code, lines[0]) == (1, "baseline base.jsonl: 200 items, 25 with another reply, 20 newly broken, 5 newly fixed")
+    assert (code, lines[0]) == (1, "baseline base.jsonl: not written, because the verdict is fail; without --baseline and --min it is")
+    assert Path("base.jsonl").read_bytes() == again
+    assert base.run("--replies", "new.jsonl", "--update-baseline", "base.jsonl")[::2] == (
+        0,
+        "baseline base.jsonl: 200 items, 25 with another reply, 20 newly broken, 5 newly fixed\n",
+    )
     assert gate(base, wrong=range(5, 40))[0] == 0
 
 
@@ -245,6 +250,8 @@ def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> Non
     ("words", "message"),
     [
         (("--require-baseline",), "--require-baseline needs --baseline FILE"),
+        (("--strict", "--gate", "accuracy"), "--gate and --strict need --baseline FILE"),
+        (("--min-drop", "nan"), "--min-drop nan must be a number of points, such as 0.5"),
         (("--gate", "f1"), "unknown metric 'f1' (available: accuracy)"),
         (("--gate", "accuracy=0"), "gate 'accuracy=0' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as accuracy=2"),
         (("--gate", "accuracy", "--gate", "accuracy=1"), "metric 'accuracy' is gated twice"),
@@ -264,6 +271,18 @@ def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> Non
 def test_demands_that_make_no_sense_are_refused_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
     assert desk.run("s:good", *words) == (2, "", f"sftchat: error: {message}\n")
     assert desk.opened == []
+
+
+def test_strict_accepts_no_missing_baseline(base: Desk) -> None:
+    code, _, err = base.run("--replies", "base.jsonl", "--baseline", "nope.jsonl", "--strict")
+
+    assert (code, err) == (4, "sftchat: error: no baseline 'nope.jsonl'; write one with --update-baseline nope.jsonl\n")
+
+
+def test_asking_again_needs_a_model_to_ask(base: Desk) -> None:
+    code, _, err = base.run("--replies", "base.jsonl", "--self-check")
+
+    assert (code, err) == (2, "sftchat: error: --self-check asks a model again, and --replies asks none; leave one of them out\n")
 
 
 def test_holm_holds_the_level_over_metrics_and_evalsets(base: Desk) -> None:
@@ -305,7 +324,7 @@ def test_items_of_one_cluster_are_resampled_and_swapped_together(desk: Desk) -> 
 
     assert (code, comparison["n"], comparison["units"], comparison["cluster"]) == (0, 200, 20, "book")
     assert (comparison["metrics"][0]["test"], comparison["metrics"][0]["p"]) == ("exact permutation", 1.0)
-    assert "inconclusive against old.jsonl: accuracy -5.0 points [-15.0, +0.0], p = 1; " in err
+    assert "inconclusive against old.jsonl: accuracy -5.0 points [-21.8, +11.8], p = 1; " in err
 
 
 def test_a_metric_that_should_be_low_regresses_when_it_rises(base: Desk) -> None:

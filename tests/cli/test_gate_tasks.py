@@ -68,7 +68,7 @@ def test_each_task_has_its_own_margin_and_floor(two: Desk) -> None:
     assert gate(two, "--strict", "--gate", "quiz:accuracy=8", **changed)[0] == 0
     assert gate(two, "--min", "general:accuracy=0.9", **changed)[0] == 0
     assert gate(two, "--min", "accuracy=0.9", **changed)[0] == 1
-    assert gate(two, "--must-pass", "quiz=i032", **changed)[2][-1] == "verdict: fail"
+    assert gate(two, "--must-pass", "quiz=i032", **changed)[2][-1] == "verdict: fail; lost: quiz"
 
 
 def test_holm_counts_both_tasks(two: Desk) -> None:
@@ -129,4 +129,14 @@ def test_what_does_not_say_its_task_is_refused(two: Desk, words: tuple[str, ...]
 def test_replies_are_for_every_task_or_for_none(two: Desk) -> None:
     assert two.run("--task", "quiz", "--task", "general", "--replies", "quiz=quiz.jsonl")[2] == (
         "sftchat: error: --replies must be given for every --task, or for none\n"
+    )
+
+
+def test_two_tasks_do_not_share_a_baseline(two: Desk) -> None:
+    words = [word for name in ("quiz", "general") for word in ("--update-baseline", f"{name}=one.jsonl")]
+    code, _, err = two.run("s:good", "--task", "quiz", "--task", "general", *words)
+
+    assert (code, err) == (
+        2,
+        "sftchat: error: --update-baseline: 'one.jsonl' cannot hold both quiz and general; give each a file of its own\n",
     )

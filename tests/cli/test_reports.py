@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -26,6 +29,16 @@ def right_or_wrong(example: Example, reply: Reply) -> Score:
     return Score({"n": 1, "right": int(right)}, reply.text, () if right else ("wrong",))
 
 
+def quiz() -> Registry:
+    """The task that this folder has a gold set of."""
+    manager = pluggy.PluginManager("sftchat")
+    manager.add_hookspecs(hookspecs)
+    task = Task(
+        "quiz", "a quiz", lambda n, seed: (), right_or_wrong, (rate("accuracy", "right"),), evalsets={"gold": Path("gold.jsonl").absolute()}
+    )
+    return Registry(manager, {"quiz": task}, {})
+
+
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """``sftchat eval`` over the stored replies good.jsonl and bad.jsonl in an empty folder; exit code, standard output and error."""
@@ -37,14 +50,9 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         "bad": [{"id": row["id"], "reply": "x"} for row in rows],
     }.items():
         Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    task = Task(
-        "quiz", "a quiz", lambda n, seed: (), right_or_wrong, (rate("accuracy", "right"),), evalsets={"gold": tmp_path / "gold.jsonl"}
-    )
-    manager = pluggy.PluginManager("sftchat")
-    manager.add_hookspecs(hookspecs)
 
     def call(*words: object) -> tuple[int, str, str]:
-        code = main(["eval", "--quiet", *map(str, words)], obj=Session(None, Registry(manager, {"quiz": task}, {})))
+        code = main(["eval", "--quiet", *map(str, words)], obj=Session(None, quiz()))
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -144,3 +152,90 @@ def test_the_markdown_file_fits_into_a_comment(run: Run) -> None:
     run(*BAD, "--markdown", "report.md")
 
     assert COMMENT_BYTES - 500 < Path("report.md").stat().st_size <= COMMENT_BYTES
+
+
+def test_what_a_reply_says_is_no_command_to_github(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    Path("bad.jsonl").write_text(
+        "".join(json.dumps({"id": f"i{n}", "reply": "\n\n::error::x"}) + "\n" for n in range(SIZE)), encoding="utf-8"
+    )
+
+    _, out, err = run(*BAD)
+
+    lines = out.split("\n")
+    word = lines[0].removeprefix("::stop-commands::")
+    assert (len(word), lines[-2]) == (32, f"::{word}::")
+    assert any("::error::x" in line for line in lines[1:-2])
+    assert err.startswith("::error title=sftchat eval quiz::")
+
+
+@pytest.mark.parametrize("option", ["--junit", "--markdown", "--html"])
+@pytest.mark.parametrize("name", ["gold.jsonl", "bad.jsonl", "good.jsonl"])
+def test_no_report_is_written_over_what_is_read(run: Run, option: str, name: str) -> None:
+    before = Path(name).read_bytes()
+
+    assert run(*BAD, option, name) == (
+        2,
+        "",
+        f"sftchat: error: {option} '{name}' is read by this very command; give another file\n",
+    )
+    assert Path(name).read_bytes() == before
+
+
+def test_replies_that_are_read_are_not_replaced_by_ours(run: Run) -> None:
+    before = Path("good.jsonl").rename("replies.jsonl").read_bytes()
+
+    code, _, err = run("--replies", "replies.jsonl", "-o", ".")
+
+    assert (code, Path("replies.jsonl").read_bytes()) == (2, before)
+    assert err == "sftchat: error: -o '.' would write over 'replies.jsonl', which is read by this very command; give another folder\n"
+
+
+def test_a_report_that_is_replaced_leaves_no_replies_behind(run: Run) -> None:
+    run(*BAD, "-o", "out")
+    Path("out/replies.mine.jsonl").write_text("kept")
+    run("--replies", "bad.jsonl", "-o", "out", "--overwrite")
+
+    assert sorted(path.name for path in Path("out").iterdir()) == ["replies.jsonl", "replies.mine.jsonl", "report.html", "report.json"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["tables", "json"])
+def test_no_encoding_keeps_a_verdict_from_its_reader(run: Run, tmp_path: Path, encoding: str, words: list[str]) -> None:
+    odd = "".join(json.dumps({"id": f"i{n}", "reply": "韩立\ud800"}) + "\n" for n in range(SIZE))
+    Path("bad.jsonl").write_text(odd, encoding="utf-8")
+    program = (
+        "import sys; from tests.cli.test_reports import quiz; from sftchat.cli import console_script;"
+        "import sftchat.cli.shared as shared; shared.Session.registry = quiz(); console_script()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "eval", "--quiet", *BAD, *words],
+        capture_output=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.decode().endswith("verdict: fail\n")
+    if words:
+        reply = json.loads(done.stdout)["comparisons"][0]["changes"][0]["candidate"]["reply"]
+        assert reply == (
+            "韩立?" if encoding == "ascii" else "韩立\ud800"
+        )  # click writes UTF-8 where somebody says ASCII, and knows no halves
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["tables", "json"])
+def test_a_reader_that_leaves_changes_neither_report_nor_gate(run: Run, tmp_path: Path, words: list[str]) -> None:
+    program = (
+        "from tests.cli.test_reports import quiz; from sftchat.cli import console_script;"
+        "import sftchat.cli.shared as shared; shared.Session.registry = quiz(); console_script()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "eval", "--quiet", *BAD, *words, "--junit", "junit.xml"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+
+    assert Path("junit.xml").is_file()

@@ -175,7 +175,7 @@ def test_one_model_is_shown_with_intervals_slices_and_faults(result: Result) -> 
     assert (
         shown(Report("triples", (result("nano", "++-~!"),)))
         == """\
-triples on gold.jsonl, the first 5 of 8 items
+triples on gold.jsonl, 5 of 8 items
 
 model  nano
 
@@ -233,7 +233,7 @@ spurious          8       1       -7
 def test_a_difference_that_chance_explains_is_marked(task: Task, result: Result) -> None:
     old, new = result("old", "+++-"), result("new", "++--")
 
-    assert "f1          0.750   0.500     ~ -0.250   [-0.750, +0.000]   1.000" in shown(
+    assert "f1          0.750   0.500     ~ -0.250   [-0.852, +0.352]   1.000" in shown(
         Report("triples", (new,), (old,), (compare(old, new, task),))
     )
 
@@ -303,14 +303,14 @@ def gated(report: Report, rules: Rules) -> Report:
 @pytest.mark.parametrize(
     ("before", "after", "line", "code", "strict"),
     [
-        ("++++++", "------", "regressed, worse than old: f1 -100.0 points [-100.0, -100.0], p = 0.0312", 1, 1),
-        ("------", "++++++", "better than old: f1 +100.0 points [+100.0, +100.0], p = 0.0312", 0, 0),
+        ("++++++", "------", "regressed, worse than old: f1 -100.0 points [-100.0, -54.1], p = 0.0312", 1, 1),
+        ("------", "++++++", "better than old: f1 +100.0 points [+54.1, +100.0], p = 0.0312", 0, 0),
         ("+++", "+++", "fine against old: f1 +0.0 points [-70.8, +70.8], p = 1, no item changed its counts", 0, 0),
         (
             "+++",
             "++-",
-            "inconclusive against old: f1 -33.3 points [-100.0, +0.0], p = 1; a drop of 66.7 points cannot be excluded, the margin is 2; "
-            "about 8 items would settle it, here are 3",
+            "inconclusive against old: f1 -33.3 points [-100.0, +37.4], p = 1; a drop of 96.5 points cannot be excluded, the margin is 2; "
+            "3 items are too few for any drop to be significant, it takes 6",
             0,
             4,
         ),

@@ -77,10 +77,26 @@ def test_mcnemar_needs_no_chi_square_for_thousands_of_items() -> None:
     assert found.difference == pytest.approx(-0.2)
 
 
-def test_every_item_getting_worse_is_worse_though_no_resample_differs() -> None:
+def test_every_item_getting_worse_is_worse_and_no_certainty_though_no_resample_differs() -> None:
     found = paired_difference(marks("1" * 6), marks("0" * 6), F1)
 
-    assert (found.low, found.high, found.p, found.judgement) == (-1.0, -1.0, 0.03125, "worse")
+    assert (found.low, found.high, found.p, found.judgement) == (-1.0, -(((1 - 0.95) / 2) ** (1 / 6)), 0.03125, "worse")
+
+
+def test_one_item_that_differs_makes_nobody_surer_than_none() -> None:
+    same, other = (paired_difference(marks("1" * 100), marks("1" * 99 + last), F1) for last in "10")
+
+    assert other.high - other.low >= same.high - same.low  # type: ignore[operator]
+    assert (round(same.low_90 or 0, 4), round(other.low_90 or 0, 4)) == (-0.0295, -0.0395)
+
+
+def test_changes_that_cancel_out_are_no_certainty() -> None:
+    found = paired_difference(marks("10" * 10), marks("10" * 10), F1)
+    swapped = paired_difference(
+        Counts(("x",), np.zeros((20, 1))), Counts(("x",), np.ones((20, 1))), Metric("none", lambda sums: 0 * sums["x"])
+    )
+
+    assert (swapped.low, swapped.high, swapped.differing) == (found.low, found.high, 20)
 
 
 def test_a_metric_for_which_lower_is_better_turns_the_judgement_round() -> None:

@@ -67,7 +67,8 @@ def test_only_id_and_reply_are_needed_so_that_other_programs_can_be_scored(tmp_p
         ("", ": the file has no replies"),
         ("[]\n", ":1: not a JSON object but list"),
         ('{"reply": "x"}\n', ":1: 'id' must be a text that is not empty"),
-        ('{"id": "a"}\n', ":1: 'reply' of item 'a' must be a text"),
+        ('{"id": "a", "text": "b"}\n', ":1: item 'a' has no 'reply'; it has the keys \"id\", \"text\""),
+        ('{"id": "a", "reply": 1}\n', ":1: 'reply' of item 'a' is 1, must be a text"),
         ('{"id": "a", "reply": "x"}\n{"id": "a", "reply": "y"}\n', ":2: id 'a' has two replies"),
         (
             '{"id": "a", "reply": "x", "finish_reason": "eos"}\n',
@@ -137,3 +138,18 @@ def test_partial_replies_without_a_path_are_not_kept(task: Task, example: Make) 
         partial.add(score(task, example("a"), Reply("无")))
 
     assert partial.count == 0
+
+
+def test_an_error_in_the_place_of_a_reply_is_an_item_that_was_not_answered(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text('{"id": "a", "error": "timed out"}\n{"id": "b", "reply": "c"}\n')
+
+    assert read_replies(path) == {"a": "timed out", "b": Reply("c")}
+
+
+def test_another_encoding_is_said_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_bytes('{"id": "a", "reply": "b"}\n'.encode("utf-16"))
+
+    with pytest.raises(DataError, match="not UTF-8 at byte 0 of the line; convert it, such as with: iconv -f UTF-16 -t UTF-8$"):
+        read_replies(path)

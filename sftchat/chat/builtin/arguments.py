@@ -36,11 +36,6 @@ def shortened(text: str, most: int = 40) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 turn``, ``2 turns``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def paths(context: ChatContext, argument: str) -> Iterable[str]:
     """Completions of a path."""
     return complete_path(argument)

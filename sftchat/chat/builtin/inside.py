@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from sftchat.chat.builtin.arguments import counted
 from sftchat.chat.builtin.pieces import Row, running, sign, table, together
 from sftchat.chat.conversation import Conversation, Turn
 from sftchat.commands import ChatCommand, ChatContext, Fragments, Style
 from sftchat.engines.base import Engine, Inspects, Request
 from sftchat.errors import UsageError
+from sftchat.text import counted
 from sftchat.types import Message, Token
 
 MOST = 60

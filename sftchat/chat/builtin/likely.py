@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import exp
 
-from sftchat.chat.builtin.arguments import counted, whole_number
+from sftchat.chat.builtin.arguments import whole_number
 from sftchat.chat.builtin.inside import last_turn, look, request_of
 from sftchat.chat.builtin.pieces import Row, likelihood, percent, running, sign, style_of, table, together
 from sftchat.commands import ChatCommand, ChatContext, Style
 from sftchat.engines.base import Inspects, Request
 from sftchat.errors import UsageError
+from sftchat.text import counted
 from sftchat.types import Choice, Token
 
 DOUBTFUL = 8

@@ -9,6 +9,7 @@ from sftchat.chat.builtin.arguments import paths, whole_number
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.engines.base import OFF, Adapts
 from sftchat.errors import UsageError, unknown
+from sftchat.parsing import path_of
 
 LOADED = "loaded"
 """What ``/adapter`` calls the model as it was loaded."""
@@ -70,7 +71,7 @@ def _adapter(context: ChatContext, argument: str) -> None:
     elif "+" in argument:
         name, parts = _sum(argument, engine.adapters)
         context.work(f"adding up {name}", lambda _, work: _mix(engine, name, parts), lambda _: _choose(context, name))
-    elif Path(argument).expanduser().is_dir():
+    elif path_of(argument).is_dir():
         context.work(f"loading {argument}", lambda _, work: _add(engine, argument), lambda _: _choose(context, argument))
     else:
         raise UsageError(unknown("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sftchat.chat.builtin.arguments import counted, whole_number
+from sftchat.chat.builtin.arguments import whole_number
 from sftchat.chat.builtin.inside import last_question
 from sftchat.chat.builtin.pieces import Row, table
 from sftchat.chat.lines import visible
@@ -13,7 +13,7 @@ from sftchat.chat.worker import Work
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.engines.base import Engine, Request, cancelling, collect
 from sftchat.errors import EngineError, UsageError
-from sftchat.text import normalise
+from sftchat.text import counted, normalise
 from sftchat.types import Example, Reply
 
 MOST = 256

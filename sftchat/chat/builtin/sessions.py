@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
-from sftchat.chat.builtin.arguments import counted, no_reply, paths, shortened, whole_number
+from sftchat.chat.builtin.arguments import no_reply, paths, shortened, whole_number
 from sftchat.chat.session import restored
 from sftchat.chat.sessions import Summary
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.errors import UsageError
+from sftchat.parsing import path_of
+from sftchat.text import counted
 
 SHOWN = 20
 NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
@@ -68,7 +69,7 @@ def _load(context: ChatContext, argument: str) -> None:
     name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]
     if not name:
         raise UsageError("what is to be loaded is missing: the name or number of a session, or a file")
-    path, row = Path(name).expanduser(), word or ""
+    path, row = path_of(name), word or ""
     if not path.is_file():
         raise UsageError(f"no session and no file '{argument}'; /sessions lists the sessions")
     from sftchat.chat.transcripts import read_talk
@@ -94,7 +95,7 @@ def _export(context: ChatContext, argument: str) -> None:
     if not argument:
         raise UsageError("the file is missing: /export FILE [messages|sharegpt|markdown]")
     name, format = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
-    path = Path(name).expanduser()
+    path = path_of(name)
     written = export(context.conversation, path, format or "")
     context.say(f"{counted(len(context.conversation.turns), 'turn')} written to {path} as {written}")
 

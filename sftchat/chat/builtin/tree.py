@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sftchat.chat.builtin.arguments import counted, no_reply, shortened, whole_number
+from sftchat.chat.builtin.arguments import no_reply, shortened, whole_number
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.errors import UsageError
+from sftchat.text import counted
 
 
 def _system(context: ChatContext, argument: str) -> None:

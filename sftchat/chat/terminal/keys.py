@@ -14,6 +14,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
 from sftchat.chat.terminal.pasting import Pasted
+from sftchat.parsing import path_of
 
 
 class Actions(Protocol):
@@ -122,7 +123,7 @@ def prefers_vi(environment: Mapping[str, str]) -> bool:
     """Whether the user's readline, which other programs use, is set to vi keys."""
     path = environment.get("INPUTRC") or Path("~/.inputrc")
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path_of(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except (OSError, RuntimeError):
         return False
     chosen = [

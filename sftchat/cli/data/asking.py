@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sftchat.cli.data.options import counted, watched
+from sftchat.cli.data.options import watched
 from sftchat.cli.sampling import sampling_options
 from sftchat.cli.shared import Session, answering_options
 from sftchat.data.formats import read_examples
 from sftchat.data.sampling import Samples, generate, requests, settings_of
 from sftchat.data.writing import check_target
 from sftchat.errors import DataError, EngineError, UsageError, listed
+from sftchat.text import counted
 
 if TYPE_CHECKING:
     from sftchat.types import Example, SamplingParams

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import counted, json_option, overwrite_option, place, quiet_option, role_map, role_option
+from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option, role_map, role_option
 from sftchat.cli.shared import Session, json_text
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import UsageError
-from sftchat.text import printable
+from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
     from sftchat.data.checking import Measure

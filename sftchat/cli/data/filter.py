@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import counted, json_option, overwrite_option, quiet_option, role_map, role_option
+from sftchat.cli.data.options import json_option, overwrite_option, quiet_option, role_map, role_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.shared import Session
 from sftchat.data.checking import clean
@@ -20,6 +20,7 @@ from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import DataError, UsageError
+from sftchat.text import counted
 
 if TYPE_CHECKING:
     from sftchat.task import Task

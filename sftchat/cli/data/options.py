@@ -45,11 +45,6 @@ def place(output: str) -> str:
     return "stdout" if output == "-" else output
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun, such as ``1 row`` and ``2 rows``."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
 def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
     """Show how far it is: a bar on a terminal, a line now and then elsewhere."""
     console = stderr()
