@@ -76,6 +76,19 @@ class PluginError(SftchatError):
     """A plugin cannot be loaded or registers something invalid."""
 
 
+class NameTakenError(PluginError):
+    """A plugin registers a name that another one has.
+
+    Args:
+        message: What the user reads.
+        name: The name.
+    """
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 class EngineError(SftchatError):
     """Generation failed after the model was loaded."""
 
@@ -114,6 +127,14 @@ def listed(ids: Sequence[str], most: int = 5) -> str:
 def in_one_line(error: BaseException) -> str:
     """An error in one line for the user: one of ours as it is, any other with the name of its class."""
     return " ".join((str(error) if isinstance(error, SftchatError) else f"{type(error).__name__}: {error}").split())
+
+
+def raised_at(error: BaseException) -> str:
+    """Where a plugin's error was raised, as ``, in FILE:LINE``; empty where nothing says so."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return "" if place is None else f", in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
 
 
 def first_line(error: BaseException) -> str:

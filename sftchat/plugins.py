@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import pluggy
 from sftchat import hookspecs
 from sftchat.commands import ChatCommand
 from sftchat.engines.base import EngineType
-from sftchat.errors import PluginError, UsageError, unknown
+from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, unknown
 from sftchat.task import Task
 from sftchat.text import printable
 
@@ -79,6 +80,7 @@ class Registry:
         engines: Engine types by scheme.
         commands: Chat commands by name.
         plugins: Every plugin found, broken ones included, sorted by name, our own first.
+        contested: What is said when a task is used whose name another plugin wanted too, by that name; names of other things do no harm.
     """
 
     manager: pluggy.PluginManager
@@ -86,6 +88,7 @@ class Registry:
     engines: Mapping[str, EngineType] = field(default_factory=dict)
     commands: Mapping[str, ChatCommand] = field(default_factory=dict)
     plugins: tuple[PluginInfo, ...] = ()
+    contested: Mapping[str, str] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """The task of that name.
@@ -94,6 +97,8 @@ class Registry:
             UsageError: When no loaded plugin has it; names the nearest one, and the plugins that failed to load.
         """
         if name in self.tasks:
+            if name in self.contested:
+                warnings.warn(self.contested[name], SftchatWarning, stacklevel=2)
             return self.tasks[name]
         broken = [plugin.name for plugin in self.plugins if plugin.problem]
         hint = f"; not loaded: {', '.join(broken)}, see 'sftchat plugins'" if broken else ""
@@ -121,7 +126,8 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     engines: dict[str, EngineType] = {}
     commands: dict[str, ChatCommand] = {}
     owner: dict[str, str] = {}
-    infos = []
+    infos: list[PluginInfo] = []
+    contested: dict[str, str] = {}
     for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
         try:
             with _nothing_on_stdout(), _announced(entry_point):
@@ -131,6 +137,8 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
         except BaseException as error:  # a stranger's import may raise anything, SystemExit too; it is reported, never hidden
             problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=" ".join(problem.split())))
+            if isinstance(error, NameTakenError):
+                contested[error.name] = f"{error}, so the one that {_distribution(entry_point)} brings is not loaded"
             continue
         tasks.update(added.tasks)
         engines.update(added.engines)
@@ -138,7 +146,7 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
         infos.append(
             PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands))
         )
-    return Registry(manager, tasks, engines, commands, tuple(infos))
+    return Registry(manager, tasks, engines, commands, tuple(infos), contested)
 
 
 @contextlib.contextmanager
@@ -197,7 +205,7 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[st
         keys = [f"{kind} '{name}'" for kind in ("tasks", "engines", "commands") for name in getattr(added, kind)]
         for key in keys:
             if key in owner:
-                raise PluginError(f"{key.replace('s ', ' ', 1)} is already registered by plugin '{owner[key]}'")
+                raise NameTakenError(f"{key.replace('s ', ' ', 1)} is already registered by plugin '{owner[key]}'", key.split("'")[1])
         owner.update(dict.fromkeys(keys, entry_point.name))
     except BaseException:
         manager.unregister(plugin)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import PluginError
+from sftchat.errors import PluginError, raised_at
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -167,7 +167,9 @@ def judge(task: Task, example: Example, reply: Reply) -> Score:
         return task.score(example, reply)
     except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
         where = example.id or example.source
-        raise PluginError(f"the scorer of task '{task.name}' failed on item '{where}': {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"the scorer of task '{task.name}' failed on item '{where}'{raised_at(error)}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def reward(task: Task, score: Score) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from sftchat import ChatCommand, Metric, Score, Task, UsageError, hookimpl
 from sftchat.engines.base import EngineType
+from sftchat.errors import SftchatWarning
 from sftchat.plugins import PluginInfo, load_plugins
 
 
@@ -98,6 +99,8 @@ def test_two_plugins_cannot_register_one_task() -> None:
 
     assert list(registry.tasks) == ["one"]
     assert registry.plugins[1].problem == "task 'one' is already registered by plugin 'a'"
+    with pytest.warns(SftchatWarning, match="^task 'one' is already registered by plugin 'a', so the one that .* brings is not loaded$"):
+        registry.task("one")
 
 
 def test_no_stranger_takes_the_name_of_a_command_of_ours_whatever_its_plugin_is_called() -> None:

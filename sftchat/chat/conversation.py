@@ -150,6 +150,7 @@ class Conversation:
         head: Id of the node where the talk is.
         undone: Heads that ``redo`` goes back to, the next one last.
         column: Whose answers ``turns`` and ``messages`` are about.
+        history: Whether the model sees the turns before the last.
     """
 
     system: str = ""
@@ -157,6 +158,7 @@ class Conversation:
     head: int = 0
     undone: tuple[int, ...] = ()
     column: int = 0
+    history: bool = True
 
     def node(self, id: int) -> Node:
         """The node of an id; the ids of a conversation are 1 to ``len(nodes)``."""
@@ -195,7 +197,7 @@ class Conversation:
     def messages(self) -> tuple[Message, ...]:
         """The conversation as engines and templates take it."""
         found = [Message(role="system", content=self.system)] if self.system else []
-        for turn in self.turns:
+        for turn in self.turns if self.history else self.turns[-1:]:
             found.append(Message(role="user", content=turn.question))
             if turn.reply is not None:
                 found.append(Message(role="assistant", content=turn.reply.text))

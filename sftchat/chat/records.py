@@ -20,6 +20,7 @@ class Facts:
         system: The system prompt.
         head: Where the talk is.
         column: Whose answers it is about.
+        history: Whether the model sees the turns before the last.
         settings: How the next reply is generated.
         models: MODEL of each column.
         folder: Where the program ran.
@@ -30,6 +31,7 @@ class Facts:
     system: str = ""
     head: int = 0
     column: int = 0
+    history: bool = True
     settings: Settings = field(default_factory=Settings)
     models: tuple[str, ...] = ()
     folder: str = ""

@@ -51,6 +51,7 @@ class Session:
             system=conversation.system,
             head=conversation.head,
             column=conversation.column,
+            history=conversation.history,
             settings=settings,
             models=tuple(models),
             folder=str(Path.cwd()),

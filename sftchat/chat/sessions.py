@@ -167,7 +167,7 @@ class Sessions:
             if [node.id for node in nodes] != list(range(1, len(nodes) + 1)):
                 raise ValueError("a node is missing")
             head = min(facts.head, len(nodes))
-            found = Conversation(facts.system, nodes, head, column=facts.column)
+            found = Conversation(facts.system, nodes, head, column=facts.column, history=facts.history)
             return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
         except (ValueError, TypeError) as error:
             raise self._broken_session(session.id, error) from error

@@ -164,7 +164,8 @@ def command(
 
         with without_commands(os.environ):
             show(report, stdout())
-    for line in (*updated, *verdict.lines):
+    written = [f"report: {output / PAGE}"] if output is not None and not as_json else []
+    for line in (*written, *updated, *verdict.lines):
         click.echo(printable(line), err=True)
     ctx.exit(verdict.exit_code)
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 )
 @click.option("--learning-rate", type=float, metavar="X", help="Peak learning rate.  [default: by method and size]")
 @click.option("--epochs", type=float, metavar="X", help="Passes over the rows.  [default: the task's, else 3]")
-@click.option("--max-steps", type=int, metavar="N", help="Optimiser steps, instead of epochs.")
+@click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Optimiser steps, instead of epochs.")
 @click.option("--batch-size", type=int, metavar="N", help="Rows of one forward pass.  [default: the task's, else 16]")
 @click.option("--accumulation", type=int, metavar="N", help="Forward passes in one step.  [default: 1]")
 @click.option(

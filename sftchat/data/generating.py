@@ -79,11 +79,16 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
         PluginError: The generator failed, or gave another number of examples.
     """
     count = 0
+    rows: dict[str, int] = {}
     try:
         for example in task.generate(n, seed, **(options or {})):
             if count == n:
                 raise PluginError(f"the generator of task '{task.name}' gave more than the {n} rows it was asked for")
             count += 1
+            if example.id and rows.setdefault(example.id, count) != count:
+                raise PluginError(
+                    f"the generator of task '{task.name}' gave the id '{example.id}' to row {rows[example.id]} and to row {count}"
+                )
             yield example
     except SftchatError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from sftchat.errors import DataError, NotComparableError, UsageError
@@ -158,9 +159,9 @@ def make_plan(
     if baseline is not None:
         beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known, storage)
         if beside is None and (demands.require_baseline or demands.strict):
-            raise NotComparableError(f"no baseline '{baseline}'; write one with --update-baseline {baseline}")
+            raise NotComparableError(f"no baseline '{baseline}'{_near(baseline)}; write one with --update-baseline {baseline}")
         if beside is None:
-            remarks = (*remarks, f"no baseline yet; write one with --update-baseline {baseline}")
+            remarks = (*remarks, f"no baseline '{baseline}' yet{_near(baseline)}; write one with --update-baseline {baseline}")
         elif beside.baseline is not None:
             check_comparable(beside.baseline, task, asked, storage.known(examples), None if replies is not None else sampling)
             removed = tuple(identity for identity in beside.baseline.items if identity not in known)
@@ -211,6 +212,14 @@ def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str],
         found, replies = storage.baseline(path)
         return Source(text, file, replies, found)
     return _stored(path, file, asked, known, storage)
+
+
+def _near(baseline: str) -> str:
+    """A file whose name is nearly that of the missing one, as a question."""
+    path = Path(baseline)
+    there = [other.stem for other in path.parent.glob("*.jsonl")] if path.parent.is_dir() else []
+    near = get_close_matches(path.stem, there, n=1, cutoff=0.8)
+    return f" (there is '{path.with_name(near[0]).with_suffix('.jsonl')}')" if near else ""
 
 
 def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:

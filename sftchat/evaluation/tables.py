@@ -159,7 +159,7 @@ def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[R
         table.add_row(_plain(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
     yield table
     if len(pairs) > EXAMPLES:
-        yield Text(f"… {len(pairs) - EXAMPLES} more {title}, all in report.json (-o DIR)", "dim")
+        yield Text(f"… {len(pairs) - EXAMPLES} more {title}, all in the report (-o DIR)", "dim")
 
 
 def _marked(item: Item, gold: str) -> Text:

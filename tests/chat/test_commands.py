@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,6 +19,7 @@ from sftchat.engines.base import Engine
 from sftchat.errors import UsageError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
+from tests.chat.logged import Log
 
 
 def shout(context: ChatContext, argument: str) -> None:
@@ -183,6 +184,17 @@ def test_sampling_is_shown_and_changed_and_a_wrong_value_changes_nothing() -> No
     assert context.run("/set overflow drop-oldest") == "overflow drop-oldest"
     assert context.run("/seed 7") == "seed 7"
     assert context.settings == Settings(SamplingParams(temperature=0.7, top_k=5, seed=7), "drop-oldest")
+
+
+def test_without_history_the_model_sees_each_message_as_if_it_were_the_first(view: Callable[..., Log]) -> None:
+    engine = ScriptedEngine(["A", "B", "C"], chunks=9)
+    log = view(engine, system="s")
+
+    assert log.type("a", "/set history off", "b", "/set history") == ["A", "|", "note: history off", "B", "|", "note: history off"]
+    assert [message["content"] for message in engine.requests[1].messages] == ["s", "b"]
+    log.type("/set history on", "c")
+    assert [message["content"] for message in engine.requests[2].messages] == ["s", "a", "A", "b", "B", "c"]
+    assert log.type("/set history maybe")[-1].startswith("error: history is 'maybe', must be on, or off to ask every message as")
 
 
 def test_stop_strings_are_added_shown_and_dropped() -> None:

@@ -52,7 +52,7 @@ def test_a_talk_comes_back_with_its_branches_settings_and_marks(view: View, path
     log = view(
         ScriptedEngine(["A", "二🙂\udc80", "C"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, stop=("。",))
     )
-    log.type("a", "<|im_end|>\x1b[2J\r\n", "/undo", "c", "/set overflow refuse", "/seed 7")
+    log.type("a", "<|im_end|>\x1b[2J\r\n", "/undo", "c", "/set overflow refuse", "/seed 7", "/set history off")
     talk = log.talk
     talk.conversation = talk.conversation.changed(2, 0, Answer(Reply("A"), mark=Mark("F1", 0.5, ("missing",))))
 

@@ -26,7 +26,8 @@ def generate(
     for index in range(n + (word == "more") - (word == "fewer")):
         if word == "break" and index == 2:
             raise KeyError("gone")
-        yield Example((Message(role="user", content=f"{seed}.{index} {word * times}"),), "!" if loud else "，".join(names) or "无")
+        id = "same" if word == "same" and index else ""
+        yield Example((Message(role="user", content=f"{seed}.{index} {word * times}"),), "!" if loud else "，".join(names) or "无", id=id)
 
 
 def required(n: int, seed: int, *, book: str) -> Iterator[Example]:
@@ -126,6 +127,7 @@ def test_generate_refuses_a_task_a_count_and_a_place_that_cannot_be(capsys: pyte
     [
         ("break", "the generator of task 'echo' failed after 2 rows: KeyError: 'gone'"),
         ("fewer", "the generator of task 'echo' gave 2 rows, 3 were asked for"),
+        ("same", "the generator of task 'echo' gave the id 'same' to row 2 and to row 3"),
         ("more", "the generator of task 'echo' gave more than the 3 rows it was asked for"),
     ],
 )

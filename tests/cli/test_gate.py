@@ -112,10 +112,13 @@ def test_items_that_must_pass_fail_the_gate_one_by_one(base: Desk) -> None:
 
 
 def test_without_a_baseline_the_floors_alone_decide_unless_one_is_required(desk: Desk) -> None:
-    hint = "no baseline yet; write one with --update-baseline none.jsonl\n"
+    hint = "no baseline 'none.jsonl' yet; write one with --update-baseline none.jsonl\n"
 
     assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet")[::2] == (0, hint)
     assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet", "--min", "accuracy=0.6")[0] == 1
+    Path("nones.jsonl").write_text("")
+    assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet")[2] == hint.replace("yet;", "yet (there is 'nones.jsonl');")
+    Path("nones.jsonl").unlink()
     opened = len(desk.opened)
     assert desk.run("s:half", "--baseline", "none.jsonl", "--require-baseline") == (
         4,
@@ -252,6 +255,7 @@ def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> Non
         (("--require-baseline",), "--require-baseline needs --baseline FILE"),
         (("--strict", "--gate", "accuracy"), "--gate and --strict need --baseline FILE"),
         (("--min-drop", "nan"), "--min-drop nan must be a number of points, such as 0.5"),
+        (("--min", "accuracy=90"), "floor 'accuracy=90' can never be met: accuracy is a share of the items, from 0 to 1"),
         (("--gate", "f1"), "unknown metric 'f1' (available: accuracy)"),
         (("--gate", "accuracy=0"), "gate 'accuracy=0' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as accuracy=2"),
         (("--gate", "accuracy", "--gate", "accuracy=1"), "metric 'accuracy' is gated twice"),

@@ -104,12 +104,19 @@ def test_prompts_that_cannot_be_asked_or_scored_are_refused() -> None:
         assert str(caught.value) == message
 
 
+def fails(example: Example, reply: Reply) -> Score:
+    return 1 / 0  # type: ignore[return-value]
+
+
+LINE = fails.__code__.co_firstlineno + 1
+
+
 def test_a_scorer_or_metric_that_fails_is_the_plugins_fault(tmp_path: Path) -> None:
     samples = stored(tmp_path / "s", "a")
     for task, message in (
         (
-            replace(TASK, score=lambda example, reply: 1 / 0),
-            "the scorer of task 'words' failed on item '1': ZeroDivisionError: division by zero",
+            replace(TASK, score=fails),
+            f"the scorer of task 'words' failed on item '1', in {__file__}:{LINE}: ZeroDivisionError: division by zero",
         ),
         (replace(TASK, score=lambda example, reply: Score({"n": 1})), "metric 'f1' of task 'words' failed: KeyError: 'hits'"),
     ):

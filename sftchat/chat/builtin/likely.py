@@ -161,7 +161,9 @@ def _fork(context: ChatContext, argument: str) -> None:
         conversation = context.conversation
         focus = conversation.column
         node = conversation.node(conversation.head)
-        cut = replace(answer, reply=replace(answer.reply, text=begun, finish_reason="length"), token_ids=ids, mark=None)
+        cut = replace(
+            answer, reply=replace(answer.reply, text=begun, finish_reason="length", completion_tokens=len(ids)), token_ids=ids, mark=None
+        )
         others = {
             column: replace(other, reply=replace(other.reply, finish_reason="stop"))
             for column, other in enumerate(node.answers)

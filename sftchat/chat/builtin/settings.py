@@ -14,7 +14,7 @@ from sftchat.errors import UsageError, unknown
 from sftchat.types import SamplingParams
 
 NUMBERS = {found.name: type(found.default) for found in fields(SamplingParams) if isinstance(found.default, int | float)}
-NAMES = (*NUMBERS, "stop", "overflow")
+NAMES = (*NUMBERS, "stop", "overflow", "history")
 
 
 def _set(context: ChatContext, argument: str) -> None:
@@ -30,6 +30,10 @@ def _set(context: ChatContext, argument: str) -> None:
         if value not in OVERFLOWS:
             raise UsageError(unknown("way to treat a full context", value, OVERFLOWS))
         context.settings = replace(context.settings, overflow=value)
+    elif name == "history" and value:
+        if value not in WORDS:
+            raise UsageError(f"history is '{value}', must be on, or off to ask every message as if it were the first")
+        context.conversation = replace(context.conversation, history=WORDS[value])
     elif value:
         _sample(context, name, value)
     context.say("\n".join(f"{one} {_shown(context, one)}" for one in ([name] if name else NAMES)))
@@ -56,6 +60,8 @@ def _shown(context: ChatContext, name: str) -> str:
     """The value of a setting as it could be typed."""
     if name == "overflow":
         return context.settings.overflow
+    if name == "history":
+        return "on" if context.conversation.history else "off"
     if name == "stop":
         return " ".join(map(_written, context.sampling.stop)) or "off"
     return str(getattr(context.sampling, name))
@@ -63,7 +69,7 @@ def _shown(context: ChatContext, name: str) -> str:
 
 def _values(context: ChatContext, argument: str) -> Iterable[str]:
     """The settings there are, and the values of those that have few."""
-    return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off"]
+    return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off", "history off"]
 
 
 def _seed(context: ChatContext, argument: str) -> None:
