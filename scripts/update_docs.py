@@ -1,21 +1,26 @@
-"""The command reference, written from the help of every command.
+"""The references that are written from the program: commands from their help, and the values that plugins make from their docstrings.
 
     python scripts/update_docs.py
 
-writes docs/commands.md; a test holds it equal to the program.
+writes docs/commands.md and docs/values.md; tests hold them equal to the program.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+import sftchat
+import sftchat.text
 from sftchat.cli import VERBS, program
 
-PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+DOCS = Path(__file__).parent.parent / "docs"
 SHAPE: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100, "help_option_names": ["-h", "--help"]}
 INTRODUCTION = """\
 # Commands
@@ -49,11 +54,110 @@ def _with_children(parent: click.Context, name: str, command: click.Command) -> 
             yield from _with_children(context, below, child)
 
 
+VALUES = {
+    "A task": ("Task", "Metric", "rate", "ratio", "TrainingDefaults", "Demonstration"),
+    "What is asked, answered and judged": ("Example", "Message", "Reply", "Score", "SamplingParams"),
+    "A chat command": ("ChatCommand", "ChatContext"),
+    "An engine": ("EngineType", "Engine", "Request", "Chunk"),
+}
+VALUES_INTRODUCTION = """\
+# Values that a plugin makes and gets
+
+Every field of what `from sftchat import …` offers to plugins, as its docstring has it; this page is written by `scripts/update-docs`. How they come together is in [hooks.md](hooks.md),
+and a whole task in the [tutorial](tutorial.md).
+"""
+
+
+def values() -> str:
+    """The page of values as it should be."""
+    parts = [VALUES_INTRODUCTION]
+    for title, names in VALUES.items():
+        parts += [f"## {title}\n", *(_value(name, getattr(sftchat, name)) for name in names)]
+    told = "\n".join(
+        f"| `{name}` | {_said(getattr(sftchat.text, name))} |" for name in sftchat.text.__all__ if callable(getattr(sftchat.text, name))
+    )
+    words = ", ".join(f"`{name}`" for name in sftchat.text.__all__ if not callable(getattr(sftchat.text, name)))
+    return "\n".join(
+        [
+            *parts,
+            f"## sftchat.text, for scorers\n\n| function | what it does |\n|---|---|\n{told}\n\nCharacters that models write for others: {words}.\n",
+        ]
+    )
+
+
+def _value(name: str, value: Any) -> str:
+    """One class with its fields and methods, or one function."""
+    if not inspect.isclass(value):
+        return f"### {name}{_signature(value)}\n\n{_prose(inspect.getdoc(value) or '')}\n"
+    documented = inspect.getdoc(value) or ""
+    head = f"### {name}\n\n{_prose(documented)}\n"
+    meanings = _attributes(documented)
+    rows = []
+    for field in fields(value) if is_dataclass(value) else ():
+        default = "" if field.default is MISSING else f"`{_shown(field.default)}`"
+        if field.default is MISSING and field.default_factory is not MISSING:
+            default = f"`{_shown(field.default_factory())}`"
+        rows.append(f"| `{field.name}` | `{_cell(str(field.type))}` | {default} | {_cell(meanings.get(field.name, ''))} |")
+    if not is_dataclass(value):
+        rows += [f"| `{key}` | | | {_cell(meaning)} |" for key, meaning in meanings.items()]
+        for key, member in vars(value).items():
+            if not key.startswith("_") and (isinstance(member, property) or inspect.isfunction(member)):
+                written = "" if isinstance(member, property) else _signature(member)
+                rows.append(f"| `{_cell(key + written)}` | | | {_said(member)} |")
+    table = "\n| field | type | default | what it is |\n|---|---|---|---|\n" + "\n".join(rows) + "\n" if rows else ""
+    return head + table
+
+
+def _signature(function: Any) -> str:
+    """The arguments of a function, without those that Python gives."""
+    written = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are texts
+    return written.replace("(self, ", "(").replace("(self)", "()")
+
+
+def _prose(documented: str) -> str:
+    """A docstring up to its first section."""
+    return _code(re.split(r"\n(?:Attributes|Args|Raises|Returns):", documented)[0].strip())
+
+
+def _attributes(documented: str) -> dict[str, str]:
+    """What the section of attributes says of each."""
+    section = re.search(r"\nAttributes:\n((?:    .*\n?|\n)+)", documented)
+    found: dict[str, str] = {}
+    for line in section[1].splitlines() if section else ():
+        begins = re.match(r"    (\w+): (.*)", line)
+        if begins:
+            found[begins[1]] = begins[2]
+        elif line.strip() and found:
+            found[next(reversed(found))] += f" {line.strip()}"
+    return found
+
+
+def _said(member: Any) -> str:
+    """The first sentence of a docstring."""
+    return _cell(_prose(inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " "))
+
+
+def _code(text: str) -> str:
+    """Double backticks as Markdown has them."""
+    return text.replace("``", "`")
+
+
+def _cell(text: str) -> str:
+    """Text inside a table."""
+    return _code(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _shown(value: Any) -> str:
+    """A default; a function by its name."""
+    return _cell(getattr(value, "__name__", None) or repr(value))
+
+
 def page() -> str:
-    """The page as it should be."""
+    """The page of commands as it should be."""
     parts = [f"## {path}\n\n```text\n{help.rstrip()}\n```\n" for path, help in commands()]
     return "\n".join([INTRODUCTION, *parts])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    (DOCS / "commands.md").write_text(page(), encoding="utf-8")
+    (DOCS / "values.md").write_text(values(), encoding="utf-8")

@@ -191,6 +191,13 @@ def test_the_command_reference_is_what_the_program_says() -> None:
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == page, "run scripts/update-docs"
 
 
+def test_the_reference_of_values_is_what_their_docstrings_say() -> None:
+    page = script("update_docs").values()
+
+    assert (ROOT / "docs" / "values.md").read_text(encoding="utf-8") == page, "run scripts/update-docs"
+    assert not re.findall(r"^\| `.*` \| .* \| .* \|  \|$", page, flags=re.MULTILINE)  # every field is explained
+
+
 def test_the_site_shows_a_bar_within_code_within_a_table_without_its_backslash() -> None:
     shown = script("site_hooks").on_page_markdown("| `a\\|b` | <\\|c |\n`d\\|e`")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import sftchat
 import sftchat.testing
 import sftchat.testing.terminal
+import sftchat.text
 
-MODULES = (sftchat, sftchat.testing, sftchat.testing.terminal)
+MODULES = (sftchat, sftchat.text, sftchat.testing, sftchat.testing.terminal)
 PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="utf-8")
 
 NAMES = {
@@ -18,6 +19,7 @@ NAMES = {
         "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams", "Score", "SftchatError",
         "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
     ],
+    "sftchat.text": ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"],
     "sftchat.testing": [
         "BrokenContract", "Replies", "Script", "ScriptedEngine", "Shown", "chat_with", "check_task", "contract_faults", "garbage", "plugin_manager_with",
     ],

@@ -124,9 +124,7 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()
             return 2
-        hint = f"; see '{error.ctx.command_path} --help'" if error.ctx else ""
-        message = error.format_message().rstrip(".")
-        _complain(message[:1].lower() + message[1:] + hint)
+        _complain(_in_our_words(error))
         return 2
     except click.ClickException as error:
         _complain(error.format_message())
@@ -148,6 +146,16 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
         _complain(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
         return 3
     return result if isinstance(result, int) else 0
+
+
+def _in_our_words(error: click.UsageError) -> str:
+    """What click says of a word that it does not know, as the rest of the program would say it."""
+    message, asked, near = error.format_message().partition("Did you mean ")
+    message = message[:1].lower() + message[1:].rstrip(" (.")
+    if asked:
+        names = near.removeprefix("one of: ").rstrip("?)").split(", ")
+        return f"{message}; did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}?"
+    return message + (f"; see '{error.ctx.command_path} --help'" if error.ctx else "")
 
 
 def _complain(message: str) -> None:

@@ -92,3 +92,12 @@ def test_marks_are_objects() -> None:
     view.show_mark(Mark("F1", 0.5, ("missing",), "甲"), 0)
 
     assert json.loads(out.getvalue()) == {"type": "mark", "model": "m", "metric": "F1", "value": 0.5, "errors": ["missing"], "answer": "甲"}
+
+
+def test_a_fork_counts_the_tokens_that_it_says_and_not_those_that_it_replaces() -> None:
+    engine = ScriptedEngine(
+        lambda request: "+" if request.reply_ids else "abcdefgh", likeliest=[{"a": 1.0}, {"b": 0.6, "x": 0.4}, {}] + [{}] * 5
+    )
+    rows, _ = run(['{"message": "hi"}', '{"message": "/fork 2 x"}'], engine)
+
+    assert [(row["reply"], row["completion_tokens"]) for row in rows] == [("abcdefgh", 8), ("ax+", 3)]
