@@ -15,7 +15,7 @@ from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, 
 from sftchat.cli.reports import PAGE, chosen_files, report_options, without_commands, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
-from sftchat.errors import UsageError
+from sftchat.errors import PluginError, UsageError
 from sftchat.text import printable
 
 if TYPE_CHECKING:
@@ -206,12 +206,13 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
                 answer_share(plans, opener, watch, place)
                 wait_for_all()
             return carry_out(plans, opener, watch) if place.rank == 0 else None
-    except BaseException:  # an interruption too: the words for the error itself are said elsewhere
+    except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
         if answered := sum(memory.kept for memory in memories):
             from sftchat.cli.cache import counted_replies
 
             again = "without --fresh goes on" if fresh else "goes on"
-            click.echo(f"{counted_replies(answered)} kept in {store.path}; the same command {again} from there", err=True)
+            mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
+            click.echo(f"{counted_replies(answered)} kept in {store.path}; the same command {again} from there{mended}", err=True)
         folder = plans[0].output
         kept = sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
         for path in kept:
