@@ -113,13 +113,14 @@ class Plain:
 
     def begin_reply(self, column: int, said: str) -> None:
         """The reply to the line that was read; of several, each will have to wait for those before it."""
-        self._replies[column] = said
+        self._replies[column] = ""
         self._running.add(column)
+        self.show_piece(said, column)  # a line is a whole reply, one that was continued too
 
     def show_piece(self, text: str, column: int) -> None:
         """Write what came, at once; replies of several models are written when all are over."""
         self._replies[column] += text
-        if len(self._replies) == 1:
+        if len(self.talk.columns) == 1:
             self._write(text if self._printable is None else self._printable.feed(text))
 
     def end_reply(self, column: int) -> None:

@@ -111,7 +111,7 @@ def test_a_fork_goes_on_from_another_token(token: str, begun: str) -> None:
 
     assert (asked[-1].reply_ids, asked[-1].reply_prefix) == (tuple(map(ord, begun)), "")
     assert asked[-1].messages == asked[0].messages
-    assert out == "abc\n+\n"
+    assert out == f"abc\n{begun}+\n"
 
 
 def test_a_fork_keeps_the_tokens_that_were_said_and_writes_none_anew() -> None:
