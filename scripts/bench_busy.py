@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+
+from sftchat.models.manifest import read_manifest
 
 AS_IT_COMES = {"GOMP_SPINCOUNT": "300000"}
 """What libgomp does where nothing is set: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
@@ -26,14 +27,12 @@ AS_IT_COMES = {"GOMP_SPINCOUNT": "300000"}
 def seconds(environment: dict[str, str], steps: int) -> float:
     """How long the steps of a run took, as the run itself says."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["train", "relation", "-n", "3000", "--max-steps", str(steps), "--precision", "float32", "-o", str(Path(folder) / "run")]
-        run = subprocess.run(
-            [sys.executable, "-m", "sftchat", *command], capture_output=True, text=True, check=True, env={**os.environ, **environment}
-        )
-    found = re.search(r"steps in (?:(\d+) min )?(\d+) s", run.stdout + run.stderr)
-    if found is None:
-        raise SystemExit(f"no time in: {run.stdout}{run.stderr}")
-    return 60 * int(found[1] or 0) + int(found[2])
+        run = Path(folder) / "run"
+        command = ["train", "relation", "-n", "3000", "--max-steps", str(steps), "--precision", "float32", "-o", str(run)]
+        subprocess.run([sys.executable, "-m", "sftchat", *command], capture_output=True, check=True, env={**os.environ, **environment})
+        manifest = read_manifest(run)
+    assert manifest is not None
+    return manifest.seconds
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_the_answer_of_the_tutorials_job_is_the_command_that_was_run() -> None:
         for command in commands(block)
         if command.line.startswith("sftchat eval --task")
     )
-    assert gate.replace(" replies.jsonl", " report/replies.jsonl").removesuffix(" --junit junit.xml") == run
+    assert gate.replace(" replies.jsonl", " report/replies.jsonl").removesuffix(" --require-baseline --junit junit.xml") == run
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def command(
 
         with without_commands(os.environ):
             show(report, stdout())
-    written = [f"report: {output / PAGE}"] if output is not None and not as_json else []
+    written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
     for line in (*written, *updated, *verdict.lines):
         click.echo(printable(line), err=True)
     ctx.exit(verdict.exit_code)

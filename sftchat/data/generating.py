@@ -85,9 +85,11 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
             if count == n:
                 raise PluginError(f"the generator of task '{task.name}' gave more than the {n} rows it was asked for")
             count += 1
-            if example.id and rows.setdefault(example.id, count) != count:
+            identity = getattr(example, "id", "")  # who uses the rows says what is no example
+            if identity and rows.setdefault(identity, count) != count:
                 raise PluginError(
-                    f"the generator of task '{task.name}' gave the id '{example.id}' to row {rows[example.id]} and to row {count}"
+                    f"the generator of task '{task.name}' gave the id '{identity}' to row {rows[identity]} and to row {count}; "
+                    "give every row its own, such as f'{seed}-{index}'"
                 )
             yield example
     except SftchatError:

@@ -63,18 +63,21 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
         At least ``n + 1``; None where the items give no hint of the spread, and where more of them would not settle it: a drop beyond the
         margin that is significant as it is.
     """
+    error, least = difference.standard_error, 0.0
     if difference.differing < FEWEST:
         bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may (rule of three)
         room = margin * POINT + min(0.0, difference.gain)
-        return None if bound is None or room <= TOLERANCE else max(n + 1, math.ceil(n * (min(0.0, difference.gain) - bound) / room))
-    if not difference.standard_error:
+        if bound is None or room <= TOLERANCE:
+            return None
+        least = n * (min(0.0, difference.gain) - bound) / room
+    elif not error:
         return None
     power = NormalDist().inv_cdf(POWER)
     distances = [(NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain)]
     if difference.p >= LEVEL:
         distances.append((NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain))
-    needed = [n * ((z + power) * difference.standard_error / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
-    return max(n + 1, math.ceil(min(needed))) if needed else None
+    needed = [n * ((z + power) * (error or 0.0) / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
+    return max(n + 1, math.ceil(max(least, min(needed)))) if needed else None
 
 
 def outcome(difference: MetricDifference, p: float, rule: Gated, floor: float = 0.0) -> Outcome:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -40,9 +39,6 @@ def generated(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tupl
 def row_faults(task: Task, examples: Iterable[Example]) -> Iterator[str]:
     """What is wrong with single rows; each fault is named once, with the first row that has it."""
     rows = list(examples)
-    twice = [identity for identity, count in Counter(example.id for example in rows if example.id).items() if count > 1]
-    if twice:
-        yield f"id '{twice[0]}' stands {sum(example.id == twice[0] for example in rows)} times; give every row its own, such as f'{{seed}}-{{index}}'"
     seen: set[str] = set()
     for index, example in enumerate(rows):
         for fault in _faults_of(task, example):

@@ -127,7 +127,10 @@ def test_generate_refuses_a_task_a_count_and_a_place_that_cannot_be(capsys: pyte
     [
         ("break", "the generator of task 'echo' failed after 2 rows: KeyError: 'gone'"),
         ("fewer", "the generator of task 'echo' gave 2 rows, 3 were asked for"),
-        ("same", "the generator of task 'echo' gave the id 'same' to row 2 and to row 3"),
+        (
+            "same",
+            "the generator of task 'echo' gave the id 'same' to row 2 and to row 3; give every row its own, such as f'{seed}-{index}'",
+        ),
         ("more", "the generator of task 'echo' gave more than the 3 rows it was asked for"),
     ],
 )

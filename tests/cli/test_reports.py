@@ -182,6 +182,11 @@ def test_no_report_is_written_over_what_is_read(run: Run, option: str, name: str
     assert Path(name).read_bytes() == before
 
 
+def test_where_the_report_is_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--replies", "good.jsonl", "-o", "out"], obj=Session(None, quiz())) == 0
+    assert capsys.readouterr().err == "report: out/report.html\n"
+
+
 def test_replies_that_are_read_are_not_replaced_by_ours(run: Run) -> None:
     before = Path("good.jsonl").rename("replies.jsonl").read_bytes()
 

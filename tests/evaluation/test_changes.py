@@ -91,7 +91,7 @@ def test_the_terminal_shows_a_few_and_counts_the_rest() -> None:
 
     assert "(missing)" in text
     assert text.count("(missing)") == 5
-    assert "… 2 more newly broken, all in report.json (-o DIR)\n" in text
+    assert "… 2 more newly broken, all in the report (-o DIR)\n" in text
     assert "7 newly broken, 0 newly fixed, 1 changed alike; 8 of 9 replies differ\n" in text
 
 

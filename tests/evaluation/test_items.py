@@ -128,5 +128,7 @@ def test_a_scorer_that_raises_is_named(task: Task, example: Make) -> None:
 
     broken = replace(task, score=divide)
 
-    with pytest.raises(PluginError, match=r"^the scorer of task 'triples' failed on item 'a': ZeroDivisionError: division by zero$"):
+    with pytest.raises(
+        PluginError, match=r"^the scorer of task 'triples' failed on item 'a', in .*test_items.py:\d+: ZeroDivisionError: division by zero$"
+    ):
         list(run(Chunks([Chunk("a", finish_reason="stop")]), broken, [example("a")]))

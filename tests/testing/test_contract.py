@@ -84,7 +84,10 @@ def short(n: int, seed: int) -> Iterator[Example]:
         (short, "does not generate: the generator of task 'say' gave 99 rows, 100 were asked for"),
         (lambda n, seed: [{}] * n, "generates dict objects; a generator yields sftchat.Example"),
         (lambda n, seed: 1 / 0, "does not generate: the generator of task 'say' failed after 0 rows: ZeroDivisionError: division by zero"),
-        (changed(id="one"), "id 'one' stands 100 times; give every row its own, such as f'{seed}-{index}'"),
+        (
+            changed(id="one"),
+            "does not generate: the generator of task 'say' gave the id 'one' to row 1 and to row 2; give every row its own, such as f'{seed}-{index}'",
+        ),
         (changed(gold=None), "row 0: has no gold reply, so there is nothing to learn from it"),
         (changed(gold=""), "row 0: has the gold reply '', which is not text"),
         (changed(messages=()), "row 0: has no messages"),
