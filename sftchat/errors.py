@@ -81,12 +81,12 @@ class NameTakenError(PluginError):
 
     Args:
         message: What the user reads.
-        name: The name.
+        task: The name, where it is a task's.
     """
 
-    def __init__(self, message: str, name: str) -> None:
+    def __init__(self, message: str, task: str) -> None:
         super().__init__(message)
-        self.name = name
+        self.task = task
 
 
 class EngineError(SftchatError):

@@ -80,7 +80,7 @@ class Registry:
         engines: Engine types by scheme.
         commands: Chat commands by name.
         plugins: Every plugin found, broken ones included, sorted by name, our own first.
-        contested: What is said when a task is used whose name another plugin wanted too, by that name; names of other things do no harm.
+        contested: What is said when a task is used whose name another plugin wanted too, by that name.
     """
 
     manager: pluggy.PluginManager
@@ -125,7 +125,7 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     tasks: dict[str, Task] = {}
     engines: dict[str, EngineType] = {}
     commands: dict[str, ChatCommand] = {}
-    owner: dict[str, str] = {}
+    owner: dict[tuple[str, str], str] = {}
     infos: list[PluginInfo] = []
     contested: dict[str, str] = {}
     for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
@@ -137,8 +137,8 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
         except BaseException as error:  # a stranger's import may raise anything, SystemExit too; it is reported, never hidden
             problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=" ".join(problem.split())))
-            if isinstance(error, NameTakenError):
-                contested[error.name] = f"{error}, so the one that {_distribution(entry_point)} brings is not loaded"
+            if isinstance(error, NameTakenError) and error.task:
+                contested[error.task] = f"{error}, so the one that {_distribution(entry_point)} brings is not loaded"
             continue
         tasks.update(added.tasks)
         engines.update(added.engines)
@@ -188,7 +188,7 @@ class _Added:
     commands: dict[str, ChatCommand]
 
 
-def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[str, str]) -> _Added:
+def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tuple[str, str], str]) -> _Added:
     """Import, register and collect one plugin, or leave the manager as it was."""
     if manager.has_plugin(entry_point.name):
         raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
@@ -202,10 +202,13 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[st
             _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
             _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
         )
-        keys = [f"{kind} '{name}'" for kind in ("tasks", "engines", "commands") for name in getattr(added, kind)]
-        for key in keys:
-            if key in owner:
-                raise NameTakenError(f"{key.replace('s ', ' ', 1)} is already registered by plugin '{owner[key]}'", key.split("'")[1])
+        kinds: dict[str, Mapping[str, object]] = {"task": added.tasks, "engine": added.engines, "command": added.commands}
+        keys = [(kind, name) for kind, found in kinds.items() for name in found]
+        for kind, name in keys:
+            if (kind, name) in owner:
+                raise NameTakenError(
+                    f"{kind} '{name}' is already registered by plugin '{owner[kind, name]}'", name if kind == "task" else ""
+                )
         owner.update(dict.fromkeys(keys, entry_point.name))
     except BaseException:
         manager.unregister(plugin)

@@ -103,6 +103,19 @@ def test_two_plugins_cannot_register_one_task() -> None:
         registry.task("one")
 
 
+def test_a_contested_command_says_nothing_of_a_task_of_the_same_name() -> None:
+    class Talker:
+        @hookimpl
+        def sftchat_register_chat_commands(self) -> list[ChatCommand]:
+            return [ChatCommand("one", "", lambda context, argument: None)]
+
+    registry = load_plugins([Point("a", lambda: Tasks("one")), Point("b", Talker), Point("c", Talker)])
+
+    assert registry.plugins[2].problem == "command 'one' is already registered by plugin 'b'"
+    assert registry.task("one").name == "one"
+    assert registry.contested == {}
+
+
 def test_no_stranger_takes_the_name_of_a_command_of_ours_whatever_its_plugin_is_called() -> None:
     class Commands:
         """A plugin with a chat command."""

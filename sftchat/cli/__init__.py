@@ -180,8 +180,7 @@ def console_script() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # half a surrogate pair, or Chinese where the encoding has none, ends no evaluation
+            # half a surrogate pair, or Chinese where the encoding has none, ends no evaluation
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = show_warning
     sys.exit(main())

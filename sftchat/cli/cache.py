@@ -44,7 +44,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     if not models:
         click.echo(f"no replies in {path}")
         return
-    click.echo(f"{counted_replies(sum(model.replies for model in models))} in {path}, {readable(size(path))}")
+    click.echo(f"{counted(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
     wide = max(len(str(model.replies)) for model in models)
     for model in models:
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
@@ -79,12 +79,7 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summary(path)):
             raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
         count = forget(path, identity=identity or "", older_than=older_than or 0)
-    click.echo(f"{counted_replies(count)} forgotten, {readable(max(0, before - size(path)))} freed")
-
-
-def counted_replies(count: int) -> str:
-    """A number of replies in words."""
-    return counted(count, "reply", "replies")
+    click.echo(f"{counted(count, 'reply', 'replies')} forgotten, {readable(max(0, before - size(path)))} freed")
 
 
 def readable(size: float) -> str:

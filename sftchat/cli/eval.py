@@ -12,11 +12,11 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
-from sftchat.cli.reports import PAGE, chosen_files, report_options, without_commands, write_reports
+from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, without_commands, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
 from sftchat.errors import PluginError, UsageError
-from sftchat.text import printable
+from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.items import Progress
@@ -144,11 +144,8 @@ def command(
     inputs += [path for task in tasks for path in task.evalsets.values()]
     files.prepare(inputs)
     if output is not None:
-        for name in (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None)):
-            if (output / name).resolve() in {path.resolve() for path in inputs}:
-                raise UsageError(
-                    f"-o '{output}' would write over '{output / name}', which is read by this very command; give another folder"
-                )
+        names = (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
+        refuse_folder(output, names, inputs)
 
     report = _carry_out(session, plans, quiet, fresh, options)
     if report is None:
@@ -208,11 +205,11 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
             return carry_out(plans, opener, watch) if place.rank == 0 else None
     except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
         if answered := sum(memory.kept for memory in memories):
-            from sftchat.cli.cache import counted_replies
-
             again = "without --fresh goes on" if fresh else "goes on"
             mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
-            click.echo(f"{counted_replies(answered)} kept in {store.path}; the same command {again} from there{mended}", err=True)
+            click.echo(
+                f"{counted(answered, 'reply', 'replies')} kept in {store.path}; the same command {again} from there{mended}", err=True
+            )
         folder = plans[0].output
         kept = sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
         for path in kept:

@@ -65,6 +65,23 @@ class ReportFiles:
                 raise UsageError(f"{option} '{path}' may not be written; give another file")
 
 
+def refuse_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
+    """Refuse a folder whose files would be written over what is read.
+
+    Args:
+        folder: Of the results.
+        names: What is written there.
+        inputs: Files that are read.
+
+    Raises:
+        UsageError: Naming the first such file.
+    """
+    read = {path.resolve() for path in inputs}
+    for name in names:
+        if (folder / name).resolve() in read:
+            raise UsageError(f"-o '{folder}' would write over '{folder / name}', which is read by this very command; give another folder")
+
+
 def report_options(command: F) -> F:
     """Add the options that name files of reports."""
     file = click.Path(path_type=Path)

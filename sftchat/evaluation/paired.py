@@ -68,7 +68,7 @@ def paired_difference(
     changed = (a != b).any(axis=1)
     differing = int(changed.sum())
     point_a, point_b = value(metric, baseline), value(metric, candidate)
-    spread = _spread(metric, baseline, a, b, seed, resamples)
+    spread = _spread(metric, baseline, a, b, differing, seed, resamples)
     if differing == 0:
         p, test = 1.0, "identical"
     elif metric.items:
@@ -115,18 +115,17 @@ def _judgement(low: float | None, high: float | None, p: float, higher_is_better
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
-def _spread(metric: Metric, table: Counts, a: Array, b: Array, seed: int, resamples: int) -> _Spread:
+def _spread(metric: Metric, table: Counts, a: Array, b: Array, differing: int, seed: int, resamples: int) -> _Spread:
     """The paired bootstrap, at least as wide as the number of items says where hardly any differ."""
-    width, differing = a.shape[1], int((a != b).any(axis=1).sum())
+    width = a.shape[1]
     sums = bootstrap(np.hstack((a, b)), seed, resamples)
     before, after = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
     differences = after - before
     bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
     if differing >= FEWEST and error > TOLERANCE:
         return _Spread("bootstrap", *bounds, error)
-    if (
-        min(before.min(), after.min()) < 0 or max(before.max(), after.max()) > 1
-    ):  # a share of items says nothing about a metric on another scale
+    # a share of items says nothing about a metric on another scale
+    if min(before.min(), after.min()) < 0 or max(before.max(), after.max()) > 1:
         return _Spread("bootstrap", *bounds, error) if differing else _Spread("none")
     # of n items none differs in a way not seen here, and the bootstrap would claim that none ever could: this share of all items may (Clopper, Pearson 1934)
     outer, inner = (1 - ((1 - confidence) / 2) ** (1 / len(a)) for confidence in (CONFIDENCE, INNER))

@@ -215,11 +215,11 @@ def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str],
 
 
 def _near(baseline: str) -> str:
-    """A file whose name is nearly that of the missing one, as a question."""
+    """A file whose name is nearly that of the missing one, for the message."""
     path = Path(baseline)
     there = [other.stem for other in path.parent.glob("*.jsonl")] if path.parent.is_dir() else []
     near = get_close_matches(path.stem, there, n=1, cutoff=0.8)
-    return f" (there is '{path.with_name(near[0]).with_suffix('.jsonl')}')" if near else ""
+    return f" (there is '{path.with_name(f'{near[0]}.jsonl')}')" if near else ""
 
 
 def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:
