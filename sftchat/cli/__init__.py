@@ -37,8 +37,8 @@ BROKEN_PIPE = 141
 """Exit code when the reader of a pipe leaves: 128 + SIGPIPE, as a shell reports it."""
 
 SPINS = "20000"
-"""How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a run twice as slow
-where other programs use the cores too (``scripts/bench_busy.py``)."""
+"""How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a training 1.7 times
+slower where other programs use the cores too (``scripts/bench_busy.py``)."""
 
 
 class LazyGroup(click.Group):
