@@ -39,7 +39,7 @@ def export(conversation: Conversation, path: Path, format: str = "") -> str:
     if path.exists():
         raise UsageError(f"'{path}' exists; give a name that is free")
     check_target(path)
-    WRITERS[chosen](conversation, path)
+    WRITERS[chosen](replace(conversation, history=True), path)  # what was said, whatever of it the model was shown
     return chosen
 
 
@@ -47,14 +47,14 @@ def _rows(format: str) -> Callable[[Conversation, Path], object]:
     """Write one row of a format."""
 
     def write(conversation: Conversation, path: Path) -> object:
-        return write_rows(path, [from_example(Example(replace(conversation, history=True).messages), format)])
+        return write_rows(path, [from_example(Example(conversation.messages), format)])
 
     return write
 
 
 def _markdown(conversation: Conversation, path: Path) -> object:
     """Write the talk for a reader: every message under who said it, as it was said."""
-    text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in replace(conversation, history=True).messages)
+    text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in conversation.messages)
     partial = path.with_name(f".{path.name}.part")
     try:
         partial.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -273,3 +273,13 @@ def test_a_damaged_session_is_said_and_put_aside_and_the_others_go_on(view: View
         sessions.conversation(sessions.all()[1])
     assert sessions.conversation(sessions.all()[0]).turns[0].question == "c"
     sessions.close()
+
+
+@pytest.mark.parametrize("name", ["talk.md", "talk.jsonl"])
+def test_an_exported_talk_is_whole_whatever_of_it_the_model_was_shown(view: View, tmp_path: Path, name: str) -> None:
+    log = view(ScriptedEngine(["A", "B"], chunks=9))
+
+    log.type("first", "/set history off", "second", f"/export {tmp_path / name}")
+
+    written = (tmp_path / name).read_text(encoding="utf-8")
+    assert [word for word in ("first", "A", "second", "B") if word not in written] == []
