@@ -46,14 +46,33 @@ def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
         yield number, line, len(line) == LARGEST and not line.endswith(b"\n")
 
 
+def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object from its members, for ``object_pairs_hook``: of two values of one key JSON readers silently keep the last.
+
+    Raises:
+        ValueError: When a key stands twice; names it.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {json.dumps(key)} stands twice in one object; remove one")
+            seen.add(key)
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=one_of_each)
+
+
 def parsed(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: When it is none, or lists and objects lie too deep in one another.
+        ValueError: When it is none, a key stands twice in an object, or lists and objects lie too deep in one another.
     """
     try:
-        value = json.loads(text)
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
     except RecursionError:
         raise ValueError(f"lists and objects lie more than {MAX_DEPTH} deep in one another") from None
     if too_deep(value, text):

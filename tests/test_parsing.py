@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -95,3 +96,18 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, m
     path.write_bytes(b"1234567")
     with pytest.raises(OSError, match="File too large"):
         read_text(path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"x": [], "a": 1, "a": 2}}]', '{"a": 1, "\\u0061": 2}'])
+@pytest.mark.parametrize("encoding", ["", "utf-8", "utf-8-sig", "utf-16"])
+def test_a_key_that_stands_twice_is_refused_by_name(text: str, encoding: str) -> None:
+    with pytest.raises(ValueError, match=r'^key "a" stands twice in one object; remove one$'):
+        parsed(text.encode(encoding) if encoding else text)
+
+
+@given(
+    st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+)
+def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
+    assert parsed(json.dumps(value)) == value
+    assert parsed(json.dumps(value).encode()) == value

@@ -14,8 +14,8 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
 from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, without_commands, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
-from sftchat.cli.tasks import by_task, chosen_tasks, demands_of, is_model, one_each
-from sftchat.errors import PluginError, UsageError
+from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
+from sftchat.errors import ModelError, PluginError, UsageError
 from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def command(
     What the same weights were asked before is not asked again; see 'sftchat cache'.
 
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
-    4 not comparable with the baseline, or not proven with --strict.
+    4 not comparable with the baseline, which may also be missing, or not proven with --strict.
     """
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.verdict import judge
@@ -109,9 +109,10 @@ def command(
     tasks = chosen_tasks(session.registry, names, models)
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")
-    sets, stored = by_task(evalsets, tasks, "--evalset"), one_each(replies, tasks, "--replies")
-    beside, demanded = one_each(baselines, tasks, "--baseline", is_model), demands_of(demands, tasks)
-    new_baselines = one_each(updates, tasks, "--update-baseline")
+    words = Addresses(tasks, session.registry.tasks)
+    sets, stored = words.by_task(evalsets, "--evalset"), words.one_each(replies, "--replies")
+    beside, demanded = words.one_each(baselines, "--baseline", is_model), words.demands_of(demands)
+    new_baselines = words.one_each(updates, "--update-baseline")
     if any(stored.values()) and not all(stored.values()):
         raise UsageError("--replies must be given for every --task, or for none")
     plans = [
@@ -139,7 +140,7 @@ def command(
     if not baselines and demands.against_baseline:
         raise UsageError(f"{' and '.join(demands.against_baseline)} need{'' if len(demands.against_baseline) > 1 else 's'} --baseline FILE")
     check_updates(new_baselines, plans, limit)
-    _check_models(session.registry, [model for plan in plans for model in plan.models], options)
+    _check_models(session.registry, plans, options)
     inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], beside[task.name]) if word is not None]
     inputs += [path for task in tasks for path in task.evalsets.values()]
     files.prepare(inputs)
@@ -225,9 +226,16 @@ def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:
         raise UsageError(f"--replies scores stored replies and would not ask MODEL '{models[0]}'; leave one of them out")
 
 
-def _check_models(registry: Registry, models: Sequence[str], options: dict[str, Any]) -> None:
+def _check_models(registry: Registry, plans: Sequence[Plan], options: dict[str, Any]) -> None:
     """Resolve every MODEL by name and files alone, so that a misspelt second one does not cost the first one's evaluation."""
+    from sftchat.evaluation.baseline import nearest_file
     from sftchat.models.references import resolve
 
-    for model in models:
-        resolve(model, base=options["base"], schemes=registry.engines, allow_pickle=options["allow_pickle"])
+    for plan in plans:
+        for model in plan.models:
+            try:
+                resolve(model, base=options["base"], schemes=registry.engines, allow_pickle=options["allow_pickle"])
+            except (UsageError, ModelError) as error:
+                if plan.baseline is None or plan.baseline.name != model:
+                    raise
+                raise UsageError(f"--baseline '{model}' is no file{nearest_file(model)} and no MODEL: {error}") from error

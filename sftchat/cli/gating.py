@@ -32,7 +32,8 @@ _DEMANDS = (
     click.option("--min-lower", "lower_floors", multiple=True, metavar="METRIC=X", help="The same for the lower bound of the interval."),
     click.option("--must-pass", multiple=True, metavar="FILE|ID", help="Items that must be right, repeatable; exit 1 when one is not."),
     click.option("--strict", is_flag=True, help="Exit 4 where a drop beyond the margin cannot be excluded, or items differ."),
-    click.option("--require-baseline", is_flag=True, help="Exit 4 where the baseline file is missing."),
+    click.option("--require-baseline", is_flag=True, help="Exit 4 where the baseline file is missing: the default, stated."),
+    click.option("--allow-missing-baseline", is_flag=True, help="Go on where the baseline file is missing: for the first run."),
 )
 _OTHERS = (
     click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
@@ -42,7 +43,7 @@ _OTHERS = (
     click.option("--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate what went wrong the last time, without a gate."),
     click.option("--from", "past", type=FILE, metavar="DIR", help="The last time: an output folder; else the baseline file."),
 )
-DEMANDS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline")
+DEMANDS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline", "allow_missing_baseline")
 
 
 def gate_options(command: F) -> F:
@@ -53,10 +54,16 @@ def gate_options(command: F) -> F:
 
 
 def chosen_demands(options: dict[str, Any]) -> Demands:
-    """Take the demands out of a command's options."""
+    """Take the demands out of a command's options.
+
+    Raises:
+        UsageError: When they contradict each other.
+    """
     from sftchat.evaluation.rules import Demands
 
-    return Demands(**{name: options.pop(name) for name in DEMANDS})
+    demands = Demands(**{name: options.pop(name) for name in DEMANDS})
+    demands.check()
+    return demands
 
 
 def chosen_selection(options: dict[str, Any]) -> Selection | None:
@@ -75,7 +82,7 @@ def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit:
     Raises:
         UsageError: When one would be.
     """
-    from sftchat.evaluation.baseline import is_baseline
+    from sftchat.evaluation.baseline import SCHEMA_VERSION, version_of
 
     taken: dict[Path, str] = {}
     for plan in plans:
@@ -87,8 +94,11 @@ def check_updates(files: Mapping[str, str | None], plans: Sequence[Plan], limit:
             raise UsageError("--update-baseline needs every item; leave out --limit, --ids and --only")
         if len(plan.sources) > 1:
             raise UsageError(f"--update-baseline takes one MODEL, not {len(plan.sources)}")
-        if path.exists() and not is_baseline(path):
+        version = version_of(path)
+        if path.exists() and version is None:
             raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise UsageError(f"'{path}' is a baseline of schema version {version}; this sftchat writes {SCHEMA_VERSION}; give another file")
         if (other := taken.setdefault(path.resolve(), plan.task.name)) != plan.task.name:
             raise UsageError(f"--update-baseline: '{path}' cannot hold both {other} and {plan.task.name}; give each a file of its own")
         if not path.parent.is_dir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,77 +50,108 @@ def trained_on(models: Iterable[str]) -> dict[str, str]:
     return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
 
 
-def by_task(
-    words: Iterable[str], tasks: Sequence[Task], option: str, shared: Callable[[str], bool] | None = None
-) -> dict[str, tuple[str, ...]]:
-    """Give ``TASK=WORD`` to that task, and a word alone to the only task.
+@dataclass(frozen=True)
+class Addresses:
+    """For which of the tasks that score a word is meant: ``TASK=WORD``, ``TASK:METRIC``.
 
-    Args:
-        words: As typed.
-        tasks: Those that score.
-        option: Where they were typed, for the message.
-        shared: Whether a word alone may be for all of several tasks.
-
-    Raises:
-        UsageError: When a word does not say which of several tasks it is for.
+    Attributes:
+        tasks: Those that score, at least one.
+        known: Names of all installed tasks.
     """
-    names = [task.name for task in tasks]
-    found: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
-    for word in words:
-        name, equals, rest = word.partition("=")
-        if equals and name in found:
-            found[name] = (*found[name], rest)
-        elif len(names) == 1 or (shared is not None and shared(word)):
-            found = {name: (*given, word) for name, given in found.items()}
-        else:
-            raise UsageError(f"{option} {word} does not say for which task; write {option} {names[0]}={word}")
-    return found
 
+    tasks: Sequence[Task]
+    known: Collection[str]
 
-def one_each(
-    words: Iterable[str], tasks: Sequence[Task], option: str, shared: Callable[[str], bool] | None = None
-) -> dict[str, str | None]:
-    """The same for options that a task may have once; None where it has none.
+    @property
+    def names(self) -> list[str]:
+        """The names of the tasks that score."""
+        return [task.name for task in self.tasks]
 
-    Raises:
-        UsageError: When one has two.
-    """
-    found: dict[str, str | None] = {}
-    for name, given in by_task(words, tasks, option, shared).items():
-        if len(given) > 1:
-            raise UsageError(f"{option} is given twice: {given[0]} and {given[1]}")
-        found[name] = given[0] if given else None
-    return found
+    def split(self, word: str, sign: str, option: str) -> tuple[str, str]:
+        """The task that a word begins with and the rest of it; no task and the whole word where it begins with none.
+
+        Args:
+            word: As typed.
+            sign: What stands behind the task, ``=`` or ``:``.
+            option: Where it was typed, for the message.
+
+        Raises:
+            UsageError: When it begins with a task that does not score, or with what is nearly the name of a task and is no file.
+        """
+        name, found, rest = word.partition(sign)
+        if not found:
+            return "", word
+        if name in self.names:
+            return name, rest
+        scoring = f"--task {' --task '.join(self.names)}"
+        if name in self.known:
+            raise UsageError(f"{option} {word} is for task '{name}', which is not evaluated: this is {scoring}; add --task {name}")
+        near = get_close_matches(name, {*self.known, *self.names}, n=1, cutoff=0.75)
+        if near and "/" not in name and not Path(word).exists():
+            raise UsageError(f"{option} {word}: no task '{name}' and no such file; did you mean {option} {near[0]}{sign}{rest}?")
+        return "", word
+
+    def by_task(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, tuple[str, ...]]:
+        """Give ``TASK=WORD`` to that task, and a word alone to the only task.
+
+        Args:
+            words: As typed.
+            option: Where they were typed, for the message.
+            shared: Whether a word alone may be for all of several tasks.
+
+        Raises:
+            UsageError: When a word does not say which of several tasks it is for, or names one that does not score.
+        """
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(self.names, ())
+        for word in words:
+            name, rest = self.split(word, "=", option)
+            if name:
+                found[name] = (*found[name], rest)
+            elif len(self.tasks) == 1 or (shared is not None and shared(word)):
+                found = {name: (*given, word) for name, given in found.items()}
+            else:
+                raise UsageError(f"{option} {word} does not say for which task; write {option} {self.names[0]}={word}")
+        return found
+
+    def one_each(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, str | None]:
+        """The same for options that a task may have once; None where it has none.
+
+        Raises:
+            UsageError: When one has two.
+        """
+        found: dict[str, str | None] = {}
+        for name, given in self.by_task(words, option, shared).items():
+            if len(given) > 1:
+                raise UsageError(f"{option} is given twice: {given[0]} and {given[1]}")
+            found[name] = given[0] if given else None
+        return found
+
+    def demands_of(self, demands: Demands) -> Mapping[str, Demands]:
+        """The demands on each task: ``TASK:METRIC…`` is for that task, ``METRIC…`` for every one that has the metric.
+
+        Raises:
+            UsageError: When no task has a metric.
+        """
+        found = {task.name: replace(demands, gated=(), floors=(), lower_floors=(), must_pass=()) for task in self.tasks}
+        for kind, option in (("gated", "--gate"), ("floors", "--min"), ("lower_floors", "--min-lower")):
+            for word in getattr(demands, kind):
+                name, rest = self.split(word, ":", option)
+                metric = rest.partition("=")[0]
+                # a single task says itself which metrics it has
+                alone = [task.name for task in self.tasks if len(self.tasks) == 1 or metric in {one.name for one in task.metrics}]
+                whose = [name] if name else alone
+                if not whose:
+                    raise UsageError(f"none of the tasks {', '.join(found)} has a metric '{metric}'")
+                for task in whose:
+                    more: dict[str, Any] = {kind: (*getattr(found[task], kind), rest)}
+                    found[task] = replace(found[task], **more)
+        for task, words in self.by_task(demands.must_pass, "--must-pass").items():
+            found[task] = replace(found[task], must_pass=words)
+        return found
 
 
 def is_model(word: str) -> bool:
     """Whether a baseline is a model, which can be asked about any task, and no file."""
-    path = Path(word)
-    return not path.is_file() and path.suffix != ".jsonl"
+    from sftchat.evaluation.baseline import is_missing
 
-
-def demands_of(demands: Demands, tasks: Sequence[Task]) -> Mapping[str, Demands]:
-    """The demands on each task: ``TASK:METRIC…`` is for that task, ``METRIC…`` for every one that has the metric.
-
-    Raises:
-        UsageError: When no task has a metric.
-    """
-    from dataclasses import replace
-
-    if len(tasks) == 1:
-        return {tasks[0].name: demands}
-    found = {task.name: replace(demands, gated=(), floors=(), lower_floors=(), must_pass=()) for task in tasks}
-    for kind in ("gated", "floors", "lower_floors"):
-        for word in getattr(demands, kind):
-            name, colon, rest = word.partition(":")
-            addressed = bool(colon) and name in found
-            metric = word.partition("=")[0]
-            whose = [name] if addressed else [task.name for task in tasks if metric in {one.name for one in task.metrics}]
-            if not whose:
-                raise UsageError(f"none of the tasks {', '.join(found)} has a metric '{metric}'")
-            for task in whose:
-                more: dict[str, Any] = {kind: (*getattr(found[task], kind), rest if addressed else word)}
-                found[task] = replace(found[task], **more)
-    for task, words in by_task(demands.must_pass, tasks, "--must-pass").items():
-        found[task] = replace(found[task], must_pass=words)
-    return found
+    return not Path(word).is_file() and not is_missing(word)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from sftchat.data.arrays import Refused, array_rows, reason
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
-from sftchat.parsing import LARGEST, MAX_DEPTH, bounded_lines, too_deep
+from sftchat.parsing import LARGEST, MAX_DEPTH, bounded_lines, one_of_each, too_deep
 
 Row = tuple[str, dict[str, Any]]
 """Where a row begins, and the row: ``file:line``, with ``:column`` where a row of an array begins on the line of the one before."""
@@ -222,13 +222,11 @@ def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice: of the two values JSON readers silently keep the last."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise Refused(f"key {dumps(twice)} stands twice in one object; remove one")
-    return row
+    """Refuse a key given twice."""
+    try:
+        return one_of_each(pairs)
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 def _integer(text: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from sftchat.errors import DataError, NotComparableError
 from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline
 from sftchat.evaluation.items import Failure, Outcome
 from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
@@ -26,13 +27,13 @@ def write_baseline(path: Path, header: Header, items: Scored, storage: Storage =
 
     Returns:
         What changed, in lines for the user.
-
-    Raises:
-        DataError: When the older one is malformed.
-        NotComparableError: When a later version wrote it.
     """
-    old = storage.baseline(path)[0] if is_baseline(path) else None
     told = [f"written, {counted(len(items), 'item')} of {header.model}"]
+    try:
+        old = storage.baseline(path)[0] if is_baseline(path) else None
+    except (DataError, NotComparableError) as error:  # what it is replaced for
+        old = None
+        told.append(f"in place of one that could not be read ({error})")
     if old is not None:
         told = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
     write_atomically(path, _lines(header, items))

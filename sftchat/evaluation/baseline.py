@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import DataError, NotComparableError, listed
+from sftchat.errors import DataError, NotComparableError
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
 from sftchat.parsing import LARGEST, made, parsed
-from sftchat.task import Task
+from sftchat.text import counted
 from sftchat.types import Example, Reply, SamplingParams
 
-SCHEMA_VERSION = 1
-_ENCODER = json.JSONEncoder(sort_keys=True)
+SCHEMA_VERSION = 2
+"""Version 1 had no hash of the items' metadata."""
+FILES = frozenset((".jsonl", ".json", ".jsonlines", ".ndjson", ".txt", ".gz", ".bak"))
+"""What the name of a file of replies ends with; the name of a MODEL does not."""
+_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Header:
     evalsets: tuple[EvalsetIdentity, ...]
     sampling: Mapping[str, Any] | None
 
+    @property
+    def size(self) -> int:
+        """How many items the file must have: a baseline is only ever written of whole gold sets."""
+        return sum(evalset.size for evalset in self.evalsets)
+
 
 @dataclass(frozen=True)
 class StoredItem:
@@ -55,7 +63,7 @@ class StoredItem:
         reply: What was said.
         stats: How it was counted.
         right: Whether it was without a fault.
-        content: Hash of what was asked and of the gold reply.
+        content: Hash of the example: everything that a scorer is given.
     """
 
     reply: Reply
@@ -80,8 +88,12 @@ class Baseline:
 
 
 def content_hash(example: Example) -> str:
-    """Hash of what is asked and of the gold reply: two items of one id are the same item only if it is equal."""
-    return hashlib.sha256(_ENCODER.encode([list(example.messages), example.gold]).encode()).hexdigest()[:16]
+    """Hash of everything that a scorer is given of an example: id, messages, gold reply and metadata.
+
+    Two items of one id are the same item only if it is equal.
+    """
+    given = [example.id, list(example.messages), example.gold, dict(example.metadata)]
+    return hashlib.sha256(_ENCODER.encode(given).encode()).hexdigest()[:16]
 
 
 def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
@@ -90,22 +102,47 @@ def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
 
 
-def is_baseline(path: Path) -> bool:
-    """Whether a file begins with a baseline's header."""
+def version_of(path: Path) -> Any:
+    """The schema version that the first line of a file states, of whatever type; None where the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             row = parsed(file.readline(LARGEST))
     except (OSError, ValueError):
-        return False
-    return isinstance(row, dict) and HEADER in row
+        return None
+    return (row[HEADER] or 0) if isinstance(row, dict) and HEADER in row else None
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether a file begins with a baseline's header."""
+    return version_of(path) is not None
+
+
+def is_missing(text: str) -> bool:
+    """Whether the word after ``--baseline`` names a file that is not there, rather than a MODEL.
+
+    Args:
+        text: As typed.
+    """
+    path = Path(text)
+    return path.suffix.lower() in FILES and "://" not in text and not path.exists()
+
+
+def nearest_file(text: str) -> str:
+    """For the message about a file that is not there: the file of nearly that name, in parentheses after a space; empty where there is none."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        return f" (there is no folder '{path.parent}')"
+    there = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
+    near = get_close_matches(path.stem, there, n=1, cutoff=0.7)
+    return f" (there is '{path.with_name(there[near[0]])}')" if near else ""
 
 
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        DataError: When it is malformed.
-        NotComparableError: When a later version wrote it.
+        DataError: When it is malformed, or lacks items that its header counts.
+        NotComparableError: When another version wrote it.
     """
     lines = numbered_lines(path, "baseline")
     header = parse_header(next(lines, (1, ""))[1], path)
@@ -117,95 +154,26 @@ def read_baseline(path: Path) -> Baseline:
         if identity in items:
             raise DataError(f"id '{identity}' stands twice", f"{path}:{number}")
         items[identity] = item
+    check_size(path, header, len(items))
     return Baseline(path, header, items)
 
 
-def check_comparable(
-    baseline: Baseline, task: Task, asked: Iterable[str], examples: Iterable[Example], sampling: SamplingParams | None
-) -> None:
-    """Refuse a comparison with what was measured differently.
-
-    Items may have been added or removed since; an item that both have must be the same, and must be counted as it was then: counting again
-    shows a changed scorer, whatever its version number says.
+def check_size(path: Path, header: Header, count: int) -> None:
+    """Refuse a baseline that was cut or filled up.
 
     Args:
-        baseline: What was stored.
-        task: What scores today.
-        asked: Ids of what is asked today.
-        examples: The same, as far as it is known before anything is scored.
-        sampling: How replies are generated today; None where nobody knows.
+        path: The file.
+        header: Its first line.
+        count: How many items follow it.
 
     Raises:
-        NotComparableError: When something differs; says what.
+        DataError: When the header counts others.
     """
-    header, path = baseline.header, baseline.path
-    if header.task != task.name:
-        raise NotComparableError(f"baseline {path} is of task '{header.task}', not of '{task.name}'")
-    today = None if sampling is None else known_sampling(sampling)
-    if today is not None and header.sampling is not None:
-        for key in sorted({*today, *header.sampling}):
-            then, now = header.sampling.get(key), today.get(key)
-            if then != now:
-                raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
-    if not any(identity in baseline.items for identity in asked):
-        names = ", ".join(evalset.name for evalset in header.evalsets)
-        raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
-    other = [example.id for example in examples if example.id in baseline.items and not is_same(example, baseline.items[example.id])]
-    if other:
-        raise of_another_evalset(baseline, other)
-
-
-def is_same(example: Example, item: StoredItem) -> bool:
-    """Whether an example is what was asked then."""
-    return content_hash(example) == item.content
-
-
-def of_another_evalset(baseline: Baseline, ids: Sequence[str]) -> NotComparableError:
-    """The error for items that are no longer what was asked then."""
-    return NotComparableError(f"baseline {baseline.path} is of another evalset: prompt or gold reply of {listed(ids)} has changed")
-
-
-def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
-    """Refuse a comparison with what another scorer counted.
-
-    Args:
-        baseline: What was stored.
-        items: The stored replies, scored today.
-
-    Raises:
-        NotComparableError: When an item is counted differently; says which, and how.
-    """
-    for item in items:
-        if error := recounted(baseline, item, baseline.items[item.example.id]):
-            raise error
-
-
-def recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
-    """The error for an item that is counted otherwise than it was; None where it is not.
-
-    Args:
-        baseline: What was stored.
-        item: The stored reply, scored today.
-        stored: The item as it was.
-    """
-    then, now = stored.stats, item.score.stats
-    if now == then:
-        return None
-    key = next((key for key in sorted({*then, *now}) if then.get(key) != now.get(key)), None)
-    return (
-        None
-        if key is None
-        else NotComparableError(
-            f"baseline {baseline.path} was counted by another scorer: "
-            f"'{key}' of item '{item.example.id}' was {_plain(then.get(key))} and is {_plain(now.get(key))}; "
-            "write it anew with --update-baseline"
+    if count != header.size:
+        raise DataError(
+            f"the header counts {counted(header.size, 'item')} and the file has {count}; restore it, or write it anew with --update-baseline",
+            str(path),
         )
-    )
-
-
-def _plain(count: float | None) -> str:
-    """A count, or that there is none."""
-    return "not counted" if count is None else f"{count:g}"
 
 
 def parse_header(line: str, path: Path) -> Header:
@@ -217,11 +185,15 @@ def parse_header(line: str, path: Path) -> Header:
 
     Raises:
         DataError: When it is not the header of a baseline.
-        NotComparableError: When a later version wrote it.
+        NotComparableError: When another version wrote it.
     """
     try:
         row = parsed(line)
         version = row.pop(HEADER)
+        if type(version) is int and version < SCHEMA_VERSION:
+            raise NotComparableError(
+                f"baseline {path} has schema version {version}, which has no hash of the items' metadata; write it anew with --update-baseline {path}"
+            )
         if version != SCHEMA_VERSION:
             raise NotComparableError(f"baseline {path} has schema version {version}; this sftchat reads {SCHEMA_VERSION}")
         return made(Header, row)

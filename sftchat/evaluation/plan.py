@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 
-from sftchat.errors import DataError, NotComparableError, UsageError
-from sftchat.evaluation.baseline import Baseline, check_comparable, is_baseline
+from sftchat.errors import DataError, NotComparableError, UsageError, listed
+from sftchat.evaluation.baseline import Baseline, is_baseline, is_missing, nearest_file
+from sftchat.evaluation.comparable import check_comparable, check_whole
 from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of
 from sftchat.evaluation.replies import match
 from sftchat.evaluation.rules import Demands, Rules
@@ -127,14 +127,20 @@ def make_plan(
     Raises:
         UsageError: When the task has no gold set and none is given, or an option does not fit the items.
         DataError: When a gold set or a file of replies is missing, malformed, or does not fit.
-        NotComparableError: When the baseline measured something else, or is missing and demanded.
+        NotComparableError: When the baseline measured something else, is missing, or would be compared in part where all is demanded.
     """
+    demands = demands or Demands()
+    missing = baseline is not None and is_missing(baseline)
+    if baseline is not None and missing and not demands.allow_missing_baseline:
+        raise NotComparableError(
+            f"no baseline '{baseline}'{nearest_file(baseline)}; write one with --update-baseline {baseline}, "
+            "or add --allow-missing-baseline for the first run"
+        )
     paths = evalsets or (_default_evalset(task),)
     answered = replies is not None and (baseline is None or Path(baseline).is_file())
     sets = tuple(open_evalset(path, limit, large if answered and len(paths) == 1 else None) for path in paths)
     known = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
-    demands = demands or Demands()
     rules = demands.rules(task, known)
     remarks: tuple[str, ...] = ()
     if selection is not None:
@@ -145,6 +151,8 @@ def make_plan(
     examples = all_examples(sets)
     storage = storage_of(examples)
     asked = storage.ids(examples)
+    if selection is None:
+        _refuse_part(sets, rules, asked, compared=baseline is not None and not missing)
     for example in storage.known(examples) if cluster else ():
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
@@ -156,14 +164,13 @@ def make_plan(
         sources = tuple(Source(model, f"replies{label}.{number}.jsonl") for number, model in enumerate(models, start=1))
     beside: Source | None = None
     removed: tuple[str, ...] = ()
-    if baseline is not None:
+    if baseline is not None and missing:
+        remarks = (*remarks, f"no baseline '{baseline}' yet{nearest_file(baseline)}; write one with --update-baseline {baseline}")
+    elif baseline is not None:
         beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known, storage)
-        if beside is None and (demands.require_baseline or demands.strict):
-            raise NotComparableError(f"no baseline '{baseline}'{_near(baseline)}; write one with --update-baseline {baseline}")
-        if beside is None:
-            remarks = (*remarks, f"no baseline '{baseline}' yet{_near(baseline)}; write one with --update-baseline {baseline}")
-        elif beside.baseline is not None:
+        if beside.baseline is not None:
             check_comparable(beside.baseline, task, asked, storage.known(examples), None if replies is not None else sampling)
+            check_whole(beside.baseline, sets)
             removed = tuple(identity for identity in beside.baseline.items if identity not in known)
     return Plan(
         task,
@@ -203,23 +210,33 @@ def _default_evalset(task: Task) -> Path:
     return next(iter(task.evalsets.values()))
 
 
-def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source | None:
-    """With whom to compare: a model, a baseline, a file of replies, or nobody while the file is not there."""
+def _refuse_part(sets: Sequence[Evalset], rules: Rules, asked: Sequence[str], *, compared: bool) -> None:
+    """Refuse ``--limit`` where what it leaves out is demanded.
+
+    Raises:
+        UsageError: When an item that must be right is not asked.
+        NotComparableError: When a comparison must be of every item.
+    """
+    limited = next((one for one in sets if len(one.examples) < one.size), None)
+    if limited is None:
+        return
+    if unasked := sorted(rules.must_pass.difference(asked)):
+        raise UsageError(f"--must-pass items {listed(unasked)} are not among the first {len(limited.examples)} of --limit")
+    if compared and rules.strict:
+        raise NotComparableError(
+            f"--limit compares {len(limited.examples)} of the {limited.size} items of {limited.name}, and --strict wants all; leave one of them out"
+        )
+
+
+def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:
+    """With what to compare: a model, a baseline, or a file of replies."""
     path = Path(text)
     if not path.is_file():
-        return None if path.suffix == ".jsonl" else Source(text, file)
+        return Source(text, file)
     if is_baseline(path):
         found, replies = storage.baseline(path)
         return Source(text, file, replies, found)
     return _stored(path, file, asked, known, storage)
-
-
-def _near(baseline: str) -> str:
-    """A file whose name is nearly that of the missing one, for the message."""
-    path = Path(baseline)
-    there = [other.stem for other in path.parent.glob("*.jsonl")] if path.parent.is_dir() else []
-    near = get_close_matches(path.stem, there, n=1, cutoff=0.8)
-    return f" (there is '{path.with_name(f'{near[0]}.jsonl')}')" if near else ""
 
 
 def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:

@@ -62,7 +62,8 @@ class Demands:
         lower_floors: ``METRIC=X``.
         must_pass: Ids, or files with one id a line.
         strict: Accept nothing that is not proven.
-        require_baseline: Do not go on without a baseline.
+        require_baseline: Do not go on without a baseline, which is the default.
+        allow_missing_baseline: Go on without one, as in the first run of a job.
     """
 
     gated: tuple[str, ...] = ()
@@ -72,14 +73,28 @@ class Demands:
     must_pass: tuple[str, ...] = ()
     strict: bool = False
     require_baseline: bool = False
+    allow_missing_baseline: bool = False
 
     @property
     def against_baseline(self) -> tuple[str, ...]:
         """The options that were given and mean nothing without a baseline."""
         given = {
-            "--gate": self.gated, "--min-drop": self.min_drop != MIN_DROP, "--strict": self.strict, "--require-baseline": self.require_baseline
+            "--gate": self.gated, "--min-drop": self.min_drop != MIN_DROP, "--strict": self.strict,
+            "--require-baseline": self.require_baseline, "--allow-missing-baseline": self.allow_missing_baseline,
         }  # fmt: skip
         return tuple(name for name, value in given.items() if value)
+
+    def check(self) -> None:
+        """Refuse demands that contradict each other.
+
+        Raises:
+            UsageError: When a baseline may be missing and may not.
+        """
+        given = [name for name in ("--strict", "--require-baseline") if name in self.against_baseline]
+        if self.allow_missing_baseline and given:
+            raise UsageError(
+                f"--allow-missing-baseline goes on without a baseline, which {' and '.join(given)} refuse{'' if len(given) > 1 else 's'}; leave one out"
+            )
 
     def rules(self, task: Task, known: Iterable[str]) -> Rules:
         """The rules for one task.

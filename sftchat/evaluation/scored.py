@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.evaluation import statistics
-from sftchat.evaluation.baseline import Baseline, check_counts
+from sftchat.evaluation.baseline import Baseline
+from sftchat.evaluation.comparable import check_counts
 from sftchat.evaluation.evalset import cluster_of
 from sftchat.evaluation.items import Failure, Item, Outcome, score_each
 from sftchat.evaluation.lazy import Lazy

@@ -48,6 +48,9 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
             failed |= not met
             missed |= set() if met else {result.task}
             lines.append(line)
+        if part := _part(result, report, demanded[result.task]):
+            unsure |= demanded[result.task].strict
+            lines.append(part)
     for comparison in report.comparisons:
         strict = demanded[comparison.candidate.task].strict
         for found in report.gates_of(comparison):
@@ -127,11 +130,20 @@ def _compared(comparison: Comparison, found: GateResult) -> str:
     return f"{where}: inconclusive against {other}: {figures}; {excluded}, the margin is {found.margin:g}{more}"
 
 
+def _part(result: ModelResult, report: Report, rules: Rules) -> str:
+    """The line on a judgement of the first items alone; empty where nothing is judged, or all items are."""
+    asked, size = len(result.items.asked), result.evalset.size
+    compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
+    if asked >= size or not (compared or rules.floors or rules.lower_floors or rules.must_pass):
+        return ""
+    return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {asked} of {size} items (--limit)"
+
+
 def _other_items(comparison: Comparison) -> str:
-    """The line on items that only one of the two has."""
+    """The line on items that only one of the two has, and the share of the baseline that is compared."""
     parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
     where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
-    return f"{where}: compared on the {comparison.n} items in common; since the baseline {' and '.join(parts)}"
+    return f"{where}: compared on {comparison.n} of the baseline's {comparison.n + len(comparison.removed)} items; since the baseline {' and '.join(parts)}"
 
 
 def _worth(result: ModelResult) -> Iterator[str]:

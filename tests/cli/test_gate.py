@@ -111,21 +111,36 @@ def test_items_that_must_pass_fail_the_gate_one_by_one(base: Desk) -> None:
     )
 
 
-def test_without_a_baseline_the_floors_alone_decide_unless_one_is_required(desk: Desk) -> None:
-    hint = "no baseline 'none.jsonl' yet; write one with --update-baseline none.jsonl\n"
+def test_a_baseline_that_is_not_there_is_not_comparable_before_any_model_is_opened(desk: Desk) -> None:
+    hint = "write one with --update-baseline none.jsonl, or add --allow-missing-baseline for the first run\n"
 
-    assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet")[::2] == (0, hint)
-    assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet", "--min", "accuracy=0.6")[0] == 1
-    Path("nones.jsonl").write_text("")
-    assert desk.run("s:half", "--baseline", "none.jsonl", "--quiet")[2] == hint.replace("yet;", "yet (there is 'nones.jsonl');")
-    Path("nones.jsonl").unlink()
-    opened = len(desk.opened)
-    assert desk.run("s:half", "--baseline", "none.jsonl", "--require-baseline") == (
-        4,
-        "",
-        "sftchat: error: no baseline 'none.jsonl'; write one with --update-baseline none.jsonl\n",
-    )
-    assert len(desk.opened) == opened
+    for words in ((), ("--require-baseline",), ("--strict",), ("--min", "accuracy=0"), ("--plan",)):
+        assert desk.run("s:half", "--baseline", "none.jsonl", *words) == (4, "", f"sftchat: error: no baseline 'none.jsonl'; {hint}")
+    Path("nones.json").write_text("")
+    found = desk.run("s:half", "--baseline", "none.jsonl")
+    assert found == (4, "", f"sftchat: error: no baseline 'none.jsonl' (there is 'nones.json'); {hint}")
+    code, _, err = desk.run("s:half", "--baseline", "no/none.jsonl")
+    assert (code, "no baseline 'no/none.jsonl' (there is no folder 'no'); write one" in err) == (4, True)
+    assert desk.opened == []
+
+
+def test_the_first_run_may_do_without_a_baseline_and_its_floors_count(desk: Desk) -> None:
+    words = ("s:half", "--baseline", "none.jsonl", "--allow-missing-baseline", "--quiet")
+
+    assert desk.run(*words)[::2] == (0, "no baseline 'none.jsonl' yet; write one with --update-baseline none.jsonl\n")
+    assert desk.run(*words, "--min", "accuracy=0.6")[0] == 1
+    assert desk.run(*words, "--update-baseline", "none.jsonl")[0] == 0
+    assert desk.run(*words)[2].endswith("no item changed its counts\nverdict: pass\n")
+
+
+@pytest.mark.parametrize("word", ["nobody", "s:good.jsnol", "base.jsnol", "out"])
+def test_what_is_neither_a_file_nor_a_model_is_no_baseline(base: Desk, word: str) -> None:
+    Path("out").mkdir()
+    base.registry = replace(base.registry, engines={})
+    code, _, err = base.run("--replies", "old.jsonl", "--baseline", word)
+
+    near = " (there is 'base.jsonl')" if word == "base.jsnol" else ""
+    assert (code, err.startswith(f"sftchat: error: --baseline '{word}' is no file{near} and no MODEL: ")) == (2, True)
 
 
 def test_a_baseline_of_another_prompt_or_gold_reply_is_not_comparable(base: Desk) -> None:
@@ -134,7 +149,7 @@ def test_a_baseline_of_another_prompt_or_gold_reply_is_not_comparable(base: Desk
 
     assert gate(base) == (
         4,
-        ["sftchat: error: baseline base.jsonl is of another evalset: prompt or gold reply of 'i007' has changed"],
+        ["sftchat: error: baseline base.jsonl is of another evalset: prompt, gold reply or metadata of 'i007' has changed"],
     )
 
 
@@ -193,7 +208,7 @@ def test_items_added_and_removed_are_named_and_the_rest_is_compared(base: Desk) 
     words = ("--replies", "new.jsonl", "--baseline", "base.jsonl")
     lines = [
         "new.jsonl on gold.jsonl: fine against base.jsonl: accuracy +0.0 points [-1.8, +1.8], p = 1, no item changed its counts",
-        "new.jsonl on gold.jsonl: compared on the 199 items in common; since the baseline 1 added ('i200') and 1 removed ('i000')",
+        "new.jsonl on gold.jsonl: compared on 199 of the baseline's 200 items; since the baseline 1 added ('i200') and 1 removed ('i000')",
     ]
 
     code, _, err = base.run(*words)
@@ -203,7 +218,26 @@ def test_items_added_and_removed_are_named_and_the_rest_is_compared(base: Desk) 
 
 
 def test_a_limit_compares_the_first_rows_and_misses_none(base: Desk) -> None:
-    assert gate(base, "--limit", "100", "--strict", wrong=range(20))[0] == 0
+    line = "new.jsonl on gold.jsonl: compared on 100 of 200 items (--limit)"
+
+    assert gate(base, "--limit", "100", wrong=range(20))[1][0] == line
+    assert gate(base, "--limit", "100", wrong=range(20))[0] == 0
+    assert gate(base, "--limit", "200", "--strict", wrong=range(20))[0] == 0
+    assert base.run("--replies", "new.jsonl", "--limit", "100", "--min", "accuracy=0.8")[2].splitlines()[1:] == [
+        "new.jsonl on gold.jsonl: judged on 100 of 200 items (--limit)",
+        "verdict: pass",
+    ]
+
+
+def test_a_limit_leaves_out_nothing_that_is_demanded(base: Desk) -> None:
+    assert gate(base, "--limit", "1", "--strict", "--require-baseline") == (
+        4,
+        ["sftchat: error: --limit compares 1 of the 200 items of gold.jsonl, and --strict wants all; leave one of them out"],
+    )
+    assert gate(base, "--limit", "10", "--must-pass", "i050", "--must-pass", "i009") == (
+        2,
+        ["sftchat: error: --must-pass items 'i050' are not among the first 10 of --limit"],
+    )
 
 
 def test_a_baseline_is_written_when_asked_for_and_says_what_changed(base: Desk) -> None:
@@ -231,7 +265,7 @@ def test_a_baseline_is_one_line_an_item_sorted_and_the_same_bytes_every_time(des
     header, *items = (json.loads(line) for line in Path("one.jsonl").read_text(encoding="utf-8").splitlines())
 
     assert Path("one.jsonl").read_bytes() == Path("two.jsonl").read_bytes()
-    assert (header["sftchat_baseline"], header["task"], header["metrics"], header["model"]) == (1, "quiz", ["accuracy"], "s:half")
+    assert (header["sftchat_baseline"], header["task"], header["metrics"], header["model"]) == (2, "quiz", ["accuracy"], "s:half")
     assert (header["sampling"]["temperature"], "seed" in header["sampling"], header["evalsets"][0]["size"]) == (0.0, False, 8)
     assert [item["id"] for item in items] == sorted(item["id"] for item in items)
     assert list(items[0]) == ["id", "reply", "finish_reason", "prompt_tokens", "completion_tokens", "stats", "right", "content"]
@@ -253,6 +287,11 @@ def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> Non
     ("words", "message"),
     [
         (("--require-baseline",), "--require-baseline needs --baseline FILE"),
+        (("--allow-missing-baseline",), "--allow-missing-baseline needs --baseline FILE"),
+        (
+            ("--baseline", "b.jsonl", "--allow-missing-baseline", "--strict", "--require-baseline"),
+            "--allow-missing-baseline goes on without a baseline, which --strict and --require-baseline refuse; leave one out",
+        ),
         (("--strict", "--gate", "accuracy"), "--gate and --strict need --baseline FILE"),
         (("--min-drop", "nan"), "--min-drop nan must be a number of points, such as 0.5"),
         (("--min", "accuracy=90"), "floor 'accuracy=90' can never be met: accuracy is a share of the items, from 0 to 1"),
@@ -275,12 +314,6 @@ def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> Non
 def test_demands_that_make_no_sense_are_refused_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
     assert desk.run("s:good", *words) == (2, "", f"sftchat: error: {message}\n")
     assert desk.opened == []
-
-
-def test_strict_accepts_no_missing_baseline(base: Desk) -> None:
-    code, _, err = base.run("--replies", "base.jsonl", "--baseline", "nope.jsonl", "--strict")
-
-    assert (code, err) == (4, "sftchat: error: no baseline 'nope.jsonl'; write one with --update-baseline nope.jsonl\n")
 
 
 def test_asking_again_needs_a_model_to_ask(base: Desk) -> None:

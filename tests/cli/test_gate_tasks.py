@@ -140,3 +140,40 @@ def test_two_tasks_do_not_share_a_baseline(two: Desk) -> None:
         2,
         "sftchat: error: --update-baseline: 'one.jsonl' cannot hold both quiz and general; give each a file of its own\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        ("--baseline", "quiz=quiz.base.jsonl"),
+        ("--replies", "quiz=quiz.jsonl"),
+        ("--evalset", "quiz=gold.jsonl"),
+        ("--update-baseline", "quiz=new.jsonl"),
+        ("--must-pass", "quiz=i001"),
+        ("--gate", "quiz:accuracy=2"),
+        ("--min", "quiz:accuracy=0.1"),
+        ("--min-lower", "quiz:accuracy=0.1"),
+    ],
+)
+def test_a_word_for_a_task_that_is_not_evaluated_is_refused(two: Desk, option: str, word: str) -> None:
+    given = ("s:bad",) if option != "--replies" else ()
+    code, _, err = two.run(*given, "--task", "general", option, word)
+
+    assert (code, err) == (
+        2,
+        f"sftchat: error: {option} {word} is for task 'quiz', which is not evaluated: this is --task general; add --task quiz\n",
+    )
+    near = word.replace("quiz", "generla", 1)
+    assert two.run(*given, "--task", "general", option, near)[::2] == (
+        2,
+        f"sftchat: error: {option} {near}: no task 'generla' and no such file; did you mean {option} {word.replace('quiz', 'general', 1)}?\n",
+    )
+    assert two.opened == []
+
+
+def test_the_only_task_may_be_named_before_a_word(two: Desk) -> None:
+    words = ("--replies", "quiz=quiz.jsonl", "--baseline", "quiz=quiz.base.jsonl", "--gate", "quiz:accuracy=2", "--must-pass", "quiz=i050")
+
+    assert two.run("--task", "quiz", *words)[0] == 0
+    Path("generals=x.jsonl").write_bytes(Path("quiz.jsonl").read_bytes())
+    assert two.run("--task", "quiz", "--replies", "generals=x.jsonl")[0] == 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,14 @@ def test_what_was_written_is_read_again(task: Task, example: Make, tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir()] == ["base.jsonl"]
 
 
-def test_the_content_of_an_item_is_its_prompt_and_its_gold_reply_alone(example: Make) -> None:
-    one = example("a")
+def test_the_content_of_an_item_is_everything_a_scorer_is_given(example: Make) -> None:
+    one = replace(example("a"), metadata={"x": {"at most": 1}, "y": 2})
 
-    assert content_hash(replace(one, id="b", metadata={"x": 1}, source="y:1")) == content_hash(one)
-    assert content_hash(example("a", gold="无")) != content_hash(one)
-    assert content_hash(example("a", prompt="?")) != content_hash(one)
+    assert content_hash(replace(one, metadata={"y": 2, "x": {"at most": 1}}, source="y:1")) == content_hash(one)
+    for field in fields(Example):
+        other = {"messages": ({"role": "user", "content": "?"},), "gold": "无", "id": "b", "metadata": {"x": {"at most": 2}, "y": 2}}
+        changed = replace(one, **{field.name: other.get(field.name, "elsewhere:1")})
+        assert (content_hash(changed) != content_hash(one)) == (field.name != "source")
 
 
 def test_sampling_that_is_greedy_has_no_seed() -> None:
@@ -52,7 +55,7 @@ def test_sampling_that_is_greedy_has_no_seed() -> None:
 
 
 FIRST = json.dumps(
-    {"sftchat_baseline": 1, "task": "t", "metrics": ["f1"], "model": "m", "identity": "", "template_hash": "", "evalsets": []}
+    {"sftchat_baseline": 2, "task": "t", "metrics": ["f1"], "model": "m", "identity": "", "template_hash": "", "evalsets": []}
 )
 ITEM = '{"id": "a", "reply": "x", "stats": {"n": 1}, "right": true, "content": "0"}\n'
 
@@ -60,11 +63,14 @@ ITEM = '{"id": "a", "reply": "x", "stats": {"n": 1}, "right": true, "content": "
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"sftchat_baseline": 1, "task": "t"}\n', ":1: not the header of a baseline: "),
+        ('{"sftchat_baseline": 2, "task": "t"}\n', ":1: not the header of a baseline: "),
         (FIRST[:-1] + ', "sampling": null}\n' + ITEM + ITEM, ":3: id 'a' stands twice"),
         (FIRST[:-1] + ', "sampling": null}\n{"id": "a", "reply": "x"}\n', ":2: item 'a' must have 'stats', 'right' and 'content'"),
         (FIRST[:-1] + ', "sampling": null}\n{"id": "a", "reply": "", "finish_reason": "error"}\n', ":2: item 'a' was not answered"),
         (FIRST[:-1] + ', "sampling": null}\n{\n', ":2: not a JSON object: "),
+        (FIRST[:-1] + ', "sampling": null, "task": "u"}\n', ':1: not the header of a baseline: key "task" stands twice in one object'),
+        (FIRST[:-1] + ', "sampling": null}\n{"id": "a", "id": "b"}\n', ':2: not a JSON object: key "id" stands twice in one object; '),
+        (FIRST[:-1] + ', "sampling": null}\n' + ITEM, ": the header counts 0 items and the file has 1; restore it, or write it anew with "),
     ],
 )
 def test_a_malformed_baseline_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -79,10 +85,25 @@ def test_a_malformed_baseline_is_refused_with_its_line(tmp_path: Path, text: str
 
 def test_a_baseline_of_a_later_version_is_not_comparable(tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
-    path.write_text('{"sftchat_baseline": 2}\n', encoding="utf-8")
+    path.write_text('{"sftchat_baseline": 3}\n', encoding="utf-8")
 
-    with pytest.raises(NotComparableError, match=r"base.jsonl has schema version 2; this sftchat reads 1$"):
+    with pytest.raises(NotComparableError, match=r"base.jsonl has schema version 3; this sftchat reads 2$"):
         read_baseline(path)
+
+
+def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_written_anew(task: Task, example: Make, tmp_path: Path) -> None:
+    path = tmp_path / "base.jsonl"
+    path.write_text('{"sftchat_baseline": 1}\n', encoding="utf-8")
+    words = f"baseline {path} has schema version 1, which has no hash of the items' metadata; write it anew with --update-baseline {path}"
+
+    with pytest.raises(NotComparableError, match=re.escape(words)):
+        read_baseline(path)
+
+    items = [score(task, example(name), Reply("无")) for name in ("a", "b")]
+    assert write_baseline(path, HEADER, held(items)) == (
+        f"baseline {path}: written, 2 items of run, in place of one that could not be read ({words})",
+    )
+    assert list(read_baseline(path).items) == ["a", "b"]
 
 
 @pytest.mark.parametrize("text", ["", "[]\n", "{\n", '{"id": "a"}\n', '\ufeff{"id": "a", "reply": "x"}\n'])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat.evaluation.items import Failure, Item, Outcome, score
+from sftchat.evaluation.on_disk.stored import stored_replies
 from sftchat.evaluation.replies import PartialReplies, match, read_replies, reply_line, write_atomically
 from sftchat.evaluation.scored import rescored
 from sftchat.types import FinishReason
@@ -153,3 +154,12 @@ def test_another_encoding_is_said_with_the_way_out(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="not UTF-8 at byte 0 of the line; convert it, such as with: iconv -f UTF-16 -t UTF-8$"):
         read_replies(path)
+
+
+@pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])
+def test_a_reply_with_a_key_twice_is_refused_with_its_line_as_a_gold_row_is(tmp_path: Path, reader: Callable[[Path], object]) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"id": "a", "reply": "x"}\n{"id": "b", "reply": "wrong", "reply": "right"}\n', encoding="utf-8")
+
+    with pytest.raises(DataError, match=r'r.jsonl:2: not a JSON object: key "reply" stands twice in one object; remove one$'):
+        reader(path)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from sftchat.errors import NotComparableError
-from sftchat.evaluation.baseline import Baseline, is_same, of_another_evalset, recounted
+from sftchat.evaluation.baseline import Baseline
+from sftchat.evaluation.comparable import is_same, of_another_evalset, recounted
 from sftchat.evaluation.evalset import cluster_of
 from sftchat.evaluation.items import Item, Outcome, score_each
 from sftchat.evaluation.on_disk.examples import StoredExamples

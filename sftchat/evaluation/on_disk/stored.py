@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sftchat.errors import DataError
-from sftchat.evaluation.baseline import Baseline, StoredItem, parse_header, parse_item
+from sftchat.evaluation.baseline import Baseline, StoredItem, check_size, parse_header, parse_item
 from sftchat.evaluation.on_disk.lines import ByLine, Lines
 from sftchat.evaluation.replies import HEADER, parse_reply
 from sftchat.types import Reply
@@ -39,12 +39,13 @@ def stored_baseline(path: Path) -> tuple[Baseline, Mapping[str, Reply | str]]:
     """A baseline, as ``read_baseline`` has it, and its replies alone.
 
     Raises:
-        DataError: When it cannot be read, its header is malformed or an id stands twice.
-        NotComparableError: When a later version wrote it.
+        DataError: When it cannot be read, its header is malformed, an id stands twice, or it lacks items that its header counts.
+        NotComparableError: When another version wrote it.
     """
     items = _by_line(path, lambda number, line: number == 1, _item, "stands twice")
     with path.open("rb") as file:
         header = parse_header(_decoded(file.readline(), f"{path}:1").removeprefix("\ufeff"), path)
+    check_size(path, header, len(items))
     return Baseline(path, header, items), ByLine(items.lines, items.places, _reply)
 
 
@@ -74,22 +75,12 @@ def _by_line(path: Path, skip: Callable[[int, bytes], bool], read: Callable[[str
 
 def _reply(identity: str, line: bytes, source: str) -> Reply | str:
     """The reply of a line."""
-    known, reply, _ = parse_reply(_decoded(line, source), source)
-    _check(identity, known, source)
-    return reply
+    return parse_reply(_decoded(line, source), source)[1]
 
 
 def _item(identity: str, line: bytes, source: str) -> StoredItem:
     """The item of a line of a baseline."""
-    known, item = parse_item(_decoded(line, source), source)
-    _check(identity, known, source)
-    return item
-
-
-def _check(identity: str, known: str, source: str) -> None:
-    """Refuse a line that begins with one id and goes on with another."""
-    if known != identity:
-        raise DataError(f"the line has two ids, '{identity}' and '{known}'", source)
+    return parse_item(_decoded(line, source), source)[1]
 
 
 def _decoded(line: bytes, source: str) -> str:
