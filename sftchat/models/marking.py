@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sftchat.parsing import parsed
 from sftchat.types import Message
+
+START, END = "\U000f0000", "\U000f0001"
+"""Markers around text that looks like a special token: private-use characters, dropped from messages before they are marked."""
+NOTHING = "(?!)"
+"""Expression that matches nowhere."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,8 @@ class Forgeries:
             again as it was written.
     """
 
-    anybody: Any
-    model: Any
+    anybody: re.Pattern[str]
+    model: re.Pattern[str]
 
 
 def forgeries(tokenizer: Any) -> Forgeries:
@@ -49,9 +55,7 @@ def marked_tools(found: Forgeries, tools: Sequence[Mapping[str, Any]]) -> list[A
 
 def unmarked(text: str) -> str:
     """The text without the markers around forged special tokens."""
-    from transformers.utils.chat_template_utils import _CONTROL_TOKEN_END, _CONTROL_TOKEN_START
-
-    return text.replace(_CONTROL_TOKEN_START, "").replace(_CONTROL_TOKEN_END, "")
+    return text.replace(START, "").replace(END, "")
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,8 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
     Raises:
         ValueError: When the tokenizer makes a special token of any text that looks like it; the rows before it have been yielded.
     """
-    from transformers.utils.chat_template_utils import _encode_chat_piece, _get_control_token_patterns
-
-    _, markers = _get_control_token_patterns(tuple(tokenizer.added_tokens_encoder))
+    added = _pattern(tokenizer.added_tokens_encoder).pattern
+    markers = re.compile(f"{START}({added}){END}|[{START}{END}]")
     cut = [_parts(markers, pieces) for pieces in rows]
     plain = {part for parts in cut for part in parts if not part.is_marked}
     newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
@@ -104,7 +107,8 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
         """The ids of a part."""
         if not part.is_marked:
             return known[part.text] if part.is_first or part.text in merged else known[part.encoded_as][len(newline) :]
-        ids: list[int] = _encode_chat_piece(tokenizer, part.text, True, newline)
+        ids = _encoded_as_text(tokenizer, f"\n{part.text}")
+        ids = ids[len(newline) :] if ids[: len(newline)] == newline else _encoded_as_text(tokenizer, part.text)
         if tokenizer.convert_tokens_to_ids(part.text) in ids:
             raise ValueError(f"the tokenizer produces {part.text!r} from plain text")
         return ids
@@ -128,18 +132,31 @@ def _encoded(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
     return dict(zip(listed, tokenizer(listed, add_special_tokens=False)["input_ids"], strict=True)) if listed else {}
 
 
-def _pattern(tokens: Any) -> Any:
-    """The expression that finds these tokens."""
-    from transformers.utils.chat_template_utils import _get_control_token_patterns
+def _encoded_as_text(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text in which nothing is a special token: normalizer, pre-tokenizer and model of the tokenizer without its added tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer written in Python
+        ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text, split_special_tokens=True))
+        return ids
+    normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    words = [normal] if backend.pre_tokenizer is None else [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+    return [token.id for word in words for token in backend.model.tokenize(word)]
 
-    return _get_control_token_patterns(tuple(tokens))[0]
+
+def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """The expression that finds these tokens, a longer one before those that it contains."""
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or NOTHING)
 
 
-def _mark(value: Any, pattern: Any) -> Any:
-    """The value with every text in it marked."""
-    from transformers.utils.chat_template_utils import mark_control_tokens
-
-    return mark_control_tokens(value, pattern)
+def _mark(value: Any, pattern: re.Pattern[str]) -> Any:
+    """The value with every text in it marked; keys of objects are not."""
+    if isinstance(value, str):
+        return pattern.sub(f"{START}\\g<0>{END}", unmarked(value))
+    if isinstance(value, Mapping):
+        return {key: _mark(inner, pattern) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mark(inner, pattern) for inner in value]
+    return value
 
 
 def with_text_arguments(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
