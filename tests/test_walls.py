@@ -15,7 +15,7 @@ CORE = ROOT / "sftchat"
 
 FLOORS = (
     ("types", "errors", "parsing"),
-    ("task", "text", "commands", "database", "locking", "engines.base"),
+    ("task", "text", "commands", "database", "locking", "fallback", "engines.base"),
     ("hookspecs",),
     ("__init__", "plugins", "data", "models"),
     ("engines", "training", "evaluation", "chat", "testing", "scaffold"),

@@ -77,6 +77,7 @@ def command(
     from sftchat.cli.tasks import trained_on
 
     plain = jsonl or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
+    plain = plain or not _has_terminal()
     if go_on and name is not None:
         raise click.UsageError("--continue goes on with the last talk, --session with another; give one of them")
     chosen = session.registry.task(task) if task else None
@@ -126,3 +127,14 @@ def command(
 
     Terminal(make_talk, history=folder / "history", vi=vi or None).run()
     return 0
+
+
+def _has_terminal() -> bool:
+    """Whether the installed prompt_toolkit has what the full view uses; a warning says what it lacks."""
+    from sftchat.chat.terminal.scrollback import missing_parts
+    from sftchat.fallback import report_fallback
+
+    missing = missing_parts()
+    if missing:
+        report_fallback("the full view of the terminal", f"prompt_toolkit has no {' and '.join(missing)}")
+    return not missing

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sftchat.engines.base import OFF
-from sftchat.errors import ModelError, UsageError, first_line, unknown
+from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown
+from sftchat.fallback import report_fallback
 from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.identity import identity
 from sftchat.models.references import ModelReference
@@ -62,6 +64,8 @@ class Adapters:
     @property
     def mixes(self) -> bool:
         """Whether rows of different adapters can run together: peft can do it with plain low-rank adapters."""
+        if not adapted_layers():
+            return False
         configs = self.model.peft_config.values() if self.model is not unwrapped(self.model) else ()
         return all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in configs)
 
@@ -159,14 +163,12 @@ class Adapters:
 
     def _watch(self) -> None:
         """Have each adapted layer told the rows' adapters; peft's own way registers and removes a hook of every layer at every token."""
-        from peft.tuners.lora import LoraLayer
-        from peft.utils.other import AuxiliaryTrainingWrapper
 
         def tell(module: Any, args: Any, kwargs: Any) -> Any:
             return None if self._mixed is None else (args, kwargs | {"adapter_names": self._mixed})
 
         for module in self.model.modules():
-            if isinstance(module, (LoraLayer, AuxiliaryTrainingWrapper)) and id(module) not in self._watched:
+            if isinstance(module, adapted_layers()) and id(module) not in self._watched:
                 module.register_forward_pre_hook(tell, with_kwargs=True)
                 self._watched.add(id(module))
 
@@ -182,6 +184,18 @@ class Adapters:
         """Refuse a name that a request could not mean."""
         if not name or name == OFF or name in self._voices:
             raise UsageError(f"adapter name '{name}' is taken; give another")
+
+
+@cache
+def adapted_layers() -> tuple[Any, ...]:
+    """The types of layers that peft tells which adapter each row has; none where the installed peft has other ones."""
+    try:
+        from peft.tuners.lora import LoraLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+    except ImportError as error:
+        report_fallback("a batch of several adapters", in_one_line(error))
+        return ()
+    return LoraLayer, AuxiliaryTrainingWrapper
 
 
 def same_weights(one: ModelReference, other: ModelReference) -> bool:

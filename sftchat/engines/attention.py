@@ -10,6 +10,8 @@ from torch import Tensor
 from sftchat.models.weights import unwrapped
 
 NAME = "sftchat_decoding"
+PLAIN = "sdpa"
+"""What transformers calls attention by torch's kernel."""
 
 
 def use_decoding_attention(model: Any) -> bool:
@@ -22,12 +24,24 @@ def use_decoding_attention(model: Any) -> bool:
     from transformers.masking_utils import sdpa_mask
 
     inner = unwrapped(model)
-    if inner.device.type != "cpu" or inner.config._attn_implementation != "sdpa":
+    if inner.device.type != "cpu" or implementation(inner) != PLAIN:
         return False
     AttentionInterface.register(NAME, decoding_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     inner.set_attn_implementation(NAME)
     return True
+
+
+def use_plain_attention(model: Any) -> None:
+    """Make a model attend by torch's kernel again, where ``use_decoding_attention`` changed that."""
+    inner = unwrapped(model)
+    if implementation(inner) == NAME:
+        inner.set_attn_implementation(PLAIN)
+
+
+def implementation(inner: Any) -> str:
+    """What transformers calls the attention of a model without its adapters; empty where the installed version does not say."""
+    return str(getattr(inner.config, "_attn_implementation", ""))
 
 
 def decoding_attention(

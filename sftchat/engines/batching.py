@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from sftchat.engines.cache import RowCache
+from sftchat.engines.cache import RowCache, without_windows
 from sftchat.engines.kept import Kept
 from sftchat.engines.prefix import SAVED, Prefix, common_prefix
 from sftchat.models.weights import unwrapped
@@ -74,10 +73,12 @@ class Batch:
         route: Called before each forward pass with the adapter of every row.
         kept: Keys and values of earlier requests.
         whole: Keep what layers with a window no longer look at, so that rows can be cut anywhere and kept.
+        merges: Whether ``RowCache`` may be used; without it rows keep transformers' own cache and no row joins while others run.
     """
 
-    def __init__(self, model: Any, route: Route = unrouted, kept: Kept | None = None, whole: bool = False) -> None:
+    def __init__(self, model: Any, route: Route = unrouted, kept: Kept | None = None, whole: bool = False, merges: bool = True) -> None:
         self._model = model
+        self._merges = merges
         self._route = route
         self._kept = kept
         self.device: torch.device = model.device
@@ -90,16 +91,16 @@ class Batch:
         """What each row is answered with."""
         self._whole = whole
         empty = self._empty()
-        self.mergeable = RowCache.can_merge(empty)
+        self.mergeable = merges and RowCache.can_merge(empty)
         """Whether prompts may join while others run; otherwise only when the batch is empty."""
         self._prefix: Prefix | None = None
-        self._window = min((layer.sliding_window for layer in empty.layers if layer.is_sliding), default=sys.maxsize)
+        self._window = min((layer.sliding_window for layer in empty.layers if getattr(layer, "is_sliding", False)), default=sys.maxsize)
 
     def _empty(self) -> DynamicCache:
         """A cache for prompts."""
         cache = DynamicCache(config=self._model.config)
-        if self._whole and RowCache.can_merge(cache):
-            cache.layers = [DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer for layer in cache.layers]
+        if self._whole and self._merges and RowCache.can_merge(cache):
+            without_windows(cache)
         return cache
 
     @property

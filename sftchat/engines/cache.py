@@ -13,7 +13,15 @@ from typing import Any
 
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+try:
+    from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+    MERGEABLE: tuple[type, ...] = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    """Layers that keep one key and one value a token; none where transformers has other ones."""
+except ImportError:
+    DummyLayer = DynamicLayer = DynamicSlidingWindowLayer = type("NoLayer", (), {})
+    MERGEABLE = ()
 
 SLACK = 64
 """Columns added when the buffers grow: steps until they are copied again."""
@@ -89,7 +97,7 @@ class RowCache(Cache):  # type: ignore[misc]
     @staticmethod
     def can_merge(cache: DynamicCache) -> bool:
         """Whether every layer keeps one key and one value a token; recurrent, chunked and compressed layers do not."""
-        return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) for layer in cache.layers)
+        return bool(MERGEABLE) and all(type(layer) in MERGEABLE for layer in cache.layers)
 
     def join(self, other: DynamicCache, longest: int) -> None:
         """Add the rows of another cache, right-aligned, behind those that are here.
@@ -152,6 +160,16 @@ class RowCache(Cache):  # type: ignore[misc]
         for layer in self._filled:
             layer.rebuild(rows, end + SLACK, end)
         self._frame.start, self._frame.end = end - width, end
+
+
+def layers(cache: Any) -> list[Any]:
+    """Layers that hold anything: a layer that uses another's keys has none."""
+    return [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]
+
+
+def without_windows(cache: DynamicCache) -> None:
+    """Make every layer of an empty cache keep all tokens, those with a sliding window too."""
+    cache.layers = [DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer for layer in cache.layers]
 
 
 def _buffer(like: Tensor, rows: int, columns: int) -> Tensor:

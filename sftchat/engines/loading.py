@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from sftchat.engines.base import Engine
-from sftchat.errors import MissingExtraError, UsageError
+from sftchat.errors import MissingExtraError, UsageError, in_one_line
+from sftchat.fallback import report_fallback
 from sftchat.models.references import resolve
 from sftchat.plugins import Registry
 
@@ -69,13 +70,33 @@ def load_engine(
         options |= {"dtype": "bfloat16", "four_bit": quantize == "nf4"}
         if quantize == "nf4":
             importing = nullcontext  # bitsandbytes needs what is deferred otherwise
-    with LOADING, importing():
-        from sftchat.engines.decoding import prepare_for_decoding
-        from sftchat.engines.transformers import TransformersEngine
 
-        loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
-    prepare_for_decoding(loaded.model, int8=quantize == "int8")
-    return TransformersEngine(model, loaded)
+    def opened() -> Engine:
+        with LOADING, importing():
+            from sftchat.engines.decoding import prepare_for_decoding
+            from sftchat.engines.transformers import TransformersEngine
+
+            loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
+        merges = prepare_for_decoding(loaded.model, int8=quantize == "int8")
+        return TransformersEngine(model, loaded, merges=merges)
+
+    try:
+        return opened()
+    except Exception as error:
+        if importing is nullcontext or not _is_missing_import(error):
+            raise
+        report_fallback("importing the model libraries in parts", in_one_line(error))
+        importing = nullcontext
+        return opened()
+
+
+def _is_missing_import(error: BaseException | None) -> bool:
+    """Whether an error comes of something that a library imports or takes from another and that is not there."""
+    while error is not None:
+        if isinstance(error, ImportError | AttributeError | NameError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:

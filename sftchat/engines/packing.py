@@ -19,9 +19,15 @@ def can_pack(dtype: torch.dtype) -> bool:
     In bfloat16, on CPUs that compute in it, oneDNN behind ``torch.nn.functional.linear`` otherwise packs anew in every call, a third of a decoding
     step. In float32 torch otherwise calls another library, which knows fewer CPUs and takes twice as long for a few rows as for one.
     """
-    if not torch._C._has_mkldnn:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and computes_in_bfloat16())
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether oneDNN has products of bfloat16 for this CPU; False also where torch no longer says so."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def packed(product: Product) -> Compute:

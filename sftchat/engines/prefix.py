@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer
+
+from sftchat.engines.cache import layers
 
 SAVED = 256
 """Least tokens that sharing must save: fewer are read with the rest sooner than in a pass of their own."""
@@ -77,8 +77,3 @@ class Prefix:
                 rows = [row for row, columns in enumerate(gaps) if columns == gap]
                 layer.keys[rows, :, gap : gap + size] = keys
                 layer.values[rows, :, gap : gap + size] = values
-
-
-def layers(cache: Any) -> list[Any]:
-    """Layers that hold anything: a layer that uses another's keys has none."""
-    return [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]

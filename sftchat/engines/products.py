@@ -48,6 +48,11 @@ class Product:
         for layer, part in zip(self.layers, parts, strict=True):
             layer.forward = _answering(layer, part)  # type: ignore[method-assign, assignment]
 
+    def compute_separately(self) -> None:
+        """Let each layer compute its own outputs again, as torch does it."""
+        for layer in self.layers:
+            layer.__dict__.pop("forward", None)
+
 
 def products(model: Any) -> Iterator[Product]:
     """The linear layers of a model, those of ``TOGETHER`` as one product; layers of other types, such as those with adapters, are left out."""

@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from sftchat.engines.packing import computes_in_bfloat16
 from sftchat.engines.products import Compute, Product
 
 ROWS = 4
@@ -44,7 +45,7 @@ def eight_bits(product: Product, weight: Tensor, scales: Tensor, other: Compute)
         scales: Of each output.
         other: What computes it in bfloat16.
     """
-    wide = not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    wide = not computes_in_bfloat16()
     outputs_of = _integers(weight, scales) if _has_integer_products() else _mixed(weight, scales)
     bias = product.bias
 
@@ -60,7 +61,8 @@ def eight_bits(product: Product, weight: Tensor, scales: Tensor, other: Compute)
 
 def _has_integer_products() -> bool:
     """Whether the CPU multiplies eight bits by eight without overflow, and torch still lets it."""
-    return bool(torch.cpu._is_vnni_supported()) and hasattr(torch, "fbgemm_pack_quantized_matrix")
+    supported = getattr(torch.cpu, "_is_vnni_supported", None)
+    return supported is not None and bool(supported()) and hasattr(torch, "fbgemm_pack_quantized_matrix")
 
 
 def _mixed(weight: Tensor, scales: Tensor) -> Compute:

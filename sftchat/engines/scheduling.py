@@ -17,7 +17,8 @@ from sftchat.engines.memory import free_bytes, is_out_of_memory
 from sftchat.engines.prefix import Prefix, shared
 from sftchat.engines.row import Row
 from sftchat.engines.sampling import likeliest
-from sftchat.errors import EngineError, first_line
+from sftchat.errors import EngineError, first_line, in_one_line
+from sftchat.fallback import report_fallback
 
 PREFILL_TOKENS = 2048
 """The most tokens, padding included, read in one forward pass; more is no faster and takes memory."""
@@ -27,6 +28,8 @@ REFILL = 8
 """Free places are filled once they are one in this many: reading few prompts at a time costs more than the empty places do."""
 CACHE_SHARE = 0.5
 """Of the memory that is free, what keys and values may take; the rest is for activations and for moving buffers."""
+CHANGED = (AttributeError, TypeError, NotImplementedError, ImportError)
+"""What a library raises that no longer has, or takes, what it had."""
 
 T = TypeVar("T")
 
@@ -45,16 +48,26 @@ class Scheduler:
         route: Called before each forward pass with the adapter of every row.
         mixes: Whether rows of different adapters can run together.
         kept: Keys and values of earlier requests, to which those of these rows are added; None for neither.
+        merges: As of ``Batch``.
     """
 
     def __init__(
-        self, name: str, model: Any, places: int, *, route: Route = unrouted, mixes: bool = True, kept: Kept | None = None
+        self,
+        name: str,
+        model: Any,
+        places: int,
+        *,
+        route: Route = unrouted,
+        mixes: bool = True,
+        kept: Kept | None = None,
+        merges: bool = True,
     ) -> None:
         self._name = name
         self._places = places
         self._mixes = mixes
         self._kept = kept
-        self._new_batch: Callable[[], Batch] = lambda: Batch(model, route, kept, whole=kept is not None)
+        self._merges = merges
+        self._new_batch: Callable[[], Batch] = lambda: Batch(model, route, kept, whole=kept is not None, merges=self._merges)
         self._batch = self._new_batch()
         self._reading: tuple[list[Row], Reading] | None = None
         self._lookup: tuple[Row, Lookup] | None = None
@@ -218,19 +231,29 @@ class Scheduler:
             self._kept.add(prefix)
 
     def _attempt(self, work: Callable[[], T], joining: list[Row]) -> Generator[Chunk, None, T | None]:
-        """What the work returns; when memory runs out None, and all rows wait again, or the only one ends with an error."""
+        """What the work returns; None when all rows wait again: memory ran out, or the libraries do not take what continuous batching hands them.
+
+        When memory does not hold the only row, that row ends with an error.
+        """
+        fits = True
         try:
             return work()
-        except (RuntimeError, MemoryError, IndexError) as error:
+        except Exception as error:  # a library may raise anything; it ends as an error of the engine
             reason = first_line(error)
-            if not is_out_of_memory(error):
+            if is_out_of_memory(error):
+                fits = False
+            elif isinstance(error, CHANGED) and (self._batch.mergeable or self._mixes):
+                report_fallback("continuous batching", in_one_line(error))
+                self._merges = self._mixes = False
+            else:
                 raise EngineError(f"model '{self._name}' failed while generating: {reason}") from error
         rows = [*self._running, *joining]
-        self._budget = len(rows) * max(map(_length, rows)) // 2
+        if not fits:
+            self._budget = len(rows) * max(map(_length, rows)) // 2
         if self._kept is not None:
             self._kept.clear()
         self._batch, self._running, self._reading = self._new_batch(), [], None
-        if len(rows) == 1:
+        if len(rows) == 1 and not fits:
             words = f"the memory does not hold the request, {_length(rows[0])} tokens long: {reason}"
             yield Chunk(rows[0].request.id, finish_reason="error", error=words)
             return None

@@ -35,12 +35,14 @@ class TransformersEngine:
         name: What the user called the model.
         loaded: Weights, renderer and stop tokens.
         batch_size: The most requests decoded together.
+        merges: Whether rows may join while others run, as ``prepare_for_decoding`` found it.
     """
 
-    def __init__(self, name: str, loaded: Loaded, batch_size: int = 128) -> None:
+    def __init__(self, name: str, loaded: Loaded, batch_size: int = 128, *, merges: bool = True) -> None:
         self.name = name
         self.loaded = loaded
         self.batch_size = batch_size
+        self._merges = merges
         self.kept = Kept()
         self._adapters = Adapters(name, loaded)
 
@@ -138,7 +140,9 @@ class TransformersEngine:
         window = list(islice(source, size))
         kept = self.kept if len(window) <= FEW else None
         adapters = self._adapters
-        scheduler = Scheduler(self.name, adapters.model, self.batch_size, route=adapters.route, mixes=adapters.mixes, kept=kept)
+        scheduler = Scheduler(
+            self.name, adapters.model, self.batch_size, route=adapters.route, mixes=adapters.mixes, kept=kept, merges=self._merges
+        )
         try:
             while True:
                 if len(window) > self.batch_size and not scheduler.mergeable:

@@ -73,6 +73,9 @@ def deferred_imports() -> Iterator[None]:
 @contextmanager
 def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
     """Another attribute of a module for a while."""
+    if not hasattr(module, name):  # another version of the library
+        yield
+        return
     before = getattr(module, name)
     setattr(module, name, value)
     try:

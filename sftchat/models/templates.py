@@ -279,7 +279,9 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     try:
-        variables = meta.find_undeclared_variables(ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(renderer.source))
+        variables = meta.find_undeclared_variables(
+            ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(renderer.source)
+        )
     except Exception as error:  # no Jinja, or Jinja too deep in itself
         raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
     return tuple(sorted(name for name in variables if name not in GIVEN and not name.endswith("_token")))

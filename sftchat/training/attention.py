@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sftchat.engines.attention import implementation
+from sftchat.errors import in_one_line
+from sftchat.fallback import report_fallback
 from sftchat.models.weights import unwrapped
 from sftchat.training.packing import Layout, join, pack, spread
 
@@ -95,17 +98,21 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
         longest: Tokens of the longest row.
         packing: ``auto`` packs on a CPU, ``on`` anywhere, ``off`` nowhere.
     """
-    from transformers import AttentionInterface
-
     inner = unwrapped(model)
     config = inner.config.get_text_config()
-    own = str(inner.config._attn_implementation)
+    own = implementation(inner)
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     cpu = inner.device.type == "cpu"
     pack_it = packing == "on" or (packing == "auto" and cpu)
     if own != "sdpa" or windowed or getattr(config, "attention_dropout", 0.0) or not (pack_it or (cpu and longest <= LONGEST)):
         return Attention(own, packed=False)
-    AttentionInterface.register(NAME, causal_attention)
+    try:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(NAME, causal_attention)
+    except (ImportError, AttributeError, TypeError) as error:
+        report_fallback("attention over a packed batch", in_one_line(error))
+        return Attention(own, packed=False)
     ids, lengths = _sample(config.vocab_size, inner.device)
     before = _logits(inner, ids)
     inner.set_attn_implementation(NAME)
@@ -121,7 +128,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
 def own_attention(model: Any) -> Iterator[None]:
     """Give a model its ordinary attention back for the block, for generating."""
     inner = unwrapped(model)
-    ours = inner.config._attn_implementation == NAME
+    ours = implementation(inner) == NAME
     if ours:
         inner.set_attn_implementation("sdpa")
     try:
@@ -133,7 +140,7 @@ def own_attention(model: Any) -> Iterator[None]:
 
 def restore_attention(model: Any) -> None:
     """Give a model its ordinary attention back for good."""
-    if unwrapped(model).config._attn_implementation == NAME:
+    if implementation(unwrapped(model)) == NAME:
         unwrapped(model).set_attn_implementation("sdpa")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_callback import PrinterCallback
 
 from sftchat.engines.memory import is_out_of_memory
 from sftchat.errors import EngineError, first_line
@@ -92,7 +91,6 @@ def rehearse(ready: Prepared) -> Rehearsal:
             model=ready.model, args=arguments(short, folder, config.precision, ready.device), data_collator=collate, train_dataset=table(sample),
             processing_class=ready.renderer.tokenizer, callbacks=[clock], packed=ready.attention.packed, in_order=True, hooks=Hooks(smaller=at_once.append),
         )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)
         if ready.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         try:

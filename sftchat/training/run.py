@@ -143,8 +143,6 @@ class Run:
 
     def _trainer(self, stopper: StopWhenAsked, resumed: bool) -> Trainer:
         """The trainer with everything that listens to it."""
-        from transformers.trainer_callback import PrinterCallback
-
         ready, config = self.ready, self.ready.config
         settings = arguments(config, str(self.output), config.precision, ready.device)
         settings.eval_on_start = config.eval_steps > 0 and not resumed
@@ -164,7 +162,6 @@ class Run:
             raise UsageError(
                 f"with fsdp_state_dict_type {kind} no weights would be saved that a model could be loaded from; set FULL_STATE_DICT"
             )
-        trainer.remove_callback(PrinterCallback)  # it prints dictionaries; ours reports progress
         return trainer
 
     def _checkpoint(self) -> Path | None:

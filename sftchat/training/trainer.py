@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from sftchat.engines.memory import is_out_of_memory
+from sftchat.fallback import report_fallback
 from sftchat.models.templates import IGNORED
 from sftchat.training.batches import SimilarLengths
 from sftchat.training.config import TrainingConfig
@@ -79,6 +81,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         # layers that are computed again for their gradients would be computed whole then
         self._trimming = None if self.args.activation_checkpointing else Trimming(self.model)
         self._pieces, self._again = 1, False
+        self._completed = -1
+        for callback in [one for one in self.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:
+            self.remove_callback(callback)  # it prints dictionaries; ours reports progress
+        self.add_callback(_CompleteInPlace(self))
         self._done: list[dict[str, Any]] = []
         self.accelerator.unwrap_model(self.model).get_output_embeddings().register_forward_pre_hook(self._select)
 
@@ -196,12 +202,38 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         super(SFTTrainer, self)._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._hooks.complete(begun, self.state.global_step)
-            shutil.rmtree(run / name, ignore_errors=True)
-            begun.rename(run / name)
+            if begun.is_dir():
+                self._hooks.complete(begun, self.state.global_step)
+                shutil.rmtree(run / name, ignore_errors=True)
+                begun.rename(run / name)
+                self._completed = self.state.global_step
             shutil.rmtree(run / UNFINISHED, ignore_errors=True)
-            self._hooks.prune(run)
+            if self._completed == self.state.global_step:
+                self._hooks.prune(run)
         self.accelerator.wait_for_everyone()
+
+    def complete_in_place(self) -> None:
+        """Complete a checkpoint that the library has written under its own name, past ``_save_checkpoint`` or ``_get_output_dir``."""
+        step, run = self.state.global_step, Path(self.args.output_dir)
+        if self._completed == step or not self.args.should_save or not (run / f"checkpoint-{step}").is_dir():
+            return
+        report_fallback(
+            "writing checkpoints aside", "transformers saves them in another way; a kill while one is written leaves it incomplete"
+        )
+        self._hooks.complete(run / f"checkpoint-{step}", step)
+        self._completed = step
+        self._hooks.prune(run)
+
+
+class _CompleteInPlace(TrainerCallback):  # type: ignore[misc]
+    """Sees to it that every checkpoint is complete, also where a newer library does not call what ``Trainer`` overrides."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Complete what has just been saved, unless it is."""
+        self._trainer.complete_in_place()
 
 
 def arguments(config: TrainingConfig, output: str, precision: str, device: str) -> SFTConfig:

@@ -15,6 +15,8 @@ from prompt_toolkit.application import Application
 from prompt_toolkit.data_structures import Point
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.formatted_text.utils import split_lines
+from prompt_toolkit.input import DummyInput
+from prompt_toolkit.output import DummyOutput
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.utils import get_cwidth
@@ -57,6 +59,16 @@ class App(Application[None]):
         if not self.away:  # an editor draws itself
             self.before_drawing()
             super()._on_resize()
+
+
+def missing_parts() -> tuple[str, ...]:
+    """Names of what this module takes from inside prompt_toolkit and the installed version does not have; empty when all is there."""
+    app = Application[None](input=DummyInput(), output=DummyOutput())
+    needed: tuple[tuple[object, tuple[str, ...]], ...] = (
+        (app, ("_redraw", "_on_resize", "_running_in_terminal")),
+        (app.renderer, ("last_rendered_screen", "_last_size", "_cursor_pos")),
+    )
+    return tuple(f"{type(owner).__name__}.{name}" for owner, names in needed for name in names if not hasattr(owner, name))
 
 
 class Scrollback:

@@ -1,0 +1,126 @@
+"""What a newer torch, transformers or peft no longer has makes a model slower, never wrong and never dead."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import masking_utils
+
+from sftchat.engines import adapters, decoding
+from sftchat.engines.base import Request, collect
+from sftchat.engines.cache import RowCache
+from sftchat.engines.decoding import prepare_for_decoding
+from sftchat.engines.transformers import TransformersEngine
+from sftchat.errors import EngineError, SftchatWarning
+from sftchat.fallback import report_fallback
+from sftchat.models.references import resolve
+from sftchat.models.weights import load
+from sftchat.types import Reply, SamplingParams
+
+PROMPTS = ("一", "二三 四五六", "one two three four")
+
+
+@pytest.fixture(autouse=True)
+def _report_again() -> Iterator[None]:
+    report_fallback.cache_clear()
+    adapters.adapted_layers.cache_clear()
+    yield
+    report_fallback.cache_clear()
+    adapters.adapted_layers.cache_clear()
+
+
+def gone(*_: Any, **__: Any) -> Any:
+    raise AttributeError("it is gone")
+
+
+def replies(
+    folder: Path, dtype: str = "float32", *, int8: bool = False, prepared: bool = True
+) -> tuple[dict[str, Reply | EngineError], list[str]]:
+    """What a model answers to prompts that share a batch, and the warnings."""
+    loaded = load(resolve(str(folder)), dtype=dtype)
+    asked = [Request(text, ({"role": "user", "content": text},), sampling=SamplingParams(max_new_tokens=6)) for text in PROMPTS]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        merges = prepare_for_decoding(loaded.model, int8=int8) if prepared else True
+        answered = dict(collect(TransformersEngine("m", loaded, batch_size=2, merges=merges), asked))
+    return answered, [str(warning.message) for warning in caught if issubclass(warning.category, SftchatWarning)]
+
+
+def test_nothing_is_reported_where_everything_works(tiny_checkpoint: Path) -> None:
+    assert replies(tiny_checkpoint)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "what"),
+    [
+        (torch.ops.mkldnn, "_reorder_linear_weight", "the packed copy of the weights"),
+        (torch.ops.mkldnn, "_linear_pointwise", "the packed copy of the weights"),
+        (transformers.AttentionInterface, "register", "the attention of one token"),
+        (transformers.AttentionMaskInterface, "register", "the attention of one token"),
+        (RowCache, "join", "the cache whose rows are merged"),
+        (RowCache, "get_seq_length", "the cache whose rows are merged"),
+    ],
+)
+def test_a_model_answers_the_same_without_what_a_library_has_lost(
+    owner: Any, name: str, what: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = replies(tiny_checkpoint)
+    monkeypatch.setattr(owner, name, gone)
+
+    found, reported = replies(tiny_checkpoint)
+
+    assert found == expected
+    assert [line for line in reported if "its replies are made in batches" not in line] == [
+        f"{what} does not work with the installed libraries (AttributeError: it is gone); a slower way with the same results is used"
+    ]
+
+
+def test_a_name_that_cannot_be_imported_is_done_without(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = replies(tiny_checkpoint)
+    monkeypatch.delattr(masking_utils, "sdpa_mask")
+
+    found, (reported,) = replies(tiny_checkpoint)
+
+    assert found == expected
+    assert reported.startswith("the attention of one token does not work with the installed libraries (ImportError: ")
+
+
+def test_an_optimization_that_changes_the_logits_is_undone(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = replies(tiny_checkpoint)
+    monkeypatch.setattr(decoding, "packed", lambda product: lambda states: 2 * product.plain(states))
+
+    found, reported = replies(tiny_checkpoint)
+
+    assert found == expected
+    assert reported == [
+        "the packed copy of the weights does not work with the installed libraries (its results differ); a slower way with the same results is used"
+    ]
+
+
+@pytest.mark.parametrize("name", ["fbgemm_pack_quantized_matrix", "fbgemm_linear_int8_weight_fp32_activation"])
+def test_eight_bits_are_computed_in_another_way_where_torch_has_lost_one(
+    name: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = replies(tiny_checkpoint, "bfloat16", int8=True)
+    monkeypatch.setattr(torch, name, gone)
+
+    found, _ = replies(tiny_checkpoint, "bfloat16", int8=True)
+
+    assert found == expected
+
+
+def test_a_cache_that_fails_only_later_is_given_up_without_losing_a_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = replies(tiny_checkpoint)
+    monkeypatch.setattr(RowCache, "replace", gone)
+    monkeypatch.setattr(RowCache, "advance", gone)
+
+    found, reported = replies(tiny_checkpoint, prepared=False)
+
+    assert found == expected
+    assert reported[0].startswith("continuous batching does not work with the installed libraries")

@@ -1,0 +1,51 @@
+"""Names inside other libraries are used in few places, each of which can do without them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import prompt_toolkit.application
+import pytest
+
+from sftchat.chat.terminal.scrollback import missing_parts
+
+CORE = Path(__file__).parent.parent / "sftchat"
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "prompt_toolkit", "rich", "click", "pluggy")
+DOORS = {
+    "engines/packing.py": "the packed copy of the weights: undone by engines/decoding.py",
+    "engines/quantizing.py": "eight bits: undone by engines/decoding.py",
+    "models/deferred.py": "imports in parts: engines/loading.py imports everything where they fail",
+}
+"""Files that may use private names of a library, and what is done where one is missing."""
+
+
+def private_uses(path: Path) -> list[str]:
+    """Private names that a file imports from a library, or reads from a module of one by its full name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in LIBRARIES:
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+        elif isinstance(node, ast.Attribute):
+            names = ast.unparse(node).split(".")
+            if names[0] not in LIBRARIES:
+                continue
+        else:
+            continue
+        found += [".".join(names)] if any(name.startswith("_") and not name.startswith("__") for name in names) else []
+    return found
+
+
+def test_private_names_of_libraries_are_used_only_where_there_is_another_way() -> None:
+    uses = {path.relative_to(CORE).as_posix(): private_uses(path) for path in sorted(CORE.rglob("*.py"))}
+
+    assert {name for name, found in uses.items() if found} <= DOORS.keys()
+
+
+def test_the_full_view_names_what_a_newer_prompt_toolkit_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missing_parts() == ()
+
+    monkeypatch.delattr(prompt_toolkit.application.Application, "_on_resize")
+
+    assert missing_parts() == ("Application._on_resize",)
