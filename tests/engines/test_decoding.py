@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from sftchat.engines import adapters, decoding
 from sftchat.engines.base import Request, collect
 from sftchat.engines.cache import RowCache
 from sftchat.engines.decoding import prepare_for_decoding
+from sftchat.engines.loading import load_engine
 from sftchat.engines.transformers import TransformersEngine
-from sftchat.errors import EngineError, SftchatWarning
+from sftchat.errors import EngineError, ModelError, SftchatWarning
 from sftchat.fallback import report_fallback
+from sftchat.models.deferred import deferred_imports
 from sftchat.models.references import resolve
 from sftchat.models.weights import load
+from sftchat.plugins import load_plugins
 from sftchat.types import Reply, SamplingParams
+from tests.engines.adapters_kit import make_adapter
 
 PROMPTS = ("一", "二三 四五六", "one two three four")
 
@@ -124,3 +129,49 @@ def test_a_cache_that_fails_only_later_is_given_up_without_losing_a_token(tiny_c
 
     assert found == expected
     assert reported[0].startswith("continuous batching does not work with the installed libraries")
+
+
+@contextmanager
+def _broken_imports() -> Iterator[None]:
+    raise ImportError("cannot import name 'is_gone'")
+    yield
+
+
+def test_everything_is_imported_where_imports_in_parts_fail(tiny_checkpoint: Path) -> None:
+    with pytest.warns(SftchatWarning, match="importing the model libraries in parts does not work"):
+        engine = load_engine(str(tiny_checkpoint), load_plugins([]), importing=_broken_imports)
+
+    assert engine.name == str(tiny_checkpoint)
+
+
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_imports(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+
+    with pytest.raises(ModelError):  # and no warning: those are errors here
+        load_engine(str(tmp_path), load_plugins([]), importing=deferred_imports)
+
+
+def test_rows_of_several_adapters_take_turns_where_peft_has_other_layers(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (make_adapter(tmp_path / name, tiny_checkpoint, seed) for seed, name in enumerate(("one", "two"), 1))
+    asked = [
+        Request(f"{text}/{adapter}", ({"role": "user", "content": text},), sampling=SamplingParams(max_new_tokens=4), adapter=adapter)
+        for text in PROMPTS
+        for adapter in ("", "other")
+    ]
+
+    def answers() -> dict[str, Reply | EngineError]:
+        engine = TransformersEngine("m", load(resolve(str(first)), dtype="float32"))
+        engine.add_adapter("other", str(second))
+        return dict(collect(engine, asked))
+
+    expected = answers()
+    monkeypatch.delattr("peft.tuners.lora.LoraLayer")
+    adapters.adapted_layers.cache_clear()
+
+    with pytest.warns(SftchatWarning, match="a batch of several adapters does not work"):
+        found = answers()
+
+    assert found == expected

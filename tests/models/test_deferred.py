@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sftchat.models.deferred import _replaced
+
 HEAVY = "torch._dynamo", "torch.distributed.tensor", "sympy", "accelerate", "scipy.optimize"
 
 
@@ -119,3 +121,10 @@ def test_an_adapter_answers_without_them_too(tiny_checkpoint: Path, tmp_path: Pa
     assert "torch._dynamo" not in loaded
     assert "sympy" not in loaded
     assert reply == run("import torch._dynamo\n" + ASK, str(tmp_path))[1]
+
+
+def test_a_name_that_another_version_of_the_library_lacks_is_left_alone() -> None:
+    with _replaced(sys, "no_such_name", None):
+        assert not hasattr(sys, "no_such_name")
+
+    assert not hasattr(sys, "no_such_name")

@@ -13,13 +13,16 @@ import pytest
 from sftchat import DataError, Example, Message, Metric, Score, Task, TrainingDefaults, UsageError
 from sftchat.engines.base import Request, collect
 from sftchat.engines.loading import load_engine
+from sftchat.errors import SftchatWarning
+from sftchat.fallback import report_fallback
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.models.templates import IGNORED, choose_renderer
 from sftchat.plugins import load_plugins
 from sftchat.training.config import TrainingConfig, configure
 from sftchat.training.dataset import render_rows
-from sftchat.training.output import check_output
+from sftchat.training.output import UNFINISHED, check_output
 from sftchat.training.run import Job, train
+from sftchat.training.trainer import Trainer
 from sftchat.types import Reply, SamplingParams
 from tests.conftest import make_checkpoint, make_tokenizer
 
@@ -68,6 +71,23 @@ def test_an_option_out_of_range_says_what_is_allowed(name: str, value: Any, word
         configure(TASK, 1_000, {name: value})
 
     assert str(error.value) == words
+
+
+@pytest.mark.parametrize("lost", [("_save_checkpoint", "_get_output_dir"), ("_get_output_dir",)])
+def test_a_checkpoint_that_a_newer_library_saves_in_its_own_way_is_complete(
+    lost: tuple[str, ...], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_fallback.cache_clear()
+    for name in lost:
+        monkeypatch.delattr(Trainer, name)
+
+    with pytest.warns(SftchatWarning, match="writing checkpoints aside does not work with the installed libraries"):
+        run(tiny_checkpoint, tmp_path / "run", save_steps=2)
+
+    saved = read_manifest(tmp_path / "run" / "checkpoint-2")
+    assert saved is not None
+    assert saved.steps == 2
+    assert not (tmp_path / "run" / UNFINISHED).exists()
 
 
 def test_rows_over_the_length_are_left_out_whole_and_named() -> None:
