@@ -13,7 +13,7 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_option
+from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_options
 
 if TYPE_CHECKING:
     from sftchat.chat.talk import Talk
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @sampling_options
 @engine_options
 @quantize_option
-@timeout_option
+@timeout_options
 @click.pass_obj
 def command(
     session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, go_on: bool, name: str | None,

@@ -153,22 +153,33 @@ quantize_option = click.option(
     type=click.Choice(["int8", "nf4"]),
     help="Round the weights: int8 decodes faster on a CPU; nf4 takes a quarter of the memory (extra quant).",
 )
-timeout_option = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a server may be silent.",
+SECONDS = click.FloatRange(min=0, max=1e6, min_open=True)
+_TIMEOUTS = (
+    click.option("--timeout", type=SECONDS, default=120.0, show_default=True, metavar="SECONDS", help="How long a server may be silent."),
+    click.option(
+        "--request-timeout",
+        type=SECONDS,
+        default=600.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a server may take for one reply.",
+    ),
 )
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Requests that a server has at once."
 )
 
 
+def timeout_options(command: F) -> F:
+    """Add ``--timeout`` and ``--request-timeout``, for models behind a server."""
+    for option in reversed(_TIMEOUTS):
+        command = option(command)
+    return command
+
+
 def answering_options(command: F) -> F:
     """Add ``engine_options`` and those of models, here or behind a server, that answer many prompts."""
-    return engine_options(quantize_option(concurrency_option(timeout_option(command))))
+    return engine_options(quantize_option(concurrency_option(timeout_options(command))))
 
 
 def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:

@@ -18,7 +18,7 @@ from sftchat.models.manifest import read_manifest
 from sftchat.models.references import resolve
 from sftchat.plugins import Registry
 
-UNIMPORTANT = ("concurrency", "timeout")
+UNIMPORTANT = ("concurrency", "request_timeout", "timeout")
 """Options that change no reply."""
 VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")

@@ -26,8 +26,8 @@ def require_endpoint(what: str) -> None:
 
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, quantize: str | None = None,
-    importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
+    template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
+    quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
@@ -40,6 +40,7 @@ def load_engine(
         template_arguments: Arguments of the template, before those that the model was trained with.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
+        request_timeout: Seconds that one request to a server may take in all.
         quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four by bitsandbytes; None for none.
         importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
@@ -59,7 +60,7 @@ def load_engine(
         require_endpoint(f"model '{model}'")
         from sftchat.engines.endpoint.opening import open_endpoint
 
-        return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout)
+        return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout)
     if reference.scheme:
         return registry.engines[reference.scheme].open(reference.source, options)
     from sftchat.models.weights import LOADING, load, require_local

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pluggy
 import pytest
@@ -18,9 +20,9 @@ from sftchat.engines.base import collect
 from sftchat.engines.endpoint.engine import EndpointEngine
 from sftchat.engines.endpoint.opening import open_endpoint
 from sftchat.engines.endpoint.retries import Retries
-from sftchat.errors import EngineError
+from sftchat.errors import EngineError, SftchatWarning
 from sftchat.plugins import Registry
-from tests.engines.endpoint_kit import Script, answer, ask, delta, loopback, reply, stream
+from tests.engines.endpoint_kit import Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream
 
 SLOW_DOWN = answer(429, json.dumps({"error": {"message": "slow down"}}), retry_after="0")
 
@@ -157,3 +159,104 @@ def test_a_served_model_cannot_be_trained(session: Session, tmp_path: Path, caps
 
     assert main(["train", "quiz", "--model", "http://h/v1", "--data", str(rows), "-o", str(tmp_path / "run")], obj=session) == 2
     assert capsys.readouterr().err == "sftchat: error: model 'http://h/v1' is served by engine 'http' and cannot be trained here\n"
+
+
+FLOOD = raw(head(), delta("so ").encode())
+PINGS = raw(head() + delta("so far"), b": ping\n\n", 0.05)
+
+
+def test_ask_cuts_a_reply_without_end(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        loopback([FLOOD, FLOOD]) as server,
+        pytest.warns(SftchatWarning, match="wrote on after max_tokens 9; replies of model 'small' are cut"),
+    ):
+        assert main(["ask", server.url, "hi", "--max-new-tokens", "9", "--json"], obj=session) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert (found["reply"], found["finish_reason"]) == ("so " * 100, "length")
+
+
+def test_ask_ends_when_the_time_of_a_request_is_over_and_has_shown_what_came(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    with loopback([PINGS]) as server:
+        assert main(["ask", server.url, "hi", "--request-timeout", "1"], obj=session) == 3
+
+    out, err = capsys.readouterr()
+    assert (out, err) == ("so far", "sftchat: error: the request took longer than 1 s; --request-timeout allows more\n")
+
+
+def test_eval_goes_on_after_an_item_that_took_too_long(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    with loopback([stream(reply()), PINGS, stream(reply()), stream(reply())]) as server:
+        assert main(["eval", server.url, "--concurrency", "1", "--request-timeout", "1", "--json"], obj=session) == 3
+
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [failure["error"] for failure in result["failed"]] == ["the request took longer than 1 s; --request-timeout allows more"]
+    assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [("accuracy", 1.0)]
+
+
+def test_eval_cuts_replies_without_end_and_warns_once(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        loopback([FLOOD, FLOOD, stream(reply()), stream(reply())]) as server,
+        pytest.warns(SftchatWarning, match="replies of model 'small' are cut") as caught,
+    ):
+        assert main(["eval", server.url, "--concurrency", "1", "--json"], obj=session) == 0
+
+    assert len(caught) == 1
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [("accuracy", 0.5)]
+
+
+def test_chat_shows_what_came_and_goes_on(session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    with loopback([PINGS, stream(reply("2"))]) as server:
+        main(["chat", server.url, "--request-timeout", "1"], obj=session)
+
+    out, err = capsys.readouterr()
+    assert out.startswith("so far")
+    assert "the request took longer than 1 s; --request-timeout allows more" in err
+
+
+def test_chat_cuts_a_reply_without_end(session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
+    with loopback([FLOOD]) as server, pytest.warns(SftchatWarning, match="replies of model 'small' are cut"):
+        assert main(["chat", server.url, "--max-new-tokens", "9"], obj=session) == 0
+
+    assert capsys.readouterr().out.split() == ["so"] * 100
+
+
+def test_inspect_refuses_a_list_of_models_without_end(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    with loopback([], bomb("application/json")) as server:
+        assert main(["inspect", server.url], obj=session) == 3
+        assert capsys.readouterr().err == (
+            f"sftchat: error: the server at {server.url} does not say which models it has: the server sent more than 8,388,608 bytes\n"
+        )
+
+
+def test_a_key_that_the_server_repeats_is_neither_shown_nor_stored(
+    session: Session, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Replies, an error, a list of models: through ask, inspect, eval with everything that it writes, and chat with its sessions."""
+    key = "sk-secret+1234"
+    monkeypatch.setenv("SFTCHAT_API_KEY", key)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
+    echo = stream(*map(delta, f"fine {key} {quote(key)}"), end())
+    refusal = answer(400, json.dumps({"error": {"message": f"no model for {key}"}}))
+    listing = answer(200, json.dumps({"data": [{"id": "small", "root": f"/{key}"}]}))
+    with loopback([echo, echo, echo, echo, echo, refusal, echo, echo, echo, echo, echo, echo], listing) as server:
+        main(["inspect", server.url], obj=session)
+        main(["inspect", server.url, "--json"], obj=session)
+        main(["ask", server.url, "hi"], obj=session)
+        main(["ask", server.url, "hi", "--json"], obj=session)
+        main(["eval", server.url, "--concurrency", "1", "-o", str(tmp_path / "report"), "--json"], obj=session)
+        main(["eval", server.url, "--concurrency", "1", "--update-baseline", str(tmp_path / "baseline.jsonl")], obj=session)
+        main(["chat", server.url], obj=session)
+        assert server.authorized == [f"Bearer {key}"] * 11
+
+    out, err = capfd.readouterr()
+    home = Path(os.environ["HOME"])
+    written = [path for folder in (tmp_path, home) for path in folder.rglob("*") if path.is_file()]
+    forms = (key, quote(key))
+    assert [form for form in forms if form in out + err] == []
+    assert [path for path in written for form in forms if form.encode() in path.read_bytes()] == []
+    baseline = [json.loads(line) for line in (tmp_path / "baseline.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["reply"] for row in baseline if "reply" in row] == ["fine *** ***"] * 4
+    assert (tmp_path / "report").is_dir()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -123,15 +126,16 @@ class Loopback:
 
 
 @contextmanager
-def loopback(scripts: Iterable[Script]) -> Iterator[Loopback]:
-    """Run a server on a free port until the block ends. ``/models`` lists the model ``small``."""
+def loopback(scripts: Iterable[Script], models: Script | None = None) -> Iterator[Loopback]:
+    """Run a server on a free port until the block ends. ``/models`` lists the model ``small``, or answers as a script says."""
     state = Loopback(iter(scripts))
+    listing = models or answer(200, json.dumps({"data": [{"id": "small", "max_model_len": 512, "root": "/models/small"}]}))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            answer(200, json.dumps({"data": [{"id": "small", "max_model_len": 512, "root": "/models/small"}]}))(self)
+            listing(self)
 
         def do_POST(self) -> None:
             state.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
@@ -197,3 +201,48 @@ def stream(*packets: str, whole: bool = True, pause: threading.Event | None = No
             handler.wfile.write(b"0\r\n\r\n")
 
     return script
+
+
+def raw(first: str, again: bytes = b"", pause: float = 0.0, times: int = 1 << 60) -> Script:
+    """Answer with bytes as they are, whatever HTTP says, and close the connection.
+
+    Args:
+        first: What comes first, such as the head.
+        again: What is then repeated while the client listens.
+        pause: Seconds before each repetition.
+        times: The most repetitions.
+    """
+
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        try:
+            handler.wfile.write(first.encode())
+            for _ in range(times if again else 0):
+                time.sleep(pause)
+                handler.wfile.write(again)
+                handler.wfile.flush()
+        except OSError:
+            pass  # the client has left
+
+    return script
+
+
+def head(content_type: str = "text/event-stream", encoding: str = "", status: int = 200) -> str:
+    """The head of an answer whose content ends with the connection."""
+    coded = f"content-encoding: {encoding}\r\n" if encoding else ""
+    return f"HTTP/1.1 {status} Well\r\ncontent-type: {content_type}\r\n{coded}connection: close\r\n\r\n"
+
+
+def bomb(content_type: str, status: int = 200, *, begin: str = "", fill: str = " ", layers: int = 1) -> Script:
+    """Answer with 64 mebibytes, compressed a thousand times in the first layer."""
+    return raw(head(content_type, ", ".join(["gzip"] * layers), status), _squeezed(begin, fill, layers), times=1)
+
+
+@cache
+def _squeezed(begin: str, fill: str, layers: int) -> bytes:
+    """The content of a bomb; making one takes a while."""
+    content = begin.encode() + fill.encode() * ((64 << 20) // len(fill))
+    for _ in range(layers):
+        squeezed = zlib.compressobj(1, zlib.DEFLATED, 31)
+        content = squeezed.compress(content) + squeezed.flush()
+    return content

@@ -6,8 +6,9 @@ import unicodedata
 
 from sftchat.chat.display import Display
 from sftchat.chat.rendering.reply import ReplyText
+from sftchat.engines.endpoint.growing import whole_characters
 from sftchat.engines.endpoint.retries import Trouble
-from sftchat.engines.endpoint.wire import read_event, whole_characters
+from sftchat.engines.endpoint.wire import read_event
 from sftchat.plugins import load_plugins
 from sftchat.text import normalise, printable, strip_thinking, tokens
 from sftchat.types import Example, Reply

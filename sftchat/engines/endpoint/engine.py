@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from queue import Empty, SimpleQueue
@@ -12,18 +13,25 @@ from anyio import create_task_group, move_on_after
 from anyio.from_thread import start_blocking_portal
 
 from sftchat.engines.base import Chunk, Request
+from sftchat.engines.endpoint.bounds import Meter, Overrun
+from sftchat.engines.endpoint.growing import GrowingText
 from sftchat.engines.endpoint.pace import Pace
 from sftchat.engines.endpoint.retries import PASSING, Retries, Trouble, retry_after
-from sftchat.engines.endpoint.server import KEYS, Server
-from sftchat.engines.endpoint.wire import DONE, finish_reason, path_and_body, read_event, whole_characters
-from sftchat.errors import EngineError, first_line
+from sftchat.engines.endpoint.server import KEYS, Answer, Server
+from sftchat.engines.endpoint.wire import DONE, finish_reason, path_and_body, read_event
+from sftchat.errors import EngineError, SftchatWarning, first_line
 
 SILENCE = 0.1
 """Seconds without news after which the caller gets an empty chunk, so that it can stop while the server thinks."""
 DRAIN = 1.0
 """Seconds for the end of a stream after its last event; a connection read to its end can be used again."""
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+"""Headers of a stream after decompression; no other encoding is one of event streams, whatever the server's header says."""
+AFTER_THE_END = 10.0
+"""Seconds for what follows the end of a reply, such as the number of its tokens."""
 
-Say = Callable[[Chunk | EngineError], None]
+News = Chunk | EngineError | SftchatWarning
+Say = Callable[[News], None]
 
 
 class EndpointEngine:
@@ -46,6 +54,7 @@ class EndpointEngine:
         self._concurrency = concurrency
         self._retries = retries or Retries()
         self._usage = True
+        self._warned: set[str] = set()
 
     def close(self) -> None:
         """Nothing to free: the connections of a call end with it."""
@@ -57,7 +66,7 @@ class EndpointEngine:
             EngineError: When the server is gone, or refuses every request.
         """
         source = iter(requests)
-        arrived: SimpleQueue[Chunk | EngineError] = SimpleQueue()
+        arrived: SimpleQueue[News] = SimpleQueue()
         orders: asyncio.Queue[Request] = asyncio.Queue()
         waiting: set[str] = set()
         with start_blocking_portal() as portal:
@@ -76,6 +85,9 @@ class EndpointEngine:
                     if service.done():
                         service.result()  # raises what ended it
                     news = Chunk(next(iter(waiting)))
+                if isinstance(news, SftchatWarning):
+                    warnings.warn(news, stacklevel=2)
+                    continue
                 if isinstance(news, EngineError):
                     raise news
                 if news.finish_reason is not None:
@@ -85,7 +97,7 @@ class EndpointEngine:
     async def _serve(self, orders: asyncio.Queue[Request], say: Say) -> None:
         """Send every request that is ordered, until cancelled."""
         pace = Pace(self._concurrency)
-        async with self._server.async_client() as client, create_task_group() as group:
+        async with self._server.client() as client, create_task_group() as group:
             while True:
                 request = await orders.get()
                 group.start_soon(self._answer, client, pace, request, say)
@@ -98,7 +110,7 @@ class EndpointEngine:
             try:
                 async with pace.places:
                     period = pace.period
-                    async with aclosing(self._attempt(client, request)) as chunks:
+                    async with aclosing(self._attempt(client, request, say)) as chunks:
                         async for chunk in chunks:
                             said = said or bool(chunk.text)
                             say(chunk)
@@ -113,85 +125,110 @@ class EndpointEngine:
                 break
             await self._retries.sleep(delay)
         words = self._server.shown(trouble.words) + (f" ({attempt} attempts)" if attempt > 1 else "")
-        if trouble.everywhere or (trouble.passing and not said and pace.given_up()):
+        if trouble.everywhere or ((trouble.spent or (trouble.passing and not said)) and pace.given_up()):
             say(EngineError(f"the server at {self._server.url} answers no more: {words}"))
         else:
             say(Chunk(request.id, finish_reason="error", error=words))
 
-    async def _attempt(self, client: httpx2.AsyncClient, request: Request) -> AsyncGenerator[Chunk]:
+    async def _attempt(self, client: httpx2.AsyncClient, request: Request, say: Say) -> AsyncGenerator[Chunk]:
         """Send a request once and pass on what comes.
 
         Raises:
             Trouble: When that is no whole reply.
         """
         path, body = path_and_body(request, self.model, usage=self._usage)
-        reason, prompt_tokens, completion_tokens, held = "", 0, 0, ""
+        tokens, bounds = request.sampling.max_new_tokens, self._server.bounds
+        reason, prompt_tokens, completion_tokens = "", 0, 0
+        text = GrowingText(self._server.redaction, bounds.of_text(tokens), bounds.of_pieces(tokens))
+        meter = Meter(self._server.request_timeout)
         try:
-            async with client.stream("POST", self._server.url + path, json=body) as response:
+            async with self._server.answer(client, "POST", path, meter, body) as response:
                 if response.status_code != 200:
-                    await response.aread()
-                    raise self._refusal(response, request)
-                async with aclosing(self._events(response)) as events:
+                    raise self._refusal(await self._server.read(response, meter, 0), request)
+                async with aclosing(self._events(response, meter, tokens)) as events:
                     async for data in events:
                         piece = read_event(data)
-                        text, held = whole_characters(held + piece.text)
-                        if text:
-                            yield Chunk(request.id, text)
-                        reason = piece.finish_reason or reason
+                        if ready := text.feed(piece.text):
+                            yield Chunk(request.id, ready)
                         prompt_tokens = piece.prompt_tokens or prompt_tokens
                         completion_tokens = piece.completion_tokens or completion_tokens
+                        if piece.finish_reason and not reason:
+                            meter.shorten(AFTER_THE_END)
+                        reason = piece.finish_reason or reason
+                        if text.full:
+                            reason = "length"
+                            self._warn_of_length(request, say)
+                            break
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             words = f"no connection ({self._server.shown(first_line(error))}); check that it still runs and that the address is right"
             raise Trouble(words, passing=True, everywhere=True) from None
-        except httpx2.TimeoutException:
-            raise Trouble(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True) from None
-        except httpx2.RequestError as error:
+        except (httpx2.RequestError, Overrun) as error:
             if not reason:  # what is cut off after the end of the reply is no loss
-                raise Trouble(f"the connection broke: {self._server.shown(first_line(error))}", passing=True) from None
+                raise self._broken(error, tokens) from None
         if not reason:
             raise Trouble("the stream ended before the reply did", passing=True)
         end = finish_reason(reason)
-        yield Chunk(request.id, "\ufffd" if held else "", (), end, prompt_tokens, unlisted_tokens=completion_tokens)
+        yield Chunk(request.id, text.end(), (), end, prompt_tokens, unlisted_tokens=completion_tokens)
 
-    async def _events(self, response: httpx2.Response) -> AsyncGenerator[str]:
-        """The data of each event of an answer; an answer that is not streamed is one event.
+    async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
+        """The data of each event of an answer to a request for so many tokens; an answer that is not streamed is one event.
 
         Raises:
             Trouble: When it is neither.
+            Overrun: When it is too large.
         """
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        bounds = self._server.bounds
         if kind == "application/json":
-            await response.aread()
-            yield response.text
+            yield (await self._server.read(response, meter, bounds.of_event(tokens))).text
             return
         if kind != "text/event-stream":
             raise Trouble(
                 f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1", everywhere=True
             )
-        response.encoding = "utf-8"  # the only one that event streams have, whatever the header says
-        events = aiter(httpx2.EventSource(response))
-        async for event in events:
-            if event.data.strip() == DONE:
-                break
-            if event.data:
-                yield event.data
-        with move_on_after(DRAIN):
-            async for _ in events:
-                pass
+        async with aclosing(meter.parts(response, bounds.of_stream(tokens))) as parts:
+            counted = httpx2.Response(200, headers=EVENTS, content=parts, request=response.request)
+            events = aiter(httpx2.EventSource(counted, bounds.of_event(tokens)))
+            async for event in events:
+                if event.data.strip() == DONE:
+                    break
+                if event.data:
+                    yield event.data
+            with move_on_after(DRAIN):
+                async for _ in events:
+                    pass
 
-    def _refusal(self, response: httpx2.Response, request: Request) -> Trouble:
+    def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> Trouble:
+        """What an answer that did not come to its end means for a request for so many tokens."""
+        if isinstance(error, Overrun):
+            return error
+        if isinstance(error, httpx2.SSEError):
+            return Overrun(f"the server sent an event of more than {self._server.bounds.of_event(tokens):,} bytes")
+        if isinstance(error, httpx2.TimeoutException):
+            return Trouble(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True)
+        return Trouble(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
+
+    def _warn_of_length(self, request: Request, say: Say) -> None:
+        """Warn, once for each model, that the server does not end its replies."""
+        model = request.adapter or self.model
+        if model not in self._warned:
+            self._warned.add(model)
+            most = request.sampling.max_new_tokens
+            say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
+
+    def _refusal(self, answer: Answer, request: Request) -> Trouble:
         """What an answer other than 200 means for this request and for all others."""
-        status, words = response.status_code, self._server.words(response)
+        status, words = answer.status, self._server.words(answer)
         if status in PASSING or status >= 500:
-            wait = retry_after(response.headers.get("retry-after"), self._retries.now())
+            wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
             asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
             return Trouble(words + asked, passing=True, crowded=status == 429, wait=wait)
         if status in (401, 403):
             return Trouble(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
-        if status in (400, 422) and self._usage and "stream_options" in response.text:
+        if status in (400, 422) and self._usage and "stream_options" in answer.text:
             self._usage = False  # it counts no tokens; its replies are as good
             return Trouble(words, passing=True, wait=0.0)
         if status in (400, 422) and request.reply_prefix and request.prompt is None:
             return Trouble(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
-        everywhere = response.is_redirect or (status == 404 and not request.adapter)
+        everywhere = status // 100 == 3 or (status == 404 and not request.adapter)
         return Trouble(words, everywhere=everywhere)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from typing import Any
+
 import httpx2
 
 from sftchat.engines.base import Request
+from sftchat.engines.endpoint.bounds import Overrun
 from sftchat.engines.endpoint.engine import EndpointEngine
 from sftchat.engines.endpoint.retries import Retries
 from sftchat.engines.endpoint.server import Server, key_from_environment, served_models
@@ -14,24 +18,23 @@ from sftchat.types import Message, SamplingParams
 
 MISTAKES = (400, 404, 422)
 """How servers answer to the name of a model that they do not have."""
+FEW = 50
+"""The most models that an error lists."""
 
 
-def server_and_model(
-    address: str, *, key: str | None = None, timeout: float = 120.0, transport: httpx2.MockTransport | None = None
-) -> tuple[Server, str]:
+def server_and_model(address: str, *, key: str | None = None, **how: Any) -> tuple[Server, str]:
     """Take an address apart.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``, checked by ``sftchat.models.references.resolve``.
         key: Of the server; by default the environment's.
-        timeout: As of ``Server``.
-        transport: As of ``Server``.
+        how: ``timeout``, ``request_timeout`` and ``transport``, as of ``Server``.
 
     Returns:
         The server, and the name of the model, empty when there is none.
     """
     url, _, model = address.partition("#")
-    return Server(url.rstrip("/"), key_from_environment() if key is None else key, timeout, transport), model
+    return Server(url.rstrip("/"), key_from_environment() if key is None else key, **how), model
 
 
 def open_endpoint(
@@ -39,6 +42,7 @@ def open_endpoint(
     *,
     concurrency: int = 16,
     timeout: float = 120.0,
+    request_timeout: float = 600.0,
     key: str | None = None,
     transport: httpx2.MockTransport | None = None,
     retries: Retries | None = None,
@@ -49,6 +53,7 @@ def open_endpoint(
         address: ``http://HOST:PORT/v1#MODEL``; the name may be left out when the server lists exactly one model.
         concurrency: The most requests under way at once, at least 1.
         timeout: Seconds that may pass before the first and between two pieces of a reply.
+        request_timeout: Seconds that one request may take in all.
         key: Of the server; by default what SFTCHAT_API_KEY or OPENAI_API_KEY holds.
         transport: What carries the requests instead of the network; for tests.
         retries: What happens after a failed attempt.
@@ -57,7 +62,7 @@ def open_endpoint(
         UsageError: When the model has no name, or one that the server does not know.
         ModelError: When nothing answers, or the key is refused.
     """
-    server, model = server_and_model(address, key=key, timeout=timeout, transport=transport)
+    server, model = server_and_model(address, key=key, timeout=timeout, request_timeout=request_timeout, transport=transport)
     listed, why = served_models(server)
     names = [entry["id"] for entry in listed]
     if not model:
@@ -74,7 +79,8 @@ def _only(names: list[str], why: str, server: Server) -> str:
             f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
         )
     if len(names) > 1:
-        raise UsageError(f"the server at {server.url} has {len(names)} models; add one to the address as #MODEL: {', '.join(names)}")
+        few = ", ".join(names[:FEW]) + (f" and {len(names) - FEW:,} more" if len(names) > FEW else "")
+        raise UsageError(f"the server at {server.url} has {len(names)} models; add one to the address as #MODEL: {few}")
     return names[0]
 
 
@@ -84,11 +90,13 @@ def _try_name(server: Server, model: str, names: list[str]) -> None:
         Request("", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=1)), model, usage=False
     )
     try:
-        with server.client() as client:
-            response = client.post(server.url + path, json={**body, "stream": False})
-            response.read()
-    except httpx2.TransportError as error:
+        answer = server.ask("POST", path, server.bounds.of_event(1), {**body, "stream": False})
+    except (httpx2.RequestError, Overrun) as error:
         raise ModelError(f"the server at {server.url} did not answer for model '{model}': {server.shown(first_line(error))}") from None
-    if response.status_code in MISTAKES:
-        what = unknown("model", model, names) if names else f"no model '{model}'"
-        raise UsageError(f"{what} at {server.url}: {server.words(response)}")
+    if answer.status in MISTAKES:
+        what = (
+            unknown("model", model, names if len(names) <= FEW else get_close_matches(model, names, FEW))
+            if names
+            else f"no model '{model}'"
+        )
+        raise UsageError(f"{what} at {server.url}: {server.words(answer)}")

@@ -12,6 +12,10 @@ from email.utils import parsedate_to_datetime
 
 PASSING = frozenset({408, 409, 429})
 """Refusals that another attempt may turn, as the OpenAI library has them; every 5xx is one too."""
+LONGEST_WAIT = 1e9
+"""Seconds, 32 years: a server that asks to wait longer is understood to ask for this."""
+LONGEST_HEADER = 100
+"""Characters of a ``Retry-After`` header that is read."""
 
 
 class Trouble(Exception):
@@ -20,17 +24,26 @@ class Trouble(Exception):
     Attributes:
         words: What went wrong, in one line.
         passing: Whether another attempt may do better.
+        spent: Whether it cost all that the request may take: it is not sent again, though the trouble is the server's.
         everywhere: Whether every other request must meet it too, as when the server is gone.
         crowded: Whether the server wants fewer requests at once.
         wait: Seconds that the server asked to wait; None when it did not.
     """
 
     def __init__(
-        self, words: str, *, passing: bool = False, everywhere: bool = False, crowded: bool = False, wait: float | None = None
+        self,
+        words: str,
+        *,
+        passing: bool = False,
+        spent: bool = False,
+        everywhere: bool = False,
+        crowded: bool = False,
+        wait: float | None = None,
     ) -> None:
         super().__init__(words)
         self.words = words
         self.passing = passing
+        self.spent = spent
         self.everywhere = everywhere
         self.crowded = crowded
         self.wait = wait
@@ -71,14 +84,22 @@ class Retries:
 
 
 def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date (RFC 9110, section 10.2.3); None for any other text."""
-    if header is None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date (RFC 9110, section 10.2.3); None for any other text.
+
+    Args:
+        header: What the server sent; None when it sent none.
+        now: Seconds since 1970.
+
+    Returns:
+        Between 0 and ``LONGEST_WAIT``.
+    """
+    if header is None or len(header) > LONGEST_HEADER:
         return None
     try:
         seconds = float(header)
     except ValueError:
         try:
             seconds = float(parsedate_to_datetime(header).timestamp()) - now
-        except ValueError:
+        except (ValueError, TypeError, OverflowError, OSError):  # years and zones that no calendar has
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), LONGEST_WAIT) if math.isfinite(seconds) else None

@@ -16,6 +16,8 @@ DONE = "[DONE]"
 """The event after the last one."""
 OURS = ("context", "weight")
 """Keys of a turn that mean nothing to a server; some refuse what they do not know."""
+MOST_COUNTED = 1_000_000_000
+"""Tokens above which a server's number is none."""
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -26,8 +28,8 @@ class Piece:
     Attributes:
         text: New text of the reply; thoughts that the server keeps apart (``reasoning_content``) are not part of it.
         finish_reason: Why the reply ended, in the server's word; empty while it goes on.
-        prompt_tokens: Length of the prompt, where this event says so.
-        completion_tokens: Length of the reply, thoughts and mostly the stop token included, where this event says so.
+        prompt_tokens: Length of the prompt, where this event says so; never more than ``MOST_COUNTED``.
+        completion_tokens: Length of the reply, thoughts and mostly the stop token included, likewise.
     """
 
     text: str = ""
@@ -77,7 +79,7 @@ def read_event(data: str) -> Piece:
     """What the data of one server-sent event says, or a whole answer that was not streamed.
 
     Raises:
-        Trouble: When it is no JSON object of the protocol, or tells of an error.
+        Trouble: When it is no JSON object of the protocol, or tells of an error; its words are the server's, of any length.
     """
     try:
         event = parsed(data)
@@ -85,15 +87,16 @@ def read_event(data: str) -> Piece:
             raise Trouble(error, passing=not _is_refusal(event))
         choice = (event.get("choices") or [{}])[0]
         inner = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
-        usage = event.get("usage") or {}
+        usage = event.get("usage")
+        counts = usage if isinstance(usage, Mapping) else {}
         return Piece(
             _text(inner.get("content")),
             _text(choice.get("finish_reason")),
-            int(usage.get("prompt_tokens") or 0),
-            int(usage.get("completion_tokens") or 0),
+            _count(counts.get("prompt_tokens")),
+            _count(counts.get("completion_tokens")),
         )
-    except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
-        raise Trouble(f"the server sent what the protocol does not have: {data[:80]}", passing=True) from None
+    except (ValueError, TypeError, AttributeError, LookupError):
+        raise Trouble(f"the server sent what the protocol does not have: {data}", passing=True) from None
 
 
 def finish_reason(said: str) -> FinishReason:
@@ -107,21 +110,18 @@ def finish_reason(said: str) -> FinishReason:
     return FINISH_REASONS[said]
 
 
-def whole_characters(text: str) -> tuple[str, str]:
-    """Cut half a surrogate pair off the end of a text: what can be handed out, and what waits for its other half.
-
-    Servers that count in UTF-16 send such halves, each escaped in a JSON string of its own.
-    """
-    waiting = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-    ready = text[: len(text) - len(waiting)]
-    return ready.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), waiting
-
-
 def _text(content: Any) -> str:
     """A text of an event, which may be absent."""
     if content is None or isinstance(content, str):
         return content or ""
     raise TypeError("it is no text")
+
+
+def _count(number: Any) -> int:
+    """A number of tokens; 0, which means that the server does not count, for anything that can be none."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= MOST_COUNTED:
+        return 0
+    return int(number) if number == int(number) else 0
 
 
 def _is_refusal(event: Mapping[str, Any]) -> bool:
