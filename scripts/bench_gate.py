@@ -13,6 +13,9 @@ nel compare     NVIDIA-NeMo/Evaluator, src/nemo_evaluator/engine/comparison.py (
 TrainJudge      Himanshukurrey/trainjudge, src/trainjudge/verdict.py: ``decide`` demands an improvement of 3 points; ``RegressionResult`` is
                 its rule for what may not get worse, a drop of more than 5 points and 2 items
 evalgate        ritvikmudgal/evalgate, src/evalgate/stats.py (mcnemar_test): two-sided exact McNemar, fails when significant
+Soup            soup-cli 0.77 on PyPI: soup_cli/utils/ship_verdict.py (decide_ship) ships a model whose task score is strictly higher and
+                whose suites are down by no more than .05; soup_cli/utils/eval_gate_hook.py (decide_regression) bootstraps the rows that a
+                run stored, of which there is one, the aggregate, and fails when the upper bound is under -.02
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ def _count(owner: NDArray[np.int64], items: int, right: NDArray[np.bool_], mute:
 def ours(before: Rows, after: Rows) -> str:
     """sftchat's gate at its defaults."""
     difference = paired_difference(Counts(KEYS, before), Counts(KEYS, after), F1)
-    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[outcome(difference, difference.p, Gated("f1"))]
+    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[outcome(difference, Gated("f1"))]
 
 
 def nel_binary(before: Rows, after: Rows) -> str:
@@ -130,6 +133,21 @@ def evalgate(before: Rows, after: Rows) -> str:
     return FAIL if broken > fixed and _two_sided(broken, fixed) < 0.05 else PASS
 
 
+def soup_task(before: Rows, after: Rows) -> str:
+    """``soup ship``, first leg: the task's score must be strictly higher."""
+    return PASS if micro_f1(after) > micro_f1(before) else FAIL
+
+
+def soup_suite(before: Rows, after: Rows) -> str:
+    """``soup ship``, second leg: a suite may be down by .05, with a tolerance for rounding."""
+    return FAIL if micro_f1(before) - micro_f1(after) > 0.05 + 1e-9 else PASS
+
+
+def soup_against(before: Rows, after: Rows) -> str:
+    """``soup eval against``: every resample of one aggregate is that aggregate, so both bounds are the difference itself."""
+    return FAIL if micro_f1(after) - micro_f1(before) < -0.02 else PASS
+
+
 RULES: dict[str, Rule] = {
     "sftchat": ours,
     "nel, exact match": nel_binary,
@@ -137,6 +155,9 @@ RULES: dict[str, Rule] = {
     "TrainJudge verify": trainjudge_verify,
     "TrainJudge regression": trainjudge_regression,
     "evalgate": evalgate,
+    "Soup ship, task": soup_task,
+    "Soup ship, suite": soup_suite,
+    "Soup eval against": soup_against,
 }
 
 
@@ -148,6 +169,12 @@ def exact(rows: Rows) -> NDArray[np.bool_]:
 def item_f1(rows: Rows) -> Rows:
     """F1 of every item on its own."""
     return np.asarray(2 * rows[:, 2] / (rows[:, 0] + rows[:, 1]))
+
+
+def micro_f1(rows: Rows) -> float:
+    """F1 of all items together."""
+    gold, said, right = rows.sum(axis=0)
+    return float(2 * right / (gold + said))
 
 
 def _upper_tail(k: int, n: int) -> float:

@@ -12,7 +12,7 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
-from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, without_commands, write_reports
+from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, say_verdict, without_commands, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
 from sftchat.errors import ModelError, PluginError, UsageError
@@ -90,10 +90,9 @@ def command(
     What the same weights were asked before is not asked again; see 'sftchat cache'.
 
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
-    4 not comparable with the baseline, which may also be missing, or not proven with --strict.
+    4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.
     """
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
-    from sftchat.evaluation.verdict import judge
     from sftchat.models.references import expand
 
     session: Session = ctx.obj
@@ -152,7 +151,8 @@ def command(
     if report is None:
         return
     session.registry.eval_finished(report, output)
-    verdict = judge(report, {plan.task.name: plan.demanded for plan in plans})
+    verdict = report.verdict
+    assert verdict is not None
     write_reports(report, verdict, files, output, os.environ)  # before anything is printed: whoever reads that may leave
     updated = list(update_baselines(new_baselines, plans, report, verdict, session.registry, options))
     if as_json:
@@ -163,8 +163,9 @@ def command(
         with without_commands(os.environ):
             show(report, stdout())
     written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
-    for line in (*written, *updated, *verdict.lines):
+    for line in (*written, *updated):
         click.echo(printable(line), err=True)
+    say_verdict(verdict, os.environ)
     ctx.exit(verdict.exit_code)
 
 

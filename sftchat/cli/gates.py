@@ -23,16 +23,16 @@ def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: Mo
     from sftchat.evaluation.gate import gate
     from sftchat.evaluation.report import Report
     from sftchat.evaluation.rules import Gated, Rules
-    from sftchat.evaluation.verdict import judge
+    from sftchat.evaluation.verdict import COLOURS, judge
 
     rules = Rules(gated=(Gated(task.metric.name),))
-    comparison = compare(baseline, candidate, task)
-    report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gate((comparison,), lambda _: rules.gated))
+    (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: rules.gated)
+    report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
     verdict = judge(report, rules)
     console.print(f"  $ {words}", soft_wrap=True, markup=False, highlight=False)
     for line in verdict.lines:
         console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
-    colour = "red" if verdict.exit_code else "green"
+    colour = COLOURS[verdict.tone]
     console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", highlight=False)
     _broken(console, comparison)
     return verdict.exit_code

@@ -114,7 +114,6 @@ def update_baselines(
     from sftchat.evaluation.accepting import write_baseline
     from sftchat.evaluation.baseline import Header, known_sampling
     from sftchat.evaluation.scored import held
-    from sftchat.evaluation.verdict import GATE_FAILED
 
     for plan in plans:
         file = files[plan.task.name]
@@ -124,7 +123,7 @@ def update_baselines(
         if any(result.failures for result in results):
             yield f"baseline {file}: not written, because some items were not answered"
             continue
-        if verdict.exit_code == GATE_FAILED:
+        if verdict.outcome == "fail":
             yield f"baseline {file}: not written, because the verdict is fail; without --baseline and --min it is"
             continue
         source = plan.sources[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.errors import UsageError
+from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.report import Report
@@ -134,6 +135,21 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
 
         for line in annotate(report, verdict):
             click.echo(line, err=True)
+
+
+def say_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
+    """Print the reasons and the verdict on standard error, the verdict last and on a terminal in its colour.
+
+    Args:
+        verdict: What to print.
+        environment: With ``NO_COLOR`` (https://no-color.org) nothing is coloured.
+    """
+    from sftchat.evaluation.verdict import COLOURS
+
+    for line in verdict.reasons:
+        click.echo(printable(line), err=True)
+    for line in verdict.lines[len(verdict.reasons) :]:
+        click.secho(printable(line), err=True, fg=COLOURS[verdict.tone], color=False if environment.get("NO_COLOR") else None)
 
 
 @contextmanager

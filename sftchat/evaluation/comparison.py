@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]
+LEVEL = 0.05
+"""A smaller p is called significant."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class MetricDifference:
         interval: How the interval was computed: ``bootstrap``, ``discordance`` or ``none``.
         test: How ``p`` was: ``mcnemar``, ``exact permutation``, ``permutation`` or ``identical``.
         differing: How many items have different counts.
-        judgement: Whether the candidate is better.
         low_90: Lower bound of the 90 % interval: a drop beyond it can be excluded at 5 %; None where the items give no hint of the spread.
         high_90: Upper bound; None with ``low_90``.
         standard_error: Of the difference, from the bootstrap; None where nothing differs.
         higher_is_better: As the metric says.
+        p_adjusted: ``p`` adjusted over everything that is gated together (Holm 1979); None where the gate does not look at the metric.
     """
 
     name: str
@@ -46,11 +48,31 @@ class MetricDifference:
     interval: str
     test: str
     differing: int
-    judgement: Judgement
     low_90: float | None = None
     high_90: float | None = None
     standard_error: float | None = None
     higher_is_better: bool = True
+    p_adjusted: float | None = None
+
+    @property
+    def deciding_p(self) -> float:
+        """The p that says whether the difference is significant: the adjusted one where there is one."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the 95 % interval lies on one side of 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether the candidate is better: the one rule behind every verdict, colour and word.
+
+        A difference is significant when the deciding p is under 0.05 *and* the 95 % interval lies on one side of 0.
+        """
+        if self.deciding_p >= LEVEL or self.low is None or not self.excludes_zero:
+            return "no significant difference"
+        return "better" if (self.low > 0) == self.higher_is_better else "worse"
 
     @property
     def difference(self) -> float:
@@ -125,7 +147,7 @@ class Comparison:
             "n": self.n,
             "units": self.units,
             "cluster": self.cluster,
-            "metrics": [asdict(metric) | {"difference": metric.difference} for metric in self.metrics],
+            "metrics": [asdict(metric) | {"difference": metric.difference, "judgement": metric.judgement} for metric in self.metrics],
             "broken": [new.example.id for _, new in self.broken],
             "fixed": [new.example.id for _, new in self.fixed],
             "differing": self.differing,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from sftchat.evaluation.comparison import MetricDifference
-from sftchat.evaluation.verdict import Verdict
-
-VERDICT = "verdict: "
-"""What the line of a verdict begins with; other lines give reasons."""
+from sftchat.evaluation.comparison import LEVEL, MetricDifference
+from sftchat.evaluation.results import ModelResult
 
 
 def number(value: float | None) -> str:
@@ -20,7 +17,7 @@ def bounds(low: float | None, high: float | None) -> str:
 
 
 def difference(metric: MetricDifference) -> str:
-    """A difference with its sign, ``~`` before it where chance explains it, as benchstat writes it."""
+    """A difference with its sign, ``~`` before it where it is not significant, as benchstat writes it."""
     return f"{'~ ' if metric.judgement == 'no significant difference' else ''}{metric.difference:+.3f}"
 
 
@@ -34,10 +31,27 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def word_and_reasons(verdict: Verdict) -> tuple[str, tuple[str, ...]]:
-    """The verdict in a word or a few, empty where nothing was asked, and the lines that give its reasons."""
-    words = [line.removeprefix(VERDICT) for line in verdict.lines if line.startswith(VERDICT)]
-    return "".join(words[-1:]), tuple(line for line in verdict.lines if not line.startswith(VERDICT))
+def p_values(metric: MetricDifference) -> str:
+    """The p of a difference, and the adjusted one that decides, where it is another."""
+    plain, deciding = p_value(metric.p), p_value(metric.deciding_p)
+    return plain if plain == deciding else f"{plain} ({deciding} adjusted)"
+
+
+def disagreement(metric: MetricDifference) -> str:
+    """What test and interval say where only one of them sees a difference, which is then not significant; empty where they agree."""
+    significant = metric.deciding_p < LEVEL
+    if significant == metric.excludes_zero:
+        return ""
+    p = f"the {'adjusted ' if metric.deciding_p != metric.p else ''}p of {metric.deciding_p:.3g}"
+    if not significant:
+        return f"not significant: the interval excludes 0, but {p} is not under {LEVEL:g}"
+    interval = "there is no interval" if metric.low is None else "the interval includes 0"
+    return f"not significant: {p} is under {LEVEL:g}, but {interval}"
+
+
+def without_errors(result: ModelResult) -> str:
+    """How many answered items have no error class at all, which need not be the items that a metric counts as right."""
+    return f"{result.right} of {len(result.items)} items without any error class"
 
 
 def signed(change: float) -> str:

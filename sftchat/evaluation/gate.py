@@ -1,50 +1,69 @@
 """The gate: three verdicts on every gated metric of every comparison.
 
-*Regressed*: the paired test is significant downwards after Holm's adjustment, the whole 95 % interval lies on the wrong side of 0, and the
-drop is at least ``min_drop`` and more than a model was seen to differ from itself. *Inconclusive*: not regressed, but a drop larger than the margin cannot be excluded at 5 %. *Fine*: the rest.
+*Regressed*: the difference is judged ``worse`` (``MetricDifference.judgement``, by the p adjusted after Holm), and the drop is at least
+``min_drop`` and more than a model was seen to differ from itself. *Inconclusive*: not regressed, but a drop larger than the margin cannot be
+excluded at 5 %. *Fine*: the rest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
-from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference, Outcome
-from sftchat.evaluation.paired import FEWEST, LEVEL, POWER, holm
+from sftchat.evaluation.comparison import LEVEL, Comparison, GateResult, MetricDifference, Outcome
+from sftchat.evaluation.paired import FEWEST, POWER, holm
 from sftchat.evaluation.rules import POINT, Gated
 
 TOLERANCE = 1e-12
 """A drop this little short of a limit has reached it: 0.005 is not a binary fraction."""
 
 
-def gate(comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequence[Gated]]) -> tuple[GateResult, ...]:
+Gating = Callable[[Comparison], Sequence[Gated]]
+"""Which metrics of a comparison count."""
+
+
+def gate(comparisons: Sequence[Comparison], gated: Gating) -> tuple[tuple[Comparison, ...], tuple[GateResult, ...]]:
     """Judge every gated metric of every comparison, p-values adjusted over all of them: the exit code is one decision.
 
     Args:
         comparisons: Those that share the decision.
         gated: Which metrics of a comparison count.
+
+    Returns:
+        The comparisons, their gated metrics with the adjusted p, on which their judgement rests; and the verdicts.
     """
-    asked = [
-        (place, comparison.metric(rule.metric), rule)
+    asked = [(place, rule) for place, comparison in enumerate(comparisons) if comparison.metrics for rule in gated(comparison)]
+    adjusted = holm([comparisons[place].metric(rule.metric).p for place, rule in asked])
+    found = {(place, rule.metric): p for (place, rule), p in zip(asked, adjusted, strict=True)}
+    judged = tuple(
+        replace(
+            comparison,
+            metrics=tuple(replace(metric, p_adjusted=found.get((place, metric.name))) for metric in comparison.metrics),
+        )
         for place, comparison in enumerate(comparisons)
-        if comparison.metrics
-        for rule in gated(comparison)
-    ]
-    adjusted = holm([difference.p for _, difference, _ in asked])
-    return tuple(
-        _result(place, comparisons[place], difference, p, rule) for (place, difference, rule), p in zip(asked, adjusted, strict=True)
     )
+    return judged, tuple(_result(place, judged[place], rule) for place, rule in asked)
 
 
-def _result(place: int, comparison: Comparison, difference: MetricDifference, p: float, rule: Gated) -> GateResult:
+def _result(place: int, comparison: Comparison, rule: Gated) -> GateResult:
     """One verdict with what it rests on."""
-    candidate = comparison.candidate
+    candidate, difference = comparison.candidate, comparison.metric(rule.metric)
     checks = [result.self_check for result in (comparison.baseline, candidate) if result.self_check is not None]
-    verdict = outcome(difference, p, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
+    verdict = outcome(difference, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
     needed = items_needed(difference, comparison.units, rule.margin) if verdict == "inconclusive" else None
     return GateResult(
-        candidate.model, candidate.task, candidate.evalset.name, difference.name, verdict, p, rule.margin, comparison.units, needed, place
+        candidate.model,
+        candidate.task,
+        candidate.evalset.name,
+        difference.name,
+        verdict,
+        difference.deciding_p,
+        rule.margin,
+        comparison.units,
+        needed,
+        place,
     )
 
 
@@ -65,7 +84,7 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     """
     error, least = difference.standard_error, 0.0
     if difference.differing < FEWEST:
-        bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may (rule of three)
+        bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may
         room = margin * POINT + min(0.0, difference.gain)
         if bound is None or room <= TOLERANCE:
             return None
@@ -74,26 +93,22 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
         return None
     power = NormalDist().inv_cdf(POWER)
     distances = [(NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain)]
-    if difference.p >= LEVEL:
+    if difference.judgement != "worse":
         distances.append((NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain))
     needed = [n * ((z + power) * (error or 0.0) / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
     return max(n + 1, math.ceil(max(least, min(needed)))) if needed else None
 
 
-def outcome(difference: MetricDifference, p: float, rule: Gated, floor: float = 0.0) -> Outcome:
+def outcome(difference: MetricDifference, rule: Gated, floor: float = 0.0) -> Outcome:
     """The verdict on one metric.
 
     Args:
-        difference: Between the models.
-        p: Two-sided, adjusted over everything that is gated together.
+        difference: Between the models, with the adjusted p where several metrics are gated together.
         rule: Margin and smallest drop, in points.
         floor: How far one of the models was seen to differ from itself when asked again; no drop up to that is a regression.
     """
-    bounds = (difference.low, difference.high)
-    wrong_side = bounds[1] if difference.higher_is_better else bounds[0]
-    beyond = wrong_side is not None and (wrong_side < 0 if difference.higher_is_better else wrong_side > 0)
     drop = -difference.gain
-    if p < LEVEL and beyond and drop >= rule.min_drop * POINT - TOLERANCE and drop > floor + TOLERANCE:
+    if difference.judgement == "worse" and drop >= rule.min_drop * POINT - TOLERANCE and drop > floor + TOLERANCE:
         return "regressed"
     if difference.differing == 0:
         return "fine"  # the same counts on every item are no hint of a drop, however few the items are

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from sftchat.evaluation.charts import Point, Series, bar, curve, domain, whisker
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
+from sftchat.evaluation.figures import bounds, difference, difference_bounds, disagreement, number, p_values, signed
 from sftchat.evaluation.history import Change, Histories, comparison_of, faults, said
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
+from sftchat.evaluation.verdict import Verdict
 from sftchat.types import Message
 
 if TYPE_CHECKING:
@@ -73,12 +73,9 @@ def to_html(report: Report, verdict: Verdict) -> str:
     payload, left_out = _payload(report, evalsets, found)
     style = (PAGE / "report.css").read_text(encoding="utf-8")
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
-    word, reasons = word_and_reasons(verdict)
     return _template().render(
         report=report,
-        tone={PASSED: "pass", GATE_FAILED: "fail"}.get(verdict.exit_code, "unsure"),
-        word=word,
-        reasons=reasons,
+        verdict=verdict,
         evalsets=[(place, [one for one in shown if _place(one.result) == place]) for place in evalsets],
         several_tasks=len({result.task for result in report.results}) > 1,
         curves={place: _curves(report, place) for place in evalsets},
@@ -97,7 +94,7 @@ def _template() -> Template:
 
     loader = jinja2.FileSystemLoader(PAGE)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    functions = (number, bounds, difference, difference_bounds, p_value, signed, metric_rows, group_rows, fault_rows)
+    functions = (number, bounds, difference, difference_bounds, disagreement, p_values, signed, metric_rows, group_rows, fault_rows)
     environment.globals |= {function.__name__: function for function in functions}
     return environment.get_template("report.html.jinja")
 

@@ -2,7 +2,8 @@
 
 One suite for each model and gold set, one case an item. Beside a baseline a newly broken item is a failure, an item broken as before is
 skipped. Without a baseline nobody can say which faults are new, so items that are not right are skipped as well, and the gate's own case
-carries the floors. An item that was not answered is an error. The suite ``gate`` has one case, the verdict.
+carries the floors. An item that was not answered is an error. The suite ``gate`` has one case, the verdict, and what it rests on as
+properties.
 
 The format is what GitHub actions, GitLab and Jenkins read, and valid against ``junit-10.xsd`` of Jenkins' xunit-plugin. It has no times: the
 same replies give the same bytes.
@@ -11,17 +12,17 @@ same replies give the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
-from sftchat.evaluation.figures import word_and_reasons
 from sftchat.evaluation.history import Histories, ItemHistory, comparison_of, faults, said
 from sftchat.evaluation.report import Report
-from sftchat.evaluation.verdict import GATE_FAILED, PASSED, Verdict
+from sftchat.evaluation.verdict import Ruling, Verdict
 
 Outcome = Literal["failure", "error", "skipped"]
+_VERDICTS: dict[Ruling, Outcome] = {"fail": "failure", "inconclusive": "skipped", "not comparable": "error", "could not judge": "error"}
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold in any form (https://www.w3.org/TR/xml/#charsets)."""
@@ -51,14 +52,17 @@ def to_junit(report: Report, verdict: Verdict) -> str:
         report: What was measured.
         verdict: What it means; it makes no case when nothing was asked of the models.
     """
-    suites = [(f"{result.model} on {result.evalset.name}", _cases(report, number)) for number, result in enumerate(report.results)]
-    if word_and_reasons(verdict)[0]:
-        suites.insert(0, ("gate", [_verdict_case(verdict)]))
-    every = [case for _, cases in suites for case in cases]
+    suites: list[tuple[str, Mapping[str, str], list[Case]]] = [
+        (f"{result.model} on {result.evalset.name}", {}, _cases(report, number)) for number, result in enumerate(report.results)
+    ]
+    if verdict.headline:
+        suites.insert(0, ("gate", _facts(verdict), [_verdict_case(verdict)]))
+    every = [case for *_, cases in suites for case in cases]
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={_quoted(f'sftchat eval {report.task}')} {_counts(every)}>"]
-    for name, cases in suites:
+    for name, found, cases in suites:
         skipped = sum(case.outcome == "skipped" for case in cases)
         lines.append(f'  <testsuite name={_quoted(name)} {_counts(cases)} skipped="{skipped}">')
+        lines.extend(_properties(found))
         lines.extend(_elements(cases, name))
         lines.append("  </testsuite>")
     return "\n".join([*lines, "</testsuites>"]) + "\n"
@@ -90,11 +94,27 @@ def _details(item: ItemHistory) -> str:
 
 
 def _verdict_case(verdict: Verdict) -> Case:
-    """The gate as a case: it fails for a regression or a missed floor; whatever else kept it from passing is an error."""
-    if verdict.exit_code == PASSED:
+    """The gate as a case: it fails for a regression or a missed floor, is skipped where nothing is proven and that is accepted, and else an error."""
+    if verdict.outcome == "pass":
         return Case("verdict")
-    word, reasons = word_and_reasons(verdict)
-    return Case("verdict", "failure" if verdict.exit_code == GATE_FAILED else "error", word, "\n".join(reasons))
+    outcome = "error" if verdict.outcome == "inconclusive" and verdict.exit_code else _VERDICTS[verdict.outcome]
+    return Case("verdict", outcome, verdict.headline, "\n".join(verdict.reasons))
+
+
+def _facts(verdict: Verdict) -> dict[str, str]:
+    """The verdict and what it leaves open, as properties of its suite; what is not known is left out."""
+    found: dict[str, object] = {"verdict": verdict.outcome, "exit_code": verdict.exit_code}
+    if verdict.unsettled is not None:
+        found |= {name: value for name, value in vars(verdict.unsettled).items() if value is not None}
+    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in found.items()}
+
+
+def _properties(found: Mapping[str, str]) -> Iterator[str]:
+    """The properties of a suite as XML; nothing where there are none."""
+    if found:
+        yield "    <properties>"
+        yield from (f"      <property name={_quoted(name)} value={_quoted(value)}/>" for name, value in found.items())
+        yield "    </properties>"
 
 
 def _elements(cases: Iterable[Case], suite: str) -> Iterator[str]:

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from sftchat.evaluation.comparison import Comparison
-from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed, word_and_reasons
+from sftchat.evaluation.figures import bounds, difference, difference_bounds, disagreement, number, p_values, signed, without_errors
 from sftchat.evaluation.history import comparison_of, faults
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import UNPAIRED
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.verdict import Verdict
+from sftchat.evaluation.verdict import Ruling, Verdict
 
 SUMMARY_BYTES = 1024 * 1024
 """The most that a step may write into its summary; of a longer one GitHub shows nothing
@@ -33,7 +33,7 @@ Pair = tuple[Item, Item]
 """The baseline's and the candidate's."""
 
 _SPECIAL = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
-_SIGNS = {0: "✅", 1: "❌"}
+_SIGNS: dict[Ruling, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
 
 
 def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) -> str:
@@ -47,11 +47,10 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
         limit: The most bytes that the text may have in UTF-8: ``COMMENT_BYTES``, ``SUMMARY_BYTES`` or less.
     """
     blocks = [f"## sftchat eval: {escaped(report.task)}"]
-    word, reasons = word_and_reasons(verdict)
-    if word:
-        blocks.append(f"{_SIGNS.get(verdict.exit_code, '⚠️')} **{escaped(word)}**")
-    if reasons:
-        blocks.append("\n".join(f"- {code(reason)}" for reason in reasons))
+    if verdict.headline:
+        blocks.append(f"{_SIGNS.get(verdict.outcome, '⚠️')} **{escaped(verdict.headline)}**")
+    if verdict.reasons:
+        blocks.append("\n".join(f"- {code(reason)}" for reason in verdict.reasons))
     several = len({result.task for result in report.results}) > 1
     for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
         results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
@@ -113,10 +112,13 @@ def _compared(comparison: Comparison) -> Iterator[str]:
     counts = f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ"
     yield f"{code(new.model)} beside {code(old.model)}: **{counts}**; {_facts(new)}"
     rows = [
-        (escaped(m.name), number(m.baseline), number(m.candidate), difference(m), difference_bounds(m), p_value(m.p))
+        (escaped(m.name), number(m.baseline), number(m.candidate), difference(m), difference_bounds(m), p_values(m))
         for m in comparison.metrics
     ]
     yield _table(("metric", ">baseline", ">model", ">difference", "95 % interval", ">p"), rows)
+    unsure = [f"- {escaped(metric.name)}: {escaped(words)}" for metric in comparison.metrics if (words := disagreement(metric))]
+    if unsure:
+        yield "\n".join(unsure)
     names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)][:1]
     befores = {group.name: group.metrics for group in old.groups}
     for name in names:
@@ -135,7 +137,7 @@ def _compared(comparison: Comparison) -> Iterator[str]:
 
 def _facts(result: ModelResult) -> str:
     """What else is worth knowing of one model."""
-    facts = [f"{result.right} of {len(result.items)} without a fault"]
+    facts = [without_errors(result)]
     facts += [f"{result.truncated} truncated"] if result.truncated else []
     facts += [f"**{len(result.failures)} not answered**"] if result.failures else []
     return ", ".join(facts)

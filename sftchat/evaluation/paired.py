@@ -5,6 +5,7 @@ Both answered the same items, so only those on which they differ carry evidence;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,8 +13,20 @@ from itertools import product
 import numpy as np
 
 from sftchat.errors import NotComparableError
-from sftchat.evaluation.comparison import Judgement, MetricDifference
-from sftchat.evaluation.statistics import CONFIDENCE, RESAMPLES, Array, Counts, apply, bootstrap, coin_flips, percentiles, value
+from sftchat.evaluation.comparison import MetricDifference
+from sftchat.evaluation.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Array,
+    Counts,
+    apply,
+    bootstrap,
+    clopper_pearson,
+    coin_flips,
+    grouped,
+    percentiles,
+    value,
+)
 from sftchat.task import Metric
 
 EXACT_ITEMS = 16
@@ -22,12 +35,29 @@ FEWEST = 6
 """Two-sided, five items that all break are no evidence (p = 2 / 2^5 = .063), six are (.031); nor can a bootstrap know from fewer what others would do."""
 TOLERANCE = 1e-12
 """Two values of a statistic closer than this are a tie: sums in another order differ in the last bits."""
-LEVEL = 0.05
-"""A smaller p is called significant."""
 POWER = 0.8
 """How often a drop of the size that is spoken of would be found."""
 INNER = 0.90
 """Confidence of the interval whose bounds are one-sided bounds at 5 %: what a margin is compared with."""
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """What the changed items do to a metric, each taken alone.
+
+    Attributes:
+        n: All items.
+        worse: How many of them lower the metric.
+        better: How many raise it.
+        loss: What the first cost together, 0 or more.
+        gain: What the others bring together, 0 or more.
+    """
+
+    n: int
+    worse: int = 0
+    better: int = 0
+    loss: float = 0.0
+    gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +77,8 @@ def paired_difference(
 ) -> MetricDifference:
     """Compare two models on the same items, row by row.
 
-    The interval is the paired percentile bootstrap (Koehn 2004): items are drawn with what both models did to them. The test is approximate
+    The interval is the paired percentile bootstrap (Koehn 2004): items are drawn with what both models did to them. Where fewer than six
+    items got worse, or fewer than six got better, it is widened as ``_widened`` says. The test is approximate
     randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts are swapped item by item, a tie counts as at least as
     large, and all swaps are enumerated where few items differ. For rates of items the test is the exact form of McNemar's (1947), which
     is the same test in closed form.
@@ -68,7 +99,7 @@ def paired_difference(
     changed = (a != b).any(axis=1)
     differing = int(changed.sum())
     point_a, point_b = value(metric, baseline), value(metric, candidate)
-    spread = _spread(metric, baseline, a, b, differing, seed, resamples)
+    spread = _spread(metric, baseline, a, b, changed, seed, resamples)
     if differing == 0:
         p, test = 1.0, "identical"
     elif metric.items:
@@ -86,7 +117,6 @@ def paired_difference(
         spread.method,
         test,
         differing,
-        _judgement(spread.low, spread.high, p, metric.higher_is_better),
         spread.low_90,
         spread.high_90,
         spread.error,
@@ -108,33 +138,67 @@ def holm(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _judgement(low: float | None, high: float | None, p: float, higher_is_better: bool) -> Judgement:
-    """The verdict on one metric; the test and the interval must agree."""
-    if low is None or high is None or p >= LEVEL or low <= 0 <= high:
-        return "no significant difference"
-    return "better" if (low > 0) == higher_is_better else "worse"
-
-
-def _spread(metric: Metric, table: Counts, a: Array, b: Array, differing: int, seed: int, resamples: int) -> _Spread:
-    """The paired bootstrap, at least as wide as the number of items says where hardly any differ."""
+def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> _Spread:
+    """The paired bootstrap, widened where the items that changed are too few, or all changed in the same way."""
     width = a.shape[1]
     sums = bootstrap(np.hstack((a, b)), seed, resamples)
     before, after = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
     differences = after - before
     bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
-    if differing >= FEWEST and error > TOLERANCE:
+    bounded = min(before.min(), after.min()) >= 0 and max(before.max(), after.max()) <= 1
+    moves = _moves(metric, table, a, b, changed)
+    if moves.worse >= FEWEST and moves.better >= FEWEST:
         return _Spread("bootstrap", *bounds, error)
-    # a share of items says nothing about a metric on another scale
-    if min(before.min(), after.min()) < 0 or max(before.max(), after.max()) > 1:
-        return _Spread("bootstrap", *bounds, error) if differing else _Spread("none")
-    # of n items none differs in a way not seen here, and the bootstrap would claim that none ever could: this share of all items may (Clopper, Pearson 1934)
-    outer, inner = (1 - ((1 - confidence) / 2) ** (1 / len(a)) for confidence in (CONFIDENCE, INNER))
+    if moves.worse + moves.better < FEWEST and not bounded:  # a share of items says nothing about a metric on another scale
+        return _Spread("bootstrap", *bounds, error) if changed.any() else _Spread("none")
     seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
+    outer, inner = _widened(moves, seen, CONFIDENCE), _widened(moves, seen, INNER)
     low, high, low_90, high_90 = (
-        max(-1.0, min(1.0, widest(bound, seen + way)))
-        for widest, bound, way in zip((min, max, min, max), bounds, (-outer, outer, -inner, inner), strict=True)
+        widest(bound, other) for widest, bound, other in zip((min, max, min, max), bounds, (*outer, *inner), strict=True)
     )
-    return _Spread("discordance", low, high, low_90, high_90, error or None)
+    if bounded:
+        low, high, low_90, high_90 = (max(-1.0, min(1.0, bound)) for bound in (low, high, low_90, high_90))
+    return _Spread("discordance", low, high, low_90, high_90, error if error > TOLERANCE else None)
+
+
+def _moves(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Moves:
+    """How many items lowered and raised the metric, each taken alone, and by how much together."""
+    if not changed.any():
+        return _Moves(len(a))
+    gains, times = grouped((b - a)[changed])
+    before, after = a.sum(axis=0), b.sum(axis=0)
+    # seen from both models, so that swapping them turns the signs and nothing else
+    alone = apply(metric, table, before + gains) - apply(metric, table, before)
+    alone = (alone + apply(metric, table, after) - apply(metric, table, after - gains)) / 2
+    down, up = alone < -TOLERANCE, alone > TOLERANCE
+    return _Moves(
+        len(a), int(times[down].sum()), int(times[up].sum()), -float((alone * times)[down].sum()), float((alone * times)[up].sum())
+    )
+
+
+def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, float]:
+    """An interval of a difference from how many items moved the metric down and how many up.
+
+    Both shares of items have the exact interval of Clopper and Pearson (1934); the two are combined by recovering variances (Zou and Donner
+    2008, with the correlation of two shares of one sample, as Newcombe 1998 does for paired shares). An item that may still change counts
+    as much as one that did on average; where fewer than six did, as much as an item can in a metric from 0 to 1: its share of all items.
+
+    Args:
+        moves: Of the items.
+        seen: The difference, which the interval surrounds.
+        confidence: Of the interval, between 0 and 1.
+    """
+    n, worse, better = moves.n, moves.worse, moves.better
+    unseen = n * (moves.loss + moves.gain) / (worse + better) if worse + better >= FEWEST else 1.0
+    (low_loss, high_loss), (low_gain, high_gain) = clopper_pearson(worse, n, confidence), clopper_pearson(better, n, confidence)
+    less_loss = moves.loss * (1 - low_loss * n / worse) if worse else 0.0
+    less_gain = moves.gain * (1 - low_gain * n / better) if better else 0.0
+    more_loss, more_gain = (high_loss - worse / n) * unseen, (high_gain - better / n) * unseen
+    together = math.sqrt(worse * better / ((n - worse) * (n - better))) if worse and better else 0.0
+    return (
+        seen - math.sqrt(more_loss**2 + less_gain**2 + 2 * together * more_loss * less_gain),
+        seen + math.sqrt(more_gain**2 + less_loss**2 + 2 * together * more_gain * less_loss),
+    )
 
 
 def _mcnemar(a: Array, b: Array) -> float:

@@ -24,6 +24,7 @@ from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.selfcheck import self_check
+from sftchat.evaluation.verdict import judge
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.parsing import parsed, read_text
 from sftchat.task import Task
@@ -74,7 +75,8 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         _make(output)
     parts = [_measure(plan, opener(plan.task), watch) for plan in plans]
     comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
-    gated = {plan.task.name: plan.demanded.gated for plan in plans}
+    demanded = {plan.task.name: plan.demanded for plan in plans}
+    comparisons, gates = gate(comparisons, lambda comparison: demanded[comparison.candidate.task].gated)
     report = Report(
         ", ".join(part.task for part in parts),
         tuple(result for part in parts for result in part.results),
@@ -83,10 +85,11 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         plans[0].sampling,
         plans[0].seed,
         versions(),
-        gate(comparisons, lambda comparison: gated[comparison.candidate.task]),
+        gates,
         tuple(remark for plan in plans for remark in plan.remarks),
         tuple(ranking for part in parts for ranking in part.rankings),
     )
+    report = replace(report, verdict=judge(report, demanded))
     if output is not None:
         before = _replies_of(output / REPORT)
         write_atomically(output / REPORT, report.to_json())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftchat.evaluation.comparison import Comparison, GateResult, Ranked
 from sftchat.evaluation.items import Failure
 from sftchat.evaluation.results import ModelResult
 from sftchat.types import SamplingParams
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.verdict import Verdict  # is reached from a report
 
 SCHEMA_VERSION = 1
 DIGITS = 10
@@ -31,6 +34,7 @@ class Report:
         versions: Versions of the packages that the numbers depend on.
         gates: The gate's verdicts, one for each gated metric of each comparison.
         rankings: For each gold set that several models were scored on, the models by step and which tie with the best.
+        verdict: What it means; None where nothing has judged it.
         remarks: What else whoever reads the verdict must know, such as that there is no baseline yet.
     """
 
@@ -44,6 +48,7 @@ class Report:
     gates: tuple[GateResult, ...] = ()
     remarks: tuple[str, ...] = ()
     rankings: tuple[tuple[Ranked, ...], ...] = ()
+    verdict: Verdict | None = None
 
     def gates_of(self, comparison: Comparison) -> tuple[GateResult, ...]:
         """The verdicts on one comparison."""
@@ -66,6 +71,7 @@ class Report:
             "seed": self.seed,
             "versions": dict(self.versions),
             "gates": [asdict(found) for found in self.gates],
+            "verdict": None if self.verdict is None else self.verdict.as_json(),
             "remarks": list(self.remarks),
             "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
         }

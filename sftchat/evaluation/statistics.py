@@ -7,6 +7,7 @@ thousands of items cost as much as the few dozen different rows they have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -190,6 +191,44 @@ def wilson(share: float, n: int) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), "wilson")
+
+
+def clopper_pearson(count: int, n: int, confidence: float) -> tuple[float, float]:
+    """The exact interval of a share of ``n`` items (Clopper and Pearson 1934), by bisection of the binomial tails.
+
+    Args:
+        count: Items that have the property, from 0 to ``n``.
+        n: All items, at least 1.
+        confidence: Of the interval, between 0 and 1.
+    """
+    if 2 * count > n:
+        low, high = clopper_pearson(n - count, n, confidence)
+        return 1 - high, 1 - low
+    tail = (1 - confidence) / 2
+    high = _share_at(lambda share: _at_most(count, n, share) > tail)
+    return (_share_at(lambda share: 1 - _at_most(count - 1, n, share) < tail) if count else 0.0), high
+
+
+def _share_at(below: Callable[[float], bool]) -> float:
+    """The share up to which a condition holds."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return low
+
+
+def _at_most(count: int, n: int, share: float) -> float:
+    """The probability of at most ``count`` successes in ``n`` trials, summed over the terms that floats can tell from 0."""
+    deviation = math.sqrt(count)  # at least the binomial's own
+    if n * share < count - 6 * deviation:
+        return 1.0
+    first = max(0, count - int(12 * deviation) - 50)
+    successes = np.arange(first + 1, count + 1)
+    start = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1)
+    start += first * math.log(share) + (n - first) * math.log1p(-share)
+    steps = np.log((n - successes + 1) / successes) + math.log(share) - math.log1p(-share)
+    return float(np.exp(start + np.append(0.0, np.cumsum(steps))).sum())
 
 
 def bootstrap(rows: Array, seed: int, resamples: int) -> Array:

@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sftchat.evaluation.comparison import Comparison, MetricDifference, Ranked
-from sftchat.evaluation.figures import bounds, difference, difference_bounds, number, p_value, signed
+from sftchat.evaluation.comparison import Comparison, Judgement, MetricDifference, Ranked
+from sftchat.evaluation.figures import bounds, difference, difference_bounds, disagreement, number, p_values, signed, without_errors
 from sftchat.evaluation.items import Item
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
@@ -21,7 +21,7 @@ EXAMPLES = 5
 GROUPS = 30
 LINES = 8
 """Lines shown of one reply."""
-COLOURS = {"better": "green", "worse": "red", "no significant difference": "dim"}
+COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no significant difference": "dim"}
 
 
 def show(report: Report, console: Console) -> None:
@@ -100,6 +100,7 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     for metric in comparison.metrics:
         table.add_row(_plain(metric.name), number(metric.baseline), number(metric.candidate), *_difference(metric))
     yield table
+    yield from (Text(f"{printable(metric.name)}: {words}", "dim") for metric in comparison.metrics if (words := disagreement(metric)))
     yield from _group_changes(old, new)
     yield from _fault_changes(old.errors, new.errors)
     kinds = {
@@ -116,9 +117,9 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
-    """The difference, ``~`` before it where chance explains it, with interval and p."""
+    """The difference, ``~`` before it where it is not significant, with interval and p."""
     colour = COLOURS[metric.judgement]
-    return Text(difference(metric), colour), Text(difference_bounds(metric), colour), p_value(metric.p)
+    return Text(difference(metric), colour), Text(difference_bounds(metric), colour), p_values(metric)
 
 
 def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
@@ -199,7 +200,7 @@ def _legend(**names: str) -> Text:
 
 def _footer(result: ModelResult) -> Text:
     """What else is worth knowing of one model."""
-    facts = [f"{result.right} of {len(result.items)} without a fault"]
+    facts = [without_errors(result)]
     if result.truncated:
         facts.append(f"{result.truncated} truncated")
     if result.failures:

@@ -1,35 +1,120 @@
-"""What a report means for whoever waits for the exit code."""
+"""What a report means for the exit code, as one typed value that every format derives its words and signs from."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from sftchat.errors import listed
-from sftchat.evaluation.comparison import Comparison, GateResult
+from sftchat.evaluation.comparison import Comparison, GateResult, MetricDifference
+from sftchat.evaluation.figures import disagreement
 from sftchat.evaluation.paired import FEWEST
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.rules import POINT, Rules
+from sftchat.evaluation.rules import POINT, Gated, Rules
 from sftchat.text import counted
 
 PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
 TOLERANCE = 1e-12
 """A value this little under its floor meets it: 0.8 is not a binary fraction."""
 
+Ruling = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
+Tone = Literal["pass", "fail", "unsure"]
+COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow"}
+"""Of a verdict on the terminal."""
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """What an inconclusive comparison leaves open.
+
+    Attributes:
+        metric: Name of the metric.
+        drop: Points of the drop that cannot be excluded at 5 %; None where the items give no bound.
+        margin: Points of the drop that had to be excluded.
+        n: Items, or clusters, compared.
+        items_needed: About how many would settle it; None where nothing says so.
+        units: What is counted: ``items`` or ``clusters``.
+        falls: Whether a fall of the metric is what must be excluded; False for a metric that is better when lower.
+    """
+
+    metric: str
+    drop: float | None
+    margin: float
+    n: int
+    items_needed: int | None = None
+    units: str = "items"
+    falls: bool = True
+
+    @property
+    def words(self) -> str:
+        """The drop and the items that would settle it, for people."""
+        way = "drop" if self.falls else "rise"
+        bound = f"no bound on the {way} of {self.metric}"
+        if self.drop is not None:
+            bound = f"a {way} of {self.drop:.1f} points of {self.metric} cannot be excluded"
+        more = "" if self.items_needed is None else f"; about {self.items_needed:,} {self.units} would settle it, here are {self.n:,}"
+        if self.n < FEWEST:
+            more = f"; {self.n} {self.units} are too few for any {way} to be significant, it takes {FEWEST}"
+        return f"{bound}, the margin is {self.margin:g}{more}"
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judgement in words and as an exit code.
+    """The outcome of an evaluation with its reasons.
 
     Attributes:
-        lines: One line for each demand and comparison, and the verdict last; empty when nothing was asked.
-        exit_code: 0 passed, 1 a regression or a demand missed, 3 some items could not be answered, whatever the others say,
-            4 inconclusive or other items where the rules are strict.
+        outcome: ``pass``; ``fail``: a regression or a missed demand; ``inconclusive``: a drop beyond the margin can be neither shown nor
+            excluded; ``not comparable``: other items than the baseline's, where the rules are strict; ``could not judge``: some items were
+            not answered, whatever the others say; ``not asked``: nothing was demanded.
+        reasons: One line for each demand, comparison and remark.
+        unsettled: What an inconclusive verdict leaves open: of several metrics the one furthest beyond its margin.
+        strict: Whether the rules refuse an inconclusive verdict.
+        lost: The tasks that failed, where there are several.
     """
 
-    lines: tuple[str, ...]
-    exit_code: int
+    outcome: Ruling = "not asked"
+    reasons: tuple[str, ...] = ()
+    unsettled: Unsettled | None = None
+    strict: bool = False
+    lost: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, inconclusive or not asked; 1 failed; 3 could not judge; 4 not comparable, and inconclusive where the rules are strict."""
+        if self.outcome == "inconclusive":
+            return NOT_COMPARABLE if self.strict else PASSED
+        codes = {"fail": GATE_FAILED, "could not judge": COULD_NOT, "not comparable": NOT_COMPARABLE}
+        return codes.get(self.outcome, PASSED)
+
+    @property
+    def tone(self) -> Tone:
+        """How it is shown: green, red, or yellow for everything that is neither."""
+        return "pass" if self.outcome == "pass" else "fail" if self.outcome == "fail" else "unsure"
+
+    @property
+    def headline(self) -> str:
+        """The outcome and what must be read first with it, on one line; empty where nothing was asked."""
+        if self.outcome == "not asked":
+            return ""
+        refused = ", which --strict does not accept" if self.strict and self.exit_code == NOT_COMPARABLE else ""
+        details = [self.unsettled.words] if self.unsettled is not None else [f"lost: {', '.join(self.lost)}"] if self.lost else []
+        return "; ".join([f"{self.outcome}{refused}", *details])
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The reasons and the verdict last; empty where nothing was asked and nothing is to be said."""
+        return (*self.reasons, f"verdict: {self.headline}") if self.headline else self.reasons
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in ``report.json``."""
+        return asdict(self) | {
+            "reasons": list(self.reasons),
+            "lost": list(self.lost),
+            "exit_code": self.exit_code,
+            "headline": self.headline,
+        }
 
 
 def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
@@ -42,39 +127,43 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
     demanded = {result.task: rules.get(result.task, Rules()) if isinstance(rules, Mapping) else rules for result in report.results}
     lines: list[str] = []
     missed: set[str] = set()
-    failed = unsure = False
+    unsettled: list[Unsettled] = []
+    failed = strict = others = False
     for result in report.results:
         for met, line in _demands(result, demanded[result.task]):
             failed |= not met
             missed |= set() if met else {result.task}
             lines.append(line)
         if part := _part(result, report, demanded[result.task]):
-            unsure |= demanded[result.task].strict
+            others |= demanded[result.task].strict
             lines.append(part)
     for comparison in report.comparisons:
-        strict = demanded[comparison.candidate.task].strict
+        wanted = demanded[comparison.candidate.task]
         for found in report.gates_of(comparison):
             failed |= found.outcome == "regressed"
-            unsure |= found.outcome == "inconclusive" and strict
-            lines.append(_compared(comparison, found))
+            if found.outcome == "inconclusive":
+                unsettled.append(_unsettled(comparison, found))
+                strict |= wanted.strict
+            lines.append(_compared(comparison, found, wanted))
         if comparison.added or comparison.removed:
-            unsure |= strict
+            others |= wanted.strict
             lines.append(_other_items(comparison))
-    remarks = [*report.remarks, *(line for result in (*report.baselines, *report.results) for line in _worth(result))]
-    lines.extend(remarks)
+    asked = bool(lines)
+    lines.extend((*report.remarks, *(line for result in (*report.baselines, *report.results) for line in _worth(result))))
     lost = report.failures
     if lost:
         result, failure = lost[0]
         count = f"{len(lost)} items were" if len(lost) > 1 else "1 item was"
         lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
-        return Verdict((*lines, "verdict: could not judge"), COULD_NOT)
+        return Verdict("could not judge", tuple(lines))
     if failed:
-        return Verdict((*lines, f"verdict: fail{_losers(report, missed)}"), GATE_FAILED)
-    if unsure:
-        return Verdict((*lines, "verdict: not proven, which --strict does not accept"), NOT_COMPARABLE)
-    if not lines or lines == remarks:
-        return Verdict(tuple(lines), PASSED)
-    return Verdict((*lines, "verdict: pass"), PASSED)
+        return Verdict("fail", tuple(lines), lost=_losers(report, missed))
+    if unsettled:
+        worst = max(unsettled, key=lambda one: float("inf") if one.drop is None else one.drop / one.margin)
+        return Verdict("inconclusive", tuple(lines), worst, strict or others)
+    if others:
+        return Verdict("not comparable", tuple(lines), strict=True)
+    return Verdict("pass" if asked else "not asked", tuple(lines))
 
 
 def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
@@ -105,7 +194,23 @@ def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
         yield True, f"{where}: {'all ' if len(asked) > 1 else ''}{counted(len(asked), 'must-pass item')} right"
 
 
-def _compared(comparison: Comparison, found: GateResult) -> str:
+def _unsettled(comparison: Comparison, found: GateResult) -> Unsettled:
+    """What one inconclusive metric leaves open."""
+    difference = comparison.metric(found.metric)
+    bound = difference.smallest_gain
+    units = "clusters" if comparison.cluster else "items"
+    return Unsettled(
+        found.metric,
+        None if bound is None else -bound / POINT,
+        found.margin,
+        found.n,
+        found.items_needed,
+        units,
+        difference.higher_is_better,
+    )
+
+
+def _compared(comparison: Comparison, found: GateResult, rules: Rules) -> str:
     """The line on one gated metric; every figure in points of it."""
     difference = comparison.metric(found.metric)
     points = difference.difference / POINT
@@ -117,17 +222,22 @@ def _compared(comparison: Comparison, found: GateResult) -> str:
     where, other = f"{found.model} on {found.evalset}", comparison.baseline.model
     if found.outcome == "regressed":
         return f"{where}: regressed, worse than {other}: {figures}"
+    if difference.judgement == "better":
+        return f"{where}: better than {other}: {figures}"
+    excuse = f", {_excuse(difference, rules)}" if difference.judgement == "worse" else ""
+    unsure = f"; {words}" if (words := disagreement(difference)) else ""
     if found.outcome == "fine":
-        better = "better than" if difference.judgement == "better" else "fine against"
         unchanged = ", no item changed its counts" if not difference.differing else ""
-        return f"{where}: {better} {other}: {figures}{unchanged}"
-    units = "clusters" if comparison.cluster else "items"
-    bound = difference.smallest_gain
-    excluded = "no bound on the drop" if bound is None else f"a drop of {-bound / POINT:.1f} points cannot be excluded"
-    more = "" if found.items_needed is None else f"; about {found.items_needed:,} {units} would settle it, here are {found.n:,}"
-    if found.n < FEWEST:
-        more = f"; {found.n} {units} are too few for any drop to be significant, it takes {FEWEST}"
-    return f"{where}: inconclusive against {other}: {figures}; {excluded}, the margin is {found.margin:g}{more}"
+        return f"{where}: fine against {other}{excuse}: {figures}{unchanged}{unsure}"
+    return f"{where}: inconclusive against {other}{excuse}: {_unsettled(comparison, found).words}; {figures}{unsure}"
+
+
+def _excuse(difference: MetricDifference, rules: Rules) -> str:
+    """Why a metric that is worse is no regression."""
+    rule = next((rule for rule in rules.gated if rule.metric == difference.name), Gated(difference.name))
+    if -difference.gain < rule.min_drop * POINT - TOLERANCE:
+        return f"worse by less than --min-drop {rule.min_drop:g}"
+    return "worse by no more than a model differs from itself"
 
 
 def _part(result: ModelResult, report: Report, rules: Rules) -> str:
@@ -165,9 +275,8 @@ def _worth(result: ModelResult) -> Iterator[str]:
         yield f"{where}: {again.n} replies were the same when asked again, alone and in other batches"
 
 
-def _losers(report: Report, missed: Collection[str]) -> str:
+def _losers(report: Report, missed: Collection[str]) -> tuple[str, ...]:
     """Which tasks were lost, where there are several: by a regression, or because they missed a demand."""
     tasks = dict.fromkeys(result.task for result in report.results)
     regressed = {found.task for found in report.gates if found.outcome == "regressed"}
-    lost = [task for task in tasks if task in regressed or task in missed]
-    return f"; lost: {', '.join(lost)}" if lost and len(tasks) > 1 else ""
+    return tuple(task for task in tasks if task in regressed or task in missed) if len(tasks) > 1 else ()

@@ -104,7 +104,7 @@ def test_a_second_run_opens_no_model_and_writes_the_same_bytes(desk: Desk) -> No
     assert (first[0], second[0]) == (1, 1)
     assert written("one") == written("two")
     assert "s:good on gold.jsonl: 8 of 8, 8 remembered\n" in second[2]
-    assert "s:bad: 0 of 8 without a fault, 8 tokens, 8 of 8 replies remembered" in " ".join(second[1].split())
+    assert "s:bad: 0 of 8 items without any error class, 8 tokens, 8 of 8 replies remembered" in " ".join(second[1].split())
     assert "remembered" not in first[1] + first[2]
 
 
@@ -195,7 +195,7 @@ def test_a_store_that_cannot_be_used_is_said_once_and_harms_nothing(desk: Desk, 
     desk.run("eval", "s:good", "-o", "one", "--quiet")
     code, out, err = desk.run("eval", "s:good", "-o", "two", "--quiet")
 
-    assert (code, desk.asked, "8 of 8 without a fault" in out) == (0, [("s:good", 8), ("s:good", 8)], True)
+    assert (code, desk.asked, "8 of 8 items without any error class" in out) == (0, [("s:good", 8), ("s:good", 8)], True)
     assert err == (
         "sftchat: replies are not remembered: cannot use 'taken/cache/replies.sqlite': not a directory; "
         "$SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --all' empties this one\n"

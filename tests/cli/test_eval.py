@@ -62,7 +62,7 @@ def test_a_regression_exits_1_and_an_improvement_0(desk: Desk) -> None:
 
     assert (worse[0], better[0]) == (1, 0)
     assert (
-        "s:bad on gold.jsonl: regressed, worse than s:good: accuracy -100.0 points [-100.0, -63.1], p = 0.00781\nverdict: fail\n"
+        "s:bad on gold.jsonl: regressed, worse than s:good: accuracy -100.0 points [-100.0, -47.8], p = 0.00781\nverdict: fail\n"
         in worse[2]
     )
     assert "newly broken" in worse[1]
@@ -126,7 +126,7 @@ def test_an_unanswered_item_exits_3_whatever_the_floors_say(desk: Desk) -> None:
     code, out, err = desk.run("s:flaky", "--min", "accuracy=1", "-o", "out")
 
     assert code == 3
-    assert "7 of 7 without a fault, 1 not answered" in out
+    assert "7 of 7 items without any error class, 1 not answered" in out
     assert err.endswith("1 item was not answered, the first 'i2' by s:flaky: scripted\nverdict: could not judge\n")
     assert desk.run("--replies", "out/replies.jsonl")[0] == 3
 

@@ -49,8 +49,8 @@ def test_a_model_that_learned_its_task_and_lost_the_other_fails_and_it_is_said_w
 
     assert code == 1
     assert lines == [
-        "quiz.jsonl on gold.jsonl: better than quiz.base.jsonl: accuracy +20.0 points [+13.0, +28.0], p = 1.91e-06 (3.81e-06 adjusted)",
-        "general.jsonl on g.jsonl: regressed, worse than general.base.jsonl: accuracy -15.0 points [-22.0, -8.0], p = 6.1e-05",
+        "quiz.jsonl on gold.jsonl: better than quiz.base.jsonl: accuracy +20.0 points [+11.8, +29.2], p = 1.91e-06 (3.81e-06 adjusted)",
+        "general.jsonl on g.jsonl: regressed, worse than general.base.jsonl: accuracy -15.0 points [-23.5, -7.7], p = 6.1e-05",
         "verdict: fail; lost: general",
     ]
     assert (report["task"], [result["task"] for result in report["results"]]) == ("quiz, general", ["quiz", "general"])

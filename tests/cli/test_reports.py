@@ -10,13 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import click
 import pluggy
 import pytest
+from click.testing import CliRunner
 
 from sftchat import Example, Reply, Score, Task, hookspecs, rate
 from sftchat.cli import main
+from sftchat.cli.reports import say_verdict
 from sftchat.cli.shared import Session
 from sftchat.evaluation.markdown import COMMENT_BYTES, SUMMARY_BYTES
+from sftchat.evaluation.verdict import Verdict
 from sftchat.plugins import Registry
 
 Run = Callable[..., tuple[int, str, str]]
@@ -114,6 +118,47 @@ def test_in_a_workflow_the_summary_is_appended_and_errors_are_annotated(run: Run
     assert commands[0].startswith("::error title=sftchat eval quiz::fail%0A")
     assert commands[1].endswith(",line=1,title=newly broken%3A i0::bad.jsonl on gold.jsonl: wrong")
     assert (len(commands), err.split("\n")[-2]) == (10, "verdict: fail")
+
+
+def test_an_inconclusive_gate_is_yellow_everywhere_and_passes_unless_strict(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six of twelve broken and one fixed: p = .125, so a drop of more than half of the items is neither shown nor excluded."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    for name, wrong in (("good", {11}), ("bad", set(range(6)))):
+        rows = [{"id": f"i{n}", "reply": "x" if n in wrong else f"answer {n}"} for n in range(SIZE)]
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    code, out, err = run(*BAD, "--json", "--markdown", "report.md", "--junit", "junit.xml", "--html", "page.html")
+    commands = [line for line in err.splitlines() if line.startswith("::")]
+    verdict = json.loads(out)["verdict"]
+    open_ = f"a drop of {verdict['unsettled']['drop']:.1f} points of accuracy cannot be excluded"
+
+    assert (code, verdict["outcome"], verdict["exit_code"]) == (0, "inconclusive", 0)
+    assert err.splitlines()[-1].startswith(f"verdict: inconclusive; {open_}, the margin is 2; about ")
+    assert commands[0].startswith(f"::warning title=sftchat eval quiz::inconclusive; {open_}")
+    assert [line.split(" ")[0] for line in commands] == ["::warning"] * 7
+    for path in ("report.md", "summary.md"):
+        assert Path(path).read_text(encoding="utf-8").split("\n")[2].startswith(f"🟡 **inconclusive; {open_}")
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert ('<section class="verdict unsure"' in page, "<title>quiz: inconclusive – sftchat eval</title>" in page) == (True, True)
+    assert '<property name="verdict" value="inconclusive"/>' in Path("junit.xml").read_text(encoding="utf-8")
+
+    code, _, err = run(*BAD, "--strict")
+    assert (code, err.splitlines()[-1].startswith("verdict: inconclusive, which --strict does not accept; ")) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "colour"),
+    [(Verdict("pass"), "32"), (Verdict("fail"), "31"), (Verdict("inconclusive"), "33"), (Verdict("could not judge"), "33")],
+)
+def test_the_verdict_has_its_colour_on_a_terminal_and_none_with_no_color(verdict: Verdict, colour: str) -> None:
+    runner = CliRunner()
+    plain = f"verdict: {verdict.headline}\n"
+
+    assert runner.invoke(click.Command("x", callback=lambda: say_verdict(verdict, {})), color=True).stderr == (
+        f"\x1b[{colour}m{plain[:-1]}\x1b[0m\n"
+    )
+    assert runner.invoke(click.Command("x", callback=lambda: say_verdict(verdict, {"NO_COLOR": "1"})), color=True).stderr == plain
 
 
 def test_a_summary_that_is_nearly_full_is_not_overfilled(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

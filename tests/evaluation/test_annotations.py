@@ -14,7 +14,7 @@ def test_a_failed_gate_has_one_error_for_the_verdict_and_nine_for_items(make_rep
     gold = {str(line): "甲-乙:夫妻" for line in range(1, 21)}
     report = make_report(gold, dict.fromkeys(gold, "错"), baseline=gold)
 
-    lines = annotate(report, Verdict(("model is worse", "verdict: fail"), 1))
+    lines = annotate(report, Verdict("fail", ("model is worse",)))
 
     assert lines[0] == "::error title=sftchat eval triples::fail%0Amodel is worse"
     assert lines[1:] == tuple(
@@ -25,12 +25,12 @@ def test_a_failed_gate_has_one_error_for_the_verdict_and_nine_for_items(make_rep
 def test_a_gate_that_passed_says_nothing(make_report: Callable[..., Report]) -> None:
     report = make_report({"a": "甲-乙:夫妻"}, {"a": ""}, baseline={"a": "甲-乙:夫妻"})
 
-    assert annotate(report, Verdict(("verdict: pass",), 0)) == ()
+    assert annotate(report, Verdict("pass")) == ()
 
 
 def test_nothing_in_a_name_ends_the_command(make_report: Callable[..., Report]) -> None:
     report = replace(make_report({"a": "无"}, {"a": "无"}), task="50%,a:b\r\n::error::x")
 
-    assert annotate(report, Verdict(("verdict: 100%\r\n::warning::y",), 1)) == (
-        "::error title=sftchat eval 50%25%2Ca%3Ab%0D%0A%3A%3Aerror%3A%3Ax::100%25%0D%0A::warning::y",
+    assert annotate(report, Verdict("fail", ("100%\r\n::warning::y",))) == (
+        "::error title=sftchat eval 50%25%2Ca%3Ab%0D%0A%3A%3Aerror%3A%3Ax::fail%0A100%25%0D%0A::warning::y",
     )

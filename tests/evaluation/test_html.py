@@ -24,7 +24,7 @@ from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import held
 from sftchat.evaluation.verdict import Verdict
 
-FAIL = Verdict(("model is worse than old", "verdict: fail"), 1)
+FAIL = Verdict("fail", ("model is worse than old",))
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
 
 
@@ -110,7 +110,7 @@ def test_the_same_report_gives_the_same_bytes(make_report: Callable[..., Report]
 
 
 def test_the_page_may_run_its_own_script_and_nothing_else(make_report: Callable[..., Report]) -> None:
-    document = Document(to_html(make_report(GOLD, GOLD), Verdict((), 0)))
+    document = Document(to_html(make_report(GOLD, GOLD), Verdict()))
 
     policy = next(attributes["content"] for tag, attributes in document.elements if attributes.get("http-equiv"))
     hashes = {
@@ -136,7 +136,7 @@ def test_no_text_breaks_out_of_the_page(text: str) -> None:
     )
     report = Report(hostile, (new,), (old,), (Comparison(old, new, 1, broken=paired(old.items, new.items)),))
 
-    html = to_html(report, Verdict((hostile, hostile), 1)).encode("utf-8", "backslashreplace").decode()
+    html = to_html(report, Verdict("fail", (hostile, hostile))).encode("utf-8", "backslashreplace").decode()
 
     document = Document(html)
     assert [tag for tag, _ in document.elements if tag in ("script", "b")] == ["script", "script"]
@@ -154,9 +154,7 @@ def test_several_checkpoints_make_a_curve_and_other_models_none(make_report: Cal
 
 
 def test_a_report_in_which_nothing_was_answered_is_a_page_too(make_report: Callable[..., Report]) -> None:
-    html = to_html(
-        make_report({"a": "无"}, {"a": EngineError("gone")}), Verdict(("1 item was not answered", "verdict: could not judge"), 3)
-    )
+    html = to_html(make_report({"a": "无"}, {"a": EngineError("gone")}), Verdict("could not judge", ("1 item was not answered",)))
 
     assert "not answered" in html
     assert payload(html)["results"][0]["rows"] == [[0, "failed", "[not answered: gone]", [], 0]]

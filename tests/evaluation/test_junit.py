@@ -19,9 +19,9 @@ from sftchat.evaluation.pairing import paired
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import held
-from sftchat.evaluation.verdict import Verdict
+from sftchat.evaluation.verdict import Unsettled, Verdict
 
-ASKED_NOTHING = Verdict((), 0)
+ASKED_NOTHING = Verdict()
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
 
 # junit-10.xsd of Jenkins' xunit-plugin: attributes and children by element
@@ -32,11 +32,13 @@ ALLOWED = {
         {"testsuite", "properties", "testcase", "system-out", "system-err"},
     ),
     "testcase": ({"name", "time", "classname", "group"}, {"skipped", "error", "failure", "system-out", "system-err"}),
+    "properties": (set(), {"property"}),
+    "property": ({"name", "value"}, set()),
     "failure": ({"type", "message"}, set()),
     "error": ({"type", "message"}, set()),
     "skipped": ({"type", "message"}, set()),
 }
-REQUIRED = {"testsuite": {"name", "tests", "failures", "errors"}, "testcase": {"name"}}
+REQUIRED = {"property": {"name", "value"}, "testsuite": {"name", "tests", "failures", "errors"}, "testcase": {"name"}}
 
 
 def outcomes(text: str) -> dict[str, tuple[str, str | None]]:
@@ -71,7 +73,7 @@ def test_beside_a_baseline_only_what_is_new_fails(make_report: Callable[..., Rep
 def test_without_a_baseline_no_item_fails_and_the_gate_speaks_for_the_floors(make_report: Callable[..., Report]) -> None:
     report = make_report(GOLD, {**GOLD, "a": "错"})
 
-    text = to_junit(report, Verdict(("model on gold.jsonl: f1 0.750 is under the floor 0.9", "verdict: fail"), 1))
+    text = to_junit(report, Verdict("fail", ("model on gold.jsonl: f1 0.750 is under the floor 0.9",)))
 
     assert outcomes(text) == {
         "verdict": ("failure", "fail"),
@@ -87,11 +89,45 @@ def test_without_a_baseline_no_item_fails_and_the_gate_speaks_for_the_floors(mak
     ]
 
 
-@pytest.mark.parametrize(("exit_code", "outcome"), [(0, "passed"), (1, "failure"), (3, "error"), (4, "error")])
-def test_a_gate_that_could_not_judge_is_an_error_and_no_failure(make_report: Callable[..., Report], exit_code: int, outcome: str) -> None:
-    text = to_junit(make_report(GOLD, GOLD), Verdict(("something", "verdict: so"), exit_code))
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [
+        (Verdict("pass"), "passed"),
+        (Verdict("fail"), "failure"),
+        (Verdict("could not judge"), "error"),
+        (Verdict("not comparable", strict=True), "error"),
+        (Verdict("inconclusive"), "skipped"),
+        (Verdict("inconclusive", strict=True), "error"),
+    ],
+)
+def test_only_a_lost_gate_is_a_failure_and_what_is_not_proven_is_skipped(
+    make_report: Callable[..., Report], verdict: Verdict, outcome: str
+) -> None:
+    text = to_junit(make_report(GOLD, GOLD), verdict)
 
+    found = {one.get("name"): one.get("value") for one in ElementTree.fromstring(text.encode()).iter("property")}
     assert outcomes(text)["verdict"][0] == outcome
+    assert found == {"verdict": verdict.outcome, "exit_code": str(verdict.exit_code)}
+
+
+def test_what_an_inconclusive_verdict_leaves_open_are_properties(make_report: Callable[..., Report]) -> None:
+    text = to_junit(make_report(GOLD, GOLD), Verdict("inconclusive", unsettled=Unsettled("f1", 33.4, 2.0, 15, 77)))
+
+    assert {one.get("name"): one.get("value") for one in ElementTree.fromstring(text.encode()).iter("property")} == {
+        "verdict": "inconclusive",
+        "exit_code": "0",
+        "metric": "f1",
+        "drop": "33.4",
+        "margin": "2",
+        "n": "15",
+        "items_needed": "77",
+        "units": "items",
+        "falls": "True",
+    }
+    assert outcomes(text)["verdict"] == (
+        "skipped",
+        "inconclusive; a drop of 33.4 points of f1 cannot be excluded, the margin is 2; about 77 items would settle it, here are 15",
+    )
 
 
 def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callable[..., Report]) -> None:
@@ -99,7 +135,9 @@ def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callabl
         GOLD, {**GOLD, "a": "错", "b": EngineError("x")}, {**GOLD, "c": "错"}, baseline={**GOLD, "c": "错"}, names="one two"
     )
 
-    for element in ElementTree.fromstring(to_junit(report, Verdict(("verdict: fail",), 1)).encode()).iter():
+    for element in ElementTree.fromstring(
+        to_junit(report, Verdict("inconclusive", unsettled=Unsettled("f1", 33.4, 2.0, 15, 77))).encode()
+    ).iter():
         attributes, children = ALLOWED[element.tag]
         assert set(element.attrib) <= attributes
         assert set(element.attrib) >= REQUIRED.get(element.tag, set())
@@ -117,7 +155,7 @@ def test_any_text_gives_xml_that_has_all_of_it_that_xml_can_hold(name: str, old:
     comparison = Comparison(before, after, 1, broken=paired(before.items, after.items))
 
     root = ElementTree.fromstring(
-        to_junit(Report(name, (after,), (before,), (comparison,)), Verdict((name, "verdict: could not judge"), 3)).encode("utf-8")
+        to_junit(Report(name, (after,), (before,), (comparison,)), Verdict("could not judge", (name,))).encode("utf-8")
     )
 
     def legal(text: str) -> str:

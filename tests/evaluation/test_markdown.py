@@ -17,7 +17,7 @@ from sftchat.evaluation.markdown import COMMENT_BYTES, SUMMARY_BYTES, code, to_m
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import Verdict
 
-ASKED_NOTHING = Verdict((), 0)
+ASKED_NOTHING = Verdict()
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
 
 
@@ -58,12 +58,12 @@ def test_a_comparison_shows_figures_verdict_and_what_broke(make_report: Callable
         baseline={**GOLD, "b": "丙-丁:同学"},
     )
     measured = (
-        MetricDifference("f1", 0.5, 0.48, -0.1, 0.06, 0.41, "bootstrap", "permutation", 2, "no significant difference"),
-        MetricDifference("exact", 0.9, 0.5, None, None, 0.0004, "none", "mcnemar", 2, "worse"),
+        MetricDifference("f1", 0.5, 0.48, -0.1, 0.06, 0.41, "bootstrap", "permutation", 2),
+        MetricDifference("exact", 0.9, 0.5, -0.5, -0.3, 0.0004, "bootstrap", "mcnemar", 2),
     )
     report = replace(report, comparisons=(replace(report.comparisons[0], metrics=measured),))
 
-    text = to_markdown(report, Verdict(("1 item was not answered", "verdict: could not judge"), 3))
+    text = to_markdown(report, Verdict("could not judge", ("1 item was not answered",)))
 
     assert (
         text
@@ -76,12 +76,12 @@ def test_a_comparison_shows_figures_verdict_and_what_broke(make_report: Callable
 
 ### gold.jsonl
 
-<code>model</code> beside <code>old</code>: **1 newly broken, 1 newly fixed, 2 of 3 replies differ**; 2 of 3 without a fault, **1 not answered**
+<code>model</code> beside <code>old</code>: **1 newly broken, 1 newly fixed, 2 of 3 replies differ**; 2 of 3 items without any error class, **1 not answered**
 
 | metric | baseline | model | difference | 95 % interval | p |
 |---|---:|---:|---:|---|---:|
 | f1 | 0.500 | 0.480 | ~ -0.020 | [-0.100, +0.060] | 0.410 |
-| exact | 0.900 | 0.500 | -0.400 |  | <0.001 |
+| exact | 0.900 | 0.500 | -0.400 | [-0.500, -0.300] | <0.001 |
 
 <details><summary>f1 by group</summary>
 
@@ -166,7 +166,7 @@ def test_no_limit_is_ever_passed_and_no_fold_left_open(make_report: Callable[...
     report = make_report(GOLD, {**GOLD, "a": "错" * 300, "b": "|" * 300}, baseline=GOLD)
 
     for limit in range(100, 6000, 61):
-        text = to_markdown(report, Verdict(("verdict: fail",), 1), limit)
+        text = to_markdown(report, Verdict("fail"), limit)
 
         assert len(text.encode()) <= limit
         assert text.count("<details>") == text.count("</details>")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import Metric, PluginError, Score, rate, ratio
-from sftchat.evaluation.statistics import Counts, Interval, bootstrap, clustered, counts, grouped, interval, value, wilson
+from sftchat.evaluation.statistics import Counts, Interval, bootstrap, clopper_pearson, clustered, counts, grouped, interval, value, wilson
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
 EXACT = rate("exact", "exact")
@@ -26,6 +26,23 @@ def test_f1_is_of_the_sums_and_not_a_mean_of_items() -> None:
 
     assert round(value(F1, nine_right_singles_and_one_wrong_of_ten), 3) == 0.474
     assert value(EXACT, nine_right_singles_and_one_wrong_of_ten) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "low", "high"),
+    # from scipy.stats.binomtest(...).proportion_ci(method="exact")
+    [
+        (0, 1, 0.0, 0.975),
+        (1, 1, 0.025, 1.0),
+        (3, 50, 0.0125485878, 0.1654819466),
+        (25, 60, 0.2906806665, 0.5511622022),
+        (199, 200, 0.9724581015, 0.9998734190),
+        (100_000, 1_000_000, 0.0994126699, 0.1005896482),
+        (900_000, 1_000_000, 0.8994103518, 0.9005873301),
+    ],
+)
+def test_clopper_pearson_agrees_with_scipy(count: int, n: int, low: float, high: float) -> None:
+    assert clopper_pearson(count, n, 0.95) == pytest.approx((low, high), abs=1e-9)
 
 
 @pytest.mark.parametrize(
