@@ -33,7 +33,7 @@ GOLD = EvalsetIdentity("gold.jsonl", "ab12", 8)
 def result(task: Task, example: Make) -> Callable[..., ModelResult]:
     """Build a result from a word of marks: ``+`` right, ``-`` wrong, ``~`` truncated and wrong, ``!`` not answered."""
 
-    def make(name: str, marks: str) -> ModelResult:
+    def make(name: str, marks: str, size: int = GOLD.size) -> ModelResult:
         def outcomes() -> Iterable[Outcome]:
             for number, mark in enumerate(marks):
                 asked = example(f"i{number}")
@@ -42,7 +42,7 @@ def result(task: Task, example: Make) -> Callable[..., ModelResult]:
                 else:
                     yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
 
-        return summarise(name, task, held(outcomes()), GOLD)
+        return summarise(name, task, held(outcomes()), replace(GOLD, size=size))
 
     return make
 
@@ -288,7 +288,7 @@ def test_nothing_asked_is_no_verdict(result: Result) -> None:
 
 
 def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) -> None:
-    report = Report("triples", (result("nano", "++++-"),))
+    report = Report("triples", (result("nano", "++++-", 5),))
 
     assert judge(report, Rules(floors={"exact": 0.8})) == Verdict("pass", ("nano on gold.jsonl: exact 0.800 meets the floor 0.8",))
     assert judge(report, Rules(floors={"f1": 0.81})) == Verdict("fail", ("nano on gold.jsonl: f1 0.800 is under the floor 0.81",))
@@ -302,8 +302,8 @@ def gated(report: Report, rules: Rules) -> Report:
 @pytest.mark.parametrize(
     ("before", "after", "line", "outcome", "strict"),
     [
-        ("++++++", "------", "regressed, worse than old: f1 -100.0 points [-100.0, -35.0], p = 0.0312", "fail", 1),
-        ("------", "++++++", "better than old: f1 +100.0 points [+35.0, +100.0], p = 0.0312", "pass", 0),
+        ("++++++", "------", "regressed, worse than old: f1 -100.0 points [-100.0, -35.1], p = 0.0312", "fail", 1),
+        ("------", "++++++", "better than old: f1 +100.0 points [+35.1, +100.0], p = 0.0312", "pass", 0),
         ("+++", "+++", "fine against old: f1 +0.0 points [-70.8, +70.8], p = 1, no item changed its counts", "pass", 0),
         (
             "+++",
@@ -316,7 +316,7 @@ def gated(report: Report, rules: Rules) -> Report:
     ],
 )
 def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, outcome: str, strict: int) -> None:
-    old, new = result("old", before), result("new", after)
+    old, new = result("old", before, len(before)), result("new", after, len(after))
     rules = Demands().rules(task, ())
     report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
     plain, demanding = judge(report, rules), judge(report, replace(rules, strict=True))
@@ -326,7 +326,7 @@ def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, 
 
 
 def test_items_without_an_answer_are_never_mistaken_for_a_bad_model(result: Result) -> None:
-    verdict = judge(Report("triples", (result("nano", "--!!"), result("dead", "!!!!"))), Rules(floors={"f1": 0.5}))
+    verdict = judge(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), Rules(floors={"f1": 0.5}))
 
     assert verdict == Verdict(
         "could not judge",
