@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import Session, template_argument_option
+from sftchat.cli.shared import Session, template_argument_option, template_option
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the files; must not exist.")
 @click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
-@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_option()
 @template_argument_option
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

@@ -125,6 +125,28 @@ template_argument_option = click.option(
 )
 
 
+def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A template's name, or the path of its file with ``~`` expanded; what is neither is refused before anything is loaded."""
+    if not value:
+        return value
+    from sftchat.models.registry import template_file
+
+    path = template_file(value)
+    return value if path is None else str(path)
+
+
+def template_option(of: str = "model", default: str | None = "") -> Callable[[F], F]:
+    """The option that gives another chat template, the same wherever there is one.
+
+    Args:
+        of: Whose template it replaces.
+        default: What is given where the user gives none.
+    """
+    return click.option(
+        "--template", default=default, callback=_template, metavar="NAME|FILE", help=f"Chat template instead of the {of}'s own."
+    )
+
+
 def engine_options(command: F) -> F:
     """Add the options that say how a model is opened: base, dtype, device, template, trust."""
     for option in reversed(
@@ -138,7 +160,7 @@ def engine_options(command: F) -> F:
                 help="Precision of the weights.",
             ),
             click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
-            click.option("--template", metavar="NAME|FILE", help="Chat template instead of the model's own."),
+            template_option(default=None),
             template_argument_option,
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
             click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),

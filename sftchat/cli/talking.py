@@ -67,7 +67,7 @@ def _shared(session: Session, references: Iterable[ModelReference], options: Map
         if len(members) > 1 and adapters:
             below = adapters[0].base
             assert below is not None
-            load = partial(_load_with_adapters, session, below.text, [adapter.text for adapter in adapters], {**options, "base": None})
+            load = partial(_load_with_adapters, session, below.argument, [adapter.text for adapter in adapters], {**options, "base": None})
             found |= {member.text: load for member in members}
     return found
 

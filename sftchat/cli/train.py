@@ -11,7 +11,7 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
-from sftchat.cli.shared import Session, template_argument_option
+from sftchat.cli.shared import Session, template_argument_option, template_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 @click.option("--report-to", multiple=True, metavar="TRACKER", help="tensorboard (under RUN/runs), wandb, mlflow, …; may be repeated.")
 @click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: auto]")
-@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_option()
 @template_argument_option
 @click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")

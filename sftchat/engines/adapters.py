@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from sftchat.engines.base import OFF
 from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown
 from sftchat.fallback import report_fallback
 from sftchat.models.adapters import BASE, add_adapter
+from sftchat.models.hub import cached_folder
 from sftchat.models.identity import identity
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer
@@ -199,9 +199,10 @@ def adapted_layers() -> tuple[Any, ...]:
 
 
 def same_weights(one: ModelReference, other: ModelReference) -> bool:
-    """Whether two references are the same weights: by place, or by their bytes."""
+    """Whether two references are the same weights: by place, by what the local cache has of a Hub id, or by their bytes."""
     if one.source == other.source and one.revision == other.revision:
         return True
-    if one.folder is None or other.folder is None:
+    folders = [found.folder or cached_folder(found.source, found.revision) for found in (one, other)]
+    if folders[0] is None or folders[1] is None:
         return False
-    return Path(one.folder).resolve() == Path(other.folder).resolve() or identity(one) == identity(other)
+    return folders[0].resolve() == folders[1].resolve() or (None not in (one.folder, other.folder) and identity(one) == identity(other))

@@ -16,6 +16,7 @@ from sftchat.errors import ModelError
 from sftchat.models.identity import Hashed, file_hash, reply_identity
 from sftchat.models.manifest import read_manifest
 from sftchat.models.references import resolve
+from sftchat.models.registry import template_file
 from sftchat.plugins import Registry
 
 UNIMPORTANT = ("concurrency", "request_timeout", "timeout")
@@ -60,7 +61,7 @@ def identify(
         does not say.
 
     Raises:
-        UsageError: When MODEL cannot name a model.
+        UsageError: When MODEL cannot name a model, or ``template`` is neither a name nor a file.
         ModelError: When it names a folder without usable weights, or a file cannot be read.
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
@@ -79,13 +80,27 @@ def identify(
         **{name: value for name, value in options.items() if name not in UNIMPORTANT},
         "files": files,
         "allow_pickle": allow_pickle,
-        "template": file_hash(Path(template)) if template and Path(template).is_file() else template or "",
+        "template": _template(template or ""),
         "template_arguments": {**(manifest.template_arguments if manifest else {}), **(template_arguments or {})},
         "device": device_facts(str(options.get("device", "auto"))),
         "source": source_hash(),
         "versions": {name: _version(name) for name in VERSIONED},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _template(template: str) -> str:
+    """What a template argument is known by: its name where it is one, else the bytes of the file, wherever that lies.
+
+    Raises:
+        UsageError: When it is neither a name nor a file.
+        ModelError: When the file cannot be read.
+    """
+    path = template_file(template)
+    try:
+        return template if path is None else f"file:{file_hash(path)}"
+    except OSError as error:
+        raise ModelError(f"cannot read chat template '{template}': {error.strerror}") from error
 
 
 def device_facts(device: str) -> str:

@@ -83,7 +83,7 @@ class Sharing:
         if key not in self._open:
             while len(self._open) >= self._most:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[key] = self._load(ground.text, base=None, **options)
+            self._open[key] = self._load(ground.argument, base=None, **options)
         engine = self._open[key]
         if not isinstance(engine, Adapts):  # an engine of a test
             del self._open[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
+from sftchat.models.hub import reach
 
 BASE = "__base__"
 """What peft calls a model without any adapter."""
@@ -64,13 +65,14 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> Any:
         import torch.distributed.tensor  # peft asks it for a class and trusts that transformers has imported it
     adapted = None
     try:
-        load_peft_weights(folder, device="cpu")  # what cannot be read is found before the model is changed
-        if isinstance(model, PeftModel):
-            model.base_model.enable_adapter_layers()
-            model.load_adapter(folder, adapter_name=key)
-            adapted = model
-        else:
-            adapted = PeftModel.from_pretrained(model, folder, adapter_name=key)
+        with reach(local=True):
+            load_peft_weights(folder, device="cpu")  # what cannot be read is found before the model is changed
+            if isinstance(model, PeftModel):
+                model.base_model.enable_adapter_layers()
+                model.load_adapter(folder, adapter_name=key)
+                adapted = model
+            else:
+                adapted = PeftModel.from_pretrained(model, folder, adapter_name=key)
         adapted = adapted.to(model.device).eval()
         adapted.set_adapter(key, inference_mode=True)
         refuse_idle(adapted, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sftchat.models.references import WEIGHTS
+from sftchat.models.model_files import WEIGHTS
 
 LEVELS = 47
 

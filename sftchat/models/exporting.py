@@ -10,8 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
-from sftchat.models.identity import READ
+from sftchat.models.hub import reach
 from sftchat.models.manifest import MANIFEST, find_manifest
+from sftchat.models.model_files import files_of
 from sftchat.models.modelfile import Modelfile, write_modelfile
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import check_arguments, choose_renderer
@@ -55,8 +56,9 @@ def export_ollama(
     check_arguments(renderer, given)
     folder = reference.folder or _fetched(reference)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+        with reach(local=True):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
         settings = generation or GenerationConfig.from_model_config(config)
     except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
         raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
@@ -66,9 +68,10 @@ def export_ollama(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and (path.suffix in READ or path.name == MANIFEST) and path.name[0] != ".":
-                shutil.copy(path, partial / path.name)
+        for name in (*files_of(folder), *([MANIFEST] if (folder / MANIFEST).is_file() else [])):
+            if not Path(name).is_absolute():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(folder / name, partial / name)
         (partial / "chat_template.jinja").write_text(renderer.source, encoding="utf-8")
         (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
         partial.rename(output)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sftchat.models.hub import COMMIT, cached_commit, is_offline
+from sftchat.models.model_files import files_of, weights_of
 from sftchat.models.references import ModelReference
 
 WEIGHTS = frozenset({".safetensors", ".bin"})
 CONFIGS = frozenset({"config.json", "adapter_config.json"})
-READ = WEIGHTS | {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
-"""What transformers and peft read of a checkpoint: weights, configs, tokenizer, chat template, code."""
-WRITTEN = frozenset({"sftchat.json", "report.json", "trainer_state.json", "training_args.bin"})
-"""What lies beside weights with such a suffix and has no part in a reply: it may change while the model stays what it is."""
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Hashed = Callable[[Path], str]
 
@@ -27,8 +23,14 @@ def file_hash(path: Path) -> str:
 
 
 def folder_identity(folder: Path) -> str:
-    """Hash of the weights and the config in a folder: names and bytes, in name order."""
-    return _digest(folder, lambda path: path.suffix in WEIGHTS or path.name in CONFIGS, file_hash)
+    """Hash of the weights, wherever in the folder they lie, and of the config: names and bytes, in name order.
+
+    Raises:
+        ModelError: When weights are missing, or outside the folder.
+    """
+    here = (path.name for path in folder.iterdir() if (path.suffix in WEIGHTS or path.name in CONFIGS) and path.is_file())
+    named = (name for name in weights_of(folder, allow_pickle=True) if Path(name).suffix in WEIGHTS)
+    return _digest(folder, {*here, *named}, file_hash)
 
 
 def identity(reference: ModelReference) -> str:
@@ -38,7 +40,7 @@ def identity(reference: ModelReference) -> str:
 
 
 def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str:
-    """Hash of every file that has a part in a reply: weights, configs, tokenizer, chat template, stop tokens; of the base too.
+    """Hash of every file that has a part in a reply, as ``files_of`` lists them; of the base too.
 
     Args:
         reference: A model; nothing of it is loaded.
@@ -49,9 +51,10 @@ def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str
 
     Raises:
         OSError: When a file cannot be read.
+        ModelError: When weights are missing, or outside the folder.
     """
     if reference.folder:
-        own = _digest(reference.folder, lambda path: path.suffix in READ and path.name not in WRITTEN and path.name[0] != ".", hashed)
+        own = _digest(reference.folder, files_of(reference.folder), hashed)
     else:
         commit = _commit(reference)
         own = f"hub:{reference.source}@{commit}" if commit else ""
@@ -61,12 +64,11 @@ def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str
     return _joined(own, base) if base else ""
 
 
-def _digest(folder: Path, wanted: Callable[[Path], bool], hashed: Hashed) -> str:
-    """Hash of names and bytes of the files wanted, in name order."""
+def _digest(folder: Path, names: Iterable[str], hashed: Hashed) -> str:
+    """Hash of names and bytes of some files of a folder, in name order."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if wanted(path) and path.is_file():
-            digest.update(f"{path.name}\0{hashed(path)}\0".encode())
+    for name in sorted(names):
+        digest.update(f"{name}\0{hashed(folder / name)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -81,9 +83,4 @@ def _commit(reference: ModelReference) -> str:
         return ""
     if COMMIT.fullmatch(reference.revision):
         return reference.revision
-    try:
-        from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
-    except ImportError:  # without the extra there is nothing that could fetch a model
-        return ""
-    branch = Path(HF_HUB_CACHE, f"models--{reference.source.replace('/', '--')}", "refs", reference.revision or "main")
-    return branch.read_text(encoding="utf-8").strip() if HF_HUB_OFFLINE and branch.is_file() else ""
+    return cached_commit(reference.source, reference.revision) if is_offline() else ""

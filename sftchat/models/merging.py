@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError, UsageError
+from sftchat.models.hub import reach
 from sftchat.models.identity import identity
 from sftchat.models.manifest import Manifest, write_manifest
 from sftchat.models.parity import prove
@@ -126,7 +127,8 @@ def _dtype(base: ModelReference) -> str:
     """The dtype in which the weights of a base are stored."""
     from transformers import AutoConfig
 
-    stored = AutoConfig.from_pretrained(base.source, revision=base.revision or "main").dtype
+    with reach(local=base.folder is not None):
+        stored = AutoConfig.from_pretrained(base.source, revision=base.revision or "main").dtype
     return str(stored or "float32").removeprefix("torch.")
 
 

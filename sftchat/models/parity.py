@@ -208,9 +208,12 @@ def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) ->
     """Whether the tokenizer and template in a folder render the same ids again."""
     from transformers import AutoTokenizer
 
+    from sftchat.models.hub import reach
     from sftchat.models.templates import choose_renderer
 
-    again = choose_renderer(AutoTokenizer.from_pretrained(saved), arguments=renderer.arguments)
+    with reach(local=True):
+        tokenizer = AutoTokenizer.from_pretrained(saved)
+    again = choose_renderer(tokenizer, arguments=renderer.arguments)
     return _every(
         "the saved template renders the same ids",
         samples,

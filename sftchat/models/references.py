@@ -10,7 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat.errors import ModelError, UsageError, unknown
+from sftchat.models.hub import cached_folder
 from sftchat.models.manifest import read_manifest
+from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, weights_of
 from sftchat.parsing import parsed, path_of, read_text
 
 NANO = "sftchat:nano"
@@ -19,11 +21,8 @@ NANO = "sftchat:nano"
 SERVER_SCHEMES = ("http", "https")
 """What a MODEL behind an OpenAI-compatible server begins with."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = ("adapter_model.safetensors",)
-PICKLED_ADAPTER_WEIGHTS = ("adapter_model.bin",)
+CHECKPOINT = re.compile(r"checkpoint-\d+")
+REVISION = re.compile(r"[\w./-]+")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,12 @@ class ModelReference:
     def folder(self) -> Path | None:
         """The local folder, or None for a model on the Hub or behind an engine."""
         path = Path(self.source)
-        return path if not self.scheme and path.is_dir() else None
+        return path if not self.scheme and _there(path.is_dir) else None
+
+    @property
+    def argument(self) -> str:
+        """The MODEL argument that opens exactly this: the folder where a Hub id stands for what the local cache has of it."""
+        return self.source if self.folder is not None and HUB_ID.fullmatch(self.text) else self.text
 
 
 def embedded_folder() -> Path:
@@ -115,28 +119,73 @@ def _served(text: str) -> ModelReference:
     return ModelReference(text, text, scheme=parts.scheme)
 
 
-def _folder(text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
-    """A checkpoint, an adapter, or a run that contains them."""
-    pickled_adapter = PICKLED_ADAPTER_WEIGHTS if allow_pickle else ()
+def _folder(
+    text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool, above: Path | None = None
+) -> ModelReference:
+    """A checkpoint, an adapter, or a run that contains them; of an adapter ``above`` it, when it is to be that one's base."""
     if (path / ADAPTER_CONFIG).is_file():
-        if not _has(path, ADAPTER_WEIGHTS + pickled_adapter):
-            raise ModelError(_no_weights(path, "adapter", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS))
-        name = base or _base_of(path)
-        below = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
-        if below.scheme:
-            raise UsageError(
-                f"adapter '{path}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
-            )
-        return ModelReference(text, str(path), base=below)
-    if (path / "config.json").is_file():
-        if not _has(path, WEIGHTS + (PICKLED_WEIGHTS if allow_pickle else ())):
-            raise ModelError(_no_weights(path, "checkpoint", WEIGHTS, PICKLED_WEIGHTS))
+        if above is not None:
+            raise ModelError(_stacked(above, path))
+        weights_of(path, allow_pickle=allow_pickle)
+        return ModelReference(text, str(path), base=_base(path, base, schemes, allow_pickle))
+    if (path / CONFIG).is_file():
+        weights_of(path, allow_pickle=allow_pickle)
         return ModelReference(text, str(path))
     checkpoint = _checkpoint_of_run(path)
     if checkpoint is None:
         raise ModelError(f"folder '{path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders")
-    inner = _folder(text, checkpoint, base, schemes, allow_pickle)
+    inner = _folder(text, checkpoint, base, schemes, allow_pickle, above)
     return ModelReference(text, inner.source, base=inner.base)
+
+
+def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
+    """The base of an adapter: the one that the user gave, else the one that its config names, which must be on this machine.
+
+    Raises:
+        UsageError: When the base given cannot name a model, or is behind an engine.
+        ModelError: When the base is an adapter itself, or the one named is not on this machine.
+    """
+    name = given or _base_of(adapter)
+    folder = path_of(name)
+    if name != NANO and _there(folder.is_dir):
+        return _folder(name, folder, None, schemes, allow_pickle, adapter)
+    try:
+        found = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
+    except UsageError as error:
+        if given:
+            raise
+        raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
+    if found.scheme:
+        raise UsageError(
+            f"adapter '{adapter}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
+        )
+    if given or found.folder is not None:
+        return found
+    cached = cached_folder(found.source, found.revision)
+    if cached is None:
+        raise ModelError(
+            f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give a folder with --base FOLDER, "
+            f"or fetch it from the Hub with --base {name}"
+        )
+    try:
+        below = _folder(name, cached, None, schemes, allow_pickle, adapter)
+    except ModelError as error:
+        raise ModelError(
+            f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it anew with --base {name}"
+        ) from error
+    return ModelReference(name, below.source)
+
+
+def _stacked(adapter: Path, base: Path) -> str:
+    """Say that the base of an adapter is an adapter, perhaps the same one."""
+    if _same(adapter, base):
+        return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
+    return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two folders are the same one."""
+    return _there(lambda: one.samefile(other))
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -177,23 +226,28 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
 def _checkpoint_of_run(run: Path) -> Path | None:
     """The best checkpoint of an unfinished run if its manifest names one, else the last."""
     manifest = read_manifest(run)
-    if manifest is not None and manifest.best_checkpoint and (run / manifest.best_checkpoint).is_dir():
+    if manifest is not None and CHECKPOINT.fullmatch(manifest.best_checkpoint) and (run / manifest.best_checkpoint).is_dir():
         return run / manifest.best_checkpoint
     return last_checkpoint(run)
 
 
 def _base_of(adapter: Path) -> str:
-    """The base model that an adapter names, made absolute when it is a folder beside it."""
+    """The base model that an adapter names, with its revision on the Hub, made absolute when it is a folder beside it."""
     try:
-        name = parsed(read_text(adapter / ADAPTER_CONFIG)).get("base_model_name_or_path")
+        config = parsed(read_text(adapter / ADAPTER_CONFIG))
+        name, revision = config.get("base_model_name_or_path"), config.get("revision")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / ADAPTER_CONFIG} is not a JSON object: {error}") from error
     manifest = read_manifest(adapter)
-    name = (manifest.base if manifest else "") or name
+    if manifest is not None and manifest.base:
+        name, revision = manifest.base, None
     if not isinstance(name, str) or not name:
         raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
     beside = adapter / name
-    return str(beside) if _there(beside.is_dir) and not _there(Path(name).is_dir) else name
+    if _there(beside.is_dir) and not _there(Path(name).is_dir):
+        return str(beside)
+    pinned = isinstance(revision, str) and REVISION.fullmatch(revision) and HUB_ID.fullmatch(name) and "@" not in name
+    return f"{name}@{revision}" if pinned else name
 
 
 def _there(asked: Callable[[], bool]) -> bool:
@@ -202,18 +256,6 @@ def _there(asked: Callable[[], bool]) -> bool:
         return asked()
     except OSError:
         return False
-
-
-def _has(path: Path, names: Iterable[str]) -> bool:
-    """Whether the folder has one of the files."""
-    return any((path / name).is_file() for name in names)
-
-
-def _no_weights(path: Path, what: str, wanted: tuple[str, ...], pickled: tuple[str, ...]) -> str:
-    """Say what is missing, and that pickled weights can be allowed when that is all there is."""
-    if _has(path, pickled):
-        return f"{what} '{path}' has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle"
-    return f"{what} '{path}' has no weights; expected {' or '.join(wanted)}"
 
 
 def _looks_local(path: Path) -> bool:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftchat.errors import UsageError, unknown
+from sftchat.parsing import path_of
+
 FOLDER = Path(__file__).parent / "chat_templates"
 _MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
@@ -56,6 +59,30 @@ TEMPLATES: Mapping[str, Template] = {
     )
 }
 """Every template by name. The rows of ``instruction`` and ``alpaca`` tell context from instruction by the key ``context`` of a user turn."""
+
+
+def template_file(template: str) -> Path | None:
+    """The Jinja file that a template argument means: the one place where it is decided, and where ``~`` is expanded.
+
+    Args:
+        template: A name of ``TEMPLATES``, a file, or empty for none.
+
+    Returns:
+        None for a name, which goes before a file of that name, and for none.
+
+    Raises:
+        UsageError: When it is neither a name nor a file.
+    """
+    if not template or template in TEMPLATES:
+        return None
+    path = path_of(template)
+    try:
+        found = path.is_file()
+    except OSError:  # a name that no system takes, which Python before 3.14 raises
+        found = False
+    if not found:
+        raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
+    return path
 
 
 def without_training_markers(source: str) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sftchat.errors import ModelError
 from sftchat.models.manifest import MANIFEST, find_manifest, read_manifest
-from sftchat.models.references import ADAPTER_CONFIG, resolve, step_of
+from sftchat.models.model_files import ADAPTER_CONFIG
+from sftchat.models.references import resolve, step_of
 from sftchat.parsing import path_of
 
 DEEPEST = 3

@@ -16,9 +16,9 @@ from typing import Any
 
 from sftchat.errors import UsageError, first_line, unknown
 from sftchat.models.marking import encode, unmarked
-from sftchat.models.registry import TEMPLATES, without_training_markers
+from sftchat.models.registry import TEMPLATES, template_file, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
-from sftchat.parsing import path_of, read_text
+from sftchat.parsing import read_text
 from sftchat.types import Message, is_learned
 
 __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
@@ -252,10 +252,8 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
                 f"chat template '{template}' writes {' and '.join(chosen.tokens)}, which are no tokens of this model's tokenizer; those that fit: {fitting}"
             )
         return Renderer(tokenizer, template, chosen.source_for(tokenizer), given)
-    if template:
-        path = path_of(template)
-        if not path.is_file():
-            raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
+    path = template_file(template)
+    if path is not None:
         return Renderer(tokenizer, path.name, without_training_markers(_read(path)), given)
     own = tokenizer.chat_template
     if isinstance(own, dict):

@@ -13,7 +13,9 @@ from typing import Any
 
 from sftchat.errors import MissingExtraError, ModelError, first_line
 from sftchat.models.adapters import refuse_idle
+from sftchat.models.hub import fetched_configs, reach
 from sftchat.models.manifest import Manifest, read_manifest
+from sftchat.models.model_files import ADAPTER_CONFIG, check_weights, weights_of
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer, check_arguments, choose_renderer
 
@@ -82,7 +84,10 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
     if reference.base is not None and not (Path(reference.source) / "tokenizer_config.json").is_file():
         return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
     try:
-        return AutoTokenizer.from_pretrained(reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code)
+        with reach(local=reference.folder is not None):
+            return AutoTokenizer.from_pretrained(
+                reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code
+            )
     except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
         raise ModelError(_why(reference, "tokenizer", error)) from error
 
@@ -118,24 +123,46 @@ def load_model(
             reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
         )
         try:
-            adapted = PeftModel.from_pretrained(base, reference.source).to(place).eval()
+            with reach(local=True):
+                adapted = PeftModel.from_pretrained(base, reference.source).to(place).eval()
         except Exception as error:  # as for a tokenizer
             raise ModelError(_why(reference, "adapter", error)) from error
         refuse_idle(adapted, reference.text)
         return adapted
     wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
+    revision = "main" if reference.folder is not None else _checked_commit(reference, allow_pickle)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            reference.source,
-            revision=reference.revision or "main",
-            dtype=wanted,
-            use_safetensors=None if allow_pickle else True,
-            trust_remote_code=trust_remote_code,
-            **(_four_bit(wanted, place) if four_bit else {}),
-        )
+        with reach(local=reference.folder is not None):
+            model = AutoModelForCausalLM.from_pretrained(
+                reference.source,
+                revision=revision,
+                dtype=wanted,
+                use_safetensors=None if allow_pickle else True,
+                trust_remote_code=trust_remote_code,
+                **(_four_bit(wanted, place) if four_bit else {}),
+            )
     except Exception as error:  # as for a tokenizer
         raise ModelError(_why(reference, "model", error)) from error
     return (model if four_bit else model.to(place)).eval()
+
+
+def _checked_commit(reference: ModelReference, allow_pickle: bool) -> str:
+    """The commit that a model on the Hub is loaded from, once its configs were fetched and name nothing that is refused.
+
+    Raises:
+        ModelError: When they cannot be had, the model is an adapter, or its weights are pickled.
+    """
+    try:
+        with reach(local=False):
+            folder = fetched_configs(reference.source, reference.revision)
+    except Exception as error:  # as for a tokenizer
+        raise ModelError(_why(reference, "model", error)) from error
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"'{reference.text}' is an adapter on the Hub; fetch it first (hf download {reference.source} --local-dir FOLDER) and give the folder"
+        )
+    check_weights(folder, allow_pickle=allow_pickle)
+    return folder.name
 
 
 def _four_bit(dtype: Any, place: str) -> dict[str, Any]:
@@ -249,7 +276,7 @@ def _automatic_dtype(reference: ModelReference, device: str) -> Any:
     folder = reference.folder
     if folder is None:
         return torch.float32
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum((folder / name).stat().st_size for name in weights_of(folder, allow_pickle=True))
     return torch.float32 if 2 * size <= FULL_PRECISION_LIMIT else "auto"
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from zipfile import is_zipfile
 
 from sftchat.errors import SftchatError, UsageError, first_line
+from sftchat.models.hub import reach
 from sftchat.models.manifest import MANIFEST, read_manifest
-from sftchat.models.references import ADAPTER_CONFIG, WEIGHTS
+from sftchat.models.model_files import ADAPTER_CONFIG, WEIGHTS
 from sftchat.models.templates import Renderer
 from sftchat.parsing import LARGEST, parsed, read_text
 
@@ -207,6 +208,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     GenerationConfig(eos_token_id=stops, pad_token_id=pad).save_pretrained(folder)
     if (folder / "config.json").is_file():
-        config = AutoConfig.from_pretrained(folder)
+        with reach(local=True):
+            config = AutoConfig.from_pretrained(folder)
         config.use_cache = True
         config.save_pretrained(folder)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sftchat import EngineType, ModelError
+from sftchat import EngineType, ModelError, UsageError
 from sftchat.engines.identity import device_facts, identify
 from sftchat.models.references import NANO
 from sftchat.plugins import load_plugins
@@ -28,11 +28,11 @@ def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for name, text in {
-        "config.json": "{}",
-        "generation_config.json": '{"eos_token_id": 1}',
+        "config.json": '{"name": "of some length"}',
+        "generation_config.json": '{"eos_token_id": 11111111}',
         "model.safetensors": "weights",
         "tokenizer.json": "{}",
-        "tokenizer_config.json": "{}",
+        "tokenizer_config.json": '{"name": "of some length"}',
         "chat_template.jinja": "{{ messages }}",
         "README.md": "a card",
     }.items():
@@ -128,6 +128,23 @@ def test_every_option_is_part_of_the_model(checkpoint: Path, tmp_path: Path) -> 
 
     assert len(found | {of(checkpoint, template=str(template))}) == len(options) + 1
     assert of(checkpoint, device="cuda:1") == of(checkpoint, device="cuda")
+
+
+def test_a_template_is_its_text_wherever_it_lies(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path.home()
+    monkeypatch.chdir(tmp_path)
+    (home / "t.jinja").write_text("one", encoding="utf-8")
+    (tmp_path / "other.jinja").write_text("one", encoding="utf-8")
+    before = of(checkpoint, template="~/t.jinja")
+
+    assert before == of(checkpoint, template=str(home / "t.jinja")) == of(checkpoint, template="other.jinja")
+    (home / "t.jinja").write_text("two", encoding="utf-8")
+    assert of(checkpoint, template="~/t.jinja") == of(checkpoint, template=str(home / "t.jinja")) != before
+    named = of(checkpoint, template="chatml")
+    (tmp_path / "chatml").write_text("one", encoding="utf-8")  # the name goes first, for the loader too
+    assert of(checkpoint, template="chatml") == named != of(checkpoint, template="./chatml") == before
+    with pytest.raises(UsageError, match="unknown chat template 'chatmll'; did you mean 'chatml'"):
+        of(checkpoint, template="chatmll")
 
 
 def test_an_automatic_device_depends_on_the_accelerators_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

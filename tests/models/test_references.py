@@ -103,6 +103,49 @@ def test_an_adapter_without_a_base_asks_for_one(tmp_path: Path) -> None:
     assert message(str(folder)) == f"adapter '{folder}' does not name its base model; give it with --base MODEL"
 
 
+def test_a_base_that_is_not_on_this_machine_is_named_with_what_to_type(tmp_path: Path) -> None:
+    away, gone = adapter(tmp_path / "away", "org/base"), adapter(tmp_path / "gone", "/content/base")
+
+    assert message(str(away)) == (
+        f"adapter '{away}' needs its base 'org/base', which is not on this machine; give a folder with --base FOLDER, "
+        "or fetch it from the Hub with --base org/base"
+    )
+    assert message(str(gone)) == f"adapter '{gone}' needs its base '/content/base', which is not on this machine; give it with --base MODEL"
+    assert resolve(str(away), base="org/base").base == ModelReference("org/base", "org/base")
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 10])
+def test_adapters_that_lead_back_to_themselves_are_one_line(tmp_path: Path, length: int) -> None:
+    for number in range(length):
+        adapter(tmp_path / str(number), str(tmp_path / str((number + 1) % length)))
+    first, second = tmp_path / "0", tmp_path / "1"
+
+    assert message(str(first)) == (
+        f"adapter '{first}' names itself as its base; give its base with --base MODEL"
+        if length == 1
+        else f"adapter '{first}' has an adapter as its base, '{second}'; merge that one first (sftchat merge {second} -o FOLDER) and give --base FOLDER"
+    )
+
+
+def test_a_base_is_no_adapter_however_it_is_named(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base")
+    inner = adapter(tmp_path / "run" / "checkpoint-2", str(base))
+    other = adapter(tmp_path / "other", "../run")
+    (tmp_path / "link").symlink_to(other)
+
+    for folder, given in ((other, None), (other, str(inner)), (tmp_path / "link", str(inner)), (inner, str(other))):
+        assert message(str(folder), base=given).startswith(f"adapter '{folder}' has an adapter as its base, ")
+
+
+def test_a_manifest_cannot_make_a_run_its_own_checkpoint(tmp_path: Path) -> None:
+    run = checkpoint(tmp_path / "run" / "checkpoint-1").parent
+    facts = '"base": "b", "base_identity": "", "method": "full", "config": {}, "data": [], "rows": 1, "tokens_hash": "", "template": ""'
+    for name in (".", "..", "checkpoint-1/..", str(run)):
+        (run / "sftchat.json").write_text(f'{{"task": "t", {facts}, "template_hash": "", "best_checkpoint": {json.dumps(name)}}}')
+
+        assert resolve(str(run)).source == str(run / "checkpoint-1")
+
+
 def test_a_folder_that_is_no_model_says_what_was_looked_for(tmp_path: Path) -> None:
     assert (
         message(str(tmp_path))
@@ -126,7 +169,10 @@ def test_a_broken_adapter_config_is_named(tmp_path: Path) -> None:
 
 def test_a_name_that_no_system_takes_is_no_folder(tmp_path: Path) -> None:
     assert message("x" * 5000).startswith("no folder 'xxx")
-    assert resolve(str(adapter(tmp_path / "lora", f"org/{'x' * 300}"))).base == ModelReference(f"org/{'x' * 300}", f"org/{'x' * 300}")
+    long = f"org/{'x' * 300}"
+    assert message(str(adapter(tmp_path / "lora", long))).startswith(
+        f"adapter '{tmp_path / 'lora'}' needs its base '{long}', which is not on"
+    )
 
 
 def test_wrong_names_are_wrong_usage_and_missing_weights_are_not() -> None:

@@ -10,7 +10,7 @@ import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option, role_map, role_option
-from sftchat.cli.shared import Session, json_text
+from sftchat.cli.shared import Session, json_text, template_option
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.  [default: the task's, else 1024]"
 )
-@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_option()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
 @role_option

@@ -12,7 +12,7 @@ from sftchat.chat.lines import visible
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
-from sftchat.cli.shared import json_text, stdout
+from sftchat.cli.shared import json_text, stdout, template_option
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
 from sftchat.errors import UsageError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as this model would see them, what is trained in green."
 )
-@click.option("--template", default="", metavar="NAME|FILE", help="Chat template instead of the model's own.")
+@template_option()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
 @role_option
