@@ -130,7 +130,7 @@ def load_model(
         refuse_idle(adapted, reference.text)
         return adapted
     wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
-    revision = "main" if reference.folder is not None else _checked_commit(reference, allow_pickle)
+    revision = _checked_revision(reference, allow_pickle)
     try:
         with reach(local=reference.folder is not None):
             model = AutoModelForCausalLM.from_pretrained(
@@ -146,12 +146,15 @@ def load_model(
     return (model if four_bit else model.to(place)).eval()
 
 
-def _checked_commit(reference: ModelReference, allow_pickle: bool) -> str:
-    """The commit that a model on the Hub is loaded from, once its configs were fetched and name nothing that is refused.
+def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
+    """The revision to load, once the files that name weights were looked at: for a model on the Hub, the commit that they were fetched of.
 
     Raises:
-        ModelError: When they cannot be had, the model is an adapter, or its weights are pickled.
+        ModelError: When they cannot be had, the model is an adapter on the Hub, or its weights are none that may be loaded.
     """
+    if reference.folder is not None:
+        weights_of(reference.folder, allow_pickle=allow_pickle)
+        return "main"
     try:
         with reach(local=False):
             folder = fetched_configs(reference.source, reference.revision)
