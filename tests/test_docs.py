@@ -66,6 +66,7 @@ def beside_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (toml,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     (tmp_path / "run.toml").write_text(toml, encoding="utf-8")
     (tmp_path / "run.yaml").write_text(json.dumps(tomllib.loads(toml)), encoding="utf-8")
+    (tmp_path / "mine.jinja").touch()
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
 

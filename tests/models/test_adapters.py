@@ -39,3 +39,20 @@ def test_an_adapter_that_changes_no_logit_is_refused(tmp_path: Path) -> None:
 
 def test_an_adapter_that_changes_something_is_loaded(tmp_path: Path) -> None:
     assert load_model(make_adapter(tmp_path, trained=True)).active_adapters == ["default"]
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_one_line_and_is_not_run(tmp_path: Path) -> None:
+    import torch
+
+    reference, trap = make_adapter(tmp_path, trained=True), tmp_path / "run"
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.touch, (trap,)
+
+    torch.save({"a": Trap()}, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"^adapter of '.*/adapter' could not be loaded: .*header") as error:
+        load_model(reference)
+
+    assert len(str(error.value).splitlines()) == 1
+    assert not trap.exists()
