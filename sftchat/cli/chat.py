@@ -83,6 +83,8 @@ def command(
     chosen = session.registry.task(task) if task else None
     if evalset is not None and chosen is None:
         raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
+    if evalset is not None and not evalset.is_file():
+        raise click.UsageError(f"--evalset '{evalset}' is no file")
     notes: list[str] = []
     folder = user_data_path("sftchat", appauthor=False)
     sessions = Sessions(folder / FILE, notes.append)

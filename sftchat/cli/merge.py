@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import Session, template_argument_option, template_option
+from sftchat.cli.shared import Session, device_option, template_argument_option, template_option
 
 if TYPE_CHECKING:
     from sftchat.models.manifest import Manifest
@@ -32,7 +32,7 @@ CONVERSATIONS = 8
 @click.option(
     "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Rows to compare logits on.  [default: those it was trained on]"
 )
-@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")
+@device_option()
 @template_option("adapter")
 @template_argument_option
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")

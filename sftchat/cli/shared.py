@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftchat.errors import UsageError, unknown
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -115,6 +117,25 @@ def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tup
     return found
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla", "meta")
+"""What torch calls devices; which of them are there only torch knows."""
+
+
+def _device(_ctx: click.Context, _param: click.Parameter, word: str | None) -> str | None:
+    """Refuse what no machine calls a device, before torch is imported to look for it."""
+    name, colon, number = ("auto" if word is None else word).partition(":")
+    if name not in DEVICES or (colon and not number.isdecimal()):
+        raise UsageError(f"{unknown('device', str(word), DEVICES)}; one of several is written cuda:1")
+    return word
+
+
+def device_option(default: str | None = "auto") -> Callable[[F], F]:
+    """``--device``; a ``default`` of None leaves the choice to the verb."""
+    shown: dict[str, Any] = {"show_default": True} if default else {}
+    words = "cpu, cuda, cuda:1, mps." + ("" if default else "  [default: auto]")
+    return click.option("--device", default=default, callback=_device, metavar="DEVICE", help=words, **shown)
+
+
 template_argument_option = click.option(
     "--template-argument",
     "template_arguments",
@@ -159,7 +180,7 @@ def engine_options(command: F) -> F:
                 show_default=True,
                 help="Precision of the weights.",
             ),
-            click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, mps."),
+            device_option(),
             template_option(default=None),
             template_argument_option,
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),

@@ -11,7 +11,7 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
-from sftchat.cli.shared import Session, template_argument_option, template_option
+from sftchat.cli.shared import Session, device_option, template_argument_option, template_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @click.option("--logging-steps", type=int, metavar="N", help="Steps between reports of the loss.  [default: 10]")
 @click.option("--report-to", multiple=True, metavar="TRACKER", help="tensorboard (under RUN/runs), wandb, mlflow, …; may be repeated.")
 @click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: auto]")
+@device_option(None)
 @template_option()
 @template_argument_option
 @click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
@@ -117,17 +117,19 @@ def command(
     task = registry.task(task_name)
     require_local("training")
     from sftchat.engines.processes import is_main_process
+    from sftchat.training.checks import check_words
     from sftchat.training.lock import refuse_running
     from sftchat.training.output import check_output
-    from sftchat.training.preparing import Job
 
+    given["report_to"] = given["report_to"] or None
+    check_words(task, model, given, validation, registry)
     if is_main_process():
         refuse_running(output)
         check_output(output, resume)
     examples, data = gather(task, files, rows, options, given["seed"] or 0)
+    from sftchat.training.preparing import Job
     from sftchat.training.run import train
 
-    given["report_to"] = given["report_to"] or None
     job = Job(
         task, model, output, examples, data, given, validation, template=template, template_arguments=template_arguments, force=force, resume=resume,
         trust_remote_code=trust_remote_code,

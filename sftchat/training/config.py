@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 from sftchat.errors import UsageError
@@ -91,14 +92,19 @@ class TrainingConfig:
         """
         checks = (
             (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
-            (self.learning_rate > 0, "learning_rate", "above 0"),
-            (self.epochs > 0, "epochs", "above 0"),
+            (0 < self.learning_rate < inf, "learning_rate", "above 0"),
+            (0 < self.epochs < inf, "epochs", "above 0"),
             (self.max_steps >= 0, "max_steps", "0 or more"),
             (self.batch_size >= 1, "batch_size", "at least 1"),
             (self.accumulation >= 1, "accumulation", "at least 1"),
             (self.max_length >= 8, "max_length", "at least 8"),
             (0 <= self.warmup < 1, "warmup", "a share from 0 up to 1"),
+            (0 <= self.weight_decay < inf, "weight_decay", "0 or more"),
+            (0 <= self.max_grad_norm < inf, "max_grad_norm", "0 or more"),
             (self.lora_rank >= 1, "lora_rank", "at least 1"),
+            (self.lora_alpha >= 1, "lora_alpha", "at least 1"),
+            (0 <= self.lora_dropout < 1, "lora_dropout", "a share from 0 up to 1"),
+            (0 <= self.seed < 1 << 32, "seed", "from 0 to 4294967295"),
             (self.save_limit >= 1, "save_limit", "at least 1"),
             (self.logging_steps >= 1, "logging_steps", "at least 1"),
             (self.save_steps >= 0, "save_steps", "0 or more"),
@@ -106,7 +112,7 @@ class TrainingConfig:
             (self.validation_items >= 1, "validation_items", "at least 1"),
             (self.patience >= 0, "patience", "0 or more"),
             (not self.patience or self.eval_steps > 0, "patience", "0 without --eval-steps: only what is scored can stop improving"),
-            (self.neftune_alpha >= 0, "neftune_alpha", "0 or more"),
+            (0 <= self.neftune_alpha < inf, "neftune_alpha", "0 or more"),
             (self.train_on in ("assistant", "all"), "train_on", "assistant or all"),
             (self.packing in ("auto", "on", "off"), "packing", "auto, on or off"),
             (

@@ -13,12 +13,13 @@ from sftchat.errors import ModelError, UsageError
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
 from sftchat.models.parity import Check, prove
-from sftchat.models.references import ModelReference, resolve
+from sftchat.models.references import ModelReference
 from sftchat.models.templates import IGNORED, Renderer, check_arguments, choose_renderer
 from sftchat.models.weights import choose_device, load_tokenizer, require_local
 from sftchat.plugins import Registry
 from sftchat.task import Task
 from sftchat.training.attention import Attention, choose_attention
+from sftchat.training.checks import check_words
 from sftchat.training.config import TrainingConfig, configure
 from sftchat.training.dataset import RenderedRows, render_rows
 from sftchat.training.methods import check_method, load_base, with_adapter
@@ -114,16 +115,11 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     if is_main_process():
         check_output(job.output, job.resume)
     before = earlier(job.output) if job.resume else None
-    reference = resolve(job.model, schemes=registry.engines)
-    if reference.scheme:
-        raise UsageError(f"model '{job.model}' is served by engine '{reference.scheme}' and cannot be trained here")
-    if reference.base is not None:
-        raise UsageError(f"model '{job.model}' is an adapter; merge it into its base before training on")
+    reference = check_words(job.task, job.model, job.given, job.validation, registry)
     require_local("training")
     device = _device(job.given.get("device") or "auto")
     method = job.given.get("method") or "full"
     check_method(method, device, job.given.get("optimizer") or "")
-    configure(job.task, 0, job.given)  # what is out of range is said before weights load
     tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
     renderer = replace(choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments), forced=job.force)
     check_arguments(renderer, job.template_arguments)
@@ -185,8 +181,6 @@ def _validation(job: Job, config: TrainingConfig) -> tuple[list[Example], Valida
     """The rows to train on and the items to score."""
     examples = list(job.examples)
     if not config.eval_steps:
-        if job.validation is not None:
-            raise UsageError("--validation is scored every --eval-steps steps; give --eval-steps N")
         return examples, None
     if job.validation is not None:
         return examples, from_file(job.validation, config.validation_items)
