@@ -5,7 +5,7 @@
     ├── DataError                2  a file of rows that is missing, empty or malformed; says file and line
     ├── ModelError               3  a model that cannot be found or loaded
     ├── MissingExtraError        3  a package that an extra of sftchat would bring
-    ├── PluginError              3  a plugin that breaks the rules
+    ├── PluginError              3  a plugin that breaks the rules; ``sftchat.third_party`` makes one of whatever a plugin raises
     ├── EngineError              3  a model or a server that failed while generating
     └── NotComparableError       4  two results that measured different things
 
@@ -15,9 +15,12 @@ What stops nothing is a ``SftchatWarning``, given to ``warnings.warn``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
+
+_OWN_CODE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with the text of a code object's file name
 
 
 class SftchatError(Exception):
@@ -124,17 +127,39 @@ def listed(ids: Sequence[str], most: int = 5) -> str:
     return ", ".join(f"'{identity}'" for identity in ids[:most]) + rest
 
 
+def message_of(error: BaseException) -> str:
+    """The message of an error; a note instead where a class of a plugin cannot give one, since ``str`` runs that plugin's code."""
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return "(its message cannot be read)"
+
+
+def class_and_message(error: BaseException) -> str:
+    """An error in one line with the name of its class, as the last line of a traceback has it."""
+    return " ".join(f"{type(error).__name__}: {message_of(error)}".split())
+
+
 def in_one_line(error: BaseException) -> str:
     """An error in one line for the user: one of ours as it is, any other with the name of its class."""
-    return " ".join((str(error) if isinstance(error, SftchatError) else f"{type(error).__name__}: {error}").split())
+    return " ".join(message_of(error).split()) if isinstance(error, SftchatError) else class_and_message(error)
 
 
-def raised_at(error: BaseException) -> str:
-    """Where a plugin's error was raised, as ``, in FILE:LINE``; empty where nothing says so."""
+def raised_at(error: BaseException, *, own: bool = False) -> str:
+    """Where an error was raised, as ``, in FILE:LINE``; empty where nothing says so.
+
+    Args:
+        error: The error.
+        own: Whether a place in sftchat is meant too; of a plugin's error it would say only that the call itself failed.
+    """
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    return "" if place is None else f", in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+    if place is None or (not own and place.tb_frame.f_code.co_filename.startswith(_OWN_CODE)):
+        return ""
+    return f", in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
 
 
 def first_line(error: BaseException) -> str:

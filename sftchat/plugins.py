@@ -6,12 +6,14 @@ Not ``pluggy.PluginManager.load_setuptools_entrypoints``: it dies at the first b
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,9 +22,10 @@ import pluggy
 from sftchat import hookspecs
 from sftchat.commands import ChatCommand
 from sftchat.engines.base import EngineType
-from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, unknown
+from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, class_and_message, in_one_line, unknown
 from sftchat.task import Task
 from sftchat.text import printable
+from sftchat.third_party import call_plugin
 
 if TYPE_CHECKING:
     from sftchat.evaluation.report import Report
@@ -104,13 +107,42 @@ class Registry:
         hint = f"; not loaded: {', '.join(broken)}, see 'sftchat plugins'" if broken else ""
         raise UsageError(unknown("task", name, self.tasks) + hint)
 
-    def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[Any]:
-        """The callbacks that plugins add to a training."""
-        return [callback for given in self.manager.hook.sftchat_trainer_callbacks(task=task, config=config) for callback in given]
+    def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[tuple[str, Any]]:
+        """The callbacks that plugins add to a training, each with the name of its plugin.
 
-    def eval_finished(self, report: Report, output_dir: Path | None) -> None:
-        """Tell every plugin that an evaluation is done."""
-        self.manager.hook.sftchat_eval_finished(report=report, output_dir=output_dir)
+        Raises:
+            PluginError: When a hook fails.
+            SftchatError: What a hook raised on purpose, such as for a setting that its callback cannot be used with.
+        """
+
+        def given_by(hook: Callable[..., Any]) -> list[Any]:
+            return [callback for given in hook(task=replace(task), config=replace(config)) for callback in given]
+
+        hooks = _hooks(self.manager, "sftchat_trainer_callbacks")
+        return [
+            (name, callback)
+            for name, hook in hooks
+            for callback in call_plugin(f"hook sftchat_trainer_callbacks of plugin '{name}'", given_by, hook, may_refuse=True)
+        ]
+
+    def eval_finished(self, report: Report, output_dir: Path | None) -> list[PluginError]:
+        """Tell every plugin that an evaluation is done, whatever the others did with that.
+
+        Args:
+            report: What was measured; each plugin gets a copy.
+            output_dir: Folder of the results; None where there is none.
+
+        Returns:
+            The errors of the plugins that failed.
+        """
+        failed = []
+        for name, hook in _hooks(self.manager, "sftchat_eval_finished"):
+            tell = partial(hook, report=copy.deepcopy(report), output_dir=output_dir)
+            try:
+                call_plugin(f"hook sftchat_eval_finished of plugin '{name}'", tell)
+            except PluginError as error:
+                failed.append(error)
+        return failed
 
 
 def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
@@ -135,8 +167,8 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a stranger's import may raise anything, SystemExit too; it is reported, never hidden
-            problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=" ".join(problem.split())))
+            problem = in_one_line(error) if isinstance(error, PluginError) else class_and_message(error)
+            infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=problem))
             if isinstance(error, NameTakenError) and error.task:
                 contested[error.task] = f"{error}, so the one that {_distribution(entry_point)} brings is not loaded"
             continue
@@ -238,9 +270,8 @@ def _check_version(plugin: Any, distribution: str) -> None:
 
 def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
     """Call a registering hook of one plugin alone and index what it gave."""
-    others = [other for other in manager.get_plugins() if other is not plugin]
     found: dict[str, T] = {}
-    for given in manager.subset_hook_caller(hook, remove_plugins=others)():
+    for given in _alone(manager, plugin, hook)():
         for item in given:
             if not isinstance(item, kind):
                 raise PluginError(f"{hook} must return {kind.__name__} objects, got {type(item).__name__}")
@@ -249,6 +280,17 @@ def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T],
                 raise PluginError(f"{hook} returned '{name}' twice")
             found[name] = item
     return found
+
+
+def _alone(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
+    """A hook of one plugin, without those of the others."""
+    return manager.subset_hook_caller(hook, remove_plugins=[other for other in manager.get_plugins() if other is not plugin])
+
+
+def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+    """A hook of every plugin that has it, by the plugin's name, so that each can be called alone."""
+    implementing = [one.plugin for one in getattr(manager.hook, hook).get_hookimpls()]
+    return [(manager.get_name(plugin) or "", _alone(manager, plugin, hook)) for plugin in implementing]
 
 
 def _installed() -> list[EntryPoint]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import PluginError, raised_at
+from sftchat.returned import plain_example, plain_number, plain_reply, plain_score, plain_texts
+from sftchat.third_party import Malformed, call_plugin
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -116,7 +117,7 @@ class Task:
         description: One line.
         generate: ``generate(n, seed, **options)`` yields ``n`` examples; the same arguments yield the same examples everywhere.
             Keyword-only parameters are the options of ``sftchat data generate --option name=value``.
-        score: Judges one reply against its example. Never raises, whatever the reply is.
+        score: Judges one reply against its example. Never raises, whatever the reply is. It is given copies, and what it returns is copied.
         metrics: At least one; the first is the primary one, which picks checkpoints and gates.
         template: Name of the chat template for models that have none of their own.
         sampling: How replies are generated for scoring.
@@ -142,7 +143,9 @@ class Task:
     demonstration: Demonstration | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a task that could not be typed, tabulated or gated."""
+        """Refuse a task that could not be typed, tabulated or gated; keep copies of what is listed."""
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "evalsets", {str(name): Path(path) for name, path in self.evalsets.items()})
         if not NAME.fullmatch(self.name):
             raise ValueError(f"task name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
         if not self.metrics:
@@ -158,18 +161,38 @@ class Task:
 
 
 def judge(task: Task, example: Example, reply: Reply) -> Score:
-    """Let a task judge one reply.
+    """Let a task judge one reply; it gets copies, and what it returns is copied.
 
     Raises:
-        PluginError: When the scorer raises, though its contract is to judge anything.
+        PluginError: When the scorer raises or returns something that is no score, though its contract is to judge anything.
     """
-    try:
-        return task.score(example, reply)
-    except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
-        where = example.id or example.source
-        raise PluginError(
-            f"the scorer of task '{task.name}' failed on item '{where}'{raised_at(error)}: {type(error).__name__}: {error}"
-        ) from error
+
+    def scored() -> Score:
+        return plain_score(task.score(plain_example(example), plain_reply(reply)))
+
+    return call_plugin(f"the scorer of task '{task.name}'", scored, doing=lambda: f"on item '{example.id or example.source}'")
+
+
+def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
+    """A metric of summed counts, for one reply or for many.
+
+    Raises:
+        PluginError: When the metric cannot be computed from what the scorer counts, or is no finite number.
+    """
+
+    def computed() -> float:
+        value = metric.function(dict(sums))
+        try:
+            return float(plain_number(value))
+        except Malformed as error:
+            raise Malformed(f"is {error} for {_listed(sums)}, must be a finite number") from None
+
+    return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_listed(sums)}")
+
+
+def _listed(sums: Mapping[str, float]) -> str:
+    """Summed counts in words."""
+    return ", ".join(f"{key} {count:g}" for key, count in sums.items())
 
 
 def reward(task: Task, score: Score) -> float:
@@ -178,8 +201,52 @@ def reward(task: Task, score: Score) -> float:
     Raises:
         PluginError: When the metric cannot be computed from what the scorer counts.
     """
-    try:
-        value = float(task.metric.function(score.stats))
-    except Exception as error:
-        raise PluginError(f"metric '{task.metric.name}' of task '{task.name}' failed: {type(error).__name__}: {error}") from error
+    value = metric_value(task.metric, score.stats)
     return value if task.metric.higher_is_better else -value
+
+
+def problems_of(task: Task, example: Example) -> tuple[str, ...]:
+    """What is wrong with a row in the eyes of its task.
+
+    Raises:
+        PluginError: When the check raises, or yields something that is no text.
+    """
+
+    def found() -> tuple[str, ...]:
+        return plain_texts(task.problems(plain_example(example)), "problems")
+
+    return call_plugin(f"the check of task '{task.name}'", found, doing=lambda: f"on {example.source or example.id or 'a row'}")
+
+
+def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefaults:
+    """What a task wants of training.
+
+    Args:
+        task: Whose trainer hook is asked.
+        method: ``full``, ``lora``, ….
+        parameters: Parameters of the base model; 0 where they are not known yet.
+
+    Raises:
+        PluginError: When the hook raises, or returns something else than ``TrainingDefaults`` of numbers.
+    """
+
+    def wanted() -> TrainingDefaults:
+        given = task.training_defaults(method, parameters)
+        if not isinstance(given, TrainingDefaults):
+            raise Malformed(f"returns {type(given).__name__}, must return sftchat.TrainingDefaults")
+        return TrainingDefaults(**{item.name: _setting(item.name, getattr(given, item.name)) for item in fields(TrainingDefaults)})
+
+    return call_plugin(f"the trainer hook of task '{task.name}'", wanted)
+
+
+def _setting(name: str, value: object) -> Any:
+    """A number that a trainer hook wants; whole where only whole ones make sense."""
+    if value is None:
+        return None
+    try:
+        number = plain_number(value)
+    except Malformed as error:
+        raise Malformed(f"wants {name} {error}, must be a number") from None
+    if name not in ("learning_rate", "epochs") and not isinstance(number, int):
+        raise Malformed(f"wants {name} {number}, must be a whole number")
+    return number

@@ -116,7 +116,8 @@ class Score:
 
     Attributes:
         stats: Counts that add up over examples, such as ``{"tp": 2, "pred": 3, "gold": 3}``; a metric is a function of their sums.
-            A scorer returns the same keys for every reply.
+            A scorer returns the same keys for every reply. A count is a finite number: ``int``, ``float``, ``bool`` (kept as 0 or 1),
+            ``Decimal``, ``Fraction`` or a scalar of numpy. Text, None, NaN and infinity are errors that name the item.
         answer: What the scorer understood the reply to say, in normal form.
         errors: One short class name for every fault, such as ``"missing"`` or ``"unparsable"``; empty when all is right.
         groups: The same kind of counts by slice, such as one relation: ``{"师徒": {"tp": 1, "pred": 1, "gold": 1}}``.

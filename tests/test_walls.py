@@ -15,6 +15,7 @@ CORE = ROOT / "sftchat"
 
 FLOORS = (
     ("types", "errors", "parsing"),
+    ("third_party", "returned"),
     ("task", "text", "commands", "database", "locking", "fallback", "engines.base"),
     ("hookspecs",),
     ("__init__", "plugins", "data", "models"),
@@ -25,6 +26,7 @@ FLOORS = (
 """From the ground up: a room imports itself and what lies on lower floors."""
 
 DOORS = {
+    ("returned", "third_party"),
     ("training", "evaluation"),
     ("training", "engines"),
     ("chat", "evaluation"),

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from sftchat.commands import ChatCommand, ChatContext
-from sftchat.errors import UsageError
+from sftchat.errors import PluginError, UsageError
+from sftchat.returned import plain_texts
+from sftchat.third_party import call_plugin
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,22 @@ class Commands(Mapping[str, "ChatCommand"]):
                 if command.name.startswith(name) and _makes_sense(command, context):
                     yield Completion(f"/{command.name}", len(typed), command.summary)
         elif name in self._by_name:
-            for word in self._by_name[name].complete(context, argument):
+            for word in _words(self._by_name[name], context, argument):
                 if word.startswith(argument) and word != argument:
                     yield Completion(word, len(argument))
 
 
 def _makes_sense(command: ChatCommand, context: ChatContext) -> bool:
-    """Whether a command is offered; what a stranger's condition raises is said when the command is run, not at every key."""
+    """Whether a command is offered; what a plugin's condition raises is shown when the command is run, not at every key."""
     try:
-        return not command.impossible(context)
-    except Exception:
+        return not call_plugin(f"/{command.name}", command.impossible, context)
+    except PluginError:
         return False
+
+
+def _words(command: ChatCommand, context: ChatContext, argument: str) -> tuple[str, ...]:
+    """The words that could stand where the argument is; none where a plugin's function fails, since this is asked at every key."""
+    try:
+        return call_plugin(f"/{command.name}", lambda: plain_texts(command.complete(context, argument), "words"))
+    except PluginError:
+        return ()

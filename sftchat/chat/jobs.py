@@ -9,7 +9,8 @@ from typing import TypeVar
 from sftchat.chat.view import View
 from sftchat.chat.worker import Work, Worker
 from sftchat.engines.base import Engine
-from sftchat.errors import UsageError, in_one_line
+from sftchat.errors import SftchatError, UsageError, in_one_line
+from sftchat.third_party import call_plugin
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Jobs:
         def run(engine: Engine) -> None:
             try:
                 result = job(engine, work)
-            except Exception as error:  # whatever breaks inside a model library ends the job, not the talk
+            except BaseException as error:  # whatever a model library or a plugin raises, SystemExit too, ends the job, not the talk
                 self._view.post(partial(self._end, work, problem=in_one_line(error)))
             else:
                 self._view.post(partial(self._end, work, partial(done, result)))
@@ -70,12 +71,12 @@ class Jobs:
         """A job is over; of one that was stopped, it is too late."""
         if work is not self._work:
             return
-        self._work, self.doing = None, ""
+        title, self._work, self.doing = self.doing, None, ""
         if problem:
             self._view.complain(problem)
         elif done is not None:
             try:
-                done()
-            except Exception as error:  # a plugin's function may fail in any way; the talk goes on
+                call_plugin(title, done, may_refuse=True)
+            except SftchatError as error:
                 self._view.complain(in_one_line(error))
         self._next()

@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sftchat.chat.conversation import Mark
-from sftchat.errors import PluginError, in_one_line
-from sftchat.task import Task, no_problems
+from sftchat.task import Task, judge, metric_value, no_problems, problems_of
 from sftchat.types import Example, Message, Reply
 
 
@@ -65,15 +64,12 @@ class Judge:
         """
         metric = self.task.metric
         example = self.find(messages)
-        try:
-            if example is not None:
-                score = self.task.score(example, reply)
-                return Mark(metric.name, float(metric.function(score.stats)), score.errors, score.answer)
-            if self.task.problems is no_problems:
-                return None
-            return Mark(metric.name, None, tuple(self.task.problems(Example(tuple(messages), reply.text))))
-        except Exception as error:  # a stranger's code may raise anything; the message must name the plugin's fault, not ours
-            raise PluginError(f"the scorer of task '{self.task.name}' failed on this reply: {in_one_line(error)}") from error
+        if example is not None:
+            score = judge(self.task, example, reply)
+            return Mark(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
+        if self.task.problems is no_problems:
+            return None
+        return Mark(metric.name, None, problems_of(self.task, Example(tuple(messages), reply.text, source="this reply")))
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:

@@ -26,6 +26,7 @@ from sftchat.chat.worker import Work, Worker
 from sftchat.commands import ChatCommand, Fragments
 from sftchat.engines.base import Engine
 from sftchat.errors import ModelError, SftchatError, UsageError, in_one_line
+from sftchat.third_party import call_plugin
 from sftchat.types import SamplingParams
 
 T = TypeVar("T")
@@ -282,15 +283,17 @@ class Talk:
 
     def _run(self, command: ChatCommand, argument: str) -> None:
         """Run a command; whatever it raises is one line to the user."""
-        try:
+
+        def run() -> None:
             if reason := command.impossible(self):
                 self._view.complain(f"/{command.name}: {reason}")
             else:
                 command.run(self, argument)
+
+        try:
+            call_plugin(f"/{command.name}", run, may_refuse=True)
         except SftchatError as error:
-            self._view.complain(str(error))
-        except Exception as error:  # a plugin's command may fail in any way; the talk goes on
-            self._view.complain(f"/{command.name} failed: {in_one_line(error)}")
+            self._view.complain(in_one_line(error))
 
     def next(self) -> None:
         """Give the lines that wait their turn, as far as possible."""

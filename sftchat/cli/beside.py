@@ -14,6 +14,7 @@ from sftchat.chat.lines import visible
 from sftchat.chat.rendering.cells import Line, cells, wrap_line
 from sftchat.chat.rendering.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
 from sftchat.errors import EngineError
+from sftchat.task import metric_value
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _mark(answer: Reply | EngineError, item: Item | None, task: Task | None) -> 
     """What stands under a reply."""
     words = []
     if item is not None and task is not None:
-        value = float(task.metric.function(item.score.stats))
+        value = metric_value(task.metric, item.score.stats)
         words.append(f"{task.metric.name} {value:.2f}" + (f": {', '.join(item.score.errors)}" if item.score.errors else ""))
     if isinstance(answer, Reply) and answer.finish_reason == "length":
         words.append(f"cut at {answer.completion_tokens} tokens")
@@ -83,7 +84,7 @@ def summary(models: Sequence[str], rows: Sequence[Sequence[Item | None]], task: 
     wide = max(map(cells, models))
     for place, model in enumerate(models):
         sums = {key: sum(row[place].score.stats[key] for row in scored) for key in scored[0][place].score.stats}
-        click.echo(f"  {model}{' ' * (wide - cells(model))}  {float(metric.function(sums)):.3f}")
+        click.echo(f"  {model}{' ' * (wide - cells(model))}  {metric_value(metric, sums):.3f}")
 
 
 def _print(line: Line, columns: int) -> None:

@@ -16,6 +16,7 @@ from sftchat.cli.shared import Session, answering_options, json_text, stderr
 from sftchat.cli.tasks import trained_on
 from sftchat.engines.base import Engine, Request
 from sftchat.errors import EngineError, UsageError
+from sftchat.task import metric_value
 from sftchat.types import Example, Reply, SamplingParams
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _line(
     for model, answer, item in zip(models, answers, items, strict=True):
         facts: dict[str, Any] = {"error": str(answer)} if isinstance(answer, EngineError) else reply_facts(answer)
         if item is not None and task is not None:
-            value = float(task.metric.function(item.score.stats))
+            value = metric_value(task.metric, item.score.stats)
             facts |= {"metric": task.metric.name, "value": value, "errors": list(item.score.errors), "answer": item.score.answer}
         replies.append({"model": model, **facts})
     gold = {} if example.gold is None else {"gold": example.gold}

@@ -15,7 +15,7 @@ from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, 
 from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, say_verdict, without_commands, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
-from sftchat.errors import ModelError, PluginError, UsageError
+from sftchat.errors import ModelError, PluginError, UsageError, in_one_line
 from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def command(
     4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.
     """
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
+    from sftchat.evaluation.verdict import COULD_NOT, PASSED
     from sftchat.models.references import expand
 
     session: Session = ctx.obj
@@ -150,23 +151,27 @@ def command(
     report = _carry_out(session, plans, quiet, fresh, options)
     if report is None:
         return
-    session.registry.eval_finished(report, output)
     verdict = report.verdict
     assert verdict is not None
     write_reports(report, verdict, files, output, os.environ)  # before anything is printed: whoever reads that may leave
     updated = list(update_baselines(new_baselines, plans, report, verdict, session.registry, options))
-    if as_json:
-        click.echo(report.to_json(), nl=False)
-    else:
-        from sftchat.evaluation.tables import show
+    try:
+        if as_json:
+            click.echo(report.to_json(), nl=False)
+        else:
+            from sftchat.evaluation.tables import show
 
-        with without_commands(os.environ):
-            show(report, stdout())
-    written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
-    for line in (*written, *updated):
-        click.echo(printable(line), err=True)
-    say_verdict(verdict, os.environ)
-    ctx.exit(verdict.exit_code)
+            with without_commands(os.environ):
+                show(report, stdout())
+        written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
+        for line in (*written, *updated):
+            click.echo(printable(line), err=True)
+        say_verdict(verdict, os.environ)
+    finally:  # last, so that nothing of it can change the verdict, and also when the reader of the tables has left
+        failed = session.registry.eval_finished(report, output)
+        for error in failed:
+            click.echo(f"sftchat: warning: {printable(in_one_line(error))}; the verdict is not affected", err=True)
+    ctx.exit(COULD_NOT if failed and demands.strict and verdict.exit_code == PASSED else verdict.exit_code)
 
 
 def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:

@@ -206,7 +206,8 @@ def gather(
             data.append({"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(read)})
         return examples, tuple(data)
     from sftchat.data.generating import generate_examples, parse_options
+    from sftchat.task import training_defaults
 
     chosen = parse_options(task, options)
-    count = rows or task.training_defaults("full", 0).rows or 2000
+    count = rows or training_defaults(task, "full", 0).rows or 2000
     return list(generate_examples(task, count, seed, chosen)), ({"generator": task.name, "n": count, "seed": seed, "options": chosen},)

@@ -19,8 +19,8 @@ from sftchat.data.problems import Policy, Problem
 from sftchat.data.reading import Row, line_of, scan_rows
 from sftchat.data.repeats import Repeats
 from sftchat.data.turns import shown
-from sftchat.errors import DataError, PluginError
-from sftchat.task import Task
+from sftchat.errors import DataError
+from sftchat.task import Task, problems_of
 from sftchat.types import Example, is_learned
 
 Measure = Callable[[Example], Iterable[tuple[str, str]]]
@@ -182,10 +182,10 @@ def _leaks(examples: Sequence[Example], against: Sequence[str], role_map: Mappin
 
 
 def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:
-    """What the task finds wrong; a check that raises is the plugin's fault and names it."""
-    if task is None:
-        return
-    try:
-        yield from (("task", " ".join(problem.split())) for problem in task.problems(example))
-    except Exception as error:
-        raise PluginError(f"the check of task '{task.name}' failed on {example.source}: {type(error).__name__}: {error}") from error
+    """What the task finds wrong.
+
+    Raises:
+        PluginError: When the check fails.
+    """
+    if task is not None:
+        yield from (("task", " ".join(problem.split())) for problem in problems_of(task, example))

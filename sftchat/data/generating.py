@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat.errors import PluginError, SftchatError, UsageError, unknown
+from sftchat.errors import PluginError, UsageError, message_of, unknown
+from sftchat.returned import copied, plain_example
 from sftchat.task import Task
+from sftchat.third_party import Malformed, call_plugin, iterate_plugin
 from sftchat.types import Example
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -16,7 +18,7 @@ REQUIRED = inspect.Parameter.empty
 
 def generator_options(task: Task) -> dict[str, Any]:
     """The options of a task's generator: its keyword-only parameters and their defaults, ``REQUIRED`` where there is none."""
-    parameters = inspect.signature(task.generate).parameters.values()
+    parameters = call_plugin(f"the generator of task '{task.name}'", inspect.signature, task.generate).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
@@ -78,26 +80,33 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
         UsageError: The generator refused an option's value.
         PluginError: The generator failed, or gave another number of examples.
     """
+    what = f"the generator of task '{task.name}'"
     count = 0
     rows: dict[str, int] = {}
+
+    def begun() -> Iterable[Example]:
+        return task.generate(n, seed, **copied(dict(options or {})))
+
+    def occasion() -> str:
+        return f"after {count} rows"
+
     try:
-        for example in task.generate(n, seed, **(options or {})):
+        for given in iterate_plugin(what, call_plugin(what, begun, doing=occasion, may_refuse=True), doing=occasion, may_refuse=True):
+            example = call_plugin(what, plain_example, given, doing=occasion)
             if count == n:
-                raise PluginError(f"the generator of task '{task.name}' gave more than the {n} rows it was asked for")
+                raise PluginError(f"{what} gave more than the {n} rows it was asked for")
             count += 1
-            identity = getattr(example, "id", "")  # who uses the rows says what is no example
-            if identity and rows.setdefault(identity, count) != count:
+            if example.id and rows.setdefault(example.id, count) != count:
                 raise PluginError(
-                    f"the generator of task '{task.name}' gave the id '{identity}' to row {rows[identity]} and to row {count}; "
+                    f"{what} gave the id '{example.id}' to row {rows[example.id]} and to row {count}; "
                     "give every row its own, such as f'{seed}-{index}'"
                 )
             yield example
-    except SftchatError:
-        raise
-    except Exception as error:
+    except PluginError as error:
         # a generator refuses values with ValueError, at the latest when the first row is asked for; anything later is a bug of the plugin
-        if isinstance(error, ValueError) and count == 0 and options:
-            raise UsageError(f"task '{task.name}': {error}") from error
-        raise PluginError(f"the generator of task '{task.name}' failed after {count} rows: {type(error).__name__}: {error}") from error
+        refusal = error.__cause__
+        if isinstance(refusal, ValueError) and not isinstance(refusal, Malformed) and count == 0 and options:
+            raise UsageError(f"task '{task.name}': {message_of(refusal)}") from refusal
+        raise
     if count < n:
-        raise PluginError(f"the generator of task '{task.name}' gave {count} rows, {n} were asked for")
+        raise PluginError(f"{what} gave {count} rows, {n} were asked for")

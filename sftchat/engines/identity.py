@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sftchat.engines.guarded import identity_of
 from sftchat.errors import ModelError
 from sftchat.models.identity import Hashed, file_hash, reply_identity
 from sftchat.models.manifest import read_manifest
@@ -67,7 +68,7 @@ def identify(
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.scheme:
         engine_type = registry.engines.get(reference.scheme)
-        said = engine_type.identify(reference.source, options) if engine_type and engine_type.identify else ""
+        said = identity_of(engine_type, reference.source, options) if engine_type else ""
         return hashlib.sha256(f"{reference.scheme}\0{said}".encode()).hexdigest() if said else ""
     try:
         files = "" if options.get("trust_remote_code") else reply_identity(reference, hashed)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sftchat.engines.base import Engine
+from sftchat.engines.guarded import open_guarded
 from sftchat.errors import MissingExtraError, UsageError, in_one_line
 from sftchat.fallback import report_fallback
 from sftchat.models.references import resolve
@@ -62,7 +63,7 @@ def load_engine(
 
         return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout)
     if reference.scheme:
-        return registry.engines[reference.scheme].open(reference.source, options)
+        return open_guarded(registry.engines[reference.scheme], reference.source, options)
     from sftchat.models.weights import LOADING, load, require_local
 
     require_local(f"model '{model}'")

@@ -14,13 +14,13 @@ from sftchat.evaluation import statistics
 from sftchat.evaluation.changes import item_changes
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.items import Progress, run
+from sftchat.evaluation.items import Progress, other_keys, run
 from sftchat.evaluation.paired import paired_difference
 from sftchat.evaluation.pairing import paired
 from sftchat.evaluation.results import GroupResult, MetricResult, ModelResult
 from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.tally import Tally
-from sftchat.task import Metric, Task
+from sftchat.task import Metric, Task, metric_value
 from sftchat.types import Example, SamplingParams
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
     Raises:
         NotComparableError: When they were scored on different evalsets, or have no item in common; a baseline without any item
             compares with nothing.
+        PluginError: When the scorer counted other keys for one of them than for the other.
     """
     asked_before, asked = baseline.items.asked, candidate.items.asked
     added = _missing(candidate.items, asked_before)
@@ -125,6 +126,8 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
     if not both:
         return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
     before, after = both.tables
+    if before.keys != after.keys:
+        raise other_keys(task, (candidate.items.figures.first, after.keys), (baseline.items.figures.first, before.keys))
     if cluster:
         clusters = both.clusters
         before, after = (statistics.clustered(table, clusters) for table in (before, after))
@@ -186,4 +189,4 @@ def _groups(task: Task, tally: Tally) -> tuple[GroupResult, ...]:
 def _group_metrics(task: Task, total: Mapping[str, float]) -> dict[str, float]:
     """The metrics that read only what the scorer counts for slices."""
     computable = [metric for metric in task.metrics if metric.stats and set(metric.stats) <= set(total)]
-    return {metric.name: float(metric.function(total)) for metric in computable}
+    return {metric.name: metric_value(metric, total) for metric in computable}

@@ -14,7 +14,7 @@ from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, summarise, versions
 from sftchat.evaluation.gate import gate
-from sftchat.evaluation.items import Outcome, Progress, run, scored_once
+from sftchat.evaluation.items import Outcome, Progress, Scorer, run
 from sftchat.evaluation.leaks import check_leaks
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.ranking import rank
@@ -110,11 +110,10 @@ def _replies_of(report: Path) -> set[str]:
 
 def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
     """One task, not judged yet."""
-    if plan.baseline is not None and plan.models:
-        plan = replace(plan, task=scored_once(plan.task))
+    asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)))
     stored = _stored(plan)
-    baselines = _results(plan, plan.baseline, open_late, watch, stored) if plan.baseline else ()
-    by_source = [_results(plan, source, open_late, watch, stored) for source in plan.sources]
+    baselines = _results(plan, plan.baseline, asking, stored) if plan.baseline else ()
+    by_source = [_results(plan, source, asking, stored) for source in plan.sources]
     comparisons = tuple(
         compare(old, new, plan.task, seed=plan.seed, removed=() if place else plan.removed)
         for results in by_source
@@ -148,11 +147,18 @@ def _make(folder: Path) -> None:
         raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
 
 
-def _results(
-    plan: Plan, source: Source, open_late: OpenLate, watch: Watch, stored: Mapping[str, Sequence[Scored]]
-) -> tuple[ModelResult, ...]:
+@dataclass(frozen=True)
+class _Asking:
+    """How the models of one task are asked, and who scores what they answer."""
+
+    open_late: OpenLate
+    watch: Watch
+    scorer: Scorer
+
+
+def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, Sequence[Scored]]) -> tuple[ModelResult, ...]:
     """One source on every gold set, its replies written."""
-    answered = _ask(plan, source, open_late, watch) if source.stored is None else [Answered(items) for items in stored[source.file]]
+    answered = _ask(plan, source, asking) if source.stored is None else [Answered(items) for items in stored[source.file]]
     file = ""
     if plan.output is not None:
         file = source.file
@@ -182,11 +188,11 @@ def _partial(plan: Plan, source: Source) -> Path | None:
     return None if plan.output is None else plan.output / source.file.replace(".jsonl", ".partial.jsonl")
 
 
-def _ask(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> list[Answered]:
+def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
     """What a model answers to every gold set."""
     answered: list[Answered] = []
     with ExitStack() as stack:
-        engine = stack.enter_context(closing(open_late(source.name)))
+        engine = stack.enter_context(closing(asking.open_late(source.name)))
         partial = stack.enter_context(PartialReplies(_partial(plan, source)))
         for evalset in plan.evalsets:
             found, opening, start = engine.found, engine.opening_seconds, time.perf_counter()
@@ -194,14 +200,14 @@ def _ask(plan: Plan, source: Source, open_late: OpenLate, watch: Watch) -> list[
             def remembered(before: int = found) -> int:
                 return engine.found - before
 
-            with watch(f"{source.name} on {evalset.name}", len(evalset.examples), remembered) as advance:
+            with asking.watch(f"{source.name} on {evalset.name}", len(evalset.examples), remembered) as advance:
 
                 def told(outcome: Outcome, advance: Progress = advance) -> None:
                     if not engine.remembers:
                         partial.add(outcome)
                     advance(outcome)
 
-                outcomes = list(run(engine, plan.task, evalset.examples, told, sampling=plan.sampling))
+                outcomes = list(run(engine, plan.task, evalset.examples, told, sampling=plan.sampling, scorer=asking.scorer))
             seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
             items = held(outcomes, plan.cluster)
             again = _again(plan, engine, items) if plan.self_check else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from sftchat.evaluation import statistics
 from sftchat.evaluation.baseline import Baseline
 from sftchat.evaluation.comparable import check_counts
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.evaluation.items import Failure, Item, Outcome, score_each
+from sftchat.evaluation.items import Failure, Item, Outcome, Scorer, score_each
 from sftchat.evaluation.lazy import Lazy
 from sftchat.evaluation.tally import Tally
 from sftchat.task import Task
@@ -41,6 +43,7 @@ class Figures:
         clusters: Which cluster each belongs to; empty where they stand alone.
         failed: Ids of what was not answered.
         tally: What they add up to.
+        first: Id of the first item; empty where nothing was answered.
     """
 
     table: statistics.Counts | None
@@ -49,6 +52,7 @@ class Figures:
     clusters: list[str]
     failed: list[str]
     tally: Tally
+    first: str = ""
 
 
 def figures_of(outcomes: Sequence[Outcome | None], cluster: str = "") -> Figures:
@@ -73,6 +77,7 @@ def figures_of(outcomes: Sequence[Outcome | None], cluster: str = "") -> Figures
         [cluster_of(item.example, cluster) for item in items] if cluster else [],
         [outcome.example.id for outcome in outcomes if isinstance(outcome, Failure)],
         tally,
+        items[0].example.id if items else "",
     )
 
 
@@ -99,6 +104,12 @@ class Scored(Lazy[Item]):
         """The ids of what was answered."""
         failed = frozenset(self.figures.failed)
         return [identity for identity in self.asked if identity not in failed] if failed else self.asked
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scored:
+        """A copy whose items are copied when they are asked for: plugins that are told of a report get one."""
+        outcome_of = self.outcome_of
+        figures = copy.deepcopy(self.figures, memo)
+        return Scored(list(self.asked), figures, lambda identity: copy.deepcopy(outcome_of(identity)), self.cluster, self.spread)
 
     def __len__(self) -> int:
         """How many were answered."""
@@ -172,8 +183,9 @@ def rescored(
         PluginError: When the task's scorer breaks its contract.
     """
     found: list[list[Outcome]] = [[] for _ in stored]
+    scorer = Scorer(task)
     for example in examples:
-        outcomes = score_each(task, example, [replies.get(example.id) for replies in stored])
+        outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
         for mine, outcome in zip(found, outcomes, strict=True):
             mine += () if outcome is None else (outcome,)
     scored = [held(outcomes, cluster) for outcomes in found]
@@ -209,4 +221,5 @@ def joined(figures: Sequence[Figures]) -> Figures:
         [name for part in figures for name in part.clusters],
         [identity for part in figures for identity in part.failed],
         tally,
+        next((part.first for part in figures if part.first), ""),
     )

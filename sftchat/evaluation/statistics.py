@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.errors import PluginError
+from sftchat.returned import shown
 from sftchat.task import Metric
+from sftchat.third_party import Malformed, call_plugin
 from sftchat.types import Score
 
 Array = NDArray[np.float64]
@@ -146,14 +148,19 @@ def apply(metric: Metric, table: Counts, sums: Array) -> Array:
     Raises:
         PluginError: When the function raises, or returns another shape or a value that is not finite.
     """
-    given = {key: sums[..., column] for column, key in enumerate(metric.stats or table.keys)}
-    try:
-        result = np.broadcast_to(np.asarray(metric.function(given), dtype=np.float64), sums.shape[:-1])
-    except Exception as error:  # the function is a plugin's; the message must name it
-        raise PluginError(f"metric '{metric.name}' cannot be computed from {', '.join(given)}: {type(error).__name__}: {error}") from error
-    if not np.isfinite(result).all():
+    given = {key: sums[..., column].copy() for column, key in enumerate(metric.stats or table.keys)}
+    shape = sums.shape[:-1]
+
+    def computed() -> Array:
+        result = np.asarray(metric.function(given))
+        if result.dtype.kind not in "biufO" or result.shape not in ((), shape):
+            raise Malformed(f"gives {shown(result)}, must give a number, or an array of the shape {shape}")
+        return np.broadcast_to(result.astype(np.float64), shape)  # a copy, which the plugin cannot change
+
+    values = call_plugin(f"metric '{metric.name}'", computed, doing=f"for sums of {', '.join(given)}")
+    if not np.isfinite(values).all():
         raise PluginError(f"metric '{metric.name}' has no finite value for some counts; divide with sftchat.ratio, which knows what 0/0 is")
-    return result
+    return values
 
 
 def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:

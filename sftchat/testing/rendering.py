@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from sftchat.errors import SftchatError, unknown
 from sftchat.models.registry import TEMPLATES
 from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
-from sftchat.task import Task
+from sftchat.task import Task, training_defaults
 from sftchat.types import Example
 
 
@@ -33,7 +33,11 @@ def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Ite
     except SftchatError as error:
         yield str(error)
         return
-    longest = task.training_defaults("full", 0).max_length
+    try:
+        longest = training_defaults(task, "full", 0).max_length
+    except SftchatError as error:
+        yield str(error)
+        return
     lengths = []
     for index, example in enumerate(examples):
         try:

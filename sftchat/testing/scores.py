@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sftchat.errors import PluginError
+from sftchat.errors import PluginError, class_and_message, message_of
 from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
-from sftchat.task import Metric, Task
+from sftchat.task import Metric, Task, judge
 from sftchat.testing.garbage import garbage
+from sftchat.third_party import Malformed
 from sftchat.types import Example, Reply, Score
 
 TOLERANCE = 1e-9
@@ -41,11 +42,13 @@ class Scored:
         """Let a task score a reply, whatever it does then."""
         given = Reply(reply) if isinstance(reply, str) else reply
         try:
-            score = task.score(example, given)
-        except RecursionError:
-            return cls(example, given, None, "recurses without end")
-        except Exception as error:  # a stranger's function may raise anything; that it did is the finding
-            return cls(example, given, None, f"raises {type(error).__name__}: {error}")
+            score = judge(task, example, given)
+        except PluginError as error:
+            cause = error.__cause__
+            if isinstance(cause, RecursionError):
+                return cls(example, given, None, "recurses without end")
+            said = message_of(cause) if isinstance(cause, Malformed) else f"raises {class_and_message(cause or error)}"
+            return cls(example, given, None, said)
         fault = _fault(score)
         return cls(example, given, None if fault else score, fault)
 
@@ -120,7 +123,7 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
         best = math.inf
         for _ in range(3):
             started = time.thread_time()
-            task.score(example, reply)
+            judge(task, example, reply)
             best = min(best, time.thread_time() - started)
         times.append(1000 * best)
     middle = statistics.median(times)
@@ -162,18 +165,10 @@ def _worse_and_worse(right: Array, wrong: Array) -> Iterator[Array]:
         yield wrong[:replaced].sum(axis=0) + right[replaced:].sum(axis=0)
 
 
-def _fault(score: object) -> str:
-    """Why something is no score that can be summed and printed; empty when it is one."""
-    if not isinstance(score, Score):
-        return f"returns {type(score).__name__}, must return sftchat.Score"
+def _fault(score: Score) -> str:
+    """What a plugin's author should know of a score that can be summed; empty where there is nothing."""
     for name, stats in (("stats", score.stats), *score.groups.items()):
         for key, count in stats.items():
-            if not isinstance(count, (int, float)) or not math.isfinite(count) or count < 0:
+            if count < 0:
                 return f"counts {count!r} as '{key}' of {name}; counts are finite numbers from 0"
-    if not score.stats:
-        return "counts nothing; a metric needs stats"
-    if not isinstance(score.answer, str):
-        return f"gives the answer {score.answer!r}, must be text"
-    if not isinstance(score.errors, tuple) or not all(isinstance(error, str) for error in score.errors):
-        return f"gives the errors {score.errors!r}, must be a tuple of names"
     return ""

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl
+
+from sftchat.errors import PluginError
+from sftchat.third_party import Malformed, call_plugin
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,48 @@ class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
         """Stop when nothing gets better."""
         if state.global_step and self._stalled():
             control.should_training_stop = True
+
+
+def guarded(plugin: str, callback: Any) -> TrainerCallback:
+    """A callback of a plugin, each of its events called as ``call_plugin`` does.
+
+    It stays the same object, of a class derived from its own: transformers knows by their classes which callbacks have a state to be saved.
+
+    Args:
+        plugin: Name of the plugin.
+        callback: What its hook gave: an object derived from ``TrainerCallback``, or such a class.
+
+    Raises:
+        PluginError: When it is none, or its class cannot be derived from.
+    """
+    what = f"trainer callback {getattr(callback, '__name__', type(callback).__name__)} of plugin '{plugin}'"
+    if isinstance(callback, type) and issubclass(callback, TrainerCallback):
+        callback = call_plugin(what, callback)
+    if not isinstance(callback, TrainerCallback):
+        raise PluginError(f"{what} is no transformers TrainerCallback")
+    kind = type(callback)
+    events = {name: _event(what, getattr(kind, name), name) for name in dir(TrainerCallback) if name.startswith("on_")}
+
+    def derived() -> TrainerCallback:
+        callback.__class__ = type(kind.__name__, (kind,), events)
+        return callback
+
+    return call_plugin(what, derived)
+
+
+def _event(what: str, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """An event that calls a plugin's."""
+
+    def call(self: TrainerCallback, *args: Any, **kwargs: Any) -> Any:
+        def returned() -> Any:
+            control = function(self, *args, **kwargs)
+            if control is not None and not isinstance(control, TrainerControl):
+                raise Malformed(f"returns {type(control).__name__} from {name}, must return the control or None")
+            return control
+
+        return call_plugin(what, returned, doing=f"in {name}", may_refuse=True)
+
+    return call
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, Literal
 
 from sftchat.errors import UsageError
-from sftchat.task import Task
+from sftchat.task import Task, training_defaults
 
 Method = Literal["full", "lora", "dora", "qlora"]
 METHODS: tuple[Method, ...] = ("full", "lora", "dora", "qlora")
@@ -141,7 +141,7 @@ def configure(task: Task, parameters: int, given: Mapping[str, Any]) -> Training
     # LoRA wants about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models want more than large ones
     rate = (1e-3 if small else 2e-5) if method == "full" else (5e-3 if small else 2e-4)
     defaults = TrainingConfig(method=method, learning_rate=rate)
-    wanted = task.training_defaults(method, parameters)
+    wanted = training_defaults(task, method, parameters)
     hook = {
         key: getattr(wanted, key)
         for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank")

@@ -19,7 +19,7 @@ from sftchat.models.weights import stop_ids, unwrapped
 from sftchat.parsing import parsed, read_text
 from sftchat.plugins import Registry
 from sftchat.training.attention import restore_attention
-from sftchat.training.callbacks import Progress, Reporter, Scored, ScoreNowAndThen, StopWhenAsked
+from sftchat.training.callbacks import Progress, Reporter, Scored, ScoreNowAndThen, StopWhenAsked, guarded
 from sftchat.training.curve import Curve, read_curve
 from sftchat.training.lock import locked
 from sftchat.training.output import (
@@ -148,10 +148,11 @@ class Run:
         settings.eval_on_start = config.eval_steps > 0 and not resumed
         hooks = Hooks(self._score if ready.validation else None, self._complete, self._saved, self._smaller)
         pace = ScoreNowAndThen(config.eval_steps, lambda: self.curve.stalled(config.patience))
+        plugged = [guarded(name, callback) for name, callback in self.registry.trainer_callbacks(self.job.task, config)]
         with _tensorboard_under(self.output / "runs"):
             trainer = Trainer(
                 model=ready.model, args=settings, data_collator=collate, train_dataset=table(ready.rows), processing_class=ready.renderer.tokenizer,
-                callbacks=[Reporter(self.audience.tell), pace, stopper, *self.registry.trainer_callbacks(self.job.task, config)],
+                callbacks=[Reporter(self.audience.tell), pace, stopper, *plugged],
                 packed=ready.attention.packed, hooks=hooks,
             )  # fmt: skip
         if config.eval_steps and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):

@@ -78,7 +78,7 @@ def test_a_scorer_that_fails_costs_a_line_and_the_talk_goes_on(view: View, desk:
     log = view(ScriptedEngine(["boom", "answer 2"], chunks=99), desk=desk)
 
     assert log.type("question 1", "question 2") == [
-        *["boom", "|", "error: the scorer of task 'family' failed on this reply: ZeroDivisionError: oh"],
+        *["boom", "|", f"error: the scorer of task 'family' failed on item 'i1', in {__file__}:31: ZeroDivisionError: oh"],
         *["answer 2", "|", "mark: accuracy 1.00"],
     ]
     missing = view(ScriptedEngine(["x"], chunks=99), desk=Desk(Judge(TASK, tmp_path / "nosuch.jsonl")))

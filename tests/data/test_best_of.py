@@ -21,6 +21,7 @@ def overlap(example: Example, reply: Reply) -> Score:
 
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["hits"], sums["all"]), stats=("hits", "all"))
+METRIC = F1.function.__code__.co_firstlineno
 TASK = Task("words", "", lambda n, seed: (), overlap, (F1,))
 
 
@@ -118,7 +119,10 @@ def test_a_scorer_or_metric_that_fails_is_the_plugins_fault(tmp_path: Path) -> N
             replace(TASK, score=fails),
             f"the scorer of task 'words' failed on item '1', in {__file__}:{LINE}: ZeroDivisionError: division by zero",
         ),
-        (replace(TASK, score=lambda example, reply: Score({"n": 1})), "metric 'f1' of task 'words' failed: KeyError: 'hits'"),
+        (
+            replace(TASK, score=lambda example, reply: Score({"n": 1})),
+            f"metric 'f1' failed for n 1, in {__file__}:{METRIC}: KeyError: 'hits'",
+        ),
     ):
         with pytest.raises(PluginError) as caught:
             list(judged(task, [EXAMPLE], samples, 1))  # type: ignore[arg-type]

@@ -95,7 +95,8 @@ def test_a_check_of_a_plugin_that_fails_names_the_plugins_task_and_the_row(tmp_p
     path.write_text('{"text": "a"}')
     with pytest.raises(PluginError) as caught:
         check(path, task(lambda example: 1 / 0))
-    assert str(caught.value) == f"the check of task 'demo' failed on {path}:1: ZeroDivisionError: division by zero"
+    line = test_a_check_of_a_plugin_that_fails_names_the_plugins_task_and_the_row.__code__.co_firstlineno + 4
+    assert str(caught.value) == f"the check of task 'demo' failed on {path}:1, in {__file__}:{line}: ZeroDivisionError: division by zero"
 
 
 def test_a_row_whose_replies_are_all_only_read_teaches_nothing(tmp_path: Path) -> None:

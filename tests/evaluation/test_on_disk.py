@@ -278,7 +278,10 @@ def test_a_scorer_that_counts_now_this_now_that_is_named(task: Task, tmp_path: P
     said = stored_replies(write(tmp_path / "new.jsonl", replies(5000, 3)))
     assert isinstance(examples, StoredExamples)
 
-    with pytest.raises(SftchatError, match="the scorer counts more, n for one reply and n for another"):
+    with pytest.raises(
+        SftchatError,
+        match=r"^the scorer of task '\w+' counts more, n on item 'i3000' and n on item 'i0'; it must count the same for every item$",
+    ):
         score_stored(replace(task, score=scorer), examples, [said])
 
 

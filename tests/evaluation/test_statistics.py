@@ -175,8 +175,14 @@ def test_scores_that_do_not_add_up_are_refused(scores: list[dict[str, float]], m
     ("metric", "message"),
     [
         (rate("exact", "right"), "metric 'exact' reads 'right', which its scorer does not count (it counts: exact, gold, n, pred, tp)"),
-        (Metric("x", lambda sums: 1 if sums["tp"] > 0 else 0, stats=("tp",)), "metric 'x' cannot be computed from tp: ValueError: "),
-        (Metric("x", lambda sums: sums["gold"], stats=("tp",)), "metric 'x' cannot be computed from tp: KeyError: 'gold'"),
+        (
+            Metric("x", lambda sums: 1 if sums["tp"] > 0 else 0, stats=("tp",)),
+            f"metric 'x' failed for sums of tp, in {__file__}:",
+        ),
+        (
+            Metric("x", lambda sums: sums["gold"], stats=("tp",)),
+            f"metric 'x' failed for sums of tp, in {__file__}:",
+        ),
         (Metric("x", lambda sums: sums["tp"] * float("nan"), stats=("tp",)), "metric 'x' has no finite value for some counts; "),
         (Metric("x", lambda sums: sums["gold"], items=True), "metric 'x' says that it is a rate of items, but its value is 3"),
     ],

@@ -72,6 +72,15 @@ def deaf(n: int, seed: int) -> Iterator[Example]:
     return (replace(example, id=f"{seed}-{index}") for index, example in enumerate(generate(n, 0)))
 
 
+def divides(n: int, seed: int) -> Iterator[Example]:
+    return 1 / 0  # type: ignore[return-value]
+
+
+def line_in(function: Any) -> int:
+    """The line of the only statement of a function."""
+    return int(function.__code__.co_firstlineno) + 1
+
+
 def short(n: int, seed: int) -> Iterator[Example]:
     return generate(n - 1, seed)
 
@@ -82,14 +91,22 @@ def short(n: int, seed: int) -> Iterator[Example]:
         (by_state, "the same seed gives other rows (row 0 differs); draw from random.Random(f'{seed}-{index}') and from nothing else"),
         (deaf, "seeds 0 and 1 give the same rows; make them depend on the seed"),
         (short, "does not generate: the generator of task 'say' gave 99 rows, 100 were asked for"),
-        (lambda n, seed: [{}] * n, "generates dict objects; a generator yields sftchat.Example"),
-        (lambda n, seed: 1 / 0, "does not generate: the generator of task 'say' failed after 0 rows: ZeroDivisionError: division by zero"),
+        (lambda n, seed: [{}] * n, "does not generate: the generator of task 'say' gives a dict, must give sftchat.Example (after 0 rows)"),
+        (
+            changed(messages=({"role": "user", "content": 3},)),
+            "does not generate: the generator of task 'say' gives the turn {'role': 'user', 'content': 3}, must have a role and a content that are text "
+            "(after 0 rows)",
+        ),
+        (
+            divides,
+            f"does not generate: the generator of task 'say' failed after 0 rows, in {__file__}:{line_in(divides)}: ZeroDivisionError: division by zero",
+        ),
         (
             changed(id="one"),
             "does not generate: the generator of task 'say' gave the id 'one' to row 1 and to row 2; give every row its own, such as f'{seed}-{index}'",
         ),
         (changed(gold=None), "row 0: has no gold reply, so there is nothing to learn from it"),
-        (changed(gold=""), "row 0: has the gold reply '', which is not text"),
+        (changed(gold=""), "row 0: has an empty gold reply, so there is nothing to learn from it"),
         (changed(messages=()), "row 0: has no messages"),
         (
             changed(messages=({"role": "assistant", "content": "hi"},)),
@@ -114,6 +131,10 @@ def moody(example: Example, reply: Reply) -> Score:
     return Score({"n": 1, "right": float(reply.text == example.gold)}, answer=str(random.random()))
 
 
+def leaving(example: Example, reply: Reply) -> Score:
+    raise SystemExit(0)
+
+
 def sparing(example: Example, reply: Reply) -> Score:
     return Score({"n": 1, "right": 1}) if reply.text == example.gold else Score({"n": 1})
 
@@ -133,12 +154,17 @@ def slow(example: Example, reply: Reply) -> Score:
         (lambda example, reply: 1.0, "the scorer returns float, must return sftchat.Score (on the gold reply of row 0-0)"),
         (
             lambda example, reply: Score({"n": 1, "right": float("nan")}),
-            "the scorer counts nan as 'right' of stats; counts are finite numbers from 0 (on the gold reply of row 0-0)",
+            "the scorer counts nan as 'right' of stats; counts are finite numbers (on the gold reply of row 0-0)",
         ),
         (
-            lambda example, reply: Score({"n": 1, "right": 1}, errors=["wrong"]),  # type: ignore[arg-type]
-            "the scorer gives the errors ['wrong'], must be a tuple of names (on the gold reply of row 0-0)",
+            lambda example, reply: Score({"n": 1, "right": -1}),
+            "the scorer counts -1 as 'right' of stats; counts are finite numbers from 0 (on the gold reply of row 0-0)",
         ),
+        (
+            lambda example, reply: Score({"n": 1, "right": 1}, errors="wrong"),  # type: ignore[arg-type]
+            "the scorer gives the errors 'wrong', must be a tuple of names (on the gold reply of row 0-0)",
+        ),
+        (leaving, "the scorer raises SystemExit: 0 (on the gold reply of row 0-0)"),
     ],
 )
 def test_a_scorer_that_breaks_the_contract_is_told_how(scorer: Any, fault: str) -> None:
@@ -150,6 +176,10 @@ def test_a_scorer_that_is_too_slow_for_a_chat_is_told_so() -> None:
 
     assert fault.startswith("scoring a gold reply takes ")
     assert fault.endswith(" ms of CPU time; 0.1 ms is the most for a mark that appears while somebody chats")
+
+
+def largest(sums: Any) -> Any:
+    return max(sums["right"], 0.5)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +199,8 @@ def test_a_scorer_that_is_too_slow_for_a_chat_is_told_so() -> None:
             "metric 'm' has no finite value for some counts; divide with sftchat.ratio, which knows what 0/0 is",
         ),
         (
-            Metric("m", lambda sums: max(sums["right"], 0.5)),
-            "metric 'm' cannot be computed from n, right: ValueError: The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()",
+            Metric("m", largest),
+            f"metric 'm' failed for sums of n, right, in {__file__}:{line_in(largest)}: ValueError: The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()",
         ),
     ],
 )

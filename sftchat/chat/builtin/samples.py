@@ -13,6 +13,7 @@ from sftchat.chat.worker import Work
 from sftchat.commands import ChatCommand, ChatContext
 from sftchat.engines.base import Engine, Request, cancelling, collect
 from sftchat.errors import EngineError, UsageError
+from sftchat.task import judge
 from sftchat.text import counted, normalise
 from sftchat.types import Example, Reply
 
@@ -34,7 +35,7 @@ def _samples(context: ChatContext, argument: str) -> None:
 
     def understood(reply: Reply) -> str:
         """What a reply says, as the task's scorer reads it; its text where there is no task."""
-        said = task.score(Example(request.messages), reply).answer if task is not None else reply.text
+        said = judge(task, Example(request.messages, source="this sample"), reply).answer if task is not None else reply.text
         return normalise(said or reply.text)
 
     def job(engine: Engine, work: Work) -> list[Reply]:

@@ -40,9 +40,10 @@ def open_renderer(model: str, template: str, task: Task | None, trust_remote_cod
 
 def usual_length(task: Task | None) -> int:
     """The longest row that training takes when nothing is said."""
+    from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 
-    wanted = task.training_defaults("full", 0).max_length if task is not None else None
+    wanted = training_defaults(task, "full", 0).max_length if task is not None else None
     return wanted or TrainingConfig.max_length
 
 

@@ -10,7 +10,7 @@ from sftchat.errors import NotComparableError
 from sftchat.evaluation.baseline import Baseline
 from sftchat.evaluation.comparable import is_same, of_another_evalset, recounted
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.evaluation.items import Item, Outcome, score_each
+from sftchat.evaluation.items import Item, Outcome, Scorer, other_keys, score_each
 from sftchat.evaluation.on_disk.examples import StoredExamples
 from sftchat.evaluation.on_disk.spreading import spread
 from sftchat.evaluation.scored import Figures, Replies, Scored, figures_of, joined, parts
@@ -55,6 +55,7 @@ def score_stored(
         return _measured(task, examples, stored, baseline, cluster, part)
 
     found = list(spread(measured, parts(len(examples)), processes))
+    _check_keys(task, [figures for one in found for figures in one.figures])
     if baseline is not None:
         if changed := [identity for one in found for identity in one.changed]:
             raise of_another_evalset(baseline, changed)
@@ -68,10 +69,22 @@ def score_stored(
     return scored
 
 
+def _check_keys(task: Task, figures: Sequence[Figures]) -> None:
+    """Refuse a scorer that counted other keys in one part than in another; within a part its ``Scorer`` did.
+
+    Raises:
+        PluginError: Names an item of either.
+    """
+    counted = [(one.first, one.table.keys) for one in figures if one.table is not None]
+    for id, keys in counted:
+        if keys != counted[0][1]:
+            raise other_keys(task, (id, keys), counted[0])
+
+
 def _outcome(task: Task, examples: StoredExamples, replies: Replies, identity: str) -> Outcome | None:
     """What the reply to an example scores, read again."""
     reply = replies.get(identity)
-    return None if reply is None else score_each(task, examples[examples.places[identity]], [reply])[0]
+    return None if reply is None else score_each(Scorer(task), examples[examples.places[identity]], [reply])[0]
 
 
 def _measured(
@@ -85,7 +98,8 @@ def _measured(
     said = [[replies.get(example.id) for example in asked] for replies in (stored if baseline is None else stored[1:])]
     if baseline is not None:  # its lines are read once
         said.insert(0, [item.reply if item is not None else None for item in then])
-    outcomes = [score_each(task, example, replies) for example, replies in zip(asked, zip(*said, strict=True), strict=True)]
+    scorer = Scorer(task)
+    outcomes = [score_each(scorer, example, replies) for example, replies in zip(asked, zip(*said, strict=True), strict=True)]
     figures = [figures_of(of_file, cluster) for of_file in zip(*outcomes, strict=True)]
     pairs = [(item, outcome) for item, (outcome, *_) in zip(then, outcomes, strict=True) if item is not None and isinstance(outcome, Item)]
     changed = [outcome.example.id for item, outcome in pairs if not is_same(outcome.example, item)]
