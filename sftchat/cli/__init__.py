@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
 import sys
+import traceback
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from sftchat.errors import SftchatError, SftchatWarning, unknown
+from sftchat.errors import SftchatError, SftchatWarning, class_and_message, message_of, raised_at, unknown
 from sftchat.text import printable
 
 VERBS = {
@@ -33,6 +36,9 @@ VERBS = {
 """Every verb with its one line of help, so that ``--help`` imports none of them."""
 
 
+USAGE, COULD_NOT, NOT_COMPARABLE, INTERRUPTED = 2, 3, 4, 130
+CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
+"""The exit codes that an error may have: 0 and 1 are said by commands that did what they were asked."""
 BROKEN_PIPE = 141
 """Exit code when the reader of a pipe leaves: 128 + SIGPIPE, as a shell reports it."""
 
@@ -98,54 +104,81 @@ def program(ctx: click.Context, traceback: bool) -> None:
 
 
 def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
-    """Run the program and return its exit code; the one place where errors become words.
+    """Run the program; the exit codes are in ``sftchat.errors``. 1 comes from commands alone, never from an error.
 
     Args:
-        args: The words after ``sftchat``; ``sys.argv`` by default.
+        args: Words after ``sftchat``; ``sys.argv`` by default.
         obj: A ``sftchat.cli.shared.Session`` for tests; made on first use by default.
     """
     words = sys.argv[1:] if args is None else list(args)
     show_traceback = "--traceback" in words or os.environ.get("SFTCHAT_TRACEBACK") == "1"
-    words = [word for word in words if word != "--traceback"]
     try:
-        if "_SFTCHAT_COMPLETE" in os.environ:
+        code = _carry_out([word for word in words if word != "--traceback"], obj)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # what cannot be written must be an error here: Python would exit with 120 later
+    except BaseException as error:  # the one place: whatever it is, it becomes an exit code and one line
+        return _ended(error, show_traceback)
+    return code
+
+
+def _carry_out(words: list[str], obj: object | None) -> int:
+    """Run a command and give its exit code."""
+    if "_SFTCHAT_COMPLETE" in os.environ:
+        try:
             program.main(words, prog_name="sftchat", obj=obj)
+        except SystemExit as done:  # how click ends a completion
+            return done.code if isinstance(done.code, int) else 0
+    try:
         # not `program.main`: it would turn a broken pipe into exit code 1, which here means that the gate failed
         with program.make_context("sftchat", words, obj=obj) as context:
             result = program.invoke(context)
     except click.exceptions.Exit as request:
         return request.exit_code
-    except SftchatError as error:
-        if show_traceback:
-            raise
-        _complain(str(error))
-        return error.exit_code
-    except click.UsageError as error:
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            error.show()
-            return 2
-        _complain(_in_our_words(error))
-        return 2
-    except click.ClickException as error:
-        _complain(error.format_message())
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        if show_traceback:
-            raise
-        sys.stderr.write("\nsftchat: interrupted\n")
-        return 130
-    except BrokenPipeError:
-        # the reader of a pipe left; a second error while Python flushes stdout would be noise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except OSError as error:
-        # a full disk or a folder that went away may show wherever something is written
-        if show_traceback or error.strerror is None:
-            raise
-        where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
-        _complain(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
-        return 3
     return result if isinstance(result, int) else 0
+
+
+def _ended(error: BaseException, show_traceback: bool) -> int:
+    """The exit code of an error, after one line about it; writing that line may fail and changes no exit code."""
+    try:
+        code, line = _meaning(error)
+        if show_traceback and not isinstance(error, (click.ClickException, BrokenPipeError)):
+            line = "".join(traceback.format_exception(error))
+    except BaseException as another:  # an error of a strange class, or no memory left
+        code, line = COULD_NOT, _complaint(f"an error that cannot be put into words: {type(another).__name__}")
+    _say(line)
+    return code
+
+
+def _meaning(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error and what is said about it on standard error."""
+    if isinstance(error, SftchatError):
+        code: object = error.exit_code
+        return code if isinstance(code, int) and code in CODES else COULD_NOT, _complaint(message_of(error))
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return USAGE, f"{error.format_message()}\n"
+    if isinstance(error, click.UsageError):
+        return USAGE, _complaint(_in_our_words(error))
+    if isinstance(error, click.ClickException):
+        return COULD_NOT, _complaint(error.format_message())
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return INTERRUPTED, "\nsftchat: interrupted\n"
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE, ""  # the reader of a pipe left; it wants to hear nothing more
+    if isinstance(error, OSError) and error.strerror is not None:
+        # a full disk or a folder that went away may show wherever something is written
+        where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
+        return COULD_NOT, _complaint(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
+    return COULD_NOT, _complaint(
+        f"unexpected {class_and_message(error)}{raised_at(error, own=True)}; this is a bug, --traceback shows more"
+    )
+
+
+def _say(text: str) -> None:
+    """Write to standard error; where that is closed or full nobody can be told, and the exit code says it alone."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _in_our_words(error: click.UsageError) -> str:
@@ -158,9 +191,9 @@ def _in_our_words(error: click.UsageError) -> str:
     return message + (f"; see '{error.ctx.command_path} --help'" if error.ctx else "")
 
 
-def _complain(message: str) -> None:
-    """Print an error as the one line the user sees; names, rows and servers that it quotes may hold anything."""
-    sys.stderr.write(f"sftchat: error: {printable(' '.join(message.split()))}\n")
+def _complaint(message: str) -> str:
+    """An error as the one line the user sees; names, rows and servers that it quotes may hold anything."""
+    return f"sftchat: error: {printable(' '.join(message.split()))}\n"
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -174,13 +207,61 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any, *
 _python_shows = warnings.showwarning
 
 
+class _Closed(io.RawIOBase):
+    """A standard stream that was closed before the program began: what is written to it is lost, and so an error.
+
+    Args:
+        name: What it is called in the error.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def writable(self) -> bool:
+        """As a stream that is written to."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Fail as the system does."""
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.name)
+
+
+def _open_closed_streams() -> None:
+    """Put something in the place of standard streams that are closed, so that no file the program opens gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - for the rest of the process
+    for name, title in (("stdout", "standard output"), ("stderr", "standard error")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(_Closed(title), 1), encoding="utf-8", write_through=True))
+
+
+def _let_go_of_streams() -> None:
+    """Leave nothing in the standard streams that Python could fail to write when it ends, for which it exits with 120."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            setattr(sys, name, None)
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # half a surrogate pair, or Chinese where the encoding has none, ends no evaluation
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = show_warning
-    sys.exit(main())
+    code = main()
+    _let_go_of_streams()
+    sys.exit(code)

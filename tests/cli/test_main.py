@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from sftchat import EngineError, Example, Message, Metric, NotComparableError, Score, SftchatError, Task
+from sftchat import EngineError, Example, Message, Metric, NotComparableError, Score, SftchatError, Task, UsageError
 from sftchat.cli import VERBS, console_script, main, program, show_warning
 from sftchat.cli.shared import Session
 from sftchat.errors import SftchatWarning
@@ -183,14 +184,69 @@ def test_each_error_has_its_exit_code(capsys: pytest.CaptureFixture[str], error:
     assert capsys.readouterr().err == f"sftchat: error: {error}\n"
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
+class Sly(SftchatError):
+    exit_code = 0
+
+
+class Slyer(SftchatError):
+    exit_code = 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("x"), "unexpected KeyError: 'x', in {here}; this is a bug, --traceback shows more"),
+        (MemoryError(), "unexpected MemoryError:, in {here}; this is a bug, --traceback shows more"),
+        (RecursionError("deep"), "unexpected RecursionError: deep, in {here}; this is a bug, --traceback shows more"),
+        (SystemExit(0), "unexpected SystemExit: 0, in {here}; this is a bug, --traceback shows more"),
+        (SystemExit(1), "unexpected SystemExit: 1, in {here}; this is a bug, --traceback shows more"),
+        (GeneratorExit(), "unexpected GeneratorExit:, in {here}; this is a bug, --traceback shows more"),
+        (Mute(), "unexpected Mute: (its message cannot be read), in {here}; this is a bug, --traceback shows more"),
+        (ValueError("two\nlines"), "unexpected ValueError: two lines, in {here}; this is a bug, --traceback shows more"),
+        (OSError(28, "No space left on device", "/x"), "'/x': no space left on device; the system refused it, --traceback shows where"),
+        (OSError("odd"), "unexpected OSError: odd, in {here}; this is a bug, --traceback shows more"),
+        (click.FileError("f", "gone"), "Could not open file 'f': gone"),
+        (Sly("no"), "no"),
+        (Slyer("no"), "no"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_that_nobody_foresaw_is_one_line_and_never_0_or_1(
+    capsys: pytest.CaptureFixture[str], error: BaseException, line: str
+) -> None:
+    raised = raising(error).open_engine.__code__.co_firstlineno + 1  # type: ignore[union-attr]
+
+    assert main(["ask", "m", "hi"], obj=raising(error)) == 3
+    assert capsys.readouterr() == ("", f"sftchat: error: {line.format(here=f'{__file__}:{raised}')}\n")
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyError("x"), 3), (UsageError("no"), 2), (KeyboardInterrupt(), 130), (SystemExit(1), 3)])
+def test_an_error_keeps_its_exit_code_when_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        assert main(["ask", "m", "hi"], obj=raising(error)) == code
+        monkeypatch.setattr("sys.stderr", None)
+        assert main(["ask", "m", "hi"], obj=raising(error)) == code
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+
+
 def test_an_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "m", "hi"], obj=raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "\nsftchat: interrupted\n"
 
 
 def test_a_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(EngineError):
-        main(["--traceback", "ask", "m", "hi"], obj=raising(EngineError("gone")))
+    assert main(["--traceback", "ask", "m", "hi"], obj=raising(EngineError("gone"))) == 3
+
+    shown = capsys.readouterr().err.splitlines()
+    assert (shown[0], shown[-1]) == ("Traceback (most recent call last):", "sftchat.errors.EngineError: gone")
 
 
 def test_without_the_extra_it_is_said_what_to_install(
