@@ -125,7 +125,7 @@ def test_generate_refuses_a_task_a_count_and_a_place_that_cannot_be(capsys: pyte
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("break", "the generator of task 'echo' failed after 2 rows: KeyError: 'gone'"),
+        ("break", f"the generator of task 'echo' failed after 2 rows, in {__file__}:28: KeyError: 'gone'"),
         ("fewer", "the generator of task 'echo' gave 2 rows, 3 were asked for"),
         (
             "same",
