@@ -178,7 +178,7 @@ def test_a_command_of_a_plugin_sends_and_fails_without_harm(view: Callable[..., 
     assert log.ready() == ["> /twice x", "> x", "x", "|", "> //x", "/x", "|"]
     log.talk.submit("/wrong")
     log.talk.submit("/wrong a")
-    assert log.ready() == ["> /wrong", "error: /wrong failed: ZeroDivisionError: oh", "> /wrong a", "error: which one?"]
+    assert log.ready() == ["> /wrong", f"error: /wrong failed, in {__file__}:171: ZeroDivisionError: oh", "> /wrong a", "error: which one?"]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_chat(view: Callable[..., Log]) -> None:
