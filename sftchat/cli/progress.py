@@ -119,7 +119,8 @@ def _described(ready: Prepared, model: str) -> list[str]:
     rows, config = ready.rows, ready.config
     share = rows.trained_tokens / rows.tokens
     lines = [
-        f"{model}: {ready.parameters / 1e6:.1f} M parameters, {ready.trainable / 1e6:.2f} M trained ({config.method}), {ready.precision} on {ready.device}, "
+        f"{model}: {ready.parameters / 1e6:.1f} M parameters, {ready.trainable / 1e6:.2f} M trained ({config.method}), "
+        f"{ready.precision} ({ready.manifest.precision_reason}) on {ready.device}, "
         f"template {ready.renderer.name}",
         f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
         + (f" × {config.accumulation}" if config.accumulation > 1 else ""),

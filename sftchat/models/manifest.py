@@ -41,6 +41,7 @@ class Manifest:
         steps: Optimiser steps done.
         final_loss: Mean training loss of the last steps.
         seconds: Wall-clock seconds of training.
+        precision_reason: Why it was trained in the precision that ``config`` names.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Manifest:
     steps: int = 0
     final_loss: float | None = None
     seconds: float = 0.0
+    precision_reason: str = ""
     version: int = VERSION
 
 

@@ -41,7 +41,7 @@ class TrainingConfig:
         train_on: ``assistant`` learns what the assistant says, ``all`` every token.
         packing: ``on`` computes the rows of a batch as one, without padding and each seeing only itself; ``off`` pads; ``auto`` packs on a CPU
             where the model was tried and gives the same logits.
-        precision: ``float32``, or ``bfloat16`` for mixed precision; ``auto`` is the faster of the two for one batch, where the hardware has both.
+        precision: ``float32``, or ``bfloat16`` for mixed precision; ``auto`` decides by the processor and the model's width.
         gradient_checkpointing: Recompute activations instead of keeping them: less memory, slower.
         eval_steps: Steps between scorings of generated replies to the validation items; 0 never scores.
         validation_items: How many items are scored.

@@ -14,7 +14,7 @@ from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
 from sftchat.models.parity import Check, prove
 from sftchat.models.references import ModelReference
-from sftchat.models.templates import IGNORED, Renderer, check_arguments, choose_renderer
+from sftchat.models.templates import Renderer, check_arguments, choose_renderer
 from sftchat.models.weights import choose_device, load_tokenizer, require_local
 from sftchat.plugins import Registry
 from sftchat.task import Task
@@ -24,14 +24,12 @@ from sftchat.training.config import TrainingConfig, configure
 from sftchat.training.dataset import RenderedRows, render_rows
 from sftchat.training.methods import check_method, load_base, with_adapter
 from sftchat.training.output import check_output
-from sftchat.training.precision import choose_precision
+from sftchat.training.precision import Precision, bfloat16_unit, choose_precision
 from sftchat.training.resuming import earlier, refuse_changed
 from sftchat.training.validation import Validation, from_file, from_generator, from_rows
 from sftchat.types import Example
 
 PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
-MEASURED = 16
-"""The most rows of the batch that precision is measured with."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,9 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     _seed(config.seed)
     model = with_adapter(model, config, job.model)
     attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
-    if before is not None and config.precision == "auto":
-        config = replace(config, precision=str(before.config.get("precision", "auto")))
-    config = replace(config, precision=_measured(model, config, rows, device))
-    manifest = _manifest(job, reference, renderer, config, rows, validation)
+    precision = _precision(before, config, model, device)
+    config = replace(config, precision=precision.name)
+    manifest = replace(_manifest(job, reference, renderer, config, rows, validation), precision_reason=precision.reason)
     if before is not None:
         refuse_changed(job.output, before, manifest)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -203,24 +200,11 @@ def _within_context(config: TrainingConfig, model: Any) -> TrainingConfig:
     return replace(config, max_length=min(config.max_length, limit)) if limit else config
 
 
-def _measured(model: Any, config: TrainingConfig, rows: RenderedRows, device: str) -> str:
-    """The precision to train in, from one batch of rows of middling length."""
-    import torch
-
-    ids = sorted(range(len(rows.ids)), key=lambda row: len(rows.ids[row]))
-    middle = ids[max(0, len(ids) // 2 - MEASURED // 2) :][: min(MEASURED, config.batch_size)]
-    width = max(len(rows.ids[row]) for row in middle)
-    batch = torch.tensor([[*rows.ids[row], *[0] * (width - len(rows.ids[row]))] for row in middle], device=model.device)
-    labels = torch.tensor([[*rows.labels[row], *[IGNORED] * (width - len(rows.labels[row]))] for row in middle], device=model.device)
-
-    def step(low: bool) -> None:
-        with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=low):
-            model(input_ids=batch, labels=labels, use_cache=False).loss.backward()
-        model.zero_grad()
-        if device != "cpu":
-            torch.accelerator.synchronize()
-
-    return choose_precision(config.precision, device, step, processes=place_of().count)
+def _precision(before: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:
+    """The precision to train in; that of the run that is continued, where ``auto`` was asked for."""
+    if before is not None and config.precision == "auto" and (earlier_choice := str(before.config.get("precision", "auto"))) != "auto":
+        return Precision(earlier_choice, before.precision_reason)
+    return choose_precision(config.precision, device, bfloat16_unit(device), int(model.get_input_embeddings().weight.shape[1]))
 
 
 def _manifest(

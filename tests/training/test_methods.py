@@ -1,13 +1,16 @@
-"""Adapters of every kind, precision chosen by a measurement, trackers, and what this machine cannot do said before anything loads."""
+"""Adapters of every kind, precision chosen by the hardware, trackers, and what this machine cannot do said before anything loads."""
 
 from __future__ import annotations
 
-import itertools
+import ast
+import inspect
 import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sftchat import MissingExtraError, UsageError
 from sftchat.engines.base import Request, collect
@@ -16,7 +19,7 @@ from sftchat.models.manifest import read_manifest
 from sftchat.plugins import load_plugins
 from sftchat.training import methods, precision
 from sftchat.training.config import TrainingConfig
-from sftchat.training.precision import choose_precision
+from sftchat.training.precision import Precision, bfloat16_unit, choose_precision, cpu_unit
 from sftchat.training.run import train
 from sftchat.types import Reply, SamplingParams
 from tests.training.killed import REGISTRY, ROWS, job
@@ -84,31 +87,43 @@ def test_a_qlora_run_trains_over_four_bits_and_answers(tiny_checkpoint: Path, tm
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
 
 
-def test_the_faster_precision_is_chosen_and_only_where_the_hardware_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = itertools.count()
-    cost = {True: 1, False: 3}
-    now = [0.0]
+def test_precision_is_decided_by_the_processor_and_the_width_of_the_model() -> None:
+    names = {
+        (device, unit, width): choose_precision("auto", device, unit, width).name
+        for device in ("cpu", "cuda", "mps")
+        for unit in ("", "AMX")
+        for width in (256, 2048)
+    }
 
-    def step(low: bool) -> None:
-        next(ticks)
-        now[0] += cost[low]
-
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: device == "fast")
-
-    assert choose_precision("auto", "fast", step) == "bfloat16"
-    cost[True] = 5
-    assert choose_precision("auto", "fast", step) == "float32"
-    before = next(ticks)
-    assert choose_precision("auto", "fast", step, processes=2) == "bfloat16"
-    assert (choose_precision("auto", "slow", step), choose_precision("bfloat16", "slow", step)) == ("float32", "bfloat16")
-    assert next(ticks) == before + 1, "nothing was measured that need not be"
+    assert {case for case, name in names.items() if name == "bfloat16"} == {
+        ("cpu", "AMX", 2048),
+        ("cuda", "AMX", 256),
+        ("cuda", "AMX", 2048),
+        ("mps", "AMX", 256),
+        ("mps", "AMX", 2048),
+    }
+    assert choose_precision("bfloat16", "cpu", "", 64) == Precision("bfloat16", "--precision bfloat16")
 
 
-def test_the_choice_of_precision_stands_in_the_manifest(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@given(st.dictionaries(st.sampled_from(["amx_bf16", "avx512_bf16", "avx2", "amx_int8", "avx512_f"]), st.booleans()))
+def test_a_cpu_multiplies_bfloat16_with_amx_or_avx512_bf16_alone(capabilities: dict[str, bool]) -> None:
+    assert bool(cpu_unit(capabilities)) == (capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False))
+
+
+def test_no_clock_is_read_to_choose_a_precision() -> None:
+    """The decision cannot depend on how busy the machine is."""
+    names = {node.id for node in ast.walk(ast.parse(inspect.getsource(precision))) if isinstance(node, ast.Name)}
+
+    assert "time" not in names
+    assert {choose_precision("auto", "cpu", bfloat16_unit("cpu"), 2048) for _ in range(10)} == {
+        choose_precision("auto", "cpu", bfloat16_unit("cpu"), 2048)
+    }
+
+
+def test_the_choice_of_precision_stands_in_the_manifest_with_its_reason(tiny_checkpoint: Path, tmp_path: Path) -> None:
     manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, precision="auto", max_steps=1), REGISTRY)
 
-    assert manifest.config["precision"] in ("float32", "bfloat16")
+    assert Precision(manifest.config["precision"], manifest.precision_reason) == choose_precision("auto", "cpu", bfloat16_unit("cpu"), 32)
     assert read_manifest(tmp_path / "run") == manifest
 
 
