@@ -230,6 +230,14 @@ class Batch:
         return Prefix(tuple(tokens[:count]), self._cache.copy(row, self.lengths[row], count), self.adapters[row])
 
     @torch.inference_mode()
+    def clear(self, rows: Collection[int]) -> None:
+        """Overwrite what is held of rows with zeros, and forget the prefix that rows share, where any is given."""
+        if rows:
+            self._prefix = None
+            if isinstance(self._cache, RowCache):
+                self._cache.clear(rows)
+
+    @torch.inference_mode()
     def leave(self, gone: Collection[int]) -> None:
         """Let rows go; the last ones take their places, as ``close_gaps`` does it to a list."""
         order = list(range(len(self.lengths)))

@@ -7,7 +7,7 @@ own ``DynamicCache`` copies everything at every step and at every change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,13 @@ class RowCache(Cache):  # type: ignore[misc]
                 layer.copy_row(row, to)
         self._frame.rows = rows
         self._frame.start = self._frame.end - longest
+
+    def clear(self, rows: Collection[int]) -> None:
+        """Overwrite rows with zeros: what is not finite in them would reach whoever takes their place, as padding."""
+        for layer in self._filled:
+            for row in rows:
+                layer.keys[row].zero_()
+                layer.values[row].zero_()
 
     def make_room(self, columns: int = 1) -> None:
         """See to it that more columns fit, at most ``SLACK``."""

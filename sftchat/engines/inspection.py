@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ def judge(
 
     Raises:
         UsageError: When there is nothing to judge, or nothing that it answers.
-        EngineError: When the two do not fit into the context.
+        EngineError: When the two do not fit into the context, or the model's logits are not finite.
     """
     before = prompt_ids(renderer, request)
     if not before or not reply:
@@ -82,6 +83,8 @@ def judge(
         logits = _logits(model, [*before, *reply[:-1]], len(reply))
         for start in range(0, len(reply), ROWS):
             found += _judged(logits[start : start + ROWS], reply[start : start + ROWS], alternatives)
+    if broken := next((place for place, (value, _, _) in enumerate(found, start=1) if math.isnan(value)), None):
+        raise EngineError(f"the model's logits are not finite at token {broken} of the reply")
     named = {token.id: token for token in tokens_of(renderer, sorted({*reply, *(token for _, _, others in found for token, _ in others)}))}
     return tuple(
         Choice(named[token], logprob, rank, tuple((named[other], value) for other, value in others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -48,6 +49,16 @@ class Row:
         if len(self.tokens) >= self.limit:
             return self._last(text + self.detokenizer.finish(), (token,), "length")
         return Chunk(self.request.id, text, (token,))
+
+    def fail(self, logit: float) -> Chunk:
+        """End the reply because no token can be chosen.
+
+        Args:
+            logit: What stands in place of a finite number.
+        """
+        number = len(self.tokens) - self.prompt_tokens + 1
+        why = f"the model's logits are not finite ({'NaN' if math.isnan(logit) else 'infinity'}) at token {number} of the reply"
+        return Chunk(self.request.id, self.detokenizer.finish(), (), "error", self.prompt_tokens, error=why)
 
     def _last(self, text: str, tokens: tuple[int, ...], why: FinishReason) -> Chunk:
         """The last chunk of the reply."""

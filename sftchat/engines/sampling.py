@@ -32,7 +32,7 @@ class Sampler:
         """The next token.
 
         Args:
-            logits: Of one position, shape ``(vocabulary,)``.
+            logits: Of one position, shape ``(vocabulary,)``; none NaN, and the largest finite.
         """
         logits = logits.float().cpu()
         if self._seen is not None:
@@ -40,23 +40,32 @@ class Sampler:
         if self._generator is None:
             token = int(logits.argmax())
         else:
-            kept = _keep(logits / self.params.temperature, self.params.top_k, self.params.top_p)
-            token = int(torch.multinomial(kept.softmax(-1), 1, generator=self._generator))
+            scaled = logits / self.params.temperature
+            if not scaled.max().isfinite():  # so low a temperature leaves the likeliest token alone
+                token = int(logits.argmax())
+            else:
+                kept = _keep(scaled, self.params.top_k, self.params.top_p)
+                token = int(torch.multinomial(kept.softmax(-1), 1, generator=self._generator))
         if self._seen is not None:
             self._seen.add(token)
         return token
 
 
-def likeliest(logits: Tensor) -> list[int]:
-    """The likeliest token of each row.
+def likeliest(logits: Tensor) -> tuple[list[int], list[float]]:
+    """The likeliest token of each row, and its logit: NaN or infinite where any logit of the row is NaN or where none can be compared.
 
-    numpy looks for the largest number with vector instructions and torch, on a CPU, does not: 20 times faster in float32, 8 times in bfloat16.
+    Both numpy and torch take NaN for the largest, so that a row is looked at once. numpy looks with vector instructions and torch, on a CPU, does
+    not: 20 times faster in float32, 8 times in bfloat16.
 
     Args:
         logits: Shape ``(rows, vocabulary)``.
     """
-    tokens: list[int] = (logits.float().numpy() if logits.device.type == "cpu" else logits).argmax(-1).tolist()
-    return tokens
+    if logits.device.type != "cpu":
+        values, places = logits.max(-1)
+        return places.tolist(), values.tolist()
+    numbers = logits.float().numpy()
+    found = numbers.argmax(-1)
+    return found.tolist(), numbers[range(len(found)), found].tolist()
 
 
 def _penalise(logits: Tensor, seen: set[int], penalty: float) -> Tensor:

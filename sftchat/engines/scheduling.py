@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from math import isfinite
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -172,14 +173,14 @@ class Scheduler:
         logits = yield from self._attempt(lambda: self._batch.check([row.tokens[-1], *guess]), [])
         if logits is None:
             return True
-        said = likeliest(logits)
+        said, best = likeliest(logits)
         right = shared(said, guess)
         lookup.learn(len(guess), right)
         self._batch.accept(right + 1)
-        for token in said[: right + 1]:
-            chunk = row.take(token)
+        for token, logit in zip(said[: right + 1], best, strict=False):
+            chunk = row.take(token) if isfinite(logit) else row.fail(logit)
             if chunk.finish_reason is not None:
-                self._end({0})
+                self._end({0: chunk})
                 yield chunk
                 break
             yield chunk
@@ -187,17 +188,28 @@ class Scheduler:
 
     def _take(self, logits: Tensor, first: int = 0) -> Iterator[Chunk]:
         """Choose a token for each running row from the first given on; rows that end with it leave."""
-        greedy = likeliest(logits)
+        greedy, best = likeliest(logits)
         rows = self._running[first:]
-        chunks = [row.take(greedy[index] if row.sampler.plain else row.sampler.choose(logits[index])) for index, row in enumerate(rows)]
-        self._end({first + index for index, chunk in enumerate(chunks) if chunk.finish_reason is not None})
+        chunks = []
+        for index, row in enumerate(rows):
+            if not isfinite(best[index]):
+                chunks.append(row.fail(best[index]))
+            else:
+                chunks.append(row.take(greedy[index] if row.sampler.plain else row.sampler.choose(logits[index])))
+        self._end({first + index: chunk for index, chunk in enumerate(chunks) if chunk.finish_reason is not None})
         yield from chunks
 
-    def _end(self, gone: Collection[int]) -> None:
-        """Let rows go whose replies are complete."""
-        for index in gone:
+    def _end(self, last: Mapping[int, Chunk]) -> None:
+        """Let rows go whose replies are complete, or failed: what those have left would spoil the rows that come after.
+
+        Args:
+            last: The last chunk of each, by its place.
+        """
+        failed = {index for index, chunk in last.items() if chunk.finish_reason == "error"}
+        for index in last.keys() - failed:
             self._keep(index)
-        self._leave(gone)
+        self._batch.clear(failed)
+        self._leave(last.keys())
 
     def _leave(self, gone: Collection[int]) -> None:
         """Give the places of rows free."""
