@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sftchat.models.template_limits import TooMuchError, bounded
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.types import Message
 
@@ -143,7 +144,7 @@ def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
     """Whether it holds; a template that cannot even render the sample does not."""
     try:
         return holds(sample)
-    except TemplateError:
+    except (TemplateError, TooMuchError):
         return False
 
 
@@ -191,15 +192,18 @@ def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
 def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
     content: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if renderer.template.in_parts else str
-    theirs = renderer.tokenizer.apply_chat_template(
-        [{**message, "content": content(message["content"])} for message in sample.messages[:-1]],
-        tools=list(sample.tools) or None,
-        chat_template=renderer.source,
-        tokenize=True,
-        return_dict=False,
-        add_generation_prompt=True,
-        sanitize_control_tokens=True,
-        **renderer.arguments,
+    theirs = bounded(
+        renderer.source,
+        lambda: renderer.tokenizer.apply_chat_template(
+            [{**message, "content": content(message["content"])} for message in sample.messages[:-1]],
+            tools=list(sample.tools) or None,
+            chat_template=renderer.source,
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=True,
+            sanitize_control_tokens=True,
+            **renderer.arguments,
+        ),
     )
     return list(theirs) == renderer.prompt_ids(sample.messages[:-1], tools=sample.tools)
 

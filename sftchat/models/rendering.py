@@ -10,6 +10,7 @@ from typing import Any
 from sftchat.errors import ModelError
 from sftchat.models.completeness import reply_left_out, tools_left_out
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
+from sftchat.models.template_limits import TooMuchError, bounded
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -183,14 +184,19 @@ class TextTemplate:
     def _run(self, turns: Sequence[Turn], tools: Tools, add_generation_prompt: bool = False) -> str:
         """Run the template; once more with the arguments of tool calls as text, which some templates concatenate."""
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(turns),
-                tools=list(tools) or None,
-                chat_template=self.source,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **self.arguments,
+            text: str = bounded(
+                self.source,
+                lambda: self.tokenizer.apply_chat_template(
+                    list(turns),
+                    tools=list(tools) or None,
+                    chat_template=self.source,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    **self.arguments,
+                ),
             )
+        except TooMuchError as error:
+            raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
         except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
             if (as_text := with_text_arguments(turns)) != turns:
                 return self._run(as_text, tools, add_generation_prompt)

@@ -18,6 +18,7 @@ from sftchat.errors import UsageError, first_line, unknown
 from sftchat.models.marking import encode, unmarked
 from sftchat.models.registry import TEMPLATES, template_file, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
+from sftchat.models.template_limits import TooMuchError, bounded
 from sftchat.parsing import read_text
 from sftchat.types import Message, is_learned
 
@@ -277,9 +278,11 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     try:
-        variables = meta.find_undeclared_variables(
-            ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(renderer.source)
-        )
+        # without the optimiser, which computes what is constant, however large
+        environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], optimized=False)
+        variables = bounded(renderer.source, lambda: meta.find_undeclared_variables(environment.parse(renderer.source)))
+    except TooMuchError as error:
+        raise TemplateError(f"chat template '{renderer.name}' asks for too much: {error}; give another with --template") from error
     except Exception as error:  # no Jinja, or Jinja too deep in itself
         raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
     return tuple(sorted(name for name in variables if name not in GIVEN and not name.endswith("_token")))

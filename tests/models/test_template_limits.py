@@ -1,0 +1,145 @@
+"""A chat template that asks for too much time or memory is refused soon; one that is as templates are renders as before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftchat.errors import ModelError
+from sftchat.models import template_limits
+from sftchat.models.references import resolve
+from sftchat.models.template_limits import TooMuchError, bounded, weighed
+from sftchat.models.templates import choose_renderer
+from sftchat.models.weights import load_tokenizer
+
+TURNS = [{"role": "user", "content": "hi"}]
+GROWING = "{%% set ns = namespace(x=%s) %%}{%% for i in range(200) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"
+AT_ONCE = (
+    "{{ 'a' * 10**9 }}",
+    "{{ 10**9 * 'a' }}",
+    "{{ [1] * 10**9 }}",
+    "{{ 10 ** (10 ** 9) }}",
+    "{{ 'x'|center(10**9) }}",
+    "{{ 'x'.center(1000000000) }}",
+    "{{ 'x'.zfill(1000000000) }}",
+    "{{ (1).to_bytes(10**9, 'big') }}",
+    "{{ '%0999999999d' % 1 }}",
+    "{{ '%*d' % (999999999, 1) }}",
+    "{{ '%0999999999d'|format(1) }}",
+    "{{ '{:>999999999}'.format(1) }}",
+    "{{ '{:>{w}}'.format(1, w=999999999) }}",
+    "{{ 'a'|indent(10**9, true) }}",
+    "{{ messages|tojson(indent=10**9) }}",
+    "{{ [1]|batch(10**9, 'z')|list }}",
+    "{{ ('a' * 4000000)|replace('a', 'b' * 4000000) }}",
+    "{{ ('a' * 4000000).replace('a', 'b' * 4000000) }}",
+    "{{ range(99999)|join('a' * 100000) }}",
+    GROWING % ("'aa'", "ns.x ~ ns.x"),
+    GROWING % ("'aa'", "ns.x + ns.x"),
+    GROWING % ("['a']", "[ns.x, ns.x]"),
+    GROWING % ("['a']", "(ns.x, ns.x)"),
+    GROWING % ("['a']", "{'a': ns.x, 'b': ns.x}"),
+    GROWING % ("['a']", "dict(a=ns.x, b=ns.x)"),
+    GROWING % ("3", "ns.x * ns.x"),
+    "{% set s = 'a' * 1000000 %}{% for i in range(10000) %}{{ s }}{% endfor %}",
+)
+ENDLESS = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(90) }}",
+    "{{ lipsum(n=100000000) }}",
+)
+
+
+def render(source: str, turns: Any = None) -> str:
+    """A conversation under a template, as transformers renders it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    texts, _ = bounded(source, lambda: render_jinja_template([turns or TURNS], chat_template=source))
+    return str(texts[0])
+
+
+@pytest.mark.parametrize("source", AT_ONCE)
+def test_no_single_operation_makes_more_than_a_template_may(source: str) -> None:
+    before = time.thread_time()
+
+    with pytest.raises(TooMuchError):
+        render(source)
+
+    assert time.thread_time() - before < 3
+
+
+@pytest.mark.parametrize("source", ENDLESS)
+def test_a_rendering_that_does_not_end_is_stopped_and_not_tried_again(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_limits, "SECONDS", 0.3)
+
+    with pytest.raises(TooMuchError, match="runs for more than 0.3 seconds"):
+        render(source)
+
+    before = time.thread_time()
+    with pytest.raises(TooMuchError, match="runs for more than 0.3 seconds"):
+        render(source)
+    assert time.thread_time() - before < 0.1
+
+
+def test_memory_that_many_small_operations_take_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_limits, "MEMORY", 64 << 20)
+    monkeypatch.setattr(template_limits, "LONG", 0.05)
+
+    with pytest.raises(TooMuchError, match="takes more than 64 MiB of memory"):
+        render("{{ range(99999)|map('center', 50000)|list|length }}")
+
+
+def test_a_rendering_in_another_thread_is_stopped_and_its_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_limits, "SECONDS", 0.3)
+    said: list[str] = []
+
+    def work() -> None:
+        for source in ("{% for i in range(99998) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ messages[0].content }}"):
+            try:
+                said.append(render(source))
+            except TooMuchError:
+                said.append("stopped")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    mine = [render("{{ messages[0].content }} " + str(number)) for number in range(50)]
+    thread.join(60)
+
+    assert said == ["stopped", "hi"]
+    assert mine == [f"hi {number}" for number in range(50)]
+
+
+def test_what_templates_do_is_done_as_before() -> None:
+    source = (
+        "{{ 3 * 4 }} {{ 2 ** 10 }} {{ 7 % 2 }} {{ '-' * 3 }} {{ '%s-%d'|format('a', 3) }} {{ '%5.2f' % 1.5 }} {{ '{}:{}'.format(1, 'b') }} "
+        "{{ ['a', 'b']|join(', ') }} {{ 'abc'|replace('b', 'x') }} {{ 1732000000|tojson }} {{ 'a' ~ 1 ~ none }} {{ [1, (2, 3), {'a': 4}] }} "
+        "{% for key, value in {'k': 'v'}.items() %}{{ key + value }}{% endfor %} {{ 'a,b'.split(',')|length }} {{ messages|tojson }}"
+    )
+
+    assert render(source) == (
+        '12 1024 1 --- a-3  1.50 1:b a, b axc 1732000000 a1None [1, (2, 3), {\'a\': 4}] kv 2 [{"role": "user", "content": "hi"}]'
+    )
+
+
+VALUES = st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES)
+def test_plain_values_weigh_about_what_they_are_long_and_are_not_changed(value: Any) -> None:
+    assert weighed(value) is value
+
+
+def test_a_template_of_a_model_that_asks_for_too_much_is_a_model_error() -> None:
+    tokenizer = load_tokenizer(resolve("sftchat:nano"))
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content * 10**10 }}{% endfor %}"
+
+    with pytest.raises(
+        ModelError, match="chat template 'model's own' asks for too much: operator .* would make .*; give another with --template"
+    ):
+        choose_renderer(tokenizer).prompt_ids([{"role": "user", "content": "hi"}])
