@@ -49,7 +49,10 @@ def command(
     loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
     from sftchat.models.lineage import lineage
 
-    checks = prove(loaded.renderer, loaded.stop_ids, reference.folder if loaded.manifest else None)
+    checks = [
+        *([loaded.proof] if loaded.proof else []),
+        *prove(loaded.renderer, loaded.stop_ids, reference.folder if loaded.manifest else None),
+    ]
     facts, steps = _facts(reference, loaded), lineage(model)
     failed = any(check.required and not check.holds for check in checks)
     if as_json:

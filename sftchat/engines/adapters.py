@@ -112,7 +112,7 @@ class Adapters:
         key = f"a{len(self._voices)}"
         self._routed = None
         with LOADING:
-            self.model = add_adapter(self.model, reference.source, key, reference.text)
+            self.model, _ = add_adapter(self.model, reference.source, key, reference.text)
         self._voices[name] = Voice(key, renderer, stop_ids(self.model, renderer))
         if self._base is not None:  # the base was loaded without adapters: it is that base still
             self._own = replace(self._own, key=self._own.key or BASE)

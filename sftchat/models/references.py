@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat.errors import ModelError, UsageError, unknown
+from sftchat.models.claims import check_sizes
 from sftchat.models.hub import cached_folder
 from sftchat.models.manifest import read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, weights_of
@@ -123,6 +124,7 @@ def _folder(
     text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool, above: Path | None = None
 ) -> ModelReference:
     """A checkpoint, an adapter, or a run that contains them; of an adapter ``above`` it, when it is to be that one's base."""
+    check_sizes(path)
     if (path / ADAPTER_CONFIG).is_file():
         if above is not None:
             raise ModelError(_stacked(above, path))

@@ -6,18 +6,21 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import MissingExtraError, ModelError, first_line
-from sftchat.models.adapters import refuse_idle
+from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_line
+from sftchat.models.adapters import add_adapter
+from sftchat.models.claims import check_claims, check_config
 from sftchat.models.hub import fetched_configs, reach
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, check_weights, weights_of
+from sftchat.models.parity import Check
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer, check_arguments, choose_renderer
+from sftchat.models.weight_check import SHOWN, WeightCheck, check_loaded, check_vocabulary
 
 FULL_PRECISION_LIMIT = 4_000_000_000
 """Bytes in float32 up to which a CPU loads full precision: about a billion parameters."""
@@ -37,6 +40,7 @@ class Loaded:
         manifest: How it was made, when it was trained here.
         reference: Where it came from; None when it was made in memory.
         options: How its renderer was chosen: the options of ``load_renderer``.
+        proof: That the weights in memory are those of the files, as a line of a proof; None when it was made in memory.
     """
 
     model: Any
@@ -45,6 +49,7 @@ class Loaded:
     manifest: Manifest | None
     reference: ModelReference | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    proof: Check | None = None
 
 
 def require_local(what: str) -> None:
@@ -83,6 +88,8 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
 
     if reference.base is not None and not (Path(reference.source) / "tokenizer_config.json").is_file():
         return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
+    if reference.folder is not None and reference.base is None:
+        check_config(reference.folder)
     try:
         with reach(local=reference.folder is not None):
             return AutoTokenizer.from_pretrained(
@@ -92,11 +99,16 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
         raise ModelError(_why(reference, "tokenizer", error)) from error
 
 
-def load_model(
+def load_model(reference: ModelReference, **options: Any) -> Any:
+    """The weights of a reference, an adapter put on its base, in eval mode; arguments and errors as of ``load_checked``."""
+    return load_checked(reference, **options)[0]
+
+
+def load_checked(
     reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False,
     four_bit: bool = False,
-) -> Any:  # fmt: skip
-    """The weights of a reference, an adapter put on its base, in eval mode.
+) -> tuple[Any, WeightCheck]:  # fmt: skip
+    """The weights of a reference, an adapter put on its base, in eval mode, and what was found of them.
 
     Args:
         reference: What to load.
@@ -108,7 +120,8 @@ def load_model(
             ``dtype`` (Dettmers et al. 2023, arXiv:2305.14314); wants bitsandbytes.
 
     Raises:
-        ModelError: When it cannot be loaded, or is an adapter that changes nothing; one line with the reason.
+        ModelError: When it cannot be loaded, its files lack tensors or hold numbers that are not finite, or it is an adapter that changes nothing;
+            one line with the reason.
     """
     require_local("loading a model")
     quiet_libraries()
@@ -117,33 +130,36 @@ def load_model(
 
     place = choose_device(device)
     if reference.base is not None:
-        from peft import PeftModel
-
-        base = load_model(
+        base, found = load_checked(
             reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
         )
-        try:
-            with reach(local=True):
-                adapted = PeftModel.from_pretrained(base, reference.source).to(place).eval()
-        except Exception as error:  # as for a tokenizer
-            raise ModelError(_why(reference, "adapter", error)) from error
-        refuse_idle(adapted, reference.text)
-        return adapted
+        adapted, tensors = add_adapter(base, reference.source, "default", reference.text)
+        return adapted, replace(found, adapter=tensors)
+    if reference.folder is not None:
+        check_claims(reference.folder)
     wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
     revision = _checked_revision(reference, allow_pickle)
     try:
         with reach(local=reference.folder is not None):
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 reference.source,
                 revision=revision,
                 dtype=wanted,
                 use_safetensors=None if allow_pickle else True,
                 trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # ``check_loaded`` refuses them by name
                 **(_four_bit(wanted, place) if four_bit else {}),
             )
     except Exception as error:  # as for a tokenizer
         raise ModelError(_why(reference, "model", error)) from error
-    return (model if four_bit else model.to(place)).eval()
+    found = check_loaded(reference.text, model, info)
+    if found.unused:
+        names = ", ".join(found.unused[:SHOWN]) + (", …" if len(found.unused) > SHOWN else "")
+        warnings.warn(
+            f"model '{reference.text}' leaves {len(found.unused)} tensors of its files unused: {names}", SftchatWarning, stacklevel=2
+        )
+    return (model if four_bit else model.to(place)).eval(), found
 
 
 def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
@@ -206,8 +222,9 @@ def load(
         "trust_remote_code": bool(options.get("trust_remote_code")),
     }
     renderer, manifest = load_renderer(reference, **rendering)
-    model = load_model(reference, **options)
-    return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering)
+    model, found = load_checked(reference, **options)
+    rows, ids = check_vocabulary(reference.text, model, renderer.tokenizer)
+    return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering, found.proof(rows, ids))
 
 
 def load_renderer(

@@ -15,6 +15,7 @@ from sftchat.models.manifest import Manifest
 from sftchat.models.parity import Check, prove
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer, check_arguments, choose_renderer
+from sftchat.models.weight_check import check_vocabulary
 from sftchat.models.weights import choose_device, load_tokenizer, require_local
 from sftchat.plugins import Registry
 from sftchat.task import Task
@@ -124,6 +125,7 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     if not job.force:
         refuse_unproved(prove(renderer, renderer.stop_tokens))
     model = load_base(reference, method, device, job.trust_remote_code)
+    check_vocabulary(job.model, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     config = _within_context(configure(job.task, parameters, job.given), model)
     examples, validation = _validation(job, config)

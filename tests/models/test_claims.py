@@ -1,0 +1,175 @@
+"""What the files of a model claim is held against what they hold, before anything is made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat.errors import ModelError
+from sftchat.models.claims import check_adapter, check_claims, check_config, check_sizes
+from sftchat.models.references import embedded_folder, resolve
+from tests.engines.adapters_kit import make_adapter
+
+HUGE = 10**9
+
+
+def edited(source: Path, folder: Path, name: str = "config.json", **values: Any) -> Path:
+    """A copy of a folder, some keys of a JSON file changed."""
+    shutil.copytree(source, folder)
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+    return folder
+
+
+def sparse(path: Path, size: int) -> None:
+    """Make a file of holes."""
+    with path.open("ab") as file:
+        file.truncate(size)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"],
+)
+def test_a_file_that_is_too_large_to_be_what_it_is_called_is_not_read(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
+    sparse(model / name, 5 << 30)
+
+    with pytest.raises(ModelError, match=rf"'.*/{name}' has 5,368,709,120 bytes, more than the [\d,]+ that are read of such a file"):
+        resolve(str(model))
+
+
+def test_a_pipe_and_a_link_that_leads_nowhere_are_no_files_to_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
+    os.mkfifo(model / "special_tokens_map.json")
+
+    with pytest.raises(ModelError, match="special_tokens_map.json' is no file: it is a pipe or a device"):
+        resolve(str(model))
+
+    (model / "special_tokens_map.json").unlink()
+    (model / "vocab.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelError, match="vocab.json' cannot be read"):
+        resolve(str(model))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size", "num_key_value_heads", "head_dim", "num_experts", "n_layer"],
+)
+def test_no_config_claims_what_its_files_do_not_hold(key: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"claims ({key} {HUGE}, and|about .* numbers, and the files of the model hold)"):
+        check_claims(edited(tiny_checkpoint, tmp_path / "model", **{key: HUGE}))
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
+def test_what_is_made_when_a_config_is_read_is_bounded_before(key: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    for number, values in enumerate(({key: HUGE}, {"text_config": {key: HUGE}})):
+        with pytest.raises(ModelError, match=rf"config.json' claims {key} {HUGE}, and at most"):
+            check_config(edited(tiny_checkpoint, tmp_path / str(number), **values))
+
+
+def test_whole_models_claim_what_they_hold(tiny_checkpoint: Path) -> None:
+    for folder in (tiny_checkpoint, embedded_folder()):
+        check_sizes(folder)
+        check_config(folder)
+        check_claims(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"r": HUGE}, f"claims rank {HUGE}, and the largest tensor of its file has"),
+        ({"rank_pattern": {"q_proj": HUGE}}, f"claims rank {HUGE}, and"),
+        ({"layer_replication": [[0, 100_000]]}, "claims 100000 layers by layer_replication, and its file holds 28 tensors"),
+        ({"layer_replication": [[0, 2]] * 100_000}, "claims 200000 layers by layer_replication"),
+        ({"layer_replication": [["a", 2]]}, "layer_replication that is no list of pairs of whole numbers"),
+        ({"target_modules": "(.+)+x"}, r"names its layers by a regular expression that takes more than 1 seconds: '\(\.\+\)\+x'"),
+        ({"exclude_modules": "(.*)*x"}, "regular expression that takes more than 1 seconds"),
+        ({"modules_to_save": ["(.*)*x"]}, "regular expression that takes more than 1 seconds"),
+        ({"alpha_pattern": {"(.*)*x": 1}}, "regular expression that takes more than 1 seconds"),
+        ({"target_modules": "("}, "names its layers by an expression that cannot be used: '\\(' is no regular expression"),
+    ],
+)
+def test_no_adapter_claims_what_its_file_does_not_hold_or_takes_for_ever_to_match(
+    values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sftchat.models.claims.PATTERN_SECONDS", 1.0)
+    adapter = edited(make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1), tmp_path / "adapter", "adapter_config.json", **values)
+
+    with pytest.raises(ModelError, match=words):
+        check_adapter(adapter, [f"model.layers.{layer}.self_attn.q_proj" for layer in range(30)])
+
+
+def test_expressions_as_adapters_have_them_are_matched_soon(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    adapter = edited(
+        make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1), tmp_path / "adapter", "adapter_config.json",
+        target_modules=r"^(?!.*patch_embed).*\.(q_proj|k_proj|up_proj)$", modules_to_save=["lm_head"],
+    )  # fmt: skip
+
+    check_adapter(adapter, [f"model.layers.{layer}.self_attn.q_proj" for layer in range(200)])
+
+
+PROGRAM = """
+import resource, sys
+from sftchat.cli import main
+code = main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(f"\\n{code} {used.ru_utime + used.ru_stime:.1f} {used.ru_maxrss >> 10}")
+"""
+
+
+def looped(folder: Path) -> None:
+    """A template that does not end."""
+    (folder / "chat_template.jinja").write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
+
+
+def config(**values: Any) -> Callable[[Path], None]:
+    """Changes keys of config.json."""
+
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+    return change
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["inspect"], ["ask"], ["train"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "change",
+    [
+        looped,
+        lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content * 10**9 }}"),
+        lambda folder: sparse(folder / "config.json", 5 << 30),
+        config(num_hidden_layers=HUGE),
+        config(hidden_size=HUGE),
+        config(num_labels=HUGE),
+    ],
+    ids=["loop", "product", "sparse", "layers", "width", "labels"],
+)
+def test_a_hostile_folder_is_one_line_soon_in_every_command(
+    words: list[str], change: Callable[[Path], None], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Thirty seconds of processor time and 2 GB, the libraries' own among them."""
+    shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
+    change(model)
+    arguments = {
+        "inspect": ["inspect", str(model)],
+        "ask": ["ask", str(model), "hi"],
+        "train": ["train", "general", "-n", "32", "--max-steps", "1", "--model", str(model), "-o", str(tmp_path / "run"), "-q"],
+    }[words[0]]
+
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+    code, seconds, memory = done.stdout.split()[-3:]
+    assert (code, len(done.stderr.splitlines())) == ("3", 1), done.stderr
+    assert float(seconds) < 30
+    assert int(memory) < 2000
