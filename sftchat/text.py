@@ -11,7 +11,19 @@ import re
 import unicodedata
 from functools import lru_cache
 
-__all__ = ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"]
+__all__ = [
+    "COLONS",
+    "DASHES",
+    "MIDDLE_DOTS",
+    "fold_width",
+    "normalise",
+    "printable",
+    "printable_json",
+    "printable_lines",
+    "strip_thinking",
+    "tokens",
+    "words",
+]
 
 DASHES = "-‐‑‒–—―−─－﹣"
 """Characters that people and models write for a hyphen. They mean one only where a separator is expected: inside a name they stay."""
@@ -36,6 +48,10 @@ _SPACE_IN_CJK = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 _TOKEN = re.compile(f"[{_UNSPACED}{_HANGUL}]|[a-z0-9]+")
 _WORD = re.compile(f"[{_UNSPACED}{_HANGUL}]|[^\\W_{_UNSPACED}{_HANGUL}]+")
 _ZERO_WIDTH_JOINER = "\u200d"
+_JOINERS = "\u200c\u200d"  # Persian and Indic words need the first, emoji the second
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# everything but what is surely harmless and common, so that long texts are quick
+_SUSPECT = re.compile("[^\n -~\u00a1-\u00ac\u00ae-\u02ff\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]")
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINKING_END = re.compile(r"</think>", re.IGNORECASE)
@@ -123,25 +139,38 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """Text from outside as a terminal may be given it: what could move the cursor, recolour, ring, reorder or hide becomes ``�``.
+    """Text from outside on one line, as a terminal may be given it: what could move the cursor, recolour, ring, reorder or hide becomes ``�``.
 
-    Spaces of any width stay, and so does the joiner of emoji sequences; line breaks do not.
+    Spaces of any width stay, and so do the two joiners of scripts and of emoji sequences; line breaks and tabs do not.
 
     Args:
         text: Any text.
     """
-    return text if text.isprintable() else "".join(c if _harmless(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable_lines(text, kept="").replace("\n", _REPLACEMENT)
+
+
+def printable_lines(text: str, kept: str = "\t") -> str:
+    """Text from outside as a terminal or a page may be given it: as ``printable``, with line breaks.
+
+    Doing it twice changes nothing, and a text that is cut anywhere gives the same in pieces.
+
+    Args:
+        text: Any text.
+        kept: Control characters that stay, besides the line feed.
+    """
+    return _SUSPECT.sub(lambda found: found[0] if found[0] in kept or _harmless(found[0]) else _REPLACEMENT, text)
 
 
 def printable_json(text: str) -> str:
-    """JSON from outside as a terminal may be given it: what ``printable`` replaces becomes an escape, so that it is the same JSON.
+    """JSON from outside as a terminal or a CI log may be given it: what ``printable`` replaces becomes an escape, so that it is the same JSON.
 
     Args:
         text: JSON, its control characters below space escaped already, as ``json.dumps`` does; line breaks stay.
     """
-    return text if text.isprintable() else "".join(c if c == "\n" or _harmless(c) else json.dumps(c)[1:-1] for c in text)
+    escaped = _SUSPECT.sub(lambda found: found[0] if _harmless(found[0]) else json.dumps(found[0])[1:-1], text)
+    return escaped.replace("##[", "#\\u0023[")  # begins a command of GitHub's anywhere in a line, and stands only in strings
 
 
 def _harmless(character: str) -> bool:
     """Whether a terminal shows a character and does nothing else."""
-    return character.isprintable() or character == _ZERO_WIDTH_JOINER or unicodedata.category(character) == "Zs"
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -15,7 +13,7 @@ from typing import Any
 import click
 
 from sftchat.errors import SftchatError, SftchatWarning, class_and_message, message_of, raised_at, unknown
-from sftchat.text import printable
+from sftchat.output import INTERRUPTED, READER_LEFT, USAGE, prepare_process, with_guarded_streams
 
 VERBS = {
     "demo": "the whole story on the embedded model, offline, in minutes",
@@ -36,11 +34,9 @@ VERBS = {
 """Every verb with its one line of help, so that ``--help`` imports none of them."""
 
 
-USAGE, COULD_NOT, NOT_COMPARABLE, INTERRUPTED = 2, 3, 4, 130
+COULD_NOT, NOT_COMPARABLE = 3, 4
 CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
 """The exit codes that an error may have: 0 and 1 are said by commands that did what they were asked."""
-BROKEN_PIPE = 141
-"""Exit code when the reader of a pipe leaves: 128 + SIGPIPE, as a shell reports it."""
 
 SPINS = "20000"
 """How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a training 1.7 times
@@ -103,6 +99,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
     ctx.meta["sftchat.traceback"] = traceback
 
 
+@with_guarded_streams
 def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
     """Run the program; the exit codes are in ``sftchat.errors``. 1 comes from commands alone, never from an error.
 
@@ -164,7 +161,7 @@ def _meaning(error: BaseException) -> tuple[int, str]:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, "\nsftchat: interrupted\n"
     if isinstance(error, BrokenPipeError):
-        return BROKEN_PIPE, ""  # the reader of a pipe left; it wants to hear nothing more
+        return READER_LEFT, ""  # the reader of a pipe left; it wants to hear nothing more
     if isinstance(error, OSError) and error.strerror is not None:
         # a full disk or a folder that went away may show wherever something is written
         where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
@@ -192,14 +189,14 @@ def _in_our_words(error: click.UsageError) -> str:
 
 
 def _complaint(message: str) -> str:
-    """An error as the one line the user sees; names, rows and servers that it quotes may hold anything."""
-    return f"sftchat: error: {printable(' '.join(message.split()))}\n"
+    """An error as the one line the user sees."""
+    return f"sftchat: error: {' '.join(message.split())}\n"
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """Print a warning of ours as one line, and any other as Python does."""
     if issubclass(category, SftchatWarning):
-        sys.stderr.write(f"sftchat: warning: {printable(' '.join(str(message).split()))}\n")
+        sys.stderr.write(f"sftchat: warning: {' '.join(str(message).split())}\n")
     else:
         _python_shows(message, category, *place, **more)
 
@@ -207,61 +204,10 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any, *
 _python_shows = warnings.showwarning
 
 
-class _Closed(io.RawIOBase):
-    """A standard stream that was closed before the program began: what is written to it is lost, and so an error.
-
-    Args:
-        name: What it is called in the error.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def writable(self) -> bool:
-        """As a stream that is written to."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Fail as the system does."""
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.name)
-
-
-def _open_closed_streams() -> None:
-    """Put something in the place of standard streams that are closed, so that no file the program opens gets their numbers."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - for the rest of the process
-    for name, title in (("stdout", "standard output"), ("stderr", "standard error")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(_Closed(title), 1), encoding="utf-8", write_through=True))
-
-
-def _let_go_of_streams() -> None:
-    """Leave nothing in the standard streams that Python could fail to write when it ends, for which it exits with 120."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            setattr(sys, name, None)
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
-    _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # half a surrogate pair, or Chinese where the encoding has none, ends no evaluation
-            stream.reconfigure(errors="backslashreplace")
+    prepare_process()
     warnings.showwarning = show_warning
-    code = main()
-    _let_go_of_streams()
-    sys.exit(code)
+    sys.exit(main())

@@ -16,6 +16,7 @@ from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options, json_text
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
+from sftchat.output import data_stream
 from sftchat.text import printable
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -125,8 +126,9 @@ def _batch(engine: Engine, model: str, asked: tuple[Example, ...], sampling: Sam
 
 def write(text: str) -> None:
     """Write to stdout at once, so that a reader sees every character and a broken pipe shows here."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    stream = data_stream()
+    stream.write(text)
+    stream.flush()
 
 
 def _prompt(given: str | None) -> str:

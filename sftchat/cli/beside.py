@@ -14,7 +14,9 @@ from sftchat.chat.lines import visible
 from sftchat.chat.rendering.cells import Line, cells, wrap_line
 from sftchat.chat.rendering.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
 from sftchat.errors import EngineError
+from sftchat.output import rendered
 from sftchat.task import metric_value
+from sftchat.text import printable_lines
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
@@ -98,7 +100,8 @@ def _print(line: Line, columns: int) -> None:
 def _write(line: Line) -> None:
     """Write one row, with its styles where stdout is a terminal that wants them."""
     if _coloured():
-        click.echo("".join(click.style(text, **STYLES.get(style, {})) for style, text in line).rstrip())
+        styled = "".join(click.style(printable_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
+        rendered(sys.stdout).write(f"{styled}\n")
     else:
         click.echo("".join(text for _, text in line).rstrip())
 

@@ -14,6 +14,7 @@ import click
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_options
+from sftchat.output import data_stream
 
 if TYPE_CHECKING:
     from sftchat.chat.talk import Talk
@@ -121,7 +122,7 @@ def command(
         from sftchat.chat.jsonlines import JsonLines
         from sftchat.chat.plain import Plain
 
-        talk = (JsonLines if jsonl else Plain)(make_talk, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+        talk = (JsonLines if jsonl else Plain)(make_talk, stdin=sys.stdin, stdout=data_stream(), stderr=sys.stderr)
         talk.run()
         return 3 if talk.failures else 0
 

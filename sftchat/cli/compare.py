@@ -192,9 +192,9 @@ def _counting(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
     if quiet or not console.is_terminal:
         yield lambda: None
         return
-    from rich.progress import Progress
+    from sftchat.consoles import bars
 
-    with Progress(console=console, transient=True) as bar:
+    with bars(console=console, transient=True) as bar:
         row = bar.add_task("asking", total=total)
         yield lambda: bar.advance(row)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from sftchat.cli.completing import complete_task
 from sftchat.cli.shared import Session, stdout
@@ -211,11 +212,9 @@ class Story:
             if not pairs:
                 continue
             old, new = min(pairs, key=lambda pair: len(pair[1].example.messages[-1]["content"]))
-            self.console.print(
-                f"\n  [bold]{title}[/bold]  {_shorten(new.example.messages[-1]['content'], 400)}", soft_wrap=True, highlight=False
-            )
+            self.console.print("\n ", Text(title, "bold"), "", _shorten(new.example.messages[-1]["content"], 400), soft_wrap=True)
             for name, text in (("gold", new.example.gold or ""), ("base", old.reply.text), ("tuned", new.reply.text)):
-                self.console.print(f"    {name:<6}{_shorten(text, 60)}", soft_wrap=True, markup=False)
+                self.console.print(f"    {name:<6}{_shorten(text, 60)}", soft_wrap=True)
 
     def _gates(
         self, run: Path, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, list[Example]]
@@ -229,7 +228,7 @@ class Story:
         damaged, path = self.folder / "damaged", self._path(title)
         base, tuned = (replace(results[title], model=model) for results, model in ((before, BASE), (after, str(run))))
         show_gate(self.console, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
-        self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n", highlight=False)
+        self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n")
         write_damaged(run, damaged)
         engine = self.session.load_engine(str(damaged))
         worse = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
@@ -240,7 +239,8 @@ class Story:
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         first = self._path(next(iter(self.plan.held_out)))
         self.console.print(
-            f"\n[bold]done[/bold] in {minutes} min {seconds:02} s; everything is in {self.folder}. Go on with\n", soft_wrap=True
+            Text.assemble(("\ndone", "bold"), f" in {minutes} min {seconds:02} s; everything is in {self.folder}. Go on with\n"),
+            soft_wrap=True,
         )
         for words in (
             f"sftchat chat {run}",
@@ -248,7 +248,7 @@ class Story:
             f"sftchat inspect {run}",
             f"sftchat train {self.task.name} --method lora -o {self.folder / 'lora'}",
         ):
-            self.console.print(f"  {words}", soft_wrap=True, markup=False)
+            self.console.print(f"  {words}", soft_wrap=True)
 
     def _helped(self, comparison: Comparison) -> bool:
         """Whether the primary metric is significantly better, or the set is one nobody trains for."""
@@ -260,11 +260,11 @@ class Story:
 
     def _title(self, number: int, text: str) -> None:
         """Begin a chapter."""
-        self.console.print(f"\n[bold]{number}. {text}[/bold]", highlight=False)
+        self.console.print(Text(f"\n{number}. {text}", "bold"))
 
     def _line(self, what: str, remark: str) -> None:
         """One fact and its remark."""
-        self.console.print(f"  {what}  [dim]({remark})[/dim]", soft_wrap=True, highlight=False)
+        self.console.print(Text.assemble(f"  {what}  ", (f"({remark})", "dim")), soft_wrap=True)
 
 
 def _shorten(text: str, limit: int = 120) -> str:

@@ -12,7 +12,7 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
-from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, say_verdict, without_commands, write_reports
+from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, say_verdict, write_reports
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
 from sftchat.errors import ModelError, PluginError, UsageError, in_one_line
@@ -161,8 +161,7 @@ def command(
         else:
             from sftchat.evaluation.tables import show
 
-            with without_commands(os.environ):
-                show(report, stdout())
+            show(report, stdout())
         written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
         for line in (*written, *updated):
             click.echo(printable(line), err=True)

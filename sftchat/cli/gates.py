@@ -29,11 +29,11 @@ def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: Mo
     (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: rules.gated)
     report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
     verdict = judge(report, rules)
-    console.print(f"  $ {words}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"  $ {words}", soft_wrap=True)
     for line in verdict.lines:
-        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"  {line}", soft_wrap=True)
     colour = COLOURS[verdict.tone]
-    console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", highlight=False)
+    console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", markup=True)
     _broken(console, comparison)
     return verdict.exit_code
 
@@ -42,8 +42,8 @@ def _broken(console: Console, comparison: Comparison) -> None:
     """A few newly broken items, with what both models said."""
     for old, new in comparison.broken[:SHOWN]:
         faults = ", ".join(dict.fromkeys(new.score.errors))
-        console.print(f"    broken: {new.example.id}  ({faults})", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"    broken: {new.example.id}  ({faults})", soft_wrap=True)
         for name, text in (("gold", new.example.gold or ""), ("before", old.reply.text), ("now", new.reply.text)):
-            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:WIDTH]}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:WIDTH]}", soft_wrap=True)
     if len(comparison.broken) > SHOWN:
-        console.print(f"    and {len(comparison.broken) - SHOWN} more", highlight=False)
+        console.print(f"    and {len(comparison.broken) - SHOWN} more")

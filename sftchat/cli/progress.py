@@ -52,12 +52,14 @@ class TrainingProgress:
             return
         self.describe(ready, model)
         if self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.progress import BarColumn, TextColumn
 
-            self._bar = Progress(
-                TextColumn(self._indent + "training"),
+            from sftchat.consoles import bars
+
+            self._bar = bars(
+                TextColumn(self._indent + "training", markup=False),
                 BarColumn(),
-                TextColumn("{task.completed}/{task.total}  {task.fields[loss]}  {task.fields[left]}"),
+                TextColumn("{task.completed}/{task.total}  {task.fields[loss]}  {task.fields[left]}", markup=False),
                 console=self._console,
             )
             self._bar.start()

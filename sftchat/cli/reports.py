@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.errors import UsageError
+from sftchat.output import write_workflow_command
 from sftchat.text import printable
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
         from sftchat.evaluation.annotations import annotate
 
         for line in annotate(report, verdict):
-            click.echo(line, err=True)
+            write_workflow_command(line)
 
 
 def say_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
@@ -150,26 +149,6 @@ def say_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
         click.echo(printable(line), err=True)
     for line in verdict.lines[len(verdict.reasons) :]:
         click.secho(printable(line), err=True, fg=COLOURS[verdict.tone], color=False if environment.get("NO_COLOR") else None)
-
-
-@contextmanager
-def without_commands(environment: Mapping[str, str]) -> Iterator[None]:
-    """Have GitHub take nothing that is printed meanwhile for a command: a reply may begin a line with ``::``.
-
-    Source: "Stopping and starting workflow commands" in GitHub's reference.
-
-    Args:
-        environment: With ``GITHUB_ACTIONS`` there is somebody to tell.
-    """
-    if environment.get("GITHUB_ACTIONS") != "true":
-        yield
-        return
-    word = secrets.token_hex(16)
-    click.echo(f"::stop-commands::{word}")
-    try:
-        yield
-    finally:
-        click.echo(f"::{word}::")
 
 
 def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -236,22 +237,13 @@ def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
 
 def stdout() -> Console:
     """The console for results."""
-    return _console(soft_wrap=False)
+    from sftchat.consoles import GuardedConsole
+
+    return GuardedConsole(sys.stdout)
 
 
 def stderr() -> Console:
     """The console for everything that is not a result."""
-    return _console(stderr=True)
+    from sftchat.consoles import GuardedConsole
 
-
-def _console(**how: Any) -> Console:
-    """A console that leaves it to the program what happens when its reader has left; rich would exit with 1, which here means a failed gate."""
-    from rich.console import Console
-
-    class ToReaders(Console):
-        """Lets ``BrokenPipeError`` through."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    return ToReaders(highlight=False, **how)
+    return GuardedConsole(sys.stderr)

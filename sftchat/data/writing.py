@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat.errors import DataError, SftchatError, UsageError
+from sftchat.output import data_handle, require_stdout
+from sftchat.text import printable_json
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
@@ -79,14 +80,16 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     """Refuse a place that cannot be written to, before any work is done for it.
 
     Args:
-        path: The file; ``-`` is always fine.
+        path: The file; ``-`` is standard output.
         overwrite: A file that is there may be replaced.
 
     Raises:
         UsageError: The file exists, is a folder, or its folder does not exist.
+        SftchatError: Standard output is closed.
     """
     target = Path(path)
     if os.fspath(path) == "-":
+        require_stdout()
         return
     try:
         is_folder, is_file, has_folder = target.is_dir(), target.is_file(), target.parent.is_dir()
@@ -110,10 +113,13 @@ def _write(stream: Any, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write every row to standard output, as UTF-8 whatever the locale."""
-    sys.stdout.flush()
-    count = _write(sys.stdout.buffer, rows)
-    sys.stdout.buffer.flush()
+    """Write every row to standard output, as UTF-8 whatever the locale; a terminal gets the same rows with what it could obey escaped."""
+    handle, count = data_handle(), 0
+    handle.flush()
+    for line in _lines(rows):
+        count += 1
+        handle.write_utf8(printable_json(line.decode()).encode() if handle.isatty() else line)
+    handle.flush()
     return count
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from sftchat.evaluation.history import faults
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import Verdict
+from sftchat.text import printable_lines
 
 Level = Literal["error", "warning"]
 ITEMS = 9
@@ -49,8 +50,8 @@ def _command(level: Level, message: str, **properties: str) -> str:
 
 
 def _data(text: str) -> str:
-    """A message: what would end it is escaped."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """A message: what would end it is escaped, and what a log's reader could obey is replaced."""
+    return printable_lines(text, kept="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -24,6 +24,7 @@ from sftchat.evaluation.history import Change, Histories, comparison_of, faults,
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.verdict import Verdict
+from sftchat.text import printable_json, printable_lines
 from sftchat.types import Message
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def to_html(report: Report, verdict: Verdict) -> str:
     payload, left_out = _payload(report, evalsets, found)
     style = (PAGE / "report.css").read_text(encoding="utf-8")
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
-    return _template().render(
+    page = _template().render(
         report=report,
         verdict=verdict,
         evalsets=[(place, [one for one in shown if _place(one.result) == place]) for place in evalsets],
@@ -85,6 +86,7 @@ def to_html(report: Report, verdict: Verdict) -> str:
         payload=payload,
         left_out=left_out,
     )
+    return printable_lines(page)  # at the end, so that no field is forgotten; the items are escaped already
 
 
 @cache
@@ -189,7 +191,7 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Historie
             rows.append([places[which][example.id], item.change, said(item.new), faults(item.new), int(item.differs)])
         baseline = None if comparison is None else comparison.baseline.model
         results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
-    document = json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":"))
+    document = printable_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
     left_out = sum(max(0, len(items) - room) for items in found)
     # a "<" could end the script element or begin a comment in it: https://html.spec.whatwg.org/#restrictions-for-contents-of-script-elements
     return document.replace("<", "\\u003c"), left_out

@@ -20,12 +20,10 @@ from xml.sax.saxutils import escape, quoteattr
 from sftchat.evaluation.history import Histories, ItemHistory, comparison_of, faults, said
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import Ruling, Verdict
+from sftchat.text import printable_lines
 
 Outcome = Literal["failure", "error", "skipped"]
 _VERDICTS: dict[Ruling, Outcome] = {"fail": "failure", "inconclusive": "skipped", "not comparable": "error", "could not judge": "error"}
-
-_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold in any form (https://www.w3.org/TR/xml/#charsets)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Case:
 
 
 def to_junit(report: Report, verdict: Verdict) -> str:
-    """The report as JUnit XML; what XML cannot hold, such as control characters, becomes ``\N{REPLACEMENT CHARACTER}``.
+    """The report as JUnit XML; control characters and marks that reorder or hide text become ``\N{REPLACEMENT CHARACTER}``.
 
     Args:
         report: What was measured.
@@ -138,8 +136,8 @@ def _counts(cases: Sequence[Case]) -> str:
 
 
 def _legal(text: str) -> str:
-    """A text that XML can hold."""
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)
+    """A text that XML 1.0 can hold (https://www.w3.org/TR/xml/#charsets), without what commands or reorders where it is shown."""
+    return printable_lines(text, kept="\t\r")
 
 
 def _text(text: str) -> str:

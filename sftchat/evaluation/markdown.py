@@ -17,6 +17,7 @@ from sftchat.evaluation.replies import UNPAIRED
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.verdict import Ruling, Verdict
+from sftchat.text import printable_lines
 
 SUMMARY_BYTES = 1024 * 1024
 """The most that a step may write into its summary; of a longer one GitHub shows nothing
@@ -75,7 +76,7 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
 
 def escaped(text: str) -> str:
     """A text on one line that Markdown and HTML read as nothing but text."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\r\n", "\n").strip("\n"))
+    shown = printable_lines(text.replace("\r\n", "\n").strip("\n"), kept="")
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", shown).replace("\n", "<br>")
 
 

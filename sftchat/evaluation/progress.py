@@ -32,7 +32,8 @@ def progress(console: Console, title: str, total: int, remembered: Callable[[], 
 def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
     """A bar that disappears when the block ends."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+
+    from sftchat.consoles import bars
 
     columns = (
         TextColumn("{task.description}{task.fields[note]}", markup=False),
@@ -41,13 +42,13 @@ def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> I
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, transient=True) as bar:
+    with bars(*columns, console=console, transient=True) as bar:
         row = bar.add_task(title, total=total, note="")
 
         def advance(outcome: Outcome) -> None:
             bar.update(row, advance=1, note=note())
             if isinstance(outcome, Failure):
-                console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}", markup=False)
+                console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}")
 
         yield advance
 
@@ -60,8 +61,8 @@ def _lines(console: Console, title: str, total: int, note: Callable[[], str]) ->
         nonlocal done
         done += 1
         if isinstance(outcome, Failure):
-            console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}", markup=False)
+            console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}")
         if done * LINES // total > (done - 1) * LINES // total:
-            console.print(f"{title}: {done} of {total}{note()}", markup=False)
+            console.print(f"{title}: {done} of {total}{note()}")
 
     yield advance

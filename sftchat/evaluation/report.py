@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.evaluation.comparison import Comparison, GateResult, Ranked
 from sftchat.evaluation.items import Failure
 from sftchat.evaluation.results import ModelResult
+from sftchat.text import printable_json
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ class Report:
         return tuple((result, failure) for result in (*self.baselines, *self.results) for failure in result.failures)
 
     def to_json(self) -> str:
-        """The report as JSON with sorted keys and a newline at the end; the same inputs give the same bytes."""
+        """The report as JSON with sorted keys and a newline at the end; the same inputs give the same bytes.
+
+        Control characters and marks that reorder or hide text are escaped, see ``sftchat.text.printable_json``.
+        """
         document = {
             "schema_version": SCHEMA_VERSION,
             "task": self.task,
@@ -75,7 +79,7 @@ class Report:
             "remarks": list(self.remarks),
             "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
         }
-        return json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        return printable_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
 
 
 def _rounded(value: Any) -> Any:

@@ -19,6 +19,7 @@ from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 from tests.chat.conftest import Chat, Screen
+from tests.test_hardening import commands_in
 
 Start = Callable[..., Chat]
 LONG = SamplingParams(max_new_tokens=100_000)
@@ -99,6 +100,29 @@ def test_escape_sequences_are_shown_and_not_obeyed(chat: Start) -> None:
     assert "\x1b[6n" not in talk.screen.raw
     assert talk.talk.conversation.turns[0].reply is not None
     assert talk.talk.conversation.turns[0].reply.text == nasty
+
+
+def test_no_character_from_outside_commands_the_screen(chat: Start) -> None:
+    codes = (
+        *range(1, 0x20),
+        *range(0x7F, 0xA0),
+        0xAD,
+        0x200B,
+        *range(0x200E, 0x2010),
+        *range(0x2028, 0x202F),
+        *range(0x2060, 0x2070),
+        0xFEFF,
+        0xE0041,
+    )
+    nasty = "".join(f"{chr(code)}." for code in codes if chr(code) != "\n")
+    talk = chat(ScriptedEngine([[nasty, EngineError(f"broke {nasty}")]]), 120, 12, names=[f"model {nasty}"])
+
+    talk.say("x")
+    talk.screen.wait("broke")
+    talk.leave()
+
+    ours = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[78]", "", talk.screen.raw)
+    assert commands_in(re.sub("[\r\b\t]", "", ours)) == []
 
 
 def test_a_paste_of_several_lines_is_one_message(chat: Start) -> None:

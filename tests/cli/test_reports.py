@@ -207,10 +207,8 @@ def test_what_a_reply_says_is_no_command_to_github(run: Run, monkeypatch: pytest
 
     _, out, err = run(*BAD)
 
-    lines = out.split("\n")
-    word = lines[0].removeprefix("::stop-commands::")
-    assert (len(word), lines[-2]) == (32, f"::{word}::")
-    assert any("::error::x" in line for line in lines[1:-2])
+    assert "::error::x" in out
+    assert not any(line.lstrip().startswith("::") for line in out.split("\n"))
     assert err.startswith("::error title=sftchat eval quiz::")
 
 
@@ -268,9 +266,7 @@ def test_no_encoding_keeps_a_verdict_from_its_reader(run: Run, tmp_path: Path, e
     assert done.stderr.decode().endswith("verdict: fail\n")
     if words:
         reply = json.loads(done.stdout)["comparisons"][0]["changes"][0]["candidate"]["reply"]
-        assert reply == (
-            "韩立?" if encoding == "ascii" else "韩立\ud800"
-        )  # click writes UTF-8 where somebody says ASCII, and knows no halves
+        assert reply == "韩立\ud800"
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]], ids=["tables", "json"])

@@ -26,6 +26,7 @@ from sftchat.chat.rendering.cells import Line, wrap_line
 from sftchat.chat.terminal.reflow import row_of_cursor
 from sftchat.chat.terminal.style import STYLE
 from sftchat.commands import Fragments
+from sftchat.text import printable_lines
 
 if TYPE_CHECKING:
     from prompt_toolkit.layout.screen import Char
@@ -88,6 +89,9 @@ class Scrollback:
         self._held: StyleAndTextTuples = []
         self._escapes = isinstance(output, Vt100_Output)
         self._composing = False
+        write = output.write
+        # prompt_toolkit takes the escape character from text, and leaves the one-byte sequences and the marks that reorder
+        output.write = lambda data: write(printable_lines(data, kept="\t\r"))  # type: ignore[method-assign]
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
             flush = output.flush

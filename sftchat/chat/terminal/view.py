@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ from sftchat.chat.terminal.toolbar import activity, column_items, vi_mode
 from sftchat.chat.view import View
 from sftchat.commands import Fragments
 from sftchat.errors import UsageError
+from sftchat.output import rendered
 
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
@@ -74,7 +76,7 @@ class Terminal:
         self._begun = clock()
         self._armed_until = 0.0
         self._tick: asyncio.TimerHandle | None = None
-        self._output = output if output is not None else create_output()
+        self._output = output if output is not None else create_output(rendered(sys.stdout))
         self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
         self._replies = Replies(self._above, lambda: self._app, self.talk.display)
         self._notes: list[StyleAndTextTuples] = []

@@ -52,9 +52,10 @@ def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden
         yield from items
         return
     if console.is_terminal:
-        from rich.progress import track
+        from sftchat.consoles import bars
 
-        yield from track(items, description=title, total=total, console=console, transient=True)
+        with bars(console=console, transient=True) as shown:
+            yield from shown.track(items, total=total, description=title)
         return
     said = time.monotonic()
     for number, item in enumerate(items, 1):

@@ -12,12 +12,6 @@
   const WORDS = { broken: "newly broken", fixed: "newly fixed", failed: "not answered", wrong: "wrong", right: "right" };
 
   const find = (id) => document.getElementById(id);
-  const make = (tag, name, text) => {
-    const element = document.createElement(tag);
-    if (name) element.className = name;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
   const count = (value) => value.toLocaleString("en");
 
   const data = JSON.parse(find("data").textContent);
@@ -31,7 +25,13 @@
   const state = { result: 0, filter: "all", fault: "", query: "", page: 0, matches: [] };
 
   // Invisible characters are differences too: they are shown by their code points, the joiner of emoji left in peace.
-  const visible = (text) => text.replace(/(?![\n\t\u200d])[\p{Cc}\p{Cf}\p{Cs}]/gu, (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
+  const visible = (text) => text.replace(/(?![\n\t\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
+  const make = (tag, name, text) => {
+    const element = document.createElement(tag);
+    if (name) element.className = name;
+    if (text !== undefined) element.textContent = visible(text);
+    return element;
+  };
 
   // Text in which the runs of characters that are not common are marked.
   function marked(lines, name) {
@@ -64,7 +64,7 @@
     const head = make("header");
     head.append(make("h3", "", row.id), make("span", `change ${row.change}`, WORDS[row.change]));
     const prompt = make("details");
-    prompt.append(make("summary", "", visible(row.prompt)));
+    prompt.append(make("summary", "", row.prompt));
     const replies = make("div", "replies");
     const [gold, reply] = beside(row.gold, row.reply);
     replies.append(column("gold", [], marked(gold, "missed")));
@@ -125,7 +125,7 @@
     press();
     const names = [...new Set(rows.flatMap((row) => row.faults))].sort();
     if (!names.includes(state.fault)) state.fault = "";
-    const options = [new Option("any", ""), ...names.map((name) => new Option(name, name))];
+    const options = [new Option("any", ""), ...names.map((name) => new Option(visible(name), name))];
     find("fault").replaceChildren(...options);
     find("fault").value = state.fault;
   }
@@ -147,7 +147,7 @@
       });
     }
     const { model, baseline, name } = results[number];
-    find("items-of").textContent = `${model} on ${name}${baseline === null ? "" : `, beside ${baseline}`}`;
+    find("items-of").textContent = visible(`${model} on ${name}${baseline === null ? "" : `, beside ${baseline}`}`);
     filters();
     select();
   }

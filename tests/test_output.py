@@ -1,0 +1,262 @@
+"""Standard streams: whatever is written to them commands nothing, and a stream that fails has one meaning."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftchat import SftchatError
+from sftchat.consoles import GuardedConsole, bars
+from sftchat.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
+from sftchat.text import printable_json, printable_lines
+from tests.test_hardening import commands_in
+
+HOSTILE = st.lists(
+    st.one_of(
+        st.text(max_size=5),
+        st.sampled_from(
+            ["\x1b", "[2J", "\x1b[31m", "\x1b]52;c;YQ==\x07", "\x1b]8;;http://x\x1b\\", "\x9b31m", "\r", "\n", "\t", ":", "::", "#", "##[", "\u202e"]
+        ),
+    )
+).map("".join)  # fmt: skip
+
+
+def written(*pieces: str, in_workflow: bool = False) -> str:
+    """What reaches a stream of pieces that are written to its guard."""
+    raw = io.StringIO()
+    guard = Guarded(Handle(raw, required=True), in_workflow=in_workflow)
+    for piece in pieces:
+        assert guard.write(piece) == len(piece)
+    return raw.getvalue()
+
+
+def workflow_commands(text: str) -> list[str]:
+    """Lines that GitHub's runner would take for commands."""
+    return [line for line in re.split("[\r\n]", text) if line.lstrip().startswith("::") or "##[" in line]
+
+
+@given(HOSTILE)
+def test_a_message_holds_no_control_but_line_breaks_tabs_and_the_return_that_begins_a_bar(text: str) -> None:
+    shown = written(text)
+
+    assert commands_in(shown.replace("\t", "").replace("\r", "")) == []
+    assert all(line.startswith("\r") for line in shown.split("\n") if "\r" in line)
+    assert len(shown) == len(text)
+
+
+@given(HOSTILE, st.booleans())
+def test_what_was_sanitised_is_not_changed_again(text: str, in_workflow: bool) -> None:
+    shown = written(text, in_workflow=in_workflow)
+
+    assert written(shown, in_workflow=in_workflow) == shown
+    assert printable_lines(printable_lines(text)) == printable_lines(text)
+
+
+@given(st.lists(HOSTILE), st.booleans())
+def test_a_text_in_pieces_is_written_as_one(pieces: list[str], in_workflow: bool) -> None:
+    assert written(*pieces, in_workflow=in_workflow) == written("".join(pieces), in_workflow=in_workflow)
+
+
+@given(st.lists(HOSTILE))
+def test_where_github_reads_no_message_is_a_command(pieces: list[str]) -> None:
+    assert workflow_commands(written(*pieces, in_workflow=True)) == []
+
+
+@given(st.lists(HOSTILE))
+def test_where_github_reads_no_rendered_text_is_a_command_and_styles_stay(pieces: list[str]) -> None:
+    raw = io.StringIO()
+    stream = Rendered(Handle(raw, required=True), in_workflow=True)
+    for piece in pieces:
+        stream.write(piece)
+
+    assert workflow_commands(raw.getvalue()) == []
+    assert raw.getvalue().count("\x1b") == "".join(pieces).count("\x1b")
+
+
+def test_what_the_runner_takes_for_a_command_is_recognised() -> None:
+    assert workflow_commands("  ::error::x\nok\r::x\na ##[error]b\nc::d") == ["  ::error::x", "::x", "a ##[error]b"]
+
+
+@given(st.recursive(st.text() | HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner), max_leaves=8))
+def test_json_is_the_same_json_and_a_guard_has_nothing_to_do(value: object) -> None:
+    text = printable_json(json.dumps(value, ensure_ascii=False, indent=2))
+
+    assert json.loads(text) == value
+    assert written(text, in_workflow=True) == text
+
+
+def test_a_bar_of_tqdm_moves_and_its_text_commands_nothing() -> None:
+    from tqdm import tqdm
+
+    raw = io.StringIO()
+    guard = Guarded(Handle(raw, required=True), in_workflow=False)
+    with tqdm(total=1, desc="\x1b[2Jouter", file=guard, ascii=True), tqdm(total=1, desc="inner", file=guard, ascii=True) as inner:
+        inner.update()
+
+    shown = raw.getvalue()
+    assert shown.startswith("\r\ufffd[2Jouter:   0%|")
+    assert set(re.findall("\x1b.{0,2}", shown)) == {"\x1b[A"}
+
+
+class Screen(io.StringIO):
+    """A terminal in memory."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def take_streams(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """A terminal that has the standard streams; called by a test itself, because pytest changes the streams after its fixtures."""
+    shown = Screen()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "stderr", shown)
+    return shown
+
+
+CONTROLS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AK]|\r")
+"""What rich writes: styles, the cursor, movements of a bar."""
+
+
+@given(HOSTILE)
+def test_a_console_writes_styles_and_no_other_escape_sequence(text: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Screen()
+    console = GuardedConsole(cast("TextIO", Guarded(Handle(shown, required=True), in_workflow=False)))
+    table = Table(title=text)
+    table.add_column(Text(text))
+    table.add_row(text, Text(f"[red]{text}", "bold"))
+    console.print(text, Text(text, "green"), table)
+    console.print(f"[link=http://x]{text}[/]")
+
+    assert commands_in(CONTROLS.sub("", shown.getvalue())) == []
+
+
+def test_what_is_written_beside_a_bar_styles_and_links_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = take_streams(monkeypatch)
+    with guarded_streams():
+        console = GuardedConsole(sys.stderr)
+        with bars(console=console) as shown:
+            shown.add_task("\x1b[8mwork", total=2)
+            sys.stderr.write("\x1b[8mhidden\x1b]8;;http://x\x1b\\link\x1b[0m\n")
+            sys.stdout.write("\x1b[31mred\n")
+
+    text = screen.getvalue()
+    assert "\ufffd[8mhidden\ufffd]8;;http://x\ufffd\\link" in text
+    assert commands_in(CONTROLS.sub("", text)) == []
+    assert "\x1b[8m" not in text
+    assert sys.stderr is screen
+
+
+def test_data_is_whole_in_a_pipe_and_harmless_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = take_streams(monkeypatch)
+    pipe = io.StringIO()
+    with guarded_streams():
+        data_stream().write("\x1b[2J\u202e")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with guarded_streams():
+        data_stream().write("\x1b[2J\u202e")
+
+    assert (screen.getvalue(), pipe.getvalue()) == ("\ufffd[2J\ufffd", "\x1b[2J\u202e")
+
+
+def test_streams_are_guarded_once_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = take_streams(monkeypatch)
+    with guarded_streams():
+        guard = sys.stdout
+        with guarded_streams():
+            guard_streams()
+            assert sys.stdout is guard
+        assert sys.stdout is guard
+        assert rendered(sys.stdout) is not sys.stdout
+        assert not hasattr(sys.stdout, "buffer")
+
+    assert sys.stdout is screen
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_results_that_cannot_be_written_are_an_error_and_notes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SftchatError, match="^standard output cannot be written: no space left on device$"):
+        Handle(Full(), required=True).write("x")
+    with pytest.raises(SftchatError, match="^standard output cannot be written: it is closed$"):
+        Handle(None, required=True).write("x")
+    for raw in (Full(), None):
+        handle = Handle(raw, required=False)
+        assert (handle.write("x"), handle.write("y"), handle.lost) == (1, 1, True)
+
+    monkeypatch.setattr(sys, "stdout", Full())
+
+    @with_guarded_streams
+    def swallows() -> int:
+        with suppress(SftchatError):
+            sys.stdout.write("results")
+        return 0
+
+    assert swallows() == 3
+
+
+PROGRAM = [sys.executable, "-c", "from sftchat.cli import console_script; console_script()"]
+RESULTS = {
+    "rows": ["data", "generate", "general", "-n", "3", "-o", "-"],
+    "help": ["--help"],
+    "json": ["plugins", "--json"],
+    "text": ["plugins"],
+}
+
+
+def shell(line: str, words: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run the program with its streams where a line of the shell puts them."""
+    return subprocess.run(["sh", "-c", f'exec "$@" {line}', "sh", *PROGRAM, *words], capture_output=True, check=False, cwd=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", RESULTS.values(), ids=RESULTS)
+@pytest.mark.parametrize(("line", "why"), [(">&-", "it is closed"), (">/dev/full", "no space left on device")])
+def test_a_standard_output_that_cannot_be_written_is_an_error_of_one_line(line: str, why: str, words: list[str], tmp_path: Path) -> None:
+    done = shell(line, words, tmp_path)
+
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.decode() == f"sftchat: error: standard output cannot be written: {why}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", RESULTS.values(), ids=RESULTS)
+def test_results_are_whole_where_notes_cannot_be_written(words: list[str], tmp_path: Path) -> None:
+    whole = shell("", words, tmp_path)
+
+    for line in ("2>&-", "2>/dev/full", "<&- 2>&-"):
+        done = shell(line, words, tmp_path)
+        assert (done.returncode, done.stdout) == (0, whole.stdout), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [">&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_the_exit_code_is_what_is_left_where_nothing_can_be_written(line: str, tmp_path: Path) -> None:
+    assert [shell(line, words, tmp_path).returncode for words in (*RESULTS.values(), ["no-such-verb"])] == [3, 3, 3, 3, 2]
+
+
+@pytest.mark.slow
+def test_a_file_that_is_opened_later_is_not_written_by_those_who_know_descriptors_only(tmp_path: Path) -> None:
+    program = "import os\nfrom sftchat.output import prepare_process\nprepare_process()\nfile = open('kept', 'w')\nos.write(2, b'x')\nos.write(1, b'x')\n"
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+    assert (tmp_path / "kept").read_bytes() == b""
