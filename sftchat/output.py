@@ -37,7 +37,53 @@ _WORKFLOW_COMMAND = re.compile(r"(^|[\n\r])([^\S\n\r]*:):|(##)\[")
 _CURSOR_UP = "\x1b[A"
 
 
-class Handle(io.TextIOBase):
+class _Over(io.TextIOBase):
+    """A text stream that is written to another one; everything but writing is the other's.
+
+    Args:
+        below: The other stream; None for one that is closed.
+    """
+
+    def __init__(self, below: TextIO | None) -> None:
+        super().__init__()
+        self._below = below
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the stream has, without its buffer: what is written there would pass no guard."""
+        if name == "buffer" or name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._below, name)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream."""
+        return getattr(self._below, "encoding", None) or "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """How the stream writes what its encoding lacks."""
+        return getattr(self._below, "errors", None) or "strict"
+
+    def writable(self) -> bool:
+        """It is written to."""
+        return True
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self._below is not None and not self._below.closed and self._below.isatty()
+
+    def fileno(self) -> int:
+        """Descriptor of the stream.
+
+        Raises:
+            OSError: It has none.
+        """
+        if self._below is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._below.fileno()
+
+
+class Handle(_Over):
     """A standard stream as the system gave it, written without changes.
 
     Args:
@@ -49,44 +95,9 @@ class Handle(io.TextIOBase):
     """
 
     def __init__(self, raw: TextIO | None, *, required: bool) -> None:
-        super().__init__()
-        self._raw = raw
+        super().__init__(raw)
         self._required = required
         self.lost = False
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the stream has, without its buffer: what is written there would pass no guard."""
-        if name == "buffer" or name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._raw, name)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
-        return getattr(self._raw, "encoding", None) or "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """How the stream writes what its encoding lacks."""
-        return getattr(self._raw, "errors", None) or "strict"
-
-    def writable(self) -> bool:
-        """It is written to."""
-        return True
-
-    def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
-        return self._raw is not None and not self._raw.closed and self._raw.isatty()
-
-    def fileno(self) -> int:
-        """Descriptor of the stream.
-
-        Raises:
-            OSError: It has none.
-        """
-        if self._raw is None:
-            raise io.UnsupportedOperation("fileno")
-        return self._raw.fileno()
 
     def write(self, text: str) -> int:
         """Write text and return its length.
@@ -124,7 +135,7 @@ class Handle(io.TextIOBase):
             SftchatError: As for ``write``.
             BrokenPipeError: As for ``write``.
         """
-        if self._raw is not None and not self._raw.closed:
+        if self._below is not None and not self._below.closed:
             self._attempt(lambda raw: raw.flush())
 
     def _attempt(self, action: Callable[[TextIO], object]) -> None:
@@ -132,9 +143,9 @@ class Handle(io.TextIOBase):
         if self.lost:
             return
         try:
-            if self._raw is None or self._raw.closed:
+            if self._below is None or self._below.closed:
                 raise OSError(errno.EBADF, "it is closed")
-            action(self._raw)
+            action(self._below)
         except BrokenPipeError:
             self._give_up()
             if self._required:
@@ -153,47 +164,22 @@ class Handle(io.TextIOBase):
             os.close(nowhere)
 
 
-class Rendered(io.TextIOBase):
+class Rendered(_Over):
     """A standard stream for text whose escape sequences are ours; workflow commands are defused where GitHub runs the program.
 
     Args:
         handle: Where text goes.
         in_workflow: GitHub reads the stream.
+
+    Attributes:
+        handle: The same.
     """
 
     def __init__(self, handle: Handle, *, in_workflow: bool) -> None:
-        super().__init__()
+        super().__init__(cast("TextIO", handle))
         self.handle = handle
         self._in_workflow = in_workflow
         self._line = ""  # how the line began on which the next text goes on, as far as it matters
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the stream has."""
-        if name == "handle" or name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.handle, name)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
-        return self.handle.encoding
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """How the stream writes what its encoding lacks."""
-        return self.handle.errors
-
-    def writable(self) -> bool:
-        """It is written to."""
-        return True
-
-    def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
-        return self.handle.isatty()
-
-    def fileno(self) -> int:
-        """Descriptor of the stream."""
-        return self.handle.fileno()
 
     def flush(self) -> None:
         """Write what is buffered."""

@@ -51,7 +51,9 @@ _ZERO_WIDTH_JOINER = "\u200d"
 _JOINERS = "\u200c\u200d"  # Persian and Indic words need the first, emoji the second
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # everything but what is surely harmless and common, so that long texts are quick
-_SUSPECT = re.compile("[^\n -~\u00a1-\u00ac\u00ae-\u02ff\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]")
+_SUSPECT = re.compile(
+    "[^\n -~\u00a1-\u00ac\u00ae-\u036f\u03a3-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]"
+)
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINKING_END = re.compile(r"</think>", re.IGNORECASE)

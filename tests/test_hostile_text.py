@@ -25,6 +25,7 @@ from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.plugins import PluginInfo, Registry, load_plugins
 from sftchat.testing import ScriptedEngine
+from tests.chat.conftest import Pty
 from tests.conftest import make_checkpoint
 from tests.engines.endpoint_kit import answer, loopback
 from tests.test_hardening import commands_in
@@ -341,3 +342,29 @@ def test_no_reply_commands_a_chat_without_a_screen(words: list[str], world: Worl
         assert_harmless(shown.err, styles=terminal)
         if terminal or "--jsonl" in words:
             assert_harmless(shown.out, styles=terminal)
+
+
+# a real terminal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "check", GOLD],
+        ["data", "show", GOLD],
+        ["eval", "--task", "general", "--evalset", GOLD, "--replies", CANDIDATE, "--baseline", BASE],
+        ["eval", "--task", "general", "--evalset", GOLD, "--replies", field("missing", NAME)],
+        ["diff", "one", "two"],
+    ],
+    ids=["check", "show", "eval", "missing", "diff"],
+)
+def test_a_real_terminal_is_given_nothing_to_obey(words: list[str], world: World) -> None:
+    talk = Pty(["-c", "from sftchat.cli import console_script; console_script()", *words], 100, 40, (), {})
+    try:
+        talk.left()
+    finally:
+        talk.close()
+
+    assert "�" in talk.screen.raw
+    assert_harmless(talk.screen.raw, styles=True)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TextIO, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.table import Table
+from rich.text import Text
 
 from sftchat import SftchatError
 from sftchat.consoles import GuardedConsole, bars
@@ -87,6 +89,7 @@ def test_what_the_runner_takes_for_a_command_is_recognised() -> None:
     assert workflow_commands("  ::error::x\nok\r::x\na ##[error]b\nc::d") == ["  ::error::x", "::x", "a ##[error]b"]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.recursive(st.text() | HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner), max_leaves=8))
 def test_json_is_the_same_json_and_a_guard_has_nothing_to_do(value: object) -> None:
     text = printable_json(json.dumps(value, ensure_ascii=False, indent=2))
@@ -129,11 +132,9 @@ CONTROLS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AK]|\r")
 """What rich writes: styles, the cursor, movements of a bar."""
 
 
+@settings(deadline=None, max_examples=50)
 @given(HOSTILE)
 def test_a_console_writes_styles_and_no_other_escape_sequence(text: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     shown = Screen()
     console = GuardedConsole(cast("TextIO", Guarded(Handle(shown, required=True), in_workflow=False)))
     table = Table(title=text)

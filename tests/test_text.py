@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.text import COLONS, DASHES, MIDDLE_DOTS, fold_width, normalise, strip_thinking, tokens, words
+from sftchat.text import (
+    COLONS,
+    DASHES,
+    MIDDLE_DOTS,
+    fold_width,
+    normalise,
+    printable,
+    printable_json,
+    printable_lines,
+    strip_thinking,
+    tokens,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +132,19 @@ def test_words_are_those_of_every_script() -> None:
 @given(st.text(st.sampled_from("周远 aBc1.，-")))
 def test_words_of_chinese_and_english_are_tokens(text: str) -> None:
     assert words(text) == tokens(text)
+
+
+def test_of_all_characters_those_that_command_hide_or_reorder_are_replaced() -> None:
+    every = "".join(
+        map(chr, (*range(0x3400), *range(0x9F00, 0xAC00), *range(0xD700, 0x10200), *range(0x1F000, 0x20000), *range(0xE0000, 0xE0200)))
+    )
+    shown = printable_lines(every)
+
+    assert {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} == {"Cc", "Cf"}
+    assert [c for c in shown if unicodedata.category(c) in ("Cc", "Cf")] == ["\t", "\n", "\u200c", "\u200d"]
+    assert all(after == before or not before.isprintable() for before, after in zip(every, shown, strict=True))
+    assert (printable("a\n\tb\u3000c"), printable_lines("a\n\tb\rc", kept="")) == ("a\ufffd\ufffdb\u3000c", "a\n\ufffdb\ufffdc")
+
+
+def test_json_hides_what_github_takes_for_a_command_anywhere_in_a_line() -> None:
+    assert printable_json('["##[error]"]') == '["#\\u0023[error]"]'
