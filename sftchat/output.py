@@ -64,13 +64,18 @@ class _Over(io.TextIOBase):
         """How the stream writes what its encoding lacks."""
         return getattr(self._below, "errors", None) or "strict"
 
+    @property
+    def _gone(self) -> bool:
+        """Whether there is nothing to write to; what a program puts in the place of a stream need not know whether it is closed."""
+        return self._below is None or getattr(self._below, "closed", False)
+
     def writable(self) -> bool:
         """It is written to."""
         return True
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
-        return self._below is not None and not self._below.closed and self._below.isatty()
+        return not self._gone and bool(getattr(self._below, "isatty", bool)())
 
     def fileno(self) -> int:
         """Descriptor of the stream.
@@ -135,7 +140,7 @@ class Handle(_Over):
             SftchatError: As for ``write``.
             BrokenPipeError: As for ``write``.
         """
-        if self._below is not None and not self._below.closed:
+        if not self._gone:
             self._attempt(lambda raw: raw.flush())
 
     def _attempt(self, action: Callable[[TextIO], object]) -> None:
@@ -143,7 +148,7 @@ class Handle(_Over):
         if self.lost:
             return
         try:
-            if self._below is None or self._below.closed:
+            if self._below is None or self._gone:
                 raise OSError(errno.EBADF, "it is closed")
             action(self._below)
         except BrokenPipeError:

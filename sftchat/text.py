@@ -11,19 +11,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-__all__ = [
-    "COLONS",
-    "DASHES",
-    "MIDDLE_DOTS",
-    "fold_width",
-    "normalise",
-    "printable",
-    "printable_json",
-    "printable_lines",
-    "strip_thinking",
-    "tokens",
-    "words",
-]
+__all__ = ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"]
 
 DASHES = "-‐‑‒–—―−─－﹣"
 """Characters that people and models write for a hyphen. They mean one only where a separator is expected: inside a name they stay."""

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from sftchat import SftchatError
 from sftchat.consoles import GuardedConsole, bars
+from sftchat.data.writing import write_rows
 from sftchat.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
 from sftchat.text import printable_json, printable_lines
 from tests.test_hardening import commands_in
@@ -174,6 +175,20 @@ def test_data_is_whole_in_a_pipe_and_harmless_on_a_terminal(monkeypatch: pytest.
     assert (screen.getvalue(), pipe.getvalue()) == ("\ufffd[2J\ufffd", "\x1b[2J\u202e")
 
 
+def test_rows_are_the_same_rows_on_a_terminal_and_the_same_bytes_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"a": "\x9b\u202e甲"}]
+    screen = take_streams(monkeypatch)
+    with guarded_streams():
+        write_rows("-", rows)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    with guarded_streams():
+        sys.stdout.write("before\n")
+        write_rows("-", rows)
+
+    assert screen.getvalue() == '{"a": "\\u009b\\u202e甲"}\n'
+    assert sys.stdout.buffer.getvalue() == b"before\n" + '{"a": "\x9b\u202e甲"}\n'.encode()  # type: ignore[attr-defined]
+
+
 def test_streams_are_guarded_once_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = take_streams(monkeypatch)
     with guarded_streams():
@@ -186,6 +201,30 @@ def test_streams_are_guarded_once_and_given_back(monkeypatch: pytest.MonkeyPatch
         assert not hasattr(sys.stdout, "buffer")
 
     assert sys.stdout is screen
+
+
+class Tee:
+    """What a program may put in the place of a stream: it can write, and that is all."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_whatever_can_write_may_stand_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    tee = Tee()
+    monkeypatch.setattr(sys, "stdout", tee)
+    with guarded_streams():
+        sys.stdout.write(f"\x1b[2J {sys.stdout.isatty()} {sys.stdout.encoding}\n")
+        sys.stdout.flush()
+
+    assert tee.text == "\ufffd[2J False utf-8\n"
 
 
 class Full(io.StringIO):
