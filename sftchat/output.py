@@ -27,8 +27,8 @@ from sftchat.text import printable_lines
 
 P = ParamSpec("P")
 
-READER_LEFT = 141
-"""Exit code when the reader of a pipe leaves: 128 + SIGPIPE, as a shell reports it."""
+USAGE, LOST, INTERRUPTED, READER_LEFT = 2, 3, 130, 141
+"""Exit codes: wrong usage, something could not be written, interrupted, and the reader of a pipe left (128 + SIGPIPE, as a shell reports it)."""
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # the runner takes `::` at the start of a line, after blanks too, and `##[` anywhere for a command:
@@ -97,12 +97,14 @@ class Handle(_Over):
 
     Attributes:
         lost: Something could not be written; nothing is written any more.
+        reader_left: That was because the reader of a pipe left.
     """
 
     def __init__(self, raw: TextIO | None, *, required: bool) -> None:
         super().__init__(raw)
         self._required = required
         self.lost = False
+        self.reader_left = False
 
     def write(self, text: str) -> int:
         """Write text and return its length.
@@ -153,6 +155,7 @@ class Handle(_Over):
             action(self._below)
         except BrokenPipeError:
             self._give_up()
+            self.reader_left = True
             if self._required:
                 raise
         except OSError as error:
@@ -276,7 +279,11 @@ def guarded_streams() -> Iterator[None]:
 
 
 def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
-    """Have a function that returns an exit code run with guarded streams, and exit with 3 when its results could not be written."""
+    """Have a function that returns an exit code run with guarded streams.
+
+    Whatever it returns, the exit code is 3 where something could not be written to standard output or standard error, and 141 where a reader left;
+    wrong usage and an interruption keep theirs.
+    """
 
     @wraps(run)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -289,8 +296,10 @@ def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
             except SftchatError as error:
                 sys.stderr.write(f"sftchat: error: {error}\n")
             sys.stderr.flush()
-            lost = isinstance(sys.stdout, Guarded) and sys.stdout.handle.lost
-            return SftchatError.exit_code if lost and code != READER_LEFT else code
+            handles = [stream.handle for stream in (sys.stdout, sys.stderr) if isinstance(stream, Guarded)]
+        if code in (USAGE, INTERRUPTED, READER_LEFT) or not any(handle.lost for handle in handles):
+            return code
+        return READER_LEFT if any(handle.reader_left for handle in handles) else LOST
 
     return guarded
 
