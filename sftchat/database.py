@@ -1,20 +1,27 @@
-"""SQLite files that programs write at once and that a killed one leaves whole."""
+"""SQLite files that several programs open, create and write at the same time, and that a killed program leaves whole."""
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from sftchat.errors import SftchatError
 
+PAUSE_SECONDS = 0.01
+"""How long to wait before a locked file is tried again."""
+TIMEOUTS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
 
 def open_database(path: Path, tables: str, version: int, wait: float, other: Callable[[int], str]) -> sqlite3.Connection:
     """Open a file in write-ahead mode, made when it is missing; every statement is a transaction.
 
+    Any number of programs may open a missing file at the same time: one creates the tables, the others wait for it.
+
     Args:
         path: The file; its folder is made too.
-        tables: SQL that makes the tables of a new file.
+        tables: SQL statements that make the tables of a new file, each ended by a semicolon; none holds another semicolon.
         version: Of the tables, at least 1.
         wait: Seconds to wait for another program that writes.
         other: What to say of a file with another version.
@@ -28,13 +35,48 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
     try:
         # after a power cut what was written last may be gone, the file is whole; a killed process loses nothing
         connection.execute("PRAGMA synchronous = NORMAL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {version}; COMMIT;")
-        elif found != version:
+        found = _patient(lambda: _prepared(connection, tables, version), wait)
+        if found != version:
             raise SftchatError(other(found))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _prepared(connection: sqlite3.Connection, tables: str, version: int) -> int:
+    """Version of the tables; they are made where there are none, in one transaction that another program sees whole or not at all."""
+    if found := _version(connection):
+        return found
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = _version(connection)  # another program may have made them since
+        if not found:
+            for statement in tables.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version}")
+            found = version
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return found
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Version of the tables; 0 for a new file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _patient(step: Callable[[], int], wait: float) -> int:
+    """Repeat a step while another program holds the file: SQLite does not wait by itself where two programs switch to write-ahead mode."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return step()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in TIMEOUTS or time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
