@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
 
 
 def take_lock(file: IO[Any]) -> bool:
@@ -18,3 +21,20 @@ def take_lock(file: IO[Any]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+def open_locked(path: Path) -> BinaryIO | None:
+    """Open a file for reading and appending and take its lock; it is made when missing. None when another process holds the lock.
+
+    Raises:
+        OSError: When it cannot be opened.
+    """
+    while True:
+        file = path.open("a+b")
+        if not take_lock(file):
+            file.close()
+            return None
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # the process that held it has deleted or moved the file meanwhile

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."
 )
 @click.option("--replies", multiple=True, metavar="[TASK=]FILE", help="Score stored replies instead of a model.")
+@click.option("--partial", is_flag=True, help="Score the items that --replies FILE has replies to; no gate passes on a part.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
 )
@@ -75,6 +76,7 @@ def command(
     seed: int,
     planning: bool,
     cluster: str,
+    partial: bool,
     **options: Any,
 ) -> None:
     """Score models against gold replies, compare them with a baseline, and say by the exit code whether they are good enough.
@@ -130,6 +132,7 @@ def command(
             selection=selection,
             label=f".{task.name}" if len(tasks) > 1 else "",
             self_check=self_check,
+            partial=partial,
             tasks=session.registry.tasks,
         )
         for task in tasks
@@ -140,6 +143,8 @@ def command(
     if not baselines and demands.against_baseline:
         raise UsageError(f"{' and '.join(demands.against_baseline)} need{'' if len(demands.against_baseline) > 1 else 's'} --baseline FILE")
     check_updates(new_baselines, plans, limit)
+    if partial and any(new_baselines.values()):
+        raise UsageError("--update-baseline needs every item; leave out --partial")
     _check_models(session.registry, plans, options)
     inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], beside[task.name]) if word is not None]
     inputs += [path for task in tasks for path in task.evalsets.values()]
@@ -163,7 +168,11 @@ def command(
 
             show(report, stdout())
         written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
-        for line in (*written, *updated):
+        kept = [
+            f"{counted(_lines(path), 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others"
+            for path in (_kept_files(plans) if models else ())
+        ]
+        for line in (*written, *updated, *kept):
             click.echo(printable(line), err=True)
         say_verdict(verdict, os.environ)
     finally:  # last, so that nothing of it can change the verdict, and also when the reader of the tables has left
@@ -175,6 +184,7 @@ def command(
 
 def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:
     """Run the plans with progress on standard error; say what is kept when it breaks off. None in all but the first of several processes."""
+    from sftchat.engines.identity import UNIMPORTANT
     from sftchat.engines.processes import place_of, take_accelerator, wait_for_all
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
@@ -195,7 +205,14 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
         def identify(model: str) -> str:
             return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
 
-        memory = Memory(store, identify, fresh)
+        def describe(model: str) -> str:
+            asked = {name: value for name, value in options.items() if name not in UNIMPORTANT}
+            return repr((model, task.template, sorted(asked.items())))
+
+        def say(words: str) -> None:
+            click.echo(f"sftchat: {printable(words)}", err=True)
+
+        memory = Memory(store, identify, fresh, describe=describe, say=say)
         memories.append(memory)
         return lambda name: RememberingEngine(name, lambda model: load(model, preferred=task.template, **options), memory)
 
@@ -210,17 +227,36 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
                 wait_for_all()
             return carry_out(plans, opener, watch) if place.rank == 0 else None
     except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
-        if answered := sum(memory.kept for memory in memories):
-            again = "without --fresh goes on" if fresh else "goes on"
-            mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
+        mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
+        _say_kept(sum(memory.kept for memory in memories), store.path, fresh, mended)
+        for path in _kept_files(plans):
+            _say_kept(_lines(path), path, fresh, mended)
+        if lost := sum(memory.lost for memory in memories):
             click.echo(
-                f"{counted(answered, 'reply', 'replies')} kept in {store.path}; the same command {again} from there{mended}", err=True
+                f"{counted(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only", err=True
             )
-        folder = plans[0].output
-        kept = sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
-        for path in kept:
-            click.echo(f"replies so far are kept in {path}", err=True)
         raise
+
+
+def _kept_files(plans: Sequence[Plan]) -> list[Path]:
+    """Files with replies from which the same command goes on."""
+    folder = plans[0].output
+    return sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
+
+
+def _lines(path: Path) -> int:
+    """How many replies a file holds."""
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _say_kept(count: int, path: Path, fresh: bool, mended: str = "") -> None:
+    """Say what is kept where, and how to go on from there."""
+    if count:
+        again = "without --fresh goes on" if fresh else "goes on"
+        click.echo(
+            f"{counted(count, 'reply', 'replies')} kept in {printable(str(path))}; the same command {again} from there{mended}", err=True
+        )
 
 
 def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ def run(
     judged = scorer or Scorer(task)
     by_id = {example.id: example for example in examples}
     params = task.sampling if sampling is None else sampling
-    requests = [Request(example.id, example.messages, sampling=params, tools=tools_of(example)) for example in examples]
+    requests = requests_of(examples, params)
     ready: dict[str, Outcome] = {}
     position = 0
     with closing(collect(engine, requests)) as replies:
@@ -95,6 +95,11 @@ def run(
         if on_progress is not None and example.id not in ready:
             on_progress(missing)
         yield missing
+
+
+def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
+    """What a model is asked for each example."""
+    return [Request(example.id, example.messages, sampling=sampling, tools=tools_of(example)) for example in examples]
 
 
 class Scorer:

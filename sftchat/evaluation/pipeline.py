@@ -14,12 +14,13 @@ from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, summarise, versions
 from sftchat.evaluation.gate import gate
-from sftchat.evaluation.items import Outcome, Progress, Scorer, run
+from sftchat.evaluation.items import Progress, Scorer, requests_of, run
+from sftchat.evaluation.kept import KeptReplies, partial_of
 from sftchat.evaluation.leaks import check_leaks
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.remembering import RememberingEngine
-from sftchat.evaluation.replies import PartialReplies, reply_line, write_atomically
+from sftchat.evaluation.replies import reply_line, write_atomically
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.scored import Scored, held
@@ -56,7 +57,7 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
 
     Models are opened one at a time, the baseline first, and closed before the next; one whose replies are all remembered is not opened. What
     a model answered before it failed, or before the user interrupted, is in the memory, so that the same evaluation goes on from there;
-    where its replies cannot be remembered, it stays in ``replies.partial.jsonl``.
+    where its replies cannot be remembered, they stay in ``replies.partial.jsonl`` until the report is written and no item is unanswered.
 
     Args:
         plans: What to do, one for each task; with the same folder, sampling seed and models.
@@ -70,10 +71,16 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         NotComparableError: When a baseline was counted by another scorer.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
+    with ExitStack() as keeping:
+        return _carry_out(plans, opener, watch, keeping)
+
+
+def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, keeping: ExitStack) -> Report:
+    """Do that; what ``keeping`` holds is kept until the report is written."""
     output = plans[0].output
     if output is not None:
         _make(output)
-    parts = [_measure(plan, opener(plan.task), watch) for plan in plans]
+    parts = [_measure(plan, opener(plan.task), watch, keeping) for plan in plans]
     comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
     demanded = {plan.task.name: plan.demanded for plan in plans}
     comparisons, gates = gate(comparisons, lambda comparison: demanded[comparison.candidate.task].gated)
@@ -108,9 +115,9 @@ def _replies_of(report: Path) -> set[str]:
     return {name for name in names if isinstance(name, str) and re.fullmatch(r"replies[\w.-]*\.jsonl", name)}
 
 
-def _measure(plan: Plan, open_late: OpenLate, watch: Watch) -> Report:
+def _measure(plan: Plan, open_late: OpenLate, watch: Watch, keeping: ExitStack) -> Report:
     """One task, not judged yet."""
-    asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)))
+    asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)), keeping)
     stored = _stored(plan)
     baselines = _results(plan, plan.baseline, asking, stored) if plan.baseline else ()
     by_source = [_results(plan, source, asking, stored) for source in plan.sources]
@@ -149,11 +156,12 @@ def _make(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Asking:
-    """How the models of one task are asked, and who scores what they answer."""
+    """How the models of one task are asked, who scores what they answer, and what keeps it until the report is written."""
 
     open_late: OpenLate
     watch: Watch
     scorer: Scorer
+    keeping: ExitStack
 
 
 def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, Sequence[Scored]]) -> tuple[ModelResult, ...]:
@@ -183,31 +191,21 @@ def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, fil
     return replace(result, leak_check=leaks, self_check=answers.self_check)
 
 
-def _partial(plan: Plan, source: Source) -> Path | None:
-    """Where replies that cannot be remembered go while there are not all of them."""
-    return None if plan.output is None else plan.output / source.file.replace(".jsonl", ".partial.jsonl")
-
-
 def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
     """What a model answers to every gold set."""
     answered: list[Answered] = []
-    with ExitStack() as stack:
-        engine = stack.enter_context(closing(asking.open_late(source.name)))
-        partial = stack.enter_context(PartialReplies(_partial(plan, source)))
+    path = None if plan.output is None else partial_of(plan.output / source.file)
+    with closing(asking.open_late(source.name)) as engine:
+        wanted = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
+        kept = asking.keeping.enter_context(KeptReplies(engine, path, wanted))
         for evalset in plan.evalsets:
-            found, opening, start = engine.found, engine.opening_seconds, time.perf_counter()
+            found, opening, start = engine.found + kept.found, engine.opening_seconds, time.perf_counter()
 
             def remembered(before: int = found) -> int:
-                return engine.found - before
+                return engine.found + kept.found - before
 
             with asking.watch(f"{source.name} on {evalset.name}", len(evalset.examples), remembered) as advance:
-
-                def told(outcome: Outcome, advance: Progress = advance) -> None:
-                    if not engine.remembers:
-                        partial.add(outcome)
-                    advance(outcome)
-
-                outcomes = list(run(engine, plan.task, evalset.examples, told, sampling=plan.sampling, scorer=asking.scorer))
+                outcomes = list(run(kept, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=asking.scorer))
             seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
             items = held(outcomes, plan.cluster)
             again = _again(plan, engine, items) if plan.self_check else None

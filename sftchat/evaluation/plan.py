@@ -10,7 +10,7 @@ from sftchat.errors import DataError, NotComparableError, UsageError, listed
 from sftchat.evaluation.baseline import Baseline, is_baseline, is_missing, nearest_file
 from sftchat.evaluation.comparable import check_comparable, check_whole
 from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of
-from sftchat.evaluation.replies import match
+from sftchat.evaluation.replies import match, read_replies
 from sftchat.evaluation.rules import Demands, Rules
 from sftchat.evaluation.selection import Selection, select
 from sftchat.evaluation.storage import IN_MEMORY, LARGE, Storage, open_evalset, storage_of
@@ -104,6 +104,7 @@ def make_plan(
     self_check: bool = False,
     tasks: Mapping[str, Task] | None = None,
     large: int = LARGE,
+    partial: bool = False,
 ) -> Plan:
     """Read what is small and check that it fits together.
 
@@ -122,6 +123,7 @@ def make_plan(
         self_check: Ask each model some items again, alone and in other batches.
         tasks: All there are, by name; their generators make the rows again that a checkpoint was trained on.
         large: From so many bytes on, a gold set that is the only one and answered by files stays on disk, and so do the answers.
+        partial: Score the items alone that ``replies`` has a reply to.
         label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
 
     Raises:
@@ -137,7 +139,7 @@ def make_plan(
             "or add --allow-missing-baseline for the first run"
         )
     paths = evalsets or (_default_evalset(task),)
-    answered = replies is not None and (baseline is None or Path(baseline).is_file())
+    answered = replies is not None and not partial and (baseline is None or Path(baseline).is_file())
     sets = tuple(open_evalset(path, limit, large if answered and len(paths) == 1 else None) for path in paths)
     known = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
@@ -148,16 +150,23 @@ def make_plan(
         sets = select(sets, selection.ids(known, baseline))
         after = sum(len(evalset.examples) for evalset in sets)
         remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
+    if partial:
+        if replies is None:
+            raise UsageError("--partial says that some items have no reply in the file of --replies FILE; add that, or leave --partial out")
+        sets, remark = _answered(sets, replies)
+        if remark:  # else the file is complete
+            rules, remarks = replace(rules, partial=True), (*remarks, remark)
     examples = all_examples(sets)
     storage = storage_of(examples)
     asked = storage.ids(examples)
-    if selection is None:
+    if selection is None and not rules.partial:
         _refuse_part(sets, rules, asked, compared=baseline is not None and not missing)
     for example in storage.known(examples) if cluster else ():
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
-        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", asked, known, storage),)
+        advice = "; --partial scores the items that have one"
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", asked, known, storage, advice),)
     elif len(models) == 1:
         sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
@@ -239,10 +248,27 @@ def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str],
     return _stored(path, file, asked, known, storage)
 
 
-def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:
-    """A file of replies that fits the gold sets."""
+def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
+    """The gold sets with the items alone that have a reply in a file, and a remark that says how many those are."""
+    _check_file(path)
+    ids = {identity for identity, reply in read_replies(path).items() if isinstance(reply, Reply)}
+    count = sum(len(evalset.examples) for evalset in sets)
+    if not ids.intersection(example.id for evalset in sets for example in evalset.examples):
+        raise DataError(f"no reply to any of the {count} items", str(path))
+    sets = select(sets, ids)
+    some = sum(len(evalset.examples) for evalset in sets)
+    return sets, f"{some} of {count} items have a reply in '{path}' and are scored; no gate passes on a part" if some < count else ""
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file."""
     if not path.is_file():
         raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
+
+
+def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage, advice: str = "") -> Source:
+    """A file of replies that fits the gold sets."""
+    _check_file(path)
     replies = storage.replies(path)
-    match(replies, asked, str(path), known)
+    match(replies, asked, str(path), known, advice)
     return Source(str(path), file, replies)

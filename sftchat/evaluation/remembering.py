@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,10 @@ from sftchat.errors import EngineError
 from sftchat.evaluation.store import Store, Stored
 
 Identify = Callable[[str], str]
+
+
+def _silent(_: str) -> None:
+    """Tell no one."""
 
 
 @dataclass
@@ -27,12 +32,18 @@ class Memory:
         identify: From the name of a model to a hash of everything but the request that decides its replies; empty when unknown.
         fresh: Ask everything anew; the new replies take the place of the old ones.
         kept: Replies of this evaluation that lie in the store, found there or put there.
+        describe: From the name of a model to all that is known of it where its identity is not: its name and options.
+        say: Told a line for the user.
+        lost: Replies of this evaluation that are kept nowhere.
     """
 
     store: Store
     identify: Identify
     fresh: bool = False
     kept: int = 0
+    describe: Callable[[str], str] = str
+    say: Callable[[str], None] = _silent
+    lost: int = 0
 
 
 def request_key(identity: str, request: Request) -> bytes:
@@ -61,6 +72,7 @@ class RememberingEngine:
         memory: None remembers nothing.
 
     Attributes:
+        memory: None remembers nothing.
         found: How many replies came from the store.
         opening_seconds: How long opening took.
     """
@@ -70,7 +82,7 @@ class RememberingEngine:
         self.found = 0
         self.opening_seconds = 0.0
         self._open = open_engine
-        self._memory = memory
+        self.memory = memory
         self._identity = memory.identify(name) if memory is not None else ""
         self._engine: Engine | None = None
         self._renewed: set[bytes] = set()
@@ -80,7 +92,19 @@ class RememberingEngine:
     @property
     def remembers(self) -> bool:
         """Whether what the model answers is kept."""
-        return self._memory is not None and bool(self._identity) and not self._memory.store.broken
+        return self.memory is not None and bool(self._identity) and not self.memory.store.broken
+
+    def key_of(self, request: Request) -> bytes:
+        """The key of a request to this model; by its name and options where its identity is unknown."""
+        if self._identity:
+            return request_key(self._identity, request)
+        return request_key(self._described, request)
+
+    @cached_property
+    def _described(self) -> str:
+        """Hash of what is known of a model without an identity."""
+        described = self.memory.describe(self.name) if self.memory is not None else self.name
+        return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Answer requests; nothing is opened as long as every reply is in the store.
@@ -149,7 +173,7 @@ class RememberingEngine:
 
     def _recall(self, request: Request, key: bytes | None) -> Chunk | None:
         """The whole reply as one chunk, if it is in the store and may be used."""
-        memory = self._memory
+        memory = self.memory
         if memory is None or key is None or (memory.fresh and key not in self._renewed):
             return None
         stored = memory.store.get(key)
@@ -161,7 +185,7 @@ class RememberingEngine:
 
     def _keep(self, key: bytes, parts: Sequence[Chunk]) -> None:
         """Put a reply into the store; what failed or was cancelled is no reply."""
-        memory, last = self._memory, parts[-1]
+        memory, last = self.memory, parts[-1]
         if memory is None or last.finish_reason not in ("stop", "length"):
             return
         text, token_ids = "".join(part.text for part in parts), tuple(token for part in parts for token in part.token_ids)
@@ -176,7 +200,7 @@ class RememberingEngine:
             start = time.perf_counter()
             self._engine = self._open(self.name)
             self.opening_seconds = time.perf_counter() - start
-            if self._memory is not None and self._memory.identify(self.name) != self._identity:
+            if self.memory is not None and self.memory.identify(self.name) != self._identity:
                 raise EngineError(
                     f"the files of model '{self.name}' changed while it was opened; wait until they are complete and run again"
                 )

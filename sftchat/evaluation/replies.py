@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO, get_args
+from typing import Any, get_args
 
 from sftchat.data.reading import not_utf_8
 from sftchat.data.turns import shown
@@ -95,7 +94,7 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
 
 
-def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str, known: Collection[str] = ()) -> None:
+def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str, known: Collection[str] = (), advice: str = "") -> None:
     """Check that there is exactly one reply to every example.
 
     Args:
@@ -103,6 +102,7 @@ def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str,
         asked: Ids of the examples to be scored.
         source: Name of the file, for the message.
         known: Further ids that may have replies, such as the rows that ``--limit`` cut off.
+        advice: What to do where a reply is missing, for the message.
 
     Raises:
         DataError: When an example has no reply or a reply has no example; names them.
@@ -112,7 +112,7 @@ def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str,
     strangers = [identity for identity in replies if identity not in wanted and identity not in known]
     complaints = []
     if missing:
-        complaints.append(f"no reply to {listed(missing)} of the {len(wanted)} items")
+        complaints.append(f"no reply to {listed(missing)} of the {len(wanted)} items{advice}")
     if strangers:
         complaints.append(f"{listed(strangers)} not in the evalset")
     if complaints:
@@ -128,44 +128,6 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
     """
     with replacing(path) as file:  # bytes: the same file on every platform
         file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
-
-
-class PartialReplies:
-    """Keeps what is answered while a model is still answering, where the reply store cannot; a context manager.
-
-    Every outcome is on disk as soon as it is known. The file is removed when the block ends well, and stays when it does not.
-
-    Args:
-        path: A file beside the final one; an older one of that name is replaced. None keeps nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.count = 0
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> PartialReplies:
-        """Forget an older file."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-        return self
-
-    def add(self, outcome: Outcome) -> None:
-        """Append one outcome and hand it to the operating system: a killed process loses none."""
-        if self.path is None:
-            return
-        if self._file is None:
-            self._file = self.path.open("w", encoding="utf-8", errors=UNPAIRED, newline="\n")
-        self._file.write(reply_line(outcome))
-        self._file.flush()
-        self.count += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the file; remove it when the block ended well."""
-        if self._file is not None:
-            self._file.close()
-        if self.path is not None and kind is None:
-            self.path.unlink(missing_ok=True)
 
 
 def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:

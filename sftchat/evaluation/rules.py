@@ -42,6 +42,7 @@ class Rules:
         lower_floors: Smallest acceptable lower bound of the 95 % interval by metric.
         must_pass: Ids of items that must be right.
         strict: Inconclusive comparisons and changed item sets fail too, with a code of their own.
+        partial: Only items with a reply are scored, so nothing that is demanded is proven.
     """
 
     gated: tuple[Gated, ...] = ()
@@ -49,6 +50,7 @@ class Rules:
     lower_floors: Mapping[str, float] = field(default_factory=dict)
     must_pass: frozenset[str] = frozenset()
     strict: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True)

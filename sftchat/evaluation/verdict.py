@@ -66,12 +66,13 @@ class Verdict:
 
     Attributes:
         outcome: ``pass``; ``fail``: a regression or a missed demand; ``inconclusive``: a drop beyond the margin can be neither shown nor
-            excluded; ``not comparable``: other items than the baseline's, where the rules are strict; ``could not judge``: some items were
+            excluded; ``not comparable``: other items than the baseline's, where the rules are strict, or only a part of them; ``could not judge``: some items were
             not answered, whatever the others say; ``not asked``: nothing was demanded.
         reasons: One line for each demand, comparison and remark.
         unsettled: What an inconclusive verdict leaves open: of several metrics the one furthest beyond its margin.
         strict: Whether the rules refuse an inconclusive verdict.
         lost: The tasks that failed, where there are several.
+        partial: Only a part of the items has replies, and something was demanded of all.
     """
 
     outcome: Ruling = "not asked"
@@ -79,6 +80,7 @@ class Verdict:
     unsettled: Unsettled | None = None
     strict: bool = False
     lost: tuple[str, ...] = ()
+    partial: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -99,6 +101,8 @@ class Verdict:
         if self.outcome == "not asked":
             return ""
         refused = ", which --strict does not accept" if self.strict and self.exit_code == NOT_COMPARABLE else ""
+        if self.partial:
+            refused = ", because some items have no reply yet"
         details = [self.unsettled.words] if self.unsettled is not None else [f"lost: {', '.join(self.lost)}"] if self.lost else []
         return "; ".join([f"{self.outcome}{refused}", *details])
 
@@ -158,6 +162,8 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
         return Verdict("could not judge", tuple(lines))
     if failed:
         return Verdict("fail", tuple(lines), lost=_losers(report, missed))
+    if any(rule.partial and (asked or rule.must_pass) for rule in demanded.values()):
+        return Verdict("not comparable", tuple(lines), partial=True)
     if unsettled:
         worst = max(unsettled, key=lambda one: float("inf") if one.drop is None else one.drop / one.margin)
         return Verdict("inconclusive", tuple(lines), worst, strict or others)

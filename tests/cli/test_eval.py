@@ -136,7 +136,7 @@ def test_an_interruption_exits_130_and_keeps_what_was_answered(desk: Desk) -> No
 
     kept = Path("out/replies.partial.jsonl")
     assert (code, out) == (130, "")
-    assert f"replies so far are kept in {kept}\n" in err
+    assert f"2 replies kept in {kept}; the same command goes on from there\n" in err
     assert [json.loads(line)["id"] for line in kept.read_text(encoding="utf-8").splitlines()] == ["i0", "i1"]
     assert [path.name for path in Path("out").iterdir()] == [kept.name]
 
@@ -145,7 +145,8 @@ def test_a_dying_server_exits_3_in_one_line_and_keeps_what_was_answered(desk: De
     code, _, err = desk.run("s:dying", "-o", "out", "--quiet")
 
     assert code == 3
-    assert err == f"replies so far are kept in {Path('out/replies.partial.jsonl')}\nsftchat: error: server gone\n"
+    kept = Path("out/replies.partial.jsonl")
+    assert err == f"3 replies kept in {kept}; the same command goes on from there\nsftchat: error: server gone\n"
 
 
 def test_a_limit_scores_the_first_rows_and_says_so(desk: Desk) -> None:

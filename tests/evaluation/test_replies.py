@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat.evaluation.items import Failure, Item, Outcome, score
 from sftchat.evaluation.on_disk.stored import stored_replies
-from sftchat.evaluation.replies import PartialReplies, match, read_replies, reply_line, write_atomically
+from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
 from sftchat.evaluation.scored import rescored
 from sftchat.types import FinishReason
 
@@ -109,36 +108,6 @@ def test_missing_and_unknown_ids_are_named_and_the_rest_counted() -> None:
 
 def test_ids_that_a_limit_cut_off_are_no_strangers() -> None:
     match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", known={"0", "1"})
-
-
-def test_partial_replies_stay_only_when_the_block_fails(task: Task, example: Make, tmp_path: Path) -> None:
-    item = score(task, example("a"), Reply("无"))
-    path = tmp_path / "replies.partial.jsonl"
-
-    def interrupted(*items: Item) -> None:
-        with contextlib.suppress(KeyboardInterrupt), PartialReplies(path) as partial:
-            for one in items:
-                partial.add(one)
-            raise KeyboardInterrupt
-
-    with PartialReplies(path) as partial:
-        partial.add(item)
-        during = path.read_text(encoding="utf-8")
-    assert during == reply_line(item)
-    assert not path.exists()
-
-    interrupted(item)
-    assert path.read_text(encoding="utf-8") == reply_line(item)
-
-    interrupted()
-    assert not path.exists()
-
-
-def test_partial_replies_without_a_path_are_not_kept(task: Task, example: Make) -> None:
-    with PartialReplies(None) as partial:
-        partial.add(score(task, example("a"), Reply("无")))
-
-    assert partial.count == 0
 
 
 def test_an_error_in_the_place_of_a_reply_is_an_item_that_was_not_answered(tmp_path: Path) -> None:
