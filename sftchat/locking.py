@@ -1,4 +1,4 @@
-"""The system's lock on an open file, which ends with its process however that ends."""
+"""The system's lock on an open file or folder, which ends with its process however that ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 
-def take_lock(file: IO[Any]) -> bool:
+def take_lock(file: IO[Any] | int) -> bool:
     """Take the lock of a file for as long as it is open; False when another process holds it. Without locks, as on Windows, nobody ever does."""
     try:
         import fcntl

@@ -142,14 +142,14 @@ def test_rows_that_do_not_fit_leave_the_old_file_and_no_other(tmp_path: Path) ->
 
 
 def test_a_project_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
-    done = with_little_room("new-plugin", "mine", cwd=tmp_path)
+    done = with_little_room("new-plugin", "mine", "-o", "a/mine", cwd=tmp_path)
 
     assert done.returncode == 2
-    assert done.stderr == "sftchat: error: the project cannot be written to 'mine': File too large\n"
+    assert done.stderr == "sftchat: error: the project cannot be written to 'a/mine': File too large\n"
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("given", [("--html", "report.html"), ("-o", "out"), ("--update-baseline", "base.jsonl")])
+@pytest.mark.parametrize("given", [("--html", "a/b/report.html"), ("-o", "a/out"), ("--update-baseline", "base.jsonl")])
 def test_a_result_that_does_not_fit_is_one_line_and_never_a_pass(given: tuple[str, str], tmp_path: Path) -> None:
     item = {"id": "1", "messages": [{"role": "user", "content": "甲" * 900}], "gold": "无"}
     (tmp_path / "gold.jsonl").write_text(json.dumps(item) + "\n", encoding="utf-8")
@@ -162,7 +162,7 @@ def test_a_result_that_does_not_fit_is_one_line_and_never_a_pass(given: tuple[st
     assert done.stderr.splitlines()[-1].endswith("file too large; the system refused it, --traceback shows where")
     assert "Traceback" not in done.stderr
     assert "verdict" not in done.stderr
-    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["gold.jsonl", "replies.jsonl"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["gold.jsonl", "replies.jsonl"]
 
 
 # no network

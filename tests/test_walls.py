@@ -16,7 +16,7 @@ CORE = ROOT / "sftchat"
 FLOORS = (
     ("types", "errors", "parsing"),
     ("third_party", "returned"),
-    ("task", "text", "commands", "database", "locking", "fallback", "engines.base"),
+    ("task", "text", "commands", "database", "folders", "locking", "fallback", "engines.base"),
     ("hookspecs", "output"),
     ("__init__", "plugins", "data", "models", "consoles"),
     ("engines", "training", "evaluation", "chat", "testing", "scaffold"),

@@ -15,6 +15,7 @@ from sftchat.data.formats import read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.shaping import from_example
 from sftchat.errors import DataError, SftchatError
+from sftchat.folders import made_folder
 from sftchat.types import Example, Message
 
 Kind = Literal["messages", "preferences", "evalset"]
@@ -109,8 +110,7 @@ def _append_line(path: Path, line: str) -> None:
     except UnicodeEncodeError as error:
         raise DataError(f"the reply holds what no file can: {error.reason}", str(path)) from None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+", buffering=0) as file:
+        with made_folder(path.parent), path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
                 data = b"\n" + data
@@ -121,6 +121,8 @@ def _append_line(path: Path, line: str) -> None:
             except OSError:
                 with suppress(OSError):
                     file.truncate(size)
+                    if not size:
+                        path.unlink()
                 raise
     except OSError as error:
         raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error

@@ -15,6 +15,7 @@ from rich.text import Text
 from sftchat.cli.completing import complete_task
 from sftchat.cli.shared import Session, stdout
 from sftchat.errors import SftchatError, UsageError, unknown
+from sftchat.folders import made_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,8 +56,8 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"output folder '{folder}' is not empty; give another -o")
     require_local("the demo")
-    folder.mkdir(parents=True, exist_ok=True)
-    return Story(session, task, plan, folder, stdout()).tell()
+    with made_folder(folder, ours=output is None):
+        return Story(session, task, plan, folder, stdout()).tell()
 
 
 def _choose(registry: Registry, name: str | None) -> tuple[Task, Demonstration]:

@@ -148,7 +148,7 @@ def command(
     _check_models(session.registry, plans, options)
     inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], beside[task.name]) if word is not None]
     inputs += [path for task in tasks for path in task.evalsets.values()]
-    files.prepare(inputs)
+    ctx.with_resource(files.prepared(inputs))
     if output is not None:
         names = (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
         refuse_folder(output, names, inputs)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.errors import UsageError
+from sftchat.folders import made_folder
 from sftchat.output import write_workflow_command
 from sftchat.text import printable
 
@@ -37,8 +39,9 @@ class ReportFiles:
     markdown: Path | None = None
     html: Path | None = None
 
-    def prepare(self, inputs: Iterable[Path] = ()) -> None:
-        """Make the folders, and refuse what cannot be written while failing is still cheap.
+    @contextmanager
+    def prepared(self, inputs: Iterable[Path] = ()) -> Iterator[None]:
+        """Make the folders while the block runs, and refuse what cannot be written while failing is still cheap.
 
         Args:
             inputs: Files that are read, and must not be written over.
@@ -49,20 +52,26 @@ class ReportFiles:
         read = {path.resolve() for path in inputs}
         given = {f"--{name}": path for name, path in vars(self).items() if path is not None}
         seen: dict[Path, str] = {}
-        for option, path in given.items():
-            if path.is_dir():
-                raise UsageError(f"{option} '{path}' is a folder; give a file")
-            if path.resolve() in read:
-                raise UsageError(f"{option} '{path}' is read by this very command; give another file")
-            first = seen.setdefault(path.resolve(), option)
-            if first != option:
-                raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"cannot make the folder of {option} '{path}': {error.strerror}") from error
-            if not os.access(path if path.exists() else path.parent, os.W_OK):
-                raise UsageError(f"{option} '{path}' may not be written; give another file")
+        with ExitStack() as stack:
+            for option, path in given.items():
+                self._prepare(option, path, read, seen, stack)
+            yield
+
+    def _prepare(self, option: str, path: Path, read: set[Path], seen: dict[Path, str], stack: ExitStack) -> None:
+        """One of them."""
+        if path.is_dir():
+            raise UsageError(f"{option} '{path}' is a folder; give a file")
+        if path.resolve() in read:
+            raise UsageError(f"{option} '{path}' is read by this very command; give another file")
+        first = seen.setdefault(path.resolve(), option)
+        if first != option:
+            raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
+        try:
+            stack.enter_context(made_folder(path.parent))
+        except OSError as error:
+            raise UsageError(f"cannot make the folder of {option} '{path}': {error.strerror}") from error
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"{option} '{path}' may not be written; give another file")
 
 
 def refuse_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.scored import Scored, held
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.evaluation.verdict import judge
+from sftchat.folders import made_folder
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.parsing import parsed, read_text
 from sftchat.task import Task
@@ -71,15 +72,16 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         NotComparableError: When a baseline was counted by another scorer.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
+    output = plans[0].output
     with ExitStack() as keeping:
+        if output is not None:
+            keeping.enter_context(_made(output))
         return _carry_out(plans, opener, watch, keeping)
 
 
 def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, keeping: ExitStack) -> Report:
     """Do that; what ``keeping`` holds is kept until the report is written."""
     output = plans[0].output
-    if output is not None:
-        _make(output)
     parts = [_measure(plan, opener(plan.task), watch, keeping) for plan in plans]
     comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
     demanded = {plan.task.name: plan.demanded for plan in plans}
@@ -146,12 +148,15 @@ def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[t
     return tuple(rank(results, plan.task, seed=plan.seed) for results in sets)
 
 
-def _make(folder: Path) -> None:
-    """Make the output folder while failing is still cheap."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The output folder, made while failing is still cheap."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+        except OSError as error:
+            raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
+        yield
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
+from sftchat.folders import whole_folder
 from sftchat.models.hub import reach
 from sftchat.models.manifest import MANIFEST, find_manifest
 from sftchat.models.model_files import files_of
@@ -64,19 +65,13 @@ def export_ollama(
         raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
     stops = stop_ids(SimpleNamespace(generation_config=settings), renderer)
     modelfile = write_modelfile(renderer, stops, f"{reference.text}, template {renderer.name}")
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(output) as partial:
         for name in (*files_of(folder), *([MANIFEST] if (folder / MANIFEST).is_file() else [])):
             if not Path(name).is_absolute():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(folder / name, partial / name)
         (partial / "chat_template.jinja").write_text(renderer.source, encoding="utf-8")
         (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return modelfile, _warning(config)
 
 

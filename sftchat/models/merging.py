@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError, UsageError
+from sftchat.folders import whole_folder
 from sftchat.models.hub import reach
 from sftchat.models.identity import identity
 from sftchat.models.manifest import Manifest, write_manifest
@@ -98,9 +98,7 @@ def merge(
     loaded = load(adapter, dtype="float32", **options)
     rows = [row.ids for turns in conversations for row in loaded.renderer.training_rows(turns)[-1:]]
     adapted, plain = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(output) as partial:
         _write(loaded.model, partial, chosen)
         complete(partial, loaded.model.get_base_model(), loaded.renderer)
         compared = _compare(adapted, plain, _logits(load_model(resolve(str(partial)), dtype="float32"), rows))
@@ -109,9 +107,6 @@ def merge(
             if check.required and not check.holds:
                 raise ModelError(f"the merged model would not see the same tokens: {check.name}: {check.detail}")
         write_manifest(partial, _manifest(adapter, loaded.manifest, loaded.renderer, chosen, compared))
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return compared
 
 

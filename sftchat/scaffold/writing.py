@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftchat.errors import UsageError
+from sftchat.folders import whole_folder
 
 NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
 LONGEST = 50
@@ -85,20 +84,13 @@ def write_project(names: Names, folder: Path) -> list[str]:
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"'{folder}' already exists; give another folder with -o")
     texts = {path.format(package=names.package, module=names.module): _rendered(source, names) for path, source in FILES.items()}
-    draft = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        draft.chmod(0o755)
-        for path, text in texts.items():
-            (draft / path).parent.mkdir(parents=True, exist_ok=True)
-            (draft / path).write_text(text, encoding="utf-8")
-        draft.rename(folder)
+        with whole_folder(folder) as draft:
+            for path, text in texts.items():
+                (draft / path).parent.mkdir(parents=True, exist_ok=True)
+                (draft / path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"the project cannot be written to '{folder}': {error.strerror or error}") from error
-    finally:
-        if draft is not None and draft.exists():
-            shutil.rmtree(draft, ignore_errors=True)
     return list(texts)
 
 

@@ -1,86 +1,87 @@
-"""One training a folder: a lock beside the run that goes with its process, however that ends."""
+"""One training a folder: the system's lock on the run's folder itself, which ends with its process, however that ends."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from sftchat.errors import SftchatError, UsageError
+from sftchat.folders import made_folder
 from sftchat.locking import take_lock
 
-
-def lock_of(run: Path) -> Path:
-    """The lock of a run: a hidden file beside its folder, the same for every link that leads there."""
-    real = Path(os.path.realpath(run))
-    return real.with_name(f".{real.name}.lock")
+LOCKS = Path("/proc/locks")
+"""Where Linux lists the locks that are held."""
 
 
 def refuse_running(run: Path) -> None:
     """Stop when another process is training into a folder.
 
     Raises:
-        UsageError: Naming the process and its machine.
+        UsageError: Naming the process where the system says which it is.
     """
-    with suppress(OSError), lock_of(run).open("r", encoding="utf-8") as file:
-        if not take_lock(file):
-            raise UsageError(f"{_who(file)} is training into '{run}'; wait for it, or give another -o")
+    with suppress(OSError):
+        folder = os.open(run, os.O_RDONLY)
+        try:
+            if not take_lock(folder):
+                raise _running(run, folder)
+        finally:
+            os.close(folder)
 
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Hold the lock of a run while the block runs.
 
-    The lock is the system's, which ends with the process, so that a killed training blocks nobody; what the file says is for people. Folders that were
-    made for it go again when nothing else was put there.
+    The folder is made when it is missing, and removed when nothing was put into it; so are those above it. No file is written for the lock, so
+    that a killed training leaves none behind. Where the system has no locks for folders, as on NFS, nothing is refused.
 
     Raises:
         UsageError: When another process holds it.
-        SftchatError: When the folder of the run cannot be written to.
+        SftchatError: When the folder of the run cannot be made.
     """
-    path = lock_of(run)
-    made = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _open(path)
-    except OSError as error:
-        raise SftchatError(f"output folder '{run}' cannot be written: {(error.strerror or str(error)).lower()}") from error
-    try:
-        if not take_lock(file):
-            raise UsageError(f"{_who(file)} is training into '{run}'; wait for it, or give another -o")
+    real = Path(os.path.realpath(run))
+    with ExitStack() as stack:
         try:
-            with suppress(OSError):  # a full disk: the lock holds without its words
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
-    finally:
-        with suppress(OSError):
-            file.close()
-        for parent in made:
-            with suppress(OSError):  # it holds the run
-                parent.rmdir()
+            stack.enter_context(made_folder(real))
+            folder = _opened(real)
+        except OSError as error:
+            raise SftchatError(f"output folder '{run}' cannot be written: {(error.strerror or str(error)).lower()}") from error
+        if folder is not None:
+            stack.callback(os.close, folder)
+            if not take_lock(folder):
+                raise _running(run, folder)
+        yield
 
 
-def _open(path: Path) -> IO[str]:
-    """The lock file, made where there is none, and opened anew when whoever held it has deleted it meanwhile."""
+def _opened(folder: Path) -> int | None:
+    """The folder opened, made again where another process has removed it meanwhile; None on Windows, which opens no folders."""
+    if os.name == "nt":
+        return None
     while True:
-        file = path.open("a+", encoding="utf-8")
-        if not take_lock(file):
-            return file  # held by another
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = os.open(folder, os.O_RDONLY)
+        if not take_lock(opened):
+            return opened  # held by another
         with suppress(OSError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
+            if os.path.samestat(os.fstat(opened), folder.stat()):
+                return opened
+        os.close(opened)
 
 
-def _who(file: IO[str]) -> str:
-    """Who holds a lock, as the file says."""
-    file.seek(0)
-    return file.read(200).strip() or "another process"
+def _running(run: Path, folder: int) -> UsageError:
+    """The error for a folder that another process is training into."""
+    return UsageError(f"{_holder(folder)} is training into '{run}'; wait for it, or give another -o")
+
+
+def _holder(folder: int) -> str:
+    """The process that holds the lock of an open folder, as far as the system says."""
+    facts = os.fstat(folder)
+    place = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+    with suppress(OSError):
+        for line in LOCKS.read_text(encoding="utf-8").splitlines():
+            words = line.split()  # "28: FLOCK ADVISORY WRITE 21811 fe:00:2663578 0 EOF"
+            if len(words) > 5 and words[1] == "FLOCK" and words[5] == place and words[4] > "0":
+                return f"process {words[4]}"
+    return "another process"

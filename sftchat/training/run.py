@@ -114,7 +114,6 @@ class Run:
         ready.renderer.tokenizer.chat_template = ready.renderer.source
         checkpoint = self._checkpoint() if self.job.resume else None
         if is_main_process():
-            self.output.mkdir(parents=True, exist_ok=True)
             if ready.validation is not None:
                 ready.validation.write(self.output)
             if checkpoint is None:
