@@ -58,7 +58,7 @@ class Plain:
         """
         self.talk.start()
         try:
-            self._work_until(lambda: self.talk.state != "loading")
+            self._work_until(lambda: self.talk.settled)  # a session that goes on may have messages without a reply
             while not self._left and (line := self._read()):
                 self._take(line.removesuffix("\n").removesuffix("\r"))
                 self._work_until(lambda: self.talk.settled)

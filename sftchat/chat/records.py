@@ -26,6 +26,7 @@ class Facts:
         folder: Where the program ran.
         title: The beginning of the first message.
         turns: How many there are.
+        pending: Lines that were typed and have not had their turn.
     """
 
     system: str = ""
@@ -37,6 +38,7 @@ class Facts:
     folder: str = ""
     title: str = ""
     turns: int = 0
+    pending: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse places that no talk has."""

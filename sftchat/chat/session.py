@@ -23,17 +23,19 @@ class Session:
     Attributes:
         sessions: Where it is kept.
         id: Its number; 0 before anything is kept.
+        pending: Lines of a session that goes on which were typed and have not had their turn.
     """
 
     def __init__(self, sessions: Sessions | None = None, found: Summary | None = None, kept: Conversation | None = None) -> None:
         self.sessions = sessions
         self.id = 0
+        self.pending: tuple[str, ...] = ()
         self._nodes: tuple[Node, ...] = ()
         self.go_on(found, kept)
 
-    def save(self, conversation: Conversation, settings: Settings, models: Sequence[str]) -> None:
-        """Keep what changed since the last time."""
-        if self.sessions is None or self.sessions.broken or not conversation.nodes:
+    def save(self, conversation: Conversation, settings: Settings, models: Sequence[str], pending: Sequence[str] = ()) -> None:
+        """Keep what changed since the last time, and the lines that wait for their turn."""
+        if self.sessions is None or self.sessions.broken or not (self.id or conversation.nodes or pending):
             return
         if conversation.nodes[: len(self._nodes)] != self._nodes and not self._changed(conversation):
             self.id, self._nodes = 0, ()  # another talk altogether, such as one that was loaded
@@ -55,14 +57,16 @@ class Session:
             settings=settings,
             models=tuple(models),
             folder=str(Path.cwd()),
-            title=turns[0].question[:80] if turns else "",
+            title=next((line[:80] for line in (*(turn.question for turn in turns[:1]), *pending)), ""),
             turns=len(turns),
+            pending=tuple(pending),
         )
         self.sessions.save(self.id, facts)
 
     def go_on(self, found: Summary | None, kept: Conversation | None) -> None:
         """Keep what comes in another session: one that was found, or a new one."""
         self.id = found.id if found is not None else 0
+        self.pending = found.facts.pending if found is not None else ()
         # a reply that was under way is in the talk, and not yet among the nodes on disk
         stored = self.sessions.stored(found) if self.sessions is not None and found is not None else 0
         self._nodes = kept.nodes[:stored] if kept is not None else ()

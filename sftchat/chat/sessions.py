@@ -197,8 +197,10 @@ class Sessions:
             reply = found[column].reply
             reply = replace(reply, text=reply.text + said.text, completion_tokens=reply.completion_tokens + said.tokens)
             found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *said.token_ids))
+        if not any(answer.reply.text or answer.token_ids for answer in found.values()):
+            return ()  # the program was killed before the first token: the question has no reply yet
         nothing = Answer(Reply("", "cancelled"))
-        return tuple(found.get(column, nothing) for column in range(max(found) + 1)) if found else ()
+        return tuple(found.get(column, nothing) for column in range(max(found) + 1))
 
     def _broken_session(self, id: int, error: Exception) -> SftchatError:
         """The error for a session that cannot be read."""

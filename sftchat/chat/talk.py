@@ -67,6 +67,7 @@ class Talk:
         self._settings = settings or Settings()
         self.desk = desk or Desk()
         self.pending: deque[str] = deque()
+        self._take_pending()
         self.display = Display()
         self.columns: list[Column] = []
         workers: dict[Callable[[], Engine], Worker] = {}
@@ -177,8 +178,10 @@ class Talk:
             return
         if self.state == "ready" or (command is not None and command.while_generating):
             self._handle(line)
+            self.next()
         else:
             self.pending.append(line)
+            self._keep()
 
     def stop(self) -> bool:
         """End the replies or the job under way and keep their parts; False when there is nothing to stop.
@@ -266,7 +269,7 @@ class Talk:
 
     def _keep(self) -> None:
         """Keep the talk as it is now."""
-        self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns])
+        self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns], self.pending)
 
     def _workers(self) -> list[Worker]:
         """The workers of the columns, each once."""
@@ -296,9 +299,19 @@ class Talk:
             self._view.complain(in_one_line(error))
 
     def next(self) -> None:
-        """Give the lines that wait their turn, as far as possible."""
+        """Give what waits its turn, as far as possible: a message that a killed program left without a reply, then the lines that were typed."""
+        self._take_pending()
+        if self.conversation.waiting and self.state == "ready":
+            self._view.show_typed(self.conversation.path[-1].question)
+            self.generate(self.conversation)
         while self.pending and self.state == "ready":
             self._handle(self.pending.popleft())
+            self._keep()
+
+    def _take_pending(self) -> None:
+        """Take over the lines that waited in a session that goes on."""
+        self.pending.extendleft(reversed(self.desk.session.pending))
+        self.desk.session.pending = ()
 
     def _answers(self, answers: tuple[Answer, ...]) -> None:
         """The replies of a pass are over."""

@@ -140,6 +140,79 @@ def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path
     assert last(path)[0] == again.talk.conversation
 
 
+class Loading:
+    """Loads a model until it is ended, and then fails."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def __call__(self) -> None:
+        self.end.wait(60)
+        raise SftchatError("killed")
+
+
+def test_what_is_typed_while_the_model_loads_is_on_disk_and_gets_its_turn_in_the_next_program(view: View, path: Path) -> None:
+    loading = Loading()
+    log = view(loading, desk=Desk(session=Session(opened(path))))
+    for line in ("first\udc80", "/system be brief", "second"):
+        log.talk.submit(line)
+
+    sessions = opened(path)  # of a program that starts after the first was killed
+    found = sessions.find("")
+    assert found is not None
+    assert (found.facts.title, found.facts.turns) == ("first\udc80", 0)
+    conversation, _ = restored(sessions, found, 1)
+    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(sessions, found, conversation)))
+    assert again.ready() == [
+        "> first\udc80",
+        "A",
+        "|",
+        "> /system be brief",
+        "note: system prompt set, from the next message on",
+        "> second",
+        "B",
+        "|",
+    ]
+
+    kept = opened(path).find("")
+    assert kept is not None
+    assert (kept.id, kept.facts.pending, kept.facts.system) == (found.id, (), "be brief")
+    assert [turn.question for turn in last(path)[0].turns] == ["first\udc80", "second"]
+    loading.end.set()
+
+
+def test_a_message_without_any_reply_is_answered_when_the_talk_goes_on_and_before_what_was_typed_after_it(view: View, path: Path) -> None:
+    pause = threading.Event()
+    log = view(ScriptedEngine(["never said"], pause=pause), desk=Desk(session=Session(opened(path))))
+    log.ready()
+    log.talk.submit("one")
+    log.talk.submit("two")
+
+    sessions = opened(path)
+    found = sessions.find("")
+    assert found is not None
+    conversation, _ = restored(sessions, found, 1)
+    assert (conversation.waiting, found.facts.pending) == (True, ("two",))
+    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(sessions, found, conversation)))
+    again.talk.conversation = conversation
+    assert again.ready() == ["> one", "A", "|", "> two", "B", "|"]
+    assert [(turn.question, turn.answer and turn.answer.reply.text) for turn in last(path)[0].turns] == [("one", "A"), ("two", "B")]
+
+    again.type("/reset", "/load 1")
+    assert again.log == []
+    pause.set()
+
+
+def test_a_session_that_is_loaded_in_mid_talk_answers_what_waited_in_it(view: View, path: Path) -> None:
+    loading = Loading()
+    view(loading, desk=Desk(session=Session(opened(path)))).talk.submit("first")
+    log = view(ScriptedEngine(["A"], chunks=9), desk=Desk(session=Session(opened(path))))
+
+    assert log.type("/load 1")[-2:] == ["A", "|"]
+    assert [turn.question for turn in last(path)[0].turns] == ["first"]
+    loading.end.set()
+
+
 def test_a_second_program_with_the_same_session_goes_on_in_one_of_its_own(view: View, path: Path) -> None:
     view(ScriptedEngine(["A"]), desk=Desk(session=Session(opened(path)))).type("a")
     logs = []
