@@ -126,8 +126,11 @@ class Loopback:
 
 
 @contextmanager
-def loopback(scripts: Iterable[Script], models: Script | None = None) -> Iterator[Loopback]:
-    """Run a server on a free port until the block ends. ``/models`` lists the model ``small``, or answers as a script says."""
+def loopback(scripts: Iterable[Script], models: Script | None = None, *, quiet: bool = False) -> Iterator[Loopback]:
+    """Run a server on a free port until the block ends. ``/models`` lists the model ``small``, or answers as a script says.
+
+    A quiet one prints nothing about clients that die.
+    """
     state = Loopback(iter(scripts))
     listing = models or answer(200, json.dumps({"data": [{"id": "small", "max_model_len": 512, "root": "/models/small"}]}))
 
@@ -146,6 +149,8 @@ def loopback(scripts: Iterable[Script], models: Script | None = None) -> Iterato
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if quiet:
+        server.handle_error = lambda request, address: None  # type: ignore[method-assign]
     state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,0 +1,664 @@
+"""Commands that are killed at chosen moments of their progress and run again to their end: what finishes must be what finishes undisturbed.
+
+``scripts/kill_moments.py`` prints the table over many kills; ``tests/test_killing.py`` holds a few. The commands run in processes of their own,
+forked from one that has imported the libraries, each the leader of a process group that is killed as a whole with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from itertools import repeat
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.session import Session
+from sftchat.chat.sessions import Sessions
+from sftchat.chat.settings import Settings
+from sftchat.errors import SftchatError
+from sftchat.locking import open_locked
+from sftchat.training.lock import refuse_running
+from sftchat.types import Reply
+
+MODEL = "sftchat:nano"
+VOLATILE = ("command", "seconds", "created", "date", "tokens_per_second")
+"""Keys of JSON files that say when and how fast, not what."""
+PATIENCE = 240.0
+"""Seconds that one step may take, on a machine that is busy with other things."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command runs.
+
+    Attributes:
+        root: Of everything: its working folder, its cache and data folders, its temporary files.
+    """
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        """The working folder."""
+        return self.root / "work"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that keep everything within the root."""
+        folders = {"SFTCHAT_CACHE_DIR": "cache", "XDG_DATA_HOME": "data", "XDG_CACHE_HOME": "cache", "TMPDIR": "tmp", "HF_HOME": "hub"}
+        return {**{name: str(self.root / folder) for name, folder in folders.items()}, "HF_HUB_OFFLINE": "1", "TERM": "xterm-256color"}
+
+    @property
+    def said(self) -> Path:
+        """Standard output of the last command."""
+        return self.root / "stdout"
+
+    @property
+    def complaints(self) -> Path:
+        """Standard error of the last command."""
+        return self.root / "stderr"
+
+    def files(self) -> list[str]:
+        """Every file and folder that commands have left, but for those that hold what they printed."""
+        return sorted(
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if path not in (self.said, self.complaints, self.root / "stdin")
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the program.
+
+    Attributes:
+        words: The command line without the program's name.
+        typed: What stands on standard input.
+        terminal: It runs in a terminal, where that is typed as soon as there is a prompt.
+    """
+
+    words: Sequence[str]
+    typed: str = ""
+    terminal: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that may be killed.
+
+    Attributes:
+        name: In the table.
+        first: The step that begins; from what is there when it begins.
+        again: The step after a kill.
+        progress: How far it has come: a number that only grows while it runs.
+        finished: What must be equal when it has ended.
+        locked: Whether something is still locked that no process holds.
+        prepare: Puts what it needs into a new place.
+        kept: Whether everything is there that was acknowledged before a kill.
+        whole: The step that is never disturbed; ``first`` by default.
+        more: Files that the undisturbed step does not leave and others may.
+        code: Exit code at the end.
+        jitter: Seconds, at most, between the moment and the kill.
+    """
+
+    name: str
+    first: Callable[[Place], Step]
+    again: Callable[[Place], Step]
+    progress: Callable[[Place], int]
+    finished: Callable[[Place], Mapping[str, Any]]
+    locked: Callable[[Place], bool]
+    prepare: Callable[[Place], None] = lambda place: None
+    kept: Callable[[Place], bool] = lambda place: True
+    whole: Callable[[Place], Step] | None = None
+    more: Sequence[str] = ()
+    code: int = 0
+    jitter: float = 0.03
+
+
+@dataclass
+class Tally:
+    """What came of the kills of one command.
+
+    Attributes:
+        name: Of the command.
+        kills: Processes that were killed while they ran.
+        moments: How far the command had come at each kill, in percent.
+        results: Finished results.
+        equal: Those equal to the undisturbed one.
+        lost: Kills after which something was gone that had been acknowledged.
+        locked: Kills after which something was locked.
+        left: Files and folders that are there beside those of the undisturbed command, at the end.
+        wrong: What went wrong, in words.
+    """
+
+    name: str
+    kills: int = 0
+    moments: list[float] = field(default_factory=list)
+    results: int = 0
+    equal: int = 0
+    lost: int = 0
+    locked: int = 0
+    left: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def fine(self) -> bool:
+        """Nothing was lost, locked, left or different."""
+        return self.equal == self.results > 0 and not (self.lost or self.locked or self.left or self.wrong)
+
+    def row(self) -> str:
+        """The row of the table."""
+        tenths = [sum(1 for moment in self.moments if low <= moment < low + 25) for low in (0, 25, 50, 75)]
+        tenths[-1] += sum(1 for moment in self.moments if moment >= 100)
+        spread = " / ".join(map(str, tenths))
+        left = ", ".join(sorted(set(self.left))) or "nothing"
+        return f"| {self.name} | {self.kills} | {spread} | {self.equal} of {self.results} | {self.lost} | {self.locked} | {left} |"
+
+
+HEADER = (
+    "| command | kills | at 0–25 / 25–50 / 50–75 / 75–100 % | finished results equal | kills that lost something | kills that left a lock | left behind |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def processes() -> ForkServerContext:
+    """Starts processes that need not import the libraries again; one thread each, for busy machines."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.killing", "trl", "peft", "datasets", "httpx2"])
+    return context
+
+
+def call(root: str, words: Sequence[str], terminal: str) -> None:
+    """Run the program in this process, as a shell would in a new one."""
+    place = Place(Path(root))
+    if terminal:
+        os.setsid()
+        source = target = os.open(terminal, os.O_RDWR)  # the first terminal that a leader opens is its own
+    else:
+        os.setpgid(0, 0)
+        source = os.open(place.root / "stdin", os.O_RDONLY)
+        target = os.open(place.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    complaints = target if terminal else os.open(place.complaints, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number, file in enumerate((source, target, complaints)):
+        os.dup2(file, number)
+    streams = [os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False) for number in range(3)]
+    sys.stdin, sys.stdout, sys.stderr = streams
+    os.environ |= place.environment
+    tempfile.tempdir = None
+    os.chdir(place.work)
+    sys.argv = ["sftchat", *words]
+    from sftchat.cli import main
+
+    sys.exit(main(list(words)))
+
+
+class Killing:
+    """Runs commands and kills them.
+
+    Args:
+        folder: For the places of the commands.
+        chance: Chooses the moments.
+    """
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.folder = folder
+        self.chance = chance
+        self._context = processes()
+        self._count = 0
+
+    def begin(self, place: Place, step: Step, terminal: str = "") -> ForkServerProcess:
+        """Start a command."""
+        (place.root / "stdin").write_text(step.typed, encoding="utf-8")
+        process = self._context.Process(target=call, args=(str(place.root), list(step.words), terminal))
+        process.start()
+        return process
+
+    def new(self, command: Command) -> Place:
+        """A place in which a command can begin."""
+        self._count += 1
+        place = Place(self.folder / f"{command.name.replace(' ', '-')}-{self._count}")
+        for folder in ("work", "tmp", "cache", "data"):
+            (place.root / folder).mkdir(parents=True)
+        command.prepare(place)
+        return place
+
+    def end(self, command: Command, place: Place, step: Step) -> str:
+        """Run a command to its end; what is wrong with that, if anything."""
+        process = self.begin(place, step)
+        process.join(PATIENCE)
+        if process.exitcode is None:
+            kill(process)
+            return f"{command.name} did not end"
+        if process.exitcode != command.code:
+            return f"{command.name} ended with {process.exitcode}: {place.complaints.read_text(encoding='utf-8')[-400:]}"
+        return ""
+
+    def table(self, command: Command, kills: int, each: int) -> Tally:
+        """Kill a command at moments spread over its progress, several times before each finished result.
+
+        Args:
+            command: Which.
+            kills: How many, all in all.
+            each: Before a finished result.
+        """
+        tally = Tally(command.name)
+        whole = self.new(command)
+        if wrong := self.end(command, whole, (command.whole or command.first)(whole)):
+            tally.wrong.append(f"undisturbed: {wrong}")
+            return tally
+        expected, files, total = command.finished(whole), [*whole.files(), *command.more], command.progress(whole)
+        for _ in range(3 * kills):
+            if tally.kills >= kills:
+                break
+            now = min(each, kills - tally.kills)
+            place = self.new(command)
+            # one moment of each part of the progress, so that a result that is killed often is killed all along
+            moments = [int((number + self.chance.random()) / now * total) for number in range(now)]
+            step = command.first(place)
+            for moment in moments:
+                if not self._kill(command, place, step, moment, tally, total):
+                    break
+                step = command.again(place)
+            wrong = self.end(command, place, command.again(place))
+            tally.results += 1
+            found = command.finished(place) if not wrong else {}
+            tally.equal += found == expected
+            tally.wrong += [wrong] if wrong else [f"{key} differs" for key in expected if found.get(key) != expected[key]]
+            tally.left += [name for name in place.files() if name not in files]
+            shutil.rmtree(place.root)
+        return tally
+
+    def _kill(self, command: Command, place: Place, step: Step, moment: int, tally: Tally, total: int) -> bool:
+        """Kill a command at a moment of its progress; False when it had ended before."""
+        with ExitStack() as stack:
+            terminal = stack.enter_context(Terminal(step.typed)) if step.terminal else None
+            process = self.begin(place, step, terminal.name if terminal else "")
+            deadline = time.monotonic() + PATIENCE
+            while process.is_alive() and command.progress(place) < moment and time.monotonic() < deadline:
+                if terminal is not None:
+                    terminal.turn()
+                time.sleep(0.002)
+            return self._end_here(command, place, process, moment, tally, total)
+
+    def _end_here(self, command: Command, place: Place, process: ForkServerProcess, moment: int, tally: Tally, total: int) -> bool:
+        """Kill a process now, and look at what it left."""
+        time.sleep(self.chance.uniform(0, command.jitter if moment else 1.0))
+        if not kill(process):
+            return False
+        tally.kills += 1
+        tally.moments.append(100 * command.progress(place) / max(total, 1))
+        tally.locked += command.locked(place)
+        tally.lost += not command.kept(place)
+        return True
+
+
+class Terminal:
+    """A terminal whose user types some text at the first prompt; a context manager.
+
+    Args:
+        typed: The text.
+
+    Attributes:
+        name: Of the device that a program opens.
+    """
+
+    def __init__(self, typed: str) -> None:
+        self._master, self._slave = os.openpty()
+        self.name = os.ttyname(self._slave)
+        self._typed = typed.encode()
+        self._shown = b""
+        os.set_blocking(self._master, False)
+
+    def __enter__(self) -> Terminal:
+        """Opened already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close both ends."""
+        os.close(self._master)
+        os.close(self._slave)
+
+    def turn(self) -> None:
+        """Read what is shown, and type once there is a prompt."""
+        with suppress(BlockingIOError):
+            self._shown += os.read(self._master, 65536)
+        if self._typed and b">" in self._shown:
+            os.write(self._master, self._typed)
+            self._typed = b""
+
+
+def kill(process: ForkServerProcess) -> bool:
+    """Kill a process and all that it has started; False when it had ended by itself."""
+    if process.is_alive():
+        assert process.pid is not None
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it is not yet the leader of its group
+            os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+# what commands have in common
+
+
+def database_locked(path: Path) -> bool:
+    """Whether a database cannot be written to at once."""
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return True
+    return False
+
+
+def rows(path: Path, statement: str) -> int:
+    """A number from a database that another process writes; 0 while it is not there."""
+    if not path.is_file():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as connection:
+            return int(connection.execute(statement).fetchone()[0] or 0)
+    except sqlite3.OperationalError:
+        return 0
+
+
+def lines(path: Path) -> int:
+    """How many whole lines a file has; 0 while it is not there."""
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def file_locked(path: Path) -> bool:
+    """Whether a file is locked."""
+    if not path.is_file():
+        return False
+    file = open_locked(path)
+    if file is None:
+        return True
+    file.close()
+    return False
+
+
+def steady(value: Any) -> Any:
+    """JSON without what says when and how fast."""
+    if isinstance(value, dict):
+        return {key: steady(item) for key, item in value.items() if key not in VOLATILE}
+    return [steady(item) for item in value] if isinstance(value, list) else value
+
+
+def contents(folder: Path, pattern: str = "*") -> dict[str, Any]:
+    """The files of a folder: JSON without what is volatile, others by their bytes."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob(pattern)):
+        if path.is_file():
+            name = str(path.relative_to(folder))
+            found[name] = steady(json.loads(path.read_text(encoding="utf-8"))) if path.suffix == ".json" else path.read_bytes()
+    return found
+
+
+def rows_of(place: Place, count: int) -> None:
+    """Items to be asked, in the working folder."""
+    words = ["red", "blue", "green", "gold", "black", "white"]
+    items = [
+        {
+            "id": f"i{n:03}",
+            "messages": [{"role": "user", "content": f"say {words[n % 6]} {'and then ' + words[n % 5] if n % 3 else ''} {n}"}],
+            "gold": words[n % 6],
+        }
+        for n in range(count)
+    ]
+    (place.work / "gold.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+
+
+# eval
+
+
+def evaluation(items: int = 60) -> Command:
+    """``eval`` of a local model: replies go into the store."""
+    store = "cache/replies.sqlite"
+    words = ("eval", MODEL, "--task", "general", "--evalset", "gold.jsonl", "-o", "out", "--overwrite", "--quiet")
+    return Command(
+        "eval",
+        lambda place: Step(words),
+        lambda place: Step(words),
+        lambda place: rows(place.root / store, "SELECT count(*) FROM replies"),
+        lambda place: contents(place.work / "out"),
+        lambda place: database_locked(place.root / store),
+        lambda place: rows_of(place, items),
+    )
+
+
+@contextmanager
+def served(items: int = 60, seconds: float = 0.02) -> Iterator[tuple[Command, list[str]]]:
+    """``eval`` of a model behind a server that takes its time; with the command, the questions that the server has answered."""
+    from tests.engines.endpoint_kit import answer, loopback
+
+    answered: list[str] = []
+
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        question = server.asked[-1]["messages"][-1]["content"]
+        time.sleep(seconds)
+        answered.append(question)
+        events = [
+            {"choices": [{"index": 0, "delta": {"content": question[::-1]}}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        ]
+        answer(200, "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n", "text/event-stream")(handler)
+
+    with loopback(repeat(script), quiet=True) as server:
+        words = (
+            "eval", f"{server.url}#small", "--concurrency", "1", "--task", "general", "--evalset", "gold.jsonl", "-o", "out", "--overwrite", "--quiet",
+        )  # fmt: skip
+        partial = "out/replies.partial.jsonl"
+
+        def progress(place: Place) -> int:
+            return items if (place.work / "out/report.json").is_file() else lines(place.work / partial)
+
+        yield (
+            Command(
+                "eval of a server",
+                lambda place: Step(words),
+                lambda place: Step(words),
+                progress,
+                lambda place: contents(place.work / "out"),
+                lambda place: file_locked(place.work / partial) or database_locked(place.root / "cache/replies.sqlite"),
+                lambda place: rows_of(place, items),
+            ),
+            answered,
+        )
+
+
+# train
+
+
+def training(steps: int = 12) -> Command:
+    """``train`` of an adapter, with a checkpoint every step and a score every four."""
+    words = (
+        "train", "general", "--model", MODEL, "--data", "train.jsonl", "--method", "lora", "--max-steps", str(steps), "--batch-size", "2",
+        "--save-steps", "2", "--save-limit", "9", "--eval-steps", "4", "--validation-items", "4", "--precision", "float32", "--seed", "1", "-q", "-o", "run",
+    )  # fmt: skip
+
+    def prepare(place: Place) -> None:
+        items = [{"prompt": f"say {n % 7}", "completion": str(n % 7)} for n in range(24)]
+        (place.work / "train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+
+    def begun(place: Place) -> bool:
+        return (place.work / "run/sftchat.json").is_file() or any((place.work / "run").glob("checkpoint-*"))
+
+    def ended(place: Place) -> bool:
+        manifest = place.work / "run/sftchat.json"
+        return manifest.is_file() and bool(json.loads(manifest.read_text(encoding="utf-8")).get("seconds"))
+
+    def progress(place: Place) -> int:
+        run = place.work / "run"
+        if ended(place):
+            return 2 * steps + 4
+        whole = max((int(path.name.rpartition("-")[2]) for path in run.glob("checkpoint-*")), default=0)
+        unfinished = list((run / ".unfinished").rglob("*")) if (run / ".unfinished").is_dir() else []
+        return 2 * whole + (2 if begun(place) else 0) + (1 if unfinished else 0)
+
+    def locked(place: Place) -> bool:
+        try:
+            refuse_running(place.work / "run")
+        except SftchatError:
+            return True
+        return False
+
+    def again(place: Place) -> Step:
+        if ended(place):
+            return Step(("inspect", "run"))
+        return Step((*words, "--resume") if begun(place) else words)
+
+    def finished(place: Place) -> dict[str, Any]:
+        run = place.work / "run"
+        weights = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
+        return contents(run) | weights
+
+    return Command("train", lambda place: Step(words), again, progress, finished, locked, prepare, jitter=0.15)
+
+
+# data
+
+
+def best_of(items: int = 12, k: int = 3) -> Command:
+    """``data best-of``: samples go into a file."""
+    words = (
+        "data", "best-of", "general", MODEL, "--prompts", "gold.jsonl", "-k", str(k), "--min-score", "0", "--temperature", "0.8", "--max-new-tokens", "24",
+        "-o", "best.jsonl", "--overwrite", "--quiet",
+    )  # fmt: skip
+    return _synthesis("data best-of", words, "best.jsonl", items)
+
+
+def distill(items: int = 36) -> Command:
+    """``data distill``: replies go into a file."""
+    words = (
+        "data", "distill", MODEL, "--prompts", "gold.jsonl", "--max-new-tokens", "24", "-o", "taught.jsonl", "--overwrite", "--quiet"
+    )  # fmt: skip
+    return _synthesis("data distill", words, "taught.jsonl", items)
+
+
+def _synthesis(name: str, words: Sequence[str], output: str, items: int) -> Command:
+    """A command that asks a model the prompts of a file; in which order replies come is not its promise."""
+    samples = f"{output}.samples.jsonl"
+
+    def finished(place: Place) -> dict[str, Any]:
+        found = contents(place.work, f"{output}*")
+        found[samples] = sorted(found[samples].splitlines())
+        provenance = f"{output}.provenance.json"
+        for source in found[provenance].get("inputs", []):
+            if isinstance(source, dict) and samples in json.dumps(source):
+                source.clear()  # the hash of the file of samples, which depends on their order
+        return found
+
+    return Command(
+        name,
+        lambda place: Step(words),
+        lambda place: Step(words),
+        lambda place: lines(place.work / samples),
+        finished,
+        lambda place: file_locked(place.work / samples),
+        lambda place: rows_of(place, items),
+    )
+
+
+# chat
+
+QUESTION = "从以下小说内容中提取人物关系:\\n有人说杨杉归和庞竹露成了亲，纯属胡说。王哲念一进菜场，就看见仇家戚归雨坐在那里。"
+BEFORE = Conversation().ask("hello").answer(Answer(Reply("hi"), model=MODEL))
+
+
+def sessions_of(place: Place) -> Path:
+    """The file of the talks."""
+    return place.root / "data/sftchat/sessions.sqlite"
+
+
+def told(place: Place) -> list[tuple[str, str, str]]:
+    """What the last talk is: each question with its reply and how that ended."""
+    sessions = Sessions(sessions_of(place), lambda words: None)
+    try:
+        found = sessions.find("")
+        turns = sessions.conversation(found).turns if found is not None else ()
+        return [(turn.question, turn.reply.text if turn.reply else "", turn.reply.finish_reason if turn.reply else "") for turn in turns]
+    finally:
+        sessions.close()
+
+
+def chat(tokens: int = 60) -> Command:
+    """``chat`` that goes on with a talk: every piece that was printed is kept, and the reply goes on from there."""
+    words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
+
+    def prepare(place: Place) -> None:
+        sessions = Sessions(sessions_of(place), lambda words: None)
+        Session(sessions).save(BEFORE, Settings(), (MODEL,))
+        sessions.close()
+
+    def again(place: Place) -> Step:
+        last = told(place)[-1]
+        if last[0] == "hello":  # it was killed before it had read the question
+            return Step(words, f"{QUESTION}\n")
+        return Step(words, "/continue\n" if last[2] == "cancelled" else "")
+
+    def kept(place: Place) -> bool:
+        printed = place.said.read_text(encoding="utf-8", errors="ignore").rstrip("\n\ufffd") if place.said.is_file() else ""
+        return not printed or any(printed in reply for _, reply, _ in told(place))
+
+    return Command(
+        "chat",
+        lambda place: Step(words, f"{QUESTION}\n"),
+        again,
+        lambda place: rows(sessions_of(place), "SELECT count(*) FROM pieces") if told(place)[-1][2] != "length" else tokens,
+        lambda place: {"talk": told(place)},
+        lambda place: database_locked(sessions_of(place)),
+        prepare,
+        kept,
+    )
+
+
+def chat_that_loads() -> Command:
+    """``chat`` in a terminal, killed after a message that was typed while the model loads is on disk."""
+    options = ("--template", "plain", "--max-new-tokens", "12")
+    question = "say red"
+
+    def progress(place: Place) -> int:
+        return 10 * min(1, rows(sessions_of(place), f"SELECT count(*) FROM sessions WHERE facts LIKE '%{question}%'"))
+
+    def type_it(place: Place) -> Step:
+        return Step(("chat", MODEL, *options), f"{question}\r", terminal=True)
+
+    def go_on(place: Place) -> Step:
+        return Step(("chat", "--continue", *options))
+
+    def whole(place: Place) -> Step:
+        sessions = Sessions(sessions_of(place), lambda words: None)
+        Session(sessions).save(Conversation(), Settings(), (MODEL,), (question,))
+        sessions.close()
+        return go_on(place)
+
+    return Command(
+        "chat that loads",
+        type_it,
+        lambda place: go_on(place) if progress(place) else type_it(place),
+        progress,
+        lambda place: {"talk": told(place)},
+        lambda place: database_locked(sessions_of(place)),
+        whole=whole,
+        more=("data/sftchat/history",),
+    )
