@@ -601,6 +601,17 @@ def told(place: Place) -> list[tuple[str, str, str]]:
         sessions.close()
 
 
+def said_tokens(place: Place) -> int:
+    """How many tokens of the last reply are kept."""
+    sessions = Sessions(sessions_of(place), lambda words: None)
+    try:
+        found = sessions.find("")
+        turn = sessions.conversation(found).turns[-1] if found is not None else None
+        return turn.reply.completion_tokens if turn is not None and turn.reply is not None else 0
+    finally:
+        sessions.close()
+
+
 def chat(tokens: int = 60) -> Command:
     """``chat`` that goes on with a talk: every piece that was printed is kept, and the reply goes on from there."""
     words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
@@ -624,7 +635,7 @@ def chat(tokens: int = 60) -> Command:
         "chat",
         lambda place: Step(words, f"{QUESTION}\n"),
         again,
-        lambda place: rows(sessions_of(place), "SELECT count(*) FROM pieces") if told(place)[-1][2] != "length" else tokens,
+        said_tokens,
         lambda place: {"talk": told(place)},
         lambda place: database_locked(sessions_of(place)),
         prepare,
