@@ -252,7 +252,8 @@ def _part(result: ModelResult, report: Report, rules: Rules) -> str:
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
     if asked >= size or not (compared or rules.floors or rules.lower_floors or rules.must_pass):
         return ""
-    return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {asked} of {size} items (--limit)"
+    option = "--partial" if rules.partial else "--limit"
+    return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {asked} of {size} items ({option})"
 
 
 def _other_items(comparison: Comparison) -> str:

@@ -80,7 +80,7 @@ def test_checkpoints_are_shown_by_step_with_the_best_and_what_ties(desk: Desk) -
 
     code, out, _ = desk.run("run/checkpoint-*", "--task", "quiz", "--quiet", "-o", "out")
 
-    rows = [line.split() for line in out.splitlines() if "checkpoint-" in line and "fault" not in line]
+    rows = [line.split() for line in out.splitlines() if "checkpoint-" in line and "error class" not in line]
     assert code == 0
     assert [(row[0], row[1], *(word for word in row if word in ("best", "as"))) for row in rows] == [
         ("run/checkpoint-10", "10"),

@@ -55,7 +55,7 @@ def test_gating_stored_replies_loads_no_model_library(tmp_path: Path) -> None:
             1,
             "王小明-李小芳:夫妻",
             0,
-            "inconclusive against old.jsonl: f1 -0.5 points [-2.4, +1.3], p = 1; a drop of 2.0 points cannot be excluded",
+            "inconclusive against old.jsonl: a drop of 2.4 points of f1 cannot be excluded, the margin is 2; about ",
         ),
         (20, "王小明-小红:夫妻", 1, "regressed, worse than old.jsonl: f1 -10.5 points"),
     ],
