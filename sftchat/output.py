@@ -268,12 +268,12 @@ def prepare_process() -> None:
 
 
 @contextmanager
-def guarded_streams() -> Iterator[None]:
-    """Guard the streams while the block runs."""
+def guarded_streams() -> Iterator[tuple[TextIO, TextIO]]:
+    """Guard the streams while the block runs, and give standard output and standard error as they are guarded."""
     before = sys.stdout, sys.stderr
     guard_streams()
     try:
-        yield
+        yield sys.stdout, sys.stderr
     finally:
         sys.stdout, sys.stderr = before
 
@@ -287,16 +287,17 @@ def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
 
     @wraps(run)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
-        with guarded_streams():
+        with guarded_streams() as (out, err):
             code = run(*args, **kwargs)
+            # not `sys.stdout` and `sys.stderr`: a plugin may have put something else there, or nothing
             try:
-                sys.stdout.flush()
+                out.flush()
             except BrokenPipeError:
                 return READER_LEFT
             except SftchatError as error:
-                sys.stderr.write(f"sftchat: error: {error}\n")
-            sys.stderr.flush()
-            handles = [stream.handle for stream in (sys.stdout, sys.stderr) if isinstance(stream, Guarded)]
+                err.write(f"sftchat: error: {error}\n")
+            err.flush()
+            handles = [stream.handle for stream in (out, err) if isinstance(stream, Guarded)]
         if code in (USAGE, INTERRUPTED, READER_LEFT) or not any(handle.lost for handle in handles):
             return code
         return READER_LEFT if any(handle.reader_left for handle in handles) else LOST

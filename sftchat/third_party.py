@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing 
     """Call a function of a plugin.
 
     ``SystemExit``, ``GeneratorExit`` and every other exception become a ``PluginError``, so that no plugin ends the process or chooses its
-    exit code. Only ``KeyboardInterrupt`` passes, because it is the user's.
+    exit code. Only ``KeyboardInterrupt`` passes, because it is the user's. ``sys.stdout`` and ``sys.stderr`` are put back.
 
     Args:
         what: The part of the plugin that is called, such as ``the scorer of task 'sql'``.
@@ -36,6 +37,7 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing 
         PluginError: Names the plugin's part, what it was called for, where it raised, and the class of what was raised.
         SftchatError: What the plugin raised on purpose, with ``may_refuse``.
     """
+    streams = sys.stdout, sys.stderr
     try:
         return function(*args)
     except KeyboardInterrupt:
@@ -49,6 +51,8 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing 
         said = class_and_message(error)
         said = said if len(said) <= LONGEST_MESSAGE else f"{said[:LONGEST_MESSAGE]}…"
         raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {said}") from error
+    finally:
+        sys.stdout, sys.stderr = streams  # a verdict must be shown where the user looks, whatever a plugin puts in their place
 
 
 def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Doing = "", may_refuse: bool = False) -> Iterator[T]:

@@ -487,3 +487,19 @@ def test_completions_that_fail_are_none() -> None:
 
     assert list(commands.complete(None, "/odd x")) == []  # type: ignore[arg-type]
     assert [found.text for found in commands.complete(None, "/")] == ["/odd"]  # type: ignore[arg-type]
+
+
+def test_a_plugin_that_takes_the_standard_streams_away_gives_them_back() -> None:
+    streams = sys.stdout, sys.stderr
+
+    def takes() -> int:
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+        return 1
+
+    def takes_and_fails() -> int:
+        takes()
+        raise ValueError("no")
+
+    assert (call_plugin("it", takes), sys.stdout, sys.stderr) == (1, *streams)
+    assert error_of(lambda: call_plugin("it", takes_and_fails)).endswith("ValueError: no")
+    assert (sys.stdout, sys.stderr) == streams

@@ -76,7 +76,8 @@ class Addresses:
             option: Where it was typed, for the message.
 
         Raises:
-            UsageError: When it begins with a task that does not score, or with what is nearly the name of a task and is no file.
+            UsageError: When it begins with a task that does not score, with what is nearly the name of a task and is no file, or
+                with another word before a file that is there.
         """
         name, found, rest = word.partition(sign)
         if not found:
@@ -89,6 +90,8 @@ class Addresses:
         near = get_close_matches(name, {*self.known, *self.names}, n=1, cutoff=0.75)
         if near and "/" not in name and not Path(word).exists():
             raise UsageError(f"{option} {word}: no task '{name}' and no such file; did you mean {option} {near[0]}{sign}{rest}?")
+        if sign == "=" and "/" not in name and Path(rest).is_file() and not Path(word).exists():
+            raise UsageError(f"{option} {word}: no task '{name}' and no such file (available: {', '.join(sorted(self.known))})")
         return "", word
 
     def by_task(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, tuple[str, ...]]:

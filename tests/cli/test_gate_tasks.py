@@ -168,6 +168,12 @@ def test_a_word_for_a_task_that_is_not_evaluated_is_refused(two: Desk, option: s
         2,
         f"sftchat: error: {option} {near}: no task 'generla' and no such file; did you mean {option} {word.replace('quiz', 'general', 1)}?\n",
     )
+    if "=" in word.partition(":")[0]:
+        Path("there.jsonl").touch()
+        assert two.run(*given, "--task", "general", option, "nowhere=there.jsonl")[::2] == (
+            2,
+            f"sftchat: error: {option} nowhere=there.jsonl: no task 'nowhere' and no such file (available: general, quiz)\n",
+        )
     assert two.opened == []
 
 
