@@ -100,7 +100,8 @@ def command(
 
     session: Session = ctx.obj
     files, updates = chosen_files(options), options.pop("update_baseline")
-    demands, selection = chosen_demands(options), chosen_selection(options)
+    demands = chosen_demands(options)
+    selection = chosen_selection(options, demands)
     if not planning:
         _check_sources(models, replies)
     if self_check and replies:

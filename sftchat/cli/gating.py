@@ -66,13 +66,21 @@ def chosen_demands(options: dict[str, Any]) -> Demands:
     return demands
 
 
-def chosen_selection(options: dict[str, Any]) -> Selection | None:
-    """Take the selection out of a command's options; None where everything is evaluated."""
+def chosen_selection(options: dict[str, Any], demands: Demands) -> Selection | None:
+    """Take the selection out of a command's options; None where everything is evaluated.
+
+    Raises:
+        UsageError: With ``--strict``, because no gate is computed on a selection.
+    """
     from sftchat.evaluation.selection import Selection
 
     ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
     if past is not None and only is None:
         raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
+    if (ids or only) and demands.strict:
+        raise UsageError(
+            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and --strict wants a proof; leave one of them out"
+        )
     return Selection(ids, only, past) if ids or only else None
 
 

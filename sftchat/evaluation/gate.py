@@ -86,9 +86,10 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     if difference.differing < FEWEST:
         bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may
         room = margin * POINT + min(0.0, difference.gain)
-        if bound is None or room <= TOLERANCE:
+        if bound is None:
             return None
-        least = n * (min(0.0, difference.gain) - bound) / room
+        # where a drop beyond the margin was seen, it must become significant, which fewer changed items than FEWEST cannot
+        least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else FEWEST / difference.differing)
     elif not error:
         return None
     power = NormalDist().inv_cdf(POWER)

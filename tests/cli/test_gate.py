@@ -79,6 +79,21 @@ def test_one_changed_item_of_200_excludes_no_drop_of_two_points_but_one_of_three
     )
 
 
+@pytest.mark.parametrize(("broken", "needed"), [(1, 110), (2, 52), (3, 32), (4, 23), (5, 18)])
+def test_a_drop_beyond_the_margin_of_few_items_names_the_items_that_would_settle_it(desk: Desk, broken: int, needed: int) -> None:
+    gold("gold.jsonl", 15)
+    replies("old.jsonl", 15, ())
+    replies("new.jsonl", 15, range(broken))
+
+    code, _, err = desk.run("--replies", "new.jsonl", "--baseline", "old.jsonl")
+
+    assert needed * broken / 15 >= 6  # no fewer changed items are significant
+    assert (code, err.splitlines()[-1].partition("margin is 2; ")[2]) == (
+        0,
+        f"about {needed} items would settle it, here are 15",
+    )
+
+
 def test_what_cannot_be_excluded_is_inconclusive_and_exits_4_only_when_strict(base: Desk) -> None:
     open_ = "a drop of 4.3 points of accuracy cannot be excluded, the margin is 2; about 1,210 items would settle it, here are 200"
     line = f"new.jsonl on gold.jsonl: inconclusive against base.jsonl: {open_}; accuracy -1.5 points [-4.9, +1.6], p = 0.453"
@@ -456,3 +471,13 @@ def test_the_same_inputs_give_the_same_bytes(base: Desk) -> None:
     words = ("--replies", "new.jsonl", "--baseline", "base.jsonl", "--json")
 
     assert base.run(*words) == base.run(*words)
+
+
+@pytest.mark.parametrize(("selected", "chosen"), [(("--ids", "i050"), "--ids"), (("--only", "failing"), "--only")])
+def test_a_selection_is_no_proof(base: Desk, selected: tuple[str, ...], chosen: str) -> None:
+    replies("new.jsonl", 200, range(100))
+
+    assert base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", *selected, "--strict")[::2] == (
+        2,
+        f"sftchat: error: {chosen} evaluates a selection without a gate, and --strict wants a proof; leave one of them out\n",
+    )
