@@ -216,6 +216,7 @@ class Guarded(Rendered):
     def __init__(self, handle: Handle, *, in_workflow: bool) -> None:
         super().__init__(handle, in_workflow=in_workflow)
         self.rendered = Rendered(handle, in_workflow=in_workflow)
+        self.buffer = _Bytes(self)
         self._begun = ""  # the first character of the line on which the next text goes on
 
     def write(self, text: str) -> int:
@@ -235,6 +236,33 @@ class Guarded(Rendered):
                 lines[place] = line.replace("\r", _REPLACEMENT)
         self._begun = begun[:1]
         return "\n".join(lines)
+
+
+class _Bytes(io.BufferedIOBase):
+    """What a guarded stream has for programs that write bytes: they are taken for UTF-8 and pass the guard.
+
+    Args:
+        guard: The stream.
+    """
+
+    def __init__(self, guard: Guarded) -> None:
+        super().__init__()
+        self._guard = guard
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def writable(self) -> bool:
+        """It is written to."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write bytes and return how many; a part of a character waits for the rest of it."""
+        self._guard.write(self._decode(bytes(data)))
+        return len(data)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if not self.closed:
+            self._guard.flush()
 
 
 def _by_tqdm() -> bool:
@@ -297,7 +325,8 @@ def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
             except SftchatError as error:
                 err.write(f"sftchat: error: {error}\n")
             err.flush()
-            handles = [stream.handle for stream in (out, err) if isinstance(stream, Guarded)]
+            streams: tuple[object, object] = (out, err)
+            handles = [stream.handle for stream in streams if isinstance(stream, Guarded)]
         if code in (USAGE, INTERRUPTED, READER_LEFT) or not any(handle.lost for handle in handles):
             return code
         return READER_LEFT if any(handle.reader_left for handle in handles) else LOST

@@ -113,8 +113,8 @@ class World:
         write("bad.jsonl", [{"messages": [{"role": field("role"), "content": 5}]}, {field("column"): 1}])
         for name in ("one", "two"):
             Path(name).mkdir()
-            for file in ("config.json", "model.safetensors"):
-                Path(name, file).touch()
+            Path(name, "config.json").write_text("{}")
+            Path(name, "model.safetensors").touch()
             Path(name, "sftchat.json").write_text(manifest(mark(name)))
 
     def run(self, words: Sequence[str], terminal: bool) -> Shown:
@@ -268,8 +268,8 @@ def test_no_field_commands_a_file_of_a_report(world: World) -> None:
     assert json.loads(page.data)["results"][0]["rows"][0][2] == field("reply")
 
     suites = ElementTree.fromstring(shown.files["junit.xml"])
-    assert [len(suite) for suite in suites] == [1, 12]
-    assert {element.tag for element in suites.iter()} == {"testsuites", "testsuite", "testcase", "failure"}
+    assert [len(suite) for suite in suites] == [2, 12]
+    assert {element.tag for element in suites.iter()} == {"testsuites", "testsuite", "properties", "property", "testcase", "failure"}
 
     rows = [line for line in shown.files["report.md"].split("\n") if mark("id0") in line]
     assert [line.count("|") for line in rows] == [6]

@@ -112,6 +112,16 @@ def test_a_bar_of_tqdm_moves_and_its_text_commands_nothing() -> None:
     assert set(re.findall("\x1b.{0,2}", shown)) == {"\x1b[A"}
 
 
+def test_bytes_pass_the_guard_as_text_does() -> None:
+    raw = io.StringIO()
+    guard = Guarded(Handle(raw, required=True), in_workflow=False)
+
+    for piece in (b"\x1b]52;c;YQ==\x07", "师".encode()[:2], "师".encode()[2:], b"\n"):
+        assert guard.buffer.write(piece) == len(piece)
+
+    assert raw.getvalue() == "\ufffd]52;c;YQ==\ufffd师\n"
+
+
 class Screen(io.StringIO):
     """A terminal in memory."""
 
@@ -198,7 +208,6 @@ def test_streams_are_guarded_once_and_given_back(monkeypatch: pytest.MonkeyPatch
             assert sys.stdout is guard
         assert sys.stdout is guard
         assert rendered(sys.stdout) is not sys.stdout
-        assert not hasattr(sys.stdout, "buffer")
 
     assert sys.stdout is screen
 

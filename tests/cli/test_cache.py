@@ -172,7 +172,7 @@ def test_a_model_without_an_identity_is_always_asked(desk: Desk) -> None:
 def test_an_interrupted_evaluation_says_what_is_remembered_and_goes_on_from_there(desk: Desk) -> None:
     desk.identities["s:interrupted"] = GOOD
     code, _, err = desk.run("eval", "s:interrupted", "-o", "out", "--quiet")
-    assert (code, list(Path("out").iterdir())) == (130, [])
+    assert (code, Path("out").exists()) == (130, False)
     assert err == f"5 replies kept in {default_path()}; the same command goes on from there\n\nsftchat: interrupted\n"
 
     desk.answers["s:interrupted"] = desk.answers["s:good"]
