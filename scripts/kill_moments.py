@@ -39,7 +39,7 @@ def main() -> int:
             "train": (training(), 30, 3),
             "best-of": (best_of(), 10, 3),
             "distill": (distill(), 10, 3),
-            "chat": (chat(), 7, 3),
+            "chat": (chat(), 10, 5),
             "loading": (chat_that_loads(), 3, 1),
         }
         print(HEADER, flush=True)

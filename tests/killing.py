@@ -581,7 +581,7 @@ def _synthesis(name: str, words: Sequence[str], output: str, items: int) -> Comm
 
 # chat
 
-QUESTION = "从以下小说内容中提取人物关系:\\n有人说杨杉归和庞竹露成了亲，纯属胡说。王哲念一进菜场，就看见仇家戚归雨坐在那里。"
+QUESTION = "嘻" * 60  # the embedded model laughs back for 224 tokens, long enough to be killed in the midst of it
 BEFORE = Conversation().ask("hello").answer(Answer(Reply("hi"), model=MODEL))
 
 
@@ -612,7 +612,7 @@ def said_tokens(place: Place) -> int:
         sessions.close()
 
 
-def chat(tokens: int = 60) -> Command:
+def chat(tokens: int = 320) -> Command:
     """``chat`` that goes on with a talk: every piece that was printed is kept, and the reply goes on from there."""
     words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
 
