@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from itertools import repeat
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ VOLATILE = ("command", "seconds", "created", "date", "tokens_per_second")
 """Keys of JSON files that say when and how fast, not what."""
 PATIENCE = 240.0
 """Seconds that one step may take, on a machine that is busy with other things."""
+SLOW = (
+    "rouge_score.rouge_scorer",
+    "scipy.stats",
+    "transformers.models.qwen3.modeling_qwen3",
+    "sftchat.engines.transformers",
+    "sftchat.cli",
+)
+"""What commands import late, and what takes longer than all the rest of a killed one."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +186,15 @@ HEADER = (
 
 def processes() -> ForkServerContext:
     """Starts processes that need not import the libraries again; one thread each, for busy machines."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.killing", "trl", "peft", "datasets", "httpx2"])
+    context.set_forkserver_preload(["tests.killing", "trl", "peft", "datasets", "httpx2", *SLOW])
+    before = dict(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        ensure_running()  # with these variables, which the tests around do not get
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     return context
 
 
@@ -512,8 +527,10 @@ def training(steps: int = 12) -> Command:
         if ended(place):
             return 2 * steps + 4
         whole = max((int(path.name.rpartition("-")[2]) for path in run.glob("checkpoint-*")), default=0)
-        unfinished = list((run / ".unfinished").rglob("*")) if (run / ".unfinished").is_dir() else []
-        return 2 * whole + (2 if begun(place) else 0) + (1 if unfinished else 0)
+        unfinished = False
+        with suppress(FileNotFoundError):  # it is moved to its place meanwhile
+            unfinished = any(True for _ in (run / ".unfinished").iterdir())
+        return 2 * whole + (2 if begun(place) else 0) + int(unfinished)
 
     def locked(place: Place) -> bool:
         try:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reas
 
 @pytest.mark.parametrize(
     ("command", "kills"),
-    [(evaluation, 4), (training, 3), (best_of, 2), (distill, 2), (chat, 2), (chat_that_loads, 1)],
+    [(evaluation, 3), (training, 2), (best_of, 1), (distill, 1), (chat, 2), (chat_that_loads, 1)],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_killed_command_finishes_with_the_results_of_an_undisturbed_one(
@@ -28,7 +28,7 @@ def test_a_killed_command_finishes_with_the_results_of_an_undisturbed_one(
 
 
 def test_a_killed_evaluation_of_a_server_asks_again_only_for_what_was_under_way(tmp_path: Path) -> None:
-    kills, items = 4, 40
+    kills, items = 2, 40
     with served(items) as (command, answered):
         tally = Killing(tmp_path, random.Random()).table(command, kills, each=kills)
 

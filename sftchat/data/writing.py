@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat.errors import DataError, SftchatError, UsageError
+from sftchat.locking import open_locked, take_lock
 from sftchat.output import data_handle, require_stdout
 from sftchat.text import printable_json
 
@@ -56,7 +59,8 @@ def replace_file(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name that takes the place of another when the block ends well, and goes when it does not.
 
-    A link stays a link: what it points to is replaced. A pipe or a device such as ``/dev/null`` is written into, never replaced.
+    What a killed process has left under such a name is removed. A link stays a link: what it points to is replaced. A pipe or a device such as
+    ``/dev/null`` is written into, never replaced.
 
     Raises:
         OSError: The system refused to write.
@@ -66,14 +70,31 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with target.open("wb") as stream:
             yield stream
         return
+    _remove_abandoned(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    while (locked := open_locked(partial)) is None:
+        time.sleep(0.01)  # a process that looks for abandoned files lets go of it at once
     try:
-        with partial.open("wb") as stream:
+        with locked as stream:
+            stream.truncate()
             yield stream
-        partial.replace(target)
+            stream.flush()
+            if os.name != "nt":  # under the lock, so that no other process takes it for abandoned
+                partial.replace(target)
+        if os.name == "nt":  # an open file cannot be moved there
+            partial.replace(target)
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote a file: those that no process has locked."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        if path.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal() and path.is_file():
+            with suppress(OSError), path.open("rb") as file:
+                if take_lock(file):
+                    path.unlink()
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

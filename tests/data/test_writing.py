@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,33 @@ def test_rows_that_break_off_leave_no_file_and_an_old_one_untouched(tmp_path: Pa
     with pytest.raises(DataError):
         write_rows(tmp_path / "f", breaking_off(), overwrite=True)
     assert listing(tmp_path) == {"f": b"old"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL, and there are no locks")
+def test_what_a_killed_process_has_left_goes_with_the_next_writing_and_that_of_a_running_one_stays(tmp_path: Path) -> None:
+    target = tmp_path / "f[1].jsonl"
+    code = f"""
+from pathlib import Path
+from sftchat.data.writing import replacing
+with replacing(Path({str(target)!r})):
+    print("writing", flush=True)
+    input()
+"""
+    killed, running = (subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2))
+    with killed, running:
+        for process in (killed, running):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"writing\n"
+        kept = tmp_path / f".{target.name}.{running.pid}.part"
+        killed.kill()
+        killed.wait()
+        strange = tmp_path / f".{target.name}.1.2.part"
+        strange.touch()
+
+        write_rows(target, [{"a": 1}])
+
+        assert sorted(listing(tmp_path)) == sorted([target.name, kept.name, strange.name])
+        running.kill()
 
 
 def test_folders_are_no_place_for_rows(tmp_path: Path) -> None:
