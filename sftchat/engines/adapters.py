@@ -64,10 +64,10 @@ class Adapters:
     @property
     def mixes(self) -> bool:
         """Whether rows of different adapters can run together: peft can do it with plain low-rank adapters."""
-        if not adapted_layers():
-            return False
-        configs = self.model.peft_config.values() if self.model is not unwrapped(self.model) else ()
-        return all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in configs)
+        if self.model is unwrapped(self.model):
+            return True
+        plain = all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in self.model.peft_config.values())
+        return plain and bool(adapted_layers())
 
     def voice(self, adapter: str) -> Voice:
         """What a request asks for.
