@@ -22,7 +22,6 @@ from http.server import BaseHTTPRequestHandler
 from itertools import repeat
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +187,6 @@ def processes() -> ForkServerContext:
     """Starts processes that need not import the libraries again; one thread each, for busy machines."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.killing", "trl", "peft", "datasets", "httpx2", *SLOW])
-    before = dict(os.environ)
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    try:
-        ensure_running()  # with these variables, which the tests around do not get
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
     return context
 
 
@@ -213,7 +205,11 @@ def call(root: str, words: Sequence[str], terminal: str) -> None:
         os.dup2(file, number)
     streams = [os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False) for number in range(3)]
     sys.stdin, sys.stdout, sys.stderr = streams
-    os.environ |= place.environment
+    # here and not in the server that forks, which the process has once: other tests' children must compute as their parents do
+    os.environ |= {**place.environment, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import torch
+
+    torch.set_num_threads(1)
     tempfile.tempdir = None
     os.chdir(place.work)
     sys.argv = ["sftchat", *words]
