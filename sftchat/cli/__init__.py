@@ -36,7 +36,7 @@ VERBS = {
 
 COULD_NOT, NOT_COMPARABLE = 3, 4
 CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
-"""The exit codes that an error may have: 0 and 1 are said by commands that did what they were asked."""
+"""The exit codes that an error may have: 0 and 1 come from commands that ended as planned."""
 
 SPINS = "20000"
 """How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a training 1.7 times
@@ -148,7 +148,7 @@ def _ended(error: BaseException, show_traceback: bool) -> int:
 
 
 def _meaning(error: BaseException) -> tuple[int, str]:
-    """The exit code of an error and what is said about it on standard error."""
+    """The exit code of an error and the line for standard error."""
     if isinstance(error, SftchatError):
         code: object = error.exit_code
         return code if isinstance(code, int) and code in CODES else COULD_NOT, _complaint(message_of(error))
@@ -172,7 +172,7 @@ def _meaning(error: BaseException) -> tuple[int, str]:
 
 
 def _say(text: str) -> None:
-    """Write to standard error; where that is closed or full nobody can be told, and the exit code says it alone."""
+    """Write to standard error; where that is closed or full, the exit code alone reports the error."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()

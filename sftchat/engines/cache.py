@@ -134,7 +134,7 @@ class RowCache(Cache):  # type: ignore[misc]
         self._frame.start = self._frame.end - longest
 
     def clear(self, rows: Collection[int]) -> None:
-        """Overwrite rows with zeros: what is not finite in them would reach whoever takes their place, as padding."""
+        """Overwrite rows with zeros: numbers that are not finite would reach the row that takes their place, as padding."""
         for layer in self._filled:
             for row in rows:
                 layer.keys[row].zero_()
