@@ -70,16 +70,16 @@ def chosen_selection(options: dict[str, Any], demands: Demands) -> Selection | N
     """Take the selection out of a command's options; None where everything is evaluated.
 
     Raises:
-        UsageError: With ``--strict``, because no gate is computed on a selection.
+        UsageError: With a demand on the result, because no gate is computed on a selection.
     """
     from sftchat.evaluation.selection import Selection
 
     ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
     if past is not None and only is None:
         raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
-    if (ids or only) and demands.strict:
+    if (ids or only) and demands.given:
         raise UsageError(
-            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and --strict wants a proof; leave one of them out"
+            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {demands.given[0]} demands one; leave one of them out"
         )
     return Selection(ids, only, past) if ids or only else None
 

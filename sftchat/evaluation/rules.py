@@ -86,6 +86,12 @@ class Demands:
         }  # fmt: skip
         return tuple(name for name, value in given.items() if value)
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The options that demand something of the result."""
+        floors = {"--min": self.floors, "--min-lower": self.lower_floors, "--must-pass": self.must_pass}
+        return (*self.against_baseline, *(name for name, value in floors.items() if value))
+
     def check(self) -> None:
         """Refuse demands that contradict each other.
 

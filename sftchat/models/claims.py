@@ -55,6 +55,42 @@ for pattern in patterns:
         pattern.fullmatch(name)
 """
 """Run in a process of its own, because nothing else can stop an expression that goes back and forth for ever."""
+TOKENIZER = "tokenizer.json"
+TOKENIZER_SECONDS = 10.0
+"""How long a tokenizer may take for the probes, a few thousand characters each; a usual one takes some milliseconds."""
+TOKENIZER_MEMORY = 2 << 30
+"""Bytes of address space for the probes."""
+GROWTH = 64
+"""How many times as long as a text its normal form, its pieces or its decoding may be: bytes written as tokens of their own make up to six."""
+QUANTIFIERS = frozenset("*+{")
+"""Characters without which a regular expression is matched at once."""
+TRYING = """
+import json, sys
+most, growth = map(int, sys.argv[1:])
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+except ImportError:
+    pass  # Windows: the time alone is bounded
+from tokenizers import Tokenizer
+parts, probes = json.load(sys.stdin)
+try:
+    tokenizer = Tokenizer.from_str(json.dumps(parts))
+except Exception:
+    sys.exit()  # said where it is loaded
+for probe in probes:
+    made = [probe]
+    if tokenizer.normalizer is not None:
+        made.append(tokenizer.normalizer.normalize_str(probe))
+    if tokenizer.pre_tokenizer is not None and len(made[-1]) <= growth * len(probe):
+        made.append("".join(piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(probe)))
+    if tokenizer.decoder is not None:
+        made.append(tokenizer.decoder.decode([probe]))
+    made.append(tokenizer.encode(probe).ids)
+    if max(map(len, made)) > growth * len(probe):
+        sys.exit(f"makes more than {growth} times as much of a text as it is long")
+"""
+"""Run in a process of its own, because nothing else stops the library: it matches and replaces in native code."""
 
 
 def check_sizes(folder: Path) -> None:
@@ -151,23 +187,81 @@ def check_adapter(folder: Path, modules: Sequence[str]) -> None:
     _check_patterns(path, list(_patterns(config)), modules)
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a tokenizer whose expressions, replacements or padding take for ever or fill the memory, as far as probes show it.
+
+    The parts around its vocabulary are tried in a process of their own on repetitions of the characters and texts that they name. Where no part
+    can repeat or lengthen anything, nothing is run.
+
+    Args:
+        folder: A local model or adapter.
+
+    Raises:
+        ModelError: Saying what it does.
+    """
+    path = folder / TOKENIZER
+    if not path.is_file():
+        return
+    parts = _object(path)
+    parts |= {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
+    named = list(_named(parts))
+    if not (any(key == "Regex" and QUANTIFIERS & set(text) for key, text in named) or any(key in ("String", "content") for key, text in named)
+            or parts.get("padding")):  # fmt: skip
+        return
+    texts = {text[:100] for _, text in named}
+    probes = sorted({(text * (2000 // len(text))) + end for text in {*texts, *"".join(texts), *"a 1.\n"} if text for end in ("", "!\0")})[
+        :400
+    ]
+    arguments = (str(TOKENIZER_MEMORY), str(GROWTH))
+    done = _apart(TRYING, [parts, probes], TOKENIZER_SECONDS, *arguments)
+    if done is None:
+        raise ModelError(f"'{path}' takes more than {TOKENIZER_SECONDS:g} seconds for a text of 2,000 characters")
+    if done.returncode < 0 or "MemoryError" in done.stderr:
+        raise ModelError(f"'{path}' takes more than {TOKENIZER_MEMORY >> 30} GiB for a text of 2,000 characters")
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise ModelError(
+            f"'{path}' {said}" if said.startswith("makes more") else f"'{path}' cannot be used for a text of 2,000 characters: {said}"
+        )
+
+
+def _named(value: Any) -> Iterator[tuple[str, str]]:
+    """Every expression and text in the parts of a tokenizer, with its key; a loop, because a file may be deep."""
+    todo = [("", value)]
+    while todo:
+        key, item = todo.pop()
+        if isinstance(item, str):
+            yield key, item
+        elif isinstance(item, list):
+            todo += [(key, entry) for entry in item]
+        elif isinstance(item, dict):
+            todo += item.items()
+
+
+def _apart(program: str, given: Any, seconds: float, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """Run a program in a process of its own, JSON on its standard input; None when it was ended because it took too long."""
+    try:
+        return subprocess.run(
+            [sys.executable, "-I", "-c", program, *arguments],
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def _check_patterns(path: Path, patterns: list[str], modules: Sequence[str]) -> None:
     """Match expressions in a process of its own, which is ended when it takes too long."""
     if not patterns:
         return
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", MATCHING],
-            input=json.dumps([patterns, list(modules)]),
-            capture_output=True,
-            text=True,
-            timeout=PATTERN_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    done = _apart(MATCHING, [patterns, list(modules)], PATTERN_SECONDS)
+    if done is None:
         raise ModelError(
             f"'{path}' names its layers by a regular expression that takes more than {PATTERN_SECONDS:g} seconds: {patterns[0]!r:.80}"
-        ) from None
+        )
     if done.returncode:
         raise ModelError(f"'{path}' names its layers by an expression that cannot be used: {first_line(ValueError(done.stderr))}")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError
+from sftchat.models.model_files import INDEX, weights_of
 from sftchat.models.parity import Check
 
 SHOWN = 3
@@ -143,6 +145,40 @@ def refuse_not_finite(name: str, tensors: Mapping[str, Any]) -> int:
                 + "; copy it again, or take an earlier checkpoint"
             )
     return len(tensors) - len(looked)
+
+
+def check_saved(folder: Path, model: Any) -> None:
+    """Refuse a checkpoint that would not give a model all its weights, or give it some that are not finite; it is read tensor by tensor.
+
+    Args:
+        folder: A checkpoint of a training, its weights whole.
+        model: The model that it is to be read into, tied weights tied: a transformers model, or a ``PeftModel``, of which the adapter is read.
+
+    Raises:
+        ModelError: Naming the first tensor that is missing or damaged.
+    """
+    from safetensors import safe_open
+
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        wanted = get_peft_model_state_dict(model)
+    else:
+        wanted = model.state_dict()
+    held: set[str] = set()
+    for name in weights_of(folder):
+        if not name.endswith(INDEX):
+            with safe_open(folder / name, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 - no mapping
+                    held.add(key)
+                    refuse_not_finite(str(folder), {key: file.get_tensor(key)})
+    tied = {wanted[key].data_ptr() for key in held & wanted.keys()}
+    missing = sorted(key for key in wanted.keys() - held if wanted[key].data_ptr() not in tied)
+    if missing and held <= wanted.keys():  # a model whose files have other names than its modules is left to the library
+        raise ModelError(
+            f"checkpoint '{folder}' is incomplete: {len(missing)} of {len(wanted)} tensors are not in its files ({_some(missing)}); "
+            "delete it to go on from an earlier one"
+        )
 
 
 def check_vocabulary(name: str, model: Any, tokenizer: Any) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_line
 from sftchat.models.adapters import add_adapter
-from sftchat.models.claims import check_claims, check_config
+from sftchat.models.claims import check_claims, check_config, check_tokenizer
 from sftchat.models.hub import fetched_configs, reach
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, check_weights, weights_of
@@ -90,6 +90,8 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
         return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
     if reference.folder is not None and reference.base is None:
         check_config(reference.folder)
+    if reference.folder is not None:
+        check_tokenizer(reference.folder)
     try:
         with reach(local=reference.folder is not None):
             return AutoTokenizer.from_pretrained(
@@ -181,6 +183,7 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
             f"'{reference.text}' is an adapter on the Hub; fetch it first (hf download {reference.source} --local-dir FOLDER) and give the folder"
         )
     check_weights(folder, allow_pickle=allow_pickle)
+    check_config(folder)
     return folder.name
 
 

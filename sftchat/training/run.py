@@ -15,6 +15,7 @@ from sftchat.engines.processes import is_main_process
 from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from sftchat.models.parity import prove
+from sftchat.models.weight_check import check_saved
 from sftchat.models.weights import stop_ids, unwrapped
 from sftchat.parsing import parsed, read_text
 from sftchat.plugins import Registry
@@ -174,6 +175,8 @@ class Run:
         if not whole:
             self.audience.remark("the run has no complete checkpoint yet: it starts again from the base model")
             return None
+        if any(whole[-1].glob("*.safetensors")):  # not shards, which only the launcher can read
+            check_saved(whole[-1], self.ready.model)
         self.audience.remark(f"continuing from {whole[-1].name}")
         manifest = read_manifest(whole[-1])
         if manifest is not None:

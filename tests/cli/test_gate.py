@@ -414,7 +414,7 @@ def test_what_broke_the_last_time_is_evaluated_alone_and_not_gated(base: Desk) -
     replies("new.jsonl", 200, range(40))
     base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", "-o", "out")
     note = "of 200 items were selected; no gate is computed on a selected subset"
-    words = ("--replies", "new.jsonl", "--baseline", "base.jsonl", "--min", "accuracy=1", "--from", "out")
+    words = ("--replies", "new.jsonl", "--baseline", "base.jsonl", "--from", "out")
 
     code, out, err = base.run(*words, "--only", "newly-broken", "--json")
     report = json.loads(out)
@@ -474,10 +474,18 @@ def test_the_same_inputs_give_the_same_bytes(base: Desk) -> None:
 
 
 @pytest.mark.parametrize(("selected", "chosen"), [(("--ids", "i050"), "--ids"), (("--only", "failing"), "--only")])
-def test_a_selection_is_no_proof(base: Desk, selected: tuple[str, ...], chosen: str) -> None:
+@pytest.mark.parametrize(
+    "demand",
+    [
+        ("--strict",), ("--require-baseline",), ("--gate", "accuracy"), ("--min-drop", "2"), ("--allow-missing-baseline",), ("--min", "accuracy=1"),
+        ("--min-lower", "accuracy=1"), ("--must-pass", "i050"),
+    ],
+    ids=lambda demand: demand[0],
+)  # fmt: skip
+def test_nothing_is_demanded_of_a_selection(base: Desk, demand: tuple[str, ...], selected: tuple[str, ...], chosen: str) -> None:
     replies("new.jsonl", 200, range(100))
 
-    assert base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", *selected, "--strict")[::2] == (
+    assert base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", *selected, *demand)[::2] == (
         2,
-        f"sftchat: error: {chosen} evaluates a selection without a gate, and --strict wants a proof; leave one of them out\n",
+        f"sftchat: error: {chosen} evaluates a selection without a gate, and {demand[0]} demands one; leave one of them out\n",
     )

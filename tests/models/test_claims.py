@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sftchat.errors import ModelError
-from sftchat.models.claims import check_adapter, check_claims, check_config, check_sizes
+from sftchat.models.claims import check_adapter, check_claims, check_config, check_sizes, check_tokenizer
 from sftchat.models.references import embedded_folder, resolve
 from tests.engines.adapters_kit import make_adapter
 
@@ -117,6 +117,58 @@ def test_expressions_as_adapters_have_them_are_matched_soon(tiny_checkpoint: Pat
     check_adapter(adapter, [f"model.layers.{layer}.self_attn.q_proj" for layer in range(200)])
 
 
+def split(expression: str) -> dict[str, Any]:
+    """A tokenizer that cuts text at an expression."""
+    return {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}}
+
+
+def replaced(pattern: str, content: str, times: int = 1) -> dict[str, Any]:
+    """A tokenizer that replaces text several times."""
+    step = {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+    return {"normalizer": {"type": "Sequence", "normalizers": [step] * times}}
+
+
+PADDED = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (split("(a+)+$"), "cannot be used for a text of 2,000 characters: .*retry-limit"),
+        (replaced("a", "aa", 40), r"(takes more than 2 GiB|makes more than 64 times as much|takes more than 2 seconds)"),
+        (replaced("a", "a" * 1000), "makes more than 64 times as much of a text as it is long"),
+        ({"decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}]}}, "makes more than 64 times"),
+        ({"normalizer": {"type": "Prepend", "prepend": "b" * 10}, **split("(b|b)+$")}, "cannot be used"),
+        ({"padding": PADDED}, r"takes more than 2 GiB"),
+    ],
+    ids=["nested", "doubling", "long", "decoding", "another text", "padding"],
+)  # fmt: skip
+def test_a_tokenizer_that_takes_for_ever_or_fills_the_memory_is_refused(
+    values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sftchat.models.claims.TOKENIZER_SECONDS", 2.0)
+
+    with pytest.raises(ModelError, match=rf"tokenizer.json' {words}"):
+        check_tokenizer(edited(tiny_checkpoint, tmp_path / "model", "tokenizer.json", **values))
+
+
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {}, split(WORDS), split(r"[一-龥]+|[\p{L}\p{M}]+|\s+$"), replaced(" ", "▁"),
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}}, {"padding": {**PADDED, "strategy": "BatchLongest"}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Prepend", "prepend": "▁"}]}},
+        {"decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]}},
+    ],
+    ids=["plain", "words", "scripts", "marks", "spaces", "padded", "prepended", "decoded"],
+)  # fmt: skip
+def test_tokenizers_as_models_have_them_are_not_refused(values: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    check_tokenizer(edited(tiny_checkpoint, tmp_path / "model", "tokenizer.json", **values))
+
+
 PROGRAM = """
 import resource, sys
 from sftchat.cli import main
@@ -141,31 +193,39 @@ def config(**values: Any) -> Callable[[Path], None]:
     return change
 
 
+def tokenizer(folder: Path, **values: Any) -> None:
+    """Changes parts of tokenizer.json."""
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+HOSTILE: dict[str, Callable[[Path], None]] = {
+    "loop": looped,
+    "product": lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content * 10**9 }}"),
+    "sparse": lambda folder: sparse(folder / "config.json", 5 << 30),
+    "layers": config(num_hidden_layers=HUGE),
+    "width": config(hidden_size=HUGE),
+    "labels": config(num_labels=HUGE),
+    "expression": lambda folder: tokenizer(folder, **split("(a+)+$")),
+    "doubling": lambda folder: tokenizer(folder, **replaced("a", "aa", 40)),
+}
+"""What is done to the files of a model, by name."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["inspect"], ["ask"], ["train"]], ids=lambda words: words[0])
 @pytest.mark.parametrize(
-    "change",
-    [
-        looped,
-        lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content * 10**9 }}"),
-        lambda folder: sparse(folder / "config.json", 5 << 30),
-        config(num_hidden_layers=HUGE),
-        config(hidden_size=HUGE),
-        config(num_labels=HUGE),
-    ],
-    ids=["loop", "product", "sparse", "layers", "width", "labels"],
+    ("command", "change"),
+    [*(("ask", name) for name in HOSTILE), ("inspect", "loop"), ("inspect", "layers"), ("train", "loop"), ("train", "layers")],
 )
-def test_a_hostile_folder_is_one_line_soon_in_every_command(
-    words: list[str], change: Callable[[Path], None], tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_hostile_folder_is_one_line_soon_in_every_command(command: str, change: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Thirty seconds and 2 GB, the libraries' own among them; a machine full of other programs counts each second of a processor twice."""
     shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
-    change(model)
+    HOSTILE[change](model)
     arguments = {
         "inspect": ["inspect", str(model)],
         "ask": ["ask", str(model), "hi"],
         "train": ["train", "general", "-n", "32", "--max-steps", "1", "--model", str(model), "-o", str(tmp_path / "run"), "-q"],
-    }[words[0]]
+    }[command]
 
     done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=300, check=False)
 

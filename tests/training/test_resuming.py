@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sftchat import UsageError
+from sftchat import ModelError, UsageError
 from sftchat.models.manifest import read_manifest, write_manifest
 from sftchat.training.output import checkpoints, prune
 from sftchat.training.resuming import refuse_changed
@@ -139,6 +140,36 @@ def test_a_checkpoint_of_which_a_file_was_cut_short_is_not_continued_from(whole:
 
     assert last not in checkpoints(run)[0]
     assert last in checkpoints(run)[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: {key: value * float("nan") for key, value in tensors.items()}, "holds NaN; copy it again"),
+        (
+            lambda tensors: dict(list(tensors.items())[1:]),
+            r"1 of \d+ tensors are not in its files .*; delete it to go on from an earlier one",
+        ),
+        (lambda tensors: dict(list(tensors.items())[:0]), "tensors are not in its files"),
+    ],
+    ids=["not finite", "one missing", "all missing"],
+)
+def test_a_checkpoint_whose_weights_are_damaged_is_not_continued_from(
+    tiny_checkpoint: Path, whole: Path, tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], words: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copytree(whole / "checkpoint-6", run / "checkpoint-6")
+    shutil.copy(whole / "checkpoint-6" / "sftchat.json", run)
+    weights = run / "checkpoint-6" / "adapter_model.safetensors"
+    save_file(change(load_file(weights)), weights, {"format": "pt"})
+
+    with pytest.raises(ModelError, match=words):
+        train(job(str(tiny_checkpoint), run, resume=True), REGISTRY)
+
+    assert weights.is_file()
 
 
 def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Path, tmp_path: Path) -> None:
