@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.data.formats import read_examples
 from sftchat.data.shaping import from_example
-from sftchat.data.writing import check_target, write_rows
+from sftchat.data.writing import check_target, replacing, write_rows
 from sftchat.errors import DataError, SftchatError, UsageError, unknown
 from sftchat.types import Example, Reply
 
@@ -55,15 +54,12 @@ def _rows(format: str) -> Callable[[Conversation, Path], object]:
 def _markdown(conversation: Conversation, path: Path) -> object:
     """Write the talk for a reader: every message under who said it, as it was said."""
     text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in conversation.messages)
-    partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
-        return partial.replace(path)
+        with replacing(path) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    return path
 
 
 WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
