@@ -11,14 +11,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sftchat.data.formats import format_of, read_examples, to_example
+from sftchat.data.columns import UnwantedReplyError
+from sftchat.data.formats import read_examples, shape_of, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.neighbours import THRESHOLD, NearDuplicates
+from sftchat.data.notes import Notes
 from sftchat.data.overlap import whole_text
 from sftchat.data.problems import Policy, Problem
 from sftchat.data.reading import Row, line_of, scan_rows
 from sftchat.data.repeats import Repeats
-from sftchat.data.turns import shown
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.values import shown
 from sftchat.errors import DataError
 from sftchat.task import Task, problems_of
 from sftchat.types import Example, is_learned
@@ -30,6 +33,11 @@ Measure = Callable[[Example], Iterable[tuple[str, str]]]
 MARKERS = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
 )
+
+TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
+"""Tokens of chat templates as they stand in a text row, where `</s>` and `[INST]` are what they look like."""
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+"""Control characters but tab and the ends of lines, U+0085 among them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Findings:
         formats: Rows by shape; malformed ones are missing.
         shapes: The line where each shape stands first.
         problems: Everything wrong, in the order of the file.
+        notes: What reading changed in rows, and columns that are not used, one line each.
     """
 
     path: str
@@ -51,6 +60,7 @@ class Findings:
     formats: Mapping[str, int] = field(default_factory=dict)
     shapes: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,7 +77,7 @@ def check(
     task: Task | None = None,
     *,
     against: Sequence[str] = (),
-    role_map: Mapping[str, str] | None = None,
+    options: RowOptions = AS_WRITTEN,
     near: float = THRESHOLD,
     measure: Measure | None = None,
 ) -> Findings:
@@ -79,7 +89,7 @@ def check(
         path: JSONL, a JSON array or what else ``scan_rows`` reads; ``-`` reads standard input.
         task: A task whose own check is run on every row as well.
         against: Files of training rows in which no prompt of this one may stand, nor nearly.
-        role_map: Further names of roles, such as ``{"narrator": "user"}``.
+        options: How rows are read.
         near: Similarity from which on a row is a near duplicate, up to 1; 0 looks for none.
         measure: Says what is wrong with a row once it is tokens.
 
@@ -93,7 +103,7 @@ def check(
     problems: list[Problem] = []
     order: dict[str, int] = {}
     compared: list[Example] = []
-    repeats = Repeats()
+    repeats, notes = Repeats(), Notes()
     neighbours = NearDuplicates(near) if near else None
     for item in _scan(path):
         rows += 1
@@ -104,11 +114,11 @@ def check(
         source, row = item
         order[source] = rows
         try:
-            example = to_example(row, source, role_map=role_map)
+            example = to_example(row, source, options, notes)
         except DataError as error:
-            problems.append(Problem("invalid", source, error.message))
+            problems.append(Problem("unwanted" if isinstance(error, UnwantedReplyError) else "invalid", source, error.message))
             continue
-        shape = format_of(row)
+        shape = shape_of(row, options)
         formats[shape] += 1
         shapes.setdefault(shape, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
@@ -121,9 +131,9 @@ def check(
             compared.append(example)
     if neighbours is not None:
         problems += (_near(one.source, one.first, one.similarity) for one in neighbours.rest())
-    problems += _leaks(compared, against, role_map)
+    problems += _leaks(compared, against, options)
     problems.sort(key=lambda problem: order[problem.source])  # stable: those of one row stay in the order in which they were found
-    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems))
+    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
 
 
 def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
@@ -155,17 +165,23 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
         yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
     elif not any(map(is_learned, turns)):
         yield "no-reply", "every assistant turn has weight 0, so nothing to learn from; leave the weight of one out"
+    elif turns[-1]["role"] != "assistant" and example.messages and any(map(is_learned, turns)):
+        yield "unanswered", f"the last {turns[-1]['role']} turn has no reply; the row is learned up to the reply before it"
     if example.metadata.get("finish_reason") == "length":
         yield (
             "cut-off",
             'finish_reason is "length": the reply was cut off where its author\'s limit was; generate it again with a higher limit',
         )
-    for index, turn in enumerate(turns if example.messages else ()):  # a text row is what its author rendered
-        if marker := MARKERS.search(turn["content"]):
-            yield (
-                "special-token",
-                f"messages[{index}] holds the marker {shown(marker[0])} as text, at character {marker.start() + 1}; give the turns, not their rendering",
-            )
+    for index, turn in enumerate(turns):
+        where = f"messages[{index}]" if example.messages else "text"
+        if marker := MARKERS.search(turn["content"]) if example.messages else TOKENS.search(turn["content"]):
+            found = f"holds the marker {shown(marker[0])} as text, at character {marker.start() + 1}"
+            if example.messages:
+                yield "special-token", f"{where} {found}; give the turns, not their rendering"
+            else:  # a text row is what its author rendered
+                yield "template-token", f"{where} {found}; the text is learned as it stands, so no template is added"
+        if control := CONTROL.search(turn["content"]):
+            yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
 
 def _near(source: str, first: str, similarity: float) -> Problem:
@@ -173,9 +189,9 @@ def _near(source: str, first: str, similarity: float) -> Problem:
     return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
 
 
-def _leaks(examples: Sequence[Example], against: Sequence[str], role_map: Mapping[str, str] | None) -> Iterator[Problem]:
+def _leaks(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
     """The rows that a model trained on other files has seen."""
-    training = chain.from_iterable(read_examples(path, role_map=role_map) for path in against)
+    training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):
         same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
         yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{how}")

@@ -21,9 +21,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from sftchat.data.columns import LABELS, UnwantedReplyError, named_columns, suggestion
+from sftchat.data.notes import Notes
 from sftchat.data.reading import read_rows
+from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions
 from sftchat.data.shaping import FORMATS, RESERVED, from_example
-from sftchat.data.turns import check_order, keys_of, read_turns, shown, text
+from sftchat.data.tools import normal_tools
+from sftchat.data.turns import check_order, read_turns, settled
+from sftchat.data.values import keys_of, shown, text
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
 
@@ -32,18 +37,19 @@ __all__ = ["FORMATS", "as_rows", "format_of", "from_example", "read_examples", "
 SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
 
-def read_examples(path: str | os.PathLike[str], *, role_map: Mapping[str, str] | None = None) -> Iterator[Example]:
+def read_examples(path: str | os.PathLike[str], options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Iterator[Example]:
     """Read a file of rows of any shape, stopping at the first that is not one.
 
     Args:
-        path: JSONL or a JSON array; ``-`` reads standard input.
-        role_map: Further names of roles, such as ``{"narrator": "user"}``.
+        path: A file that ``read_rows`` reads; ``-`` reads standard input.
+        options: How rows are read.
+        notes: Collects what was changed in rows or left unused.
 
     Raises:
         DataError: With file and line, when the file or a row cannot be used.
     """
     for source, row in read_rows(path):
-        yield to_example(row, source, role_map=role_map)
+        yield to_example(row, source, options, notes)
 
 
 def format_of(row: Mapping[str, Any]) -> str:
@@ -60,7 +66,7 @@ def format_of(row: Mapping[str, Any]) -> str:
         found.append("sharegpt")
     if keys >= {"prompt", "completion"}:
         found.append("prompt-completion")
-    if keys >= {"prompt", "chosen", "rejected"}:
+    if keys >= {"chosen", "rejected"}:
         found.append("preference")
     if "instruction" in keys and keys & {"output", "response"}:
         found.append("alpaca")
@@ -70,10 +76,11 @@ def format_of(row: Mapping[str, Any]) -> str:
         return found[0]
     if "text" in keys:  # last: Alpaca files and others carry a rendered copy of the row under this key
         return "text"
-    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {SHAPES}")
+    hint = f"; read it with {remedy}" if (remedy := suggestion(row)) else ""
+    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {SHAPES}{hint}")
 
 
-def to_example(row: Mapping[str, Any], source: str = "", *, role_map: Mapping[str, str] | None = None) -> Example:
+def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Example:
     """Make an example of a row of any shape.
 
     A last assistant turn becomes ``gold``, unless it holds more than text (tool calls), which ``gold`` could not: then it stays a turn.
@@ -81,19 +88,36 @@ def to_example(row: Mapping[str, Any], source: str = "", *, role_map: Mapping[st
     Args:
         row: The row.
         source: Where it came from, as ``file:line``.
-        role_map: Further names of roles, such as ``{"narrator": "user"}``.
+        options: How it is read.
+        notes: Collects what was changed in it or left unused.
 
     Raises:
         DataError: The row is malformed; names the key and the value.
+        UnwantedReplyError: Its reply is marked as one to avoid.
     """
+    changes: list[str] = []
     try:
-        return _to_example(row, source, role_map)
+        example, unused = _to_example(row, source, options, changes.append)
     except DataError as error:
-        raise DataError(str(error), source) from None
+        kind = UnwantedReplyError if isinstance(error, UnwantedReplyError) else DataError
+        raise kind(error.message, source) from None
+    if notes is not None:
+        notes.add(set(changes), unused)
+    return example
 
 
-def _to_example(row: Mapping[str, Any], source: str, role_map: Mapping[str, str] | None) -> Example:
-    """``to_example`` with errors that do not know the source."""
+def shape_of(row: Mapping[str, Any], options: RowOptions = AS_WRITTEN) -> str:
+    """The name of a row's shape once its columns have the names that ``options`` give them.
+
+    Raises:
+        DataError: As of ``to_example``.
+    """
+    return format_of(named_columns(row, options, lambda _: None))
+
+
+def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, change: Change) -> tuple[Example, list[str]]:
+    """``to_example`` with errors that do not know the source, and the columns that are not used."""
+    row = named_columns(given, options, change)
     shape = format_of(row)
     used = {"id", *_KEYS[shape]}
     gold: str | None = None
@@ -104,20 +128,37 @@ def _to_example(row: Mapping[str, Any], source: str, role_map: Mapping[str, str]
     elif shape == "alpaca":
         turns, gold, used = _read_alpaca(row, used)
     elif shape == "prompt-completion":
-        turns = _read_pair(row, role_map)
+        turns = _read_pair(row, options, change)
     elif shape == "preference":  # what there is to learn of a pair without preference training is the better reply
-        turns = _read_pair({"prompt": row["prompt"], "completion": row["chosen"]}, role_map)
+        turns = _read_preferred(row, options, change)
+        change("of chosen and rejected only chosen is learned")
     else:
-        turns = read_turns(row[where], where, role_map)
+        turns = read_turns(row[where], where, options, change)
         if shape == "evalset":
             gold = text(row["gold"], "gold")
     if shape != "text":
         if "system" in row:
             turns, used = _with_system(row["system"], turns), used | {"system"}
+        turns = settled(turns, where, options, change)
         check_order(turns, where, has_gold=gold is not None)
     if gold is None and turns[-1]["role"] == "assistant" and set(turns[-1]) == {"role", "content"}:
         turns, gold = turns[:-1], turns[-1]["content"]
-    return Example(turns, gold, _id(row.get("id")), _metadata(row, used), source)
+    metadata = _metadata(row, {*used, "functions"})
+    unused = [key for key in metadata if key in row and row[key] is not None and key not in _MEANINGFUL]
+    if tools := _tools(row.get("functions"), metadata.pop("tools", None), change):
+        metadata["tools"] = tools
+    return Example(turns, gold, _id(row.get("id")), metadata, source), unused
+
+
+_MEANINGFUL = {"tools", "rejected", "finish_reason", *LABELS}
+"""Keys of metadata that are looked at, here or when rows are checked."""
+
+
+def _tools(functions: Any, tools: Any, change: Change) -> list[dict[str, Any]]:
+    """The tools of a row in the normal form, under whichever name it has them."""
+    if functions and tools:
+        raise DataError("the row has both tools and functions; remove one")
+    return normal_tools(functions, "functions", change) if functions else normal_tools(tools, "tools", change)
 
 
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -169,14 +210,14 @@ def _history(value: Any) -> Iterator[Message]:
             yield Message(role=role, content=text(said, f"history[{index}][{place}]"))
 
 
-def _read_pair(row: Mapping[str, Any], role_map: Mapping[str, str] | None) -> tuple[Message, ...]:
+def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
     """Read prompt and completion, both text or both turns."""
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        turns = read_turns(completion, "completion", role_map)
+        turns = read_turns(completion, "completion", options, change)
         if turns[-1]["role"] != "assistant":
             raise DataError(f"completion ends with the role {shown(turns[-1]['role'])}, must end with an assistant turn")
-        return (*read_turns(prompt, "prompt", role_map), *turns)
+        return (*read_turns(prompt, "prompt", options, change), *turns)
     for key, other in (("prompt", completion), ("completion", prompt)):
         if isinstance(other, str) and isinstance(row[key], list):
             raise DataError(f"{key} is a list of turns and the other half is text; write both as text or both as turns")
@@ -184,6 +225,20 @@ def _read_pair(row: Mapping[str, Any], role_map: Mapping[str, str] | None) -> tu
         Message(role="user", content=text(prompt, "prompt")),
         Message(role="assistant", content=text(completion, "completion")),
     )
+
+
+def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
+    """Read the prompt and the better reply of a pair; turns under chosen may begin with the prompt."""
+    prompt, chosen = row.get("prompt"), row["chosen"]
+    if isinstance(chosen, list):
+        turns = read_turns(chosen, "chosen", options, change)
+        if turns[0]["role"] != "assistant":
+            return turns
+        if isinstance(prompt, str):
+            return (Message(role="user", content=text(prompt, "prompt")), *turns)
+    if prompt is None:
+        raise DataError("the row has chosen and rejected and no prompt; name its column with --map prompt=COLUMN")
+    return _read_pair({"prompt": prompt, "completion": chosen}, options, change)
 
 
 def _id(value: Any) -> str:

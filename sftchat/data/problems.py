@@ -32,9 +32,13 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "malformed": Kind("no JSON object in UTF-8, or a file that breaks off", keepable=False),
     "invalid": Kind("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
+    "unwanted": Kind("a reply that its author marks as one to avoid, such as label: false", keepable=False),
     "no-reply": Kind("no assistant turn, so nothing to learn from"),
+    "unanswered": Kind("a last turn without a reply after earlier replies", policy="keep"),
     "cut-off": Kind("a reply that hit the token limit of who generated it, so that its end is no end"),
     "special-token": Kind("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
+    "template-token": Kind("a template's token in a text row, which is learned as it stands", policy="keep"),
+    "control-character": Kind("a control character such as ESC or NUL", policy="keep"),
     "duplicate-id": Kind("an id that stands twice"),
     "duplicate": Kind("the same row again"),
     "near-duplicate": Kind("nearly the same row again", policy="keep"),

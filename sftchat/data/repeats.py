@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from sftchat.data.reading import line_of
-from sftchat.data.turns import shown
+from sftchat.data.values import shown
 from sftchat.types import Example
 
 K = TypeVar("K", str, bytes)

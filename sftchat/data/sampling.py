@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from sftchat.data.repeats import digest
-from sftchat.data.turns import shown
+from sftchat.data.values import shown
 from sftchat.engines.base import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
 from sftchat.locking import take_lock

@@ -11,7 +11,8 @@ from sftchat.types import Example, Message
 
 _OF_ROWS = ("id", "metadata", "messages", "gold", "conversations", "prompt", "completion", "text", "system")
 _OF_ALPACA = ("instruction", "input", "context", "output", "response", "history")
-RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA})
+_OF_OTHERS = ("functions", "label", "labels", "kto_tag", "chosen")
+RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA, *_OF_OTHERS})
 """Keys that mean something in one of the shapes; metadata of these names is written under ``metadata``, lest it be taken for the row."""
 
 FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}

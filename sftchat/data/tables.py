@@ -53,7 +53,7 @@ def hub_rows(reference: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _stream(source: str, failure: str, *words: str | None, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Stream what ``load_dataset`` opens, with what Arrow made of the rows undone."""
+    """Stream what ``load_dataset`` opens, as JSON would have it."""
     if find_spec("datasets") is None:
         raise MissingExtraError(f"reading '{source}'")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -74,9 +74,9 @@ def _stream(source: str, failure: str, *words: str | None, **options: Any) -> It
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON would have it: times as text, and without the keys that only other rows have, which Arrow fills with null."""
+    """A value as JSON would have it: times as text."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value.isoformat() if isinstance(value, (date, datetime)) else value

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from json import dumps
 from typing import Any, cast
 
+from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
+from sftchat.data.tools import normal_calls
+from sftchat.data.values import keys_of, shown, text
 from sftchat.errors import DataError, unknown
 from sftchat.parsing import parsed
 from sftchat.types import Message
@@ -13,20 +16,27 @@ from sftchat.types import Message
 ROLES = ("system", "user", "assistant", "tool")
 """The roles that a turn may have."""
 
+ALIASES = {"developer": "system", "function": "tool"}
+"""Other names of roles in OpenAI's files: its newer name of the system's, its older one of a tool's."""
+
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
 """What ShareGPT calls them; the others go by their own name. The value of a ``function_call`` is the JSON of what is called."""
 
-_KNOWN = ({role: role for role in ROLES}, {**{role: role for role in ROLES}, **SHAREGPT_ROLES})
+_OPENAI = {**{role: role for role in ROLES}, **ALIASES}
+_KNOWN = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
 """What each name of a role means: without ShareGPT's, and with them."""
 
 
-def read_turns(value: Any, where: str, role_map: Mapping[str, str] | None = None) -> tuple[Message, ...]:
+def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change: Change = unreported) -> tuple[Message, ...]:
     """Read a list of turns, ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; other keys of a turn are kept unless null or [].
+
+    Calls of tools get one form, a call of ShareGPT's joins the text that the assistant wrote before it, and text in parts is joined.
 
     Args:
         value: What the row holds.
         where: The key it stands under, for messages.
-        role_map: Further names of roles, such as ``{"narrator": "user"}``.
+        options: Further names of roles, and what is done about turns that cannot stand where they are.
+        change: Is told what was changed.
 
     Raises:
         DataError: It is not a list of turns; the message has no source, which the caller adds.
@@ -35,60 +45,145 @@ def read_turns(value: Any, where: str, role_map: Mapping[str, str] | None = None
         raise DataError(f"{where} is {shown(value)}, must be a list of turns")
     if not value:
         raise DataError(f"{where} has no turns; a row needs at least a user turn")
-    return tuple(_turn(turn, f"{where}[{index}]", role_map or {}) for index, turn in enumerate(value))
+    turns: list[Message] = []
+    for index, given in enumerate(value):
+        turn = _turn(given, f"{where}[{index}]", options.roles, change)
+        if turns and turns[-1]["role"] == "assistant" and _is_bare_call(given, options.roles):
+            turns[-1] = _joined(turns[-1], turn, f"{where}[{index}]")
+        else:
+            turns.append(turn)
+    return tuple(turns)
 
 
-def _turn(turn: Any, where: str, role_map: Mapping[str, str]) -> Message:
+def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change: Change) -> tuple[Message, ...]:
+    """The turns of a row with what ``options`` say about their order applied.
+
+    Args:
+        turns: All turns of the row.
+        where: The key they stand under, for messages.
+        options: Of reading.
+        change: Is told what was changed.
+
+    Raises:
+        DataError: Turns of one role cannot be joined.
+    """
+    if options.leading_assistant == "drop":
+        start = int(turns[0]["role"] == "system")
+        end = next((index for index in range(start, len(turns)) if turns[index]["role"] != "assistant"), len(turns))
+        if end > start:
+            change("assistant turns before the first user turn are left out (--leading-assistant drop)")
+            turns = turns[:start] + turns[end:]
+    if not options.merge_turns:
+        return turns
+    merged: list[Message] = []
+    for index, turn in enumerate(turns):
+        if merged and turn["role"] == merged[-1]["role"] != "tool":
+            merged[-1] = _joined(merged[-1], turn, f"{where}[{index}]")
+            change("consecutive turns of one role are joined (--merge-turns)")
+        else:
+            merged.append(turn)
+    return tuple(merged)
+
+
+def _joined(first: Message, second: Message, where: str) -> Message:
+    """Two turns of one role as one: the texts with a blank line between them, the calls in a row."""
+    clash = next((key for key in first.keys() & second.keys() - {"role", "content", "tool_calls"} if first.get(key) != second.get(key)), "")
+    if first.get("weight", 1) != second.get("weight", 1) or clash:
+        raise DataError(f"{where} and the turn before it differ in {clash or 'weight'}, so they cannot be joined; make them alike")
+    joined = {**first, **second, "content": "\n\n".join(filter(None, (first["content"], second["content"])))}
+    if calls := [*first.get("tool_calls", ()), *second.get("tool_calls", ())]:
+        joined["tool_calls"] = calls
+    return cast(Message, joined)
+
+
+def _is_bare_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
+    """Whether a turn is ShareGPT's ``function_call``."""
+    return "role" not in turn and turn.get("from") == "function_call" and "function_call" not in roles
+
+
+def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Message:
     """Read one turn."""
     if not isinstance(turn, dict):
         raise DataError(f'{where} is {shown(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
     names = ("role", "content") if "role" in turn else ("from", "value")
-    sharegpt = names[0] == "from"
-    if names[0] not in turn or (names[1] not in turn and "tool_calls" not in turn):
+    calls = [key for key in ("tool_calls", "function_call") if turn.get(key)]
+    if names[0] not in turn or (names[1] not in turn and not calls):
         raise DataError(f"{where} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
     role = turn[names[0]]
-    known = {**_KNOWN[sharegpt], **role_map}
+    known = {**_KNOWN[names[0] == "from"], **roles}
     if text(role, f"{where}.{names[0]}") not in known:
         name = shown(role)[1:-1]
-        hint = f"say what it is with 'sftchat data convert --role-map {name}=ROLE'"
-        raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; {hint}")
-    content = turn.get(names[1])
-    if sharegpt and role == "function_call" and role not in role_map:
-        turn, content = {**turn, "tool_calls": _calls(content, f"{where}.value")}, ""
-    if known[role] == "assistant" and turn.get("tool_calls"):
-        content = content or ""  # a turn that only calls tools has null or no content in OpenAI's files
-        checked = text(content, f"{where}.{names[1]}", empty=True)
-    else:
-        checked = text(content, f"{where}.{names[1]}")
+        raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
     # `datasets` fills keys that only other rows have with null, and templates that ask "is there a key tool_calls" would believe it
-    rest = {key: value for key, value in turn.items() if key not in names and value is not None and value != []}
-    if known[role] == "assistant" and "weight" in rest and (weight := rest.pop("weight")) != 1:
-        if weight != 0:
-            raise DataError(f"{where}.weight is {shown(weight)}, must be 1 for a reply to learn or 0 for one that is only read")
-        rest["weight"] = 0
-    return cast(Message, {"role": known[role], "content": checked, **rest})
+    rest = {key: value for key, value in turn.items() if key not in (*names, "function_call") and value is not None and value != []}
+    content = turn.get(names[1])
+    if _is_bare_call(turn, roles):
+        calls, content, rest["tool_calls"] = ["value"], "", _calls(content, f"{where}.value", change)
+    elif len(calls) > 1:
+        raise DataError(f"{where} has both tool_calls and function_call; remove one")
+    elif calls:
+        rest["tool_calls"] = normal_calls(turn[calls[0]], f"{where}.{calls[0]}", change)
+    content = _parts(content, f"{where}.{names[1]}") if isinstance(content, list) else content
+    # a turn that only calls tools has null or no content in OpenAI's files, and a tool may have nothing to say
+    may_be_empty = bool(known[role] == "assistant" and calls) or known[role] == "tool"
+    checked = text(content or "" if may_be_empty else content, f"{where}.{names[1]}", empty=may_be_empty)
+    return cast(Message, {"role": known[role], "content": checked, **_with_weight(rest, known[role], where)})
 
 
-def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
+    """The other keys of a turn, with what says whether it is learned under ``weight``: 0 where it is only read, absent where it is learned."""
+    said: dict[str, Any] = {key: rest.pop(key) for key in ("weight", "train", "loss") if key in rest}
+    for key, value in said.items():
+        if isinstance(value, str) or value not in (0, 1):
+            raise DataError(
+                f"{where}.{key} is {shown(value)}, must be 1 or true for a reply to learn, 0 or false for one that is only read"
+            )
+    if role != "assistant":
+        if learned := next((key for key in ("train", "loss") if said.get(key)), None):
+            raise DataError(f"{where}.{learned} is {shown(said[learned])}, but only assistant turns are learned; remove it")
+        return {**rest, "weight": said["weight"]} if "weight" in said else rest
+    if len(set(map(bool, said.values()))) > 1:
+        raise DataError(
+            f"{where} is to be learned and not to be learned: {', '.join(f'{key} is {shown(one)}' for key, one in said.items())}"
+        )
+    return {**rest, "weight": 0} if said and not any(said.values()) else rest
+
+
+def _parts(parts: list[Any], where: str) -> str:
+    """The text of content in parts, as OpenAI writes it.
+
+    Raises:
+        DataError: A part is an image or something else that is no text.
+    """
+    texts = []
+    for index, part in enumerate(parts):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(part, str):
+            texts.append(part)
+        elif kind in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            raise DataError(f'{where}[{index}] is a part of type {shown(kind)}; only parts of type "text" can be read')
+    return "".join(texts)
+
+
+def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
     """The tool calls that ShareGPT writes as the JSON of ``{"name", "arguments"}``, or of a list of such."""
     try:
-        found = parsed(text(value, where))
+        found = parsed(text(value, where)) if not isinstance(value, (dict, list)) else value
     except ValueError:
         found = None
-    calls = found if isinstance(found, list) else [found]
+    calls: list[Any] = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise DataError(
             f'{where} is {shown(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
         )
-    rest = ("name", "arguments")
-    return [
-        {
-            **{key: inner for key, inner in call.items() if key not in rest},
-            "type": "function",
-            "function": {key: call[key] for key in rest if key in call},
-        }
-        for call in calls
-    ]
+    if isinstance(value, str):  # so that nulls in it are its author's
+        calls = [
+            {**call, "arguments": dumps(call["arguments"], ensure_ascii=False)} if isinstance(call.get("arguments"), dict) else call
+            for call in calls
+        ]
+    return normal_calls(calls, where, change)
 
 
 def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False) -> None:
@@ -107,9 +202,9 @@ def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False)
         role = turn["role"]
         if before not in _MAY_FOLLOW[role]:
             after = "as the first turn" if before == "nothing" else f"after {_a(before)} turn"
-            raise DataError(
-                f"{where}[{index}] is {_a(role)} turn {after}; the order is system (at most once, first), then user and assistant by turns"
-            )
+            remedy = _remedy(before, role, any(turn["role"] == "user" for turn in turns[index:]))
+            order = "the order is system (at most once, first), then user and assistant by turns"
+            raise DataError(f"{where}[{index}] is {_a(role)} turn {after}; {order}" + (f"; {remedy}" if remedy else ""))
         before = role
     if before in ("system", "nothing"):
         raise DataError(f"{where} has no user turn; a row needs at least one")
@@ -125,35 +220,15 @@ _MAY_FOLLOW = {
 }
 
 
+def _remedy(before: str, role: str, asked: bool) -> str:
+    """The option that makes turns in such an order readable; empty where there is none."""
+    if before == role:
+        return "--merge-turns joins consecutive turns of one role"
+    if role == "assistant" and asked and before in ("nothing", "system"):
+        return "--leading-assistant drop leaves out those before the first user turn"
+    return ""
+
+
 def _a(role: str) -> str:
     """A role with its article."""
     return f"an {role}" if role == "assistant" else f"a {role}"
-
-
-def text(value: Any, where: str, *, empty: bool = False) -> str:
-    """The value, if it is text.
-
-    Args:
-        value: What the row holds.
-        where: Its key, for messages.
-        empty: Empty text is allowed.
-
-    Raises:
-        DataError: It is something else, or empty.
-    """
-    if not isinstance(value, str):
-        raise DataError(f"{where} is {shown(value)}, must be text")
-    if not value.strip() and not empty:
-        raise DataError(f"{where} is empty; fill it or remove the row")
-    return value
-
-
-def keys_of(row: Mapping[str, Any]) -> str:
-    """The keys of an object for a message, with a note at those that hold nothing."""
-    return ", ".join(shown(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
-
-
-def shown(value: Any, width: int = 40) -> str:
-    """A value as it stands in the file, cut to a length that fits a message."""
-    written = json.dumps(value, ensure_ascii=False, default=repr)
-    return written if len(written) <= width else written[: width - 1] + "…"

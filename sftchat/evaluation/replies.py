@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sftchat.data.reading import not_utf_8
-from sftchat.data.turns import shown
+from sftchat.data.values import shown
 from sftchat.data.writing import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome

@@ -215,6 +215,7 @@ def test_check_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
             "shapes": {"text": "1"},
             "counts": {"duplicate": 1},
             "problems": [{"class": "duplicate", "policy": "fail", "source": "f:2", "message": "the same row as line 1; remove one"}],
+            "notes": [],
         }
     ]
 

@@ -54,10 +54,13 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "a turn without text": (turns(("user", None)), "messages[0].content is null, must be text"),
     "an unknown role": (
         turns(("bot", "a")),
-        "messages[0].role: unknown role 'bot' (available: assistant, system, tool, user); say what it is with 'sftchat data convert --role-map bot=ROLE'",
+        "messages[0].role: unknown role 'bot' (available: assistant, developer, function, system, tool, user); say what it is with --role-map bot=ROLE",
     ),
     "a reply without a question": (turns(("assistant", "a")), f"messages[0] is an assistant turn as the first turn; {ORDER}"),
-    "a user who speaks twice": (turns(("user", "a"), ("user", "b")), f"messages[1] is a user turn after a user turn; {ORDER}"),
+    "a user who speaks twice": (
+        turns(("user", "a"), ("user", "b")),
+        f"messages[1] is a user turn after a user turn; {ORDER}; --merge-turns joins consecutive turns of one role",
+    ),
     "a system turn in the middle": (
         turns(("user", "a"), ("assistant", "b"), ("system", "c")),
         f"messages[2] is a system turn after an assistant turn; {ORDER}",

@@ -45,6 +45,7 @@ def test_every_class_is_counted_with_its_policy_and_its_first_line(capsys: pytes
     )
     assert err == (
         "f: 5 rows (4 prompt-completion, 1 alpaca), 5 with a reply: 3 problems\n"
+        '  note: columns kept as metadata and not used: "level" (1)\n'
         "  mixed shapes: prompt-completion from line 1, alpaca from line 5\n"
         "  keep 1 near-duplicate, first at line 3\n"
         "  fail 1 conflict, first at line 4\n"

@@ -10,6 +10,7 @@ import pytest
 from sftchat import DataError, Example, Metric, PluginError, Score, Task
 from sftchat.data.checking import Findings, check
 from sftchat.data.problems import Problem
+from sftchat.data.row_options import RowOptions
 
 NO_REPLY = "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
 
@@ -81,7 +82,7 @@ def test_duplicates_on_one_line_of_an_array_are_told_apart(tmp_path: Path, monke
 def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text('{"conversations": [{"from": "bo", "value": "a"}, {"from": "gpt", "value": "b"}]}')
-    assert check(path, role_map={"bo": "user"}) == Findings(str(path), 1, 1, {"sharegpt": 1}, {"sharegpt": "1"}, ())
+    assert check(path, options=RowOptions({"bo": "user"})) == Findings(str(path), 1, 1, {"sharegpt": 1}, {"sharegpt": "1"}, ())
 
 
 def test_a_file_that_is_not_there_cannot_be_checked(tmp_path: Path) -> None:

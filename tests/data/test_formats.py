@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, UsageError
 from sftchat.data.formats import FORMATS, format_of, from_example, read_examples, to_example, with_ids
+from sftchat.data.row_options import RowOptions
 
 SYSTEM = Message(role="system", content="Be brief.")
 USER = Message(role="user", content="Who?")
@@ -61,15 +62,15 @@ def test_sharegpt_roles_are_translated() -> None:
     assert to_example({"conversations": turns}) == Example((USER,), GOLD)
     assert to_example({"system": "Be brief.", "conversations": turns}) == Example((SYSTEM, USER), GOLD)
     told = [{"from": "narrator", "value": "Who?"}, {"from": "gpt", "value": GOLD}]
-    assert to_example({"conversations": told}, role_map={"narrator": "user"}) == Example((USER,), GOLD)
+    assert to_example({"conversations": told}, options=RowOptions({"narrator": "user"})) == Example((USER,), GOLD)
 
 
 def test_what_sharegpt_calls_is_a_turn_of_its_own() -> None:
     turns = [{"from": "human", "value": "Who?"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"城": 1}}'}]
     answered = [*turns, {"from": "observation", "value": "3"}, {"from": "gpt", "value": GOLD}]
-    example = Example((USER, CALL, Message(role="tool", content="3")), GOLD, metadata={"tools": "[]"})
+    example = Example((USER, CALL, Message(role="tool", content="3")), GOLD)
     assert to_example({"conversations": answered, "tools": "[]"}) == example
-    assert from_example(example, "sharegpt") == {"conversations": answered, "tools": "[]"}
+    assert from_example(example, "sharegpt") == {"conversations": answered}
 
 
 def test_the_history_of_alpaca_rows_are_the_turns_before_the_instruction() -> None:
@@ -99,7 +100,7 @@ def test_keys_that_hold_null_are_as_good_as_absent() -> None:
 
 
 def test_a_last_turn_that_calls_tools_stays_a_turn() -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
     assert to_example({"messages": [USER, call]}) == Example((USER, {**call, "content": ""}))  # type: ignore[typeddict-item]
 
 
@@ -136,7 +137,7 @@ REFUSED = [
     ({"messages": []}, "messages has no turns; a row needs at least a user turn"),
     (
         {"messages": [USER, {"role": "assistant", "content": "a", "weight": 0.5}]},
-        "messages[1].weight is 0.5, must be 1 for a reply to learn or 0 for one that is only read",
+        "messages[1].weight is 0.5, must be 1 or true for a reply to learn, 0 or false for one that is only read",
     ),
     ({"messages": ["hi"]}, 'messages[0] is "hi", must be an object such as {"role": "user", "content": "..."}'),
     (
@@ -145,25 +146,26 @@ REFUSED = [
     ),
     (
         {"messages": [{"role": "usr", "content": "a"}]},
-        "messages[0].role: unknown role 'usr'; did you mean 'user'? (available: assistant, system, tool, user); "
-        "say what it is with 'sftchat data convert --role-map usr=ROLE'",
+        "messages[0].role: unknown role 'usr'; did you mean 'user'? (available: assistant, developer, function, system, tool, user); "
+        "say what it is with --role-map usr=ROLE",
     ),
     (
         {"conversations": [{"from": "bing", "value": "a"}]},
-        "conversations[0].from: unknown role 'bing' (available: assistant, function_call, gpt, human, observation, system, tool, user); "
-        "say what it is with 'sftchat data convert --role-map bing=ROLE'",
+        "conversations[0].from: unknown role 'bing' (available: assistant, developer, function, function_call, gpt, human, "
+        "observation, system, tool, user); say what it is with --role-map bing=ROLE",
     ),
     ({"messages": [{"role": 1, "content": "a"}]}, "messages[0].role is 1, must be text"),
     ({"messages": [{"role": "user", "content": " \n"}]}, "messages[0].content is empty; fill it or remove the row"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content is null, must be text"),
     (
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "long enough to cut"}]}]},
-        'messages[0].content is [{"type": "text", "text": "long enough …, must be text',
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "b"}}]}]},
+        'messages[0].content[1] is a part of type "image_url"; only parts of type "text" can be read',
     ),
     ({"conversations": [{"from": "human", "value": 3}]}, "conversations[0].value is 3, must be text"),
     (
         {"messages": [USER, USER]},
-        "messages[1] is a user turn after a user turn; the order is system (at most once, first), then user and assistant by turns",
+        "messages[1] is a user turn after a user turn; the order is system (at most once, first), then user and assistant by turns; "
+        "--merge-turns joins consecutive turns of one role",
     ),
     (
         {"messages": [ASSISTANT]},
@@ -196,7 +198,7 @@ REFUSED = [
     (
         {"prompt": [USER, ASSISTANT], "completion": [ASSISTANT]},
         "prompt[2] is an assistant turn after an assistant turn; "
-        "the order is system (at most once, first), then user and assistant by turns",
+        "the order is system (at most once, first), then user and assistant by turns; --merge-turns joins consecutive turns of one role",
     ),
     ({"instruction": "a", "output": " "}, "output is empty; fill it or remove the row"),
     ({"instruction": "", "input": "", "output": "a"}, "instruction is empty and so is input; fill one or remove the row"),
@@ -323,7 +325,7 @@ values = st.recursive(
 keys = st.sampled_from(["level", "metadata", "text", "gold", "id", "prompt", "completion", "output", "来源"])
 
 
-arguments = words | st.dictionaries(words, values, max_size=2)
+arguments = words | st.dictionaries(words, values.filter(lambda value: value is not None), max_size=2)
 functions = st.fixed_dictionaries({"name": words, "arguments": arguments}, optional={"strict": st.booleans()})
 calls = st.fixed_dictionaries({"type": st.just("function"), "function": functions}, optional={"id": words, "name": words})
 

@@ -8,8 +8,10 @@ from sftchat import UsageError
 from sftchat.data.problems import KINDS, Problem, parse_policies
 
 
-def test_everything_fails_unless_the_user_says_otherwise_but_near_duplicates() -> None:
-    assert parse_policies([]) == {name: "keep" if name == "near-duplicate" else "fail" for name in KINDS}
+def test_everything_fails_unless_the_user_says_otherwise_but_what_may_be_meant() -> None:
+    assert parse_policies([]) == {
+        name: "keep" if name in ("unanswered", "template-token", "control-character", "near-duplicate") else "fail" for name in KINDS
+    }
     chosen = parse_policies(["near-duplicate=drop", "conflict = keep", "malformed=drop"])
     assert {name: chosen[name] for name in ("near-duplicate", "conflict", "malformed", "task")} == {
         "near-duplicate": "drop",

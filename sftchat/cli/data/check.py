@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option, role_map, role_option
+from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option, rows_options
 from sftchat.cli.shared import Session, json_text, template_option
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
+from sftchat.data.row_options import RowOptions
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import UsageError
 from sftchat.text import counted, printable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     "pairs",
     multiple=True,
     metavar="CLASS=POLICY",
-    help="fail, drop or keep rows with problems of a class. Repeatable.  [default: keep near-duplicate, fail all others]",
+    help="fail, drop or keep rows with problems of a class. Repeatable.  [default: keep what may be meant, fail all others]",
 )
 @click.option("-o", "--output", metavar="OUT", help="Write the rows of FILE here, without those to drop.")
 @click.option(
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @template_option()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
-@role_option
+@rows_options
 @overwrite_option
 @quiet_option
 @click.pass_context
@@ -59,7 +60,7 @@ def check_files(
     output: str | None,
     near: float,
     as_json: bool,
-    roles: tuple[str, ...],
+    rows_read: RowOptions,
     overwrite: bool,
     quiet: bool,
     **tokens: Any,
@@ -78,12 +79,12 @@ def check_files(
     """
     session: Session = ctx.obj
     found = session.registry.task(task) if task else None
-    policies, mapping = parse_policies(pairs), role_map(roles)
+    policies = parse_policies(pairs)
     _check_output(files, output, overwrite)
     measure = chosen_measure(found, **tokens)
     results = []
     for file in files:
-        findings = check(file, found, against=against, role_map=mapping, near=near, measure=measure)
+        findings = check(file, found, against=against, options=rows_read, near=near, measure=measure)
         results.append(findings)
         if not as_json:
             for problem in findings.problems:
@@ -129,10 +130,11 @@ def chosen_measure(task: Task | None, model: str | None, max_length: int | None,
 
 
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
-    """A line on a file, one on its mixed shapes, and one on each class of problems in it."""
+    """A line on a file, one on each note and one on its mixed shapes, and one on each class of problems in it."""
     formats = ", ".join(f"{count} {name}" for name, count in findings.formats.items()) or "none readable"
     wrong = counted(len(findings.problems), "problem") if findings.problems else "no problems"
     lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
+    lines += [f"  note: {note}" for note in findings.notes]
     if len(findings.shapes) > 1:
         lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
     for kind, count in findings.counts.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from sftchat.cli.completing import complete_file
-from sftchat.cli.data.options import overwrite_option, place, quiet_option, role_map, role_option
+from sftchat.cli.data.options import overwrite_option, place, quiet_option, rows_options
 from sftchat.data.formats import FORMATS, as_rows, read_examples
+from sftchat.data.row_options import RowOptions
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import UsageError
@@ -17,10 +18,10 @@ from sftchat.errors import UsageError
 @click.argument("output", metavar="OUT")
 @click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
 @click.option("--template", type=click.Choice(TRANSCRIPTS), help="How conversations become text, with --to text.")
-@role_option
+@rows_options
 @overwrite_option
 @quiet_option
-def convert(source: str, output: str, shape: str, template: str | None, roles: tuple[str, ...], overwrite: bool, quiet: bool) -> None:
+def convert(source: str, output: str, shape: str, template: str | None, rows_read: RowOptions, overwrite: bool, quiet: bool) -> None:
     """Write the rows of IN to OUT in another shape; - is stdin or stdout.
 
     The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. A row that
@@ -33,9 +34,8 @@ def convert(source: str, output: str, shape: str, template: str | None, roles: t
     """
     if template is not None and shape != "text":
         raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
-    mapping = role_map(roles)
     check_target(output, overwrite=overwrite)
-    examples = read_examples(source, role_map=mapping)
+    examples = read_examples(source, rows_read)
     if shape != "text":
         examples = map(read_back, examples)
     elif template is not None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import json_option, overwrite_option, quiet_option, role_map, role_option
+from sftchat.cli.data.options import json_option, overwrite_option, quiet_option, rows_options
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.shared import Session, template_option
 from sftchat.data.checking import clean
 from sftchat.data.filtering import Removed, Rule, Selection, removed
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
+from sftchat.data.row_options import RowOptions
 from sftchat.data.writing import check_target, write_rows
 from sftchat.errors import DataError, UsageError
 from sftchat.text import counted
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of that choice.")
 @click.option("--removed", "list_file", metavar="FILE", help="Write the rows that went, and why, to FILE.")
 @json_option
-@role_option
+@rows_options
 @overwrite_option
 @quiet_option
 @click.pass_obj
@@ -67,7 +68,7 @@ def filter_rows(
     seed: int,
     list_file: str | None,
     as_json: bool,
-    roles: tuple[str, ...],
+    rows_read: RowOptions,
     overwrite: bool,
     quiet: bool,
     **lengths: Any,
@@ -85,12 +86,11 @@ def filter_rows(
     """
     if source == "-" or output == "-":
         raise UsageError("filter reads IN twice and writes a sidecar beside OUT; give files")
-    mapping = role_map(roles)
     for target in filter(None, (output, list_file)):
         check_target(target, overwrite=overwrite)
     found = session.registry.task(task) if task else None
     rules = {**_task_rule(found), **_length_rules(found, **lengths), **_score_rule(found, samples, min_score, max_score)}
-    rows, gone = removed(read_examples(source, role_map=mapping), Selection(rules, near, keep, seed))
+    rows, gone = removed(read_examples(source, rows_read), Selection(rules, near, keep, seed))
     if len(gone) == rows:
         raise DataError(f"no row is left of {rows}: {_counts(gone)}; nothing is written", source)
     if list_file is not None:
@@ -104,7 +104,7 @@ def filter_rows(
         "max_score": max_score,
         "keep": keep,
         "seed": seed,
-        "role_map": mapping,
+        **({"rows": rows_read.given} if rows_read.given else {}),
         **lengths,
     }
     write_provenance(output, "data filter", [source, *filter(None, [samples])], given, counts)

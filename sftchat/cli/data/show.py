@@ -10,11 +10,12 @@ import click
 
 from sftchat.chat.lines import visible
 from sftchat.cli.completing import complete_file, complete_model
-from sftchat.cli.data.options import json_option, quiet_option, role_map, role_option
+from sftchat.cli.data.options import json_option, quiet_option, rows_options
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
 from sftchat.cli.shared import json_text, stdout, template_option
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
+from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
 from sftchat.types import Example
 
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 @template_option()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
-@role_option
+@rows_options
 @quiet_option
 def show(
-    file: str, count: int, model: str | None, template: str, trust_remote_code: bool, as_json: bool, roles: tuple[str, ...], quiet: bool
+    file: str, count: int, model: str | None, template: str, trust_remote_code: bool, as_json: bool, rows_read: RowOptions, quiet: bool
 ) -> None:
     """Print the first rows of FILE as a table; long text is cut.
 
@@ -50,7 +51,7 @@ def show(
     """
     if template and model is None:
         raise UsageError("--template needs --model, whose tokenizer it is rendered for")
-    examples = list(islice(read_examples(file, role_map=role_map(roles)), count))
+    examples = list(islice(read_examples(file, rows_read), count))
     if model is not None:
         _show_tokens(examples, open_renderer(model, template, None, trust_remote_code), as_json, quiet)
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sftchat.data.formats import to_example
 from sftchat.data.reading import BLANKS, parse_row
-from sftchat.data.turns import shown
+from sftchat.data.values import shown
 from sftchat.errors import DataError
 from sftchat.evaluation.evalset import check_example
 from sftchat.evaluation.lazy import Lazy

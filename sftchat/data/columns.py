@@ -1,0 +1,129 @@
+"""The columns of a row under the names that shapes are recognised by, and the columns that change what a row means."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from sftchat.data.row_options import Change, RowOptions
+from sftchat.data.values import keys_of, shown
+from sftchat.errors import DataError
+from sftchat.parsing import parsed
+
+LABELS = ("label", "labels", "kto_tag")
+"""Names of columns that hold the class of a text, or whether a reply is wanted."""
+
+_OF_REPLIES = frozenset({"messages", "conversations", "completion", "chosen", "instruction"})
+"""Names that rows with replies have one of."""
+
+LOOKS_LIKE = {
+    "prompt": ("question", "query", "user", "human", "problem", "input", "request", "source"),
+    "completion": ("answer", "response", "reply", "output", "assistant", "solution", "target"),
+    "messages": ("chat", "conversation", "dialog", "dialogue", "turns"),
+    "text": ("content", "document", "body", "sentence"),
+}
+"""Names that other files give to what a row is recognised by, the commonest first."""
+
+
+class UnwantedReplyError(DataError):
+    """A row whose author marks its reply as one to avoid."""
+
+
+def named_columns(row: Mapping[str, Any], options: RowOptions, change: Change) -> dict[str, Any]:
+    """A row with its columns under the names that ``--map`` and ``--label-column`` give, and turns in JSON text read.
+
+    Args:
+        row: As the file has it.
+        options: Of reading.
+        change: Is told what was changed.
+
+    Raises:
+        DataError: A column is missing or stands under both names; a label cannot be a reply.
+        UnwantedReplyError: The label of a reply is false.
+    """
+    found = dict(row)
+    for name, column in options.columns.items():
+        if column not in row:
+            raise DataError(f"there is no column {shown(column)}, which --map {name}={column} names; the row has the keys {keys_of(row)}")
+        if name not in options.columns.values() and found.get(name) is not None:
+            raise DataError(f"the row has a column {shown(name)} of its own; leave --map {name}={column} out, or remove one")
+    for column in options.columns.values():
+        found.pop(column)
+    found |= {name: row[column] for name, column in options.columns.items()}
+    if options.label_column:
+        found = _labelled(found, options)
+    else:
+        _check_label(found)
+    for name in ("messages", "conversations"):
+        if isinstance(found.get(name), str):
+            found[name] = _turns_of(found[name], name, change)
+    return found
+
+
+def _labelled(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
+    """A row of text and label as one of prompt and completion."""
+    column = options.label_column
+    if row.keys() & _OF_REPLIES:
+        raise DataError(f"the row has a reply already, so --label-column {column} cannot give it one; it has the keys {keys_of(row)}")
+    if row.get(column) is None:
+        raise DataError(f"there is no column {shown(column)}, which --label-column names; the row has the keys {keys_of(row)}")
+    if isinstance(row[column], (dict, list)):
+        raise DataError(f"{column} is {shown(row[column])}, must be text or a number to become a reply")
+    for name in ("text", "prompt"):
+        if isinstance(row.get(name), str):
+            break
+    else:
+        raise DataError(
+            f"there is no column 'text' to be labelled; the row has the keys {keys_of(row)}; say which it is with --map text=COLUMN"
+        )
+    label = row[column] if isinstance(row[column], str) else json.dumps(row[column])
+    asked = "\n\n".join(part for part in (options.label_instruction, row[name]) if part)
+    return {**{key: value for key, value in row.items() if key not in (name, column)}, "prompt": asked, "completion": label}
+
+
+def _check_label(row: Mapping[str, Any]) -> None:
+    """Refuse labels that training on the row as it is would ignore."""
+    for name in LABELS:
+        label = row.get(name)
+        if label is None or label == "" or row.get("gold") is not None:
+            continue
+        if row.keys() & _OF_REPLIES:
+            if label is False or (isinstance(label, str) and label.strip().lower() == "false"):
+                raise UnwantedReplyError(
+                    f"{name} is false: the reply is one to avoid, and training would learn it; leave such rows out with "
+                    "'sftchat data check FILE --policy unwanted=drop -o OUT'"
+                )
+        elif "text" in row and name != "kto_tag":
+            raise DataError(
+                f"the row has a text and a column {shown(name)}; --label-column {name} makes the label the reply; to learn the text, remove the column"
+            )
+
+
+def _turns_of(text: str, name: str, change: Change) -> Any:
+    """The turns in a JSON text; any other text stays as it is, to be refused where turns are read."""
+    try:
+        turns = parsed(text)
+    except ValueError:
+        return text
+    if isinstance(turns, list):
+        change(f"{name} is JSON text and is read as JSON")
+        return turns
+    return text
+
+
+def suggestion(row: Mapping[str, Any]) -> str:
+    """The ``--map`` that makes a known shape of a row whose columns have other names; empty where none looks alike."""
+    columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
+
+    def like(name: str) -> str | None:
+        """The column that looks like a name."""
+        return next((columns[other] for other in (name, *LOOKS_LIKE[name]) if other in columns), None)
+
+    prompt, completion = like("prompt"), like("completion")
+    if prompt is not None and completion is not None:
+        pairs = {"prompt": prompt, "completion": completion}
+    else:
+        pairs = next(({name: column} for name in ("messages", "text") if (column := like(name)) is not None), {})
+    return " ".join(f"--map {name}={shlex.quote(column)}" for name, column in pairs.items() if name != column)
