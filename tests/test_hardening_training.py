@@ -13,7 +13,7 @@ import pytest
 from sftchat import UsageError, parsing
 from sftchat.cli import main
 from sftchat.data import arrays, reading
-from sftchat.data.reading import scan_rows
+from sftchat.data.reading import READ, scan_rows
 from sftchat.errors import DataError
 from sftchat.models.manifest import read_manifest
 from sftchat.training.lock import LOCKS, locked, refuse_running
@@ -177,7 +177,7 @@ def test_a_file_of_nothing_but_holes_is_one_line_however_large_it_is(capsys: pyt
         one_line(capsys, *words) for words in (("data", "convert", "sparse.jsonl", "out", "--to", "text"), ("data", "show", "sparse.jsonl"))
     ]
 
-    assert refused == [(2, "sftchat: error: sparse.jsonl:1: the line holds NUL bytes; the file is damaged or not text\n")] * 2
+    assert refused == [(2, f"sftchat: error: sparse.jsonl: the file is binary or damaged: it holds NUL bytes; give {READ}\n")] * 2
 
 
 @pytest.mark.parametrize(

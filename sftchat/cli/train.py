@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "files",
     multiple=True,
     metavar="FILE",
-    help="Training rows: JSONL, JSON, Parquet, - for standard input, or hf://datasets/ORG/NAME; several may be given. Default: the task's generator.",
+    help="Training rows: JSONL, JSON, CSV, TSV, Parquet, - for standard input, or hf://datasets/ORG/NAME; several may be given. Default: the task's generator.",
 )
 @click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")

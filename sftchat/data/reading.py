@@ -12,12 +12,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from difflib import get_close_matches
+from io import BufferedReader
 from itertools import chain
 from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat.data.arrays import Refused, array_rows, reason
+from sftchat.data.delimited import delimited_rows, delimiter_of
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
 from sftchat.parsing import LARGEST, MAX_DEPTH, bounded_lines, one_of_each, too_deep
@@ -28,9 +30,14 @@ Row = tuple[str, dict[str, Any]]
 PIECE = 1 << 20
 """Bytes of an array that are read at once."""
 READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
+PEEKED = 4096
+"""Bytes at the beginning of a file that tell whether it is text."""
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
-BINARY_FORMATS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow"}
+BINARY_FORMATS = {
+    b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow", b"%PDF": "PDF", b"\x89PNG": "PNG", b"GGUF": "GGUF", b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz", b"SQLite format 3": "SQLite",
+}  # fmt: skip
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -39,7 +46,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
 
     Args:
         path: A file of one JSON object a line, or of one JSON array of objects; UTF-8, with or without a byte order mark. ``-`` reads
-            standard input. Or a Parquet file, or ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``.
+            standard input. Or a CSV or TSV file, by its suffix, a Parquet file, or ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``.
 
     Raises:
         DataError: The file is missing, a folder, empty, of another format, or a row of it is malformed.
@@ -76,7 +83,8 @@ def scan_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
         raise DataError(f"cannot be opened: {_reason(error)}", name) from None
     try:
         with stream as lines:
-            yield from _scan(lines, name)
+            delimiter = delimiter_of(name)
+            yield from delimited_rows(lines, name, delimiter) if delimiter else _scan(lines, name)
     except OSError as error:
         raise DataError(f"cannot be read: {_reason(error)}", name) from None
 
@@ -117,7 +125,7 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
             if line.startswith(PARQUET):
                 yield from _parquet(name)
                 return
-            _refuse_other_formats(line, name)
+            _refuse_other_formats(line, stream, name)
             if line.startswith(BOM):
                 line, start, marked = line[len(BOM) :], len(BOM), len(BOM)
         if not line.strip(BLANKS):
@@ -254,13 +262,16 @@ _DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_floa
 TOO_DEEP = f"lists and objects lie more than {MAX_DEPTH} deep in one another; flatten the row"
 
 
-def _refuse_other_formats(line: bytes, name: str) -> None:
-    """Name the formats that people try, by their first bytes."""
+def _refuse_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
+    """Name the formats that people try, by their first bytes, and any other that is no text, by the bytes that follow."""
     for mark, kind in BINARY_FORMATS.items():
         if line.startswith(mark):
             raise DataError(f"the file is {kind}, which is not read; give {READ}", name)
     if line.startswith(UTF16_MARKS):
         raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {_iconv('UTF-16')}", name)
+    head = (line[:PEEKED] + (stream.peek(PEEKED) if isinstance(stream, BufferedReader) else b""))[:PEEKED]
+    if b"\0" in head and not head.removeprefix(BOM).lstrip(BLANKS).startswith((b"{", b"[")):
+        raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {READ}", name)
 
 
 def not_utf_8(error: UnicodeDecodeError) -> str:
@@ -284,8 +295,8 @@ def _missing(path: Path) -> str:
 
 def _folder(path: Path) -> str:
     """Word the error for a folder, with a file of rows that is in it."""
-    names = [name for name in _names(path) if name.endswith((".jsonl", ".json"))]
-    return f"is a folder; give a file, such as '{path / names[0]}'" if names else "is a folder without a .jsonl or .json in it; give a file"
+    names = [name for name in _names(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
+    return f"is a folder; give a file, such as '{path / names[0]}'" if names else "is a folder without a file of rows in it; give a file"
 
 
 def _names(folder: Path) -> list[str]:

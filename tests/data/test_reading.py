@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError
+from sftchat.data.checking import check
 from sftchat.data.reading import line_of, read_rows, scan_rows
 
 GIVE = "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
@@ -92,7 +93,7 @@ def test_a_folder_is_answered_with_a_file_in_it() -> None:
     Path("full/a.txt").write_text("")
     Path("void").mkdir()
     assert refusal("full") == "full: is a folder; give a file, such as 'full/b.jsonl'"
-    assert refusal("void") == "void: is a folder without a .jsonl or .json in it; give a file"
+    assert refusal("void") == "void: is a folder without a file of rows in it; give a file"
 
 
 def test_a_name_that_the_system_refuses_is_refused_in_its_words() -> None:
@@ -113,10 +114,16 @@ def test_blank_files_and_empty_arrays_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"\x1f\x8b\x08", "gzip"), (b"PK\x03\x04", "zip"), (b"ARROW1\0\0", "Arrow")],
+    [(b"\x1f\x8b\x08", "gzip"), (b"PK\x03\x04", "zip"), (b"ARROW1\0\0", "Arrow"), (b"%PDF-1.7\n", "PDF"), (b"\x89PNG\r\n\x1a\n", "PNG")],
 )
 def test_other_formats_are_named(content: bytes, kind: str) -> None:
     assert refusal(content=content) == f"f: the file is {kind}, which is not read; {GIVE}"
+
+
+@pytest.mark.parametrize("content", [b"\x7fELF\x02\n\0\0\n\xff\n" * 9, b"\0" * 5000, b"\x08\x00\x00\x00\n{}\n", b"\x80\x04\x95\n.\n\0"])
+def test_a_binary_file_is_one_error_and_not_one_a_line(content: bytes) -> None:
+    assert refusal(content=content) == f"f: the file is binary or damaged: it holds NUL bytes; give {GIVE.removeprefix('give ')}"
+    assert [(problem.kind, problem.source) for problem in check("f").problems] == [("malformed", "f")]
 
 
 def test_other_encodings_are_refused_where_they_show() -> None:
