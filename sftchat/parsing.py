@@ -63,16 +63,23 @@ def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=one_of_each)
+_LENIENT = json.JSONDecoder()
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: str | bytes, *, last_wins: bool = False) -> Any:
     """The value of a JSON text.
 
+    Args:
+        text: The text.
+        last_wins: Of two values of one key keep the last one, as most JSON readers do; for what servers send.
+
     Raises:
-        ValueError: When it is none, a key stands twice in an object, or lists and objects lie too deep in one another.
+        ValueError: When it is none, a key stands twice in an object (unless the last one wins), or lists and objects lie too deep in one another.
     """
     try:
-        value = _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
+        value = (_LENIENT if last_wins else _DECODER).decode(
+            text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+        )
     except RecursionError:
         raise ValueError(f"lists and objects lie more than {MAX_DEPTH} deep in one another") from None
     if too_deep(value, text):

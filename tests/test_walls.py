@@ -15,7 +15,7 @@ CORE = ROOT / "sftchat"
 
 FLOORS = (
     ("types", "errors", "parsing"),
-    ("third_party", "returned"),
+    ("third_party", "returned", "protocol"),
     ("task", "text", "commands", "database", "folders", "locking", "fallback", "engines.base"),
     ("hookspecs", "output"),
     ("__init__", "plugins", "data", "models", "consoles"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from sftchat.data.reading import not_utf_8
 from sftchat.data.values import shown
@@ -14,7 +14,8 @@ from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome
 from sftchat.evaluation.tools import translated
 from sftchat.parsing import LARGEST, bounded_lines, parsed
-from sftchat.types import FinishReason, Reply
+from sftchat.protocol import finish_reason, unfinished
+from sftchat.types import Reply
 
 HEADER = "sftchat_baseline"
 """The key that the first line of a baseline begins with; its value is the version of the schema."""
@@ -22,7 +23,6 @@ BLANK = " \t\r\n"
 """What JSON takes for white space; Python takes more."""
 UNPAIRED = "backslashreplace"
 """How half a surrogate pair, which is no UTF-8, is written: as the very escape that JSON has for it."""
-_FINISH = get_args(FinishReason)
 
 
 def reply_rows(item: Item) -> dict[str, Any]:
@@ -158,11 +158,13 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         raise DataError(f"item '{identity}' has no 'reply'; it has the keys {', '.join(map(shown, row))}", source)
     if not isinstance(text, str):
         raise DataError(f"'reply' of item '{identity}' is {shown(text)}, must be a text", source)
-    finish = row.get("finish_reason", "stop")
-    if finish not in _FINISH:
-        raise DataError(f"'finish_reason' of item '{identity}' is {finish!r}, must be one of {', '.join(_FINISH)}", source)
+    said = row.get("finish_reason")
+    if said is not None and not isinstance(said, str):
+        raise DataError(f"'finish_reason' of item '{identity}' is {shown(said)}, must be a text such as stop or length", source)
+    finish = finish_reason(said)
     if finish in ("error", "cancelled"):
-        return identity, str(row.get("error") or f"the request ended as '{finish}'"), row
+        ended = f"the request ended as '{said}'" if said in ("error", "cancelled") else unfinished(str(said))
+        return identity, str(row.get("error") or ended), row
     return identity, Reply(text, finish, _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)), row
 
 

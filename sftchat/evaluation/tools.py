@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sftchat.protocol import content_of, error_message
+
 Row = Mapping[str, Any]
 
 
@@ -30,20 +32,18 @@ def translated(row: dict[str, Any]) -> dict[str, Any]:
 
 def _openai_batch(row: Row) -> dict[str, Any]:
     """One response of a batch of chat completions; https://platform.openai.com/docs/api-reference/batch."""
-    identity, response = row["custom_id"], row["response"]
-    if row.get("error") or response["status_code"] != 200:
-        return {
-            "id": identity,
-            "reply": "",
-            "finish_reason": "error",
-            "error": str(row.get("error") or f"HTTP status {response['status_code']}"),
-        }
-    body = response["body"]
+    identity, response = row["custom_id"], row["response"] or {}
+    body = response.get("body") or {}
+    if row.get("error") or response.get("status_code") != 200:
+        status = f"HTTP {response['status_code']}" if response.get("status_code") else ""
+        words = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
+        return {"id": identity, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
     choice, usage = body["choices"][0], body.get("usage") or {}
+    said = content_of(choice["message"])
     return {
         "id": identity,
-        "reply": choice["message"]["content"] or "",
-        "finish_reason": "length" if choice.get("finish_reason") == "length" else "stop",
+        "reply": said.text,
+        "finish_reason": choice.get("finish_reason"),
         "prompt_tokens": usage.get("prompt_tokens", 0),
         "completion_tokens": usage.get("completion_tokens", 0),
     }

@@ -124,7 +124,7 @@ def test_an_answer_that_is_not_streamed_is_a_reply_too() -> None:
     assert answers(desk(httpx2.Response(200, json=whole))) == {"r": Reply("fine", "length", 5, 1)}
 
 
-@pytest.mark.parametrize("said", ["content_filter", "tool_calls", "abort"])
+@pytest.mark.parametrize("said", ["content_filter", "tool_calls", "abort", "load", "SAFETY", "error", "cancelled"])
 def test_a_reply_that_ended_otherwise_is_a_failure_and_no_reply(said: str) -> None:
     server = desk(streamed(reply("half", said)))
 
@@ -181,10 +181,13 @@ PASSING = [
     httpx2.RemoteProtocolError("peer closed connection without sending complete message body"),
     streamed(delta(None, role="assistant")),
     streamed("data: {not json}\n\n"),
-    streamed("data: [1, 2]\n\n"),
-    streamed(event({"choices": [{"delta": {"content": 7}}]})),
-    streamed(event({"error": "CUDA out of memory"})),
+    streamed(DONE),
     streamed(event({"error": {"message": "engine died", "code": 500}})),
+    streamed(event({"error": {"message": "engine died", "type": "InternalServerError"}})),
+    streamed(event({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})),
+    streamed(
+        event({"error": {"message": "provider is gone", "code": 502}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]})
+    ),
     httpx2.Response(200, headers={"content-type": "application/json"}, text="{"),
 ]
 
@@ -195,6 +198,87 @@ def test_what_may_pass_is_tried_again(failure: httpx2.Response | Exception) -> N
 
     assert answers(server) == {"r": FINE}
     assert server.slept == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("packet", "words"),
+    [
+        ("data: [1, 2]\n\n", "the server sent what the protocol does not have: [1, 2]"),
+        (
+            event({"choices": [{"delta": {"content": 7}}]}),
+            'the server sent what the protocol does not have (its content is no text): {"choices": [{"delta": {"content": 7}}]}',
+        ),
+        (
+            event({"choices": [{"delta": {"content": [{"type": "image_url"}]}}]}),
+            "the server sent what the protocol does not have (a part of its content is of kind 'image_url', which is no text): "
+            '{"choices": [{"delta": {"content": [{"type": "image_url"}]}}]}',
+        ),
+        (event({"error": "CUDA out of memory"}), "CUDA out of memory"),
+        (event({"error": {"message": "the context overflows"}, "message": "it does"}), "the context overflows"),
+        (event({"error": {"message": "too long", "code": 400, "type": "server_error"}}), "too long"),
+        (event({"error": {"message": "no credit", "code": "402"}, "choices": []}), "no credit"),
+        (
+            event({"error": {"message": "no", "code": "bad"}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}),
+            "no",
+        ),
+    ],
+)
+def test_a_fault_that_another_attempt_would_meet_again_is_met_once(packet: str, words: str) -> None:
+    server = desk(streamed(packet))
+
+    assert answers(server) == {"r": words}
+    assert (len(server.asked), server.slept) == (1, [])
+
+
+def test_an_error_beside_choices_after_some_text_gives_its_own_words_and_is_not_tried_again() -> None:
+    broken = {"error": {"message": "Provider disconnected", "code": "server_error"}, "choices": [{"delta": {}, "finish_reason": "error"}]}
+    server = desk(streamed(delta("Par"), event(broken)))
+
+    assert answers(server) == {"r": "Provider disconnected"}
+    assert len(server.asked) == 1
+
+
+def test_a_limit_of_the_rate_within_a_stream_halves_the_places_as_a_429_does() -> None:
+    limited = streamed(event({"error": {"message": "slow down", "code": 429}, "choices": []}))
+
+    assert answers(desk(limited, streamed(reply()), concurrency=4)) == {"r": FINE}
+
+
+def test_of_two_values_of_one_key_the_servers_last_one_counts() -> None:
+    twice = 'data: {"choices": [{"delta": {"content": "a", "content": "fine"}}], "id": 1, "id": 2}\n\n'
+
+    assert answers(desk(streamed(twice, end()))) == {"r": Reply("fine")}
+
+
+@pytest.mark.parametrize("said", ["eos_token", "STOP", "end_turn", "stop_sequence", "eos", "Finish_Reason_Stop", "COMPLETE"])
+def test_servers_have_other_words_for_a_reply_that_is_finished(said: str) -> None:
+    assert answers(desk(streamed(reply("fine", said)))) == {"r": FINE}
+
+
+@pytest.mark.parametrize("said", ["max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens"])
+def test_servers_have_other_words_for_a_reply_that_was_cut(said: str) -> None:
+    assert answers(desk(streamed(reply("fine", said)))) == {"r": Reply("fine", "length", 5, 3)}
+
+
+@pytest.mark.parametrize("reason", ["", None])
+def test_a_stream_that_is_done_without_a_finish_reason_is_a_finished_reply(reason: str | None) -> None:
+    last = event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+
+    assert answers(desk(streamed(delta("fine"), last, DONE))) == {"r": Reply("fine")}
+
+
+def test_a_whole_answer_without_a_finish_reason_is_a_finished_reply() -> None:
+    whole = {"choices": [{"message": {"role": "assistant", "content": "fine"}, "finish_reason": None}]}
+
+    assert answers(desk(httpx2.Response(200, json=whole))) == {"r": Reply("fine")}
+
+
+def test_a_call_of_a_function_is_no_reply_and_names_the_function() -> None:
+    call = delta(None, tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "get_weather", "arguments": ""}}])
+
+    assert answers(desk(streamed(call, end("tool_calls")))) == {
+        "r": "the server ended the reply with 'tool_calls': the model calls get_weather"
+    }
 
 
 def test_waits_double_up_to_a_cap_and_end_in_a_failure_of_that_request_alone() -> None:

@@ -71,8 +71,8 @@ def test_only_id_and_reply_are_needed_so_that_other_programs_can_be_scored(tmp_p
         ('{"id": "a", "reply": 1}\n', ":1: 'reply' of item 'a' is 1, must be a text"),
         ('{"id": "a", "reply": "x"}\n{"id": "a", "reply": "y"}\n', ":2: id 'a' has two replies"),
         (
-            '{"id": "a", "reply": "x", "finish_reason": "eos"}\n',
-            ":1: 'finish_reason' of item 'a' is 'eos', must be one of stop, length, cancelled, error",
+            '{"id": "a", "reply": "x", "finish_reason": 7}\n',
+            ":1: 'finish_reason' of item 'a' is 7, must be a text such as stop or length",
         ),
         ('{"id": "a", "reply": "x", "prompt_tokens": -1}\n', ":1: 'prompt_tokens' of item 'a' is -1, must be a whole number from 0"),
     ],
@@ -115,6 +115,54 @@ def test_an_error_in_the_place_of_a_reply_is_an_item_that_was_not_answered(tmp_p
     path.write_text('{"id": "a", "error": "timed out"}\n{"id": "b", "reply": "c"}\n')
 
     assert read_replies(path) == {"a": "timed out", "b": Reply("c")}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ('"eos_token"', Reply("x")),
+        ('"STOP"', Reply("x")),
+        ('"end_turn"', Reply("x")),
+        ('""', Reply("x")),
+        ("null", Reply("x")),
+        ('"max_tokens"', Reply("x", "length")),
+        ('"content_filter"', "the server ended the reply with 'content_filter'"),
+        ('"abort"', "the server ended the reply with 'abort'"),
+        ('"tool_calls"', "the server ended the reply with 'tool_calls'"),
+        ('"cancelled"', "the request ended as 'cancelled'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"id": "a", "reply": "x", "finish_reason": FINISH}',
+        '{"custom_id": "a", "error": null, "response": {"status_code": 200, "body": {"choices": [{"message": {"content": "x"}, "finish_reason": FINISH}]}}}',
+    ],
+    ids=["ours", "batch"],
+)  # fmt: skip
+def test_a_file_means_by_a_finish_reason_what_a_live_server_means(tmp_path: Path, row: str, said: str, found: Reply | str) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text(row.replace("FINISH", said) + '\n{"id": "b", "reply": "y"}\n')
+
+    assert read_replies(path) == {"a": found, "b": Reply("y")}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('"response": {"status_code": 400, "body": {"error": {"message": "too long"}}}, "error": null', "HTTP 400: too long"),
+        ('"response": {"status_code": 429, "body": {"object": "error", "message": "slow down"}}', "HTTP 429: slow down"),
+        ('"response": {"status_code": 500, "body": null}, "error": {"code": "x", "message": "gone"}', "HTTP 500: gone"),
+        ('"response": null, "error": {"code": "batch_expired", "message": "not in time"}', "not in time"),
+        ('"response": null, "error": {"code": "batch_expired"}', "batch_expired"),
+        ('"response": null, "error": null', "the request has neither a response nor an error"),
+    ],
+)
+def test_an_error_in_a_batch_file_keeps_its_message(tmp_path: Path, row: str, words: str) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text(f'{{"custom_id": "a", {row}}}\n')
+
+    assert read_replies(path) == {"a": words}
 
 
 def test_another_encoding_is_said_with_the_way_out(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sftchat.engines.endpoint.growing import GrowingText
 from sftchat.engines.endpoint.pace import Pace
 from sftchat.engines.endpoint.retries import PASSING, Retries, Trouble, retry_after
 from sftchat.engines.endpoint.server import KEYS, Answer, Server
-from sftchat.engines.endpoint.wire import DONE, finish_reason, path_and_body, read_event
+from sftchat.engines.endpoint.wire import DONE, ended, path_and_body, read_event
 from sftchat.errors import EngineError, SftchatWarning, first_line
 
 SILENCE = 0.1
@@ -138,7 +138,8 @@ class EndpointEngine:
         """
         path, body = path_and_body(request, self.model, usage=self._usage)
         tokens, bounds = request.sampling.max_new_tokens, self._server.bounds
-        reason, prompt_tokens, completion_tokens = "", 0, 0
+        reason, prompt_tokens, completion_tokens, begun = "", 0, 0, False
+        called: tuple[str, ...] = ()
         text = GrowingText(self._server.redaction, bounds.of_text(tokens), bounds.of_pieces(tokens))
         meter = Meter(self._server.request_timeout)
         try:
@@ -147,6 +148,9 @@ class EndpointEngine:
                     raise self._refusal(await self._server.read(response, meter, 0), request)
                 async with aclosing(self._events(response, meter, tokens)) as events:
                     async for data in events:
+                        if data == DONE:
+                            reason = reason or ("stop" if begun else "")  # the server's own word that the reply is whole
+                            break
                         piece = read_event(data)
                         if ready := text.feed(piece.text):
                             yield Chunk(request.id, ready)
@@ -154,7 +158,8 @@ class EndpointEngine:
                         completion_tokens = piece.completion_tokens or completion_tokens
                         if piece.finish_reason and not reason:
                             meter.shorten(AFTER_THE_END)
-                        reason = piece.finish_reason or reason
+                        reason = piece.finish_reason or reason or ("stop" if piece.whole else "")
+                        called, begun = called or piece.called, begun or bool(piece.text)
                         if text.full:
                             reason = "length"
                             self._warn_of_length(request, say)
@@ -167,11 +172,13 @@ class EndpointEngine:
                 raise self._broken(error, tokens) from None
         if not reason:
             raise Trouble("the stream ended before the reply did", passing=True)
-        end = finish_reason(reason)
+        end = ended(reason, called)
         yield Chunk(request.id, text.end(), (), end, prompt_tokens, unlisted_tokens=completion_tokens)
 
     async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
         """The data of each event of an answer to a request for so many tokens; an answer that is not streamed is one event.
+
+        The last one is ``DONE`` where the server sent that.
 
         Raises:
             Trouble: When it is neither.
@@ -188,15 +195,19 @@ class EndpointEngine:
             )
         async with aclosing(meter.parts(response, bounds.of_stream(tokens))) as parts:
             counted = httpx2.Response(200, headers=EVENTS, content=parts, request=response.request)
+            done = False
             events = aiter(httpx2.EventSource(counted, bounds.of_event(tokens)))
             async for event in events:
                 if event.data.strip() == DONE:
+                    done = True
                     break
                 if event.data:
                     yield event.data
             with move_on_after(DRAIN):
                 async for _ in events:
                     pass
+            if done:
+                yield DONE
 
     def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> Trouble:
         """What an answer that did not come to its end means for a request for so many tokens."""

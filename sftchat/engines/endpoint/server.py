@@ -17,6 +17,7 @@ from sftchat.engines.endpoint.bounds import Bounds, Meter, Overrun, Overtime
 from sftchat.engines.endpoint.redaction import Redaction
 from sftchat.errors import ModelError, UsageError, first_line
 from sftchat.parsing import parsed
+from sftchat.protocol import error_message
 
 KEYS = ("SFTCHAT_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, the first one that is set counts."""
@@ -150,7 +151,7 @@ class Server:
         if answer.status // 100 == 3:
             return f"HTTP {answer.status}: it is at {self.shown(answer.headers.get('location', 'another address'))}"
         try:
-            said = error_of(parsed(answer.text))
+            said = error_message(parsed(answer.text, last_wins=True))
         except ValueError:
             said = "" if "html" in answer.headers.get("content-type", "") else answer.text
         return f"HTTP {answer.status}" + (f": {shown}" if (shown := self.shown(said)) else "")
@@ -160,20 +161,6 @@ class Server:
         safe = self.redaction.text(said)[: 10 * WORDS]
         line = " ".join("".join(character if character.isprintable() else " " for character in safe).split())
         return line if len(line) <= WORDS else line[:WORDS] + "…"
-
-
-def error_of(body: Any) -> str:
-    """The message in any of the shapes in which servers wrap one; empty when there is none.
-
-    OpenAI and vLLM send ``{"error": {"message": …}}``, FastAPI ``{"detail": …}``, transformers ``{"error": "…"}``.
-    """
-    for key in ("error", "message", "detail"):
-        found = body.get(key) if isinstance(body, Mapping) else None
-        if isinstance(found, Mapping):
-            found = found.get("message") or found.get("type")
-        if found:
-            return str(found)
-    return ""
 
 
 def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
@@ -212,7 +199,7 @@ def served_models(server: Server) -> tuple[list[dict[str, Any]], str]:
     if answer.status != 200:
         return [], server.words(answer)
     try:
-        listed = server.redaction.value(parsed(answer.text)["data"])
+        listed = server.redaction.value(parsed(answer.text, last_wins=True)["data"])
         models = [dict(model) for model in listed if isinstance(model["id"], str) and len(model["id"]) <= LONGEST_NAME]
     except (ValueError, KeyError, TypeError):
         return [], "what it sends is no list of models"

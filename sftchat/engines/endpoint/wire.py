@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftchat.engines.base import Request
-from sftchat.engines.endpoint.retries import Trouble
-from sftchat.engines.endpoint.server import error_of
+from sftchat.engines.endpoint.retries import PASSING, Trouble
 from sftchat.parsing import parsed
+from sftchat.protocol import content_of, error_message, finish_reason, unfinished
 from sftchat.types import FinishReason
 
 DONE = "[DONE]"
@@ -18,7 +18,8 @@ OURS = ("context", "weight")
 """Keys of a turn that mean nothing to a server; some refuse what they do not know."""
 MOST_COUNTED = 1_000_000_000
 """Tokens above which a server's number is none."""
-FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
+PASSING_CODES = ("server_error", "internal", "overloaded", "unavailable", "timeout", "rate_limit", "too_many_requests")
+"""What the codes and types of errors contain that another attempt may turn, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,24 @@ class Piece:
     """What one event says.
 
     Attributes:
-        text: New text of the reply; thoughts that the server keeps apart (``reasoning_content``) are not part of it.
+        text: New text of the reply.
         finish_reason: Why the reply ended, in the server's word; empty while it goes on.
         prompt_tokens: Length of the prompt, where this event says so; never more than ``MOST_COUNTED``.
         completion_tokens: Length of the reply, thoughts and mostly the stop token included, likewise.
+        thoughts: New text of what the server keeps apart as reasoning.
+        refused: The text is a refusal by the server's own word.
+        called: Names of functions that the model calls.
+        whole: The event is a whole answer and not a part of a stream.
     """
 
     text: str = ""
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    thoughts: str = ""
+    refused: bool = False
+    called: tuple[str, ...] = ()
+    whole: bool = False
 
 
 def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[str, dict[str, Any]]:
@@ -76,45 +85,79 @@ def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[
 
 
 def read_event(data: str) -> Piece:
-    """What the data of one server-sent event says, or a whole answer that was not streamed.
+    """What the data of one server-sent event says, or a whole answer that was not streamed. Of two values of one key the last one counts.
 
     Raises:
         Trouble: When it is no JSON object of the protocol, or tells of an error; its words are the server's, of any length.
     """
     try:
-        event = parsed(data)
-        if not event.get("choices") and (error := error_of(event)):
-            raise Trouble(error, passing=not _is_refusal(event))
+        event = parsed(data, last_wins=True)
+    except ValueError:
+        raise Trouble(f"the server sent what the protocol does not have: {data}", passing=True) from None
+    try:
+        if error := _error_of(event):
+            raise error
         choice = (event.get("choices") or [{}])[0]
-        inner = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+        whole = choice.get("message")
+        content = content_of(choice.get("delta") or whole or {"content": choice.get("text")})
         usage = event.get("usage")
         counts = usage if isinstance(usage, Mapping) else {}
         return Piece(
-            _text(inner.get("content")),
-            _text(choice.get("finish_reason")),
+            content.text,
+            _word(choice.get("finish_reason")),
             _count(counts.get("prompt_tokens")),
             _count(counts.get("completion_tokens")),
+            content.thoughts,
+            content.refused,
+            content.called,
+            bool(whole),
         )
-    except (ValueError, TypeError, AttributeError, LookupError):
-        raise Trouble(f"the server sent what the protocol does not have: {data}", passing=True) from None
+    except (TypeError, AttributeError, LookupError) as error:
+        what = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""
+        raise Trouble(f"the server sent what the protocol does not have{f' ({what})' if what else ''}: {data}") from None
 
 
-def finish_reason(said: str) -> FinishReason:
-    """Ours for the server's.
+def ended(said: str, called: tuple[str, ...] = ()) -> FinishReason:
+    """Our finish reason for the server's.
+
+    Args:
+        said: The server's word.
+        called: Names of functions that the model calls.
 
     Raises:
         Trouble: When the reply ended in a way that makes it no reply, such as ``content_filter`` or ``tool_calls``.
     """
-    if said not in FINISH_REASONS:
-        raise Trouble(f"the server ended the reply with '{said}'")
-    return FINISH_REASONS[said]
+    ours = finish_reason(said)
+    if ours not in ("stop", "length"):
+        raise Trouble(unfinished(said) + (f": the model calls {', '.join(called)}" if called else ""))
+    return ours
 
 
-def _text(content: Any) -> str:
-    """A text of an event, which may be absent."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    raise TypeError("it is no text")
+def _error_of(event: Mapping[str, Any]) -> Trouble | None:
+    """The error that an event tells of, beside its choices or without any; None when it tells of none.
+
+    Another attempt is allowed when the code or the type says that the fault may pass: an HTTP status of 408, 409, 429 or 5xx, or a word such as
+    ``server_error``. An error without either would be the same again.
+    """
+    if not event.get("error") and event.get("choices"):
+        return None
+    if not (words := error_message(event)):
+        return None
+    error = event["error"] if isinstance(event.get("error"), Mapping) else event
+    codes = [error.get(name, event.get(name)) for name in ("code", "status", "type")]
+    numbers = [int(code) for code in codes if isinstance(code, int | str) and str(code).isdecimal() and len(str(code)) == 3]
+    named = [str(code).lower().replace(" ", "_") for code in codes if isinstance(code, str)]
+    allowed = numbers[0] in PASSING or numbers[0] >= 500 if numbers else False
+    passing = allowed or (not numbers and any(known in name for name in named for known in PASSING_CODES))
+    crowded = 429 in numbers or any("rate_limit" in name for name in named)
+    return Trouble(words, passing=passing, crowded=crowded)
+
+
+def _word(said: Any) -> str:
+    """A word of an event, which may be absent."""
+    if said is None or isinstance(said, str):
+        return said or ""
+    raise TypeError("its finish_reason is no text")
 
 
 def _count(number: Any) -> int:
@@ -122,10 +165,3 @@ def _count(number: Any) -> int:
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= MOST_COUNTED:
         return 0
     return int(number) if number == int(number) else 0
-
-
-def _is_refusal(event: Mapping[str, Any]) -> bool:
-    """Whether an error in mid-stream has the code of a request that would be refused again."""
-    error = event.get("error")
-    code = error.get("code") if isinstance(error, Mapping) else event.get("code")
-    return isinstance(code, int) and 400 <= code < 500 and code != 429

@@ -1,0 +1,123 @@
+"""What OpenAI-compatible servers send, read the same way from a live stream and from an imported file: finish reasons, content and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sftchat.types import FinishReason
+
+STOP = (
+    "stop stopped stop_sequence stop_token eos eos_token eos_found end end_turn end_of_turn endoftext complete completed finished".split()
+)
+LENGTH = "length max_length max_tokens max_new_tokens max_output_tokens max_completion_tokens model_length token_limit context_length model_context_window_exceeded".split()  # fmt: skip
+CANCELLED = ("cancelled", "canceled")
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    **dict.fromkeys(STOP, "stop"),
+    **dict.fromkeys(LENGTH, "length"),
+    **dict.fromkeys(CANCELLED, "cancelled"),
+}
+"""Finish reasons of servers and of other programs in lower case with underscores, and ours. All others end a reply that is none, such as
+``content_filter``, ``tool_calls``, ``abort``, ``safety``, ``load`` and ``error``."""
+
+
+def finish_reason(said: str | None) -> FinishReason:
+    """The finish reason that a server's or another program's word stands for.
+
+    Args:
+        said: The word in any case, such as ``STOP``, ``end_turn`` or ``eos_token``; None and the empty text mean that the reply just ended.
+
+    Returns:
+        ``error`` for every word that is not in ``FINISH_REASONS``.
+    """
+    word = (said or "stop").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
+    return FINISH_REASONS.get(word, "error")
+
+
+def unfinished(said: str) -> str:
+    """The error message of a reply that ended with a finish reason that makes it no reply."""
+    return f"the server ended the reply with '{said}'"
+
+
+def error_message(body: Any) -> str:
+    """The message in any of the shapes in which servers wrap one; empty when there is none.
+
+    OpenAI and vLLM send ``{"error": {"message": …}}``, FastAPI ``{"detail": …}``, transformers ``{"error": "…"}``.
+
+    Args:
+        body: JSON of an answer, or of one event of a stream.
+    """
+    for key in ("error", "message", "detail"):
+        found = body.get(key) if isinstance(body, Mapping) else None
+        if isinstance(found, Mapping):
+            found = found.get("message") or found.get("type") or found.get("code")
+        if found:
+            return str(found)
+    return ""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a message, or a delta of one, says.
+
+    Attributes:
+        text: Of the reply; a refusal is one.
+        thoughts: What the server keeps apart as reasoning.
+        refused: The text is a refusal by the server's own word.
+        called: Names of functions that the model calls.
+    """
+
+    text: str = ""
+    thoughts: str = ""
+    refused: bool = False
+    called: tuple[str, ...] = ()
+
+
+def content_of(message: Mapping[str, Any]) -> Content:
+    """Read a message of a whole answer or the delta of a stream.
+
+    Args:
+        message: With ``content`` as text or as a list of parts (of kind ``text``, ``thinking``, ``reasoning``, ``refusal``), and perhaps
+            ``reasoning_content`` or ``reasoning``, ``refusal`` and ``tool_calls``.
+
+    Raises:
+        TypeError: When one of them is of another type, or a part of another kind; says which.
+    """
+    texts, thoughts, refusals = [], [], [_text(message.get("refusal"), "refusal")]
+    content = message.get("content")
+    for part in content if isinstance(content, list) else [content]:
+        if not isinstance(part, Mapping):
+            texts.append(_text(part, "content"))
+            continue
+        kind = part.get("type")
+        if kind in ("text", "output_text"):
+            texts.append(_text(part.get("text"), "content"))
+        elif kind in ("thinking", "reasoning"):
+            thoughts.append(_inner(part.get(kind, part.get("text"))))
+        elif kind == "refusal":
+            refusals.append(_text(part.get("refusal"), "refusal"))
+        else:
+            raise TypeError(f"a part of its content is of kind '{kind}', which is no text")
+    # some servers send the same thoughts under both names
+    kept_apart = next((found for name in ("reasoning_content", "reasoning") if (found := message.get(name))), None)
+    thoughts.append(_text(kept_apart, "reasoning"))
+    calls = message.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+    named = tuple(str(one["name"]) for one in functions if isinstance(one, Mapping) and one.get("name"))
+    refusal = "".join(refusals)
+    return Content("".join(texts) + refusal, "".join(thoughts), bool(refusal), named)
+
+
+def _inner(content: Any) -> str:
+    """The text of thoughts, which may be parts too."""
+    if not isinstance(content, list):
+        return _text(content, "thinking")
+    return "".join(_text(part.get("text") if isinstance(part, Mapping) else part, "thinking") for part in content)
+
+
+def _text(value: Any, what: str) -> str:
+    """A text that may be absent."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise TypeError(f"its {what} is no text")
