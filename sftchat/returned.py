@@ -118,7 +118,8 @@ def _message(message: Any) -> Message:
 
 def plain_reply(reply: Reply) -> Reply:
     """A copy of a reply."""
-    return Reply(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
+    counts = reply.prompt_tokens, reply.completion_tokens
+    return Reply(reply.text, reply.finish_reason, *counts, reply.thoughts, reply.refused)
 
 
 def copied(value: T) -> T:

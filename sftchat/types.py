@@ -68,12 +68,16 @@ class Reply:
         finish_reason: Why it ended.
         prompt_tokens: Length of the rendered prompt, in tokens.
         completion_tokens: Length of the reply, in tokens, the stop token not counted.
+        thoughts: What a server kept apart as reasoning; thoughts of a local model stand in its text, as ``<think>…</think>``.
+        refused: The text is a refusal by the server's own word.
     """
 
     text: str
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    thoughts: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True)

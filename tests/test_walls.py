@@ -16,7 +16,7 @@ CORE = ROOT / "sftchat"
 FLOORS = (
     ("types", "errors", "parsing"),
     ("third_party", "returned", "protocol"),
-    ("task", "text", "commands", "database", "folders", "locking", "fallback", "engines.base"),
+    ("task", "text", "thinking", "commands", "database", "folders", "locking", "fallback", "engines.base"),
     ("hookspecs", "output"),
     ("__init__", "plugins", "data", "models", "consoles"),
     ("engines", "training", "evaluation", "chat", "testing", "scaffold"),
@@ -27,6 +27,7 @@ FLOORS = (
 
 DOORS = {
     ("returned", "third_party"),
+    ("thinking", "text"),
     ("training", "evaluation"),
     ("training", "engines"),
     ("chat", "evaluation"),

@@ -14,6 +14,7 @@ from sftchat.chat.reply import Generation, stream_replies
 from sftchat.commands import ChatContext
 from sftchat.engines.base import Chunk, Engine, Inspects, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
+from sftchat.thinking import only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class Pass:
             return
         generation.add(chunk, self._clock())
         self._session.piece(self._conversation.head, column, chunk)
+        if chunk.thoughts and chunk.revises != "thought":  # what turns out to be thoughts was shown as text
+            self._view.show_thoughts(chunk.thoughts, column)
         if chunk.text:
             self._view.show_piece(chunk.text, column)
 
@@ -183,6 +186,8 @@ class Pass:
                 why,
                 draft.reply.prompt_tokens or max(0, prompt_tokens - draft.reply.completion_tokens),
                 generation.all_tokens,
+                generation.thoughts.strip("\n"),
+                generation.refused,
             ),
             token_ids=tuple(generation.token_ids),
             dropped=generation.dropped,
@@ -192,6 +197,10 @@ class Pass:
         if not self._generations:
             self._end()  # before anything is drawn, so that what is drawn shows the talk ready
         self._view.end_reply(column)
+        if generation.late:
+            self._view.say(
+                f"{self._who(column)}what was shown before </think> are thoughts, no part of the reply: their opening tag is not sent"
+            )
         fate = "the message is taken back" if answer.silent else "what was said is kept"
         if why == "error":
             self._view.complain(f"{self._who(column)}{problem}; {fate}")
@@ -200,9 +209,13 @@ class Pass:
         elif why == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
             self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
+        elif only_thoughts(answer.reply):
+            self._view.say(f"{self._who(column)}cut while thinking, at {generation.all_tokens} tokens; '/set max_new_tokens N' allows more")
         elif why == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"
             self._view.say(f"{self._who(column)}cut at {generation.all_tokens} tokens; {remedy}")
+        elif generation.refused:
+            self._view.say(f"{self._who(column)}the server marks the reply as a refusal")
         elif not generation.text:
             self._view.say(f"{self._who(column)}the model said nothing")
         if not self._generations:

@@ -123,6 +123,9 @@ class Plain:
         if len(self.talk.columns) == 1:
             self._write(text if self._printable is None else self._printable.feed(text))
 
+    def show_thoughts(self, text: str, column: int) -> None:
+        """Lines are replies alone."""
+
     def end_reply(self, column: int) -> None:
         """A reply ends with a newline."""
         self._running.discard(column)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from sftchat.chat.conversation import Answer
-from sftchat.engines.base import Chunk, Engine, Request, cancelling
+from sftchat.engines.base import Chunk, Engine, Request, cancelling, reply_of, text_and_thoughts
 from sftchat.errors import EngineError
 from sftchat.types import FinishReason, Reply
 
@@ -21,6 +21,9 @@ class Generation:
     Attributes:
         stop: Set to end it at the next chunk.
         text: What was said so far, the draft included.
+        thoughts: What the model thought so far, where that is kept apart from the text.
+        late: Text that was shown turned out to be thoughts.
+        refused: The reply is a refusal by the server's own word.
         token_ids: The tokens of that, where the engine lists them.
         tokens: How many tokens were generated now.
         all_tokens: How many the reply has.
@@ -30,6 +33,9 @@ class Generation:
     def __init__(self, begun: float, draft: Answer) -> None:
         self.stop = threading.Event()
         self.text = draft.reply.text
+        self.thoughts = draft.reply.thoughts
+        self.late = False
+        self.refused = draft.reply.refused
         self.token_ids = list(draft.token_ids)
         self.tokens = 0
         self.all_tokens = draft.reply.completion_tokens
@@ -40,10 +46,12 @@ class Generation:
 
     def add(self, chunk: Chunk, now: float) -> None:
         """Take a chunk that came at a time in seconds."""
-        if not (chunk.text or chunk.tokens):
+        if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
             return  # an engine may say nothing so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
-        self.text += chunk.text
+        self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
+        self.late = self.late or chunk.revises == "thought"
+        self.refused = self.refused or chunk.refused
         self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
         self.all_tokens += chunk.tokens
@@ -124,5 +132,4 @@ def _reply(chunks: Sequence[Chunk], finish_reason: FinishReason | None) -> Reply
         return EngineError("the engine ended in mid-reply and gave no reason")
     if finish_reason == "error":
         return EngineError(chunks[-1].error or "the engine failed and gave no reason")
-    prompt_tokens = max((chunk.prompt_tokens for chunk in chunks), default=0)
-    return Reply("".join(chunk.text for chunk in chunks), finish_reason, prompt_tokens, sum(chunk.tokens for chunk in chunks))
+    return reply_of(chunks, finish_reason)

@@ -24,6 +24,9 @@ class View(Protocol):
     def show_piece(self, text: str, column: int) -> None:
         """The reply of a column goes on."""
 
+    def show_thoughts(self, text: str, column: int) -> None:
+        """The model of a column thinks; thoughts are no part of its reply, and shown where the user wants them."""
+
     def end_reply(self, column: int) -> None:
         """The reply of a column is over, for whatever reason; every ``begin_reply`` has one."""
 

@@ -17,7 +17,8 @@ from sftchat.cli.shared import Session, answering_options, json_text
 from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.output import data_stream
-from sftchat.text import printable
+from sftchat.text import counted, printable, printable_lines
+from sftchat.thinking import Part, Thoughts, apart, only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
 
 
@@ -29,6 +30,7 @@ from sftchat.types import Example, Reply, SamplingParams
 @click.option("--questions", type=click.Path(path_type=Path), metavar="FILE", help="Ask every row, or every line of a .txt, in one batch.")
 @click.option("-k", "samples", type=click.IntRange(min=1), default=1, metavar="N", help="Samples of each reply; needs --temperature.")
 @click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
+@click.option("--show-thinking", is_flag=True, help="Show on stderr what MODEL thinks before it answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a reply, one a line.")
 @sampling_options
 @answering_options
@@ -43,6 +45,7 @@ def command(
     questions: Path | None,
     samples: int,
     no_stream: bool,
+    show_thinking: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -50,6 +53,7 @@ def command(
 
     With --questions or -k replies follow each other, those of a question together, in the order of the file; --json tells them apart:
     {"id", "sample", "reply", "finish_reason", "prompt_tokens", "completion_tokens", "model"}, or "error" in place of a reply, and exit code 3.
+    Thoughts are no part of a reply: they are "thoughts" in the JSON. A reply that is cut while MODEL thinks is an error, and exit code 3.
 
     \b
     sftchat ask sftchat:nano "who are you?"
@@ -69,38 +73,77 @@ def command(
     asked = read_questions(questions, system) if questions is not None else (question(_prompt(prompt), system),)
     with closing(session.load_engine(model, **options)) as engine:
         if many:
-            return _batch(engine, model, asked, sampling, samples, as_json)
-        _one(engine, model, Request("ask", asked[0].messages, sampling=sampling), stream=not (no_stream or as_json), as_json=as_json)
-    return 0
+            return _batch(engine, model, asked, sampling, samples, as_json, show_thinking)
+        request = Request("ask", asked[0].messages, sampling=sampling)
+        return _one(engine, model, request, stream=not (no_stream or as_json), as_json=as_json, show_thinking=show_thinking)
 
 
-def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool) -> None:
-    """One reply, as it comes or when it is complete."""
+def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
+    """One reply, as it comes or when it is complete; the exit code says whether it is one."""
     from sftchat.chat.lines import Printable
+    from sftchat.chat.rendering.prompts import opens_thoughts
     from sftchat.chat.reply import stream_reply
 
     # a terminal must not obey what a model wrote; a file or a program gets it as it is
     shown = Printable() if sys.stdout.isatty() else None
+    begun = opens_thoughts(engine)
+    split = Thoughts(begun, bare=True)
+    streamed: list[str] = []
+
+    def answer(text: str) -> None:
+        streamed.append(text)
+        write(text if shown is None else shown.feed(text))
 
     def show(chunk: Chunk) -> None:
-        write(chunk.text if shown is None else shown.feed(chunk.text))
+        thoughts = chunk.thoughts if chunk.revises != "thought" else ""  # what turns out to be thoughts was shown as text
+        for part in [*([Part(thoughts, True)] if thoughts else []), *(split.feed(chunk.text) if chunk.text else [])]:
+            if not part.thought:
+                answer(part.text)
+            elif show_thinking and not part.before:
+                click.echo(printable_lines(part.text), nl=False, err=True)
 
     def keep(chunk: Chunk) -> None:
         pass
 
-    reply = stream_reply(engine, request, show if stream else keep)
-    if as_json:
-        write(json_text({**reply_facts(reply), "model": model}, indent=None) + "\n")
-    elif stream:
+    reply = apart(stream_reply(engine, request, show if stream else keep), begun)
+    if stream:
+        for part in split.end():
+            if not part.thought:
+                answer(part.text)
+        if begun and not streamed:
+            answer(reply.text)  # it never said that the thoughts are over, so this is the reply
+        if show_thinking and reply.thoughts:
+            click.echo(err=True)
         write((shown.end() if shown is not None else "") + "\n")
+    elif as_json:
+        write(json_text({**reply_facts(reply), "model": model}, indent=None) + "\n")
     else:
+        if show_thinking and reply.thoughts:
+            click.echo(printable_lines(reply.thoughts), err=True)
         write((reply.text if shown is None else shown.feed(reply.text) + shown.end()) + "\n")
+    if only_thoughts(reply):
+        click.echo(f"sftchat: error: {_cut(reply)}", err=True)
+        return 3
+    if reply.refused:
+        click.echo("sftchat: the server marks the reply as a refusal", err=True)
+    return 0
 
 
-def _batch(engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool) -> int:
+def _cut(reply: Reply) -> str:
+    """What to do about a reply that is all thought."""
+    tokens = f", at {counted(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
+    allow = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
+    return f"the reply was cut while thinking{tokens}; {allow}--template-argument enable_thinking=false asks many models not to think"
+
+
+def _batch(
+    engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool, show_thinking: bool
+) -> int:
     """Many replies in the order of the questions; the exit code says whether all were answered."""
     from sftchat.chat.lines import visible
+    from sftchat.chat.rendering.prompts import opens_thoughts
 
+    begun = opens_thoughts(engine)
     requests = [
         Request(f"{place} {n}", example.messages, sampling=replace(sampling, seed=sampling.seed + n))
         for place, example in enumerate(asked)
@@ -115,11 +158,17 @@ def _batch(engine: Engine, model: str, asked: tuple[Example, ...], sampling: Sam
             click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {answer}"), err=True)
             facts: dict[str, Any] = {"error": str(answer)}
         else:
+            answer = apart(answer, begun)
             facts = reply_facts(answer)
+            if show_thinking and answer.thoughts and not as_json:
+                click.echo(printable_lines(answer.thoughts), err=True)
+            if only_thoughts(answer):
+                failures += 1
+                click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {_cut(answer)}"), err=True)
         if as_json:
             numbered = {"id": identity, **({"sample": int(sample)} if samples > 1 else {})}
             write(json_text({**numbered, **facts, "model": model}, indent=None) + "\n")
-        elif isinstance(answer, Reply):
+        elif isinstance(answer, Reply) and not only_thoughts(answer):
             write((visible(answer.text) if sys.stdout.isatty() else answer.text) + "\n")
     return 3 if failures else 0
 

@@ -93,4 +93,6 @@ def reply_facts(reply: Reply) -> dict[str, Any]:
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
+        **({"thoughts": reply.thoughts} if reply.thoughts else {}),
+        **({"refused": True} if reply.refused else {}),
     }

@@ -143,7 +143,7 @@ template_argument_option = click.option(
     multiple=True,
     callback=_template_arguments,
     metavar="NAME=VALUE",
-    help="Argument of the chat template, such as enable_thinking=false; a trained model keeps those of its training.",
+    help="Argument of the chat template, such as enable_thinking=false, a server's too; a trained model keeps those of its training.",
 )
 
 
@@ -197,6 +197,27 @@ quantize_option = click.option(
     type=click.Choice(["int8", "nf4"]),
     help="Round the weights: int8 decodes faster on a CPU; nf4 takes a quarter of the memory (extra quant).",
 )
+OURS = ("model", "messages", "prompt", "stream")
+"""Members of a request that are not the user's to give."""
+
+
+def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Read a JSON object of further members of a request."""
+    from sftchat.parsing import parsed
+
+    if text is None:
+        return {}
+    try:
+        found = parsed(text)
+    except ValueError as error:
+        raise click.BadParameter(f"is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter('must be a JSON object, such as \'{"chat_template_kwargs": {"enable_thinking": false}}\'')
+    if taken := sorted(found.keys() & set(OURS)):
+        raise click.BadParameter(f"'{taken[0]}' is set by the program; leave it out")
+    return found
+
+
 SECONDS = click.FloatRange(min=0, max=1e6, min_open=True)
 _TIMEOUTS = (
     click.option("--timeout", type=SECONDS, default=120.0, show_default=True, metavar="SECONDS", help="How long a server may be silent."),
@@ -208,6 +229,7 @@ _TIMEOUTS = (
         metavar="SECONDS",
         help="How long a server may take for one reply.",
     ),
+    click.option("--extra-body", callback=_extra_body, metavar="JSON", help="Object of further parameters for every request to a server."),
 )
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Requests that a server has at once."
@@ -215,7 +237,7 @@ concurrency_option = click.option(
 
 
 def timeout_options(command: F) -> F:
-    """Add ``--timeout`` and ``--request-timeout``, for models behind a server."""
+    """Add ``--timeout``, ``--request-timeout`` and ``--extra-body``, for models behind a server."""
     for option in reversed(_TIMEOUTS):
         command = option(command)
     return command

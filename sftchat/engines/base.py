@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
 from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
@@ -42,6 +42,9 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
 
 
+Revision = Literal["", "thought", "again"]
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A piece of one reply.
@@ -56,6 +59,10 @@ class Chunk:
         logprobs: Log-probability of each of ``token_ids``, where the engine gives them.
         error: What went wrong, when ``finish_reason`` is ``"error"``: that request failed, the others go on.
         unlisted_tokens: How many more tokens there are than ``token_ids`` lists, from engines that know only the number.
+        thoughts: New text that is kept apart from the reply because the server or its tags say that it is reasoning.
+        refused: The reply is a refusal by the server's own word.
+        revises: What of the chunks before is something else: with ``thought`` their text was thoughts, with ``again`` their thoughts are void
+            because the request was sent once more.
     """
 
     request_id: str
@@ -67,6 +74,9 @@ class Chunk:
     error: str = ""
     unlisted_tokens: int = 0
     cached_tokens: int = 0
+    thoughts: str = ""
+    refused: bool = False
+    revises: Revision = ""
 
     @property
     def tokens(self) -> int:
@@ -238,9 +248,48 @@ def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str,
                 words = " ".join(chunk.error.split())
                 yield chunk.request_id, EngineError(words or f"the request ended as '{chunk.finish_reason}'")
                 continue
-            text = "".join(part.text for part in parts)
-            tokens = sum(part.tokens for part in parts)
-            yield chunk.request_id, Reply(text, chunk.finish_reason, chunk.prompt_tokens, tokens)
+            yield chunk.request_id, reply_of(parts, chunk.finish_reason)
+
+
+def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]:
+    """What a reply and its thoughts become with the next chunk.
+
+    Args:
+        text: Of the reply so far.
+        thoughts: So far.
+        chunk: The next one.
+    """
+    if chunk.revises == "thought":
+        text, thoughts = "", thoughts + text
+    elif chunk.revises == "again":
+        thoughts = ""
+    return text + chunk.text, thoughts + chunk.thoughts
+
+
+def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
+    """The reply that chunks make.
+
+    Args:
+        chunks: All of one request, in order.
+        finish_reason: Why it ended.
+    """
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for chunk in chunks:
+        if chunk.revises == "thought":
+            texts, thoughts = [], thoughts + texts
+        elif chunk.revises == "again":
+            thoughts = []
+        texts.append(chunk.text)
+        thoughts.append(chunk.thoughts)
+    return Reply(
+        "".join(texts),
+        finish_reason,
+        max((chunk.prompt_tokens for chunk in chunks), default=0),
+        sum(chunk.tokens for chunk in chunks),
+        "".join(thoughts).strip("\n"),
+        any(chunk.refused for chunk in chunks),
+    )
 
 
 @contextmanager

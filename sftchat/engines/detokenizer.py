@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sftchat.engines.stopping import released
+
 
 class Detokenizer:
     """Turns the token ids of one reply into pieces of text that join up to the decoded whole.
@@ -48,22 +50,10 @@ class Detokenizer:
         """Text that no stop string can take back any more."""
         if self.stopped:
             return ""
-        found = [at for at in (self._decoded.find(text, max(0, self._sent - len(text) + 1)) for text in self._stop) if at >= 0]
-        if found:
-            self.stopped = True
-            end = max(self._sent, min(found))
-        else:
-            end = len(self._decoded) - (0 if final else self._held())
+        end, self.stopped = released(self._decoded, self._sent, self._stop, final=final)
         piece = self._decoded[self._sent : end]
         self._sent += len(piece)
         return piece
-
-    def _held(self) -> int:
-        """Length of the longest end of the text that may be the beginning of a stop string."""
-        return max(
-            (size for text in self._stop for size in range(1, len(text)) if self._decoded.endswith(text[:size])),
-            default=0,
-        )
 
     def _stream(self) -> Any:
         """Incremental decoding by the tokenizers library, or by comparing decoded windows for tokenizers written in Python."""

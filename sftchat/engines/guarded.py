@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from sftchat.engines.base import Chunk, Engine, EngineType, Request
+from sftchat.engines.base import Chunk, Engine, EngineType, Request, Revision
 from sftchat.returned import copied, plain_text, shown
 from sftchat.third_party import Malformed, call_plugin, iterate_plugin
 from sftchat.types import FinishReason
@@ -122,13 +122,15 @@ def plain_chunk(chunk: object) -> Chunk:
     """
     if not isinstance(chunk, Chunk):
         raise Malformed(f"yields {shown(chunk)}, must yield sftchat.Chunk")
-    for name in ("request_id", "text", "error"):
+    for name in ("request_id", "text", "error", "thoughts", "revises"):
         if not isinstance(getattr(chunk, name), str):
             raise Malformed(f"yields a chunk whose {name} is {shown(getattr(chunk, name))}, must be text")
     if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH):
         raise Malformed(
             f"yields a chunk whose finish_reason is {shown(chunk.finish_reason)}, must be one of {', '.join(FINISH[1:])}, or None"
         )
+    if chunk.revises not in get_args(Revision):
+        raise Malformed(f"yields a chunk whose revises is {shown(chunk.revises)}, must be one of thought, again, or empty")
     logprobs = chunk.logprobs
     return Chunk(
         plain_text(chunk.request_id),
@@ -140,6 +142,9 @@ def plain_chunk(chunk: object) -> Chunk:
         plain_text(chunk.error),
         _whole(chunk.unlisted_tokens, "unlisted_tokens"),
         _whole(chunk.cached_tokens, "cached_tokens"),
+        plain_text(chunk.thoughts),
+        bool(chunk.refused),
+        chunk.revises,
     )
 
 

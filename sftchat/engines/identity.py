@@ -38,6 +38,7 @@ def identify(
     allow_pickle: bool = False,
     template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> str:
     """Hash of everything but the request that decides what a model answers.
@@ -55,6 +56,7 @@ def identify(
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
         template_arguments: Arguments of the template, before those of the manifest.
+        extra_body: Of requests to a server, whose identity cannot be known.
         options: As of ``sftchat.engines.loading.load_engine``.
 
     Returns:

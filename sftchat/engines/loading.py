@@ -28,7 +28,7 @@ def require_endpoint(what: str) -> None:
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
-    quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
+    extra_body: Mapping[str, Any] | None = None, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
 
@@ -38,10 +38,11 @@ def load_engine(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
-        template_arguments: Arguments of the template, before those that the model was trained with.
+        template_arguments: Arguments of the template, before those that the model was trained with; a server gets them as ``chat_template_kwargs``.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
         request_timeout: Seconds that one request to a server may take in all.
+        extra_body: Further members of the JSON of every request to a server.
         quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four by bitsandbytes; None for none.
         importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
@@ -53,15 +54,19 @@ def load_engine(
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.served:
-        if template or template_arguments:
-            option = "--template" if template else "--template-argument"
-            raise UsageError(f"{option} is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        if template:
+            raise UsageError(f"--template is for models that are loaded here; the server of '{model}' renders prompts with its own")
         if quantize:
             raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
         from sftchat.engines.endpoint.opening import open_endpoint
 
-        return open_endpoint(reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout)
+        return open_endpoint(
+            reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout,
+            extra_body=extra_body, template_arguments=template_arguments,
+        )  # fmt: skip
+    if extra_body:
+        raise UsageError(f"--extra-body is for models behind a server; '{model}' is loaded here")
     if reference.scheme:
         return open_guarded(registry.engines[reference.scheme], reference.source, options)
     from sftchat.models.weights import LOADING, load, require_local

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from sftchat.engines.base import Chunk, Request, cancelling
+from sftchat.engines.base import Chunk, Request, cancelling, reply_of
 from sftchat.errors import DataError, SftchatError, UsageError
 from sftchat.evaluation.remembering import RememberingEngine
-from sftchat.evaluation.replies import UNPAIRED, numbered_lines, parse_reply
+from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
 from sftchat.locking import open_locked
 from sftchat.text import counted
 from sftchat.types import Reply
@@ -109,7 +109,10 @@ class KeptReplies:
             self.found += 1
             self._answered.add(self._known(request))
             tokens = reply.completion_tokens
-            yield Chunk(request.id, reply.text, (), reply.finish_reason, reply.prompt_tokens, unlisted_tokens=tokens)
+            yield Chunk(
+                request.id, reply.text, (), reply.finish_reason, reply.prompt_tokens,
+                unlisted_tokens=tokens, thoughts=reply.thoughts, refused=reply.refused,
+            )  # fmt: skip
         if not asked:
             return
         parts: dict[str, list[Chunk]] = {}
@@ -186,11 +189,10 @@ class KeptReplies:
             return
         last = parts[-1]
         assert last.finish_reason is not None
-        text, tokens = "".join(part.text for part in parts), sum(part.tokens for part in parts)
         try:
             if self._file is None:
                 self._file = _locked(self.path)
-            self._write(known, Reply(text, last.finish_reason, last.prompt_tokens, tokens))
+            self._write(known, reply_of(parts, last.finish_reason))
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -203,6 +205,7 @@ class KeptReplies:
             "finish_reason": reply.finish_reason,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
+            **kept_apart(reply),
             "request": known[1],
         }
         self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", UNPAIRED) + b"\n")

@@ -140,6 +140,7 @@ def _facts(result: ModelResult) -> str:
     """What else is worth knowing of one model."""
     facts = [without_errors(result)]
     facts += [f"{result.truncated} truncated"] if result.truncated else []
+    facts += [f"{result.cut_thinking} cut while thinking"] if result.cut_thinking else []
     facts += [f"**{len(result.failures)} not answered**"] if result.failures else []
     return ", ".join(facts)
 

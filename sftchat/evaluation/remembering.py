@@ -188,6 +188,8 @@ class RememberingEngine:
         memory, last = self.memory, parts[-1]
         if memory is None or last.finish_reason not in ("stop", "length"):
             return
+        if any(part.thoughts or part.revises or part.refused for part in parts):
+            return  # the store has text alone, and such a reply would come back as another one
         text, token_ids = "".join(part.text for part in parts), tuple(token for part in parts for token in part.token_ids)
         reply = Stored(text, token_ids, last.finish_reason, last.prompt_tokens)
         memory.kept += memory.store.put(key, self._identity, reply, replace=memory.fresh)

@@ -44,8 +44,14 @@ def reply_line(outcome: Outcome) -> str:
         row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
         row = reply_rows(outcome)
+        row |= kept_apart(outcome.reply)
         row = row | {"answer": outcome.score.answer, "errors": list(outcome.score.errors), "stats": row.pop("stats")}
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def kept_apart(reply: Reply) -> dict[str, Any]:
+    """What a row says of a reply beside its text, where there is any of it: ``thoughts``, and ``refused``."""
+    return {**({"thoughts": reply.thoughts} if reply.thoughts else {}), **({"refused": True} if reply.refused else {})}
 
 
 def read_replies(path: Path) -> dict[str, Reply | str]:
@@ -165,7 +171,9 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
     if finish in ("error", "cancelled"):
         ended = f"the request ended as '{said}'" if said in ("error", "cancelled") else unfinished(str(said))
         return identity, str(row.get("error") or ended), row
-    return identity, Reply(text, finish, _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)), row
+    counts = _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)
+    thoughts = row.get("thoughts", "")
+    return identity, Reply(text, finish, *counts, thoughts if isinstance(thoughts, str) else "", row.get("refused") is True), row
 
 
 def _count(row: Mapping[str, Any], key: str, source: str) -> int:

@@ -167,6 +167,11 @@ class ModelResult:
         return self.tally.truncated
 
     @property
+    def cut_thinking(self) -> int:
+        """Replies that were cut while the model thought: thoughts and no answer."""
+        return self.tally.cut_thinking
+
+    @property
     def prompt_tokens(self) -> int:
         """Tokens of all prompts."""
         return self.tally.prompt_tokens
@@ -197,6 +202,7 @@ class ModelResult:
             "n": len(self.items),
             "right": self.right,
             "truncated": self.truncated,
+            **({"cut_thinking": self.cut_thinking} if self.cut_thinking else {}),
             "failed": [{"id": failure.example.id, "error": failure.error} for failure in self.failures],
             "metrics": [asdict(metric) for metric in self.metrics],
             "groups": [{"name": group.name, "support": group.support, "metrics": dict(group.metrics)} for group in self.groups],

@@ -203,6 +203,8 @@ def _footer(result: ModelResult) -> Text:
     facts = [without_errors(result)]
     if result.truncated:
         facts.append(f"{result.truncated} truncated")
+    if result.cut_thinking:
+        facts.append(f"{result.cut_thinking} cut while thinking")
     if result.failures:
         facts.append(f"{len(result.failures)} not answered")
     if result.completion_tokens:

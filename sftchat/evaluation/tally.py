@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sftchat.evaluation.items import Item
+from sftchat.thinking import only_thoughts
 
 T = TypeVar("T", int, float)
 
@@ -18,6 +19,7 @@ class Tally:
     Attributes:
         right: Items without any fault.
         truncated: Replies that ran into the token limit.
+        cut_thinking: Replies that were cut while the model thought: thoughts and no answer.
         prompt_tokens: Tokens of all prompts.
         completion_tokens: Tokens of all replies.
         errors: How many faults of each class.
@@ -27,6 +29,7 @@ class Tally:
 
     right: int = 0
     truncated: int = 0
+    cut_thinking: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     errors: dict[str, int] = field(default_factory=dict)
@@ -38,6 +41,7 @@ class Tally:
         reply, score = item.reply, item.score
         self.right += not score.errors
         self.truncated += reply.finish_reason == "length"
+        self.cut_thinking += only_thoughts(reply)
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
         for name in score.errors:
@@ -50,6 +54,7 @@ class Tally:
         """Count the items of another tally too."""
         self.right += other.right
         self.truncated += other.truncated
+        self.cut_thinking += other.cut_thinking
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
         _add(self.errors, other.errors)

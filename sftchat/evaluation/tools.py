@@ -46,6 +46,8 @@ def _openai_batch(row: Row) -> dict[str, Any]:
         "finish_reason": choice.get("finish_reason"),
         "prompt_tokens": usage.get("prompt_tokens", 0),
         "completion_tokens": usage.get("completion_tokens", 0),
+        "thoughts": said.thoughts,
+        "refused": said.refused,
     }
 
 

@@ -58,6 +58,9 @@ class Log:
     def begin_reply(self, column: int, said: str) -> None:
         pass
 
+    def show_thoughts(self, text: str, column: int) -> None:
+        self.log.append(f"thoughts: {text}" if column == 0 else f"{column}: thoughts: {text}")
+
     def show_piece(self, text: str, column: int) -> None:
         self.log.append(text if column == 0 else f"{column}: {text}")
 

@@ -22,7 +22,7 @@ from sftchat.engines.endpoint.opening import open_endpoint
 from sftchat.engines.endpoint.retries import Retries
 from sftchat.errors import EngineError, SftchatWarning
 from sftchat.plugins import Registry
-from tests.engines.endpoint_kit import Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream
+from tests.engines.endpoint_kit import DONE, USAGE, Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream
 
 SLOW_DOWN = answer(429, json.dumps({"error": {"message": "slow down"}}), retry_after="0")
 
@@ -113,6 +113,94 @@ def test_ask_streams_a_reply(session: Session, capsys: pytest.CaptureFixture[str
             "reply": "你好", "finish_reason": "stop", "prompt_tokens": 5, "completion_tokens": 3, "model": f"{server.url}#small",
         }  # fmt: skip
         assert server.authorized == ["Bearer sk-secret"] * 2
+
+
+THOUGHT = delta(None, reasoning="Lyon? ") + delta(None, reasoning="No.")
+CUT = stream(THOUGHT + end("length") + USAGE + DONE)
+
+
+@pytest.mark.parametrize("how", [[], ["--no-stream"]])
+def test_ask_shows_thoughts_on_stderr_when_it_is_told_to(session: Session, capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+    with loopback([stream(THOUGHT + reply("Paris"))] * 2) as server:
+        assert main(["ask", server.url, "?", *how], obj=session) == 0
+        assert capsys.readouterr() == ("Paris\n", "")
+        assert main(["ask", server.url, "?", "--show-thinking", *how], obj=session) == 0
+        assert capsys.readouterr() == ("Paris\n", "Lyon? No.\n")
+
+
+def test_a_reply_that_is_all_thought_was_cut_and_no_empty_answer(
+    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = (
+        "the reply was cut while thinking, at 3 tokens; --max-new-tokens N allows more, "
+        "--template-argument enable_thinking=false asks many models not to think"
+    )
+    questions = tmp_path / "q.txt"
+    questions.write_text("one\ntwo\n")
+    with loopback([CUT, CUT, CUT, stream(reply("fine"))]) as server:
+        assert main(["ask", server.url, "?"], obj=session) == 3
+        assert capsys.readouterr() == ("\n", f"sftchat: error: {words}\n")
+        assert main(["ask", server.url, "?", "--json"], obj=session) == 3
+        assert json.loads(capsys.readouterr().out) == {
+            "reply": "", "finish_reason": "length", "prompt_tokens": 5, "completion_tokens": 3, "thoughts": "Lyon? No.",
+            "model": server.url,
+        }  # fmt: skip
+        assert main(["ask", server.url, "--questions", str(questions), "--concurrency", "1"], obj=session) == 3
+        assert capsys.readouterr() == ("fine\n", f"sftchat: error: question '1' was not answered: {words}\n")
+
+
+def test_an_evaluation_counts_replies_that_were_cut_while_thinking(
+    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with loopback([CUT, *[stream(THOUGHT + reply())] * 3]) as server:
+        assert main(["eval", server.url, "--task", "quiz", "--concurrency", "1", "-o", str(tmp_path / "out")], obj=session) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["results"][0]
+    rows = [json.loads(line) for line in (tmp_path / "out" / found["replies"]).read_text(encoding="utf-8").splitlines()]
+
+    assert "1 truncated, 1 cut while thinking" in capsys.readouterr().out
+    assert (found["n"], found["truncated"], found["cut_thinking"]) == (4, 1, 1)
+    assert [(row["reply"], row["thoughts"]) for row in rows] == [("", "Lyon? No."), *[("fine", "Lyon? No.")] * 3]
+
+
+def test_a_chat_keeps_thoughts_out_of_what_it_sends_and_says_when_there_was_nothing_else(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    with loopback([stream(THOUGHT + reply("1")), CUT]) as server:
+        assert main(["chat", server.url], obj=session) == 0
+        assert [message["content"] for message in server.asked[1]["messages"]] == ["one", "1", "two"]
+    assert capsys.readouterr() == ("1\n\n", "cut while thinking, at 3 tokens; '/set max_new_tokens N' allows more\n")
+
+
+def test_template_arguments_and_further_parameters_reach_a_server_from_the_command_line(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with loopback([stream(reply())]) as server:
+        more = ["--template-argument", "enable_thinking=false", "--extra-body", '{"min_p": 0.1}']
+        assert main(["ask", server.url, "?", *more], obj=session) == 0
+        assert (server.asked[0]["chat_template_kwargs"], server.asked[0]["min_p"]) == ({"enable_thinking": False}, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("{", "is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[1]", """must be a JSON object, such as '{"chat_template_kwargs": {"enable_thinking": false}}'"""),
+        ('{"messages": []}', "'messages' is set by the program; leave it out"),
+    ],
+)
+def test_further_parameters_that_are_none_are_refused(session: Session, capsys: pytest.CaptureFixture[str], given: str, words: str) -> None:
+    assert main(["ask", "http://127.0.0.1:9/v1", "?", "--extra-body", given], obj=session) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_refusal_is_shown_as_the_reply_and_marked(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = stream(delta(None, refusal="I can't") + end() + DONE)
+    with loopback([refused, refused]) as server:
+        assert main(["ask", server.url, "?"], obj=session) == 0
+        assert capsys.readouterr() == ("I can't\n", "sftchat: the server marks the reply as a refusal\n")
+        assert main(["ask", server.url, "?", "--json"], obj=session) == 0
+        assert json.loads(capsys.readouterr().out)["refused"] is True
 
 
 def test_chat_through_a_pipe_has_one_reply_a_line(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.engines.base import Chunk, Engine, collect
+from sftchat.engines.endpoint.wire import error_fields
 from sftchat.errors import EngineError
 from sftchat.types import Reply, SamplingParams
 from tests.engines.endpoint_kit import DONE, SSE, USAGE, Desk, ask, delta, desk, end, event, reply, streamed
 
-GREEDY = {"model": "small", "stream": True, "stream_options": {"include_usage": True}, "temperature": 0.0, "top_p": 1.0, "max_tokens": 256}
+GREEDY = {"model": "small", "stream": True, "stream_options": {"include_usage": True}, "temperature": 0.0, "max_tokens": 256}
 
 FINE = Reply("fine", "stop", 5, 3)
 
@@ -112,7 +115,86 @@ def test_a_server_that_cannot_go_on_with_a_reply_says_so() -> None:
 def test_thoughts_are_no_part_of_the_reply() -> None:
     thoughts = delta(None, reasoning_content="hm, ") + delta(None, reasoning="let me see")
 
-    assert answers(desk(streamed(thoughts, reply("42")))) == {"r": Reply("42", "stop", 5, 3)}
+    assert answers(desk(streamed(thoughts, reply("42")))) == {"r": Reply("42", "stop", 5, 3, thoughts="hm, let me see")}
+
+
+HIDDEN = Reply("Paris", "stop", 5, 3, thoughts="Lyon? No.")
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        delta(None, reasoning_content="Lyon?") + delta(None, reasoning_content=" No.") + reply("Paris"),
+        delta(None, reasoning="Lyon? No.", reasoning_content="Lyon? No.") + reply("Paris"),
+        delta("", reasoning="Lyon? No.", reasoning_details=[{"type": "reasoning.text", "text": "Lyon? No."}]) + reply("Paris"),
+        event({"choices": [{"delta": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Lyon? No."}]}]}}]})
+        + event({"choices": [{"delta": {"content": [{"type": "text", "text": "Par"}]}}]})
+        + reply("is"),
+        event({"choices": [{"delta": {"content": [{"type": "reasoning", "text": "Lyon? No."}, {"type": "output_text", "text": "Paris"}]}}]})
+        + reply(""),
+        reply("<think>\nLyon? No.\n</think>\n\nParis"),
+        reply("\nLyon? No.\n</think>\n\nParis"),
+        delta("\nLyon? No.</th") + delta("ink>\nPa") + reply("ris"),
+    ],
+    ids=["reasoning_content", "both names", "details", "parts", "other parts", "tags", "no opening tag", "cut in the tag"],
+)
+def test_thoughts_are_kept_apart_wherever_they_come(packets: str) -> None:
+    assert answers(desk(streamed(packets))) == {"r": HIDDEN}
+
+
+def test_thoughts_are_chunks_of_their_own_and_text_that_turns_out_to_be_thoughts_is_taken_back() -> None:
+    server = desk(streamed(delta(None, reasoning="hm"), delta("a"), end(), DONE), streamed(delta("hm"), delta("</think>a"), end(), DONE))
+
+    assert list(server.engine.generate([ask()])) == [Chunk("r", thoughts="hm"), Chunk("r", "a"), Chunk("r", finish_reason="stop")]
+    assert list(server.engine.generate([ask()])) == [
+        Chunk("r", "hm"),
+        Chunk("r"),
+        Chunk("r", revises="thought"),
+        Chunk("r", "a"),
+        Chunk("r", finish_reason="stop"),
+    ]
+
+
+def test_a_stream_that_breaks_while_the_model_thinks_is_sent_again_and_its_thoughts_are_void() -> None:
+    server = desk(streamed(delta(None, reasoning="half a thou")), streamed(delta(None, reasoning="Lyon? No."), reply("Paris")))
+
+    assert answers(server) == {"r": HIDDEN}
+
+
+def test_tags_in_a_raw_prompt_or_in_a_reply_that_is_continued_are_text() -> None:
+    text = event({"choices": [{"text": "<think>a</think>b", "finish_reason": "stop"}]}) + DONE
+    server = desk(streamed(text), streamed(reply("a</think>b")))
+
+    assert answers(server, ask(prompt="hel")) == {"r": Reply("<think>a</think>b")}
+    assert answers(server, ask(reply_prefix="<think>")) == {"r": Reply("a</think>b", "stop", 5, 3)}
+
+
+def test_a_refusal_is_the_reply_and_marked() -> None:
+    server = desk(
+        streamed(delta(None, refusal=""), delta(None, refusal="I can't"), end(), DONE), streamed(delta(None, refusal=None), reply())
+    )
+
+    assert answers(server) == {"r": Reply("I can't", refused=True)}
+    assert answers(server) == {"r": FINE}
+
+
+@pytest.mark.parametrize("cuts", [[], [3], [3, 5], list(range(1, 30))])
+def test_stop_strings_end_a_reply_whose_server_ignores_them(cuts: list[int]) -> None:
+    whole = "Paris\nQuestion: next\nAnswer: no"
+    places = [0, *cuts, len(whole)]
+    packets = [delta(whole[a:b]) for a, b in pairwise(places)]
+    sampling = SamplingParams(stop=("\nQuestion:", "\nAnswer:"))
+
+    assert answers(desk(streamed(*packets, end("length"), DONE)), ask(sampling=sampling)) == {"r": Reply("Paris")}
+
+
+def test_what_may_begin_a_stop_string_is_text_when_the_reply_ends() -> None:
+    sampling = SamplingParams(stop=("\nQuestion:",))
+
+    assert answers(desk(streamed(reply("Paris\nQuest"))), ask(sampling=sampling)) == {"r": Reply("Paris\nQuest", "stop", 5, 3)}
+    assert answers(desk(streamed(delta(None, reasoning="a\nQuestion:b"), reply("Paris"))), ask(sampling=sampling)) == {
+        "r": Reply("Paris", "stop", 5, 3, thoughts="a\nQuestion:b")
+    }
 
 
 def test_an_answer_that_is_not_streamed_is_a_reply_too() -> None:
@@ -121,7 +203,7 @@ def test_an_answer_that_is_not_streamed_is_a_reply_too() -> None:
         "usage": {"prompt_tokens": 5, "completion_tokens": 1},
     }
 
-    assert answers(desk(httpx2.Response(200, json=whole))) == {"r": Reply("fine", "length", 5, 1)}
+    assert answers(desk(httpx2.Response(200, json=whole))) == {"r": Reply("fine", "length", 5, 1, thoughts="hm")}
 
 
 @pytest.mark.parametrize("said", ["content_filter", "tool_calls", "abort", "load", "SAFETY", "error", "cancelled"])
@@ -228,6 +310,45 @@ def test_a_fault_that_another_attempt_would_meet_again_is_met_once(packet: str, 
 
     assert answers(server) == {"r": words}
     assert (len(server.asked), server.slept) == (1, [])
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_an_error_in_a_field_of_its_own_is_read(cut: int) -> None:
+    lines = delta("") + 'error: {"code": 400, "message": "the context is full", "type": "server_error"}\n\n'
+    server = desk(streamed(lines[:cut], lines[cut : cut + 4], lines[cut + 4 :]))
+
+    assert answers(server) == {"r": "the context is full"}
+    assert len(server.asked) == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=st.text("error: \r\ndat"), cuts=st.lists(st.integers(0, 30), max_size=6))
+def test_no_other_line_of_a_stream_is_changed(text: str, cuts: list[int]) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+        for a, b in pairwise(places):
+            yield text[a:b].encode()
+
+    async def whole() -> str:
+        return "".join([part.decode() async for part in error_fields(parts())])
+
+    assert asyncio.run(whole()) == re.sub("(^|(?<=[\r\n]))error:", "data:", text)
+
+
+@pytest.mark.parametrize("kind", ["text/plain; charset=utf-8", "application/octet-stream", "Text/Plain", ""])
+def test_events_under_another_content_type_are_read(kind: str) -> None:
+    response = streamed(reply())
+    response.headers["content-type"] = kind
+
+    assert answers(desk(response)) == {"r": FINE}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream"])
+def test_an_answer_of_another_type_without_events_is_no_reply(kind: str) -> None:
+    page = httpx2.Response(200, headers={"content-type": kind}, text="Ollama is running")
+
+    with pytest.raises(EngineError, match=f"the answer is '{kind}' and no event stream; check the address"):
+        answers(desk(page))
 
 
 def test_an_error_beside_choices_after_some_text_gives_its_own_words_and_is_not_tried_again() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sftchat.chat.lines import Printable
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.columns import RULE, Side, first_difference, headings, join, rest, settled, side_rows, table
-from sftchat.chat.rendering.thinking import Part, Thoughts
+from sftchat.thinking import Part, Thoughts
 
 NARROWEST = 6
 """Columns do not get narrower than this when the terminal is made narrower while they stream."""

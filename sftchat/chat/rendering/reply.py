@@ -8,7 +8,7 @@ from sftchat.chat.display import Display
 from sftchat.chat.lines import LineBuffer
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.markdown import Markdown
-from sftchat.chat.rendering.thinking import Part, Thoughts
+from sftchat.thinking import Part, Thoughts
 
 THOUGHT = "class:thought"
 

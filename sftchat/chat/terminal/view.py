@@ -78,6 +78,7 @@ class Terminal:
         self._tick: asyncio.TimerHandle | None = None
         self._output = output if output is not None else create_output(rendered(sys.stdout))
         self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
+        self._thinking: set[int] = set()
         self._replies = Replies(self._above, lambda: self._app, self.talk.display)
         self._notes: list[StyleAndTextTuples] = []
         self._pasted = Pasted()
@@ -146,11 +147,20 @@ class Terminal:
 
     def begin_reply(self, column: int, said: str) -> None:
         """A column begins to reply."""
+        self._thinking.discard(column)
         self._replies.begin(column, self._names[column], said, opens_thoughts(self.talk.columns[column].engine))
 
     def show_piece(self, text: str, column: int) -> None:
         """The reply of a column goes on."""
-        self._replies.feed(column, text)
+        over = "</think>" if column in self._thinking else ""
+        self._thinking.discard(column)
+        self._replies.feed(column, over + text)
+
+    def show_thoughts(self, text: str, column: int) -> None:
+        """The model of a column thinks; what is drawn is told by tags which part of it are thoughts."""
+        begun = "" if column in self._thinking else "<think>"
+        self._thinking.add(column)
+        self._replies.feed(column, begun + text)
 
     def end_reply(self, column: int) -> None:
         """The reply of a column is over."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import httpx2
 from anyio import create_task_group, move_on_after
 from anyio.from_thread import start_blocking_portal
 
 from sftchat.engines.base import Chunk, Request
+from sftchat.engines.endpoint.adapting import REFUSES, USAGE, Adaptation, adaptation_to, adapted
 from sftchat.engines.endpoint.bounds import Meter, Overrun
-from sftchat.engines.endpoint.growing import GrowingText
 from sftchat.engines.endpoint.pace import Pace
 from sftchat.engines.endpoint.retries import PASSING, Retries, Trouble, retry_after
+from sftchat.engines.endpoint.said import Said
 from sftchat.engines.endpoint.server import KEYS, Answer, Server
-from sftchat.engines.endpoint.wire import DONE, ended, path_and_body, read_event
+from sftchat.engines.endpoint.wire import DONE, ended, error_fields, path_and_body, read_event
 from sftchat.errors import EngineError, SftchatWarning, first_line
 
 SILENCE = 0.1
@@ -27,6 +29,8 @@ DRAIN = 1.0
 """Seconds for the end of a stream after its last event; a connection read to its end can be used again."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 """Headers of a stream after decompression; no other encoding is one of event streams, whatever the server's header says."""
+EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
+"""Content types of event streams: the right one, and those under which some servers and proxies send the same."""
 AFTER_THE_END = 10.0
 """Seconds for what follows the end of a reply, such as the number of its tokens."""
 
@@ -45,15 +49,22 @@ class EndpointEngine:
         model: The name under which the server has it.
         concurrency: The most requests under way at once.
         retries: What happens after a failed attempt.
+        extra_body: Further members of the JSON of every request, over ours.
+        template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
     """
 
-    def __init__(self, name: str, server: Server, model: str, *, concurrency: int = 16, retries: Retries | None = None) -> None:
+    def __init__(
+        self, name: str, server: Server, model: str, *, concurrency: int = 16, retries: Retries | None = None,
+        extra_body: Mapping[str, Any] | None = None, template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
         self.model = model
         self._server = server
         self._concurrency = concurrency
         self._retries = retries or Retries()
-        self._usage = True
+        self._extra_body = dict(extra_body or {})
+        self._template_arguments = dict(template_arguments or {})
+        self._learned: dict[str, list[Adaptation]] = {}
         self._warned: set[str] = set()
 
     def close(self) -> None:
@@ -104,7 +115,7 @@ class EndpointEngine:
 
     async def _answer(self, client: httpx2.AsyncClient, pace: Pace, request: Request, say: Say) -> None:
         """Carry one request through its attempts; a reply of which something has been handed out is not begun again."""
-        attempt, said = 0, False
+        attempt, said, thought = 0, False, False
         while True:
             attempt += 1
             try:
@@ -112,17 +123,22 @@ class EndpointEngine:
                     period = pace.period
                     async with aclosing(self._attempt(client, request, say)) as chunks:
                         async for chunk in chunks:
-                            said = said or bool(chunk.text)
+                            said, thought = said or bool(chunk.text), thought or bool(chunk.thoughts)
                             say(chunk)
                 pace.answered()
                 return
             except Trouble as found:
                 trouble = found
+            if trouble.otherwise:
+                attempt -= 1
+                continue
             if trouble.crowded:
                 pace.refused(period)
             delay = None if said else self._retries.delay(attempt, trouble)
             if delay is None:
                 break
+            if thought:
+                say(Chunk(request.id, revises="again"))
             await self._retries.sleep(delay)
         words = self._server.shown(trouble.words) + (f" ({attempt} attempts)" if attempt > 1 else "")
         if trouble.everywhere or ((trouble.spent or (trouble.passing and not said)) and pace.given_up()):
@@ -136,44 +152,47 @@ class EndpointEngine:
         Raises:
             Trouble: When that is no whole reply.
         """
-        path, body = path_and_body(request, self.model, usage=self._usage)
+        path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
+        body = adapted({**body, **self._extra_body}, self._learned.get(body["model"], ()))
         tokens, bounds = request.sampling.max_new_tokens, self._server.bounds
-        reason, prompt_tokens, completion_tokens, begun = "", 0, 0, False
-        called: tuple[str, ...] = ()
-        text = GrowingText(self._server.redaction, bounds.of_text(tokens), bounds.of_pieces(tokens))
+        reason, prompt_tokens, completion_tokens = "", 0, 0
+        said = Said(request, self._server.redaction, bounds)
         meter = Meter(self._server.request_timeout)
         try:
             async with self._server.answer(client, "POST", path, meter, body) as response:
                 if response.status_code != 200:
-                    raise self._refusal(await self._server.read(response, meter, 0), request)
+                    raise self._refusal(await self._server.read(response, meter, 0), request, body, say)
                 async with aclosing(self._events(response, meter, tokens)) as events:
                     async for data in events:
                         if data == DONE:
-                            reason = reason or ("stop" if begun else "")  # the server's own word that the reply is whole
+                            reason = reason or ("stop" if said.begun else "")  # the server's own word that the reply is whole
                             break
                         piece = read_event(data)
-                        if ready := text.feed(piece.text):
-                            yield Chunk(request.id, ready)
+                        for chunk in said.feed(piece):
+                            yield chunk
                         prompt_tokens = piece.prompt_tokens or prompt_tokens
                         completion_tokens = piece.completion_tokens or completion_tokens
                         if piece.finish_reason and not reason:
                             meter.shorten(AFTER_THE_END)
                         reason = piece.finish_reason or reason or ("stop" if piece.whole else "")
-                        called, begun = called or piece.called, begun or bool(piece.text)
-                        if text.full:
-                            reason = "length"
-                            self._warn_of_length(request, say)
+                        if said.stopped or said.full:
                             break
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             words = f"no connection ({self._server.shown(first_line(error))}); check that it still runs and that the address is right"
             raise Trouble(words, passing=True, everywhere=True) from None
         except (httpx2.RequestError, Overrun) as error:
-            if not reason:  # what is cut off after the end of the reply is no loss
+            if not (reason or said.stopped or said.full):  # what is cut off after the end of the reply is no loss
                 raise self._broken(error, tokens) from None
-        if not reason:
+        if not (reason or said.stopped or said.full):
             raise Trouble("the stream ended before the reply did", passing=True)
-        end = ended(reason, called)
-        yield Chunk(request.id, text.end(), (), end, prompt_tokens, unlisted_tokens=completion_tokens)
+        text, thoughts = said.end()
+        if said.full:
+            reason = "length"
+            self._warn_of_length(request, say)
+        why = "stop" if said.stopped else ended(reason, said.called)
+        yield Chunk(
+            request.id, text, (), why, prompt_tokens, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=said.refused
+        )  # fmt: skip
 
     async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
         """The data of each event of an answer to a request for so many tokens; an answer that is not streamed is one event.
@@ -189,25 +208,26 @@ class EndpointEngine:
         if kind == "application/json":
             yield (await self._server.read(response, meter, bounds.of_event(tokens))).text
             return
-        if kind != "text/event-stream":
-            raise Trouble(
-                f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1", everywhere=True
-            )
+        if kind not in EVENT_TYPES:
+            raise _no_events(kind)
         async with aclosing(meter.parts(response, bounds.of_stream(tokens))) as parts:
-            counted = httpx2.Response(200, headers=EVENTS, content=parts, request=response.request)
-            done = False
+            counted = httpx2.Response(200, headers=EVENTS, content=error_fields(parts), request=response.request)
+            done = heard = False
             events = aiter(httpx2.EventSource(counted, bounds.of_event(tokens)))
             async for event in events:
                 if event.data.strip() == DONE:
                     done = True
                     break
                 if event.data:
+                    heard = True
                     yield event.data
             with move_on_after(DRAIN):
                 async for _ in events:
                     pass
             if done:
                 yield DONE
+            elif not heard and kind != EVENT_TYPES[0]:
+                raise _no_events(kind)
 
     def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> Trouble:
         """What an answer that did not come to its end means for a request for so many tokens."""
@@ -227,7 +247,19 @@ class EndpointEngine:
             most = request.sampling.max_new_tokens
             say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
 
-    def _refusal(self, answer: Answer, request: Request) -> Trouble:
+    def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
+        """Whether the request goes otherwise after a refusal; what is new is remembered for its model, and said once."""
+        if answer.status not in REFUSES or (found := adaptation_to(answer.text, body)) is None:
+            return False
+        model = str(body["model"])
+        learned = self._learned.setdefault(model, [])
+        if found not in learned:
+            learned.append(found)
+            if found is not USAGE:  # its replies are as good
+                say(SftchatWarning(f"model '{model}' of {self._server.url} {found.words}"))
+        return adapted(dict(body), learned) != body
+
+    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> Trouble:
         """What an answer other than 200 means for this request and for all others."""
         status, words = answer.status, self._server.words(answer)
         if status in PASSING or status >= 500:
@@ -236,10 +268,15 @@ class EndpointEngine:
             return Trouble(words + asked, passing=True, crowded=status == 429, wait=wait)
         if status in (401, 403):
             return Trouble(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
-        if status in (400, 422) and self._usage and "stream_options" in answer.text:
-            self._usage = False  # it counts no tokens; its replies are as good
-            return Trouble(words, passing=True, wait=0.0)
+        if self._learns(answer, body, say):
+            return Trouble(words, otherwise=True)
         if status in (400, 422) and request.reply_prefix and request.prompt is None:
             return Trouble(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
         everywhere = status // 100 == 3 or (status == 404 and not request.adapter)
         return Trouble(words, everywhere=everywhere)
+
+
+def _no_events(kind: str) -> Trouble:
+    """The error for an answer of a type that is no event stream, or has none in it."""
+    words = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
+    return Trouble(words, everywhere=True)

@@ -1,8 +1,11 @@
-"""The text of a reply as it grows: whole characters, without keys, and no longer than it may be."""
+"""The text of a reply as it grows: whole characters, without keys, no longer than it may be, and ended by its stop strings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sftchat.engines.endpoint.redaction import RedactedStream, Redaction
+from sftchat.engines.stopping import released
 
 
 class GrowingText:
@@ -12,13 +15,18 @@ class GrowingText:
         redaction: What may not be in it.
         characters: The most that it may have.
         pieces: The most in which it may come.
+        stop: Strings that end it and are not part of it, whether or not the server minds them.
 
     Attributes:
         full: Whether more came than it may have; what came beyond is left out.
+        stopped: Whether a stop string has appeared; no more is handed out then.
     """
 
-    def __init__(self, redaction: Redaction, characters: int, pieces: int) -> None:
+    def __init__(self, redaction: Redaction, characters: int, pieces: int, stop: Sequence[str] = ()) -> None:
         self.full = False
+        self.stopped = False
+        self._stop = tuple(text for text in stop if text)
+        self._waiting = ""
         self._redacted = RedactedStream(redaction)
         self._characters = characters
         self._pieces = pieces
@@ -33,13 +41,24 @@ class GrowingText:
         self._pieces -= bool(self._pieces)
         self._characters -= len(text)
         text, self._half = whole_characters(self._half + text)
-        return self._redacted.feed(text)
+        return self._until_stop(self._redacted.feed(text), final=False)
 
     def end(self) -> str:
         """What still waited for more; none comes."""
         rest = self._redacted.feed("\ufffd" if self._half else "") + self._redacted.end()
         self._half = ""
-        return rest
+        return self._until_stop(rest, final=True)
+
+    def _until_stop(self, text: str, *, final: bool) -> str:
+        """What comes before a stop string; an end that may be the beginning of one waits."""
+        if self.stopped:
+            return ""
+        if not self._stop:
+            return text
+        text = self._waiting + text
+        end, self.stopped = released(text, 0, self._stop, final=final)
+        self._waiting = text[end:]
+        return text[:end]
 
 
 def whole_characters(text: str) -> tuple[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
 import httpx2
 
 from sftchat.engines.base import Request
+from sftchat.engines.endpoint.adapting import REFUSES, adaptation_to
 from sftchat.engines.endpoint.bounds import Overrun
 from sftchat.engines.endpoint.engine import EndpointEngine
 from sftchat.engines.endpoint.retries import Retries
@@ -46,6 +48,8 @@ def open_endpoint(
     key: str | None = None,
     transport: httpx2.MockTransport | None = None,
     retries: Retries | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> EndpointEngine:
     """Open a model behind a server after making sure that both are there.
 
@@ -57,6 +61,8 @@ def open_endpoint(
         key: Of the server; by default what SFTCHAT_API_KEY or OPENAI_API_KEY holds.
         transport: What carries the requests instead of the network; for tests.
         retries: What happens after a failed attempt.
+        extra_body: Further members of the JSON of every request, over ours.
+        template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
 
     Raises:
         UsageError: When the model has no name, or one that the server does not know.
@@ -69,7 +75,9 @@ def open_endpoint(
         model = _only(names, why, server)
     elif model not in names:
         _try_name(server, model, names)
-    return EndpointEngine(address, server, model, concurrency=concurrency, retries=retries)
+    return EndpointEngine(
+        address, server, model, concurrency=concurrency, retries=retries, extra_body=extra_body, template_arguments=template_arguments
+    )
 
 
 def _only(names: list[str], why: str, server: Server) -> str:
@@ -93,6 +101,8 @@ def _try_name(server: Server, model: str, names: list[str]) -> None:
         answer = server.ask("POST", path, server.bounds.of_event(1), {**body, "stream": False})
     except (httpx2.RequestError, Overrun) as error:
         raise ModelError(f"the server at {server.url} did not answer for model '{model}': {server.shown(first_line(error))}") from None
+    if answer.status in REFUSES and adaptation_to(answer.text, body) is not None:
+        return  # it refuses a parameter, so it knows the model
     if answer.status in MISTAKES:
         what = (
             unknown("model", model, names if len(names) <= FEW else get_close_matches(model, names, FEW))

@@ -28,6 +28,7 @@ class Trouble(Exception):
         everywhere: Whether every other request must meet it too, as when the server is gone.
         crowded: Whether the server wants fewer requests at once.
         wait: Seconds that the server asked to wait; None when it did not.
+        otherwise: The request will be another one, without what the server refused: it is sent at once, and the attempt does not count.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Trouble(Exception):
         everywhere: bool = False,
         crowded: bool = False,
         wait: float | None = None,
+        otherwise: bool = False,
     ) -> None:
         super().__init__(words)
         self.words = words
@@ -47,6 +49,7 @@ class Trouble(Exception):
         self.everywhere = everywhere
         self.crowded = crowded
         self.wait = wait
+        self.otherwise = otherwise
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from sftchat.types import FinishReason
 
 DONE = "[DONE]"
 """The event after the last one."""
+ERROR = b"error:"
+"""The field of an event stream in which llama-server sends errors; the standard has none of that name."""
 OURS = ("context", "weight")
 """Keys of a turn that mean nothing to a server; some refuse what they do not know."""
 MOST_COUNTED = 1_000_000_000
@@ -47,16 +50,19 @@ class Piece:
     whole: bool = False
 
 
-def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[str, dict[str, Any]]:
+def path_and_body(
+    request: Request, model: str, *, usage: bool = True, template_arguments: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
     """Where a request goes, below the server's address, and the JSON that is posted there.
 
-    What no standard has (``top_k``, ``repetition_penalty``) is sent only when it is asked for: vLLM and SGLang take it, others may refuse the
-    request.
+    ``top_p`` and what no standard has (``top_k``, ``repetition_penalty``, ``chat_template_kwargs``) is sent only when it differs from its
+    default: vLLM and SGLang take it, others may refuse the request.
 
     Args:
         request: An adapter is named as vLLM names it: a model beside its base.
         model: The name under which the server has the model.
         usage: Whether to ask for the number of tokens.
+        template_arguments: Arguments of the server's chat template, below those of the request.
     """
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -64,10 +70,12 @@ def path_and_body(request: Request, model: str, *, usage: bool = True) -> tuple[
         "stream": True,
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
     }
+    arguments = {**(template_arguments or {}), **request.template_arguments} if request.prompt is None else {}
     optional: dict[str, tuple[bool, Any]] = {
         "stream_options": (usage, {"include_usage": True}),
+        "top_p": (sampling.top_p != 1.0, sampling.top_p),
+        "chat_template_kwargs": (bool(arguments), arguments),
         "seed": (sampling.temperature > 0, sampling.seed),
         "stop": (bool(sampling.stop), list(sampling.stop)),
         "top_k": (sampling.top_k > 0, sampling.top_k),
@@ -115,6 +123,27 @@ def read_event(data: str) -> Piece:
     except (TypeError, AttributeError, LookupError) as error:
         what = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""
         raise Trouble(f"the server sent what the protocol does not have{f' ({what})' if what else ''}: {data}") from None
+
+
+async def error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    """An event stream in which a line that begins with ``error:``, as llama-server sends it, is one of ``data:``; others are as they were.
+
+    Args:
+        parts: Of the stream, cut anywhere.
+    """
+    held, fresh = b"", True  # what may be the beginning of the field, and whether a line begins there
+    async for part in parts:
+        text = held + part
+        line = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        tail = text[line:]
+        held = tail if (line or fresh) and len(tail) < len(ERROR) and ERROR.startswith(tail) else b""
+        ready = text[: len(text) - len(held)]
+        if fresh and ready.startswith(ERROR):
+            ready = b"data:" + ready[len(ERROR) :]
+        yield re.sub(rb"(?<=[\r\n])error:", b"data:", ready)
+        fresh = bool(held) or text.endswith((b"\n", b"\r"))
+    if held:
+        yield held
 
 
 def ended(said: str, called: tuple[str, ...] = ()) -> FinishReason:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sftchat.chat.rendering.thinking import Thoughts
+from sftchat.thinking import Thoughts
 
 
 def split(text: str, seed: int, begun: bool = False) -> tuple[str, str]:

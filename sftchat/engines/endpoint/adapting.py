@@ -1,0 +1,133 @@
+"""What a server refuses of a request, learned from its HTTP 400, and the same request without that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sftchat.parsing import parsed
+from sftchat.protocol import error_message
+
+Body = dict[str, Any]
+REFUSES = (400, 422)
+"""HTTP statuses of a request that a server does not take as it is."""
+MOST_STOPS = 4
+"""Stop strings that OpenAI's API takes."""
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|unrecognized|unknown|extra_forbidden|extra (inputs|fields)|not permitted|not allowed|unexpected|deprecated"
+    r"|only the default|cannot both|can't both|not both|both .* (specified|set|provided)|does not accept|not accept|invalid (field|parameter|argument)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """One thing that is done otherwise for a model after its server has refused it.
+
+    Attributes:
+        name: Unique; a parameter, or what is done with it.
+        words: What the user is told, behind the name of the model.
+        apply: Makes the body without what was refused; called with a copy.
+    """
+
+    name: str
+    words: str
+    apply: Callable[[Body], None]
+
+
+def _without(parameter: str, words: str) -> Adaptation:
+    """Leave a parameter out."""
+    return Adaptation(parameter, words, lambda body: body.pop(parameter, None))
+
+
+def _renamed(body: Body) -> None:
+    """``max_completion_tokens`` for ``max_tokens``."""
+    if "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
+
+
+def _few_stops(body: Body) -> None:
+    """No more stop strings than servers take; the others are cut here."""
+    if "stop" in body:
+        body["stop"] = body["stop"][:MOST_STOPS]
+
+
+def _system_into_user(body: Body) -> None:
+    """The system turn at the head of the first user turn."""
+    messages = [dict(message) for message in body.get("messages", ())]
+    system = "\n\n".join(message["content"] for message in messages if message["role"] in SYSTEM)
+    rest = [message for message in messages if message["role"] not in SYSTEM]
+    first = next((message for message in rest if message["role"] == "user"), None)
+    if system and first is None:
+        rest.insert(0, {"role": "user", "content": system})
+    elif system and first is not None:
+        first["content"] = f"{system}\n\n{first['content']}"
+    if "messages" in body:
+        body["messages"] = rest
+
+
+SYSTEM = ("system", "developer")
+USAGE = _without("stream_options", "is not asked to count tokens")
+RENAMED = Adaptation("max_completion_tokens", "takes max_completion_tokens for max_tokens", _renamed)
+TEMPERATURE = _without("temperature", "takes no temperature: its replies are samples at its own")
+TOP_P = _without("top_p", "takes no top_p")
+FEW_STOPS = Adaptation("few stops", f"takes no more than {MOST_STOPS} stop strings; the others are cut here", _few_stops)
+STOP = _without("stop", "takes no stop strings; they are cut here")
+SEED = _without("seed", "takes no seed: its samples cannot be repeated")
+SYSTEM_TURN = Adaptation("system turn", "takes no system turn; it is put before the user's first message", _system_into_user)
+
+
+def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
+    """What to do otherwise after a refusal; None when the refusal is of something that cannot be left out.
+
+    Args:
+        text: Content of an answer with a status of ``REFUSES``.
+        body: What was refused.
+    """
+    if "stream_options" in body and "stream_options" in text:
+        return USAGE
+    words, parameter = _said(text)
+    named = {name for name in ("max_tokens", "temperature", "top_p", "stop", "seed") if name in body and re.search(rf"\b{name}\b", words)}
+    if parameter in body:
+        named.add(parameter)
+    if "max_tokens" in body and "max_completion_tokens" in words:
+        return RENAMED
+    stops = body.get("stop", ())
+    if "stop" in named and len(stops) > MOST_STOPS and re.search(r"\b(4|four|at most|too (many|long)|maximum|max)\b", words, re.IGNORECASE):
+        return FEW_STOPS
+    if not _UNSUPPORTED.search(words):
+        return None
+    if "top_p" in named:
+        return TOP_P
+    for name, found in (("temperature", TEMPERATURE), ("stop", STOP), ("seed", SEED)):
+        if name in named:
+            return found
+    has_system = any(message["role"] in SYSTEM for message in body.get("messages", ()))
+    return SYSTEM_TURN if has_system and re.search(r"\b(system|developer)\b", words, re.IGNORECASE) else None
+
+
+def adapted(body: Body, learned: Collection[Adaptation]) -> Body:
+    """A body with all that was learned about its model.
+
+    Args:
+        body: As any server would get it.
+        learned: What the server refused before.
+    """
+    result = dict(body)
+    for adaptation in learned:
+        adaptation.apply(result)
+    return result
+
+
+def _said(text: str) -> tuple[str, str]:
+    """The words of a refusal, and the parameter that it names where it names one."""
+    try:
+        answer = parsed(text, last_wins=True)
+    except ValueError:
+        return text, ""
+    error = answer.get("error") if isinstance(answer, Mapping) else None
+    parameter = error.get("param") if isinstance(error, Mapping) else None
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return f"{error_message(answer) or text} {code if isinstance(code, str) else ''}", parameter if isinstance(parameter, str) else ""
