@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal
 
 from sftchat.text import DASHES, normalise, tokens
@@ -11,8 +12,15 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _QUOTES = " \"'“”‘’「」『』《》`*"
 _END = ".。!?,;:、…~"
 _BESIDE_HAN = re.compile(f"(?<=[{_HAN}]) | (?=[{_HAN}])")
-_NUMBER = re.compile(rf"(?<![0-9])(?<![0-9]\.)(?:(?<![0-9a-zA-Z){_HAN}])-)?[0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]+)?")
+_NUMBER = re.compile(
+    rf"(?<![0-9])(?<![0-9]\.)(?:(?<![0-9a-zA-Z){_HAN}])-)?(?:[0-9]{{1,3}}(?: [0-9]{{3}})+(?![0-9])|[0-9]+(?:,[0-9]{{3}})*)(?:\.[0-9]+)?"
+)
 _RESULT = re.compile(rf"(?:=|等于|equals|结果是|答案是|answer is)\s*((?>{_NUMBER.pattern}))(?!\s*[-+×*/÷x=])", re.IGNORECASE)
+_SEPARATORS = str.maketrans("\u066b\u066c\u066a", ".,%")
+"""Decimal and thousands separators and the per cent sign of Arabic numbers."""
+_HAN_DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_HAN_UNITS = {"十": 10, "百": 100, "千": 1000}
+_HAN_NUMBER = re.compile(f"负?[{''.join(_HAN_DIGITS)}{''.join(_HAN_UNITS)}万]+")
 _NUMERAL = "零一二三四五六七八九十百"
 _MARKER = re.compile(r"\s*(?:[-*•·]|[0-9]+[.)、])\s+")
 _NUMBERED = re.compile(r"\s*[0-9]+[.)、]\s*(?=\S)")
@@ -69,14 +77,15 @@ def number(text: str, question: str) -> Decimal | None:
     fresh = [one for one in found if _value(one) not in asked]
     if found:
         return _value((fresh or found)[-1])
-    spelled = _SPELLED.get(plain(text).replace("-", " ").removesuffix("个"))
+    bare = plain(text).removesuffix("个")
+    spelled = _SPELLED.get(bare.replace("-", " "), _han(bare))
     return None if spelled is None else Decimal(spelled)
 
 
 def is_bare_number(text: str) -> bool:
     """Whether a reply is a number and nothing else, punctuation and quotes aside."""
     bare = plain(text)
-    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare in _SPELLED
+    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare.replace("-", " ") in _SPELLED or _han(bare) is not None
 
 
 def unfenced(text: str) -> str:
@@ -115,12 +124,41 @@ def length(text: str, unit: str) -> int:
 
 
 def _one_line(text: str) -> str:
-    """Normal form with every dash a hyphen and nothing in bold: what numbers are looked for in."""
-    return normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
+    """Normal form with every dash a hyphen, the digits of all scripts as ASCII and nothing in bold: what numbers are looked for in."""
+    line = normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
+    if line.isascii():
+        return line
+    return "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in line.translate(_SEPARATORS))
 
 
 def _value(written: str) -> Decimal:
-    return Decimal(written.replace(",", ""))
+    return Decimal(written.replace(",", "").replace(" ", ""))
+
+
+def _han(text: str) -> int | None:
+    """The value of a whole number below a hundred million in Chinese numerals, with units (二百零五) or digit by digit (二〇二四); None for others."""
+    if not _HAN_NUMBER.fullmatch(text):
+        return None
+    digits = text.removeprefix("负")
+    sign = -1 if digits != text else 1
+    if not set(digits) - set(_HAN_DIGITS):
+        return sign * int("".join(str(_HAN_DIGITS[digit]) for digit in digits)) if len(digits) == 1 or "两" not in digits else None
+    total = 0
+    for part in digits.split("万"):
+        total = total * 10_000
+        digit, above = None, 10_000
+        for one in part:
+            if one in _HAN_DIGITS:
+                if digit:
+                    return None
+                digit = _HAN_DIGITS[one]
+            elif _HAN_UNITS[one] >= above or digit == 0:
+                return None
+            else:
+                above = _HAN_UNITS[one]
+                total, digit = total + (1 if digit is None else digit) * above, None
+        total += digit or 0
+    return sign * total if digits.count("万") <= 1 and not digits.startswith("万") else None
 
 
 def _spelled() -> dict[str, int]:

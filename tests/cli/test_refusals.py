@@ -47,6 +47,7 @@ TEXT: dict[str, tuple[str, ...]] = {
     "--device": ("nosuch", "cuda:x", "cpux", ""),
     "--template": ("nosuch", "missing.jinja", "folder"),
     "--template-argument": ("nosuch", "1x=2"),
+    "--extra-body": ("nosuch", "[1]", '{"messages": []}'),
     "--role-map": ("nosuch", "a=b"),
     "--model": ("nosuch", "rows.jsonl", "nosuch:x", "http://"),
     "--option": ("nosuch", "nosuch=1"),
