@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sftchat_general.reading import is_bare_number, number
 
 SCRIPTS = {
