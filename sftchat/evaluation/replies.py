@@ -12,7 +12,7 @@ from sftchat.data.values import shown
 from sftchat.data.writing import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome
-from sftchat.evaluation.tools import translated
+from sftchat.evaluation.tools import FILTER, another_filter, translated
 from sftchat.parsing import LARGEST, bounded_lines, parsed
 from sftchat.protocol import finish_reason, unfinished
 from sftchat.types import Reply
@@ -64,12 +64,17 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
         DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
     """
     found: dict[str, Reply | str] = {}
+    filtered: dict[str, Mapping[str, Any]] = {}
     for number, line in numbered_lines(path, "replies"):
         if not line.strip(BLANK):
             continue
         if number == 1 and line.startswith(f'{{"{HEADER}"'):
             continue
-        identity, reply, _ = parse_reply(line, f"{path}:{number}")
+        identity, reply, row = parse_reply(line, f"{path}:{number}")
+        if row.get(FILTER):
+            first = filtered.setdefault(identity, row)
+            if another_filter(first, row):
+                continue
         if identity in found:
             raise DataError(f"id '{identity}' has two replies", f"{path}:{number}")
         found[identity] = reply

@@ -11,6 +11,8 @@ from typing import Any
 from sftchat.protocol import content_of, error_message
 
 Row = Mapping[str, Any]
+FILTER = "lm_eval_filter"
+"""The key under which a translated row has the name of the filter."""
 
 
 def translated(row: dict[str, Any]) -> dict[str, Any]:
@@ -52,8 +54,13 @@ def _openai_batch(row: Row) -> dict[str, Any]:
 
 
 def _lm_eval(row: Row) -> dict[str, Any]:
-    """One sample of ``generate_until``: the raw response, before the harness's filters cut it."""
-    return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0]}
+    """One sample of ``generate_until``: the raw response, before the harness's filters cut it; the harness writes it once for each filter."""
+    return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0], FILTER: row.get("filter")}
+
+
+def another_filter(row: Row, other: Row) -> bool:
+    """Whether two rows of one id, as ``translated`` gives them, are one sample of lm-evaluation-harness under two filters."""
+    return bool(row.get(FILTER) and other.get(FILTER) and row[FILTER] != other[FILTER] and row["reply"] == other["reply"])
 
 
 _READERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,31 @@ def test_another_encoding_is_said_with_the_way_out(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="not UTF-8 at byte 0 of the line; convert it, such as with: iconv -f UTF-16 -t UTF-8$"):
         read_replies(path)
+
+
+def sample(identity: str, said: str, filter: str) -> str:
+    row = {"doc_id": 0, "doc": {"id": identity}, "resps": [[said]], "filtered_resps": [said], "filter": filter}
+    return json.dumps(row) + "\n"
+
+
+@pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])
+def test_a_sample_of_lm_evaluation_harness_counts_once_however_many_filters_it_has(
+    tmp_path: Path, reader: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(sample(name, f"is {name}", filter) for filter in ("strict", "flexible", "none") for name in "ab"))
+
+    assert reader(path) == {"a": Reply("is a"), "b": Reply("is b")}
+
+
+@pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])
+@pytest.mark.parametrize("again", [sample("a", "x", "strict"), sample("a", "y", "flexible"), '{"id": "a", "reply": "x"}\n'])
+def test_two_samples_of_one_item_are_refused(tmp_path: Path, again: str, reader: Callable[[Path], object]) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text(sample("a", "x", "strict") + again)
+
+    with pytest.raises(DataError, match=r"samples.jsonl:2: id 'a' has two replies$"):
+        reader(path)
 
 
 @pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])

@@ -11,6 +11,7 @@ from sftchat.errors import DataError
 from sftchat.evaluation.baseline import Baseline, StoredItem, check_size, parse_header, parse_item
 from sftchat.evaluation.on_disk.lines import ByLine, Lines
 from sftchat.evaluation.replies import HEADER, parse_reply
+from sftchat.evaluation.tools import another_filter
 from sftchat.types import Reply
 
 T = TypeVar("T")
@@ -68,9 +69,26 @@ def _by_line(path: Path, skip: Callable[[int, bytes], bool], read: Callable[[str
             lines.ids[place] = parse_reply(_decoded(lines[place], source), source)[0]
     places, again = lines.by_id()
     if again is not None:
-        raise DataError(f"id '{lines.ids[again]}' {twice}", lines.source(again))
+        places = _one_of_each(lines, twice)
     lines.ids = []  # the keys are the same
     return ByLine(lines, places, read)
+
+
+def _one_of_each(lines: Lines, twice: str) -> dict[str, int]:
+    """The first line of each id, where all others are the same sample of lm-evaluation-harness under other filters.
+
+    Raises:
+        DataError: When they are not.
+    """
+    places: dict[str, int] = {}
+    for place, identity in enumerate(lines.ids):
+        first = places.setdefault(identity, place)
+        if first == place:
+            continue
+        rows = [parse_reply(_decoded(lines[one], lines.source(one)), lines.source(one))[2] for one in (first, place)]
+        if not another_filter(*rows):
+            raise DataError(f"id '{identity}' {twice}", lines.source(place))
+    return places
 
 
 def _reply(identity: str, line: bytes, source: str) -> Reply | str:
