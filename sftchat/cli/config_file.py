@@ -79,7 +79,7 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
 def _key(parameter: click.Parameter) -> str:
     """What a parameter is called in a file: its long flag without the dashes, or an argument's name."""
     flag = next((name[2:] for name in parameter.opts if name.startswith("--")), None)
-    return flag or str(parameter.metavar or parameter.name).lower()
+    return flag or str(parameter.metavar or parameter.name).strip("[]").lower()
 
 
 def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
