@@ -23,7 +23,10 @@ from sftchat.training.validation import from_file
 from tests.cli.test_train import TASK
 
 OPTIONS = ["--map", "--label-column", "--label-instruction", "--role-map", "--merge-turns", "--leading-assistant"]
-READING = [train, *(data.get_command(click.Context(data), name) for name in ("show", "check", "convert", "filter", "best-of", "distill"))]
+READING = [
+    train,
+    *(data.get_command(click.Context(data), name) for name in ("show", "check", "convert", "filter", "split", "best-of", "distill")),
+]
 
 
 @pytest.fixture(autouse=True)
