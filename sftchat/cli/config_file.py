@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import date, time
 from itertools import islice
@@ -45,12 +46,27 @@ def read_config(path: Path) -> Mapping[str, Any]:
     except ImportError as error:
         raise MissingExtraError("a config in YAML") from error
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, _loader())
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # a date that no calendar has, a key that is a list
         raise DataError(f"is not YAML: {' '.join(str(error).split())}", str(path)) from error
     if not isinstance(found, dict):
         raise DataError("is no table of keys and values", str(path))
     return found
+
+
+def _loader() -> Any:
+    """PyYAML's safe loader with the booleans of YAML 1.2, ``true`` and ``false`` alone: in 1.1 ``packing: on`` would be a boolean and no word."""
+    import yaml
+
+    tag = "tag:yaml.org,2002:bool"
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Reads ``on``, ``off``, ``yes`` and ``no`` as text."""
+
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers
+    Loader.yaml_implicit_resolvers = {first: [one for one in known if one[0] != tag] for first, known in resolvers.items()}
+    Loader.add_implicit_resolver(tag, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+    return Loader
 
 
 def apply_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -79,7 +95,7 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
 def _key(parameter: click.Parameter) -> str:
     """What a parameter is called in a file: its long flag without the dashes, or an argument's name."""
     flag = next((name[2:] for name in parameter.opts if name.startswith("--")), None)
-    return flag or str(parameter.metavar or parameter.name).lower()
+    return flag or str(parameter.metavar or parameter.name).strip("[]").lower()
 
 
 def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:

@@ -11,18 +11,22 @@ import click
 
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
+from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, device_option, template_argument_option, template_option
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sftchat.data.notes import Notes
     from sftchat.models.manifest import Manifest
     from sftchat.plugins import Registry
     from sftchat.training.preparing import Job
 
 
 @click.command()
-@click.argument("task_name", metavar="TASK", shell_complete=complete_task)
+@click.argument("task_name", metavar="[TASK]", required=False, shell_complete=complete_task)
 @click.option("--model", default="sftchat:nano", show_default=True, metavar="MODEL", shell_complete=complete_model, help="The base model.")
 @click.option(
     "--data",
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Training rows: JSONL, JSON, CSV, TSV, Parquet, - for standard input, or hf://datasets/ORG/NAME; several may be given. Default: the task's generator.",
 )
+@rows_options
 @click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
@@ -99,22 +104,27 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
-    session: Session, /, task_name: str, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
-    template_arguments: dict[str, Any], force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
+    session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
+    template_arguments: dict[str, Any], rows_read: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
     **given: Any,
 ) -> None:  # fmt: skip
-    """Fine-tune a model on a task; RUN is then a model like any other.
+    """Fine-tune a model on a task, or on the rows of --data alone; RUN is then a model like any other.
+
+    Without TASK the settings are those of the task general.
 
     \b
     sftchat train relation -o runs/first
     sftchat train relation --eval-steps 100 --patience 3 -o runs/best
+    sftchat train --data rows.csv --map prompt=question --map completion=answer -o runs/plain
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     """
     from sftchat.cli.progress import TrainingProgress
+    from sftchat.data.notes import Notes
     from sftchat.models.weights import require_local
+    from sftchat.text import printable
 
     registry = session.registry
-    task = registry.task(task_name)
+    task = registry.task(task_name or _task_of_rows(files, registry))
     require_local("training")
     from sftchat.engines.processes import is_main_process
     from sftchat.training.checks import check_words
@@ -122,16 +132,19 @@ def command(
     from sftchat.training.output import check_output
 
     given["report_to"] = given["report_to"] or None
-    check_words(task, model, given, validation, registry)
+    check_words(task, model, given, validation, registry, rows_read)
     if is_main_process():
         refuse_running(output)
         check_output(output, resume)
-    examples, data = gather(task, files, rows, options, given["seed"] or 0)
+    notes = Notes()
+    examples, data = gather(task, files, rows, options, given["seed"] or 0, rows_read, notes)
+    for line in notes.lines() if not quiet and is_main_process() else ():
+        click.echo(printable(f"note: {line}"), err=True)
     from sftchat.training.preparing import Job
     from sftchat.training.run import train
 
     job = Job(
-        task, model, output, examples, data, given, validation, template=template, template_arguments=template_arguments, force=force, resume=resume,
+        task, model, output, examples, data, given, validation, template=template, template_arguments=template_arguments, rows_read=rows_read, force=force, resume=resume,
         trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
@@ -144,6 +157,23 @@ def command(
         return
     for line in _ending(manifest, output, model):
         click.echo(line, err=True)
+
+
+PLAIN = "general"
+"""The task whose settings rows are trained with where no task is named."""
+
+
+def _task_of_rows(files: tuple[str, ...], registry: Registry) -> str:
+    """The name of the task that trains rows of no task.
+
+    Raises:
+        UsageError: There are no rows, so a task must generate them.
+    """
+    if not files:
+        raise UsageError(
+            f"give a TASK that generates rows ({', '.join(sorted(registry.tasks)) or 'none is installed'}), or rows with --data FILE"
+        )
+    return PLAIN
 
 
 def _rehearse(job: Job, registry: Registry, model: str, quiet: bool) -> None:
@@ -182,7 +212,13 @@ def _ending(manifest: Manifest, output: Path, model: str) -> Iterator[str]:
 
 
 def gather(
-    task: Any, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], seed: int
+    task: Any,
+    files: tuple[str, ...],
+    rows: int | None,
+    options: tuple[str, ...],
+    seed: int,
+    rows_read: RowOptions = AS_WRITTEN,
+    notes: Notes | None = None,
 ) -> tuple[list[Any], tuple[dict[str, Any], ...]]:
     """The examples to train on and where they come from: files and data sets of the Hub with the hash of what they held, or the task's generator.
 
@@ -190,8 +226,10 @@ def gather(
         UsageError: Options of the generator together with files, or unknown ones.
         DataError: A file that cannot be used.
     """
-    from sftchat.errors import UsageError
-
+    if rows_read.given and not files:
+        raise UsageError(
+            "--map, --label-column, --role-map, --merge-turns and --leading-assistant say how rows are read; give rows with --data"
+        )
     if files:
         if rows is not None or options:
             raise UsageError("--rows and --option are for the generator; with --data give neither")
@@ -200,10 +238,14 @@ def gather(
 
         examples, data = [], []
         for name in files:
-            read = list(read_examples(name))
+            read = list(read_examples(name, rows_read, notes))
             examples += read
+            if notes is not None:
+                unanswered = (one for one in read if one.messages and one.conversation[-1]["role"] != "assistant")
+                notes.changes.update("the last turn has no reply; the row is learned up to the reply before it" for _ in unanswered)
             file = Path(name)
-            data.append({"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(read)})
+            entry = {"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(read)}
+            data.append({**entry, "rows_read": rows_read.given} if rows_read.given else entry)
         return examples, tuple(data)
     from sftchat.data.generating import generate_examples, parse_options
     from sftchat.task import training_defaults

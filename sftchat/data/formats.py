@@ -102,7 +102,7 @@ def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = A
         kind = UnwantedReplyError if isinstance(error, UnwantedReplyError) else DataError
         raise kind(error.message, source) from None
     if notes is not None:
-        notes.add(set(changes), unused)
+        notes.add(list(dict.fromkeys(changes)), unused)
     return example
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import UsageError
 from sftchat.models.references import ModelReference, resolve
@@ -14,7 +15,9 @@ from sftchat.training.config import configure
 from sftchat.training.validation import from_file
 
 
-def check_words(task: Task, model: str, given: Mapping[str, Any], validation: str | None, registry: Registry) -> ModelReference:
+def check_words(
+    task: Task, model: str, given: Mapping[str, Any], validation: str | None, registry: Registry, rows_read: RowOptions = AS_WRITTEN
+) -> ModelReference:
     """Refuse a model that cannot be trained, hyper-parameters out of range, and a validation file that is not there.
 
     Args:
@@ -23,6 +26,7 @@ def check_words(task: Task, model: str, given: Mapping[str, Any], validation: st
         given: Hyper-parameters that the user set.
         validation: As of ``Job``.
         registry: The loaded plugins.
+        rows_read: How its rows are read.
 
     Returns:
         Where the weights of the base model are.
@@ -41,5 +45,5 @@ def check_words(task: Task, model: str, given: Mapping[str, Any], validation: st
         if not config.eval_steps:
             raise UsageError("--validation is scored every --eval-steps steps; give --eval-steps N")
         if validation != "-" and not validation.startswith(HUB):
-            from_file(validation, config.validation_items)
+            from_file(validation, config.validation_items, rows_read)
     return reference

@@ -81,7 +81,9 @@ def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[s
                 raise TemplateError(f"{where}: {error}") from error
 
 
-def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False) -> RenderedRows:
+def render_rows(
+    examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False, most: int | None = None
+) -> RenderedRows:
     """Render every example, the gold reply as the last assistant turn; where the template rewrites history, a row for each reply.
 
     Args:
@@ -89,6 +91,7 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
         renderer: Tokenizer and template.
         max_length: Rows of more tokens are left out: a row without its stop token would teach the model never to stop.
         everything: Learn every token, not only what the assistant says.
+        most: Tokens of the model's context, which no advice exceeds; None where it has no limit.
 
     Raises:
         DataError: When no row is left.
@@ -107,9 +110,9 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
             labels.append(row.ids if everything else row.labels)
     if not ids:
         if too_long:
-            raise DataError(
-                f"all {len(too_long)} rows are longer than {max_length} tokens; raise --max-length to {shortest} or more", too_long[0]
-            )
+            beyond = most is not None and shortest > most
+            advice = f"shorten them, for the model's context holds {most}" if beyond else f"raise --max-length to {shortest} or more"
+            raise DataError(f"all {len(too_long)} rows are longer than {max_length} tokens; {advice}", too_long[0])
         raise DataError(
             "no row has a reply to learn from; training rows need an assistant turn or a gold reply",
             without_reply[0] if without_reply else "",

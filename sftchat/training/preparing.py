@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.engines.processes import is_main_process, place_of
-from sftchat.errors import ModelError, UsageError
+from sftchat.errors import ModelError, SftchatWarning, UsageError
+from sftchat.models.context import more_than_context
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
 from sftchat.models.parity import Check, prove
@@ -47,6 +50,7 @@ class Job:
         validation: A file of items to score, or a data set of the Hub; without one some are kept from the rows, or drawn from the generator.
         template: Chat template name or file, instead of the model's own.
         template_arguments: Arguments of the template; kept in the manifest, so that inference uses the same.
+        rows_read: How the rows of ``validation`` are read, and those of ``data`` were.
         force: Train even when the parity proof fails.
         resume: Continue from the last checkpoint of ``output``.
         trust_remote_code: Whether code that comes with the model may run.
@@ -62,6 +66,7 @@ class Job:
     validation: str | None = None
     template: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    rows_read: RowOptions = AS_WRITTEN
     force: bool = False
     resume: bool = False
     trust_remote_code: bool = False
@@ -114,7 +119,7 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     if is_main_process():
         check_output(job.output, job.resume)
     before = earlier(job.output) if job.resume else None
-    reference = check_words(job.task, job.model, job.given, job.validation, registry)
+    reference = check_words(job.task, job.model, job.given, job.validation, registry, job.rows_read)
     require_local("training")
     device = _device(job.given.get("device") or "auto")
     method = job.given.get("method") or "full"
@@ -127,9 +132,12 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     model = load_base(reference, method, device, job.trust_remote_code)
     check_vocabulary(job.model, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = _within_context(configure(job.task, parameters, job.given), model)
+    config = _within_context(configure(job.task, parameters, job.given), model, job.given.get("max_length"))
     examples, validation = _validation(job, config)
-    rows = render_rows(examples, renderer, config.max_length, everything=config.train_on == "all")
+    rows = render_rows(
+        examples, renderer, config.max_length, everything=config.train_on == "all",
+        most=getattr(model.config.get_text_config(), "max_position_embeddings", None),
+    )  # fmt: skip
     _seed(config.seed)
     model = with_adapter(model, config, job.model)
     attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
@@ -182,7 +190,7 @@ def _validation(job: Job, config: TrainingConfig) -> tuple[list[Example], Valida
     if not config.eval_steps:
         return examples, None
     if job.validation is not None:
-        return examples, from_file(job.validation, config.validation_items)
+        return examples, from_file(job.validation, config.validation_items, job.rows_read)
     drawn = next((entry for entry in job.data if "generator" in entry), None)
     if drawn is not None and examples:
         return from_generator(job.task, examples, config.validation_items, int(drawn.get("seed", 0)), dict(drawn.get("options") or {}))
@@ -196,10 +204,14 @@ def _seed(seed: int) -> None:
     set_seed(seed)
 
 
-def _within_context(config: TrainingConfig, model: Any) -> TrainingConfig:
-    """No row may be longer than what the model has positions for."""
+def _within_context(config: TrainingConfig, model: Any, given_length: int | None) -> TrainingConfig:
+    """No row may be longer than what the model has positions for; a warning says that a length the user gave is more."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return replace(config, max_length=min(config.max_length, limit)) if limit else config
+    if not limit or config.max_length <= limit:
+        return config
+    if given_length is not None:
+        warnings.warn(more_than_context(given_length, limit), SftchatWarning, stacklevel=2)
+    return replace(config, max_length=limit)
 
 
 def _precision(before: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:

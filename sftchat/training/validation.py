@@ -11,6 +11,7 @@ from typing import Any
 
 from sftchat.data.formats import examples_hash, read_examples, with_ids
 from sftchat.data.generating import generate_examples
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.data.shaping import from_example
 from sftchat.data.writing import write_rows
 from sftchat.errors import DataError
@@ -48,13 +49,13 @@ class Validation:
         return path
 
 
-def from_file(name: str, items: int) -> Validation:
+def from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Validation:
     """The first rows of a file, or of a data set on the Hub, as ``sftchat eval --limit`` takes them.
 
     Raises:
         DataError: When it cannot be used, or a row has no gold reply.
     """
-    examples = tuple(islice(with_ids(read_examples(name)), items))
+    examples = tuple(islice(with_ids(read_examples(name, rows_read)), items))
     if not examples:
         raise DataError("the validation file has no rows", name)
     check_examples(examples)

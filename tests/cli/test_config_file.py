@@ -100,6 +100,17 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, name: str, content:
     assert str(error.value).startswith(words.replace("FILE", str(path)))
 
 
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+@pytest.mark.parametrize("flag", ["on", "yes", "true", "True"])
+def test_words_of_yaml_need_no_quotes(tmp_path: Path, word: str, flag: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"output: run\ndata: f\npacking: {word}\ngradient-checkpointing: {flag}\nforce: no\n", encoding="utf-8")
+
+    found = parsed("--config", str(path))
+
+    assert (found["packing"], found["gradient_checkpointing"], found["force"]) == (word, True, False)
+
+
 def test_a_name_that_yaml_takes_for_a_number_or_a_date_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("task: 7\noutput: 2026-01-02\nmodel: true\nresume:\n", encoding="utf-8")

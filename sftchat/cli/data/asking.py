@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.cli.data.options import watched
+from sftchat.cli.rows import rows_options
 from sftchat.cli.sampling import sampling_options
 from sftchat.cli.shared import Session, answering_options
 from sftchat.data.formats import read_examples
+from sftchat.data.row_options import RowOptions
 from sftchat.data.sampling import Samples, generate, requests, settings_of
 from sftchat.data.writing import check_target
 from sftchat.errors import DataError, EngineError, UsageError, listed
@@ -41,7 +43,7 @@ def asking_options(command: F) -> F:
         )
     ):
         command = option(command)
-    return sampling_options(answering_options(command))
+    return rows_options(sampling_options(answering_options(command)))
 
 
 @dataclass
@@ -107,13 +109,15 @@ class Asking:
         return samples, failures
 
 
-def read_prompts(file: str, limit: int | None, check: Callable[[Iterable[Example]], Iterable[Example]]) -> list[Example]:
+def read_prompts(
+    file: str, limit: int | None, check: Callable[[Iterable[Example]], Iterable[Example]], rows_read: RowOptions
+) -> list[Example]:
     """The prompts of a file, looked at one and all before a model is opened.
 
     Raises:
         DataError: A row is malformed or cannot be used, or ends with a turn that cannot be answered.
     """
-    examples = list(check(islice(read_examples(file), limit)))
+    examples = list(check(islice(read_examples(file, rows_read), limit)))
     for example in examples:
         if example.messages[-1]["role"] not in ("user", "tool"):
             raise DataError(

@@ -21,6 +21,7 @@ from sftchat.data.writing import write_rows
 from sftchat.errors import DataError, SftchatError, UsageError
 
 if TYPE_CHECKING:
+    from sftchat.data.row_options import RowOptions
     from sftchat.types import Example, SamplingParams
 
 TEMPERATURE = 0.8
@@ -49,6 +50,7 @@ def best_of(
     prompts: str,
     output: str,
     limit: int | None,
+    rows_read: RowOptions,
     samples: str | None,
     fresh: bool,
     k: int,
@@ -85,7 +87,7 @@ def best_of(
         session, model, {**options, "preferred": found.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
     )  # fmt: skip
     asking.check(pairs)
-    examples = read_prompts(prompts, limit, check_prompts)
+    examples = read_prompts(prompts, limit, check_prompts, rows_read)
     said, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
     choices = [choose(one, solved=solved, least=least) for one in judged(found, examples, said, k)]
     counts = _counts(len(examples), choices)

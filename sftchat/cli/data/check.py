@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option, rows_options
+from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
+from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, json_text, template_option
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
@@ -124,9 +125,9 @@ def chosen_measure(task: Task | None, model: str | None, max_length: int | None,
         if max_length is not None or template:
             raise UsageError(f"{'--max-length' if max_length else '--template'} needs --model, whose tokenizer counts")
         return None
-    from sftchat.cli.data.tokens import measure, open_renderer, usual_length
+    from sftchat.cli.data.tokens import longest_row, measure, open_renderer
 
-    return measure(open_renderer(model, template, task, trust_remote_code), max_length or usual_length(task))
+    return measure(open_renderer(model, template, task, trust_remote_code), longest_row(model, task, max_length))
 
 
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sftchat.cli.completing import complete_file
-from sftchat.cli.data.options import overwrite_option, place, quiet_option, rows_options
+from sftchat.cli.data.options import overwrite_option, place, quiet_option
+from sftchat.cli.rows import rows_options
 from sftchat.data.formats import FORMATS, as_rows, read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out

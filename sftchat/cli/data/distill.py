@@ -23,6 +23,7 @@ from sftchat.text import strip_thinking
 from sftchat.types import Message
 
 if TYPE_CHECKING:
+    from sftchat.data.row_options import RowOptions
     from sftchat.data.sampling import Samples
     from sftchat.types import Example
 
@@ -48,6 +49,7 @@ def distill(
     prompts: str,
     output: str,
     limit: int | None,
+    rows_read: RowOptions,
     samples: str | None,
     fresh: bool,
     task: str | None,
@@ -76,7 +78,7 @@ def distill(
     engine = {**options, "preferred": chosen.template} if chosen is not None else options
     asking = Asking(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
     asking.check()
-    examples = read_prompts(prompts, limit, _with_prompts)
+    examples = read_prompts(prompts, limit, _with_prompts, rows_read)
     asked = [_instructed(example, system) for example in examples]
     said, failures = asking.ask(asked, 1, sampling)
     fates: Counter[str] = Counter()

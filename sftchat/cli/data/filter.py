@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import json_option, overwrite_option, quiet_option, rows_options
+from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, template_option
 from sftchat.data.checking import clean
 from sftchat.data.filtering import Removed, Rule, Selection, removed

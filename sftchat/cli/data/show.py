@@ -10,8 +10,9 @@ import click
 
 from sftchat.chat.lines import visible
 from sftchat.cli.completing import complete_file, complete_model
-from sftchat.cli.data.options import json_option, quiet_option, rows_options
+from sftchat.cli.data.options import json_option, quiet_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
+from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import json_text, stdout, template_option
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of

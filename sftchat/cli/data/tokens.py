@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -38,13 +39,27 @@ def open_renderer(model: str, template: str, task: Task | None, trust_remote_cod
     return choose_renderer(tokenizer, template, task.template if task else "chatml", manifest.template_arguments if manifest else None)
 
 
-def usual_length(task: Task | None) -> int:
-    """The longest row that training takes when nothing is said."""
+def longest_row(model: str, task: Task | None, given: int | None) -> int:
+    """The most tokens that training takes of a row, with a warning where more was asked for than the model's context holds.
+
+    Args:
+        model: As for ``open_renderer``.
+        task: Whose wish is asked where nothing is given.
+        given: ``--max-length``.
+    """
+    from sftchat.errors import SftchatWarning
+    from sftchat.models.context import context_length, more_than_context
+    from sftchat.models.references import resolve
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 
-    wanted = training_defaults(task, "full", 0).max_length if task is not None else None
-    return wanted or TrainingConfig.max_length
+    wanted = given or (training_defaults(task, "full", 0).max_length if task is not None else None) or TrainingConfig.max_length
+    context = context_length(resolve(model))
+    if context is None or wanted <= context:
+        return wanted
+    if given is not None:
+        warnings.warn(more_than_context(given, context), SftchatWarning, stacklevel=2)
+    return context
 
 
 def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
@@ -86,7 +101,7 @@ def measure(renderer: Renderer, most: int) -> Measure:
         try:
             rows = rendered(renderer, example)
         except TemplateError as error:
-            yield "template", str(error)
+            yield "template", str(error).removeprefix(f"{example.source}: ")  # a problem has its source already
             return
         longest = max(rows, key=lambda row: len(row.ids), default=None)
         if longest is None or len(longest.ids) <= most:

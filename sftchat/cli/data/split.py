@@ -1,0 +1,96 @@
+"""``sftchat data split``: rows to train on and rows to test with, of which neither gives the other away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sftchat.cli.completing import complete_file
+from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
+from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.rows import rows_options
+from sftchat.data.formats import to_example
+from sftchat.data.reading import read_rows
+from sftchat.data.row_options import RowOptions
+from sftchat.data.splitting import column_value, split
+from sftchat.data.writing import check_target, write_rows
+from sftchat.errors import DataError, UsageError
+from sftchat.text import counted
+
+
+@click.command("split", short_help="rows to train on and rows to test with")
+@click.argument("source", metavar="IN", shell_complete=complete_file)
+@click.argument("train", metavar="TRAIN")
+@click.argument("test", metavar="TEST")
+@click.option(
+    "--test",
+    "amount",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.1,
+    show_default=True,
+    metavar="X",
+    help="Share of the rows for TEST, or how many, from 1 on.",
+)
+@click.option("--by", metavar="COLUMN", help="Rows with the same value, such as of one document, stay together.")
+@click.option("--stratify", metavar="COLUMN", help="Every value, such as a class, gives the same share.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice.")
+@json_option
+@rows_options
+@overwrite_option
+@quiet_option
+def split_rows(
+    source: str,
+    train: str,
+    test: str,
+    amount: float,
+    by: str | None,
+    stratify: str | None,
+    seed: int,
+    as_json: bool,
+    rows_read: RowOptions,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write the rows of IN to TRAIN and TEST, unchanged and in their order; the same seed writes the same bytes.
+
+    Rows with the same prompt stay together. Rows chosen for TEST whose prompt is nearly that of a row of TRAIN go to TRAIN, so 'sftchat data
+    check TEST --against TRAIN' finds no leak. OUT.provenance.json says how each was made.
+
+    \b
+    sftchat data split rows.jsonl train.jsonl test.jsonl
+    sftchat data split rows.jsonl train.jsonl test.jsonl --test 0.2 --by document --seed 1
+    sftchat data split tickets.csv train.jsonl test.jsonl --label-column label --stratify label
+    """
+    if amount > 1 and not amount.is_integer():
+        raise UsageError(f"--test is {amount:g}, must be a share below 1 or a whole number of rows")
+    if "-" in (source, train, test):
+        raise UsageError("split writes two files and a sidecar beside each, and hashes IN; give files")
+    if len({Path(name).resolve() for name in (source, train, test)}) < 3:
+        raise UsageError("IN, TRAIN and TEST must be three files")
+    for target in (train, test):
+        check_target(target, overwrite=overwrite)
+    found = list(read_rows(source))
+    examples = [to_example(row, where, rows_read) for where, row in found]
+    groups, strata = ([column_value(row, column, where) for where, row in found] if column else [] for column in (by, stratify))
+    try:
+        chosen = split(examples, amount, seed, groups=groups, strata=strata)
+    except DataError as error:
+        raise DataError(error.message, source) from None
+    settings = {"test": amount, "by": by, "stratify": stratify, "seed": seed, **({"rows": rows_read.given} if rows_read.given else {})}
+    counts = {
+        "rows": len(found),
+        "train": len(found) - len(chosen.test),
+        "test": len(chosen.test),
+        "groups": chosen.groups,
+        "moved": chosen.moved,
+    }
+    for target, of_test in ((train, False), (test, True)):
+        write_rows(target, (row for place, (_, row) in enumerate(found) if (place in chosen.test) == of_test), overwrite=overwrite)
+        write_provenance(target, "data split", [source], settings, counts)
+    if as_json:
+        click.echo(json.dumps(counts))
+    if not quiet:
+        moved = f"; {chosen.moved} more were chosen and went to {train}, which has nearly the same prompts" if chosen.moved else ""
+        click.echo(f"{counted(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {chosen.groups} groups{moved}", err=True)

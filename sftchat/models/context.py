@@ -1,0 +1,30 @@
+"""How many tokens a model has positions for, from its config alone."""
+
+from __future__ import annotations
+
+from sftchat.models.references import ModelReference
+from sftchat.parsing import parsed, read_text
+
+
+def context_length(reference: ModelReference) -> int | None:
+    """The most tokens that a prompt and its reply may have together; None where no local config says.
+
+    Args:
+        reference: A model; of an adapter, its base is asked.
+    """
+    if reference.base is not None:
+        return context_length(reference.base)
+    if reference.folder is None:
+        return None
+    try:
+        config = parsed(read_text(reference.folder / "config.json"))
+    except (OSError, ValueError):  # loading the model names what is wrong with it
+        return None
+    parts = [config, config.get("text_config")] if isinstance(config, dict) else []
+    found = [part.get(key) for part in parts if isinstance(part, dict) for key in ("max_position_embeddings", "n_positions")]
+    return next((value for value in found if type(value) is int and value > 0), None)
+
+
+def more_than_context(length: int, context: int) -> str:
+    """Word the warning for a longest row that the model has no positions for."""
+    return f"--max-length {length} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used"
