@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sftchat.engines.processes import is_main_process, place_of
-from sftchat.errors import ModelError, UsageError
+from sftchat.errors import ModelError, SftchatWarning, UsageError
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
 from sftchat.models.parity import Check, prove
@@ -124,6 +125,13 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     check_arguments(renderer, job.template_arguments)
     if not job.force:
         refuse_unproved(prove(renderer, renderer.stop_tokens))
+    if renderer.template.stop_is_implied and is_main_process():
+        stop = renderer.template.stop
+        warnings.warn(
+            f"chat template '{renderer.name}' writes no token at the end of a reply; replies are trained to end with '{stop}'",
+            SftchatWarning,
+            stacklevel=2,
+        )
     model = load_base(reference, method, device, job.trust_remote_code)
     check_vocabulary(job.model, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
