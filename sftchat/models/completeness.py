@@ -20,14 +20,14 @@ def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
         turn: The turn, special tokens marked.
         written: Its text, unmarked.
     """
-    there = _squashed(written)
+    there = squashed(written)
     for key in ("content", *THOUGHTS):
-        if isinstance(said := turn.get(key), str) and _squashed(unmarked(said)) not in there:
-            thought = key == "content" and "</think>" in said and _squashed(unmarked(said.rpartition("</think>")[2])) in there
+        if isinstance(said := turn.get(key), str) and squashed(unmarked(said)) not in there:
+            thought = key == "content" and "</think>" in said and squashed(unmarked(said.rpartition("</think>")[2])) in there
             return "the thoughts" if thought or key != "content" else "a part of the content"
     for name, arguments in _calls([turn]):
         keys = arguments if isinstance(arguments, Mapping) else ()
-        if name not in written or any(_squashed(unmarked(str(key))) not in there for key in keys):
+        if name not in written or any(squashed(unmarked(str(key))) not in there for key in keys):
             return f"the call of tool '{name}'"
     return ""
 
@@ -55,6 +55,6 @@ def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
             yield unmarked(str(function.get("name", ""))), function.get("arguments")
 
 
-def _squashed(text: str) -> str:
+def squashed(text: str) -> str:
     """The text without white space."""
     return "".join(text.split())

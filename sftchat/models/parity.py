@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat.models.template_limits import TooMuchError, bounded
+from sftchat.models.remedies import with_remedy
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.types import Message
 
@@ -21,6 +21,7 @@ TOOL = {
     },
 }
 CALL = {"type": "function", "id": "call00001", "function": {"name": "get_weather", "arguments": {"city": "巴黎"}}}
+ANSWERED: Any = {"role": "tool", "content": "22°", "name": "get_weather", "tool_call_id": "call00001"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ SAMPLES = (
         (
             {"role": "user", "content": "巴黎?"},
             {"role": "assistant", "content": "", "tool_calls": [CALL]},
-            {"role": "tool", "content": "22°", "name": "get_weather"},
+            ANSWERED,
             {"role": "assistant", "content": "22°"},
         ),
         (TOOL,),
@@ -117,6 +118,16 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
             required=False,
         ),
     ]
+    if renderer.template.stop_is_implied:
+        stop = renderer.template.stop
+        checks.append(
+            Check(
+                "a reply ends with a token that the template writes",
+                False,
+                f"it writes none; replies are trained to end with {stop!r}",
+                False,
+            )
+        )
     if saved is not None:
         checks.append(_saved_agrees(renderer, saved, usable))
     return checks
@@ -128,7 +139,7 @@ def _verdict(renderer: Renderer, sample: Sample) -> Check:
     try:
         rows = renderer.training_rows(sample.messages, sample.tools)
     except TemplateError as error:
-        return Check(name, False, str(error))
+        return Check(name, False, with_remedy(error, renderer, sample.messages, sample.tools))
     if len(rows) == 1:
         return Check(name, True, "one row")
     return Check(name, True, "one row for each reply, since the template writes a reply differently once it is history")
@@ -144,7 +155,7 @@ def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
     """Whether it holds; a template that cannot even render the sample does not."""
     try:
         return holds(sample)
-    except (TemplateError, TooMuchError):
+    except TemplateError:
         return False
 
 
@@ -191,21 +202,9 @@ def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
 
 def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
-    content: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if renderer.template.in_parts else str
-    theirs = bounded(
-        renderer.source,
-        lambda: renderer.tokenizer.apply_chat_template(
-            [{**message, "content": content(message["content"])} for message in sample.messages[:-1]],
-            tools=list(sample.tools) or None,
-            chat_template=renderer.source,
-            tokenize=True,
-            return_dict=False,
-            add_generation_prompt=True,
-            sanitize_control_tokens=True,
-            **renderer.arguments,
-        ),
+    return renderer.template.library_ids(sample.messages[:-1], sample.tools) == renderer.prompt_ids(
+        sample.messages[:-1], tools=sample.tools
     )
-    return list(theirs) == renderer.prompt_ids(sample.messages[:-1], tools=sample.tools)
 
 
 def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) -> Check:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
-from sftchat.errors import ModelError
-from sftchat.models.completeness import reply_left_out, tools_left_out
+from sftchat.errors import ModelError, first_line
+from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
+from sftchat.models.continuing import after_same_ending, parting, shared_length
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.models.template_limits import TooMuchError, bounded
 from sftchat.types import Message
@@ -17,6 +19,14 @@ Tools = Sequence[Mapping[str, Any]]
 Turn = dict[str, Any]
 MARK = "\u2063reply\u2063"
 """Text that no template changes and none contains."""
+THOUGHT = "\u2063thought\u2063"
+NEXT = "\u2063next\u2063"
+
+
+CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
+ASKED: Message = {"role": "user", "content": "?"}
+CALLED: list[Any] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+"""A conversation that ends with a call of a tool; the id has the nine letters and digits that Mistral's templates want."""
 
 
 class TemplateError(ModelError):
@@ -49,22 +59,72 @@ class TextTemplate:
     def ending(self) -> tuple[str, str]:
         """What follows the text of an assistant turn: ``(up to and with the stop token, the rest)``.
 
+        The stop token is the first that ends the turn. A template may close the reply before it closes the turn, so it is the tokenizer's end of
+        text where that one follows at once; what is there only at the end of a conversation, or opens the next turn, is not of the reply.
+
         Raises:
-            TemplateError: When an assistant turn does not end with a token of its own, so that a model could not learn to stop.
+            TemplateError: When neither the template nor the tokenizer has a token for it, so that a model could not learn to stop.
         """
-        text = self.text([{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}])
-        _, found, after = text.rpartition(MARK)
+        after = self._after_reply
+        if not self._first_token(after):
+            return self._implied_stop, ""
+        closing, following = self._tokens_at_first(after), self._tokens_at_first(self._before_next_turn)
+        shared = closing[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(closing, following, strict=False)))] or closing
+        eos = getattr(self.tokenizer, "eos_token", None)
+        count = shared.index(eos) + 1 if eos in shared else 1
+        end = after.find(closing[0]) + sum(map(len, closing[:count]))
+        return after[:end], after[end:]
+
+    @cached_property
+    def stop_is_implied(self) -> bool:
+        """Whether the template writes no token at the end of an assistant turn, as those of GLM-4: the next turn's first token ends it."""
+        return not self._first_token(self._after_reply)
+
+    @cached_property
+    def _implied_stop(self) -> str:
+        """What ends a reply where the template writes nothing: up to the first token of the next turn, else the tokenizer's end of text."""
+        between = self._before_next_turn
+        if token := self._first_token(between):
+            return between[: between.find(token) + len(token)]
+        if eos := getattr(self.tokenizer, "eos_token", None):
+            return str(eos)
+        raise TemplateError(
+            f"chat template '{self.name}' ends an assistant turn with no token of its own, and the tokenizer has no end of text: "
+            "a model could not learn to stop"
+        )
+
+    @cached_property
+    def _implied_call_stop(self) -> str:
+        """The same after a turn that calls a tool: up to the first token of the tool's turn."""
+        try:
+            called = self._shaped(CALLED, ())
+            answered = self._shaped([*CALLED, {"role": "tool", "name": "look", "tool_call_id": CALL["id"], "content": NEXT}], ())
+        except TemplateError:
+            return self._implied_stop
+        between = answered.removeprefix(called).partition(NEXT)[0]
+        token = self._first_token(between) if answered.startswith(called) else ""
+        return between[: between.find(token) + len(token)] if token else self._implied_stop
+
+    @cached_property
+    def _after_reply(self) -> str:
+        """What the template writes after the text of a last assistant turn.
+
+        Raises:
+            TemplateError: When it leaves out that text.
+        """
+        _, found, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
         if not found:
             raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
-        token = self._first_token(after)
-        if not token:
-            raise TemplateError(
-                f"chat template '{self.name}' ends an assistant turn with no token of its own: a model could not learn to stop"
-            )
-        end = after.find(token) + len(token)
-        while following := self._first_token(after[end:], at_once=True):  # Cohere closes the reply, then the turn
-            end += len(following)
-        return after[:end], after[end:]
+        return after
+
+    @cached_property
+    def _before_next_turn(self) -> str:
+        """What the template writes between a reply and the next user turn; empty where it refuses one."""
+        try:
+            text = self._shaped([ASKED, {"role": "assistant", "content": MARK}, {"role": "user", "content": NEXT}], ())
+        except TemplateError:
+            return ""
+        return text.rpartition(MARK)[2].partition(NEXT)[0] if NEXT in text else ""
 
     @cached_property
     def stop(self) -> str:
@@ -74,14 +134,29 @@ class TextTemplate:
     @cached_property
     def call_stop(self) -> str:
         """The token that ends a turn that calls a tool; gpt-oss has another one for it. The same as ``stop`` where the template knows no tools."""
-        call = {"type": "function", "function": {"name": "look", "arguments": {"at": MARK}}}
-        asked: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
         try:
-            turns, _ = self.turns(asked, ())
+            turns, _ = self.turns(CALLED, ())
             written = self.reply(turns, 1, ())[1]
         except TemplateError:
             return self.stop
         return next(token for token in self._longest_first if written.endswith(token))
+
+    @cached_property
+    def thought_end(self) -> str:
+        """What the template writes after a thought, found by rendering one; ``</think>`` where it renders none."""
+        written: list[Message] = [{"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{MARK}"}]
+        keyed: list[Any] = [{"role": "assistant", "content": MARK, key: THOUGHT} for key in THOUGHTS]
+        keyed += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 writes thoughts with calls alone
+        for turn in (*keyed, *written):
+            try:
+                after = self._shaped([ASKED, turn], ()).partition(THOUGHT)[2].partition(MARK)[0]
+            except TemplateError:
+                continue
+            if token := self._first_token(after):
+                after = after[: after.find(token) + len(token)]
+            if after.strip():
+                return after.strip()
+        return "</think>"
 
     @cached_property
     def in_parts(self) -> bool:
@@ -115,7 +190,9 @@ class TextTemplate:
         """
         turns = marked(self._forgeries, messages)
         whole = self.text(turns, tools, prompt)
-        if missing := tools_left_out(turns, tools, unmarked(whole)):
+        first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
+        offered = self.text(turns[:first], tools, True) if tools and first else whole  # a call names its tool too, which is no offer
+        if missing := tools_left_out((), tools, unmarked(offered)) or tools_left_out(turns, (), unmarked(whole)):
             raise TemplateError(f"chat template '{self.name}' leaves out {missing}; choose one that knows tools with --template")
         return turns, whole
 
@@ -139,11 +216,7 @@ class TextTemplate:
         if written := next((text for text in plain if whole.startswith(before + text)), ""):
             return before, written
         finished = finished or self.text(turns[: index + 1], tools)
-        if not finished.startswith(before):
-            if not self.forced:
-                raise TemplateError(self._not_continued(turns, index, tools, before, finished))
-            before = finished[: finished.rfind(turn["content"])]
-        rest = finished[len(before) :]
+        rest = finished[len(before) :] if finished.startswith(before) else self._own_text(turns, index, tools, before, finished)
         written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest)
         if not written:
             raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
@@ -155,22 +228,42 @@ class TextTemplate:
             raise TemplateError(f"chat template '{self.name}' leaves out {missing} of turn {index}, which would not be learned")
         return before, written
 
+    def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
+        """What a reply adds to its prompt where the finished text does not begin with that prompt.
+
+        Raises:
+            TemplateError: When it cannot be told, or would not be what inference has to write.
+        """
+        opening = before[shared_length(before, self.text(turns[:index], tools)) :] if index else before
+        start = after_same_ending(before, finished, opening, turns[index - 1], self._longest_first) if index else -1
+        if start >= 0:
+            return finished[start:]
+        empty = {**turns[index], "content": MARK}
+        at = shared_length(before, self.text([*turns[:index], empty], tools).partition(MARK)[0])
+        closed = (
+            self.thought_end in before[at:] and self.thought_end not in finished[at:]
+        )  # the prompt holds an empty thought, which is over
+        if closed and finished[:at] == before[:at]:
+            return finished[at:]
+        if self.forced and turns[index]["content"]:
+            return finished[finished.rfind(turns[index]["content"]) :]
+        raise TemplateError(self._not_continued(index, opening, before, finished))
+
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
         """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
         history = self.text(turns[:index], tools)
         return unmarked(before[len(history) :] if before.startswith(history) else before)
 
-    def _not_continued(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
-        """Why a finished turn is no continuation of its prompt, with the argument that is known to change it."""
-        opening = self._opening(turns, index, tools, before)
-        begun = unmarked(finished[len(before) - len(opening) :])[: len(opening) + 12]
-        value = "true" if "</think>" in opening else "false"
-        known = "enable_thinking" in self.source and "enable_thinking" not in self.arguments
-        hint = f"; try --template-argument enable_thinking={value}" if known else ""
-        return (
-            f"chat template '{self.name}' opens turn {index} with {opening!r} in its prompt and with {begun!r} once it is finished: "
-            f"what is trained would not begin with what inference sees{hint}"
-        )
+    def _not_continued(self, index: int, opening: str, before: str, finished: str) -> str:
+        """Why a finished turn is no continuation of its prompt."""
+        asked, written = parting(before, finished)
+        where = len(before) - len(opening)
+        if opening and finished.startswith(before[:where]):
+            asked, written = unmarked(opening), unmarked(finished[where:])[: len(unmarked(opening)) + 12]
+            what = f"opens turn {index} with {asked!r} in its prompt and with {written!r} once it is finished"
+        else:
+            what = f"writes {asked!r} before turn {index} in its prompt and {written!r} once the turn is finished"
+        return f"chat template '{self.name}' {what}: what is trained would not begin with what inference sees"
 
     def text(self, turns: Sequence[Turn], tools: Tools = (), add_generation_prompt: bool = False) -> str:
         """Run the template on marked turns, their content in the form that it understands.
@@ -178,31 +271,69 @@ class TextTemplate:
         Raises:
             TemplateError: When it refuses the turns.
         """
-        given = marked_tools(self._forgeries, tools)
-        return self._run(_as_parts(turns) if self.in_parts else turns, given, add_generation_prompt)
+        text = self._shaped(turns, tools, add_generation_prompt)
+        if add_generation_prompt or not turns or turns[-1]["role"] != "assistant" or not self.stop_is_implied:
+            return text
+        return text + (self._implied_call_stop if turns[-1].get("tool_calls") else self._implied_stop)
 
-    def _run(self, turns: Sequence[Turn], tools: Tools, add_generation_prompt: bool = False) -> str:
-        """Run the template; once more with the arguments of tool calls as text, which some templates concatenate."""
+    def library_ids(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
+        """The prompt ids that transformers' ``apply_chat_template`` makes of messages, as a server that calls it would feed them.
+
+        Raises:
+            TemplateError: When the template refuses the turns.
+        """
+        turns: list[Turn] = [dict(message) for message in messages]
+        ids = self._run(
+            _as_parts(turns) if self.in_parts else turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True
+        )
+        return list(ids)
+
+    def _shaped(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
+        """What the template writes for marked turns, their content in the form that it understands."""
+        given = marked_tools(self._forgeries, tools)
+        text: str = self._run(_as_parts(turns) if self.in_parts else turns, given, add_generation_prompt, tokenize=False)
+        return text
+
+    def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **how: Any) -> Any:
+        """Run the template, here and nowhere else; once more with the arguments of tool calls as text, which some templates concatenate.
+
+        Args:
+            turns: What the template is given as messages.
+            tools: What it is given as tools.
+            add_generation_prompt: Whether the text ends where the next reply begins.
+            how: Further arguments of ``apply_chat_template``; without any, text is made.
+
+        Raises:
+            TemplateError: When the template refuses the turns, fails, or takes more time or memory than it may.
+        """
         try:
-            text: str = bounded(
+            return bounded(
                 self.source,
                 lambda: self.tokenizer.apply_chat_template(
                     list(turns),
                     tools=list(tools) or None,
                     chat_template=self.source,
-                    tokenize=False,
                     add_generation_prompt=add_generation_prompt,
+                    **{"tokenize": False, **how},
                     **self.arguments,
                 ),
             )
         except TooMuchError as error:
             raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
         except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
-            if (as_text := with_text_arguments(turns)) != turns:
-                return self._run(as_text, tools, add_generation_prompt)
+            if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
+                return self._run(as_text, tools, add_generation_prompt, **how)
             roles = ", ".join(str(turn["role"]) for turn in turns)
-            raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {error}") from error
-        return text
+            raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(error)}") from error
+
+    def _tokens_at_first(self, text: str) -> list[str]:
+        """The first added token of a text and those that follow it at once."""
+        found: list[str] = []
+        rest = text
+        while token := self._first_token(rest, at_once=bool(found)):
+            found.append(token)
+            rest = rest[rest.find(token) + len(token) :]
+        return found
 
     def _first_token(self, text: str, at_once: bool = False) -> str:
         """The added token that comes first in a text, or at its very beginning; empty when there is none."""
@@ -218,6 +349,6 @@ class TextTemplate:
         return text if any(text.endswith(token) for token in self._longest_first) else ""
 
 
-def _as_parts(turns: Sequence[Turn]) -> list[Turn]:
+def _as_parts(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """The turns with their content as a list of one text."""
     return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

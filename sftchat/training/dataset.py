@@ -10,6 +10,7 @@ from itertools import islice
 
 from sftchat.data.tools import tools_of
 from sftchat.errors import DataError
+from sftchat.models.remedies import with_remedy
 from sftchat.models.templates import Rendered, Renderer, RowText, TemplateError
 from sftchat.types import Example, is_learned
 
@@ -72,7 +73,8 @@ def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[s
             try:
                 texts.append((where, _texts(example, renderer)))
             except TemplateError as error:
-                raise TemplateError(f"{where}: {error}") from error
+                advised = with_remedy(error, renderer, example.conversation, tools_of(example))
+                raise TemplateError(f"{where}: {advised}") from error
         encoded = renderer.encode_rows([row for _, rows in texts for row in rows if isinstance(row, RowText)])
         for where, rows in texts:
             try:

@@ -129,6 +129,13 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     check_arguments(renderer, job.template_arguments)
     if not job.force:
         refuse_unproved(prove(renderer, renderer.stop_tokens))
+    if renderer.template.stop_is_implied and is_main_process():
+        stop = renderer.template.stop
+        warnings.warn(
+            f"chat template '{renderer.name}' writes no token at the end of a reply; replies are trained to end with '{stop}'",
+            SftchatWarning,
+            stacklevel=2,
+        )
     model = load_base(reference, method, device, job.trust_remote_code)
     check_vocabulary(job.model, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())

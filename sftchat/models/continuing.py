@@ -1,0 +1,52 @@
+"""Where a reply's own text begins when the text before it differs between the prompt and the finished turn; pure functions over texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sftchat.models.completeness import squashed
+from sftchat.models.marking import unmarked
+
+AROUND = 24
+"""Characters of each text that an excerpt shows before and after the place where they part."""
+
+
+def shared_length(first: str, second: str) -> int:
+    """The length of the longest beginning that two texts share."""
+    return len(os.path.commonprefix([first, second]))  # noqa: RUF071 - of texts, not of paths
+
+
+def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[str, Any], tokens: Iterable[str]) -> int:
+    """Where a finished conversation goes on after text that ends as its prompt does, although what is further back differs.
+
+    Mistral's templates write the system prompt into the last user turn only while it is the last turn, and gpt-oss drops a thought once the final
+    answer is there: the reply follows the same last turn all the same.
+
+    Args:
+        prompt: The prompt of the reply.
+        finished: The text with the reply.
+        opening: What the prompt adds for the reply, such as the header of its turn.
+        last: The turn before the reply; the shared ending must hold the whole of it.
+        tokens: Added tokens of the tokenizer; the shared ending must hold one.
+
+    Returns:
+        The index in ``finished``; -1 when the texts share no such ending.
+    """
+    low, high = 0, len(prompt)
+    while low < high:  # a longer ending is in the text only if each shorter one is
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if prompt[-middle:] in finished else (low, middle - 1)
+    ending = prompt[len(prompt) - low :]
+    whole = low > len(opening) and squashed(unmarked(str(last.get("content") or ""))) in squashed(unmarked(ending))
+    if not whole or not any(token in ending[: len(ending) - len(opening)] or token in opening for token in tokens):
+        return -1
+    return finished.rfind(ending) + low
+
+
+def parting(prompt: str, finished: str) -> tuple[str, str]:
+    """Two excerpts, without markers, around the place where a prompt and the text with its reply part."""
+    at = shared_length(prompt, finished)
+    begin = max(0, at - AROUND)
+    return unmarked(prompt[begin : at + AROUND]), unmarked(finished[begin : at + AROUND])
