@@ -291,7 +291,7 @@ def test_every_kind_of_number_counts_and_the_baseline_keeps_its_bytes(files: Fil
     assert (again.code, again.complaints) == (0, [])
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=repr)
+@pytest.mark.parametrize("value", REFUSED, ids=lambda value: "object" if type(value) is object else repr(value)[:20])
 def test_what_is_no_finite_number_is_named_with_the_item_and_what_was_returned(files: Files, value: Any) -> None:
     found = files.gate(files.worse, with_scorer(from_item(5, counts(lambda count: value))))
 
