@@ -104,9 +104,9 @@ def go_template(renderer: Renderer) -> tuple[str, list[str]]:
         raise TemplateError(
             f"chat template '{renderer.name}' cannot be written as a template for Ollama: it opens or ends a conversation differently by its length"
         )
-    user_opens = _common_end(opening, after)
+    head = _plain(renderer, opening)  # first, since a token that Ollama writes may end as the one before a later turn does
+    user_opens = _common_end(head, after)
     user_closes = os.path.commonprefix([end, between])  # noqa: RUF071 - of texts, not of paths
-    head = _plain(renderer, opening)
     try:
         before, inside, _ = _cut(renderer, [("system", SYSTEM), ("user", FIRST)])
     except TemplateError:

@@ -101,3 +101,20 @@ def test_what_only_some_conversations_lose_is_noted() -> None:
         "the template has no place for a system prompt; Ollama would leave one out without a word"
         in write_modelfile(renderer_of("gemma"), [0], "m").notes
     )
+
+
+def test_a_token_before_the_text_that_ends_as_the_token_before_a_later_turn_is_no_part_of_the_turn() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    source = TEMPLATES["llama3"].source
+    tokenizer: Any = make_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|begin|>", "additional_special_tokens": list(TEMPLATES["llama3"].tokens)})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.bos_token_id)]
+    )
+    renderer = Renderer(tokenizer, "llama3", source if "bos_token" in source else "{{- bos_token }}\n" + source)
+
+    template = template_in(write_modelfile(renderer, renderer.stop_tokens, "m").text)
+
+    written = evaluate(template, ollama_data([Message(role="user", content="q")]))
+    assert f"<|begin|>{written}" == renderer.prompt_text([Message(role="user", content="q")])
