@@ -102,6 +102,10 @@ class NotComparableError(SftchatError):
     exit_code = 4
 
 
+LONGEST = 400
+"""Characters of a library's error that are shown where its first line says nothing by itself."""
+
+
 class SftchatWarning(UserWarning):
     """Something worth knowing that stops nothing; the command line shows it as one line, once."""
 
@@ -163,5 +167,14 @@ def raised_at(error: BaseException, *, own: bool = False) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error that says anything, or the name of its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of a library's error that says anything, or the name of its class.
+
+    A line that ends with a colon only announces what follows, so the lines after it are joined to it, up to ``LONGEST`` characters.
+    """
+    lines = [" ".join(line.split()) for line in message_of(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if not lines[0].endswith(":") or len(lines) == 1:
+        return lines[0]
+    joined = " ".join(lines)
+    return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
