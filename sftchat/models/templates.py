@@ -171,8 +171,19 @@ class Renderer:
             yield Rendered(tuple(chain.from_iterable(ids)), tuple(chain.from_iterable(labels)))
 
     def text_ids(self, text: str) -> Rendered:
-        """The ids of plain text with its end, all of them trained: for rows that are no conversation."""
-        ids = [*self.tokenizer.encode(text), *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])]
+        """The ids of plain text, all of them trained: for rows that are no conversation.
+
+        The token that the tokenizer puts before any text, and its end of text, are there once each, whether the row has them written out or not.
+        """
+        begin, end = (getattr(self.tokenizer, f"{which}_token", None) for which in ("bos", "eos"))
+        empty = self.tokenizer.encode("")
+        if begin and empty[:1] == [self.tokenizer.bos_token_id]:
+            text = text.removeprefix(begin)
+        if end and text.rstrip().endswith(end):
+            text = text.rstrip().removesuffix(end)
+        ids = self.tokenizer.encode(text)
+        if end and ids[-1:] != [self.tokenizer.eos_token_id]:
+            ids = [*ids, self.tokenizer.eos_token_id]
         return Rendered(tuple(ids), tuple(ids))
 
     def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:

@@ -308,3 +308,21 @@ def test_pieces_are_tokenised_as_transformers_would_with_a_lone_marker_between_t
 
     assert len(ids) == len(pieces)
     assert [token for piece in ids for token in piece] == encode_marked_chat(tokenizer, "\U000f0000".join(pieces))
+
+
+@settings(deadline=None, max_examples=40)
+@given(begun=st.booleans(), ended=st.sampled_from(["", "</s>", "</s>\n"]), adds=st.booleans(), text=st.sampled_from(["a", "you 你好", ""]))
+def test_a_text_row_begins_and_ends_once_whether_it_has_the_tokens_written_out_or_not(
+    begun: bool, ended: str, adds: bool, text: str
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer: Any = make_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    ids = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>" if adds else "<s> $A", special_tokens=ids)
+
+    row = choose_renderer(tokenizer, "plain").text_ids(("<s>" if begun else "") + text + ended)
+
+    assert tokenizer.decode(list(row.ids)) == f"<s>{text}</s>"
+    assert row.ids == row.labels
