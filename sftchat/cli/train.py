@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 @click.option("--optimizer", metavar="NAME", help="As transformers names it, such as paged_adamw_8bit.  [default: adamw_torch_fused]")
 @click.option("--weight-decay", type=float, metavar="X", help="Of the optimizer.  [default: 0]")
 @click.option("--max-grad-norm", type=float, metavar="X", help="Gradients are clipped to this norm.  [default: 1]")
-@click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapter.  [default: 16]")
+@click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapter.  [default: the task's, else 16]")
 @click.option("--lora-alpha", type=int, metavar="N", help="Scale of the adapter.  [default: 32]")
 @click.option("--lora-dropout", type=float, metavar="X", help="Dropout of the adapter.  [default: 0]")
 @click.option("--neftune-alpha", type=float, metavar="X", help="Noise on embeddings.  [default: 0]")
