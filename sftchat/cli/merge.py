@@ -78,15 +78,16 @@ def _conversations(session: Session, manifest: Manifest | None, prompts: Path | 
         DataError: When the file given cannot be used, or has no row with a reply.
     """
     from sftchat.data.formats import read_examples
+    from sftchat.data.row_options import AS_WRITTEN, recorded_options
     from sftchat.errors import DataError
     from sftchat.models.parity import SAMPLES
 
-    files = (
-        [prompts] if prompts is not None else [Path(source["file"]) for source in (manifest.data if manifest else ()) if "file" in source]
-    )
-    for path in files:
+    sources = manifest.data if manifest and prompts is None else ()
+    files = [(prompts, AS_WRITTEN)] if prompts is not None else []
+    files += [(Path(source["file"]), recorded_options(source)) for source in sources if "file" in source]
+    for path, rows_read in files:
         if prompts is not None or path.is_file():
-            found = (example.conversation for example in read_examples(path))
+            found = (example.conversation for example in read_examples(path, rows_read))
             rows = list(islice((turns for turns in found if any(turn["role"] == "assistant" for turn in turns)), CONVERSATIONS))
             if prompts is not None and not rows:
                 raise DataError("no row has a reply to compare on", str(path))

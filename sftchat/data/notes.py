@@ -32,9 +32,13 @@ class Notes:
         self.changes.update(changes)
         self.columns.update(columns)
 
+    def changes_told(self) -> list[str]:
+        """One line for each change."""
+        return [f"{counted(count, 'row')}: {what}" for what, count in self.changes.items()]
+
     def lines(self) -> list[str]:
         """One line for each change, and one for all columns."""
-        lines = [f"{counted(count, 'row')}: {what}" for what, count in self.changes.items()]
+        lines = self.changes_told()
         if self.columns:
             listed = ", ".join(f"{shown(name)} ({count:,})" for name, count in self.columns.most_common())
             lines.append(f"columns kept as metadata and not used: {listed}")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftchat.errors import UsageError, unknown
+from sftchat.errors import DataError, UsageError, unknown
+from sftchat.parsing import made
 
 NAMES = (
     "messages", "conversations", "prompt", "completion", "chosen", "rejected", "instruction", "input", "output", "system", "history", "text", "gold",
@@ -63,6 +64,21 @@ class RowOptions:
 
 AS_WRITTEN = RowOptions()
 """Read rows as they are."""
+
+
+def recorded_options(source: Mapping[str, Any]) -> RowOptions:
+    """The options that a file of rows was read with, from the manifest of the training.
+
+    Args:
+        source: The file's entry in the manifest.
+
+    Raises:
+        DataError: The manifest is damaged.
+    """
+    try:
+        return made(RowOptions, source.get("rows_read", {}))
+    except ValueError as error:
+        raise DataError(f"the manifest says nothing usable about how its rows were read: {error}", str(source.get("file", ""))) from error
 
 
 def column_map(pairs: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from sftchat.data.formats import read_examples
 from sftchat.data.generating import generate_examples
 from sftchat.data.leakage import find_leaks
-from sftchat.data.row_options import RowOptions
+from sftchat.data.row_options import recorded_options
 from sftchat.errors import SftchatError
 from sftchat.evaluation.evaluate import summarise
 from sftchat.evaluation.items import Outcome
@@ -55,7 +55,7 @@ def _rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unche
     for source in sources:
         try:
             yield from _source(source, tasks)
-        except (SftchatError, OSError, KeyError, TypeError, AttributeError) as error:
+        except (SftchatError, OSError, KeyError) as error:
             words = error.args[0] if isinstance(error, SftchatError) and error.args else type(error).__name__
             unchecked.append(f"{source.get('file') or source.get('generator') or source}: {words}")
 
@@ -78,4 +78,4 @@ def _source(source: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[Ex
         raise SftchatError("no such file any more")
     if file_hash(path) != source["sha256"]:
         raise SftchatError("the file was changed after the training")
-    yield from read_examples(path, RowOptions(**source.get("rows_read", {})))
+    yield from read_examples(path, recorded_options(source))

@@ -14,7 +14,7 @@ from sftchat.cli import main
 from sftchat.cli.data import command as data
 from sftchat.cli.shared import Session
 from sftchat.cli.train import command as train
-from sftchat.data.row_options import RowOptions
+from sftchat.data.row_options import recorded_options
 from sftchat.errors import SftchatWarning
 from sftchat.evaluation.leaks import _source
 from sftchat.models.manifest import Manifest, read_manifest
@@ -67,7 +67,7 @@ def test_rows_are_trained_without_a_task_and_read_the_same_way_for_validation_an
     (source,) = manifest.data
     assert source["rows_read"] == {"columns": {"prompt": "question", "completion": "answer"}}
     assert [example.gold for example in _source(source, {})] == ["The cat.", "At home."]
-    read = RowOptions(**source["rows_read"])
+    read = recorded_options(source)
     assert [example.gold for example in from_file("gold.csv", 1, read).examples] == ["At noon."]
     assert capsys.readouterr().err.startswith('note: columns kept as metadata and not used: "page" (2)\n')
 

@@ -15,7 +15,7 @@ from sftchat.cli import main
 from sftchat.data.columns import LOOKS_LIKE, UnwantedReplyError
 from sftchat.data.formats import to_example
 from sftchat.data.notes import Notes
-from sftchat.data.row_options import NAMES, RowOptions, column_map
+from sftchat.data.row_options import NAMES, RowOptions, column_map, recorded_options
 
 ASKED = Message(role="user", content="Which dog?")
 REPLY = "The brown one."
@@ -189,5 +189,12 @@ def test_options_that_are_not_the_default_make_themselves_again() -> None:
     options = RowOptions({"bot": "assistant"}, {"prompt": "q"}, label_column="kind", merge_turns=True)
 
     assert options.given == {"roles": {"bot": "assistant"}, "columns": {"prompt": "q"}, "label_column": "kind", "merge_turns": True}
-    assert RowOptions(**options.given) == options
+    assert recorded_options({"file": "f", "rows_read": json.loads(json.dumps(options.given))}) == options
+    assert recorded_options({"file": "f"}) == RowOptions()
     assert RowOptions().given == {}
+
+
+@pytest.mark.parametrize("damaged", [3, {"columns": 1}, {"roles": {"a": 1}}, {"merge_turns": "x"}, {"unheard": 1}])
+def test_damaged_options_in_a_manifest_are_one_error(damaged: Any) -> None:
+    with pytest.raises(DataError, match="^f: the manifest says nothing usable about how its rows were read: "):
+        recorded_options({"file": "f", "rows_read": damaged})

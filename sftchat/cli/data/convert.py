@@ -8,6 +8,7 @@ from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.data.formats import FORMATS, as_rows, read_examples
+from sftchat.data.notes import Notes
 from sftchat.data.row_options import RowOptions
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
 from sftchat.data.writing import check_target, write_rows
@@ -36,11 +37,14 @@ def convert(source: str, output: str, shape: str, template: str | None, rows_rea
     if template is not None and shape != "text":
         raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
     check_target(output, overwrite=overwrite)
-    examples = read_examples(source, rows_read)
+    notes = Notes()
+    examples = read_examples(source, rows_read, notes)
     if shape != "text":
         examples = map(read_back, examples)
     elif template is not None:
         examples = (written_out(example, template) for example in examples)
     written = write_rows(output, as_rows(examples, shape), overwrite=overwrite)
     if not quiet:
+        for change in notes.changes_told():
+            click.echo(f"note: {change}", err=True)
         click.echo(f"wrote {written} rows as {shape} to {place(output)}", err=True)
