@@ -14,6 +14,7 @@ from sftchat.chat.reply import Generation, stream_replies
 from sftchat.commands import ChatContext
 from sftchat.engines.base import Chunk, Engine, Inspects, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
+from sftchat.text import counted
 from sftchat.thinking import only_thoughts
 from sftchat.types import FinishReason, Reply
 
@@ -210,7 +211,9 @@ class Pass:
             remedy = "'/set overflow drop-oldest' makes room"
             self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
         elif only_thoughts(answer.reply):
-            self._view.say(f"{self._who(column)}cut while thinking, at {generation.all_tokens} tokens; '/set max_new_tokens N' allows more")
+            self._view.say(
+                f"{self._who(column)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
+            )
         elif why == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"
             self._view.say(f"{self._who(column)}cut at {generation.all_tokens} tokens; {remedy}")

@@ -46,12 +46,12 @@ class Generation:
 
     def add(self, chunk: Chunk, now: float) -> None:
         """Take a chunk that came at a time in seconds."""
+        self.refused = self.refused or chunk.refused
         if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
             return  # an engine may say nothing so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
         self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
         self.late = self.late or chunk.revises == "thought"
-        self.refused = self.refused or chunk.refused
         self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
         self.all_tokens += chunk.tokens

@@ -80,6 +80,7 @@ class Samples:
             "finish_reason": reply.finish_reason,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
+            **({"thoughts": reply.thoughts} if reply.thoughts else {}),
         }
         try:
             if self._file is None:
@@ -151,7 +152,7 @@ class Samples:
         try:
             key = (made(str, row["prompt"]), made(int, row["sample"]))
             facts = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
-            reply = made(Reply, {"text": row["reply"], **facts})
+            reply = made(Reply, {"text": row["reply"], **facts, "thoughts": row.get("thoughts", "")})
         except (KeyError, ValueError):
             raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source) from None
         self._replies.setdefault(key[0], {})[key[1]] = reply

@@ -12,7 +12,7 @@ from sftchat.errors import unknown
 from sftchat.types import Choice, Message, Reply, Token
 
 Script: TypeAlias = str | Reply | Exception | Sequence[str | Exception]
-"""One scripted reply: its text; a ``Reply``, whose ``finish_reason`` is kept; an error, which is raised; or the very pieces of
+"""One scripted reply: its text; a ``Reply``, whose ``finish_reason``, ``thoughts`` and ``refused`` are kept; an error, which is raised; or the very pieces of
 the reply, among which an error is raised when its turn comes."""
 
 Replies: TypeAlias = Mapping[str, Script] | Callable[[Request], Script] | Sequence[Script]
@@ -163,6 +163,8 @@ class ScriptedEngine:
         if isinstance(script, Exception):
             raise script
         finish_reason = script.finish_reason if isinstance(script, Reply) else "stop"
+        if isinstance(script, Reply) and script.thoughts:
+            yield Chunk(request.id, thoughts=script.thoughts)
         room, said = request.sampling.max_new_tokens, ""
         for piece in self._pieces(script.text if isinstance(script, Reply) else script):
             if isinstance(piece, Exception):
@@ -178,7 +180,8 @@ class ScriptedEngine:
             self._wait()
         prompt = self._prompt(request)
         error = "scripted" if finish_reason == "error" else ""
-        yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error)
+        refused = isinstance(script, Reply) and script.refused
+        yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused)
 
     def _script(self, request: Request) -> Script:
         """What is to be said to a request."""

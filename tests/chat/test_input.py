@@ -13,6 +13,7 @@ from sftchat.chat.terminal.keys import prefers_vi
 from sftchat.chat.terminal.pasting import Pasted
 from sftchat.chat.terminal.reflow import breaks_rows, row_of_cursor
 from sftchat.testing import ScriptedEngine
+from sftchat.types import Reply
 from tests.chat.conftest import Chat
 
 Start = Callable[..., Chat]
@@ -201,6 +202,19 @@ def test_thoughts_are_folded_and_f2_unfolds_them(chat: Start) -> None:
     talk.type("\x1bOQ")
 
     talk.screen.wait("答案\n先想\n再想\nthoughts are shown")
+
+
+def test_thoughts_that_a_server_keeps_apart_are_folded_in_the_same_way(chat: Start) -> None:
+    engine = ScriptedEngine([Reply("**答案**", thoughts="先想\n再想"), Reply("", "length", thoughts="想")])
+    talk = chat(engine, 60, 16)
+    talk.type("x\r")
+    talk.screen.wait("> x\nthought 5 characters; f2 shows them\n答案\n")
+    talk.type("\x1bOQ")
+    talk.screen.wait("答案\n先想\n再想\nthoughts are shown")
+    talk.say("y")
+
+    assert talk.leave().endswith("> y\n想\ncut while thinking, at 0 tokens; '/set max_new_tokens N'\nallows more")
+    assert [message["content"] for message in engine.requests[1].messages] == ["x", "**答案**", "y"]
 
 
 def test_markdown_is_rendered_or_not(chat: Start) -> None:

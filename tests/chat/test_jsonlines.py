@@ -14,6 +14,7 @@ from sftchat.chat.jsonlines import JsonLines
 from sftchat.chat.talk import Talk
 from sftchat.errors import EngineError
 from sftchat.testing import ScriptedEngine
+from sftchat.types import Reply
 
 
 def run(lines: list[str], *engines: ScriptedEngine) -> tuple[list[dict[str, Any]], JsonLines]:
@@ -50,6 +51,15 @@ def test_a_message_is_an_object_and_so_is_its_reply() -> None:
         reply("two\nlines", prompt_tokens=len("user: a\nassistant: 一\x1b[2J\nuser: b\nc\nassistant: ")),
     ]
     assert view.failures == 0
+
+
+def test_thoughts_and_refusals_are_fields_of_their_own() -> None:
+    rows, _ = run(['{"message": "a"}'], ScriptedEngine([Reply("no", thoughts="hm", refused=True)]))
+
+    assert rows == [
+        reply("no", prompt_tokens=19, thoughts="hm", refused=True),
+        {"type": "note", "text": "the server marks the reply as a refusal"},
+    ]
 
 
 def test_commands_work_and_errors_are_objects() -> None:

@@ -194,6 +194,37 @@ def test_further_parameters_that_are_none_are_refused(session: Session, capsys: 
     assert words in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("how", "words"), [(["distill"], "4 unanswered"), (["best-of", "quiz"], "0 kept, 4 unanswered; best and worst differ in 0")]
+)
+def test_synthesis_that_gets_no_answer_gives_the_servers_reason(
+    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = answer(400, json.dumps({"error": {"message": "the prompt is too long"}}))
+    with loopback([refused] * 16) as server:
+        assert main(["data", *how, server.url, "--prompts", "gold.jsonl", "-o", "out.jsonl"], obj=session) == 3
+    reason = "'HTTP 400: the prompt is too long'"
+
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"sftchat: error: no prompt of 4 gave a row: {words} ({reason}); nothing is written"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl"]
+
+
+@pytest.mark.parametrize(("more", "text"), [([], "<think>\nLyon? No.\n</think>\n\nParis"), (["--strip-thinking"], "Paris")])
+def test_distilled_rows_have_the_thoughts_that_a_server_keeps_apart(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.jsonl").write_text('{"messages": [{"role": "user", "content": "?"}]}\n')
+    with loopback([stream(THOUGHT + reply("Paris"))]) as server:
+        assert main(["data", "distill", server.url, "--prompts", "one.jsonl", "-o", "out.jsonl", *more], obj=session) == 0
+    first = Path("out.jsonl").read_text(encoding="utf-8")
+
+    assert json.loads(first)["messages"][-1] == {"role": "assistant", "content": text}
+
+
 def test_a_refusal_is_shown_as_the_reply_and_marked(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     refused = stream(delta(None, refusal="I can't") + end() + DONE)
     with loopback([refused, refused]) as server:

@@ -20,7 +20,7 @@ from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.sampling import Samples, generate, requests, settings_of
 from sftchat.data.writing import check_target
-from sftchat.errors import DataError, EngineError, UsageError, listed
+from sftchat.errors import DataError, EngineError, SftchatError, UsageError, listed
 from sftchat.text import counted
 
 if TYPE_CHECKING:
@@ -126,6 +126,27 @@ def read_prompts(
     return examples
 
 
+def no_rows(asking: Asking, prompts: str, number: int, words: str, failures: Sequence[EngineError]) -> SftchatError:
+    """The error when no prompt gave a row: the model's own reason where it did not answer, else what became of the replies.
+
+    Args:
+        asking: What was asked.
+        prompts: Name of the file of prompts.
+        number: How many there are.
+        words: What became of them.
+        failures: Of requests without an answer.
+    """
+    kept = f"nothing is written but {asking.samples_file}" if asking.samples_file.exists() else "nothing is written"
+    if failures:
+        return EngineError(f"no prompt of {number} gave a row: {words} ({_reasons(failures)}); {kept}")
+    return DataError(f"no prompt of {number} gave a row: {words}; {kept}", prompts)
+
+
+def _reasons(failures: Sequence[EngineError]) -> str:
+    """Why requests had no answer, each reason once, the first two in full."""
+    return listed(sorted({str(failure) for failure in failures}), 2)
+
+
 def told(counts: Mapping[str, int], words: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
     """Say what became of the prompts, and that some requests failed; returns the exit code.
 
@@ -143,7 +164,7 @@ def told(counts: Mapping[str, int], words: str, output: str, failures: Sequence[
         click.echo(f"wrote {counted(counts['kept'], 'row')} to {output} of {counted(counts['prompts'], 'prompt')}: {words}", err=True)
     if not failures:
         return 0
-    what = listed(sorted({str(failure) for failure in failures}), 2)
+    what = _reasons(failures)
     again = "the same command with --overwrite asks those again"
     click.echo(f"sftchat: error: {counted(len(failures), 'request')} had no answer ({what}); {again}", err=True)
     return 3

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, read_prompts, told
+from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.sampling import chosen_sampling
@@ -18,7 +18,7 @@ from sftchat.data.best_of import FATES, Choice, check_prompts, choose, judged
 from sftchat.data.formats import FORMATS, as_rows
 from sftchat.data.sampling import Samples, requests
 from sftchat.data.writing import write_rows
-from sftchat.errors import DataError, SftchatError, UsageError
+from sftchat.errors import SftchatError, UsageError
 
 if TYPE_CHECKING:
     from sftchat.data.row_options import RowOptions
@@ -92,7 +92,7 @@ def best_of(
     choices = [choose(one, solved=solved, least=least) for one in judged(found, examples, said, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
-        raise DataError(f"no prompt of {len(examples)} gave a row: {_words(counts)}; nothing is written but {asking.samples_file}", prompts)
+        raise no_rows(asking, prompts, len(examples), _words(counts), failures)
     if pairs is not None:
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
     write_rows(output, as_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)

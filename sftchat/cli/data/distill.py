@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, read_prompts, told
+from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.sampling import chosen_sampling
@@ -36,7 +36,7 @@ MOST_TOKENS = 1024
 @asking_options
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as this task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL alone; the rows do without it.")
-@click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks aloud in <think>…</think>.")
+@click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks, which rows have in <think>…</think>.")
 @click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
 @json_option
 @overwrite_option
@@ -86,7 +86,7 @@ def distill(
     counts = {"prompts": len(examples), **{fate: fates[fate] for fate in ("kept", "cut-off", "empty", "unanswered")}}
     words = ", ".join(f"{count} {fate}" for fate, count in fates.items())
     if not rows:
-        raise DataError(f"no prompt of {len(examples)} gave a row: {words}; nothing is written but {asking.samples_file}", prompts)
+        raise no_rows(asking, prompts, len(examples), words, failures)
     write_rows(output, as_rows(rows, shape), overwrite=overwrite)
     settings = {**(said.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
@@ -115,6 +115,8 @@ def _taught(examples: list[Example], asked: list[Example], said: Samples, strip:
     for example, question in zip(examples, asked, strict=True):
         replies = said.of(question.messages)
         text = strip_thinking(replies[0].text).strip() if replies and strip else replies[0].text if replies else ""
+        if text.strip() and not strip and replies[0].thoughts:  # a server keeps apart what other models say in tags
+            text = f"<think>\n{replies[0].thoughts}\n</think>\n\n{text}"
         if not replies:
             fates["unanswered"] += 1
         elif replies[0].finish_reason != "stop":
