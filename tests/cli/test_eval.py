@@ -34,6 +34,7 @@ def test_a_model_is_scored_on_the_gold_set_of_the_only_task(desk: Desk) -> None:
             "concurrency": 16,
             "timeout": 120.0,
             "request_timeout": 600.0,
+            "extra_body": {},
         }
     ]
     assert [engine.closed for engine in desk.closed if isinstance(engine, ScriptedEngine)] == [True]

@@ -69,7 +69,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
         (["data", "genrate"], 2, "no such command 'genrate'; did you mean 'generate'?"),
         (["train", "colours", "-o", "x", "--max-step", "3"], 2, "no such option '--max-step'; did you mean '--eval-steps', '--max-steps' or '--save-steps'?"),
         (["train", "colours", "-o", "x", "--max-steps", "0"], 2, "invalid value for '--max-steps': 0 is not in the range x>=1; see 'sftchat train --help'"),
-        (["train"], 2, "missing argument 'TASK'; see 'sftchat train --help'"),
+        (["train"], 2, "missing option '-o' / '--output'; see 'sftchat train --help'"),
         (["train", "colours"], 2, "missing option '-o' / '--output'; see 'sftchat train --help'"),
         (["train", "colour", "-o", "x"], 2, "unknown task 'colour'; did you mean 'colours'? (available: colours); not loaded: broken, see 'sftchat plugins'"),
         (["train", "colours", "-o", "x", "--method", "magic"], 2, "invalid value for '--method': 'magic' is not one of 'full', 'lora', 'dora', 'qlora'; see 'sftchat train --help'"),

@@ -27,6 +27,7 @@ RIGHT: dict[str, Words] = {
     "data filter": ("data", "filter", "rows.jsonl", "new.jsonl"),
     "data generate": ("data", "generate", "relation", "-n", "1", "-o", "new.jsonl"),
     "data show": ("data", "show", "rows.jsonl"),
+    "data split": ("data", "split", "rows.jsonl", "new.jsonl", "new-test.jsonl"),
     "train": ("train", "relation", "-o", "new"),
     "eval": ("eval", "sftchat:nano", "--task", "relation", "--evalset", "rows.jsonl"),
     "chat": ("chat", "sftchat:nano"),
@@ -49,6 +50,7 @@ TEXT: dict[str, tuple[str, ...]] = {
     "--template-argument": ("nosuch", "1x=2"),
     "--extra-body": ("nosuch", "[1]", '{"messages": []}'),
     "--role-map": ("nosuch", "a=b"),
+    "--map": ("nosuch", "nosuch=text", "=text", "prompt="),
     "--model": ("nosuch", "rows.jsonl", "nosuch:x", "http://"),
     "--option": ("nosuch", "nosuch=1"),
 }
@@ -78,6 +80,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     ),
     "data generate": (("-o", "folder"), ("-o", "rows.jsonl"), ("-o", "no/rows.jsonl")),
     "data show": (("--template", "chatml"),),
+    "data split": (("--by", "nosuch"), ("--stratify", "nosuch"), ("--test", "nan"), ("--test", "1000"), ("new.jsonl",)),
     "train": (
         *((f"--{name}", value) for name in ("validation-items", "batch-size", "accumulation", "lora-rank", "save-limit", "logging-steps") for value in ("0", "-1", "x")),
         *((f"--{name}", value) for name in ("eval-steps", "patience", "save-steps", "seed") for value in ("-1", "x")),
@@ -144,6 +147,8 @@ COULD_NOT: tuple[Words, ...] = (("ask", "folder", "hello"), ("diff", "sftchat:na
 
 FREE: dict[str, str] = {
     "--system": "any text is a prompt",
+    "--label-column": "read with the rows, which may be on the Hub",
+    "--label-instruction": "any text is an instruction",
     "--question": "any text but an empty one is a question",
     "--rows": "made when a row is kept; a folder that cannot be made is told then",
     "--base": "read where MODEL is an adapter, see the commands with 'adapter'",

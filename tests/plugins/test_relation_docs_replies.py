@@ -146,7 +146,7 @@ def test_every_example_of_the_page_runs(
 def test_a_batch_request_that_failed_is_a_failure_and_no_bad_reply() -> None:
     error = {"custom_id": "a", "response": {"status_code": 500, "body": None}, "error": None}
 
-    assert translated(error) == {"id": "a", "reply": "", "finish_reason": "error", "error": "HTTP status 500"}
+    assert translated(error) == {"id": "a", "reply": "", "finish_reason": "error", "error": "HTTP 500"}
 
 
 def test_what_only_looks_like_another_tools_row_is_left_alone() -> None:

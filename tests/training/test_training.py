@@ -246,18 +246,16 @@ def test_a_checkpoint_in_the_middle_can_be_talked_to(tiny_checkpoint: Path, tmp_
     assert read_manifest(tmp_path / "run" / "checkpoint-2").steps == 2  # type: ignore[union-attr]
 
 
-def test_a_template_that_cannot_teach_to_stop_is_refused_before_weights_load(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_template_without_an_end_of_turn_is_trained_with_the_end_of_text_and_that_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
     endless = tmp_path / "endless.jinja"
     endless.write_text(
         "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
     )
 
-    from sftchat import ModelError
+    with pytest.warns(SftchatWarning, match="writes no token at the end of a reply; replies are trained to end with '<|endoftext|>'"):
+        run(tiny_checkpoint, tmp_path / "run", template=str(endless), max_steps=1)
 
-    with pytest.raises(ModelError, match="a model could not learn to stop"):
-        run(tiny_checkpoint, tmp_path / "run", template=str(endless))
-
-    assert not (tmp_path / "run").exists()
+    assert read_manifest(tmp_path / "run") is not None
 
 
 def test_an_adapter_is_not_trained_on_without_being_merged(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def split_rows(
     sftchat data split rows.jsonl train.jsonl test.jsonl --test 0.2 --by document --seed 1
     sftchat data split tickets.csv train.jsonl test.jsonl --label-column label --stratify label
     """
-    if amount > 1 and not amount.is_integer():
+    if not math.isfinite(amount) or (amount > 1 and not amount.is_integer()):
         raise UsageError(f"--test is {amount:g}, must be a share below 1 or a whole number of rows")
     if "-" in (source, train, test):
         raise UsageError("split writes two files and a sidecar beside each, and hashes IN; give files")
