@@ -35,16 +35,27 @@ CONVERSATIONS = 8
 @device_option()
 @template_option("adapter")
 @template_argument_option
+@click.option("--force", is_flag=True, help="Write the model also when it lost what the adapter changes.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
-    session: Session, /, adapter: str, output: Path, base: str | None, dtype: str, prompts: Path | None, quiet: bool, **options: Any
+    session: Session,
+    /,
+    adapter: str,
+    output: Path,
+    base: str | None,
+    dtype: str,
+    prompts: Path | None,
+    force: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Merge ADAPTER into its base.
 
-    The merged weights are read back and compared with the adapter on its base: logits on real conversations, and the parity proof. DIR
-    appears only when both agree. How the adapter was made stays in the manifest.
+    The merged weights are read back and compared with the adapter on its base: logits and greedy replies on real conversations, what rounding
+    takes away of the change of the weights, and the parity proof. DIR appears only when the change is kept, or with --force. How the adapter was
+    made stays in the manifest.
 
     \b
     sftchat merge runs/lora -o runs/merged
@@ -60,11 +71,12 @@ def command(
     from sftchat.training.output import complete_checkpoint
 
     conversations, origin = _conversations(session, find_manifest(reference.source), prompts)
-    compared = merge(reference, output, conversations, complete_checkpoint, dtype=dtype, **options)
+    compared = merge(reference, output, conversations, complete_checkpoint, dtype=dtype, force=force, **options)
     if not quiet:
         click.echo(
-            f"compared on {compared.conversations} conversations ({origin}): {compared.share:.2%} of what the adapter changes is lost, "
-            f"largest difference of logits {compared.largest:.2g}, the likeliest token is the same at {compared.agreed:.1%} of the positions",
+            f"compared on {compared.conversations} conversations ({origin}): {compared.same_replies} of {compared.replies} greedy replies are the "
+            f"same, rounding takes away {compared.swallowed:.1%} of the change of the weights, logits differ by {compared.share:.1%} of what the "
+            f"adapter changes, the likeliest token is the same at {compared.agreed:.1%} of the positions",
             err=True,
         )
         click.echo(f"saved to {output}", err=True)

@@ -134,3 +134,21 @@ def test_show_prints_what_a_model_would_be_trained_on(capsys: pytest.CaptureFixt
     )
     assert run("show", "f", "--template", "chatml") == 2
     assert capsys.readouterr().err == "sftchat: error: --template needs --model, whose tokenizer it is rendered for\n"
+
+
+def test_show_and_check_take_the_arguments_of_a_template(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
+    opening = "{{ '<|im_start|>assistant\\n' }}{% if short is defined and short %}short: {% endif %}"
+    Path("short.jinja").write_text(
+        "{% for m in messages %}{% if m.role == 'assistant' %}" + opening + "{% else %}{{ '<|im_start|>' + m.role + '\\n' }}{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}" + opening + "{% endif %}",
+        encoding="utf-8",
+    )
+    write({"prompt": "a", "completion": "b"})
+    model = ("--model", str(tiny_checkpoint), "--template", "short.jinja")
+
+    assert run("show", "f", *model, "--template-argument", "short=true", "-q") == 0
+    assert "short: 〖b<|im_end|>〗" in capsys.readouterr().out
+    assert run("check", "f", *model, "--template-argument", "long=true") == 2
+    assert capsys.readouterr().err == "sftchat: error: unknown argument of chat template 'short.jinja': 'long' (available: short)\n"
+    assert run("check", "f", "--template-argument", "short=true") == 2
+    assert capsys.readouterr().err == "sftchat: error: --template-argument needs --model, whose tokenizer counts\n"

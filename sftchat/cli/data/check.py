@@ -11,7 +11,7 @@ import click
 from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, json_text, template_option
+from sftchat.cli.shared import Session, json_text, template_argument_option, template_option
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     "--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.  [default: the task's, else 1024]"
 )
 @template_option()
+@template_argument_option
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
 @rows_options
@@ -119,15 +120,23 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
     check_target(output, overwrite=overwrite)
 
 
-def chosen_measure(task: Task | None, model: str | None, max_length: int | None, template: str, trust_remote_code: bool) -> Measure | None:
+def chosen_measure(
+    task: Task | None,
+    model: str | None,
+    max_length: int | None,
+    template: str,
+    template_arguments: Mapping[str, Any],
+    trust_remote_code: bool,
+) -> Measure | None:
     """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not."""
     if model is None:
-        if max_length is not None or template:
-            raise UsageError(f"{'--max-length' if max_length else '--template'} needs --model, whose tokenizer counts")
+        given = {"--max-length": max_length is not None, "--template": template, "--template-argument": template_arguments}
+        if first := next((name for name, value in given.items() if value), None):
+            raise UsageError(f"{first} needs --model, whose tokenizer counts")
         return None
     from sftchat.cli.data.tokens import longest_row, measure, open_renderer
 
-    return measure(open_renderer(model, template, task, trust_remote_code), longest_row(model, task, max_length))
+    return measure(open_renderer(model, template, task, trust_remote_code, template_arguments), longest_row(model, task, max_length))
 
 
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:

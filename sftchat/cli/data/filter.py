@@ -14,7 +14,7 @@ from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, template_option
+from sftchat.cli.shared import Session, template_argument_option, template_option
 from sftchat.data.checking import clean
 from sftchat.data.filtering import Removed, Rule, Selection, removed
 from sftchat.data.formats import read_examples
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template count the tokens of a row.")
 @click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.")
 @template_option()
+@template_argument_option
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Remove the rows that this task finds wrong.")
 @click.option("--samples", metavar="FILE", help="What a model said to these prompts, from 'data best-of'; then scores are its mean.")
@@ -140,13 +141,11 @@ def _task_rule(task: Task | None) -> dict[str, Rule]:
     return {"task": lambda example: next((words for _, words in task_problems(task, example)), "")} if task is not None else {}
 
 
-def _length_rules(
-    task: Task | None, model: str | None, max_length: int | None, template: str, trust_remote_code: bool, min_chars: int | None, max_chars: int | None
-) -> dict[str, Rule]:  # fmt: skip
-    """Bounds on characters and tokens."""
+def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **tokens: Any) -> dict[str, Rule]:
+    """Bounds on characters and tokens; ``tokens`` are the options of ``chosen_measure``."""
     from sftchat.cli.data.check import chosen_measure
 
-    measure = chosen_measure(task, model, max_length, template, trust_remote_code)
+    measure = chosen_measure(task, **tokens)
 
     def rule(example: Example) -> str:
         """Say which bound a row breaks."""

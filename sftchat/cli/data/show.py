@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,7 @@ from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
 from sftchat.cli.data.tokens import open_renderer, pieces, rendered
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import json_text, stdout, template_option
+from sftchat.cli.shared import json_text, stdout, template_argument_option, template_option
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
 from sftchat.data.row_options import RowOptions
@@ -34,12 +35,21 @@ if TYPE_CHECKING:
     "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as this model would see them, what is trained in green."
 )
 @template_option()
+@template_argument_option
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
 @rows_options
 @quiet_option
 def show(
-    file: str, count: int, model: str | None, template: str, trust_remote_code: bool, as_json: bool, rows_read: RowOptions, quiet: bool
+    file: str,
+    count: int,
+    model: str | None,
+    template: str,
+    template_arguments: Mapping[str, Any],
+    trust_remote_code: bool,
+    as_json: bool,
+    rows_read: RowOptions,
+    quiet: bool,
 ) -> None:
     """Print the first rows of FILE as a table; long text is cut.
 
@@ -50,11 +60,11 @@ def show(
     sftchat data show train.jsonl -n 1 --json
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
-    if template and model is None:
-        raise UsageError("--template needs --model, whose tokenizer it is rendered for")
+    if (template or template_arguments) and model is None:
+        raise UsageError(f"{'--template' if template else '--template-argument'} needs --model, whose tokenizer it is rendered for")
     examples = list(islice(read_examples(file, rows_read), count))
     if model is not None:
-        _show_tokens(examples, open_renderer(model, template, None, trust_remote_code), as_json, quiet)
+        _show_tokens(examples, open_renderer(model, template, None, trust_remote_code, template_arguments), as_json, quiet)
         return
     if as_json:
         click.echo(json_text([asdict(example) for example in examples]))

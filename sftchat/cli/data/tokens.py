@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sftchat.types import Example
 
@@ -16,17 +16,27 @@ if TYPE_CHECKING:
     from sftchat.task import Task
 
 
-def open_renderer(model: str, template: str, task: Task | None, trust_remote_code: bool) -> Renderer:
+def open_renderer(
+    model: str, template: str, task: Task | None, trust_remote_code: bool, template_arguments: Mapping[str, Any] | None = None
+) -> Renderer:
     """The tokenizer and the template of a model; no weights are loaded.
 
+    Args:
+        model: As the user names it.
+        template: Template name or file, instead of the model's own.
+        task: Whose template a model without one gets.
+        trust_remote_code: Whether code that comes with the model may run.
+        template_arguments: Arguments of the template, before those that the manifest says training used.
+
     Raises:
-        UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself.
+        UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself; an argument that the template does
+            not have.
         ModelError: When it cannot be found.
     """
     from sftchat.errors import UsageError
     from sftchat.models.manifest import find_manifest
     from sftchat.models.references import resolve
-    from sftchat.models.templates import choose_renderer
+    from sftchat.models.templates import check_arguments, choose_renderer
     from sftchat.models.weights import load_tokenizer
 
     reference = resolve(model)
@@ -36,7 +46,11 @@ def open_renderer(model: str, template: str, task: Task | None, trust_remote_cod
         )
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = find_manifest(str(reference.folder)) if reference.folder else None
-    return choose_renderer(tokenizer, template, task.template if task else "chatml", manifest.template_arguments if manifest else None)
+    given = dict(template_arguments or {})
+    arguments = {**(manifest.template_arguments if manifest else {}), **given}
+    renderer = choose_renderer(tokenizer, template, task.template if task else "chatml", arguments)
+    check_arguments(renderer, given)
+    return renderer
 
 
 def longest_row(model: str, task: Task | None, given: int | None) -> int:
