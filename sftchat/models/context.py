@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+from sftchat.errors import SftchatWarning
 from sftchat.models.references import ModelReference
 from sftchat.parsing import parsed, read_text
 
@@ -25,6 +28,20 @@ def context_length(reference: ModelReference) -> int | None:
     return next((value for value in found if type(value) is int and value > 0), None)
 
 
-def more_than_context(length: int, context: int) -> str:
-    """Word the warning for a longest row that the model has no positions for."""
-    return f"--max-length {length} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used"
+def within_context(length: int, context: int | None, given: int | None) -> int:
+    """The most tokens that a row may have: never more than the model has positions for.
+
+    Args:
+        length: As the settings say.
+        context: The model's positions; None where it has no limit.
+        given: What the user asked for; a warning says that it is more. None where the user said nothing.
+    """
+    if not context or length <= context:
+        return length
+    if given is not None:
+        warnings.warn(
+            f"--max-length {given} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used",
+            SftchatWarning,
+            stacklevel=3,
+        )
+    return context

@@ -12,7 +12,7 @@ from typing import Any
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.engines.processes import is_main_process, place_of
 from sftchat.errors import ModelError, SftchatWarning, UsageError
-from sftchat.models.context import more_than_context
+from sftchat.models.context import within_context
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
 from sftchat.models.parity import Check, prove
@@ -139,12 +139,11 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     model = load_base(reference, method, device, job.trust_remote_code)
     check_vocabulary(job.model, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = _within_context(configure(job.task, parameters, job.given), model, job.given.get("max_length"))
+    config = configure(job.task, parameters, job.given)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    config = replace(config, max_length=within_context(config.max_length, context, job.given.get("max_length")))
     examples, validation = _validation(job, config)
-    rows = render_rows(
-        examples, renderer, config.max_length, everything=config.train_on == "all",
-        most=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-    )  # fmt: skip
+    rows = render_rows(examples, renderer, config.max_length, everything=config.train_on == "all", most=context)
     _seed(config.seed)
     model = with_adapter(model, config, job.model)
     attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
@@ -209,16 +208,6 @@ def _seed(seed: int) -> None:
     from transformers import set_seed
 
     set_seed(seed)
-
-
-def _within_context(config: TrainingConfig, model: Any, given_length: int | None) -> TrainingConfig:
-    """No row may be longer than what the model has positions for; a warning says that a length the user gave is more."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not limit or config.max_length <= limit:
-        return config
-    if given_length is not None:
-        warnings.warn(more_than_context(given_length, limit), SftchatWarning, stacklevel=2)
-    return replace(config, max_length=limit)
 
 
 def _precision(before: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:

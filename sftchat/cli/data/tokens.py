@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -61,19 +60,13 @@ def longest_row(model: str, task: Task | None, given: int | None) -> int:
         task: Whose wish is asked where nothing is given.
         given: ``--max-length``.
     """
-    from sftchat.errors import SftchatWarning
-    from sftchat.models.context import context_length, more_than_context
+    from sftchat.models.context import context_length, within_context
     from sftchat.models.references import resolve
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 
     wanted = given or (training_defaults(task, "full", 0).max_length if task is not None else None) or TrainingConfig.max_length
-    context = context_length(resolve(model))
-    if context is None or wanted <= context:
-        return wanted
-    if given is not None:
-        warnings.warn(more_than_context(given, context), SftchatWarning, stacklevel=2)
-    return context
+    return within_context(wanted, context_length(resolve(model)), given)
 
 
 def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
