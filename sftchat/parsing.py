@@ -93,6 +93,25 @@ def too_deep(value: Any, text: str | bytes) -> bool:
     return sum(map(text.count, marks)) > MAX_DEPTH and depth(value) > MAX_DEPTH  # type: ignore[arg-type]
 
 
+def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a JSON value with the key that it, or the list around it, stands under; keys themselves aside.
+
+    A loop and no recursion, because what comes from outside may be deep.
+
+    Args:
+        value: As ``parsed`` gives it.
+    """
+    todo = [("", value)]
+    while todo:
+        key, item = todo.pop()
+        if isinstance(item, str):
+            yield key, item
+        elif isinstance(item, list):
+            todo += [(key, entry) for entry in item]
+        elif isinstance(item, dict):
+            todo += item.items()
+
+
 def depth(value: Any) -> int:
     """How many lists and objects lie inside one another; a loop, because recursion is what it guards."""
     deepest, todo = 0, [(value, 1)]

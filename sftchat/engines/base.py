@@ -273,21 +273,15 @@ def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
         chunks: All of one request, in order.
         finish_reason: Why it ended.
     """
-    texts: list[str] = []
-    thoughts: list[str] = []
+    text = thoughts = ""
     for chunk in chunks:
-        if chunk.revises == "thought":
-            texts, thoughts = [], thoughts + texts
-        elif chunk.revises == "again":
-            thoughts = []
-        texts.append(chunk.text)
-        thoughts.append(chunk.thoughts)
+        text, thoughts = text_and_thoughts(text, thoughts, chunk)
     return Reply(
-        "".join(texts),
+        text,
         finish_reason,
         max((chunk.prompt_tokens for chunk in chunks), default=0),
         sum(chunk.tokens for chunk in chunks),
-        "".join(thoughts).strip("\n"),
+        thoughts.strip("\n"),
         any(chunk.refused for chunk in chunks),
     )
 

@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
-from sftchat.parsing import LARGEST, parsed, read_text
+from sftchat.parsing import LARGEST, keyed_texts, parsed, read_text
 
 CONFIG = "config.json"
 SMALL = 8 << 20
@@ -204,7 +204,7 @@ def check_tokenizer(folder: Path) -> None:
         return
     parts = _object(path)
     parts |= {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
-    named = list(_named(parts))
+    named = list(keyed_texts(parts))
     if not (any(key == "Regex" and QUANTIFIERS & set(text) for key, text in named) or any(key in ("String", "content") for key, text in named)
             or parts.get("padding")):  # fmt: skip
         return
@@ -223,19 +223,6 @@ def check_tokenizer(folder: Path) -> None:
         raise ModelError(
             f"'{path}' {said}" if said.startswith("makes more") else f"'{path}' cannot be used for a text of 2,000 characters: {said}"
         )
-
-
-def _named(value: Any) -> Iterator[tuple[str, str]]:
-    """Every expression and text in the parts of a tokenizer, with its key; a loop, because a file may be deep."""
-    todo = [("", value)]
-    while todo:
-        key, item = todo.pop()
-        if isinstance(item, str):
-            yield key, item
-        elif isinstance(item, list):
-            todo += [(key, entry) for entry in item]
-        elif isinstance(item, dict):
-            todo += item.items()
 
 
 def _apart(program: str, given: Any, seconds: float, *arguments: str) -> subprocess.CompletedProcess[str] | None:

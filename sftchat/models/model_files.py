@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
-from sftchat.parsing import read_text
+from sftchat.parsing import keyed_texts, read_text
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -184,14 +184,8 @@ def _named(folder: Path) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys of objects aside; a loop, because a config may be deep."""
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict | list):
-            todo += item.values() if isinstance(item, dict) else item
+    """Every string in a JSON value, keys of objects aside."""
+    return (text for _, text in keyed_texts(value))
 
 
 def _object(path: Path) -> dict[str, Any]:
