@@ -18,6 +18,7 @@ LARGEST = 64 << 20
 """Bytes of a file that is read as a whole: what is larger is none of ours, and might not fit into memory."""
 MAX_DEPTH = 100
 """Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null", dict: "an object", list: "a list"}
 
 
@@ -44,6 +45,16 @@ def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
     """The lines of a file with their numbers, from 1, and whether each was cut at ``LARGEST`` bytes; what comes next is then the rest of it."""
     for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), start=1):
         yield number, line, len(line) == LARGEST and not line.endswith(b"\n")
+
+
+def not_utf_8(error: UnicodeDecodeError) -> str:
+    """Why a line cannot be read, and what to do about it."""
+    return f"not UTF-8 at byte {error.start} of the line; convert it, such as with: {iconv('UTF-16' if error.object.startswith(UTF16_MARKS) else 'GB18030')}"
+
+
+def iconv(encoding: str) -> str:
+    """The command that makes UTF-8 of another encoding."""
+    return f"iconv -f {encoding} -t UTF-8"
 
 
 def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

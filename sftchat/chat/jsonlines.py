@@ -4,7 +4,7 @@ In: ``{"message": TEXT}``, a message or a command with its slash; an ``id`` come
 Out, told apart by ``type``:
 
 - ``reply``: ``model``, ``adapter``, ``reply``, ``finish_reason`` (stop, length, cancelled, error), ``prompt_tokens``, ``completion_tokens``,
-  ``first_token_seconds``, ``seconds``, and where there are any ``thoughts`` and ``refused``; one for each model of the talk;
+  ``first_token_seconds``, ``seconds``, and where there are any ``thoughts`` and ``refused``; one for each model of the conversation;
 - ``mark``: ``model``, ``metric``, ``value`` (null without gold), ``errors``, ``answer``: what the task thinks of a reply;
 - ``note``: ``text``, lines of a command for people;
 - ``error``: ``error``, one line; the talk goes on.

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from sftchat.data.values import shown
 from sftchat.errors import DataError
-from sftchat.parsing import LARGEST, bounded_lines
+from sftchat.parsing import LARGEST, bounded_lines, not_utf_8
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """What stands between two values, by the suffix of the file."""
@@ -89,6 +89,4 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"not UTF-8 at byte {error.start} of the line; convert it, such as with: iconv -f GB18030 -t UTF-8", source
-            ) from None
+            raise DataError(not_utf_8(error), source) from None

@@ -22,7 +22,7 @@ from sftchat.data.arrays import Refused, array_rows, reason
 from sftchat.data.delimited import delimited_rows, delimiter_of
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
-from sftchat.parsing import LARGEST, MAX_DEPTH, bounded_lines, one_of_each, too_deep
+from sftchat.parsing import LARGEST, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
 
 Row = tuple[str, dict[str, Any]]
 """Where a row begins, and the row: ``file:line``, with ``:column`` where a row of an array begins on the line of the one before."""
@@ -38,7 +38,6 @@ BINARY_FORMATS = {
     b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow", b"%PDF": "PDF", b"\x89PNG": "PNG", b"GGUF": "GGUF", b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ": "xz", b"SQLite format 3": "SQLite",
 }  # fmt: skip
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
@@ -195,7 +194,7 @@ def _decode(raw: bytes, start: int, line: int) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        raise Refused(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {_iconv('GB18030')}", line) from None
+        raise Refused(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {iconv('GB18030')}", line) from None
     if "\0" in text:
         at = text.index("\0")
         line += text.count("\n", 0, at)
@@ -268,20 +267,10 @@ def _refuse_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
         if line.startswith(mark):
             raise DataError(f"the file is {kind}, which is not read; give {READ}", name)
     if line.startswith(UTF16_MARKS):
-        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {_iconv('UTF-16')}", name)
+        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {iconv('UTF-16')}", name)
     head = (line[:PEEKED] + (stream.peek(PEEKED) if isinstance(stream, BufferedReader) else b""))[:PEEKED]
     if b"\0" in head and not head.removeprefix(BOM).lstrip(BLANKS).startswith((b"{", b"[")):
         raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {READ}", name)
-
-
-def not_utf_8(error: UnicodeDecodeError) -> str:
-    """Why a line cannot be read, and what to do about it."""
-    return f"not UTF-8 at byte {error.start} of the line; convert it, such as with: {_iconv('UTF-16' if error.object.startswith(UTF16_MARKS) else 'GB18030')}"
-
-
-def _iconv(encoding: str) -> str:
-    """The command that makes UTF-8 of another encoding."""
-    return f"iconv -f {encoding} -t UTF-8"
 
 
 def _missing(path: Path) -> str:

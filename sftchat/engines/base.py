@@ -267,21 +267,27 @@ def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]
 
 
 def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
-    """The reply that chunks make.
+    """The reply that chunks make, in lists: adding to a text piece by piece takes 10 s for 100,000 chunks. ``text_and_thoughts`` is the same rule.
 
     Args:
         chunks: All of one request, in order.
         finish_reason: Why it ended.
     """
-    text = thoughts = ""
+    texts: list[str] = []
+    thoughts: list[str] = []
     for chunk in chunks:
-        text, thoughts = text_and_thoughts(text, thoughts, chunk)
+        if chunk.revises == "thought":
+            texts, thoughts = [], thoughts + texts
+        elif chunk.revises == "again":
+            thoughts = []
+        texts.append(chunk.text)
+        thoughts.append(chunk.thoughts)
     return Reply(
-        text,
+        "".join(texts),
         finish_reason,
         max((chunk.prompt_tokens for chunk in chunks), default=0),
         sum(chunk.tokens for chunk in chunks),
-        thoughts.strip("\n"),
+        "".join(thoughts).strip("\n"),
         any(chunk.refused for chunk in chunks),
     )
 

@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sftchat.data.reading import not_utf_8
 from sftchat.data.values import shown
 from sftchat.data.writing import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.items import Failure, Item, Outcome
 from sftchat.evaluation.tools import FILTER, another_filter, translated
-from sftchat.parsing import LARGEST, bounded_lines, parsed
+from sftchat.parsing import LARGEST, bounded_lines, not_utf_8, parsed
 from sftchat.protocol import finish_reason, unfinished
 from sftchat.types import Reply
 

@@ -204,8 +204,13 @@ PIECES = st.sampled_from(
 @settings(database=None, deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=25).map(b"".join)))
 def test_any_bytes_are_rows_or_a_data_error(content: bytes) -> None:
+    assert_rows_or_a_data_error(content, "f")
+
+
+def assert_rows_or_a_data_error(content: bytes, name: str) -> None:
+    """Whatever a file of this name holds, it is rows, errors of rows, or one error."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "f")
+        path = Path(folder, name)
         path.write_bytes(content)
         try:
             found = list(scan_rows(path))

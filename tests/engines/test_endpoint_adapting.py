@@ -1,4 +1,4 @@
-"""What a server refuses is left out or done otherwise: learned from its HTTP 400, once for each model, and said once."""
+"""What a server refuses is left out or sent in another form: learned from its HTTP 400, once for each model, and reported once."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _UNSUPPORTED = re.compile(
 
 @dataclass(frozen=True)
 class Adaptation:
-    """One thing that is done otherwise for a model after its server has refused it.
+    """One change to the requests of a model after its server has refused one.
 
     Attributes:
         name: Unique; a parameter, or what is done with it.
@@ -80,7 +80,7 @@ SYSTEM_TURN = Adaptation("system turn", "takes no system turn; it is put before 
 
 
 def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
-    """What to do otherwise after a refusal; None when the refusal is of something that cannot be left out.
+    """The change to make after a refusal; None when the refusal is of something that cannot be left out.
 
     Args:
         text: Content of an answer with a status of ``REFUSES``.

@@ -248,7 +248,7 @@ class EndpointEngine:
             say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
 
     def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
-        """Whether the request goes otherwise after a refusal; what is new is remembered for its model, and said once."""
+        """Whether to change the request after a refusal; a new change is kept for its model and reported once."""
         if answer.status not in REFUSES or (found := adaptation_to(answer.text, body)) is None:
             return False
         model = str(body["model"])
