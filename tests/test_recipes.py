@@ -130,7 +130,7 @@ def test_a_recipe_trains_at_tiny_scale(name: str, tmp_path: Path, capsys: pytest
     quiet_libraries()
     recipe = RECIPES[name]
     model, output = recipe.model(tmp_path / "model"), tmp_path / "run"
-    more = ["--model", str(model), "-o", str(output), "--max-length", "512", *SMALL, *recipe.more]  # the context of a tiny model
+    more = ["--model", str(model), "-o", str(output), "--max-length", "2048", *SMALL, *recipe.more]  # the context of a tiny model
     if recipe.rows is not None:
         data = tmp_path / "rows.jsonl"
         data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in recipe.rows * 8), encoding="utf-8")
