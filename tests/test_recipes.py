@@ -58,7 +58,7 @@ def llama(folder: Path, tokenizer: Any, template: str | None) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=2048,
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=4096,
         pad_token_id=0, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -130,7 +130,7 @@ def test_a_recipe_trains_at_tiny_scale(name: str, tmp_path: Path, capsys: pytest
     quiet_libraries()
     recipe = RECIPES[name]
     model, output = recipe.model(tmp_path / "model"), tmp_path / "run"
-    more = ["--model", str(model), "-o", str(output), "--max-length", "2048", *SMALL, *recipe.more]  # the context of a tiny model
+    more = ["--model", str(model), "-o", str(output), *SMALL, *recipe.more]
     if recipe.rows is not None:
         data = tmp_path / "rows.jsonl"
         data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in recipe.rows * 8), encoding="utf-8")
