@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model
+from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, device_option, template_argument_option, template_option
+from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
+    from sftchat.data.row_options import RowOptions
     from sftchat.models.manifest import Manifest
 
 CONVERSATIONS = 8
@@ -32,6 +35,7 @@ CONVERSATIONS = 8
 @click.option(
     "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Rows to compare logits on.  [default: those it was trained on]"
 )
+@rows_options
 @device_option()
 @template_option("adapter")
 @template_argument_option
@@ -47,6 +51,7 @@ def command(
     base: str | None,
     dtype: str,
     prompts: Path | None,
+    rows_read: RowOptions,
     force: bool,
     quiet: bool,
     **options: Any,
@@ -65,12 +70,14 @@ def command(
     from sftchat.models.weights import require_local
 
     check_absent(output)
+    if prompts is None and rows_read.given:
+        raise UsageError("options that say how rows are read need the rows; give --prompts FILE as well")
     reference = resolve(adapter, base=base, schemes=session.registry.engines)
     require_local("merging an adapter")
     from sftchat.models.manifest import find_manifest
     from sftchat.training.output import complete_checkpoint
 
-    conversations, origin = _conversations(session, find_manifest(reference.source), prompts)
+    conversations, origin = _conversations(session, find_manifest(reference.source), prompts, rows_read)
     compared = merge(reference, output, conversations, complete_checkpoint, dtype=dtype, force=force, **options)
     if not quiet:
         click.echo(
@@ -83,19 +90,19 @@ def command(
         click.echo(f"next: sftchat eval {output} --baseline {adapter}   sftchat export {output} -o DIR --ollama", err=True)
 
 
-def _conversations(session: Session, manifest: Manifest | None, prompts: Path | None) -> tuple[list[Any], str]:
+def _conversations(session: Session, manifest: Manifest | None, prompts: Path | None, rows_read: RowOptions) -> tuple[list[Any], str]:
     """Conversations with replies, as near as can be to what the adapter was trained on, and where they come from.
 
     Raises:
         DataError: When the file given cannot be used, or has no row with a reply.
     """
     from sftchat.data.formats import read_examples
-    from sftchat.data.row_options import AS_WRITTEN, recorded_options
+    from sftchat.data.row_options import recorded_options
     from sftchat.errors import DataError
     from sftchat.models.parity import SAMPLES
 
     sources = manifest.data if manifest and prompts is None else ()
-    files = [(prompts, AS_WRITTEN)] if prompts is not None else []
+    files = [(prompts, rows_read)] if prompts is not None else []
     files += [(Path(source["file"]), recorded_options(source)) for source in sources if "file" in source]
     for path, rows_read in files:
         if prompts is not None or path.is_file():

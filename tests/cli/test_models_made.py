@@ -229,6 +229,12 @@ def test_merge_compares_on_the_rows_given(run: Run, tmp_path: Path, tiny_checkpo
     assert f"compared on 1 conversations ({rows})" in run("merge", adapter, "-o", tmp_path / "merged", "--prompts", rows)[2]
     rows.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}]}) + "\n")
 
+    table = tmp_path / "rows.csv"
+    table.write_text("question,answer\nhow are you?,fine\n", "utf-8")
+    mapped = ("--map", "prompt=question", "--map", "completion=answer")
+    assert f"compared on 1 conversations ({table})" in run("merge", adapter, "-o", tmp_path / "mapped", "--prompts", table, *mapped)[2]
+    code, _, err = run("merge", adapter, "-o", tmp_path / "unread", *mapped)
+    assert (code, err) == (2, "sftchat: error: options that say how rows are read need the rows; give --prompts FILE as well\n")
     code, _, err = run("merge", adapter, "-o", tmp_path / "again", "--prompts", rows)
 
     assert (code, err) == (2, f"sftchat: error: {rows}: no row has a reply to compare on\n")
