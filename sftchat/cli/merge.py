@@ -58,8 +58,8 @@ def command(
 ) -> None:
     """Merge ADAPTER into its base.
 
-    The merged weights are read back and compared with the adapter on its base: logits and greedy replies on real conversations, what rounding
-    takes away of the change of the weights, and the parity proof. DIR appears only when the change is kept, or with --force. How the adapter was
+    Weights are rounded to the nearest number or at random, whichever keeps more of what the adapter changes. The merged weights are read back and compared with the adapter on its base: logits and greedy replies on real conversations, and the
+    parity proof. DIR appears only when the change is kept, or with --force. How the adapter was
     made stays in the manifest.
 
     \b
@@ -82,8 +82,7 @@ def command(
     if not quiet:
         click.echo(
             f"compared on {compared.conversations} conversations ({origin}): {compared.same_replies} of {compared.replies} greedy replies are the "
-            f"same, rounding takes away {compared.swallowed:.1%} of the change of the weights, logits differ by {compared.share:.1%} of what the "
-            f"adapter changes, the likeliest token is the same at {compared.agreed:.1%} of the positions",
+            f"same, logits differ by {compared.share:.1%} of what the adapter changes, the likeliest token is the same at {compared.agreed:.1%} of the positions",
             err=True,
         )
         click.echo(f"saved to {output}", err=True)
