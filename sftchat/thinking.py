@@ -45,6 +45,11 @@ class Thoughts:
         self._bare = bare and not begun
         self._held = ""
 
+    @property
+    def held(self) -> int:
+        """Characters that wait, because they may be the beginning of a tag."""
+        return len(self._held)
+
     def feed(self, text: str) -> list[Part]:
         """Take a piece; what may be a part of a tag is held back."""
         return self._split(self._held + text, final=False)

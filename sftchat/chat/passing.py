@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sftchat.chat.view import View
     from sftchat.chat.worker import Worker
 
+ALTERNATIVES = 10
+"""Likeliest tokens at each place that ``/why`` lists and servers are asked for."""
+
 
 class Pass:
     """The replies of all columns to one message. Its methods run on the view's thread, but for ``_generate``.
@@ -93,6 +96,7 @@ class Pass:
             replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling,
             self._settings.template_arguments,
             begun.token_ids if begun is not None else (),
+            begun.choices if begun is not None else (),
         )
 
     def cancel(self) -> None:
@@ -104,13 +108,16 @@ class Pass:
         """What to ask a column's model."""
         conversation = self._conversation.seen_by(column)
         number = len(conversation.turns)
+        draft = self._drafts[column]
         return Request(
             f"turn-{number}-{column}" if column else f"turn-{number}",
             conversation.messages,
-            sampling=self._drafts[column].sampling,
+            sampling=draft.sampling,
             adapter=self._columns[column].adapter,
             reply_prefix=self._generations[column].text,
             template_arguments=self._settings.template_arguments,
+            # of a reply that goes on, those of its beginning must be known
+            logprobs=ALTERNATIVES if self._settings.logprobs and (draft.choices or not draft.reply.text) else None,
         )
 
     # in a worker
@@ -191,6 +198,7 @@ class Pass:
                 generation.refused,
             ),
             token_ids=tuple(generation.token_ids),
+            choices=tuple(generation.choices),
             dropped=generation.dropped,
             first_token_seconds=generation.first_token_seconds,
             seconds=generation.seconds,

@@ -25,6 +25,7 @@ class Generation:
         late: Text that was shown turned out to be thoughts.
         refused: The reply is a refusal by the server's own word.
         token_ids: The tokens of that, where the engine lists them.
+        choices: The tokens of the text with their log-probabilities, where they were asked for and come.
         tokens: How many tokens were generated now.
         all_tokens: How many the reply has.
         dropped: How many of the oldest turns the model is not shown.
@@ -37,6 +38,7 @@ class Generation:
         self.late = False
         self.refused = draft.reply.refused
         self.token_ids = list(draft.token_ids)
+        self.choices = list(draft.choices)
         self.tokens = 0
         self.all_tokens = draft.reply.completion_tokens
         self.dropped = 0
@@ -47,6 +49,9 @@ class Generation:
     def add(self, chunk: Chunk, now: float) -> None:
         """Take a chunk that came at a time in seconds."""
         self.refused = self.refused or chunk.refused
+        if chunk.revises == "thought":
+            self.choices.clear()
+        self.choices += chunk.choices
         if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
             return  # an engine may say nothing so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now

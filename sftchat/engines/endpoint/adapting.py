@@ -15,11 +15,17 @@ REFUSES = (400, 422)
 """HTTP statuses of a request that a server does not take as it is."""
 MOST_STOPS = 4
 """Stop strings that OpenAI's API takes."""
+FEW_ALTERNATIVES = 5
+"""Alternatives to a token that every server names which names any."""
+FORBIDS = 403
+"""HTTP status with which OpenAI's API refuses log-probabilities of some models; other refusals of this status are of the key."""
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecognized|unknown|extra_forbidden|extra (inputs|fields)|not permitted|not allowed|unexpected|deprecated"
     r"|only the default|cannot both|can't both|not both|both .* (specified|set|provided)|does not accept|not accept|invalid (field|parameter|argument)",
     re.IGNORECASE,
 )
+
+_TOO_MANY = re.compile(r"greater|larger|exceed|at most|less than|maximum|\bmax\b|between|range|<=|too (many|large)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,24 @@ def _few_stops(body: Body) -> None:
         body["stop"] = body["stop"][:MOST_STOPS]
 
 
+def _without_logprobs(body: Body) -> None:
+    """Do not ask for log-probabilities."""
+    body.pop("logprobs", None)
+    body.pop("top_logprobs", None)
+
+
+def _few_alternatives(body: Body) -> None:
+    """Ask for no more alternatives than all servers name."""
+    for name in ("logprobs", "top_logprobs"):
+        if _number(body.get(name)) > FEW_ALTERNATIVES:
+            body[name] = FEW_ALTERNATIVES
+
+
+def _number(value: Any) -> int:
+    """A number of alternatives; 0 for True, which asks for log-probabilities alone, and for none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def _system_into_user(body: Body) -> None:
     """The system turn at the head of the first user turn."""
     messages = [dict(message) for message in body.get("messages", ())]
@@ -76,6 +100,8 @@ TOP_P = _without("top_p", "takes no top_p")
 FEW_STOPS = Adaptation("few stops", f"takes no more than {MOST_STOPS} stop strings; the others are cut here", _few_stops)
 STOP = _without("stop", "takes no stop strings; they are cut here")
 SEED = _without("seed", "takes no seed: its samples cannot be repeated")
+LOGPROBS = Adaptation("logprobs", "gives no log-probabilities: its server refuses to", _without_logprobs)
+FEW_LOGPROBS = Adaptation("few logprobs", f"names no more than {FEW_ALTERNATIVES} alternatives to a token", _few_alternatives)
 SYSTEM_TURN = Adaptation("system turn", "takes no system turn; it is put before the user's first message", _system_into_user)
 
 
@@ -89,6 +115,9 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     if "stream_options" in body and "stream_options" in text:
         return USAGE
     words, parameter = _said(text)
+    if "logprobs" in body and re.search(r"(?<!prompt_)log_?probs|log[- ]?probabilit", f"{words} {parameter}", re.IGNORECASE):
+        few = max(_number(body["logprobs"]), _number(body.get("top_logprobs"))) > FEW_ALTERNATIVES
+        return FEW_LOGPROBS if few and _TOO_MANY.search(words) else LOGPROBS
     named = {name for name in ("max_tokens", "temperature", "top_p", "stop", "seed") if name in body and re.search(rf"\b{name}\b", words)}
     if parameter in body:
         named.add(parameter)
