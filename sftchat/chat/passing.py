@@ -15,7 +15,7 @@ from sftchat.commands import ChatContext
 from sftchat.engines.base import Chunk, Engine, Inspects, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.text import counted
-from sftchat.thinking import only_thoughts
+from sftchat.thinking import LATE, only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class Pass:
             return
         generation.add(chunk, self._clock())
         self._session.piece(self._conversation.head, column, chunk)
-        if chunk.thoughts and chunk.revises != "thought":  # what turns out to be thoughts was shown as text
+        if chunk.revises == "thought":  # what they are was shown as text
+            self._view.show_late_thoughts(column)
+        elif chunk.thoughts:
             self._view.show_thoughts(chunk.thoughts, column)
         if chunk.text:
             self._view.show_piece(chunk.text, column)
@@ -207,9 +209,7 @@ class Pass:
             self._end()  # before anything is drawn, so that what is drawn shows the talk ready
         self._view.end_reply(column)
         if generation.late:
-            self._view.say(
-                f"{self._who(column)}what was shown before </think> are thoughts, no part of the reply: their opening tag is not sent"
-            )
+            self._view.say(f"{self._who(column)}{LATE}")
         fate = "the message is taken back" if answer.silent else "what was said is kept"
         if why == "error":
             self._view.complain(f"{self._who(column)}{problem}; {fate}")
@@ -218,7 +218,7 @@ class Pass:
         elif why == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
             self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
-        elif only_thoughts(answer.reply):
+        elif only_thoughts(answer.reply) or (why == "length" and generation.thinking):
             self._view.say(
                 f"{self._who(column)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )

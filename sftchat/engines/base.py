@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
+from sftchat.thinking import with_opening_tag
 from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
 
 
@@ -68,6 +69,7 @@ class Chunk:
             because the request was sent once more.
         choices: The tokens of the reply's text whose whole text has been handed out since the last ones, where ``Request.logprobs`` asked for
             them and the engine gives them; those of thoughts are not among them.
+        opened: The template opened the thoughts of this reply: its text begins within ``<think>``, without that tag. On every chunk of it.
     """
 
     request_id: str
@@ -83,6 +85,7 @@ class Chunk:
     refused: bool = False
     revises: Revision = ""
     choices: tuple[Choice, ...] = ()
+    opened: bool = False
 
     @property
     def tokens(self) -> int:
@@ -280,6 +283,8 @@ def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]
 def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
     """The reply that chunks make, in lists: adding to a text piece by piece takes 10 s for 100,000 chunks. ``text_and_thoughts`` is the same rule.
 
+    Where the template opened the thoughts, the text gets the opening tag that it lacks (``with_opening_tag``).
+
     Args:
         chunks: All of one request, in order.
         finish_reason: Why it ended.
@@ -293,8 +298,11 @@ def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
             thoughts = []
         texts.append(chunk.text)
         thoughts.append(chunk.thoughts)
+    text = "".join(texts)
+    if any(chunk.opened for chunk in chunks):
+        text = with_opening_tag(text, finish_reason)
     return Reply(
-        "".join(texts),
+        text,
         finish_reason,
         max((chunk.prompt_tokens for chunk in chunks), default=0),
         sum(chunk.tokens for chunk in chunks),
