@@ -17,8 +17,6 @@ MOST_STOPS = 4
 """Stop strings that OpenAI's API takes."""
 FEW_ALTERNATIVES = 5
 """Alternatives to a token that every server names which names any."""
-FORBIDS = 403
-"""HTTP status with which OpenAI's API refuses log-probabilities of some models; other refusals of this status are of the key."""
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecognized|unknown|extra_forbidden|extra (inputs|fields)|not permitted|not allowed|unexpected|deprecated"
     r"|only the default|cannot both|can't both|not both|both .* (specified|set|provided)|does not accept|not accept|invalid (field|parameter|argument)",
@@ -26,6 +24,8 @@ _UNSUPPORTED = re.compile(
 )
 
 _TOO_MANY = re.compile(r"greater|larger|exceed|at most|less than|maximum|\bmax\b|between|range|<=|too (many|large)", re.IGNORECASE)
+_ROLES = re.compile(r"roles must alternate|only user and assistant roles", re.IGNORECASE)
+"""What templates raise that know no system turn, and also of two turns of one role; those that know one speak of an optional system message."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,9 @@ LOGPROBS = Adaptation("logprobs", "gives no log-probabilities: its server refuse
 FEW_LOGPROBS = Adaptation("few logprobs", f"names no more than {FEW_ALTERNATIVES} alternatives to a token", _few_alternatives)
 SYSTEM_TURN = Adaptation("system turn", "takes no system turn; it is put before the user's first message", _system_into_user)
 
+ALSO_REFUSES = {403: (LOGPROBS,), 500: (LOGPROBS, SYSTEM_TURN)}
+"""Other HTTP statuses with which some servers refuse these: OpenAI's API log-probabilities of some models, llama-server what a template raises."""
+
 
 def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     """The change to make after a refusal; None when the refusal is of something that cannot be left out.
@@ -126,6 +129,8 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     stops = body.get("stop", ())
     if "stop" in named and len(stops) > MOST_STOPS and re.search(r"\b(4|four|at most|too (many|long)|maximum|max)\b", words, re.IGNORECASE):
         return FEW_STOPS
+    if _refuses_system_turn(words, body):
+        return SYSTEM_TURN
     if not _UNSUPPORTED.search(words):
         return None
     if "top_p" in named:
@@ -133,8 +138,19 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     for name, found in (("temperature", TEMPERATURE), ("stop", STOP), ("seed", SEED)):
         if name in named:
             return found
-    has_system = any(message["role"] in SYSTEM for message in body.get("messages", ()))
-    return SYSTEM_TURN if has_system and re.search(r"\b(system|developer)\b", words, re.IGNORECASE) else None
+    return None
+
+
+def _refuses_system_turn(words: str, body: Mapping[str, Any]) -> bool:
+    """Whether a refusal is of a system turn that there is, and without which the roles are as templates want them."""
+    roles = [message["role"] for message in body.get("messages", ())]
+    rest = [role for role in roles if role not in SYSTEM]
+    if len(rest) == len(roles):
+        return False
+    if _ROLES.search(words):
+        return "optional system" not in words and all(role == ("user", "assistant")[place % 2] for place, role in enumerate(rest))
+    named = re.search(r"\b(system|developer)\b", words, re.IGNORECASE)
+    return named is not None and (_UNSUPPORTED.search(words) is not None or "not enabled" in words)
 
 
 def adapted(body: Body, learned: Collection[Adaptation]) -> Body:

@@ -15,7 +15,7 @@ from anyio import create_task_group, move_on_after
 from anyio.from_thread import start_blocking_portal
 
 from sftchat.engines.base import Chunk, Request
-from sftchat.engines.endpoint.adapting import FORBIDS, LOGPROBS, REFUSES, USAGE, Adaptation, adaptation_to, adapted
+from sftchat.engines.endpoint.adapting import ALSO_REFUSES, REFUSES, USAGE, Adaptation, adaptation_to, adapted
 from sftchat.engines.endpoint.bounds import Meter, Overrun
 from sftchat.engines.endpoint.pace import Pace
 from sftchat.engines.endpoint.retries import PASSING, Retries, Trouble, retry_after
@@ -301,9 +301,9 @@ class EndpointEngine:
 
     def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
         """Whether to change the request after a refusal; a new change is kept for its model and reported once."""
-        if answer.status not in (*REFUSES, FORBIDS) or (found := adaptation_to(answer.text, body)) is None:
+        if answer.status not in (*REFUSES, *ALSO_REFUSES) or (found := adaptation_to(answer.text, body)) is None:
             return False
-        if answer.status == FORBIDS and found is not LOGPROBS:
+        if answer.status not in REFUSES and found not in ALSO_REFUSES[answer.status]:
             return False
         model = str(body["model"])
         learned = self._learned.setdefault(model, [])
@@ -316,12 +316,12 @@ class EndpointEngine:
     def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> Trouble:
         """What an answer other than 200 means for this request and for all others."""
         status, words = answer.status, self._server.words(answer)
+        if self._learns(answer, body, say):
+            return Trouble(words, otherwise=True)
         if status in PASSING or status >= 500:
             wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
             asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
             return Trouble(words + asked, passing=True, crowded=status == 429, wait=wait)
-        if self._learns(answer, body, say):
-            return Trouble(words, otherwise=True)
         if status in (401, 403):
             return Trouble(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
         if status in (400, 422) and request.reply_prefix and request.prompt is None:
