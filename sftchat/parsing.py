@@ -163,6 +163,11 @@ def _made(kind: Any, value: Any, where: str) -> Any:
             return value
         raise _wrong(where, value, f"one of {', '.join(map(repr, get_args(kind)))}")
     if origin is tuple and isinstance(value, list | tuple):
+        kinds = get_args(kind)
+        if kinds[-1] is not Ellipsis:
+            if len(value) != len(kinds):
+                raise ValueError(f"{where.lstrip('.') or 'the whole'} has {len(value)} values, must have {len(kinds)}")
+            return tuple(_made(one, inner, f"{where}[{index}]") for index, (one, inner) in enumerate(zip(kinds, value, strict=True)))
         return tuple(_made(get_args(kind)[0], one, f"{where}[{index}]") for index, one in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
         return {key: _made(get_args(kind)[1], one, f"{where}.{key}") for key, one in value.items()}

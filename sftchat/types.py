@@ -85,16 +85,22 @@ class Token:
     """One token, to be looked at.
 
     Attributes:
-        id: Its number in the vocabulary.
+        id: Its number in the vocabulary; ``UNNUMBERED`` from a server, which gives texts alone.
         text: What it decodes to alone; a part of a character is U+FFFD. Nobody has made it safe to print.
         special: It was put there by the template or ends the reply; no text can write it.
         trained: Training would make the model write it.
+        data: Its bytes, each from 0 to 255, where a server gives them and they are a part of a character; empty otherwise.
     """
 
     id: int
     text: str
     special: bool = False
     trained: bool = False
+    data: tuple[int, ...] = ()
+
+
+UNNUMBERED = -1
+"""The ``Token.id`` of a token whose number is not known."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Choice:
     Attributes:
         token: The token that stands there.
         logprob: Natural logarithm of the probability it had.
-        rank: How many tokens were likelier, from 0.
+        rank: How many tokens were likelier, from 0; of a server's token that is not among the alternatives, how many of those there are.
         alternatives: The likeliest tokens there with their log-probabilities, best first.
     """
 

@@ -33,6 +33,7 @@ class Outer:
     by_name: Mapping[str, float] = field(default_factory=dict)
     maybe: Inner | None = None
     more: Any = None
+    pairs: tuple[tuple[str, float], ...] = ()
 
 
 def test_a_value_is_made_of_what_json_says() -> None:
@@ -44,6 +45,7 @@ def test_a_value_is_made_of_what_json_says() -> None:
         Outer(1, 2, False, (Inner("x", "b"),), {"k": float("nan")}, Inner("y"), [1]),
     )
     assert made(Outer, {"number": -1, "maybe": None}) == Outer(-1)
+    assert made(Outer, {"number": 1, "pairs": [["a", 0.5], ["b", 1]]}) == Outer(1, pairs=(("a", 0.5), ("b", 1)))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,8 @@ def test_a_value_is_made_of_what_json_says() -> None:
         ('{"number": 1, "inner": [{"name": "", "kind": "c"}]}', "inner[0].kind is 'c', must be one of 'a', 'b'"),
         ('{"number": 1, "by_name": {"k": "v"}}', "by_name.k is 'v', must be a number"),
         ('{"number": 1, "maybe": {"name": "", "y": 1}}', "unknown key 'maybe.y'"),
+        ('{"number": 1, "pairs": [["a", 1], ["b"]]}', "pairs[1] has 1 values, must have 2"),
+        ('{"number": 1, "pairs": [[1, 1]]}', "pairs[0][0] is 1, must be text"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(text: str, words: str) -> None:

@@ -38,6 +38,7 @@ from sftchat.returned import copied, plain_example
 from sftchat.task import judge, problems_of, training_defaults
 from sftchat.testing import ScriptedEngine, chat_with, plugin_manager_with
 from sftchat.third_party import LONGEST_MESSAGE, Malformed, call_plugin, iterate_plugin
+from sftchat.types import Choice, Token
 
 
 def leaves(*_: Any, **__: Any) -> Any:
@@ -286,6 +287,9 @@ def asked(engine: Engine) -> list[Any]:
         (Chunk("r", token_ids=(1.5,)), "yields a chunk whose token_ids is 1.5, must be a whole number from 0"),
         (Chunk("r", prompt_tokens=-1), "yields a chunk whose prompt_tokens is -1, must be a whole number from 0"),
         (Chunk("r", logprobs=(None,)), "failed: TypeError: "),
+        (Chunk("r", choices=("a",)), "yields a chunk with 'a' among its choices, must be sftchat.Choice"),
+        (Chunk("r", choices=(Choice("a", -1.0),)), "yields a chunk with 'a' among its choices, must be sftchat.Token with a text"),
+        (Chunk("r", choices=(Choice(Token(1, "a"), -1.0, -1),)), "yields a chunk whose choices is -1, must be a whole number from 0"),
     ],
 )
 def test_an_engine_that_says_something_else_than_chunks_is_named(chunk: Any, message: str) -> None:
@@ -351,6 +355,8 @@ def test_a_chunk_is_made_of_plain_values() -> None:
         pass
 
     assert type(plain_chunk(Chunk("r", Text("a"), [True])).text) is str  # type: ignore[arg-type]
+    choice = Choice(Token(-1, "a", data=(228,)), -0.5, 1, ((Token(-1, "b"), -0.1),))
+    assert plain_chunk(Chunk("r", choices=[choice])) == Chunk("r", choices=(choice,))  # type: ignore[arg-type]
     with pytest.raises(Malformed):
         plain_chunk(None)
 

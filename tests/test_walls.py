@@ -28,6 +28,7 @@ FLOORS = (
 DOORS = {
     ("returned", "third_party"),
     ("thinking", "text"),
+    ("engines.base", "thinking"),
     ("training", "evaluation"),
     ("training", "engines"),
     ("chat", "evaluation"),

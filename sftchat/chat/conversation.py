@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sftchat.errors import UsageError
-from sftchat.types import Message, Reply, SamplingParams
+from sftchat.types import Choice, Message, Reply, SamplingParams
 
 Rating = Literal["", "good", "bad"]
 """What the user thought of a reply."""
@@ -58,6 +58,7 @@ class Answer:
         sampling: How it was generated, the seed that was really used included.
         template_arguments: Arguments of the chat template beyond the model's own.
         token_ids: Its tokens, where the engine lists them.
+        choices: Its tokens with their log-probabilities, where they were asked for and came with the reply.
         dropped: How many of the oldest turns the model was not shown, because the context was full.
         first_token_seconds: Time to the first token; 0 when unknown.
         seconds: Time to the last; 0 when unknown.
@@ -71,6 +72,7 @@ class Answer:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     token_ids: tuple[int, ...] = ()
+    choices: tuple[Choice, ...] = ()
     dropped: int = 0
     first_token_seconds: float = 0.0
     seconds: float = 0.0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sftchat.chat.conversation import Mark
@@ -21,6 +22,7 @@ from sftchat.chat.plain import Plain
 from sftchat.commands import Fragments
 from sftchat.parsing import parsed
 from sftchat.text import printable_json
+from sftchat.thinking import apart, with_opening_tag
 
 
 class JsonLines(Plain):
@@ -49,6 +51,9 @@ class JsonLines(Plain):
     def show_piece(self, text: str, column: int) -> None:
         """Replies are written whole."""
 
+    def show_late_thoughts(self, column: int) -> None:
+        """Replies are written whole."""
+
     def end_reply(self, column: int) -> None:
         """Write the replies when all are over."""
         self._running.discard(column)
@@ -56,18 +61,21 @@ class JsonLines(Plain):
             return
         for number in self._replies:
             answer = self.talk.conversation.node(self.talk.conversation.head).answers[number]
+            reply = answer.reply
+            if self._opened.pop(number, None) is not None:
+                reply = apart(replace(reply, text=with_opening_tag(reply.text, reply.finish_reason)))
             self._put(
                 "reply",
                 model=answer.model,
                 adapter=answer.adapter,
-                reply=answer.reply.text,
-                finish_reason=answer.reply.finish_reason,
-                prompt_tokens=answer.reply.prompt_tokens,
-                completion_tokens=answer.reply.completion_tokens,
+                reply=reply.text,
+                finish_reason=reply.finish_reason,
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
                 first_token_seconds=round(answer.first_token_seconds, 4),
                 seconds=round(answer.seconds, 4),
-                **({"thoughts": answer.reply.thoughts} if answer.reply.thoughts else {}),
-                **({"refused": True} if answer.reply.refused else {}),
+                **({"thoughts": reply.thoughts} if reply.thoughts else {}),
+                **({"refused": True} if reply.refused else {}),
             )
         self._replies = {}
 

@@ -15,12 +15,15 @@ from sftchat.commands import ChatContext
 from sftchat.engines.base import Chunk, Engine, Inspects, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.text import counted
-from sftchat.thinking import only_thoughts
+from sftchat.thinking import LATE, only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
     from sftchat.chat.view import View
     from sftchat.chat.worker import Worker
+
+ALTERNATIVES = 10
+"""Likeliest tokens at each place that ``/why`` lists and servers are asked for."""
 
 
 class Pass:
@@ -93,6 +96,7 @@ class Pass:
             replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling,
             self._settings.template_arguments,
             begun.token_ids if begun is not None else (),
+            begun.choices if begun is not None else (),
         )
 
     def cancel(self) -> None:
@@ -104,13 +108,16 @@ class Pass:
         """What to ask a column's model."""
         conversation = self._conversation.seen_by(column)
         number = len(conversation.turns)
+        draft = self._drafts[column]
         return Request(
             f"turn-{number}-{column}" if column else f"turn-{number}",
             conversation.messages,
-            sampling=self._drafts[column].sampling,
+            sampling=draft.sampling,
             adapter=self._columns[column].adapter,
             reply_prefix=self._generations[column].text,
             template_arguments=self._settings.template_arguments,
+            # of a reply that goes on, those of its beginning must be known
+            logprobs=ALTERNATIVES if self._settings.logprobs and (draft.choices or not draft.reply.text) else None,
         )
 
     # in a worker
@@ -160,7 +167,9 @@ class Pass:
             return
         generation.add(chunk, self._clock())
         self._session.piece(self._conversation.head, column, chunk)
-        if chunk.thoughts and chunk.revises != "thought":  # what turns out to be thoughts was shown as text
+        if chunk.revises == "thought":  # what they are was shown as text
+            self._view.show_late_thoughts(column)
+        elif chunk.thoughts:
             self._view.show_thoughts(chunk.thoughts, column)
         if chunk.text:
             self._view.show_piece(chunk.text, column)
@@ -191,6 +200,7 @@ class Pass:
                 generation.refused,
             ),
             token_ids=tuple(generation.token_ids),
+            choices=tuple(generation.choices),
             dropped=generation.dropped,
             first_token_seconds=generation.first_token_seconds,
             seconds=generation.seconds,
@@ -199,9 +209,7 @@ class Pass:
             self._end()  # before anything is drawn, so that what is drawn shows the talk ready
         self._view.end_reply(column)
         if generation.late:
-            self._view.say(
-                f"{self._who(column)}what was shown before </think> are thoughts, no part of the reply: their opening tag is not sent"
-            )
+            self._view.say(f"{self._who(column)}{LATE}")
         fate = "the message is taken back" if answer.silent else "what was said is kept"
         if why == "error":
             self._view.complain(f"{self._who(column)}{problem}; {fate}")
@@ -210,7 +218,7 @@ class Pass:
         elif why == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
             self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
-        elif only_thoughts(answer.reply):
+        elif only_thoughts(answer.reply) or (why == "length" and generation.thinking):
             self._view.say(
                 f"{self._who(column)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )

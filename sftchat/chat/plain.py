@@ -8,10 +8,12 @@ from typing import TextIO
 
 from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import Printable, visible
+from sftchat.chat.rendering.prompts import begins_with_thoughts
 from sftchat.chat.talk import Talk
 from sftchat.chat.view import View
 from sftchat.commands import Fragments
 from sftchat.errors import UsageError
+from sftchat.thinking import Thoughts
 
 
 class Plain:
@@ -45,6 +47,7 @@ class Plain:
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._replies: dict[int, str] = {}
         self._running: set[int] = set()
+        self._opened: dict[int, Thoughts] = {}
         self._left = False
         self._armed = False
         self._problem: Exception | None = None
@@ -115,10 +118,18 @@ class Plain:
         """The reply to the line that was read; of several, each will have to wait for those before it."""
         self._replies[column] = ""
         self._running.add(column)
+        asked = self.talk.columns[column]
+        if begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter):
+            self._opened[column] = Thoughts(True)
         self.show_piece(said, column)  # a line is a whole reply, one that was continued too
 
     def show_piece(self, text: str, column: int) -> None:
-        """Write what came, at once; replies of several models are written when all are over."""
+        """Write what came, at once; replies of several models are written when all are over. Thoughts that the template opened are left out."""
+        opened = self._opened.get(column)
+        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), column)
+
+    def _show(self, text: str, column: int) -> None:
+        """Take text of a reply."""
         self._replies[column] += text
         if len(self.talk.columns) == 1:
             self._write(text if self._printable is None else self._printable.feed(text))
@@ -126,11 +137,23 @@ class Plain:
     def show_thoughts(self, text: str, column: int) -> None:
         """Lines are replies alone."""
 
+    def show_late_thoughts(self, column: int) -> None:
+        """What was not written yet is left out; what was is ended with its line."""
+        written, self._replies[column] = self._replies[column], ""
+        if len(self.talk.columns) == 1 and written and not written.endswith("\n"):
+            self._write((self._printable.end() if self._printable is not None else "") + "\n")
+
     def end_reply(self, column: int) -> None:
         """A reply ends with a newline."""
         self._running.discard(column)
         if self._running:
             return
+        for number, opened in self._opened.items():
+            rest = "".join(part.text for part in opened.end() if not part.thought)
+            reply = self.talk.conversation.node(self.talk.conversation.head).answers[number].reply
+            never_ended = opened.thinking and reply.finish_reason == "stop"
+            self._show(opened.thought if never_ended else rest, number)  # thoughts that never ended, in a reply that did, are the reply
+        self._opened.clear()
         replies, self._replies = self._replies, {}
         if len(replies) == 1:
             self._write((self._printable.end() if self._printable is not None else "") + "\n")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sftchat.chat.conversation import Answer
 from sftchat.engines.base import Chunk, Engine, Request, cancelling, reply_of, text_and_thoughts
 from sftchat.errors import EngineError
+from sftchat.thinking import THOUGHTS_END
 from sftchat.types import FinishReason, Reply
 
 
@@ -23,8 +24,10 @@ class Generation:
         text: What was said so far, the draft included.
         thoughts: What the model thought so far, where that is kept apart from the text.
         late: Text that was shown turned out to be thoughts.
+        opened: The template opened the thoughts, so that the text begins with them.
         refused: The reply is a refusal by the server's own word.
         token_ids: The tokens of that, where the engine lists them.
+        choices: The tokens of the text with their log-probabilities, where they were asked for and come.
         tokens: How many tokens were generated now.
         all_tokens: How many the reply has.
         dropped: How many of the oldest turns the model is not shown.
@@ -35,8 +38,10 @@ class Generation:
         self.text = draft.reply.text
         self.thoughts = draft.reply.thoughts
         self.late = False
+        self.opened = False
         self.refused = draft.reply.refused
         self.token_ids = list(draft.token_ids)
+        self.choices = list(draft.choices)
         self.tokens = 0
         self.all_tokens = draft.reply.completion_tokens
         self.dropped = 0
@@ -47,6 +52,10 @@ class Generation:
     def add(self, chunk: Chunk, now: float) -> None:
         """Take a chunk that came at a time in seconds."""
         self.refused = self.refused or chunk.refused
+        self.opened = self.opened or chunk.opened
+        if chunk.revises == "thought":
+            self.choices.clear()
+        self.choices += chunk.choices
         if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
             return  # an engine may say nothing so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
@@ -55,6 +64,11 @@ class Generation:
         self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
         self.all_tokens += chunk.tokens
+
+    @property
+    def thinking(self) -> bool:
+        """The template opened the thoughts, and they are not over."""
+        return self.opened and THOUGHTS_END not in self.text
 
     @property
     def tokens_per_second(self) -> float:

@@ -22,8 +22,10 @@ class Settings:
         sampling: How tokens are chosen.
         overflow: What happens when the context is full.
         template_arguments: Arguments of the chat template, over the model's own.
+        logprobs: Ask servers for the log-probabilities of the tokens of a reply; those of models that are loaded here are computed when asked.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     overflow: Overflow = "stop"
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False

@@ -27,6 +27,9 @@ class View(Protocol):
     def show_thoughts(self, text: str, column: int) -> None:
         """The model of a column thinks; thoughts are no part of its reply, and shown where the user wants them."""
 
+    def show_late_thoughts(self, column: int) -> None:
+        """What was shown of the reply of a column are thoughts: their end tag came, without an opening one."""
+
     def end_reply(self, column: int) -> None:
         """The reply of a column is over, for whatever reason; every ``begin_reply`` has one."""
 

@@ -18,7 +18,7 @@ from sftchat.engines.base import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.output import data_stream
 from sftchat.text import counted, printable, printable_lines
-from sftchat.thinking import Part, Thoughts, apart, only_thoughts
+from sftchat.thinking import LATE, Part, Thoughts, apart, only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
 
 
@@ -81,37 +81,50 @@ def command(
 def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
     """One reply, as it comes or when it is complete; the exit code says whether it is one."""
     from sftchat.chat.lines import Printable
-    from sftchat.chat.rendering.prompts import opens_thoughts
     from sftchat.chat.reply import stream_reply
 
     # a terminal must not obey what a model wrote; a file or a program gets it as it is
     shown = Printable() if sys.stdout.isatty() else None
-    begun = opens_thoughts(engine)
-    split = Thoughts(begun, bare=True)
+    split: Thoughts | None = None
     streamed: list[str] = []
 
     def answer(text: str) -> None:
         streamed.append(text)
         write(text if shown is None else shown.feed(text))
 
+    def late() -> None:
+        """What was streamed are thoughts, known for them only now."""
+        if streamed and not streamed[-1].endswith("\n"):
+            write("\n")
+        streamed.clear()
+        click.echo(f"sftchat: {LATE}; --no-stream leaves them out", err=True)
+
     def show(chunk: Chunk) -> None:
+        nonlocal split
+        if split is None:
+            split = Thoughts(chunk.opened, bare=True)
+        if chunk.revises == "thought" and streamed:
+            split = Thoughts(bare=True)
+            late()
         thoughts = chunk.thoughts if chunk.revises != "thought" else ""  # what turns out to be thoughts was shown as text
         for part in [*([Part(thoughts, True)] if thoughts else []), *(split.feed(chunk.text) if chunk.text else [])]:
             if not part.thought:
                 answer(part.text)
-            elif show_thinking and not part.before:
+            elif part.before:
+                late()
+            elif show_thinking:
                 click.echo(printable_lines(part.text), nl=False, err=True)
 
     def keep(chunk: Chunk) -> None:
         pass
 
-    reply = apart(stream_reply(engine, request, show if stream else keep), begun)
+    reply = apart(stream_reply(engine, request, show if stream else keep))
     if stream:
-        for part in split.end():
+        for part in split.end() if split is not None else []:
             if not part.thought:
                 answer(part.text)
-        if begun and not streamed:
-            answer(reply.text)  # it never said that the thoughts are over, so this is the reply
+        if not "".join(streamed):
+            answer(reply.text)  # the template opened thoughts that never ended, so this is the reply
         if show_thinking and reply.thoughts:
             click.echo(err=True)
         write((shown.end() if shown is not None else "") + "\n")
@@ -141,9 +154,7 @@ def _batch(
 ) -> int:
     """Many replies in the order of the questions; the exit code says whether all were answered."""
     from sftchat.chat.lines import visible
-    from sftchat.chat.rendering.prompts import opens_thoughts
 
-    begun = opens_thoughts(engine)
     requests = [
         Request(f"{place} {n}", example.messages, sampling=replace(sampling, seed=sampling.seed + n))
         for place, example in enumerate(asked)
@@ -158,7 +169,7 @@ def _batch(
             click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {answer}"), err=True)
             facts: dict[str, Any] = {"error": str(answer)}
         else:
-            answer = apart(answer, begun)
+            answer = apart(answer)
             facts = reply_facts(answer)
             if show_thinking and answer.thoughts and not as_json:
                 click.echo(printable_lines(answer.thoughts), err=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
+from sftchat.thinking import with_opening_tag
 from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
 
 
@@ -29,6 +30,8 @@ class Request:
         reply_ids: The same as token ids, for an engine that was heard to say them; ``reply_prefix`` is empty then.
         template_arguments: Arguments of the chat template, over those the model has of its own; engines that render elsewhere refuse them.
         tools: Functions that the model may call, as JSON schemas.
+        logprobs: Ask for ``Chunk.choices``, with this many of the likeliest tokens at each place, from 0; None does not ask. Engines that are
+            ``Inspects`` compute them afterwards and may ignore it.
     """
 
     id: str
@@ -40,6 +43,7 @@ class Request:
     reply_ids: tuple[int, ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
+    logprobs: int | None = None
 
 
 Revision = Literal["", "thought", "again"]
@@ -56,13 +60,16 @@ class Chunk:
         finish_reason: Set on the last chunk of the request, exactly once.
         prompt_tokens: Length of the rendered prompt; set on the last chunk.
         cached_tokens: How many of those the engine still knew from an earlier request and did not read again; set on the last chunk.
-        logprobs: Log-probability of each of ``token_ids``, where the engine gives them.
+        logprobs: Log-probability of each of ``token_ids``, where the engine gives them; or of each of ``choices``, where a server does.
         error: What went wrong, when ``finish_reason`` is ``"error"``: that request failed, the others go on.
         unlisted_tokens: How many more tokens there are than ``token_ids`` lists, from engines that know only the number.
         thoughts: New text that is kept apart from the reply because the server or its tags say that it is reasoning.
         refused: The reply is a refusal by the server's own word.
         revises: What of the chunks before is something else: with ``thought`` their text was thoughts, with ``again`` their thoughts are void
             because the request was sent once more.
+        choices: The tokens of the reply's text whose whole text has been handed out since the last ones, where ``Request.logprobs`` asked for
+            them and the engine gives them; those of thoughts are not among them.
+        opened: The template opened the thoughts of this reply: its text begins within ``<think>``, without that tag. On every chunk of it.
     """
 
     request_id: str
@@ -77,6 +84,8 @@ class Chunk:
     thoughts: str = ""
     refused: bool = False
     revises: Revision = ""
+    choices: tuple[Choice, ...] = ()
+    opened: bool = False
 
     @property
     def tokens(self) -> int:
@@ -147,7 +156,22 @@ class Templated(Protocol):
 
 
 @runtime_checkable
-class Inspects(Protocol):
+class Scores(Protocol):
+    """An engine that can tell how likely a given reply is. What it cannot do it says with a ``SftchatError``."""
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """How likely a given reply was, token by token; the sum of the log-probabilities is its log-likelihood.
+
+        Args:
+            request: What was asked; its sampling parameters have no part in it.
+            reply: Text, or the very token ids where they are known.
+            ended: Whether the token that ends a reply is judged as well; a server judges the text alone.
+            alternatives: How many of the likeliest tokens to name at each place.
+        """
+
+
+@runtime_checkable
+class Inspects(Scores, Protocol):
     """An engine that can be looked into. What it cannot do it says with a ``SftchatError``."""
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
@@ -158,16 +182,6 @@ class Inspects(Protocol):
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
         """The text of token ids, special tokens left out; half a character at the end is U+FFFD."""
-
-    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """How likely a given reply was, token by token; the sum of the log-probabilities is its log-likelihood.
-
-        Args:
-            request: What was asked; its sampling parameters have no part in it.
-            reply: Text, or the very token ids where they are known.
-            ended: Whether the token that ends a reply is judged as well.
-            alternatives: How many of the likeliest tokens to name at each place.
-        """
 
 
 OFF = "off"
@@ -269,6 +283,8 @@ def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]
 def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
     """The reply that chunks make, in lists: adding to a text piece by piece takes 10 s for 100,000 chunks. ``text_and_thoughts`` is the same rule.
 
+    Where the template opened the thoughts, the text gets the opening tag that it lacks (``with_opening_tag``).
+
     Args:
         chunks: All of one request, in order.
         finish_reason: Why it ended.
@@ -282,8 +298,11 @@ def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
             thoughts = []
         texts.append(chunk.text)
         thoughts.append(chunk.thoughts)
+    text = "".join(texts)
+    if any(chunk.opened for chunk in chunks):
+        text = with_opening_tag(text, finish_reason)
     return Reply(
-        "".join(texts),
+        text,
         finish_reason,
         max((chunk.prompt_tokens for chunk in chunks), default=0),
         sum(chunk.tokens for chunk in chunks),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from sftchat.engines.base import Chunk, Engine, EngineType, Request, Revision
 from sftchat.returned import copied, plain_text, shown
 from sftchat.third_party import Malformed, call_plugin, iterate_plugin
-from sftchat.types import FinishReason
+from sftchat.types import Choice, FinishReason, Token
 
 FINISH = (None, *get_args(FinishReason))
 VALUES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
@@ -145,7 +145,33 @@ def plain_chunk(chunk: object) -> Chunk:
         plain_text(chunk.thoughts),
         bool(chunk.refused),
         chunk.revises,
+        tuple(_choice(choice) for choice in chunk.choices),
+        bool(chunk.opened),
     )
+
+
+def _choice(choice: object) -> Choice:
+    """A choice of plain values.
+
+    Raises:
+        Malformed: When it is none.
+    """
+    if not isinstance(choice, Choice):
+        raise Malformed(f"yields a chunk with {shown(choice)} among its choices, must be sftchat.Choice")
+    others = tuple((_token(token), float(value)) for token, value in choice.alternatives)
+    return Choice(_token(choice.token), float(choice.logprob), _whole(choice.rank, "choices"), others)
+
+
+def _token(token: object) -> Token:
+    """A token of plain values.
+
+    Raises:
+        Malformed: When it is none.
+    """
+    if not isinstance(token, Token) or not isinstance(token.text, str):
+        raise Malformed(f"yields a chunk with {shown(token)} among its choices, must be sftchat.Token with a text")
+    data = tuple(_whole(byte, "choices") for byte in token.data)
+    return Token(int(token.id), plain_text(token.text), bool(token.special), bool(token.trained), data)
 
 
 def _whole(value: Any, name: str) -> int:

@@ -26,6 +26,7 @@ class Row:
         stop_ids: Tokens that end the reply.
         adapter: What the model answers with, as the model calls it.
         cached_tokens: Tokens of the prompt that were known from earlier requests.
+        opened: The prompt ends within ``<think>``.
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Row:
     stop_ids: Collection[int]
     adapter: str = ""
     cached_tokens: int = 0
+    opened: bool = False
 
     def take(self, token: int) -> Chunk:
         """Take in the next token; the chunk has a ``finish_reason`` when it was the last."""
@@ -48,7 +50,7 @@ class Row:
             return self._last(text, (token,), "stop")
         if len(self.tokens) >= self.limit:
             return self._last(text + self.detokenizer.finish(), (token,), "length")
-        return Chunk(self.request.id, text, (token,))
+        return Chunk(self.request.id, text, (token,), opened=self.opened)
 
     def fail(self, logit: float) -> Chunk:
         """End the reply because no token can be chosen.
@@ -58,8 +60,8 @@ class Row:
         """
         number = len(self.tokens) - self.prompt_tokens + 1
         why = f"the model's logits are not finite ({'NaN' if math.isnan(logit) else 'infinity'}) at token {number} of the reply"
-        return Chunk(self.request.id, self.detokenizer.finish(), (), "error", self.prompt_tokens, error=why)
+        return Chunk(self.request.id, self.detokenizer.finish(), (), "error", self.prompt_tokens, error=why, opened=self.opened)
 
     def _last(self, text: str, tokens: tuple[int, ...], why: FinishReason) -> Chunk:
         """The last chunk of the reply."""
-        return Chunk(self.request.id, text, tokens, why, self.prompt_tokens, cached_tokens=self.cached_tokens)
+        return Chunk(self.request.id, text, tokens, why, self.prompt_tokens, cached_tokens=self.cached_tokens, opened=self.opened)

@@ -18,14 +18,18 @@ from sftchat.engines.sampling import Sampler
 from sftchat.engines.scheduling import Scheduler
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.models.references import ModelReference, resolve
-from sftchat.models.templates import argument_names
+from sftchat.models.templates import Renderer, argument_names
 from sftchat.models.weights import Loaded
+from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Token
 
 WINDOW = 2048
 """Requests looked at together to be sorted by length; bounds memory for evalsets of any size."""
 FEW = 8
 """Requests of one call up to which it is a talk, and what was read is kept for the next call."""
+
+TAG_TOKENS = 8
+"""Tokens at the end of a prompt that hold ``<think>`` and a line break, however they are cut."""
 
 
 class TransformersEngine:
@@ -178,4 +182,19 @@ class TransformersEngine:
         limit = len(ids) + min(sampling.max_new_tokens, room)
         detokenizer = Detokenizer(voice.renderer.tokenizer, sampling.stop)
         detokenizer.begin(request.reply_ids)
-        return Row(request, ids, len(ids), limit, Sampler(sampling, ids), detokenizer, frozenset(voice.stop_ids), voice.key)
+        return Row(
+            request,
+            ids,
+            len(ids),
+            limit,
+            Sampler(sampling, ids),
+            detokenizer,
+            frozenset(voice.stop_ids),
+            voice.key,
+            opened=_opens_thoughts(voice.renderer, ids),
+        )
+
+
+def _opens_thoughts(renderer: Renderer, ids: Sequence[int]) -> bool:
+    """Whether a prompt ends within ``<think>``, told from its last tokens."""
+    return opens_thoughts(renderer.tokenizer.decode(list(ids[-TAG_TOKENS:])))

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from sftchat.engines.base import Chunk, Engine, Request, cancelling
+from sftchat.engines.base import Chunk, Engine, Request, cancelling, reply_of
 from sftchat.errors import EngineError
 from sftchat.evaluation.store import Store, Stored
 
@@ -60,6 +60,8 @@ def request_key(identity: str, request: Request) -> bytes:
         facts.append(request.reply_ids)
     if request.tools:
         facts.append(["tools", *request.tools])
+    if request.logprobs is not None:
+        facts.append(["logprobs", request.logprobs])
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 
@@ -188,9 +190,9 @@ class RememberingEngine:
         memory, last = self.memory, parts[-1]
         if memory is None or last.finish_reason not in ("stop", "length"):
             return
-        if any(part.thoughts or part.revises or part.refused for part in parts):
+        if any(part.thoughts or part.revises or part.refused or part.choices for part in parts):
             return  # the store has text alone, and such a reply would come back as another one
-        text, token_ids = "".join(part.text for part in parts), tuple(token for part in parts for token in part.token_ids)
+        text, token_ids = reply_of(parts, last.finish_reason).text, tuple(token for part in parts for token in part.token_ids)
         reply = Stored(text, token_ids, last.finish_reason, last.prompt_tokens)
         memory.kept += memory.store.put(key, self._identity, reply, replace=memory.fresh)
         if memory.fresh:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from sftchat.engines.base import Chunk, Request
 from sftchat.errors import unknown
+from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token
 
 Script: TypeAlias = str | Reply | Exception | Sequence[str | Exception]
@@ -166,6 +167,7 @@ class ScriptedEngine:
         if isinstance(script, Reply) and script.thoughts:
             yield Chunk(request.id, thoughts=script.thoughts)
         room, said = request.sampling.max_new_tokens, ""
+        opened = opens_thoughts(self._prompt(request))
         for piece in self._pieces(script.text if isinstance(script, Reply) else script):
             if isinstance(piece, Exception):
                 raise piece
@@ -174,14 +176,14 @@ class ScriptedEngine:
             if len(kept) > room:
                 kept, finish_reason, end = kept[:room], "length", len(said) + room
             room, said = room - len(kept), said + kept
-            yield Chunk(request.id, kept, tuple(map(ord, kept)))
+            yield Chunk(request.id, kept, tuple(map(ord, kept)), opened=opened)
             if end is not None:
                 break
             self._wait()
         prompt = self._prompt(request)
         error = "scripted" if finish_reason == "error" else ""
         refused = isinstance(script, Reply) and script.refused
-        yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused)
+        yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused, opened=opened)
 
     def _script(self, request: Request) -> Script:
         """What is to be said to a request."""

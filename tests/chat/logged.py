@@ -64,6 +64,9 @@ class Log:
     def show_piece(self, text: str, column: int) -> None:
         self.log.append(text if column == 0 else f"{column}: {text}")
 
+    def show_late_thoughts(self, column: int) -> None:
+        self.log.append("late thoughts" if column == 0 else f"{column}: late thoughts")
+
     def end_reply(self, column: int) -> None:
         self.log.append("|" if column == 0 else f"{column}: |")
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from sftchat.chat.settings import Settings
 from sftchat.chat.terminal.keys import prefers_vi
 from sftchat.chat.terminal.pasting import Pasted
 from sftchat.chat.terminal.reflow import breaks_rows, row_of_cursor
 from sftchat.testing import ScriptedEngine
-from sftchat.types import Reply
+from sftchat.types import Reply, SamplingParams
 from tests.chat.conftest import Chat
+from tests.engines.endpoint_kit import DONE, Desk, delta, end, streamed
 
 Start = Callable[..., Chat]
 FORTY = "\n".join(f"第{number}行" for number in range(40))
@@ -274,3 +276,20 @@ def test_a_template_that_opens_the_thoughts_is_no_hindrance_to_folding_them(chat
     talk.say("x")
 
     assert talk.leave().endswith("> x\nthought 3 characters; f2 shows them\nyes")
+
+
+def test_template_arguments_that_open_no_thoughts_leave_the_reply_as_it_is(chat: Start) -> None:
+    talk = chat(Thinker(["hm yes"]), 60, 14, settings=Settings(SamplingParams(), template_arguments={"enable_thinking": False}))
+    talk.say("x")
+
+    assert talk.leave().endswith("> x\nhm yes")
+
+
+def test_thoughts_of_a_server_that_opens_none_are_taken_back_when_their_end_comes(chat: Start) -> None:
+    server = Desk(lambda request: streamed(delta("let me\nsee"), delta("</think>\n\nPa"), delta("ris"), end(), DONE))
+    talk = chat(server.engine, 60, 14)
+    talk.say("x")
+
+    seen = talk.leave()
+    assert "thought 10 characters; f2 shows them\nParis" in seen or "(thoughts up to here)\nParis" in seen
+    assert "see\nParis" not in seen

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 from urllib.parse import quote
 
@@ -379,3 +380,26 @@ def test_a_key_that_the_server_repeats_is_neither_shown_nor_stored(
     baseline = [json.loads(line) for line in (tmp_path / "baseline.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["reply"] for row in baseline if "reply" in row] == ["fine *** ***"] * 4
     assert (tmp_path / "report").is_dir()
+
+
+def test_a_system_turn_that_a_server_refuses_goes_into_the_users_in_ask_eval_and_chat(
+    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = answer(400, json.dumps({"object": "error", "message": "System role not supported", "type": "BadRequestError", "code": 400}))
+    gold = tmp_path / "system.jsonl"
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}]
+    gold.write_text(json.dumps({"id": "a", "messages": turns, "gold": "fine"}) + "\n", encoding="utf-8")
+    words = "takes no system turn; it is put before the user's first message"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    fine = stream(reply())
+    with loopback([refusal, fine, refusal, fine, refusal, fine, fine]) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main(["ask", server.url, "one", "--system", "Be brief."], obj=session) == 0
+        assert main(["eval", server.url, "--task", "quiz", "--evalset", str(gold)], obj=session) == 0
+        assert "1.000" in capsys.readouterr().out
+        assert main(["chat", server.url, "--system", "Be brief."], obj=session) == 0
+        assert capsys.readouterr().out == "fine\nfine\n"
+        sent = [[(turn["role"], turn["content"]) for turn in body["messages"]] for body in server.asked]
+    refused, put = [("system", "Be brief."), ("user", "one")], [("user", "Be brief.\n\none")]
+    assert sent == [refused, put] * 3 + [[*put, ("assistant", "fine"), ("user", "two")]]
+    assert [words in str(warning.message) for warning in caught] == [True] * 3

@@ -90,6 +90,51 @@ def test_a_system_turn_that_is_refused_goes_into_the_users() -> None:
     assert warned == [f"model 'small' of {URL} takes no system turn; it is put before the user's first message"]
 
 
+NO_SYSTEM = [
+    (400, "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
+    (400, "Developer instruction is not enabled for models/small"),
+    (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    (422, "Only user and assistant roles are supported!"),
+    (500, "System role not supported"),
+]
+
+
+@pytest.mark.parametrize(("status", "words"), NO_SYSTEM)
+def test_a_refused_system_turn_is_learned_in_whatever_words_and_stays_where_it_is_in_later_turns(status: int, words: str) -> None:
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        system = any(turn["role"] == "system" for turn in json.loads(request.content)["messages"])
+        return httpx2.Response(status, json={"error": {"message": words}}) if system else streamed(reply())
+
+    server = Desk(handle)
+    more = (*SYSTEM, Message(role="assistant", content="ok"), Message(role="user", content="and?"))
+    begun = Request("p", SYSTEM, reply_prefix="fi")
+
+    for request in (replace(ask(), messages=SYSTEM), replace(ask(), messages=more), begun):
+        found, _ = answered(server, request)
+        assert list(found.values()) == [FINE]
+    contents = [[(turn["role"], turn["content"]) for turn in body["messages"]] for body in server.asked]
+    put = ("user", "Be brief.\n\nhi")
+    assert contents == [
+        [("system", "Be brief."), ("user", "hi")], [put], [put, ("assistant", "ok"), ("user", "and?")], [put, ("assistant", "fi")],
+    ]  # fmt: skip
+    assert server.slept == []
+
+
+@pytest.mark.parametrize(
+    ("words", "turns"),
+    [
+        ("After the optional system message, conversation roles must alternate user/assistant/user/assistant/...", SYSTEM),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", (*SYSTEM, Message(role="user", content="again"))),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", SYSTEM[1:]),
+        ("System role not supported", SYSTEM[1:]),
+    ],
+)
+def test_another_fault_of_the_roles_is_not_taken_for_a_refused_system_turn(words: str, turns: tuple[Message, ...]) -> None:
+    server = desk(httpx2.Response(400, json={"error": {"message": words}}))
+
+    assert answered(server, replace(ask(), messages=turns)) == ({"r": f"HTTP 400: {words}"}, [])
+
+
 def test_stop_strings_beyond_four_are_not_sent_and_cut_here_all_the_same() -> None:
     refusal = httpx2.Response(400, json={"error": {"message": "Invalid 'stop': array too long. Expected an array with maximum length 4."}})
     server = desk(refusal, streamed(reply("fine5!")))

@@ -225,6 +225,7 @@ CHANGED: dict[str, Callable[[Request], Request]] = {
     "reply_ids": lambda request: replace(request, reply_ids=(1, 2)),
     "template_arguments": lambda request: replace(request, template_arguments={"enable_thinking": False}),
     "tools": lambda request: replace(request, tools=({"name": "look"},)),
+    "logprobs": lambda request: replace(request, logprobs=0),
 }
 SAMPLED: dict[str, Any] = {
     "max_new_tokens": 1,

@@ -26,8 +26,13 @@ def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: C
     """
     chosen = context.focus if column is None else context.columns[column]
     if not isinstance(chosen.engine, Inspects):
-        raise UsageError(f"model '{chosen.name}' cannot be looked into: only models that are loaded here can")
+        raise closed(chosen.name)
     context.work(title, lambda engine, work: job(inspected(engine)), done, column)
+
+
+def closed(model: str) -> UsageError:
+    """The error for a model that cannot be looked into."""
+    return UsageError(f"model '{model}' cannot be looked into: only models that are loaded here can")
 
 
 def inspected(engine: Engine) -> Inspects:

@@ -1,23 +1,26 @@
-"""Commands that show how sure a model is: the probabilities of what it said, what else it might have said, and how likely a given answer is."""
+"""Commands that show how sure a model is: the probabilities of what it said, and what else it might have said.
+
+A model that is loaded here is asked about any reply, at any time. A server's log-probabilities come with the reply, where they were asked for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import exp
 
 from sftchat.chat.builtin.arguments import whole_number
-from sftchat.chat.builtin.inside import last_turn, look, request_of
-from sftchat.chat.builtin.pieces import Row, likelihood, percent, running, sign, style_of, table, together
+from sftchat.chat.builtin.inside import closed, last_turn, look
+from sftchat.chat.builtin.pieces import Row, likelihood, percent, running, sign, style_of, table, together, together_by_bytes
+from sftchat.chat.passing import ALTERNATIVES
 from sftchat.commands import ChatCommand, ChatContext, Style
-from sftchat.engines.base import Inspects, Request
+from sftchat.engines.base import Inspects, Request, Scores
 from sftchat.errors import UsageError
 from sftchat.text import counted
-from sftchat.types import Choice, Token
+from sftchat.types import UNNUMBERED, Choice, Token
 
 DOUBTFUL = 8
 """Least likely tokens that ``/probs`` lists."""
-OTHERS = 10
-"""Alternatives that ``/why`` lists."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class _Judged:
 
 def _judge(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _Judged:
     """Look at a reply."""
-    choices = engine.choices(request, reply, ended=ended, alternatives=OTHERS)
+    choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
     pieces: list[tuple[Style, Token]] = []
     place = 0
     for token in (readable := together(engine, [choice.token for choice in choices])):
@@ -46,7 +49,7 @@ def _size(engine: Inspects, token: Token, following: list[Token]) -> int:
     return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
 
 
-def _reply(context: ChatContext, column: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
+def last_reply(context: ChatContext, column: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
     """The last reply: what was asked, what was said, and whether the model ended it."""
     request, turn = last_turn(context, column)
     answer = turn.answer
@@ -54,9 +57,43 @@ def _reply(context: ChatContext, column: int | None = None) -> tuple[Request, st
     return request, answer.token_ids or answer.reply.text, answer.reply.finish_reason == "stop"
 
 
+def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> None:
+    """Judge the last reply in the model's worker, or take what a server sent with it.
+
+    Raises:
+        UsageError: When neither is possible; says what to type.
+    """
+    request, reply, ended = last_reply(context)
+    chosen = context.focus
+    if isinstance(chosen.engine, Inspects):
+        look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+        return
+    answer = last_turn(context)[1].answer
+    if answer is not None and answer.choices:
+        show(_Judged(answer.choices, tuple(together_by_bytes(answer.choices))))
+        return
+    if not isinstance(chosen.engine, Scores):
+        raise closed(chosen.name)
+    if context.settings.logprobs:
+        raise UsageError("no log-probabilities came with this reply")
+    raise UsageError(
+        "no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies anew"
+    )
+
+
+def _ask_for_logprobs(context: ChatContext, wanted: bool) -> None:
+    """Switch what servers are asked for with the next replies."""
+    context.settings = replace(context.settings, logprobs=wanted)
+    context.say(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
+
+
 def _probs(context: ChatContext, argument: str) -> None:
-    """Show the last reply, each token as likely as it was."""
-    request, reply, ended = _reply(context)
+    """Show the last reply, each token as likely as it was; or have servers asked for that with the next."""
+    if argument in ("on", "off"):
+        _ask_for_logprobs(context, argument == "on")
+        return
+    if argument not in ("", "all"):
+        raise UsageError(f"/probs is '{argument}', must be 'all', 'on' or 'off'")
 
     def show(judged: _Judged) -> None:
         numbered = list(enumerate(judged.choices, 1))
@@ -74,7 +111,7 @@ def _probs(context: ChatContext, argument: str) -> None:
         title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
         context.say([*running(text), ("", "\n\n"), ("note", title), *table(rows), ("note", f"\n{likelihood(judged.choices)}")])
 
-    look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+    _look_at_reply(context, show)
 
 
 def _instead(choice: Choice) -> Row:
@@ -88,7 +125,6 @@ def _instead(choice: Choice) -> Row:
 def _why(context: ChatContext, argument: str) -> None:
     """Show what else could have stood at a place of the last reply."""
     place = whole_number(argument, "N")
-    request, reply, ended = _reply(context)
 
     def show(judged: _Judged) -> None:
         choice = _at(judged.choices, place)
@@ -105,13 +141,14 @@ def _why(context: ChatContext, argument: str) -> None:
                     *mark,
                 )
             )
-        if choice.rank >= len(choice.alternatives):
-            rows.append(
-                (("note", f"#{choice.rank + 1}"), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said"))
-            )
-        context.say([("note", f"token {place} of {len(judged.choices)}; '/fork {place} #K' goes on with another\n"), *table(rows)])
+        served = choice.token.id == UNNUMBERED
+        if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
+            beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # of a server's it is not known how far beyond
+            rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
+        fork = "" if served else f"; '/fork {place} #K' goes on with another"
+        context.say([("note", f"token {place} of {len(judged.choices)}{fork}\n"), *table(rows)])
 
-    look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+    _look_at_reply(context, show)
 
 
 def _at(choices: tuple[Choice, ...], place: int) -> Choice:
@@ -131,13 +168,13 @@ def _fork(context: ChatContext, argument: str) -> None:
     place = whole_number(number, "N")
     if not said:
         raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
-    request, reply, ended = _reply(context)
+    request, reply, ended = last_reply(context)
     _, turn = last_turn(context)
     answer = turn.answer
     assert answer is not None
 
     def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
-        choices = engine.choices(request, reply, ended=ended, alternatives=OTHERS)
+        choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
         choice = _at(choices, place)
         before = [choice.token.id for choice in choices[: place - 1]]
         if said.startswith("#") and said[1:].isdecimal():
@@ -162,7 +199,11 @@ def _fork(context: ChatContext, argument: str) -> None:
         focus = conversation.column
         node = conversation.node(conversation.head)
         cut = replace(
-            answer, reply=replace(answer.reply, text=begun, finish_reason="length", completion_tokens=len(ids)), token_ids=ids, mark=None
+            answer,
+            reply=replace(answer.reply, text=begun, finish_reason="length", completion_tokens=len(ids)),
+            token_ids=ids,
+            choices=(),
+            mark=None,
         )
         others = {
             column: replace(other, reply=replace(other.reply, finish_reason="stop"))
@@ -174,56 +215,22 @@ def _fork(context: ChatContext, argument: str) -> None:
     look(context, "computing probabilities", job, go)
 
 
-def _nll(context: ChatContext, argument: str) -> None:
-    """Show how likely a given answer to the last message is to every model."""
-    conversation = context.conversation
-    if not conversation.head:
-        raise UsageError("nothing was asked yet")
-    _next_nll(context, _gold(context) if argument == "gold" else argument, 0, [])
-
-
-def _gold(context: ChatContext) -> str:
-    """The gold reply to the last message.
-
-    Raises:
-        UsageError: When there is none.
-    """
-    judge = context.desk.judge
-    example = judge.find(context.conversation.unanswered().messages) if judge is not None else None
-    if example is None or example.gold is None:
-        raise UsageError("the last message is no item of a gold set; chat with --task, or give the answer: /nll TEXT")
-    return example.gold
-
-
-def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) -> None:
-    """The column's model, then those after it."""
-    if column == len(context.columns):
-        context.say(table(found))
-        return
-    given: tuple[Request, str | tuple[int, ...], bool]
-    if text:
-        given = request_of(context, context.conversation.seen_by(column).unanswered(), column), text, True
-    else:
-        given = _reply(context, column)
-    request, reply, ended = given
-
-    def show(choices: tuple[Choice, ...]) -> None:
-        row: Row = (("", context.columns[column].name), ("note", likelihood(choices)))
-        _next_nll(context, text, column + 1, [*found, row])
-
-    look(context, "computing probabilities", lambda engine: engine.choices(request, reply, ended=ended), show, column)
-
-
 def _no_reply(context: ChatContext) -> str:
     """Why there is nothing to look at."""
     turns = context.conversation.turns
     return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
 
 
+def _ways(context: ChatContext, argument: str) -> Iterable[str]:
+    """What ``/probs`` takes."""
+    return ("all", "on", "off")
+
+
 TOPIC = "looking inside"
 COMMANDS = (
-    ChatCommand("probs", "show how likely each token of the last reply was", _probs, "[all]", impossible=_no_reply, topic=TOPIC),
+    ChatCommand(
+        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways, topic=TOPIC
+    ),
     ChatCommand("why", "show what else could have stood at token N of the last reply", _why, "N", impossible=_no_reply, topic=TOPIC),
     ChatCommand("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", impossible=_no_reply, topic=TOPIC),
-    ChatCommand("nll", "show how likely TEXT, the gold answer or the last reply is to every model", _nll, "[gold|TEXT]", topic=TOPIC),
 )

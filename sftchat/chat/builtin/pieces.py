@@ -58,6 +58,27 @@ def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
     return found
 
 
+def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
+    """Tokens of a server as text that can be read, each piece in the style of its first token: parts of one character are joined by their bytes."""
+    found: list[tuple[Style, Token]] = []
+    place = 0
+    while place < len(choices):
+        token, size = choices[place].token, 1
+        if token.data:
+            for most in range(2, PARTS + 1):
+                parts = [choice.token.data for choice in choices[place : place + most]]
+                try:
+                    text = bytes(byte for part in parts for byte in part).decode() if all(parts) else ""
+                except UnicodeDecodeError:
+                    continue
+                if text:
+                    token, size = replace(token, text=text, data=()), len(parts)
+                break
+        found.append((style_of(exp(choices[place].logprob)), token))
+        place += size
+    return found
+
+
 def style_of(probability: float) -> Style:
     """How a token of a probability is shown."""
     return "likely" if probability >= LIKELY else "rare" if probability < RARE else "unlikely"

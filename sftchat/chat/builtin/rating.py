@@ -120,7 +120,9 @@ def _fix(context: ChatContext, argument: str) -> None:
     def put() -> None:
         conversation = context.conversation
         answers = list(conversation.path[-1].answers)
-        answers[min(conversation.column, len(answers) - 1)] = replace(answer, reply=Reply(argument), token_ids=(), mark=None, rating="good")
+        answers[min(conversation.column, len(answers) - 1)] = replace(
+            answer, reply=Reply(argument), token_ids=(), choices=(), mark=None, rating="good"
+        )
         context.conversation = conversation.unanswered().answer(*answers)
 
     _write(context, answer, rows, put)

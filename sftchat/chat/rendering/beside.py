@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sftchat.chat.lines import Printable
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.columns import RULE, Side, first_difference, headings, join, rest, settled, side_rows, table
-from sftchat.thinking import Part, Thoughts
+from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
 NARROWEST = 6
 """Columns do not get narrower than this when the terminal is made narrower while they stream."""
@@ -39,6 +39,14 @@ class Beside:
     def feed(self, column: int, piece: str) -> None:
         """Take a piece of a column's reply."""
         self._take(column, self._thoughts[column].feed(piece))
+
+    def retract(self, column: int) -> None:
+        """What a column said so far are thoughts: rows that stand above already stay, the others go unless thoughts are shown."""
+        if self._given or self._show_thoughts:
+            text = self._texts[column]
+            self._texts[column] = text + ("" if text.endswith("\n") or not text else "\n") + f"({UP_TO_HERE})\n"
+        else:
+            self._texts[column] = ""
 
     def end(self, column: int) -> None:
         """A column's reply is over."""

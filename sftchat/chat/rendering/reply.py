@@ -8,7 +8,7 @@ from sftchat.chat.display import Display
 from sftchat.chat.lines import LineBuffer
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.markdown import Markdown
-from sftchat.thinking import Part, Thoughts
+from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
 THOUGHT = "class:thought"
 
@@ -27,6 +27,8 @@ class ReplyText:
         self._begun = thinking
         self._thoughts = Thoughts(thinking)
         self._thinking = self._said_a_thought = False
+        self._given = self._late = False
+        self._waiting: list[Line] = []
         self._thought_lines = LineBuffer()
         self._unseen: list[str] = []
         self._lines = LineBuffer()
@@ -38,7 +40,23 @@ class ReplyText:
             piece: Any part of the reply.
             columns: Width of the terminal; tables are drawn to fit it.
         """
-        return self._take(self._thoughts.feed(piece), columns)
+        lines = self._take(self._thoughts.feed(piece), columns)
+        self._given = self._given or bool(lines)
+        return lines
+
+    def retract(self, piece: str = "") -> None:
+        """What the reply said so far are thoughts: lines that were given out stay, with one below that says so; the rest is shown as thoughts are.
+
+        Args:
+            piece: More of them.
+        """
+        held = "".join(f"{line}\n" for line in (self._markdown.held if self._markdown is not None else [])) + self._lines.tail + piece
+        self._markdown = Markdown() if self._display.markdown else None
+        self._lines = LineBuffer()
+        self._begun, self._thoughts = False, Thoughts()
+        self._thoughts.thought = held
+        self._thinking, self._late = True, self._given
+        self._waiting = self._think(self._thought_lines.feed(held))
 
     def end(self, columns: int) -> list[Line]:
         """The reply is over: its last line is complete, newline or not."""
@@ -61,7 +79,7 @@ class ReplyText:
 
     def _take(self, parts: Iterable[Part], columns: int) -> list[Line]:
         """Lines that parts complete."""
-        lines: list[Line] = []
+        lines, self._waiting = self._waiting, []
         for part in parts:
             if part.thought:
                 self._thinking = True
@@ -88,6 +106,9 @@ class ReplyText:
             lines += self.unseen()
         if any(self._unseen):
             lines.append([(THOUGHT, f"thought {len(self._thoughts.thought)} characters; f2 shows them")])
+        if self._late:
+            self._late = False
+            lines.append([(THOUGHT, f"({UP_TO_HERE})")])
         return lines
 
     def _render(self, text: str, columns: int) -> list[Line]:

@@ -8,6 +8,7 @@ from sftchat.chat.lines import visible
 from sftchat.chat.rendering.cells import Line, cells
 from sftchat.chat.rendering.columns import clip
 from sftchat.chat.rendering.reply import ReplyText
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 
 class Stacked:
@@ -29,6 +30,14 @@ class Stacked:
     def feed(self, number: int, piece: str) -> None:
         """Take a piece of a reply."""
         self._waiting[number] += piece
+
+    def retract(self, number: int) -> None:
+        """What a reply said so far are thoughts; of one that waits nothing has been shown but its last words."""
+        if number == self._front:
+            self._texts[number].retract(self._waiting[number])
+            self._waiting[number] = ""
+        else:
+            self._waiting[number] = f"{THOUGHTS_BEGIN}{self._waiting[number]}{THOUGHTS_END}"
 
     def end(self, number: int) -> None:
         """A reply is over."""

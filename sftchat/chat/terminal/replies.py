@@ -65,7 +65,7 @@ class Replies:
         """
         if not self._running:
             self._begun, self._numbers = {}, {}
-        self._begun[column] = _Begun(name, said, thinking and not said)
+        self._begun[column] = _Begun(name, said, thinking)
         self._running.add(column)
 
     def feed(self, column: int, piece: str) -> None:
@@ -75,6 +75,14 @@ class Replies:
         loop = self._app().loop
         if self._frame is None and loop is not None:
             self._frame = loop.call_later(FRAME_SECONDS, self._draw)
+
+    def retract(self, column: int) -> None:
+        """What a reply said so far are thoughts."""
+        self._choose()
+        self._take_fresh()
+        self._shown.retract(self._numbers[column])
+        self._said[column] = ""
+        self._draw()
 
     def end(self, column: int) -> None:
         """A reply is over."""

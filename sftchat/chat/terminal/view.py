@@ -22,7 +22,7 @@ from sftchat.chat.conversation import Mark
 from sftchat.chat.lines import LineWriter, visible
 from sftchat.chat.rendering.cells import Line
 from sftchat.chat.rendering.columns import clip
-from sftchat.chat.rendering.prompts import opens_thoughts
+from sftchat.chat.rendering.prompts import begins_with_thoughts
 from sftchat.chat.rendering.status import Item, status_line
 from sftchat.chat.talk import Talk
 from sftchat.chat.terminal.completing import CommandCompleter
@@ -148,7 +148,9 @@ class Terminal:
     def begin_reply(self, column: int, said: str) -> None:
         """A column begins to reply."""
         self._thinking.discard(column)
-        self._replies.begin(column, self._names[column], said, opens_thoughts(self.talk.columns[column].engine))
+        asked = self.talk.columns[column]
+        thinking = begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter)
+        self._replies.begin(column, self._names[column], said, thinking)
 
     def show_piece(self, text: str, column: int) -> None:
         """The reply of a column goes on."""
@@ -161,6 +163,10 @@ class Terminal:
         begun = "" if column in self._thinking else "<think>"
         self._thinking.add(column)
         self._replies.feed(column, begun + text)
+
+    def show_late_thoughts(self, column: int) -> None:
+        """What was drawn of a reply are thoughts: what can still be taken back is, and a line says so below the rest."""
+        self._replies.retract(column)
 
     def end_reply(self, column: int) -> None:
         """The reply of a column is over."""

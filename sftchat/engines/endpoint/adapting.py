@@ -15,11 +15,17 @@ REFUSES = (400, 422)
 """HTTP statuses of a request that a server does not take as it is."""
 MOST_STOPS = 4
 """Stop strings that OpenAI's API takes."""
+FEW_ALTERNATIVES = 5
+"""Alternatives to a token that every server names which names any."""
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecognized|unknown|extra_forbidden|extra (inputs|fields)|not permitted|not allowed|unexpected|deprecated"
     r"|only the default|cannot both|can't both|not both|both .* (specified|set|provided)|does not accept|not accept|invalid (field|parameter|argument)",
     re.IGNORECASE,
 )
+
+_TOO_MANY = re.compile(r"greater|larger|exceed|at most|less than|maximum|\bmax\b|between|range|<=|too (many|large)", re.IGNORECASE)
+_ROLES = re.compile(r"roles must alternate|only user and assistant roles", re.IGNORECASE)
+"""What templates raise that know no system turn, and also of two turns of one role; those that know one speak of an optional system message."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,24 @@ def _few_stops(body: Body) -> None:
         body["stop"] = body["stop"][:MOST_STOPS]
 
 
+def _without_logprobs(body: Body) -> None:
+    """Do not ask for log-probabilities."""
+    body.pop("logprobs", None)
+    body.pop("top_logprobs", None)
+
+
+def _few_alternatives(body: Body) -> None:
+    """Ask for no more alternatives than all servers name."""
+    for name in ("logprobs", "top_logprobs"):
+        if _number(body.get(name)) > FEW_ALTERNATIVES:
+            body[name] = FEW_ALTERNATIVES
+
+
+def _number(value: Any) -> int:
+    """A number of alternatives; 0 for True, which asks for log-probabilities alone, and for none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def _system_into_user(body: Body) -> None:
     """The system turn at the head of the first user turn."""
     messages = [dict(message) for message in body.get("messages", ())]
@@ -76,7 +100,12 @@ TOP_P = _without("top_p", "takes no top_p")
 FEW_STOPS = Adaptation("few stops", f"takes no more than {MOST_STOPS} stop strings; the others are cut here", _few_stops)
 STOP = _without("stop", "takes no stop strings; they are cut here")
 SEED = _without("seed", "takes no seed: its samples cannot be repeated")
+LOGPROBS = Adaptation("logprobs", "gives no log-probabilities: its server refuses to", _without_logprobs)
+FEW_LOGPROBS = Adaptation("few logprobs", f"names no more than {FEW_ALTERNATIVES} alternatives to a token", _few_alternatives)
 SYSTEM_TURN = Adaptation("system turn", "takes no system turn; it is put before the user's first message", _system_into_user)
+
+ALSO_REFUSES = {403: (LOGPROBS,), 500: (LOGPROBS, SYSTEM_TURN)}
+"""Other HTTP statuses with which some servers refuse these: OpenAI's API log-probabilities of some models, llama-server what a template raises."""
 
 
 def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
@@ -89,6 +118,9 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     if "stream_options" in body and "stream_options" in text:
         return USAGE
     words, parameter = _said(text)
+    if "logprobs" in body and re.search(r"(?<!prompt_)log_?probs|log[- ]?probabilit", f"{words} {parameter}", re.IGNORECASE):
+        few = max(_number(body["logprobs"]), _number(body.get("top_logprobs"))) > FEW_ALTERNATIVES
+        return FEW_LOGPROBS if few and _TOO_MANY.search(words) else LOGPROBS
     named = {name for name in ("max_tokens", "temperature", "top_p", "stop", "seed") if name in body and re.search(rf"\b{name}\b", words)}
     if parameter in body:
         named.add(parameter)
@@ -97,6 +129,8 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     stops = body.get("stop", ())
     if "stop" in named and len(stops) > MOST_STOPS and re.search(r"\b(4|four|at most|too (many|long)|maximum|max)\b", words, re.IGNORECASE):
         return FEW_STOPS
+    if _refuses_system_turn(words, body):
+        return SYSTEM_TURN
     if not _UNSUPPORTED.search(words):
         return None
     if "top_p" in named:
@@ -104,8 +138,19 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
     for name, found in (("temperature", TEMPERATURE), ("stop", STOP), ("seed", SEED)):
         if name in named:
             return found
-    has_system = any(message["role"] in SYSTEM for message in body.get("messages", ()))
-    return SYSTEM_TURN if has_system and re.search(r"\b(system|developer)\b", words, re.IGNORECASE) else None
+    return None
+
+
+def _refuses_system_turn(words: str, body: Mapping[str, Any]) -> bool:
+    """Whether a refusal is of a system turn that there is, and without which the roles are as templates want them."""
+    roles = [message["role"] for message in body.get("messages", ())]
+    rest = [role for role in roles if role not in SYSTEM]
+    if len(rest) == len(roles):
+        return False
+    if _ROLES.search(words):
+        return "optional system" not in words and all(role == ("user", "assistant")[place % 2] for place, role in enumerate(rest))
+    named = re.search(r"\b(system|developer)\b", words, re.IGNORECASE)
+    return named is not None and (_UNSUPPORTED.search(words) is not None or "not enabled" in words)
 
 
 def adapted(body: Body, learned: Collection[Adaptation]) -> Body:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -14,14 +15,16 @@ from anyio import create_task_group, move_on_after
 from anyio.from_thread import start_blocking_portal
 
 from sftchat.engines.base import Chunk, Request
-from sftchat.engines.endpoint.adapting import REFUSES, USAGE, Adaptation, adaptation_to, adapted
+from sftchat.engines.endpoint.adapting import ALSO_REFUSES, REFUSES, USAGE, Adaptation, adaptation_to, adapted
 from sftchat.engines.endpoint.bounds import Meter, Overrun
 from sftchat.engines.endpoint.pace import Pace
 from sftchat.engines.endpoint.retries import PASSING, Retries, Trouble, retry_after
 from sftchat.engines.endpoint.said import Said
+from sftchat.engines.endpoint.scoring import score_text
 from sftchat.engines.endpoint.server import KEYS, Answer, Server
 from sftchat.engines.endpoint.wire import DONE, ended, error_fields, path_and_body, read_event
-from sftchat.errors import EngineError, SftchatWarning, first_line
+from sftchat.errors import EngineError, SftchatWarning, UsageError, first_line
+from sftchat.types import Choice
 
 SILENCE = 0.1
 """Seconds without news after which the caller gets an empty chunk, so that it can stop while the server thinks."""
@@ -65,7 +68,7 @@ class EndpointEngine:
         self._extra_body = dict(extra_body or {})
         self._template_arguments = dict(template_arguments or {})
         self._learned: dict[str, list[Adaptation]] = {}
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         """Nothing to free: the connections of a call end with it."""
@@ -104,6 +107,39 @@ class EndpointEngine:
                 if news.finish_reason is not None:
                     waiting.remove(news.request_id)
                 yield news
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """How likely a given text is as the reply, token by token, from a server that can tell; see ``score_text``.
+
+        Args:
+            request: What was asked.
+            reply: Text; a server knows no token ids of ours.
+            ended: Of no effect: the token that ends a reply is not judged.
+            alternatives: How many of the likeliest tokens to name at each place.
+
+        Raises:
+            UsageError: When there is nothing to judge.
+            EngineError: When the server cannot tell; says what it lacks.
+        """
+        if not isinstance(reply, str) or not reply:
+            raise UsageError("there is nothing to judge: give the text of a reply")
+        return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
+
+    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> Answer:
+        """Ask one question that is not streamed, in as many forms as the server makes necessary.
+
+        Raises:
+            EngineError: When there is no answer.
+        """
+        while True:
+            asked = adapted({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
+            try:
+                answer = self._server.ask("POST", path, self._server.bounds.of_event(tokens), asked)
+            except (httpx2.RequestError, Overrun) as error:
+                words = error.words if isinstance(error, Overrun) else self._server.shown(first_line(error))
+                raise EngineError(f"the server at {self._server.url} did not answer: {words}") from None
+            if not self._learns(answer, asked, _warn):
+                return replace(answer, words=self._server.words(answer) if answer.status != 200 else "")
 
     async def _serve(self, orders: asyncio.Queue[Request], say: Say) -> None:
         """Send every request that is ordered, until cancelled."""
@@ -167,7 +203,7 @@ class EndpointEngine:
                         if data == DONE:
                             reason = reason or ("stop" if said.begun else "")  # the server's own word that the reply is whole
                             break
-                        piece = read_event(data)
+                        piece = read_event(data, self._server.redaction.text)
                         for chunk in said.feed(piece):
                             yield chunk
                         prompt_tokens = piece.prompt_tokens or prompt_tokens
@@ -190,8 +226,13 @@ class EndpointEngine:
             reason = "length"
             self._warn_of_length(request, say)
         why = "stop" if said.stopped else ended(reason, said.called)
+        if "logprobs" in body and said.begun and not said.weighed:
+            self._warn_of_logprobs(request, say)
+        choices = said.last_choices(ended=why == "stop")
+        logprobs = tuple(choice.logprob for choice in choices) or None
         yield Chunk(
-            request.id, text, (), why, prompt_tokens, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=said.refused
+            request.id, text, (), why, prompt_tokens, logprobs, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=said.refused,
+            choices=choices,
         )  # fmt: skip
 
     async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
@@ -239,17 +280,30 @@ class EndpointEngine:
             return Trouble(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True)
         return Trouble(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
 
+    def _warn_of_logprobs(self, request: Request, say: Say) -> None:
+        """Warn, once for each model, that the server answers without the log-probabilities that it was asked for."""
+        model = request.adapter or self.model
+        if ("logprobs", model) not in self._warned:
+            self._warned.add(("logprobs", model))
+            say(
+                SftchatWarning(
+                    f"model '{model}' of {self._server.url} gives no log-probabilities: its server takes the request and sends none"
+                )
+            )
+
     def _warn_of_length(self, request: Request, say: Say) -> None:
         """Warn, once for each model, that the server does not end its replies."""
         model = request.adapter or self.model
-        if model not in self._warned:
-            self._warned.add(model)
+        if ("length", model) not in self._warned:
+            self._warned.add(("length", model))
             most = request.sampling.max_new_tokens
             say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
 
     def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
         """Whether to change the request after a refusal; a new change is kept for its model and reported once."""
-        if answer.status not in REFUSES or (found := adaptation_to(answer.text, body)) is None:
+        if answer.status not in (*REFUSES, *ALSO_REFUSES) or (found := adaptation_to(answer.text, body)) is None:
+            return False
+        if answer.status not in REFUSES and found not in ALSO_REFUSES[answer.status]:
             return False
         model = str(body["model"])
         learned = self._learned.setdefault(model, [])
@@ -262,18 +316,24 @@ class EndpointEngine:
     def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> Trouble:
         """What an answer other than 200 means for this request and for all others."""
         status, words = answer.status, self._server.words(answer)
+        if self._learns(answer, body, say):
+            return Trouble(words, otherwise=True)
         if status in PASSING or status >= 500:
             wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
             asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
             return Trouble(words + asked, passing=True, crowded=status == 429, wait=wait)
         if status in (401, 403):
             return Trouble(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
-        if self._learns(answer, body, say):
-            return Trouble(words, otherwise=True)
         if status in (400, 422) and request.reply_prefix and request.prompt is None:
             return Trouble(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
         everywhere = status // 100 == 3 or (status == 404 and not request.adapter)
         return Trouble(words, everywhere=everywhere)
+
+
+def _warn(news: News) -> None:
+    """Hand a warning to Python's machinery; for questions that the caller's thread asks."""
+    if isinstance(news, SftchatWarning):
+        warnings.warn(news, stacklevel=2)
 
 
 def _no_events(kind: str) -> Trouble:

@@ -20,11 +20,15 @@ class GrowingText:
     Attributes:
         full: Whether more came than it may have; what came beyond is left out.
         stopped: Whether a stop string has appeared; no more is handed out then.
+        released: Characters that were handed out.
+        altered: What was handed out has other characters than what came: a key was replaced, or half a character came alone.
     """
 
     def __init__(self, redaction: Redaction, characters: int, pieces: int, stop: Sequence[str] = ()) -> None:
         self.full = False
         self.stopped = False
+        self.released = 0
+        self.altered = False
         self._stop = tuple(text for text in stop if text)
         self._waiting = ""
         self._redacted = RedactedStream(redaction)
@@ -41,6 +45,7 @@ class GrowingText:
         self._pieces -= bool(self._pieces)
         self._characters -= len(text)
         text, self._half = whole_characters(self._half + text)
+        self.altered = self.altered or bool(self._half)
         return self._until_stop(self._redacted.feed(text), final=False)
 
     def end(self) -> str:
@@ -51,14 +56,15 @@ class GrowingText:
 
     def _until_stop(self, text: str, *, final: bool) -> str:
         """What comes before a stop string; an end that may be the beginning of one waits."""
+        self.altered = self.altered or self._redacted.replaced
         if self.stopped:
             return ""
-        if not self._stop:
-            return text
-        text = self._waiting + text
-        end, self.stopped = released(text, 0, self._stop, final=final)
-        self._waiting = text[end:]
-        return text[:end]
+        if self._stop:
+            text = self._waiting + text
+            end, self.stopped = released(text, 0, self._stop, final=final)
+            text, self._waiting = text[:end], text[end:]
+        self.released += len(text)
+        return text
 
 
 def whole_characters(text: str) -> tuple[str, str]:

@@ -50,9 +50,13 @@ class RedactedStream:
 
     Args:
         redaction: What is replaced.
+
+    Attributes:
+        replaced: Whether a key was found.
     """
 
     def __init__(self, redaction: Redaction) -> None:
+        self.replaced = False
         self._redaction = redaction
         self._held = ""
 
@@ -67,6 +71,7 @@ class RedactedStream:
             if match is None or begun <= match.start():
                 break
             ready += text[done : match.start()] + MARK
+            self.replaced = True
             done = match.end()
         self._held = text[begun:]
         return ready + text[done:begun]
@@ -74,6 +79,7 @@ class RedactedStream:
     def end(self) -> str:
         """What still waited; no more comes. So much of a key that it would be one by its length is replaced as a whole one is."""
         held, self._held = self._held, ""
+        self.replaced = self.replaced or len(held) >= SHORTEST
         return MARK if len(held) >= SHORTEST else held
 
     def _begun(self, text: str, done: int) -> int:

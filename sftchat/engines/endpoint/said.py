@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sftchat.engines.base import Chunk, Request
+from sftchat.engines.endpoint.alignment import ReplyTokens
 from sftchat.engines.endpoint.bounds import Bounds
 from sftchat.engines.endpoint.growing import GrowingText
 from sftchat.engines.endpoint.redaction import Redaction
 from sftchat.engines.endpoint.wire import Piece
 from sftchat.thinking import Part, Thoughts
+from sftchat.types import Choice
 
 
 class Said:
@@ -27,6 +29,7 @@ class Said:
         begun: Whether any text came.
         refused: Whether the reply is a refusal by the server's own word.
         called: Names of functions that the model calls.
+        weighed: Whether any token came with its log-probability.
     """
 
     def __init__(self, request: Request, redaction: Redaction, bounds: Bounds) -> None:
@@ -34,10 +37,15 @@ class Said:
         self.begun = False
         self.refused = False
         self.called: tuple[str, ...] = ()
+        self.weighed = False
         self._id = request.id
         self._split = Thoughts(bare=True) if request.prompt is None and not request.reply_prefix else None
         self._text = GrowingText(redaction, bounds.of_text(tokens), bounds.of_pieces(tokens), request.sampling.stop)
         self._thoughts = GrowingText(redaction, bounds.of_text(tokens), bounds.of_pieces(tokens))
+        self._tokens = ReplyTokens() if request.logprobs is not None else None
+        self._read = 0  # characters of the stream
+        self._given = 0  # characters of the reply that went into its text
+        self._places: list[tuple[int, int]] = []  # where in the stream the reply goes on, and how much of it came before
 
     @property
     def stopped(self) -> bool:
@@ -54,8 +62,13 @@ class Said:
         self.begun = self.begun or bool(piece.text)
         self.refused = self.refused or piece.refused
         self.called = self.called or piece.called
+        self.weighed = self.weighed or bool(piece.choices)
+        if self._tokens is not None:
+            self._tokens.feed(piece.thoughts + piece.text, piece.choices)
+        self._read += len(piece.thoughts)
         if piece.thoughts:
             yield from self._chunks([Part(piece.thoughts, True)])
+        self._read += len(piece.text)
         if piece.text:
             yield from self._chunks([Part(piece.text, False)] if self._split is None else self._split.feed(piece.text))
 
@@ -66,8 +79,18 @@ class Said:
             if part.thought:
                 thoughts += self._thoughts.feed(part.text)
             else:
-                text += self._text.feed(part.text)
+                text += self._reply(part.text)
         return text + self._text.end(), thoughts + self._thoughts.end()
+
+    def last_choices(self, *, ended: bool) -> tuple[Choice, ...]:
+        """The tokens of the reply that were not given out yet; for after ``end``.
+
+        Args:
+            ended: Whether the model ended the reply.
+        """
+        if self._tokens is None or self._text.altered:
+            return ()
+        return self._tokens.rest(self._handed_out, ended=ended and not self.stopped)
 
     def _chunks(self, parts: list[Part]) -> Iterator[Chunk]:
         """What parts add."""
@@ -75,5 +98,29 @@ class Said:
             if part.before:
                 yield Chunk(self._id, self._text.end())
                 yield Chunk(self._id, thoughts=self._thoughts.feed(part.text), revises="thought")
-            elif ready := (self._thoughts if part.thought else self._text).feed(part.text):
-                yield Chunk(self._id, thoughts=ready) if part.thought else Chunk(self._id, ready)
+                self._places.clear()
+                if self._tokens is not None:
+                    self._tokens.void()
+            elif part.thought:
+                if ready := self._thoughts.feed(part.text):
+                    yield Chunk(self._id, thoughts=ready)
+            elif ready := self._reply(part.text):
+                choices = self._tokens.until(self._handed_out) if self._tokens is not None and not self._text.altered else ()
+                yield Chunk(self._id, ready, logprobs=tuple(choice.logprob for choice in choices) or None, choices=choices)
+
+    def _reply(self, text: str) -> str:
+        """More of the reply; returns what can be handed out. It is the last of what was read, but for what the splitting holds back."""
+        if self._tokens is not None:
+            end = self._read - (self._split.held if self._split is not None else 0)
+            start = end - len(text)
+            if not self._places or self._places[-1][0] + self._given - self._places[-1][1] != start:
+                self._places.append((start, self._given))
+            self._tokens.belongs(start, end)
+        self._given += len(text)
+        return self._text.feed(text)
+
+    @property
+    def _handed_out(self) -> int:
+        """Where in the stream what was handed out of the reply ends."""
+        done = self._text.released
+        return next((start + done - before for start, before in reversed(self._places) if before < done), 0)

@@ -36,11 +36,13 @@ class Answer:
         status: The HTTP status.
         headers: Of the answer.
         text: Its content; UTF-8, as JSON is, whatever the header says.
+        words: Of an error, what the server says is wrong, fit to be shown, where the reader has filled it in.
     """
 
     status: int
     headers: Mapping[str, str]
     text: str
+    words: str = ""
 
 
 @dataclass(frozen=True)

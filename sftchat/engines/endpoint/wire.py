@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftchat.engines.base import Request
+from sftchat.engines.endpoint.logprobs import Redact, asked_for, choices_of
 from sftchat.engines.endpoint.retries import PASSING, Trouble
 from sftchat.parsing import parsed
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
-from sftchat.types import FinishReason
+from sftchat.types import Choice, FinishReason
 
 DONE = "[DONE]"
 """The event after the last one."""
@@ -38,6 +39,7 @@ class Piece:
         refused: The text is a refusal by the server's own word.
         called: Names of functions that the model calls.
         whole: The event is a whole answer and not a part of a stream.
+        choices: Tokens with their log-probabilities, those of thoughts and of the end included.
     """
 
     text: str = ""
@@ -48,6 +50,7 @@ class Piece:
     refused: bool = False
     called: tuple[str, ...] = ()
     whole: bool = False
+    choices: tuple[Choice, ...] = ()
 
 
 def path_and_body(
@@ -83,6 +86,7 @@ def path_and_body(
         "repetition_penalty": (sampling.repetition_penalty != 1.0, sampling.repetition_penalty),
     }
     body |= {name: value for name, (wanted, value) in optional.items() if wanted}
+    body |= asked_for(request.logprobs, chat=request.prompt is None)
     if request.prompt is not None:
         return "/completions", {**body, "prompt": request.prompt + request.reply_prefix}
     messages = [{key: value for key, value in turn.items() if key not in OURS} for turn in request.messages]
@@ -92,8 +96,12 @@ def path_and_body(
     return "/chat/completions", {**body, "messages": begun, "continue_final_message": True, "add_generation_prompt": False}
 
 
-def read_event(data: str) -> Piece:
+def read_event(data: str, redact: Redact = str) -> Piece:
     """What the data of one server-sent event says, or a whole answer that was not streamed. Of two values of one key the last one counts.
+
+    Args:
+        data: JSON.
+        redact: Makes the text of a token without keys.
 
     Raises:
         Trouble: When it is no JSON object of the protocol, or tells of an error; its words are the server's, of any length.
@@ -119,6 +127,7 @@ def read_event(data: str) -> Piece:
             content.refused,
             content.called,
             bool(whole),
+            choices_of(choice.get("logprobs"), redact),
         )
     except (TypeError, AttributeError, LookupError) as error:
         what = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""

@@ -98,3 +98,18 @@ def test_thoughts_that_the_prompt_opened_are_told_from_the_reply_by_their_end() 
     beside.end(1)
 
     assert cells_of(beside.lines(60)[1:], 2) == ["yes", "yes"]
+
+
+@pytest.mark.parametrize(("shows", "drawn"), [(False, False), (False, True), (True, False)])
+def test_text_that_turns_out_to_be_thoughts_goes_unless_it_is_shown_or_stands_above_already(shows: bool, drawn: bool) -> None:
+    beside = Beside(["a", "b"], show_thoughts=shows)
+    beside.feed(0, "hm\nso\n")
+    beside.feed(1, "yes\nno\n")
+    lines = beside.lines(60) if drawn else []
+    beside.retract(0)
+    beside.feed(0, "yes")
+    for column in (0, 1):
+        beside.end(column)
+    lines += beside.lines(60)
+
+    assert cells_of(lines[1:], 2) == ["hmso(thoughtsuptohere)yes" if shows or drawn else "yes", "yesno"]

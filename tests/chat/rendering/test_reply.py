@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,3 +113,28 @@ def test_an_empty_line_within_thoughts_that_are_shown_stays_however_they_come_in
         said, text = ReplyText(Display(thoughts=True)), "<think>\n\na\n\nb\n</think>c"
         lines = [line for start in range(0, len(text), size) for line in said.feed(text[start : start + size], 40)]
         assert [*lines, *said.end(40)] == [[("class:thought", "a")], [], [("class:thought", "b")], [("", "c")]]
+
+
+@pytest.mark.parametrize("shows", [False, True])
+def test_text_that_turns_out_to_be_thoughts_is_taken_back_as_far_as_it_was_not_given_out(shows: bool) -> None:
+    reply = ReplyText(Display(thoughts=shows))
+
+    assert shown(reply.feed("let me\nse", 40)) == "let me"
+    reply.retract("e")
+    found = reply.feed("Par", 40)
+    assert found == [
+        *([[("class:thought", "see")]] if shows else [[("class:thought", "thought 3 characters; f2 shows them")]]),
+        [("class:thought", "(thoughts up to here)")],
+    ]
+    assert shown(reply.end(40)) == "Par"
+
+
+def test_text_that_was_not_given_out_leaves_no_trace_but_the_line_of_folded_thoughts() -> None:
+    reply = ReplyText(Display())
+
+    assert reply.feed("| a | b |\n|---|", 40) == []
+    reply.retract()
+    assert reply.tail() == [[("class:thought", "thinking, 15 characters; f2 shows them")]]
+    assert shown(reply.feed("yes\n", 40)) == "thought 15 characters; f2 shows them\nyes"
+    assert shown(reply.unseen()) == "| a | b |\n|---|"
+    assert reply.end(40) == []
