@@ -50,3 +50,22 @@ def parting(prompt: str, finished: str) -> tuple[str, str]:
     at = shared_length(prompt, finished)
     begin = max(0, at - AROUND)
     return unmarked(prompt[begin : at + AROUND]), unmarked(finished[begin : at + AROUND])
+
+
+def not_continued(index: int, opening: str, before: str, finished: str) -> str:
+    """Why a finished turn is no continuation of its prompt, in words.
+
+    Args:
+        index: Of the turn.
+        opening: What the prompt adds for the reply.
+        before: The prompt.
+        finished: The text with the reply.
+    """
+    asked, written = parting(before, finished)
+    where = len(before) - len(opening)
+    if opening and finished.startswith(before[:where]):
+        asked, written = unmarked(opening), unmarked(finished[where:])[: len(unmarked(opening)) + 12]
+        what = f"opens turn {index} with {asked!r} in its prompt and with {written!r} once it is finished"
+    else:
+        what = f"writes {asked!r} before turn {index} in its prompt and {written!r} once the turn is finished"
+    return f"{what}: what is trained would not begin with what inference sees"

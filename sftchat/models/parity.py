@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sftchat.models.remedies import with_remedy
+from sftchat.models.remedies import thinking_argument, with_remedy
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.types import Message
 
@@ -191,13 +192,26 @@ def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
 
 def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
     """Whether the trained text is what the assistant says, or what the template adds."""
-    said = sample.messages[-1]["content"]
-    row = renderer.training_rows(sample.messages, sample.tools)[-1]
-    learned = renderer.tokenizer.decode([label for label in row.labels if label != IGNORED])
-    expected = said + renderer.ending[0]
+    said, learned = sample.messages[-1]["content"], _learned(renderer, sample)
+    exact = _learns_exactly(renderer, sample)
+    argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
     return Check(
-        "the trained text is what the assistant says and its stop", learned == expected, f"{learned!r} for {said!r}", required=False
+        "the trained text is what the assistant says and its stop",
+        exact,
+        f"{learned!r} for {said!r}" + (f"; exactly that with {argument}" if argument else ""),
+        required=False,
     )
+
+
+def _learned(renderer: Renderer, sample: Sample) -> str:
+    """The trained text of the last row."""
+    row = renderer.training_rows(sample.messages, sample.tools)[-1]
+    return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
+
+
+def _learns_exactly(renderer: Renderer, sample: Sample) -> bool:
+    """Whether the trained text of the last row is what the assistant says and its stop."""
+    return _learned(renderer, sample) == sample.messages[-1]["content"] + renderer.ending[0]
 
 
 def _library_agrees(renderer: Renderer, sample: Sample) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sftchat.models.registry import TEMPLATES
@@ -35,10 +35,8 @@ def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -
     Returns:
         What to do, in words; empty when nothing that was tried works.
     """
-    for name in _thinking_arguments(renderer):
-        for value in (False, True):
-            if _trains(replace(renderer, arguments={**renderer.arguments, name: value}), messages, tools):
-                return f"try --template-argument {name}={str(value).lower()}"
+    if argument := thinking_argument(renderer, lambda changed: _trains(changed, messages, tools)):
+        return f"try {argument}"
     without_system = [message for message in messages if message["role"] != "system"]
     if len(without_system) < len(messages) and _trains(renderer, without_system, tools):
         return "it can be trained on without the system turn"
@@ -47,6 +45,20 @@ def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -
             other = Renderer(renderer.tokenizer, name, template.source_for(renderer.tokenizer))
             if _trains(other, messages, tools):
                 return f"try --template {name}"
+    return ""
+
+
+def thinking_argument(renderer: Renderer, holds: Callable[[Renderer], bool]) -> str:
+    """The first argument that switches thinking under which something holds, as it is typed; empty where there is none.
+
+    Args:
+        renderer: Tokenizer and template.
+        holds: What is tried with the changed renderer.
+    """
+    for name in _thinking_arguments(renderer):
+        for value in (False, True):
+            if holds(replace(renderer, arguments={**renderer.arguments, name: value})):
+                return f"--template-argument {name}={str(value).lower()}"
     return ""
 
 

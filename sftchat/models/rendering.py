@@ -10,9 +10,10 @@ from typing import Any
 
 from sftchat.errors import ModelError, first_line
 from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
-from sftchat.models.continuing import after_same_ending, parting, shared_length
+from sftchat.models.continuing import after_same_ending, not_continued, shared_length
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.models.template_limits import TooMuchError, bounded
+from sftchat.models.thought_marks import ENDS, OPENS, closing, is_closed, thought_in_content, whole_tags, without_thought
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -220,11 +221,13 @@ class TextTemplate:
         written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest)
         if not written:
             raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
-        if (
-            not self.forced
-            and reply_left_out(turn, unmarked(written))
-            and (missing := reply_left_out(turn, self._opening(turns, index, tools, before) + unmarked(written)))
-        ):
+        opening = "" if self.forced or not reply_left_out(turn, unmarked(written)) else self._opening(turns, index, tools, before)
+        missing = "" if self.forced else reply_left_out(turn, opening + unmarked(written))
+        if missing == "the thoughts" and not is_closed(opening, self.thought_end) and (thought := thought_in_content(turn["content"])):
+            # the template strips it from all that is written, and so from the reply that has it; the model writes it as the row has it
+            bare = {**turn, "content": turn["content"].removeprefix(thought)}
+            return before, thought + self.reply([*turns[:index], bare], index, tools)[1]
+        if missing:
             raise TemplateError(f"chat template '{self.name}' leaves out {missing} of turn {index}, which would not be learned")
         return before, written
 
@@ -235,35 +238,59 @@ class TextTemplate:
             TemplateError: When it cannot be told, or would not be what inference has to write.
         """
         opening = before[shared_length(before, self.text(turns[:index], tools)) :] if index else before
-        start = after_same_ending(before, finished, opening, turns[index - 1], self._longest_first) if index else -1
+        lead = self.text([*turns[:index], {**turns[index], "content": MARK}], tools).partition(MARK)[0]
+        past = lead if finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
+        start = after_same_ending(before, past, opening, turns[index - 1], self._longest_first) if index else -1
         if start >= 0:
             return finished[start:]
-        empty = {**turns[index], "content": MARK}
-        at = shared_length(before, self.text([*turns[:index], empty], tools).partition(MARK)[0])
-        closed = (
-            self.thought_end in before[at:] and self.thought_end not in finished[at:]
-        )  # the prompt holds an empty thought, which is over
-        if closed and finished[:at] == before[:at]:
-            return finished[at:]
+        last = str(turns[index - 1].get("content") or "") if index else ""
+        # some templates begin a reply without being asked to
+        where = len(before) - len(opening) if opening else before.rfind(last) + len(last)
+        if last in before and finished.startswith(before[:where]) and (own := self._after_opening(turns, index, tools, before, where)):
+            return own
         if self.forced and turns[index]["content"]:
             return finished[finished.rfind(turns[index]["content"]) :]
-        raise TemplateError(self._not_continued(index, opening, before, finished))
+        raise TemplateError(f"chat template '{self.name}' {not_continued(index, opening, before, finished)}")
+
+    def _after_opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, where: int) -> str:
+        """What a reply adds to a prompt that writes more of the turn, or other white space, than the finished turn has; empty when it cannot be told.
+
+        An open thought of the prompt is written to its end first, an empty one where the reply has none.
+        """
+        past = list(turns[:index])
+        thought, bare = without_thought(turns[index])
+        lead, found, _ = self.text([*past, {**bare, "content": MARK}], tools).partition(MARK)
+        at = whole_tags(before, shared_length(before, lead))
+        opening, lead = before[at:], lead[at:]
+        if not found or at < where:
+            return ""
+        if is_closed(before[where:], self.thought_end):
+            repeated = bool(lead.strip()) and opening.rstrip().endswith(lead.strip())
+            return "" if thought else self.text([*past, bare], tools)[at:].removeprefix(lead if repeated else "")
+        begun = self._begun_thought(past, bare, tools, before)
+        if begun or (end := closing(opening, lead)):
+            start, end = begun or ("", end)
+            said = thought.removeprefix(opening.strip()).lstrip() if thought else ""
+            return (start + said if said else "") + end + self.text([*past, bare], tools)[at:].removeprefix(lead)
+        return "" if lead.strip() else self.text([*past, turns[index]], tools)[at:].removeprefix(lead)
+
+    def _begun_thought(self, past: Sequence[Turn], bare: Turn, tools: Tools, before: str) -> tuple[str, str] | None:
+        """What the template writes between a prompt and a thought, and between the thought and the reply; None where the prompt opens no thought."""
+        written = {**bare, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
+        for turn in (*({**bare, "content": MARK, key: THOUGHT} for key in THOUGHTS), written):
+            try:
+                opened, found, after = self.text([*past, turn], tools).partition(THOUGHT)
+            except TemplateError:
+                continue
+            end, complete, _ = after.partition(MARK)
+            if found and complete and (before.startswith(opened.rstrip()) or opened.rstrip() == before.rstrip()):
+                return opened.removeprefix(before) if opened.startswith(before) else "", end
+        return None
 
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
         """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
         history = self.text(turns[:index], tools)
         return unmarked(before[len(history) :] if before.startswith(history) else before)
-
-    def _not_continued(self, index: int, opening: str, before: str, finished: str) -> str:
-        """Why a finished turn is no continuation of its prompt."""
-        asked, written = parting(before, finished)
-        where = len(before) - len(opening)
-        if opening and finished.startswith(before[:where]):
-            asked, written = unmarked(opening), unmarked(finished[where:])[: len(unmarked(opening)) + 12]
-            what = f"opens turn {index} with {asked!r} in its prompt and with {written!r} once it is finished"
-        else:
-            what = f"writes {asked!r} before turn {index} in its prompt and {written!r} once the turn is finished"
-        return f"chat template '{self.name}' {what}: what is trained would not begin with what inference sees"
 
     def text(self, turns: Sequence[Turn], tools: Tools = (), add_generation_prompt: bool = False) -> str:
         """Run the template on marked turns, their content in the form that it understands.

@@ -20,8 +20,6 @@ ONE, EACH = "one row", "one row for each reply, since the template writes a repl
 ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; choose one that knows tools"
 ONLY_TWO = "Only user and assistant roles are supported"
 LOST_CALL = "leaves out the call of tool 'get_weather' of turn 1, which would not be learned"
-OPENS = r"opens turn \d with '<｜Assistant｜><think>\\n' in its prompt and with '<｜Assistant｜>[^<]*<.* once it is finished"
-OPENS_EMPTY = r"with '.*<think>\\n' in its prompt and with '.*<think></think>.*; try --template-argument enable_thinking=false"
 OPENS_CLOSED = r"with '.*</think>\\n\\n' in its prompt and with '.*<think>\\nOne.*; try --template-argument enable_thinking=true"
 FINE = (ONE, ONE, ONE, ONE, ONE)
 """Of one turn, a system turn, several turns, thoughts, and calls of tools."""
@@ -36,13 +34,11 @@ VERDICTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("qwen3",): (ONE, ONE, EACH, ONE, EACH),
     ("qwen3_5_think", "qwen3_6"): (ONE, ONE, EACH, ONE, ONE),
     ("qwen3_5_nothink",): (ONE, ONE, EACH, OPENS_CLOSED, ONE),
-    ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"): (*[OPENS_EMPTY] * 3, ONE, OPENS_EMPTY),
-    ("deepseekv3",): (OPENS, OPENS, OPENS, OPENS, NO_TOOLS),
-    ("deepseek_r1_distill",): (OPENS, OPENS, OPENS, OPENS, NO_TOOLS),
+    ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"): (ONE, ONE, EACH, ONE, EACH),
+    ("deepseekv3", "deepseek_r1_distill"): (ONE, ONE, EACH, ONE, NO_TOOLS),
 }
 """What cannot be trained on in one row and why, by template; all others are ``FINE``. A training variant is judged as its original unless it stands here."""
 VARIANTS = {
-    "deepseek_r1_distill_training": (OPENS, OPENS, OPENS, ONE, NO_TOOLS),
     "glm4moe_training": FINE,
     "qwen3_training": FINE,
     "qwen3_5_think_training": FINE,
@@ -75,12 +71,15 @@ def test_the_proof_says_of_every_shipped_template_what_it_can_be_trained_on_and_
     assert [check.holds for check in checks if check.required].count(False) == (0 if trainable else 1)
 
 
-@pytest.mark.parametrize("name", ["nemotron_3_nano", "nemotron_3_ultra"])
-def test_the_argument_that_the_proof_advises_makes_plain_replies_trainable(name: str) -> None:
+@pytest.mark.parametrize(("name", "empty"), [("nemotron_3_nano", "\n</think>\n"), ("nemotron_3_ultra", "</think>")])
+def test_the_argument_that_the_proof_advises_makes_plain_replies_trainable_without_an_empty_thought(name: str, empty: str) -> None:
     plain = renderer_of(name)
     renderer = Renderer(plain.tokenizer, name, plain.source, {"enable_thinking": False})
+    replies = [Message(role="user", content="q"), Message(role="assistant", content="a")]
 
-    assert [check.holds for check in prove(renderer, renderer.stop_tokens)[:2]] == [True, True]
+    texts = [one.training_texts(replies)[0] for one in (plain, renderer)]
+
+    assert ["".join(text.pieces[index] for index in text.learned) for text in texts] == [f"{empty}a<|im_end|>", "a<|im_end|>"]
 
 
 def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
@@ -91,7 +90,10 @@ def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
         name = "the trained text is what the assistant says and its stop"
         return next((check.holds, check.detail) for check in prove(renderer, renderer.stop_tokens) if check.name == name)
 
-    assert added(qwen3) == (False, "'<think>\\n\\n</think>\\n\\n你好!<|im_end|>' for '你好!'")
+    assert added(qwen3) == (
+        False,
+        "'<think>\\n\\n</think>\\n\\n你好!<|im_end|>' for '你好!'; exactly that with --template-argument enable_thinking=false",
+    )
     assert added(without) == (True, "'你好!<|im_end|>' for '你好!'")
 
 
