@@ -13,7 +13,7 @@ from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
 from sftchat.models.continuing import after_same_ending, not_continued, shared_length
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.models.template_limits import TooMuchError, bounded
-from sftchat.models.thought_marks import ENDS, OPENS, closing, is_closed, thought_in_content, whole_tags, without_thought
+from sftchat.models.thought_marks import ENDS, OPENS, closing, filled, is_closed, thought_in_content, whole_tags, without_thought
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -221,15 +221,29 @@ class TextTemplate:
         written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest)
         if not written:
             raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
+        if not self.forced and (own := self._with_thought(turns, index, tools, before, written)):
+            return before, own
         opening = "" if self.forced or not reply_left_out(turn, unmarked(written)) else self._opening(turns, index, tools, before)
         missing = "" if self.forced else reply_left_out(turn, opening + unmarked(written))
-        if missing == "the thoughts" and not is_closed(opening, self.thought_end) and (thought := thought_in_content(turn["content"])):
-            # the template strips it from all that is written, and so from the reply that has it; the model writes it as the row has it
-            bare = {**turn, "content": turn["content"].removeprefix(thought)}
-            return before, thought + self.reply([*turns[:index], bare], index, tools)[1]
         if missing:
             raise TemplateError(f"chat template '{self.name}' leaves out {missing} of turn {index}, which would not be learned")
         return before, written
+
+    def _with_thought(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, written: str) -> str:
+        """A reply with the thought that the template writes as an empty one, or strips from all that is written; empty where it does neither.
+
+        The model writes its thought all the same: templates do so because history has none.
+        """
+        thought, bare = without_thought(turns[index])
+        empty = bool(thought and filled(written, thought, self.thought_end))
+        in_content = "" if empty else thought_in_content(turns[index]["content"])
+        stripped = in_content and reply_left_out(turns[index], unmarked(written)) == "the thoughts"
+        if not empty and (not stripped or is_closed(self._opening(turns, index, tools, before), self.thought_end)):
+            return ""
+        if not empty:
+            bare = {**turns[index], "content": turns[index]["content"].removeprefix(in_content)}
+        plain = self.reply([*turns[:index], bare], index, tools)[1]
+        return filled(plain, thought, self.thought_end) if empty else in_content + plain
 
     def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
         """What a reply adds to its prompt where the finished text does not begin with that prompt.
@@ -243,14 +257,17 @@ class TextTemplate:
         start = after_same_ending(before, past, opening, turns[index - 1], self._longest_first) if index else -1
         if start >= 0:
             return finished[start:]
-        last = str(turns[index - 1].get("content") or "") if index else ""
-        # some templates begin a reply without being asked to
-        where = len(before) - len(opening) if opening else before.rfind(last) + len(last)
-        if last in before and finished.startswith(before[:where]) and (own := self._after_opening(turns, index, tools, before, where)):
+        where = len(before) - len(opening or self._unasked(turns[:index], tools))
+        if finished.startswith(before[:where]) and (own := self._after_opening(turns, index, tools, before, where)):
             return own
         if self.forced and turns[index]["content"]:
             return finished[finished.rfind(turns[index]["content"]) :]
         raise TemplateError(f"chat template '{self.name}' {not_continued(index, opening, before, finished)}")
+
+    def _unasked(self, past: Sequence[Turn], tools: Tools) -> str:
+        """What a template that begins a reply without being asked to writes after the content of the last turn; empty where that has none."""
+        text = self.text([*past[:-1], {**past[-1], "content": MARK}], tools, True) if past else ""
+        return text.rpartition(MARK)[2] if MARK in text else ""
 
     def _after_opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, where: int) -> str:
         """What a reply adds to a prompt that writes more of the turn, or other white space, than the finished turn has; empty when it cannot be told.

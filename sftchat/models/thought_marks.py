@@ -33,6 +33,21 @@ def thought_in_content(content: str) -> str:
     return content[: len(content) - len(answer.lstrip())] if end and thought.lstrip().startswith(OPENS) else ""
 
 
+def filled(written: str, thought: str, end: str) -> str:
+    """A written reply with a thought within the empty one that it begins with; empty where it begins with none.
+
+    Args:
+        written: What the template writes of a reply without a thought.
+        thought: The thought.
+        end: What the template writes after a thought.
+    """
+    empty = re.match(rf"(\s*(?:<[^<>/]*>|\[[^\[\]/]*\]))(\s*){re.escape(end)}", written)
+    if not empty:
+        return ""
+    half = empty[2][: len(empty[2]) // 2]
+    return f"{empty[1]}{half}{thought}{half}{written[empty.end(2) :]}"
+
+
 def is_closed(opening: str, end: str) -> bool:
     """Whether what a prompt writes of a reply ends with a thought that is over, such as ``<think></think>``.
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sftchat.models.parity import prove
 from sftchat.models.remedies import remedy
 from sftchat.models.templates import Renderer, TemplateError
-from sftchat.models.thought_marks import closing, is_closed, thought_in_content, whole_tags, without_thought
+from sftchat.models.thought_marks import closing, filled, is_closed, thought_in_content, whole_tags, without_thought
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 TOOLS = "{% for t in tools or [] %}<|s|>{{ t['function']['name'] }}{% endfor %}"
@@ -58,6 +58,8 @@ UNASKED = ASKED + "<|a|><|turn|>{{ m['content'] }}" + CALLS + "<|e|>{% endif %}{
 SPACED = ASKED + "A: {{ m['content'] }}" + CALLS + "<|e|>" + END + "A:\n{% endif %}"
 STRIPPED = ASKED + "<|a|>{{ m['content'].split('</think>')[-1] }}" + CALLS + "<|e|>" + END + "<|a|>{% endif %}"
 
+EMPTY = ASKED + "<|a|><think></think>{{ m['content'] }}" + CALLS + "<|e|>" + END + "<|a|>{% endif %}"
+
 KINDS = {
     "a thought is opened": (OPENED, "<|a|>\n<|chan|>\n", "\n<|/chan|>\n"),
     "a thought is opened that the template never writes": (OPENED_AND_STRIPPED, "<|a|><think>\n", "\n</think>\n\n"),
@@ -67,9 +69,10 @@ KINDS = {
     "a reply is begun unasked, after a closed thought": (UNASKED, "<|a|><|chan|><|/chan|>", "<|turn|>"),
     "other white space": (SPACED, "A:\n", ""),
     "thoughts are stripped": (STRIPPED, "<|a|>", ""),
+    "every thought is written empty": (EMPTY, "<|a|>", "<think></think>"),
 }
 """Source, how a prompt ends, and what a reply without thoughts is trained to write first."""
-WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>"), max_size=12).map(str.strip).filter(bool)
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="<>"), max_size=12).map(str.strip).filter(bool)
 
 
 def rows_of(renderer: Renderer, messages: list[Any], tools: Any = ()) -> list[tuple[str, str]]:
@@ -97,8 +100,8 @@ def test_a_call_and_the_reply_to_its_answer_are_trained_after_what_inference_sho
     rows = rows_of(renderer, CALLED, [LOOK])
 
     if len(rows) == 1:  # nothing differs
-        assert kind == "thoughts are stripped"
-        assert rows[0][1] == 'look{"at": "sky"}<|e|>It is blue.<|e|>'
+        assert kind in ("thoughts are stripped", "every thought is written empty")
+        assert rows[0][1] == f'{first}look{{"at": "sky"}}<|e|>{first}It is blue.<|e|>'
         return
     asked, said = zip(*rows, strict=True)
     assert asked[0] == f"<|s|>look<|u|>u<|e|>{opening}"
@@ -115,6 +118,8 @@ def test_a_call_and_the_reply_to_its_answer_are_trained_after_what_inference_sho
         ("a thought is opened with words", "reasoning", "hm\nAnswer:\na<|e|>"),
         ("a thought is opened with words", "content", "hm\nAnswer:\na<|e|>"),
         ("thoughts are stripped", "content", "<think>\nhm\n</think>\n\na<|e|>"),
+        ("every thought is written empty", "content", "<think>hm</think>a<|e|>"),
+        ("every thought is written empty", "reasoning", "<think>hm</think>a<|e|>"),
     ],
 )
 def test_a_thought_follows_the_prompt_that_opens_it_wherever_the_row_has_it(kind: str, key: str, expected: str) -> None:
@@ -166,12 +171,13 @@ def test_the_proof_names_the_argument_without_which_an_open_thought_is_closed_fi
 
 
 @settings(max_examples=150, deadline=None)
-@given(kind=st.sampled_from(sorted(KINDS)), said=st.lists(WORDS, min_size=2, max_size=6))
-def test_every_reply_of_a_conversation_follows_its_prompt_and_is_trained_with_one_stop(kind: str, said: list[str]) -> None:
+@given(kind=st.sampled_from(sorted(KINDS)), said=st.lists(WORDS, min_size=2, max_size=6), asked=WORDS | st.just(""))
+def test_every_reply_of_a_conversation_follows_its_prompt_and_is_trained_with_one_stop(kind: str, said: list[str], asked: str) -> None:
     source, opening, first = KINDS[kind]
     renderer, messages = renderer_of(source), chat(*said[: len(said) // 2 * 2])
     replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
+    messages[0] = {**messages[0], "content": asked}
     rows = renderer.training_rows(messages)
 
     for index, row in zip(replies, rows if len(rows) > 1 else rows * len(replies), strict=True):
@@ -200,6 +206,8 @@ def test_texts_are_taken_apart_at_tags() -> None:
     assert [is_closed(text, "</think>") for text in ("<think>\n", "<|a|>", "<|start_header_id|>assistant<|end_header_id|>\n\n", "")] == [
         False
     ] * 4
+    assert filled("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
+    assert filled("<think>b</think>a", "c", "</think>") == filled("a", "b", "</think>") == ""
     assert whole_tags("<|a|><think>", 6) == 5
     assert whole_tags("<|a|><think>", 5) == 5
     assert [closing(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
