@@ -252,8 +252,8 @@ class TextTemplate:
             TemplateError: When it cannot be told, or would not be what inference has to write.
         """
         opening = before[shared_length(before, self.text(turns[:index], tools)) :] if index else before
-        lead = self.text([*turns[:index], {**turns[index], "content": MARK}], tools).partition(MARK)[0]
-        past = lead if finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
+        lead = self._lead(turns[:index], turns[index], tools)
+        past = lead if lead and finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
         start = after_same_ending(before, past, opening, turns[index - 1], self._longest_first) if index else -1
         if start >= 0:
             return finished[start:]
@@ -276,10 +276,10 @@ class TextTemplate:
         """
         past = list(turns[:index])
         thought, bare = without_thought(turns[index])
-        lead, found, _ = self.text([*past, {**bare, "content": MARK}], tools).partition(MARK)
+        lead = self._lead(past, bare, tools)
         at = whole_tags(before, shared_length(before, lead))
         opening, lead = before[at:], lead[at:]
-        if not found or at < where:
+        if at < where:
             return ""
         if is_closed(before[where:], self.thought_end):
             repeated = bool(lead.strip()) and opening.rstrip().endswith(lead.strip())
@@ -291,15 +291,24 @@ class TextTemplate:
             return (start + said if said else "") + end + self.text([*past, bare], tools)[at:].removeprefix(lead)
         return "" if lead.strip() else self.text([*past, turns[index]], tools)[at:].removeprefix(lead)
 
+    def _lead(self, past: Sequence[Turn], turn: Turn, tools: Tools) -> str:
+        """All that the template writes before the content of a reply, its calls of tools left out; empty where it does not write it."""
+        lead, found, _ = self.text([*past, {**turn, "content": MARK, "tool_calls": []}], tools).partition(MARK)
+        return lead if found else ""
+
     def _begun_thought(self, past: Sequence[Turn], bare: Turn, tools: Tools, before: str) -> tuple[str, str] | None:
         """What the template writes between a prompt and a thought, and between the thought and the reply; None where the prompt opens no thought."""
-        written = {**bare, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
-        for turn in (*({**bare, "content": MARK, key: THOUGHT} for key in THOUGHTS), written):
+        plain = {**bare, "content": MARK, "tool_calls": []}
+        written = {**plain, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
+        for turn in (*({**plain, key: THOUGHT} for key in THOUGHTS), written, *({**bare, key: THOUGHT} for key in THOUGHTS)):
             try:
                 opened, found, after = self.text([*past, turn], tools).partition(THOUGHT)
             except TemplateError:
                 continue
             end, complete, _ = after.partition(MARK)
+            if not complete:  # of a turn that calls a tool
+                end, complete, _ = end.partition(self.thought_end)
+                end += complete
             if found and complete and (before.startswith(opened.rstrip()) or opened.rstrip() == before.rstrip()):
                 return opened.removeprefix(before) if opened.startswith(before) else "", end
         return None

@@ -60,8 +60,11 @@ STRIPPED = ASKED + "<|a|>{{ m['content'].split('</think>')[-1] }}" + CALLS + "<|
 
 EMPTY = ASKED + "<|a|><think></think>{{ m['content'] }}" + CALLS + "<|e|>" + END + "<|a|>{% endif %}"
 
+CALLS_FIRST = OPENED.replace("{{ m['content'] }}" + CALLS, CALLS + "{{ m['content'] }}")
+
 KINDS = {
     "a thought is opened": (OPENED, "<|a|>\n<|chan|>\n", "\n<|/chan|>\n"),
+    "a thought is opened, and calls stand before the content": (CALLS_FIRST, "<|a|>\n<|chan|>\n", "\n<|/chan|>\n"),
     "a thought is opened that the template never writes": (OPENED_AND_STRIPPED, "<|a|><think>\n", "\n</think>\n\n"),
     "a thought is closed, and its end written again": (CLOSED_BEFORE, "<|a|><think></think>", ""),
     "a thought is opened with words": (HEADED, "<|a|>\nMy steps:\n", "\nAnswer:\n"),
@@ -107,6 +110,19 @@ def test_a_call_and_the_reply_to_its_answer_are_trained_after_what_inference_sho
     assert asked[0] == f"<|s|>look<|u|>u<|e|>{opening}"
     assert asked[1].endswith(f"<|o|>blue<|e|>{opening}")
     assert said == (f'{first}look{{"at": "sky"}}<|e|>', f"{first}It is blue.<|e|>")
+
+
+@pytest.mark.parametrize("source", [OPENED, CALLS_FIRST], ids=["content first", "calls first"])
+def test_a_thought_a_text_and_a_call_of_one_turn_are_each_trained_once(source: str) -> None:
+    turn = {**CALLED[1], "content": "Wait.", "reasoning": "hm"}
+    call = 'look{"at": "sky"}'
+
+    rows = rows_of(renderer_of(source), [CALLED[0], turn], [LOOK])
+
+    said = f"Wait.{call}" if source == OPENED else f"{call}Wait."
+    assert rows == [("<|s|>look<|u|>u<|e|><|a|>\n<|chan|>\n", f"hm\n<|/chan|>\n{said}<|e|>")]
+    (plain,) = rows_of(renderer_of(source), [CALLED[0], {**turn, "reasoning": ""}], [LOOK])
+    assert plain[1] == f"\n<|/chan|>\n{said}<|e|>"
 
 
 @pytest.mark.parametrize(
