@@ -9,18 +9,16 @@ from itertools import takewhile
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
+from sftchat.models.begun import MARK, THOUGHT, BegunReply
 from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
-from sftchat.models.continuing import after_same_ending, not_continued, shared_length
+from sftchat.models.continuing import not_continued
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.models.template_limits import TooMuchError, bounded
-from sftchat.models.thought_marks import ENDS, OPENS, closing, filled, is_closed, thought_in_content, whole_tags, without_thought
+from sftchat.models.thought_marks import filled, is_closed, thought_in_content, without_thought
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
 Turn = dict[str, Any]
-MARK = "\u2063reply\u2063"
-"""Text that no template changes and none contains."""
-THOUGHT = "\u2063thought\u2063"
 NEXT = "\u2063next\u2063"
 
 
@@ -251,67 +249,12 @@ class TextTemplate:
         Raises:
             TemplateError: When it cannot be told, or would not be what inference has to write.
         """
-        opening = before[shared_length(before, self.text(turns[:index], tools)) :] if index else before
-        lead = self._lead(turns[:index], turns[index], tools)
-        past = lead if lead and finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
-        start = after_same_ending(before, past, opening, turns[index - 1], self._longest_first) if index else -1
-        if start >= 0:
-            return finished[start:]
-        where = len(before) - len(opening or self._unasked(turns[:index], tools))
-        if finished.startswith(before[:where]) and (own := self._after_opening(turns, index, tools, before, where)):
+        reply = BegunReply(self.text, turns[:index], turns[index], tools, before, self.thought_end, self._longest_first)
+        if own := reply.own_text(finished):
             return own
         if self.forced and turns[index]["content"]:
             return finished[finished.rfind(turns[index]["content"]) :]
-        raise TemplateError(f"chat template '{self.name}' {not_continued(index, opening, before, finished)}")
-
-    def _unasked(self, past: Sequence[Turn], tools: Tools) -> str:
-        """What a template that begins a reply without being asked to writes after the content of the last turn; empty where that has none."""
-        text = self.text([*past[:-1], {**past[-1], "content": MARK}], tools, True) if past else ""
-        return text.rpartition(MARK)[2] if MARK in text else ""
-
-    def _after_opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, where: int) -> str:
-        """What a reply adds to a prompt that writes more of the turn, or other white space, than the finished turn has; empty when it cannot be told.
-
-        An open thought of the prompt is written to its end first, an empty one where the reply has none.
-        """
-        past = list(turns[:index])
-        thought, bare = without_thought(turns[index])
-        lead = self._lead(past, bare, tools)
-        at = whole_tags(before, shared_length(before, lead))
-        opening, lead = before[at:], lead[at:]
-        if at < where:
-            return ""
-        if is_closed(before[where:], self.thought_end):
-            repeated = bool(lead.strip()) and opening.rstrip().endswith(lead.strip())
-            return "" if thought else self.text([*past, bare], tools)[at:].removeprefix(lead if repeated else "")
-        begun = self._begun_thought(past, bare, tools, before)
-        if begun or (end := closing(opening, lead)):
-            start, end = begun or ("", end)
-            said = thought.removeprefix(opening.strip()).lstrip() if thought else ""
-            return (start + said if said else "") + end + self.text([*past, bare], tools)[at:].removeprefix(lead)
-        return "" if lead.strip() else self.text([*past, turns[index]], tools)[at:].removeprefix(lead)
-
-    def _lead(self, past: Sequence[Turn], turn: Turn, tools: Tools) -> str:
-        """All that the template writes before the content of a reply, its calls of tools left out; empty where it does not write it."""
-        lead, found, _ = self.text([*past, {**turn, "content": MARK, "tool_calls": []}], tools).partition(MARK)
-        return lead if found else ""
-
-    def _begun_thought(self, past: Sequence[Turn], bare: Turn, tools: Tools, before: str) -> tuple[str, str] | None:
-        """What the template writes between a prompt and a thought, and between the thought and the reply; None where the prompt opens no thought."""
-        plain = {**bare, "content": MARK, "tool_calls": []}
-        written = {**plain, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
-        for turn in (*({**plain, key: THOUGHT} for key in THOUGHTS), written, *({**bare, key: THOUGHT} for key in THOUGHTS)):
-            try:
-                opened, found, after = self.text([*past, turn], tools).partition(THOUGHT)
-            except TemplateError:
-                continue
-            end, complete, _ = after.partition(MARK)
-            if not complete:  # of a turn that calls a tool
-                end, complete, _ = end.partition(self.thought_end)
-                end += complete
-            if found and complete and (before.startswith(opened.rstrip()) or opened.rstrip() == before.rstrip()):
-                return opened.removeprefix(before) if opened.startswith(before) else "", end
-        return None
+        raise TemplateError(f"chat template '{self.name}' {not_continued(index, reply.opening, before, finished)}")
 
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
         """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
