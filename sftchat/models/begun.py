@@ -94,7 +94,7 @@ class BegunReply:
 
     def _begun_thought(self, bare: Mapping[str, Any]) -> tuple[str, str] | None:
         """What the template writes between the prompt and a thought, and between the thought and the reply; None where the prompt opens no thought."""
-        plain = {**bare, "content": MARK, "tool_calls": []}
+        plain = _without_calls(bare)
         written = {**plain, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
         for turn in (*({**plain, key: THOUGHT} for key in THOUGHTS), written, *({**bare, key: THOUGHT} for key in THOUGHTS)):
             try:
@@ -115,10 +115,15 @@ class BegunReply:
 
     def _lead(self, turn: Mapping[str, Any]) -> str:
         """All that the template writes before the content of the reply, its calls of tools left out; empty where it does not write it."""
-        lead, found, _ = self._finished({**turn, "content": MARK, "tool_calls": []}).partition(MARK)
+        lead, found, _ = self._finished(_without_calls(turn)).partition(MARK)
         return lead if found else ""
 
     def _unasked(self) -> str:
         """What a template that begins a reply without being asked to writes after the content of the last turn; empty where that has none."""
         text = self.write([*self.past[:-1], {**self.past[-1], "content": MARK}], self.tools, True)
         return text.rpartition(MARK)[2] if MARK in text else ""
+
+
+def _without_calls(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn that says ``MARK`` and calls no tool."""
+    return {**{key: value for key, value in turn.items() if key != "tool_calls"}, "content": MARK}

@@ -14,7 +14,7 @@ from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
 from sftchat.models.continuing import not_continued
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.models.template_limits import TooMuchError, bounded
-from sftchat.models.thought_marks import filled, is_closed, thought_in_content, without_thought
+from sftchat.models.thought_marks import ENDS, filled, is_closed, thought_in_content, without_thought
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -158,6 +158,34 @@ class TextTemplate:
         return "</think>"
 
     @cached_property
+    def thought_keys(self) -> Mapping[str, str]:
+        """The keys of a plain reply under which the template looks for a thought, each with what it writes after the thought."""
+        found = {}
+        for key in THOUGHTS:
+            try:
+                after = self._shaped([ASKED, {"role": "assistant", "content": MARK, key: THOUGHT}], ()).partition(THOUGHT)[2]
+            except TemplateError:
+                continue
+            if MARK in after:
+                found[key] = after.partition(MARK)[0]
+        return found
+
+    def _keyed(self, turn: Turn) -> Turn:
+        """The turn with its thought under a key where the template looks for one.
+
+        A thought within the content stays there where the template writes it between the same tags.
+        """
+        if turn["role"] != "assistant" or not self.thought_keys or any(turn.get(key) for key in self.thought_keys):
+            return turn
+        key = next(iter(self.thought_keys))
+        if thought := next((turn[other] for other in THOUGHTS if turn.get(other)), ""):
+            return {**{name: value for name, value in turn.items() if name not in THOUGHTS}, key: thought}
+        if thought_in_content(turn["content"]) and ENDS not in self.thought_keys[key]:
+            thought, bare = without_thought(turn)
+            return {**bare, key: thought}
+        return turn
+
+    @cached_property
     def in_parts(self) -> bool:
         """Whether the template leaves out content that is a text, and writes it from a list of parts: those of vision models do."""
         turns = [{"role": "user", "content": MARK}]
@@ -187,7 +215,7 @@ class TextTemplate:
         Raises:
             TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
         """
-        turns = marked(self._forgeries, messages)
+        turns = [self._keyed(turn) for turn in marked(self._forgeries, messages)]
         whole = self.text(turns, tools, prompt)
         first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
         offered = self.text(turns[:first], tools, True) if tools and first else whole  # a call names its tool too, which is no offer
@@ -216,7 +244,7 @@ class TextTemplate:
             return before, written
         finished = finished or self.text(turns[: index + 1], tools)
         rest = finished[len(before) :] if finished.startswith(before) else self._own_text(turns, index, tools, before, finished)
-        written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest)
+        written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest, turn)
         if not written:
             raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
         if not self.forced and (own := self._with_thought(turns, index, tools, before, written)):
@@ -337,10 +365,14 @@ class TextTemplate:
         at, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(0, ""))
         return "" if at_once and at else token
 
-    def _up_to_stop(self, text: str) -> str:
-        """The text up to the last stop token, or to another token that ends it: a call of gpt-oss ends otherwise than a reply."""
-        if self.stop in text:
-            return text[: text.rfind(self.stop) + len(self.stop)]
+    def _up_to_stop(self, text: str, turn: Turn) -> str:
+        """The text of a turn up to the last stop token, or to another token that ends it: a call of gpt-oss ends otherwise than a reply."""
+        cut = text[: text.rfind(self.stop) + len(self.stop)] if self.stop in text else ""
+        lost = turn.get("tool_calls") and reply_left_out(turn, unmarked(cut)).startswith(
+            "the call"
+        )  # Solar ends a thought with the stop of a reply
+        if cut and not lost:
+            return cut
         text = text.rstrip()
         return text if any(text.endswith(token) for token in self._longest_first) else ""
 

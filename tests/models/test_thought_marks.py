@@ -147,6 +147,21 @@ def test_a_thought_follows_the_prompt_that_opens_it_wherever_the_row_has_it(kind
     assert rows == [(f"<|u|>q<|e|>{opening}", expected)]
 
 
+def test_a_thought_in_the_content_or_under_another_key_is_written_between_the_marks_of_the_template() -> None:
+    marked = (
+        ASKED + "<|a|>" + REASONING + "<|chan|>{{ m['reasoning'] }}<|/chan|>{% endif %}{{ m['content'] }}<|e|>" + END + "<|a|>{% endif %}"
+    )
+    within: Any = {"role": "assistant", "content": "<think>\nhm\n</think>\n\na"}
+    beside: Any = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    renderer = renderer_of(marked)
+
+    assert rows_of(renderer, [*chat("q"), within, *chat("r", "b")]) == rows_of(renderer, [*chat("q"), beside, *chat("r", "b")])
+    assert rows_of(renderer, [*chat("q"), within, *chat("r", "b")]) == [
+        ("<|u|>q<|e|><|a|>", "<|chan|>hm<|/chan|>a<|e|>"),
+        ("<|u|>q<|e|><|a|>a<|e|><|u|>r<|e|><|a|>", "b<|e|>"),
+    ]
+
+
 def test_a_thought_that_begins_with_the_words_of_the_prompt_has_them_once() -> None:
     thought = {"role": "assistant", "content": "a", "reasoning": "My steps:\nhm"}
 
@@ -161,6 +176,25 @@ def test_a_thought_after_a_prompt_that_has_closed_it_is_refused(kind: str) -> No
 
     with pytest.raises(TemplateError, match="turn 1"):
         renderer_of(KINDS[kind][0]).training_texts(thought)
+
+
+def test_a_template_that_tells_calls_by_their_key_is_tried_without_it() -> None:
+    told = "{% if 'tool_calls' in m %}{{ m['tool_calls'][0]['function'] | tojson }}{% else %}{{ m['content'] }}{% endif %}"
+    source = ASKED + "<|a|>" + told + "<|e|>" + END + "<|a|><think>\n{% endif %}"
+
+    rows = rows_of(renderer_of(source), CALLED[:2], [LOOK])
+
+    assert rows == [("<|s|>look<|u|>u<|e|><|a|><think>\n", "\n</think>\n\n" + '{"name": "look", "arguments": {"at": "sky"}}<|e|>')]
+
+
+def test_a_call_that_ends_otherwise_than_a_reply_follows_a_thought_that_ends_like_one() -> None:
+    said = REASONING.replace(" and loop.last", "") + "<|chan|>{{ m['reasoning'] }}<|e|><|a|>{% endif %}{{ m['content'] }}" + CALLS
+    source = ASKED + "<|a|>" + said + "{{ '<|close|>' if m.get('tool_calls') else '<|e|>' }}" + END + "<|a|>{% endif %}"
+    turn: Any = {**CALLED[1], "reasoning": "hm"}
+
+    rows = rows_of(renderer_of(source), [CALLED[0], turn, *CALLED[2:]], [LOOK])
+
+    assert [trained for _, trained in rows] == ['<|chan|>hm<|e|><|a|>look{"at": "sky"}<|close|>It is blue.<|e|>']
 
 
 def test_a_template_that_ignores_a_thought_beside_the_content_is_refused() -> None:
