@@ -45,6 +45,34 @@ def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[st
     return finished.rfind(ending) + low
 
 
+def after_same_words(prompt: str, finished: str, opening: str) -> int:
+    """Where a finished conversation goes on after its prompt where only white space before the reply's opening differs.
+
+    Hermes 3 writes a new line after the result of a tool only once a turn follows it.
+
+    Args:
+        prompt: The prompt of the reply.
+        finished: The text with the reply.
+        opening: What the prompt adds for the reply; it must be the same in both.
+
+    Returns:
+        The index in ``finished``; -1 when more differs than white space.
+    """
+    wanted = iter(squashed(prompt.removesuffix(opening)))
+    following = next(wanted, "")
+    at = 0
+    while following and at < len(finished):
+        if finished[at] == following:
+            following = next(wanted, "")
+        elif not finished[at].isspace():
+            return -1
+        at += 1
+    start = finished.find(opening, at)
+    if not opening or following or start < 0 or finished[at:start].strip():
+        return -1
+    return start + len(opening)
+
+
 def parting(prompt: str, finished: str) -> tuple[str, str]:
     """Two excerpts, without markers, around the place where a prompt and the text with its reply part."""
     at = shared_length(prompt, finished)

@@ -17,7 +17,7 @@ from sftchat.types import Message
 from tests.models.shipped import SHIPPED, tokenizer_for
 
 ONE, EACH = "one row", "one row for each reply, since the template writes a reply differently once it is history"
-ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; choose one that knows tools"
+ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; no template of sftchat can write it either"
 ONLY_TWO = "Only user and assistant roles are supported"
 LOST_CALL = "leaves out the call of tool 'get_weather' of turn 1, which would not be learned"
 OPENS = r"opens turn \d with '<｜Assistant｜><think>\\n' in its prompt and with '<｜Assistant｜>[^<]*<.* once it is finished"
