@@ -28,7 +28,7 @@ def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[st
         prompt: The prompt of the reply.
         finished: The text with the reply.
         opening: What the prompt adds for the reply, such as the header of its turn.
-        last: The turn before the reply; the shared ending must hold the whole of it.
+        last: The turn before the reply; the shared ending must hold the whole of its text, and there must be some.
         tokens: Added tokens of the tokenizer; the shared ending must hold one.
 
     Returns:
@@ -38,9 +38,9 @@ def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[st
     while low < high:  # a longer ending is in the text only if each shorter one is
         middle = (low + high + 1) // 2
         low, high = (middle, high) if prompt[-middle:] in finished else (low, middle - 1)
-    ending = prompt[len(prompt) - low :]
-    whole = low > len(opening) and squashed(unmarked(str(last.get("content") or ""))) in squashed(unmarked(ending))
-    if not whole or not any(token in ending[: len(ending) - len(opening)] or token in opening for token in tokens):
+    ending, said = prompt[len(prompt) - low :], squashed(unmarked(str(last.get("content") or "")))
+    whole = low > len(opening) and said and said in squashed(unmarked(ending))
+    if not whole or not any(token in ending for token in tokens):
         return -1
     return finished.rfind(ending) + low
 

@@ -59,7 +59,7 @@ def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -
     """The first change under which every reply of a conversation can be trained on.
 
     Changes are tried in this order: an argument that switches thinking, another of the model's own templates, no system turn, another template,
-    less of the conversation (no thoughts, no tools, or two parts less), and another template with less of the conversation.
+    less of the conversation (no thoughts, no tools, or two parts less), and another argument or template with less of the conversation.
 
     Args:
         renderer: Tokenizer and template that refuse it.
@@ -79,7 +79,8 @@ def _changes(refused: Refused) -> Iterator[tuple[str, Refused]]:
     for pair in combinations(smaller, 2):
         if (less := _REDUCTIONS[pair[1]](smaller[pair[0]])) is not None:
             smaller[" and ".join(pair)] = less
-    for name, other in (*_arguments(refused.renderer), *_own_templates(refused.renderer)):
+    switched = [*_arguments(refused.renderer), *_own_templates(refused.renderer)]
+    for name, other in switched:
         yield f"try {name}", replace(refused, renderer=other)
     if SYSTEM in smaller:
         yield f"it can be trained on without {SYSTEM}", smaller[SYSTEM]
@@ -89,7 +90,7 @@ def _changes(refused: Refused) -> Iterator[tuple[str, Refused]]:
     for left_out, less in smaller.items():
         yield f"it can be trained on without {left_out}", less
     for left_out, less in smaller.items():
-        for name, other in others:
+        for name, other in (*switched, *others):
             yield f"try {name}, without {left_out}", replace(less, renderer=other)
 
 

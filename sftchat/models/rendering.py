@@ -235,11 +235,8 @@ class TextTemplate:
             TemplateError: When it cannot be told, or would not be what inference has to write.
         """
         opening = before[shared_length(before, self.text(turns[:index], tools)) :] if index else before
-        if index:
-            start = after_same_ending(before, finished, opening, turns[index - 1], self._longest_first)
-            start = after_same_words(before, finished, opening) if start < 0 else start
-            if start >= 0:
-                return finished[start:]
+        if index and (written := self._after_last_turn(turns, index, tools, before, finished)):
+            return written
         empty = {**turns[index], "content": MARK}
         at = shared_length(before, self.text([*turns[:index], empty], tools).partition(MARK)[0])
         closed = (
@@ -250,6 +247,26 @@ class TextTemplate:
         if self.forced and turns[index]["content"]:
             return finished[finished.rfind(turns[index]["content"]) :]
         raise TemplateError(self._not_continued(index, opening, before, finished))
+
+    def _after_last_turn(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
+        """What a finished text adds after the turn before the reply and the header of the reply; empty where these are not told from what is before."""
+        last = turns[index - 1]
+        if not last["content"].strip():  # nothing tells where an empty turn ends, such as the result of a tool: some text stands in for it
+            filled = [*turns[: index - 1], {**last, "content": NEXT}, turns[index]]
+            try:
+                texts = self.text(filled[:index], tools, True), self.text(filled, tools)
+                written = (
+                    texts[1].removeprefix(texts[0])
+                    if texts[1].startswith(texts[0])
+                    else self._after_last_turn(filled, index, tools, *texts)
+                )
+            except TemplateError:
+                return ""
+            return written if finished.endswith(written) else ""
+        opening = before[shared_length(before, self.text(turns[:index], tools)) :]
+        start = after_same_ending(before, finished, opening, last, self._longest_first)
+        start = after_same_words(before, finished, opening) if start < 0 else start
+        return finished[start:] if start >= 0 else ""
 
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
         """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
