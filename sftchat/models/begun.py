@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from sftchat.errors import ModelError
 from sftchat.models.completeness import THOUGHTS
-from sftchat.models.continuing import after_same_ending, shared_length
+from sftchat.models.continuing import after_same_ending, after_same_words, shared_length
 from sftchat.models.thought_marks import ENDS, OPENS, closing, is_closed, whole_tags, without_thought
 
 MARK = "\u2063reply\u2063"
 """Text that no template changes and none contains."""
 THOUGHT = "\u2063thought\u2063"
 """The same in the place of a thought."""
+NEXT = "\u2063next\u2063"
+"""The same in the place of another turn."""
 
 
 class Write(Protocol):
@@ -60,13 +62,30 @@ class BegunReply:
         """
         if not self.past:
             return self._after_opening(0)
-        lead = self._lead(self.turn)
-        before = lead if lead and finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
-        start = after_same_ending(self.prompt, before, self.opening, self.past[-1], self.tokens)
-        if start >= 0:
-            return finished[start:]
+        if own := self._after_last_turn(finished):
+            return own
         where = len(self.prompt) - len(self.opening or self._unasked())
         return self._after_opening(where) if finished.startswith(self.prompt[:where]) else ""
+
+    def _after_last_turn(self, finished: str) -> str:
+        """What a finished text adds after the last turn of the past and the header of the reply; empty where these are not told from what is before."""
+        last = self.past[-1]
+        if not str(
+            last.get("content") or ""
+        ).strip():  # nothing tells where an empty turn ends, such as the result of a tool: some text stands in for it
+            past = [*self.past[:-1], {**last, "content": NEXT}]
+            try:
+                other = replace(self, past=past, prompt=self.write(past, self.tools, True))
+                text = other._finished(self.turn)
+            except ModelError:
+                return ""
+            own = text.removeprefix(other.prompt) if text.startswith(other.prompt) else other._after_last_turn(text)
+            return own if finished.endswith(own) else ""
+        lead = self._lead(self.turn)
+        before = lead if lead and finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
+        start = after_same_ending(self.prompt, before, self.opening, last, self.tokens)
+        start = after_same_words(self.prompt, before, self.opening) if start < 0 else start
+        return finished[start:] if start >= 0 else ""
 
     def _after_opening(self, where: int) -> str:
         """What a reply adds to a prompt that writes more of the turn, or other white space, than the finished turn has.

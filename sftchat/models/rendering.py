@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import takewhile
+from functools import cached_property, partial
+from itertools import product, takewhile
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
-from sftchat.models.begun import MARK, THOUGHT, BegunReply
+from sftchat.models.begun import MARK, NEXT, THOUGHT, BegunReply
 from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
 from sftchat.models.continuing import not_continued
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
@@ -19,7 +19,6 @@ from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
 Turn = dict[str, Any]
-NEXT = "\u2063next\u2063"
 
 
 CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
@@ -220,7 +219,7 @@ class TextTemplate:
         first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
         offered = self.text(turns[:first], tools, True) if tools and first else whole  # a call names its tool too, which is no offer
         if missing := tools_left_out((), tools, unmarked(offered)) or tools_left_out(turns, (), unmarked(whole)):
-            raise TemplateError(f"chat template '{self.name}' leaves out {missing}; choose one that knows tools with --template")
+            raise TemplateError(f"chat template '{self.name}' leaves out {missing}")
         return turns, whole
 
     def reply(self, turns: Sequence[Turn], index: int, tools: Tools, whole: str = "", finished: str = "") -> tuple[str, str]:
@@ -319,7 +318,10 @@ class TextTemplate:
         return text
 
     def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **how: Any) -> Any:
-        """Run the template, here and nowhere else; once more with the arguments of tool calls as text, which some templates concatenate.
+        """Run the template, here and nowhere else.
+
+        What it fails on is given in other forms too: the arguments of tool calls as text, which some templates concatenate, and no tools as an empty
+        list, over which those for tools alone loop.
 
         Args:
             turns: What the template is given as messages.
@@ -330,25 +332,33 @@ class TextTemplate:
         Raises:
             TemplateError: When the template refuses the turns, fails, or takes more time or memory than it may.
         """
-        try:
-            return bounded(
-                self.source,
-                lambda: self.tokenizer.apply_chat_template(
-                    list(turns),
-                    tools=list(tools) or None,
-                    chat_template=self.source,
-                    add_generation_prompt=add_generation_prompt,
-                    **{"tokenize": False, **how},
-                    **self.arguments,
-                ),
+        forms: list[Sequence[Mapping[str, Any]]] = [turns]
+        if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
+            forms.append(as_text)
+        offers: list[list[Mapping[str, Any]] | None] = [list(tools)] if tools else [None, []] if "tools" in self.source else [None]
+
+        def run(form: Sequence[Mapping[str, Any]], offer: list[Mapping[str, Any]] | None) -> Any:
+            """What the library makes of the turns in one form."""
+            return self.tokenizer.apply_chat_template(
+                list(form),
+                tools=offer,
+                chat_template=self.source,
+                add_generation_prompt=add_generation_prompt,
+                **{"tokenize": False, **how},
+                **self.arguments,
             )
-        except TooMuchError as error:
-            raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
-        except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
-            if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
-                return self._run(as_text, tools, add_generation_prompt, **how)
-            roles = ", ".join(str(turn["role"]) for turn in turns)
-            raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(error)}") from error
+
+        failed: Exception | None = None
+        for form, offer in product(forms, offers):
+            try:
+                return bounded(self.source, partial(run, form, offer))
+            except TooMuchError as error:
+                raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
+            except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
+                failed = error
+        assert failed is not None
+        roles = ", ".join(str(turn["role"]) for turn in turns)
+        raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(failed)}") from failed
 
     def _tokens_at_first(self, text: str) -> list[str]:
         """The first added token of a text and those that follow it at once."""

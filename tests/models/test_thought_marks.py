@@ -216,7 +216,7 @@ def test_the_proof_names_the_argument_without_which_an_open_thought_is_closed_fi
     thought: list[Any] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "hm"}]
     with pytest.raises(TemplateError, match="opens turn 1"):
         thoughtless.training_texts(thought)
-    assert remedy(thoughtless, thought) == ""  # what is set is not changed
+    assert remedy(thoughtless, thought) == "it can be trained on without the thoughts"  # what is set is not changed
     assert rows_of(renderer, thought) == [("<|u|>q<|e|><|a|>\n<|chan|>\n", "hm\n<|/chan|>\na<|e|>")]
 
 
