@@ -157,6 +157,15 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     return value if path is None else str(path)
 
 
+def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what no template can be named, before anything is loaded; which names there are only the model knows."""
+    from sftchat.models.registry import NAME
+
+    if value and not NAME.fullmatch(value):
+        raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")
+    return value
+
+
 def template_options(of: str = "model", default: str | None = "") -> Callable[[F], F]:
     """The options that say which chat template writes conversations and what it is told, the same wherever there are any.
 
@@ -173,6 +182,7 @@ def template_options(of: str = "model", default: str | None = "") -> Callable[[F
         click.option(
             "--template-name",
             default=default,
+            callback=_template_name,
             metavar="NAME",
             help=f"Which of the {of}'s own chat templates writes every conversation.  [default: tool_use with tools, else default]",
         ),

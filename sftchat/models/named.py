@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sftchat.errors import UsageError, unknown
 from sftchat.models.model_files import MORE_TEMPLATES
-from sftchat.models.registry import without_training_markers
+from sftchat.models.registry import NAME, without_training_markers
 from sftchat.models.rendering import TemplateError
 
 DEFAULT = "default"
@@ -18,7 +17,6 @@ TOOL_USE = "tool_use"
 """The name of the template of conversations with tools, as transformers' ``get_chat_template`` chooses it."""
 FILE = "chat_template.jinja"
 """The file of the template ``default``; those of the others are ``additional_chat_templates/NAME.jinja``."""
-_NAME = re.compile(r"[\w.-]{1,64}")
 
 
 def own_templates(tokenizer: Any) -> dict[str, str]:
@@ -39,7 +37,7 @@ def own_templates(tokenizer: Any) -> dict[str, str]:
     for name, source in found.items():
         if not source:
             continue
-        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise TemplateError(f"the model has a chat template named {name!r:.40}; a name has letters, digits, '_', '-' and '.' alone")
         if not isinstance(source, str):
             which = "" if name == DEFAULT else f" '{name}'"
