@@ -8,21 +8,19 @@ from typing import Any
 import click
 
 from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import Session, template_argument_option, template_option
+from sftchat.cli.shared import Session, template_options
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the files; must not exist.")
 @click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
-@template_option()
-@template_argument_option
+@template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_obj
 def command(
-    session: Session, /, model: str, output: Path, ollama: bool, template: str, template_arguments: dict[str, Any], trust_remote_code: bool,
-    quiet: bool,
+    session: Session, /, model: str, output: Path, ollama: bool, trust_remote_code: bool, quiet: bool, **template: Any,
 ) -> None:  # fmt: skip
     """Export MODEL: its weights, and a Modelfile whose template is proved to write the prompts that the model was trained on.
 
@@ -48,9 +46,7 @@ def command(
     require_local("exporting a model")
     from sftchat.models.exporting import export_ollama
 
-    modelfile, warning = export_ollama(
-        reference, output, template=template, template_arguments=template_arguments, trust_remote_code=trust_remote_code
-    )
+    modelfile, warning = export_ollama(reference, output, trust_remote_code=trust_remote_code, **template)
     if quiet:
         return
     click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.proved)}", err=True)

@@ -14,6 +14,7 @@ from sftchat.text import printable
 if TYPE_CHECKING:
     from sftchat.models.lineage import Ancestor
     from sftchat.models.manifest import Manifest
+    from sftchat.models.templates import Renderer
 
 
 @click.command()
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 @engine_options
 @click.pass_obj
 def command(
-    session: Session, /, model: str, as_json: bool, base: str | None, template: str | None, allow_pickle: bool, **options: Any
-) -> int:
+    session: Session, /, model: str, as_json: bool, base: str | None, template: str | None, template_name: str | None, allow_pickle: bool,
+    **options: Any,
+) -> int:  # fmt: skip
     """Show what a model is, and prove that training and inference see the same tokens.
 
     Exits with 3 when the proof fails. Of a server, shows the models that it lists; what tokens they see is not ours to prove.
@@ -46,7 +48,7 @@ def command(
     require_local("inspecting a model")
     from sftchat.models.parity import prove
 
-    loaded = load(reference, template=template or "", allow_pickle=allow_pickle, **options)
+    loaded = load(reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options)
     from sftchat.models.lineage import lineage
 
     checks = [
@@ -123,6 +125,7 @@ def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "context": getattr(config, "max_position_embeddings", None),
         "template": f"{renderer.name} ({renderer.template_hash[:12]})",
+        **_named(renderer),
         "template arguments": ", ".join(f"{name}={json.dumps(value)}" for name, value in renderer.arguments.items()) or "none",
         "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(i)} ({i})" for i in loaded.stop_ids),
         "identity": identity(reference),
@@ -131,6 +134,16 @@ def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
         facts["adapter on"] = reference.base.text
         facts["adapter"] = _adapter(model)
     return facts
+
+
+def _named(renderer: Renderer) -> dict[str, Any]:
+    """The named templates of a model that has several, and which of them writes a conversation."""
+    if not renderer.named:
+        return {}
+    chosen = f"{renderer.picked} for every conversation"
+    if not renderer.picked:
+        chosen = f"{renderer.each[-1].name} with tools, else default" if len(renderer.each) > 1 else "default for every conversation"
+    return {"templates": f"{', '.join(sorted(renderer.named))}; {chosen}"}
 
 
 def _adapter(model: Any) -> str:

@@ -137,7 +137,7 @@ def device_option(default: str | None = "auto") -> Callable[[F], F]:
     return click.option("--device", default=default, callback=_device, metavar="DEVICE", help=words, **shown)
 
 
-template_argument_option = click.option(
+_template_argument_option = click.option(
     "--template-argument",
     "template_arguments",
     multiple=True,
@@ -157,16 +157,45 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     return value if path is None else str(path)
 
 
-def template_option(of: str = "model", default: str | None = "") -> Callable[[F], F]:
-    """The option that gives another chat template, the same wherever there is one.
+def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what no template can be named, before anything is loaded; which names there are only the model knows."""
+    from sftchat.models.registry import NAME
+
+    if value and not NAME.fullmatch(value):
+        raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")
+    return value
+
+
+def template_options(of: str = "model", default: str | None = "") -> Callable[[F], F]:
+    """The options that say which chat template writes conversations and what it is told, the same wherever there are any.
+
+    The command gets them as ``template``, ``template_name`` and ``template_arguments``.
 
     Args:
-        of: Whose template it replaces.
-        default: What is given where the user gives none.
+        of: Whose template they replace.
+        default: What is given as template and as name where the user gives none.
     """
-    return click.option(
-        "--template", default=default, callback=_template, metavar="NAME|FILE", help=f"Chat template instead of the {of}'s own."
+    options = (
+        click.option(
+            "--template", default=default, callback=_template, metavar="NAME|FILE", help=f"Chat template instead of the {of}'s own."
+        ),
+        click.option(
+            "--template-name",
+            default=default,
+            callback=_template_name,
+            metavar="NAME",
+            help=f"Which of the {of}'s own chat templates writes every conversation.  [default: tool_use with tools, else default]",
+        ),
+        _template_argument_option,
     )
+
+    def decorated(command: F) -> F:
+        """Add the options."""
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
 
 
 def engine_options(command: F) -> F:
@@ -182,8 +211,7 @@ def engine_options(command: F) -> F:
                 help="Precision of the weights.",
             ),
             device_option(),
-            template_option(default=None),
-            template_argument_option,
+            template_options(default=None),
             click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
             click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),
         )

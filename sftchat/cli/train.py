@@ -12,7 +12,7 @@ import click
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, device_option, template_argument_option, template_option
+from sftchat.cli.shared import Session, device_option, template_options
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.errors import UsageError
 
@@ -86,8 +86,7 @@ if TYPE_CHECKING:
 @click.option("--report-to", multiple=True, metavar="TRACKER", help="tensorboard (under RUN/runs), wandb, mlflow, …; may be repeated.")
 @click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
 @device_option(None)
-@template_option()
-@template_argument_option
+@template_options()
 @click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint of RUN.")
@@ -105,7 +104,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
-    template_arguments: dict[str, Any], rows_read: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
+    template_name: str, template_arguments: dict[str, Any], rows_read: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
     **given: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task, or on the rows of --data alone; RUN is then a model like any other.
@@ -144,8 +143,8 @@ def command(
     from sftchat.training.run import train
 
     job = Job(
-        task, model, output, examples, data, given, validation, template=template, template_arguments=template_arguments, rows_read=rows_read, force=force, resume=resume,
-        trust_remote_code=trust_remote_code,
+        task, model, output, examples, data, given, validation, template=template, template_name=template_name, template_arguments=template_arguments, rows_read=rows_read,
+        force=force, resume=resume, trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
     if dry_run:

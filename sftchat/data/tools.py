@@ -11,7 +11,7 @@ from sftchat.errors import DataError
 from sftchat.parsing import parsed
 from sftchat.types import Example
 
-NULLS = "members that are null in tools or in calls of tools are left out; Arrow adds them where other rows have a value"
+NULLS = "members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
 
 
 def normal_tools(given: Any, where: str = "tools", change: Change = unreported) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from json import dumps
 from typing import Any, cast
 
 from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
-from sftchat.data.tools import normal_calls
+from sftchat.data.tools import NULLS, normal_calls
 from sftchat.data.values import keys_of, shown, text
 from sftchat.errors import DataError, unknown
 from sftchat.parsing import parsed
@@ -116,6 +116,8 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
         raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
     # `datasets` fills keys that only other rows have with null, and templates that ask "is there a key tool_calls" would believe it
     rest = {key: value for key, value in turn.items() if key not in (*names, "function_call") and value is not None and value != []}
+    if any(value is None for key, value in turn.items() if key not in names):
+        change(NULLS)
     content = turn.get(names[1])
     if _is_bare_call(turn, roles):
         calls, content, rest["tool_calls"] = ["value"], "", _calls(content, f"{where}.value", change)

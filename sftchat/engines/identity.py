@@ -15,7 +15,7 @@ from typing import Any
 from sftchat.engines.guarded import identity_of
 from sftchat.errors import ModelError
 from sftchat.models.identity import Hashed, file_hash, reply_identity
-from sftchat.models.manifest import read_manifest
+from sftchat.models.manifest import as_trained, read_manifest
 from sftchat.models.references import resolve
 from sftchat.models.registry import template_file
 from sftchat.plugins import Registry
@@ -37,6 +37,7 @@ def identify(
     base: str | None = None,
     allow_pickle: bool = False,
     template: str | None = None,
+    template_name: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
     extra_body: Mapping[str, Any] | None = None,
     **options: Any,
@@ -55,6 +56,7 @@ def identify(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
         template_arguments: Arguments of the template, before those of the manifest.
         extra_body: Of requests to a server, whose identity cannot be known.
         options: As of ``sftchat.engines.loading.load_engine``.
@@ -79,12 +81,14 @@ def identify(
     if not files:
         return ""
     manifest = read_manifest(reference.folder) if reference.folder else None
+    used = as_trained(manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments)
     facts = {
         **{name: value for name, value in options.items() if name not in UNIMPORTANT},
         "files": files,
         "allow_pickle": allow_pickle,
         "template": _template(template or ""),
-        "template_arguments": {**(manifest.template_arguments if manifest else {}), **(template_arguments or {})},
+        "template_name": used["name"],
+        "template_arguments": used["arguments"],
         "device": device_facts(str(options.get("device", "auto"))),
         "source": source_hash(),
         "versions": {name: _version(name) for name in VERSIONED},

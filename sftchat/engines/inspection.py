@@ -51,8 +51,9 @@ def reply_ids(renderer: Renderer, request: Request, reply: str | Sequence[int], 
         ids = list(renderer.tokenizer.encode(reply, add_special_tokens=False))
     else:
         given, prefix = with_arguments(renderer, request), request.reply_prefix
-        ids = given.prompt_ids(request.messages, prefix + reply)[len(given.prompt_ids(request.messages, prefix)) :]
-    stop = renderer.stop_token if request.prompt is None else renderer.tokenizer.eos_token_id
+        before = given.prompt_ids(request.messages, prefix, request.tools)
+        ids = given.prompt_ids(request.messages, prefix + reply, request.tools)[len(before) :]
+    stop = renderer.for_tools(request.tools).stop_token if request.prompt is None else renderer.tokenizer.eos_token_id
     return [*ids, stop] if ended and stop is not None and ids[-1:] != [stop] else ids
 
 

@@ -27,7 +27,7 @@ def require_endpoint(what: str) -> None:
 
 def load_engine(
     model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
+    template_name: str | None = None, template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
     extra_body: Mapping[str, Any] | None = None, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
     """Open what MODEL names.
@@ -38,6 +38,7 @@ def load_engine(
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
         template_arguments: Arguments of the template, before those that the model was trained with; a server gets them as ``chat_template_kwargs``.
         concurrency: The most requests that a server has at once, at least 1.
         timeout: Seconds that a server may be silent.
@@ -54,8 +55,9 @@ def load_engine(
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.served:
-        if template:
-            raise UsageError(f"--template is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        if template or template_name:
+            option = "--template" if template else "--template-name"
+            raise UsageError(f"{option} is for models that are loaded here; the server of '{model}' renders prompts with its own")
         if quantize:
             raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
@@ -83,7 +85,10 @@ def load_engine(
             from sftchat.engines.decoding import prepare_for_decoding
             from sftchat.engines.transformers import TransformersEngine
 
-            loaded = load(reference, template=template or "", template_arguments=template_arguments, allow_pickle=allow_pickle, **options)
+            loaded = load(
+                reference, template=template or "", template_name=template_name or "", template_arguments=template_arguments,
+                allow_pickle=allow_pickle, **options,
+            )  # fmt: skip
         merges = prepare_for_decoding(loaded.model, int8=quantize == "int8")
         return TransformersEngine(model, loaded, merges=merges)
 

@@ -21,15 +21,27 @@ def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
         written: Its text, unmarked.
     """
     there = squashed(written)
-    for key in ("content", *THOUGHTS):
-        if isinstance(said := turn.get(key), str) and squashed(unmarked(said)) not in there:
-            thought = key == "content" and "</think>" in said and squashed(unmarked(said.rpartition("</think>")[2])) in there
-            return "the thoughts" if thought or key != "content" else "a part of the content"
+    thought, answer = thought_and_answer(str(turn.get("content") or ""))
+    for what, said in (
+        ("a part of the content", answer),
+        ("the thoughts", thought),
+        *(("the thoughts", turn.get(key)) for key in THOUGHTS),
+    ):
+        if isinstance(said, str) and squashed(unmarked(said)) not in there:
+            return what
     for name, arguments in _calls([turn]):
         keys = arguments if isinstance(arguments, Mapping) else ()
-        if name not in written or any(squashed(unmarked(str(key))) not in there for key in keys):
+        if any(squashed(unmarked(str(key))) not in there for key in keys):
             return f"the call of tool '{name}'"
-    return ""
+    return _calls_left_out([turn], written)
+
+
+def thought_and_answer(content: str) -> tuple[str, str]:
+    """A content that begins with a thought, in two: the text between the tags, the first of which may be missing, and what follows."""
+    thought, end, answer = content.rpartition("</think>")
+    if not end:
+        return "", content
+    return thought.strip().removeprefix("<think>").strip(), answer.lstrip()
 
 
 def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str) -> str:
@@ -44,7 +56,17 @@ def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[s
         name = str(tool.get("function", tool).get("name", ""))
         if name not in text:
             return f"tool '{name}'"
-    return next((f"the call of tool '{name}'" for name, _ in _calls(turns) if name not in text), "")
+    return _calls_left_out(turns, text)
+
+
+def _calls_left_out(turns: Iterable[Mapping[str, Any]], text: str) -> str:
+    """The first call whose name does not follow those of the calls before it, in words: gpt-oss writes the first call of a turn alone."""
+    at = 0
+    for name, _ in _calls(turns):
+        if (found := text.find(name, at)) < 0:
+            return f"the call of tool '{name}'"
+        at = found + len(name)
+    return ""
 
 
 def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:

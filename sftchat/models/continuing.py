@@ -28,7 +28,7 @@ def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[st
         prompt: The prompt of the reply.
         finished: The text with the reply.
         opening: What the prompt adds for the reply, such as the header of its turn.
-        last: The turn before the reply; the shared ending must hold the whole of it.
+        last: The turn before the reply; the shared ending must hold the whole of its text, and there must be some.
         tokens: Added tokens of the tokenizer; the shared ending must hold one.
 
     Returns:
@@ -38,11 +38,39 @@ def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[st
     while low < high:  # a longer ending is in the text only if each shorter one is
         middle = (low + high + 1) // 2
         low, high = (middle, high) if prompt[-middle:] in finished else (low, middle - 1)
-    ending = prompt[len(prompt) - low :]
-    whole = low > len(opening) and squashed(unmarked(str(last.get("content") or ""))) in squashed(unmarked(ending))
-    if not whole or not any(token in ending[: len(ending) - len(opening)] or token in opening for token in tokens):
+    ending, said = prompt[len(prompt) - low :], squashed(unmarked(str(last.get("content") or "")))
+    whole = low > len(opening) and said and said in squashed(unmarked(ending))
+    if not whole or not any(token in ending for token in tokens):
         return -1
     return finished.rfind(ending) + low
+
+
+def after_same_words(prompt: str, finished: str, opening: str) -> int:
+    """Where a finished conversation goes on after its prompt where only white space before the reply's opening differs.
+
+    Hermes 3 writes a new line after the result of a tool only once a turn follows it.
+
+    Args:
+        prompt: The prompt of the reply.
+        finished: The text with the reply.
+        opening: What the prompt adds for the reply; it must be the same in both.
+
+    Returns:
+        The index in ``finished``; -1 when more differs than white space.
+    """
+    wanted = iter(squashed(prompt.removesuffix(opening)))
+    following = next(wanted, "")
+    at = 0
+    while following and at < len(finished):
+        if finished[at] == following:
+            following = next(wanted, "")
+        elif not finished[at].isspace():
+            return -1
+        at += 1
+    start = finished.find(opening, at)
+    if not opening or following or start < 0 or finished[at:start].strip():
+        return -1
+    return start + len(opening)
 
 
 def parting(prompt: str, finished: str) -> tuple[str, str]:
@@ -50,3 +78,22 @@ def parting(prompt: str, finished: str) -> tuple[str, str]:
     at = shared_length(prompt, finished)
     begin = max(0, at - AROUND)
     return unmarked(prompt[begin : at + AROUND]), unmarked(finished[begin : at + AROUND])
+
+
+def not_continued(index: int, opening: str, before: str, finished: str) -> str:
+    """Why a finished turn is no continuation of its prompt, in words.
+
+    Args:
+        index: Of the turn.
+        opening: What the prompt adds for the reply.
+        before: The prompt.
+        finished: The text with the reply.
+    """
+    asked, written = parting(before, finished)
+    where = len(before) - len(opening)
+    if opening and finished.startswith(before[:where]):
+        asked, written = unmarked(opening), unmarked(finished[where:])[: len(unmarked(opening)) + 12]
+        what = f"opens turn {index} with {asked!r} in its prompt and with {written!r} once it is finished"
+    else:
+        what = f"writes {asked!r} before turn {index} in its prompt and {written!r} once the turn is finished"
+    return f"{what}: what is trained would not begin with what inference sees"

@@ -65,6 +65,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
     yield ("data", "rendered tokens"), manifest.tokens_hash[:12]
     yield ("template", "name"), manifest.template
     yield ("template", "source and arguments"), manifest.template_hash[:12]
+    if manifest.template_name:
+        yield ("template", "of several"), manifest.template_name
     for name, value in manifest.template_arguments.items():
         yield ("template", name), value
     for name, value in {"method": manifest.method, **manifest.config}.items():

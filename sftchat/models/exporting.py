@@ -12,9 +12,10 @@ from typing import Any
 from sftchat.errors import ModelError, first_line
 from sftchat.folders import whole_folder
 from sftchat.models.hub import reach
-from sftchat.models.manifest import MANIFEST, find_manifest
+from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
 from sftchat.models.model_files import files_of
 from sftchat.models.modelfile import Modelfile, write_modelfile
+from sftchat.models.named import write_templates
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import check_arguments, choose_renderer
 from sftchat.models.weights import load_tokenizer, stop_ids
@@ -31,6 +32,7 @@ def export_ollama(
     output: Path,
     *,
     template: str = "",
+    template_name: str = "",
     template_arguments: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Modelfile, str]:
@@ -40,6 +42,7 @@ def export_ollama(
         reference: A local model or one on the Hub, no adapter.
         output: A folder that is not there yet.
         template: Template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
         template_arguments: Arguments of the template, before those of the manifest.
         trust_remote_code: Whether code that comes with the model may run.
 
@@ -53,7 +56,8 @@ def export_ollama(
 
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest, given = find_manifest(reference.source), dict(template_arguments or {})
-    renderer = choose_renderer(tokenizer, template, arguments={**(manifest.template_arguments if manifest else {}), **given})
+    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=given)
+    renderer = choose_renderer(tokenizer, **options)
     check_arguments(renderer, given)
     folder = reference.folder or _fetched(reference)
     try:
@@ -70,7 +74,7 @@ def export_ollama(
             if not Path(name).is_absolute():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(folder / name, partial / name)
-        (partial / "chat_template.jinja").write_text(renderer.source, encoding="utf-8")
+        write_templates(partial, renderer.saved)
         (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
     return modelfile, _warning(config)
 

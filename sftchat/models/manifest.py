@@ -42,6 +42,7 @@ class Manifest:
         final_loss: Mean training loss of the last steps.
         seconds: Wall-clock seconds of training.
         precision_reason: Why it was trained in the precision that ``config`` names.
+        template_name: Which of the model's several chat templates wrote every conversation; empty where tools decided.
     """
 
     task: str
@@ -66,7 +67,27 @@ class Manifest:
     final_loss: float | None = None
     seconds: float = 0.0
     precision_reason: str = ""
+    template_name: str = ""
     version: int = VERSION
+
+
+def as_trained(
+    manifest: Manifest | None, *, template: str = "", template_name: str = "", template_arguments: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The options of a chat template that inference uses: those given, else those that training used.
+
+    Args:
+        manifest: How the model was trained; None for a model without.
+        template: Template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
+        template_arguments: Arguments of the template.
+
+    Returns:
+        ``template``, ``name`` and ``arguments``, as ``sftchat.models.templates.choose_renderer`` takes them.
+    """
+    trained = manifest.template_name if manifest is not None and not template else ""
+    arguments = {**(manifest.template_arguments if manifest is not None else {}), **(template_arguments or {})}
+    return {"template": template, "name": template_name or trained, "arguments": arguments}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

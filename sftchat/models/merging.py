@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,7 +85,7 @@ def check_absent(output: Path) -> None:
 def merge(
     adapter: ModelReference,
     output: Path,
-    conversations: Sequence[Sequence[Any]],
+    conversations: Sequence[tuple[Sequence[Any], Sequence[Mapping[str, Any]]]],
     complete: Complete,
     *,
     dtype: str = "auto",
@@ -97,7 +97,7 @@ def merge(
     Args:
         adapter: The adapter.
         output: A folder that is not there yet.
-        conversations: Real ones, with replies, on which logits are compared.
+        conversations: Turns and tools of real ones, with replies, on which logits are compared.
         complete: Puts tokenizer, template and stop tokens beside the weights.
         dtype: Of the weights written; ``auto`` is that of the base.
         force: Whether a model that lost what the adapter changes is written all the same.
@@ -115,8 +115,8 @@ def merge(
     stored = _dtype(adapter.base)
     chosen = stored if dtype == "auto" else dtype
     loaded = load(adapter, dtype="float32", **options)
-    rows = [row.ids for turns in conversations for row in loaded.renderer.training_rows(turns)[-1:]]
-    prompts = [_prompt(loaded.renderer, turns) for turns in conversations[:ASKED]]
+    rows = [row.ids for turns, tools in conversations for row in loaded.renderer.training_rows(turns, tools)[-1:]]
+    prompts = [_prompt(loaded.renderer, *conversation) for conversation in conversations[:ASKED]]
     adapted, plain = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
     with whole_folder(output) as partial:
@@ -224,10 +224,10 @@ def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]
     return Comparison(float((a - b).abs().mean()), float(lost.mean()), float(lost.max()), float(agreed), len(adapted))
 
 
-def _prompt(renderer: Renderer, turns: Sequence[Any]) -> list[int]:
+def _prompt(renderer: Renderer, turns: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> list[int]:
     """The ids before the last reply of a conversation."""
     last = max(index for index, turn in enumerate(turns) if turn["role"] == "assistant")
-    return renderer.prompt_ids(turns[:last])
+    return renderer.prompt_ids(turns[:last], tools=tools)
 
 
 def _replies(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> list[list[int]]:
@@ -278,4 +278,4 @@ def _manifest(adapter: ModelReference, made: Manifest | None, renderer: Renderer
         "logits_changed": compared.changed, "logits_lost": compared.lost, "conversations": compared.conversations,
         "rounding": compared.rounding, "replies": compared.replies, "same_replies": compared.same_replies,
     }  # fmt: skip
-    return replace(made, merged=facts)
+    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.picked)

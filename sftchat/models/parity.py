@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sftchat.models.remedies import with_remedy
+from sftchat.models.remedies import thinking_argument, with_remedy
 from sftchat.models.templates import IGNORED, Renderer, TemplateError
 from sftchat.types import Message
 
@@ -118,19 +120,24 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
             required=False,
         ),
     ]
-    if renderer.template.stop_is_implied:
-        stop = renderer.template.stop
-        checks.append(
-            Check(
-                "a reply ends with a token that the template writes",
-                False,
-                f"it writes none; replies are trained to end with {stop!r}",
-                False,
-            )
+    checks += [
+        Check(
+            "a reply ends with a token that the template writes", False, f"it writes none; replies are trained to end with {stop!r}", False
         )
+        for _, stop in implied_stops(renderer)
+    ]
     if saved is not None:
         checks.append(_saved_agrees(renderer, saved, usable))
     return checks
+
+
+def implied_stops(renderer: Renderer) -> list[tuple[str, str]]:
+    """Names and stop tokens of the templates, of those that may write a conversation, that write no token at the end of a reply."""
+    found = []
+    for one in renderer.each:
+        with suppress(TemplateError):  # of a template for tools that cannot be used, which its own check reports
+            found += [(one.name, one.template.stop)] if one.template.stop_is_implied else []
+    return found
 
 
 def _verdict(renderer: Renderer, sample: Sample) -> Check:
@@ -183,28 +190,51 @@ def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
 
 
 def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
-    """Whether generation stops on what is learned as the stop."""
-    stop = renderer.stop_token
-    token = renderer.tokenizer.convert_ids_to_tokens(stop)
-    return Check("generation stops on the stop token", stop in known, f"stop token {token!r} is {stop}; generation stops on {list(known)}")
+    """Whether generation stops on what is learned as the stop, under every template that may write the conversation."""
+    name_of, said = renderer.tokenizer.convert_ids_to_tokens, []
+    stops = {one.name: one.stop_token for one in renderer.each if one is renderer or _has_stop(one)}
+    for name, stop in stops.items():
+        said.append(f"stop token {name_of(stop)!r}" + (f" of '{name}'" if len(stops) > 1 else "") + f" is {stop}")
+    detail = f"{', '.join(said)}; generation stops on {list(known)}"
+    return Check("generation stops on the stop token", set(stops.values()) <= set(known), detail)
+
+
+def _has_stop(renderer: Renderer) -> bool:
+    """Whether a template can be rendered so far that its stop token is known."""
+    try:
+        return renderer.stop_token >= 0
+    except TemplateError:
+        return False
 
 
 def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
     """Whether the trained text is what the assistant says, or what the template adds."""
-    said = sample.messages[-1]["content"]
-    row = renderer.training_rows(sample.messages, sample.tools)[-1]
-    learned = renderer.tokenizer.decode([label for label in row.labels if label != IGNORED])
-    expected = said + renderer.ending[0]
+    said, learned = sample.messages[-1]["content"], _learned(renderer, sample)
+    exact = _learns_exactly(renderer, sample)
+    argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
     return Check(
-        "the trained text is what the assistant says and its stop", learned == expected, f"{learned!r} for {said!r}", required=False
+        "the trained text is what the assistant says and its stop",
+        exact,
+        f"{learned!r} for {said!r}" + (f"; exactly that with {argument}" if argument else ""),
+        required=False,
     )
+
+
+def _learned(renderer: Renderer, sample: Sample) -> str:
+    """The trained text of the last row."""
+    row = renderer.training_rows(sample.messages, sample.tools)[-1]
+    return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
+
+
+def _learns_exactly(renderer: Renderer, sample: Sample) -> bool:
+    """Whether the trained text of the last row is what the assistant says and its stop."""
+    return _learned(renderer, sample) == sample.messages[-1]["content"] + renderer.for_tools(sample.tools).ending[0]
 
 
 def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
-    return renderer.template.library_ids(sample.messages[:-1], sample.tools) == renderer.prompt_ids(
-        sample.messages[:-1], tools=sample.tools
-    )
+    prompt, tools = sample.messages[:-1], sample.tools
+    return renderer.for_tools(tools).template.library_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
 
 
 def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) -> Check:
@@ -216,7 +246,7 @@ def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) ->
 
     with reach(local=True):
         tokenizer = AutoTokenizer.from_pretrained(saved)
-    again = choose_renderer(tokenizer, arguments=renderer.arguments)
+    again = choose_renderer(tokenizer, arguments=renderer.arguments, name=renderer.picked)
     return _every(
         "the saved template renders the same ids",
         samples,

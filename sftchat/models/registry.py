@@ -12,6 +12,8 @@ from sftchat.errors import UsageError, unknown
 from sftchat.parsing import path_of
 
 FOLDER = Path(__file__).parent / "chat_templates"
+NAME = re.compile(r"[\w.-]{1,64}")
+"""What a model may call one of several templates, since each is a file of that name."""
 _MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
 

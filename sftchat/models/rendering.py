@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import takewhile
+from functools import cached_property, partial
+from itertools import product, takewhile
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
+from sftchat.models.begun import MARK, NEXT, THOUGHT, BegunReply
 from sftchat.models.completeness import THOUGHTS, reply_left_out, tools_left_out
-from sftchat.models.continuing import after_same_ending, parting, shared_length
+from sftchat.models.continuing import not_continued
 from sftchat.models.marking import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
 from sftchat.models.template_limits import TooMuchError, bounded
+from sftchat.models.thought_marks import ENDS, filled, is_closed, thought_in_content, without_thought
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
 Turn = dict[str, Any]
-MARK = "\u2063reply\u2063"
-"""Text that no template changes and none contains."""
-THOUGHT = "\u2063thought\u2063"
-NEXT = "\u2063next\u2063"
 
 
 CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
@@ -159,6 +157,34 @@ class TextTemplate:
         return "</think>"
 
     @cached_property
+    def thought_keys(self) -> Mapping[str, str]:
+        """The keys of a plain reply under which the template looks for a thought, each with what it writes after the thought."""
+        found = {}
+        for key in THOUGHTS:
+            try:
+                after = self._shaped([ASKED, {"role": "assistant", "content": MARK, key: THOUGHT}], ()).partition(THOUGHT)[2]
+            except TemplateError:
+                continue
+            if MARK in after:
+                found[key] = after.partition(MARK)[0]
+        return found
+
+    def _keyed(self, turn: Turn) -> Turn:
+        """The turn with its thought under a key where the template looks for one.
+
+        A thought within the content stays there where the template writes it between the same tags.
+        """
+        if turn["role"] != "assistant" or not self.thought_keys or any(turn.get(key) for key in self.thought_keys):
+            return turn
+        key = next(iter(self.thought_keys))
+        if thought := next((turn[other] for other in THOUGHTS if turn.get(other)), ""):
+            return {**{name: value for name, value in turn.items() if name not in THOUGHTS}, key: thought}
+        if thought_in_content(turn["content"]) and ENDS not in self.thought_keys[key]:
+            thought, bare = without_thought(turn)
+            return {**bare, key: thought}
+        return turn
+
+    @cached_property
     def in_parts(self) -> bool:
         """Whether the template leaves out content that is a text, and writes it from a list of parts: those of vision models do."""
         turns = [{"role": "user", "content": MARK}]
@@ -188,12 +214,12 @@ class TextTemplate:
         Raises:
             TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
         """
-        turns = marked(self._forgeries, messages)
+        turns = [self._keyed(turn) for turn in marked(self._forgeries, messages)]
         whole = self.text(turns, tools, prompt)
         first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
         offered = self.text(turns[:first], tools, True) if tools and first else whole  # a call names its tool too, which is no offer
         if missing := tools_left_out((), tools, unmarked(offered)) or tools_left_out(turns, (), unmarked(whole)):
-            raise TemplateError(f"chat template '{self.name}' leaves out {missing}; choose one that knows tools with --template")
+            raise TemplateError(f"chat template '{self.name}' leaves out {missing}")
         return turns, whole
 
     def reply(self, turns: Sequence[Turn], index: int, tools: Tools, whole: str = "", finished: str = "") -> tuple[str, str]:
@@ -217,16 +243,32 @@ class TextTemplate:
             return before, written
         finished = finished or self.text(turns[: index + 1], tools)
         rest = finished[len(before) :] if finished.startswith(before) else self._own_text(turns, index, tools, before, finished)
-        written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest)
+        written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest, turn)
         if not written:
             raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
-        if (
-            not self.forced
-            and reply_left_out(turn, unmarked(written))
-            and (missing := reply_left_out(turn, self._opening(turns, index, tools, before) + unmarked(written)))
-        ):
+        if not self.forced and (own := self._with_thought(turns, index, tools, before, written)):
+            return before, own
+        opening = "" if self.forced or not reply_left_out(turn, unmarked(written)) else self._opening(turns, index, tools, before)
+        missing = "" if self.forced else reply_left_out(turn, opening + unmarked(written))
+        if missing:
             raise TemplateError(f"chat template '{self.name}' leaves out {missing} of turn {index}, which would not be learned")
         return before, written
+
+    def _with_thought(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, written: str) -> str:
+        """A reply with the thought that the template writes as an empty one, or strips from all that is written; empty where it does neither.
+
+        The model writes its thought all the same: templates do so because history has none.
+        """
+        thought, bare = without_thought(turns[index])
+        empty = bool(thought and filled(written, thought, self.thought_end))
+        in_content = "" if empty else thought_in_content(turns[index]["content"])
+        stripped = in_content and reply_left_out(turns[index], unmarked(written)) == "the thoughts"
+        if not empty and (not stripped or is_closed(self._opening(turns, index, tools, before), self.thought_end)):
+            return ""
+        if not empty:
+            bare = {**turns[index], "content": turns[index]["content"].removeprefix(in_content)}
+        plain = self.reply([*turns[:index], bare], index, tools)[1]
+        return filled(plain, thought, self.thought_end) if empty else in_content + plain
 
     def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
         """What a reply adds to its prompt where the finished text does not begin with that prompt.
@@ -234,36 +276,17 @@ class TextTemplate:
         Raises:
             TemplateError: When it cannot be told, or would not be what inference has to write.
         """
-        opening = before[shared_length(before, self.text(turns[:index], tools)) :] if index else before
-        start = after_same_ending(before, finished, opening, turns[index - 1], self._longest_first) if index else -1
-        if start >= 0:
-            return finished[start:]
-        empty = {**turns[index], "content": MARK}
-        at = shared_length(before, self.text([*turns[:index], empty], tools).partition(MARK)[0])
-        closed = (
-            self.thought_end in before[at:] and self.thought_end not in finished[at:]
-        )  # the prompt holds an empty thought, which is over
-        if closed and finished[:at] == before[:at]:
-            return finished[at:]
+        reply = BegunReply(self.text, turns[:index], turns[index], tools, before, self.thought_end, self._longest_first)
+        if own := reply.own_text(finished):
+            return own
         if self.forced and turns[index]["content"]:
             return finished[finished.rfind(turns[index]["content"]) :]
-        raise TemplateError(self._not_continued(index, opening, before, finished))
+        raise TemplateError(f"chat template '{self.name}' {not_continued(index, reply.opening, before, finished)}")
 
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
         """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
         history = self.text(turns[:index], tools)
         return unmarked(before[len(history) :] if before.startswith(history) else before)
-
-    def _not_continued(self, index: int, opening: str, before: str, finished: str) -> str:
-        """Why a finished turn is no continuation of its prompt."""
-        asked, written = parting(before, finished)
-        where = len(before) - len(opening)
-        if opening and finished.startswith(before[:where]):
-            asked, written = unmarked(opening), unmarked(finished[where:])[: len(unmarked(opening)) + 12]
-            what = f"opens turn {index} with {asked!r} in its prompt and with {written!r} once it is finished"
-        else:
-            what = f"writes {asked!r} before turn {index} in its prompt and {written!r} once the turn is finished"
-        return f"chat template '{self.name}' {what}: what is trained would not begin with what inference sees"
 
     def text(self, turns: Sequence[Turn], tools: Tools = (), add_generation_prompt: bool = False) -> str:
         """Run the template on marked turns, their content in the form that it understands.
@@ -295,7 +318,10 @@ class TextTemplate:
         return text
 
     def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **how: Any) -> Any:
-        """Run the template, here and nowhere else; once more with the arguments of tool calls as text, which some templates concatenate.
+        """Run the template, here and nowhere else.
+
+        What it fails on is given in other forms too: the arguments of tool calls as text, which some templates concatenate, and no tools as an empty
+        list, over which those for tools alone loop.
 
         Args:
             turns: What the template is given as messages.
@@ -306,25 +332,33 @@ class TextTemplate:
         Raises:
             TemplateError: When the template refuses the turns, fails, or takes more time or memory than it may.
         """
-        try:
-            return bounded(
-                self.source,
-                lambda: self.tokenizer.apply_chat_template(
-                    list(turns),
-                    tools=list(tools) or None,
-                    chat_template=self.source,
-                    add_generation_prompt=add_generation_prompt,
-                    **{"tokenize": False, **how},
-                    **self.arguments,
-                ),
+        forms: list[Sequence[Mapping[str, Any]]] = [turns]
+        if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
+            forms.append(as_text)
+        offers: list[list[Mapping[str, Any]] | None] = [list(tools)] if tools else [None, []] if "tools" in self.source else [None]
+
+        def run(form: Sequence[Mapping[str, Any]], offer: list[Mapping[str, Any]] | None) -> Any:
+            """What the library makes of the turns in one form."""
+            return self.tokenizer.apply_chat_template(
+                list(form),
+                tools=offer,
+                chat_template=self.source,
+                add_generation_prompt=add_generation_prompt,
+                **{"tokenize": False, **how},
+                **self.arguments,
             )
-        except TooMuchError as error:
-            raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
-        except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
-            if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
-                return self._run(as_text, tools, add_generation_prompt, **how)
-            roles = ", ".join(str(turn["role"]) for turn in turns)
-            raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(error)}") from error
+
+        failed: Exception | None = None
+        for form, offer in product(forms, offers):
+            try:
+                return bounded(self.source, partial(run, form, offer))
+            except TooMuchError as error:
+                raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
+            except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
+                failed = error
+        assert failed is not None
+        roles = ", ".join(str(turn["role"]) for turn in turns)
+        raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(failed)}") from failed
 
     def _tokens_at_first(self, text: str) -> list[str]:
         """The first added token of a text and those that follow it at once."""
@@ -341,10 +375,14 @@ class TextTemplate:
         at, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(0, ""))
         return "" if at_once and at else token
 
-    def _up_to_stop(self, text: str) -> str:
-        """The text up to the last stop token, or to another token that ends it: a call of gpt-oss ends otherwise than a reply."""
-        if self.stop in text:
-            return text[: text.rfind(self.stop) + len(self.stop)]
+    def _up_to_stop(self, text: str, turn: Turn) -> str:
+        """The text of a turn up to the last stop token, or to another token that ends it: a call of gpt-oss ends otherwise than a reply."""
+        cut = text[: text.rfind(self.stop) + len(self.stop)] if self.stop in text else ""
+        lost = turn.get("tool_calls") and reply_left_out(turn, unmarked(cut)).startswith(
+            "the call"
+        )  # Solar ends a thought with the stop of a reply
+        if cut and not lost:
+            return cut
         text = text.rstrip()
         return text if any(text.endswith(token) for token in self._longest_first) else ""
 

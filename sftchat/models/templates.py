@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from sftchat.errors import UsageError, first_line, unknown
 from sftchat.models.marking import encode, unmarked
+from sftchat.models.named import DEFAULT, TOOL_USE, check_name, own_templates
 from sftchat.models.registry import TEMPLATES, template_file, without_training_markers
 from sftchat.models.rendering import RewrittenHistoryError, TemplateError, TextTemplate, Tools
 from sftchat.models.template_limits import TooMuchError, bounded
@@ -72,6 +74,8 @@ class Renderer:
         source: Its Jinja source.
         arguments: Template arguments such as ``{"enable_thinking": False}``, the same in training and in use.
         forced: Training rows are made as well as can be where the template fails the proof, instead of being refused.
+        named: The templates of a model that has several, by name; empty for one that has not.
+        picked: The name of the one that writes every conversation, with tools or without; empty where tools decide.
     """
 
     tokenizer: Any
@@ -79,11 +83,28 @@ class Renderer:
     source: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     forced: bool = False
+    named: Mapping[str, str] = field(default_factory=dict)
+    picked: str = ""
 
     @cached_property
     def template(self) -> TextTemplate:
         """The template as text."""
         return TextTemplate(self.tokenizer, self.name, self.source, self.arguments, self.forced)
+
+    def for_tools(self, tools: Tools) -> Renderer:
+        """The renderer of conversations with these tools, as transformers' ``get_chat_template`` chooses: ``tool_use`` where there are any."""
+        return self.each[-1] if tools else self
+
+    @cached_property
+    def each(self) -> tuple[Renderer, ...]:
+        """The renderers that may write a conversation: this one, and that of conversations with tools where it is another."""
+        source = "" if self.picked else self.named.get(TOOL_USE, "")
+        return (self, replace(self, name=TOOL_USE, source=source, picked=TOOL_USE)) if source else (self,)
+
+    @property
+    def saved(self) -> str | dict[str, str]:
+        """What a tokenizer keeps as its chat template: the source, or every named one."""
+        return dict(self.named) or self.source
 
     @property
     def ending(self) -> tuple[str, str]:
@@ -101,13 +122,18 @@ class Renderer:
 
     @cached_property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a reply and a call of a tool."""
-        return tuple(sorted({self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}))
+        """Ids of the tokens that end a reply and a call of a tool, under every template that may write the conversation."""
+        found = {self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}
+        for other in self.each[1:]:
+            with suppress(TemplateError):  # it is raised where a conversation has tools, and the others need none
+                found |= {*other.stop_tokens}
+        return tuple(sorted(found))
 
     @property
     def template_hash(self) -> str:
-        """SHA-256 of the source and the arguments."""
-        return hashlib.sha256(f"{self.source}\0{sorted(self.arguments.items())}".encode()).hexdigest()
+        """SHA-256 of the source, of that for tools where it is another, and of the arguments."""
+        sources = "\0".join(one.source for one in self.each)
+        return hashlib.sha256(f"{sources}\0{sorted(self.arguments.items())}".encode()).hexdigest()
 
     def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """The text a model is given to answer these messages, special tokens written out."""
@@ -188,15 +214,16 @@ class Renderer:
 
     def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """The row that teaches every reply of a conversation at once; raises what ``training_ids`` does."""
-        turns, whole = self.template.turns(messages, tools)
+        template = self.for_tools(tools).template
+        turns, whole = template.turns(messages, tools)
         pieces, learned, at = [], [], 0
         for index, message in enumerate(turns):
             if message["role"] != "assistant":
                 continue
-            before, written = self.template.reply(turns, index, tools, finished=whole if index == len(turns) - 1 else "")
+            before, written = template.reply(turns, index, tools, finished=whole if index == len(turns) - 1 else "")
             if len(before) < at or not whole.startswith(before + written):
                 raise RewrittenHistoryError(
-                    f"chat template '{self.name}' writes turn {index} differently when it is history than when it is the reply; "
+                    f"chat template '{template.name}' writes turn {index} differently when it is history than when it is the reply; "
                     "it cannot be trained on as one row"
                 )
             pieces += [whole[at : len(before)], written]
@@ -208,20 +235,22 @@ class Renderer:
 
     def _last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """The row that teaches the last turn after the prompt that inference would give."""
-        turns, _ = self.template.turns(messages, tools)
-        written = self.template.reply(turns, len(turns) - 1, tools)[1]
+        template = self.for_tools(tools).template
+        turns, _ = template.turns(messages, tools)
+        written = template.reply(turns, len(turns) - 1, tools)[1]
         prompt = self._prompt(messages[:-1], tools)
         return RowText((*prompt, written), frozenset([len(prompt)]))
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
         """A prompt in pieces, cut where the model began and ceased to write; one piece where the template rewrites its history."""
-        turns, whole = self.template.turns(messages, tools, prompt=True)
+        template = self.for_tools(tools).template
+        turns, whole = template.turns(messages, tools, prompt=True)
         pieces, at = [], 0
         for index, message in enumerate(turns):
             if message["role"] != "assistant":
                 continue
             try:
-                before, written = self.template.reply(turns, index, tools, whole)
+                before, written = template.reply(turns, index, tools, whole)
             except TemplateError:
                 return [whole]
             if len(before) < at or not whole.startswith(before + written):
@@ -242,7 +271,9 @@ class Renderer:
             raise TemplateError(f"a special token in a message cannot be read as text: {error}") from error
 
 
-def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml", arguments: Mapping[str, Any] | None = None) -> Renderer:
+def choose_renderer(
+    tokenizer: Any, template: str = "", preferred: str = "chatml", arguments: Mapping[str, Any] | None = None, name: str = ""
+) -> Renderer:
     """The renderer of a tokenizer: the template asked for, else the model's own, else the task's, else plain.
 
     Args:
@@ -250,12 +281,16 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
         template: A name of ``TEMPLATES`` or a Jinja file; empty for the model's own.
         preferred: The name to use for a model that has no template.
         arguments: Template arguments.
+        name: Of the model's own templates, the one for every conversation; empty to let tools decide.
 
     Raises:
-        UsageError: When ``template`` is neither a name nor a file, or writes tokens that the tokenizer does not have.
-        TemplateError: When the model's own template is no text.
+        UsageError: When ``template`` is neither a name nor a file, or writes tokens that the tokenizer does not have; a ``name`` that the model's
+            templates do not have, or beside ``template``.
+        TemplateError: When the model's own template is no text, or it has several and none for conversations without tools.
     """
     given = dict(arguments or {})
+    own = {} if template and not name else own_templates(tokenizer)
+    check_name(name, template, own)
     if template in TEMPLATES:
         chosen = TEMPLATES[template]
         if not chosen.fits(tokenizer):
@@ -267,24 +302,26 @@ def choose_renderer(tokenizer: Any, template: str = "", preferred: str = "chatml
     path = template_file(template)
     if path is not None:
         return Renderer(tokenizer, path.name, without_training_markers(_read(path)), given)
-    own = tokenizer.chat_template
-    if isinstance(own, dict):
-        own = own.get("default")
-    if own and not isinstance(own, str):
-        raise TemplateError(f"the model's own chat template is {own!r:.40}, must be text; give another with --template")
     if own:
-        named = next((name for name, known in TEMPLATES.items() if own in (known.source, known.source_for(tokenizer))), "model's own")
-        return Renderer(tokenizer, named, without_training_markers(own), given)
+        source, named = own[name or DEFAULT], own if set(own) != {DEFAULT} else {}
+        known = (title for title, known in TEMPLATES.items() if source in (known.source, known.source_for(tokenizer)))
+        title = name if name not in ("", DEFAULT) else next(known, "model's own")
+        return Renderer(tokenizer, title, source, given, named=named, picked=name)
     fallback = preferred if preferred in TEMPLATES and TEMPLATES[preferred].fits(tokenizer) else "plain"
     return Renderer(tokenizer, fallback, TEMPLATES[fallback].source_for(tokenizer), given)
 
 
 def argument_names(renderer: Renderer) -> tuple[str, ...]:
-    """What a template can be told beside the messages, sorted; the tokenizer's tokens are not among it.
+    """What the templates of a model can be told beside the messages, sorted; the tokenizer's tokens are not among it.
 
     Raises:
-        TemplateError: When the template is no Jinja.
+        TemplateError: When a template is no Jinja.
     """
+    return tuple(sorted(set().union(*map(_variables, renderer.each))))
+
+
+def _variables(renderer: Renderer) -> set[str]:
+    """The variables of one template that are arguments of it."""
     from jinja2 import meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -296,7 +333,7 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
         raise TemplateError(f"chat template '{renderer.name}' asks for too much: {error}; give another with --template") from error
     except Exception as error:  # no Jinja, or Jinja too deep in itself
         raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
-    return tuple(sorted(name for name in variables if name not in GIVEN and not name.endswith("_token")))
+    return {name for name in variables if name not in GIVEN and not name.endswith("_token")}
 
 
 def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:

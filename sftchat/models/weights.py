@@ -15,7 +15,7 @@ from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_
 from sftchat.models.adapters import add_adapter
 from sftchat.models.claims import check_claims, check_config, check_tokenizer
 from sftchat.models.hub import fetched_configs, reach
-from sftchat.models.manifest import Manifest, read_manifest
+from sftchat.models.manifest import Manifest, as_trained, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, check_weights, weights_of
 from sftchat.models.parity import Check
 from sftchat.models.references import ModelReference
@@ -202,6 +202,7 @@ def load(
     *,
     template: str = "",
     preferred: str = "chatml",
+    template_name: str = "",
     template_arguments: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Loaded:
@@ -211,6 +212,7 @@ def load(
         reference: What to load.
         template: Template name or file, instead of the model's own.
         preferred: Template for a model that has none.
+        template_name: Which of the model's own templates writes every conversation; empty for the one that training used, or to let tools decide.
         template_arguments: Arguments of the template, before those that the manifest says training used.
         options: As of ``load_model``.
 
@@ -221,6 +223,7 @@ def load(
     rendering: dict[str, Any] = {
         "template": template,
         "preferred": preferred,
+        "template_name": template_name,
         "template_arguments": dict(template_arguments or {}),
         "trust_remote_code": bool(options.get("trust_remote_code")),
     }
@@ -235,6 +238,7 @@ def load_renderer(
     *,
     template: str = "",
     preferred: str = "chatml",
+    template_name: str = "",
     template_arguments: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Renderer, Manifest | None]:
@@ -246,7 +250,8 @@ def load_renderer(
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = read_manifest(reference.folder) if reference.folder else None
     given = dict(template_arguments or {})
-    renderer = choose_renderer(tokenizer, template, preferred, {**(manifest.template_arguments if manifest else {}), **given})
+    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=given)
+    renderer = choose_renderer(tokenizer, preferred=preferred, **options)
     check_arguments(renderer, given)
     return renderer, manifest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
+from sftchat.data.tools import tools_of
 from sftchat.errors import SftchatError, unknown
 from sftchat.models.registry import TEMPLATES
 from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
@@ -55,12 +56,13 @@ def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Ite
 
 def _fault(renderer: Renderer, example: Example) -> tuple[str, int]:
     """What is wrong with a rendered row, and its length in tokens."""
-    row = renderer.training_ids(example.conversation)
-    prompt = renderer.prompt_ids(example.messages)
+    tools = tools_of(example)
+    row = renderer.training_ids(example.conversation, tools)
+    prompt = renderer.prompt_ids(example.messages, tools=tools)
     trained = [label for label in row.labels if label != IGNORED]
     if list(row.ids[: len(prompt)]) != prompt:
         return "has a prompt that is not where its training row begins", len(row.ids)
-    if trained[-1:] != [renderer.stop_token]:
+    if trained[-1:] != [renderer.for_tools(tools).stop_token]:
         return "does not train the token that stops a reply", len(row.ids)
     said = renderer.tokenizer.decode(row.ids[len(prompt) :][:-1]).strip()
     wanted = renderer.tokenizer.decode(renderer.tokenizer.encode(example.gold or "", add_special_tokens=False)).strip()

@@ -14,7 +14,7 @@ from zipfile import is_zipfile
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.models.hub import reach
 from sftchat.models.manifest import MANIFEST, read_manifest
-from sftchat.models.model_files import ADAPTER_CONFIG, WEIGHTS
+from sftchat.models.model_files import ADAPTER_CONFIG, MORE_TEMPLATES, WEIGHTS
 from sftchat.models.templates import Renderer
 from sftchat.parsing import LARGEST, parsed, read_text
 
@@ -111,14 +111,17 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
         only_move: Whether the source is not needed afterwards.
     """
     files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(STATE) and path.name != MANIFEST]
+    files += (source / MORE_TEMPLATES).glob("*.jinja")
     for path in sorted(files, key=lambda path: (path.suffix != ".safetensors", path.name in ("config.json", ADAPTER_CONFIG), path.name)):
+        target = run / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
         if only_move:
-            path.replace(run / path.name)
+            path.replace(target)
             continue
-        temporary = run / f".{path.name}.partial"
+        temporary = target.with_name(f".{path.name}.partial")
         try:
             shutil.copyfile(path, temporary)
-            temporary.replace(run / path.name)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -202,7 +205,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
     from sftchat.models.weights import stop_ids
 
     tokenizer = renderer.tokenizer
-    tokenizer.chat_template = renderer.source
+    tokenizer.chat_template = renderer.saved
     tokenizer.save_pretrained(folder)
     stops = list(stop_ids(model, renderer))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]

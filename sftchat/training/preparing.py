@@ -15,7 +15,7 @@ from sftchat.errors import ModelError, SftchatWarning, UsageError
 from sftchat.models.context import within_context
 from sftchat.models.identity import file_hash, identity
 from sftchat.models.manifest import Manifest
-from sftchat.models.parity import Check, prove
+from sftchat.models.parity import Check, implied_stops, prove
 from sftchat.models.references import ModelReference
 from sftchat.models.templates import Renderer, check_arguments, choose_renderer
 from sftchat.models.weight_check import check_vocabulary
@@ -49,6 +49,7 @@ class Job:
         given: Hyper-parameters the user set; the rest is filled in.
         validation: A file of items to score, or a data set of the Hub; without one some are kept from the rows, or drawn from the generator.
         template: Chat template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation; kept in the manifest, and empty to let tools decide.
         template_arguments: Arguments of the template; kept in the manifest, so that inference uses the same.
         rows_read: How the rows of ``validation`` are read, and those of ``data`` were.
         force: Train even when the parity proof fails.
@@ -65,6 +66,7 @@ class Job:
     given: Mapping[str, Any]
     validation: str | None = None
     template: str = ""
+    template_name: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     rows_read: RowOptions = AS_WRITTEN
     force: bool = False
@@ -125,14 +127,14 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     method = job.given.get("method") or "full"
     check_method(method, device, job.given.get("optimizer") or "")
     tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
-    renderer = replace(choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments), forced=job.force)
+    chosen = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments, job.template_name)
+    renderer = replace(chosen, forced=job.force)
     check_arguments(renderer, job.template_arguments)
     if not job.force:
         refuse_unproved(prove(renderer, renderer.stop_tokens))
-    if renderer.template.stop_is_implied and is_main_process():
-        stop = renderer.template.stop
+    for template, stop in implied_stops(renderer) if is_main_process() else ():
         warnings.warn(
-            f"chat template '{renderer.name}' writes no token at the end of a reply; replies are trained to end with '{stop}'",
+            f"chat template '{template}' writes no token at the end of a reply; replies are trained to end with '{stop}'",
             SftchatWarning,
             stacklevel=2,
         )
@@ -243,5 +245,5 @@ def _manifest(
     return Manifest(
         task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
         tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
-        command=job.command, validation=scored,
+        command=job.command, validation=scored, template_name=renderer.picked,
     )  # fmt: skip

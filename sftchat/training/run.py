@@ -112,7 +112,7 @@ class Run:
     def carry_out(self) -> Manifest:
         """Train, save and prove."""
         ready = self.ready
-        ready.renderer.tokenizer.chat_template = ready.renderer.source
+        ready.renderer.tokenizer.chat_template = ready.renderer.saved
         checkpoint = self._checkpoint() if self.job.resume else None
         if is_main_process():
             if ready.validation is not None:

@@ -54,8 +54,9 @@ def make_adapter(folder: Path, base: Path, scale: float = 0.5) -> Path:
             torch.nn.init.normal_(weight, std=scale)
     adapted.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" + (
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% if short is defined and short %}Short: {% endif %}{% endif %}"
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + (
+        "{% if loop.last and add_generation_prompt and short is defined and short %} Short!{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     tokenizer.save_pretrained(folder)
     write_manifest(folder, manifest_of(base))
@@ -123,7 +124,7 @@ def test_inspect_shows_an_adapter_and_the_arguments_of_its_template(run: Run, tm
     assert (code, shown["template arguments"], shown["adapter"][:21]) == (3, "short=true", "LoRA, rank 4, alpha 4")
     failed = next(check for check in shown["parity"] if check["required"] and not check["holds"])
     assert failed["detail"].startswith(
-        "chat template 'model's own' opens turn 1 with '<|im_start|>assistant\\nShort: ' in its prompt and with '<|im_start|>assistant\\n你好!"
+        "chat template 'model's own' opens turn 1 with ' Short!<|im_end|>\\n<|im_start|>assistant\\n' in its prompt and with '<|im_end|>\\n<|im_start|>"
     )
     assert run("inspect", adapter, "--template-argument", "short=false")[0] == 0
     assert run("inspect", adapter, "--template-argument", "shrt=false") == (

@@ -47,6 +47,7 @@ TEXT: dict[str, tuple[str, ...]] = {
     "--task": ("nosuch", "relatoin"),
     "--device": ("nosuch", "cuda:x", "cpux", ""),
     "--template": ("nosuch", "missing.jinja", "folder"),
+    "--template-name": ("folder/nosuch", "no such"),
     "--template-argument": ("nosuch", "1x=2"),
     "--extra-body": ("nosuch", "[1]", '{"messages": []}'),
     "--role-map": ("nosuch", "a=b"),

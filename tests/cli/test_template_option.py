@@ -39,6 +39,27 @@ def test_every_command_finds_a_template_in_the_same_way() -> None:
             option.process_value(context, "~/yours.jinja")
 
 
+def test_every_command_that_takes_a_template_takes_a_name_and_arguments_too() -> None:
+    context = click.Context(program, **program.context_settings)
+
+    def commands(group: click.Group) -> Iterator[click.Command]:
+        """Every command below a group."""
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from commands(command)
+            elif command is not None:
+                yield command
+
+    found = [
+        {"--template", "--template-name", "--template-argument"} & {word for one in command.params for word in one.opts}
+        for command in commands(program)
+    ]
+
+    assert {len(names) for names in found if names - {"--template"}} == {3}
+    assert sum(len(names) == 3 for names in found) == len(dict(options(program, context)))
+
+
 def test_an_unknown_template_is_refused_before_any_library_is_loaded() -> None:
     code, line = run_light(["ask", "sftchat:nano", "hi", "--template", "chatmll"], *HEAVY)
 

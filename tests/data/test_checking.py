@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from sftchat import DataError, Example, Metric, PluginError, Score, Task
+from sftchat.cli import main
 from sftchat.data.checking import Findings, check
 from sftchat.data.problems import Problem
 from sftchat.data.row_options import RowOptions
@@ -107,3 +109,42 @@ def test_a_row_whose_replies_are_all_only_read_teaches_nothing(tmp_path: Path) -
     assert check(path, None).problems == (
         Problem("no-reply", f"{path}:1", "every assistant turn has weight 0, so nothing to learn from; leave the weight of one out"),
     )
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<|im_start|>", "<|my_own|>", "<start_of_turn>", "<s>", "</s>", "<bos>", "<eos>", "[INST]", "[/INST]", "[gMASK]", "<｜User｜>"],
+)
+def test_a_token_of_a_template_in_a_text_row_is_a_warning_at_its_line_and_a_turn_with_such_text_is_judged_as_a_turn(
+    tmp_path: Path, token: str
+) -> None:
+    path = tmp_path / "f"
+    rows = [{"text": "plain <p>HTML</p> [1] a|b"}, {"text": f"He said:\n{token} hello"}, {"prompt": f"What is {token}?", "completion": "b"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    problems = check(path, None).problems
+
+    assert [problem for problem in problems if problem.kind == "template-token"] == [
+        Problem(
+            "template-token",
+            f"{path}:2",
+            f"text holds the marker {json.dumps(token, ensure_ascii=False)} as text, at character 10; "
+            "the text is learned as it stands, so no template is added",
+        )
+    ]
+    assert {problem.kind for problem in problems if problem.source == f"{path}:3"} <= {"special-token"}
+
+
+def test_warnings_of_template_tokens_fail_no_check_unless_their_policy_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.jsonl").write_text('{"text": "[INST] a [/INST] b</s>"}\n')
+
+    assert main(["data", "check", "f.jsonl", "-q"]) == 0
+    assert capsys.readouterr().out == (
+        'f.jsonl:1: text holds the marker "[INST]" as text, at character 1; the text is learned as it stands, so no template is added\n'
+    )
+    assert main(["data", "check", "f.jsonl", "-q", "--policy", "template-token=fail"]) == 1
+    assert main(["data", "check", "f.jsonl", "-q", "--policy", "template-token=drop", "-o", "out.jsonl"]) == 0
+    assert Path("out.jsonl").read_text() == ""

@@ -119,7 +119,20 @@ def test_null_members_that_arrow_added_go_and_that_is_reported() -> None:
     assert example.messages[1]["tool_calls"] == [CALL]
     assert example.metadata == {"tools": [TOOL]}
     assert notes.lines() == [
-        "1 row: members that are null in tools or in calls of tools are left out; Arrow adds them where other rows have a value"
+        "1 row: members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
+    ]
+
+
+def test_null_members_of_turns_are_reported_once_for_each_row_that_has_any() -> None:
+    notes = Notes()
+    padded: list[Any] = [{**turn, "name": None, "tool_calls": None, "function_call": None} for turn in (ASK, LAST)]
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+
+    examples = [to_example({"messages": messages}, notes=notes) for messages in (padded, padded, [ASK, called, ANSWER, LAST])]
+
+    assert [list(example.conversation) for example in examples[:2]] == [[ASK, LAST]] * 2
+    assert notes.lines() == [
+        "2 rows: members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
     ]
 
 

@@ -14,14 +14,16 @@ from sftchat.models.parity import SAMPLES, prove
 from sftchat.models.registry import TEMPLATES, without_training_markers
 from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
+from tests.models.conversations import Conversation, check_rows_or_remedy, conversations
 from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.models.test_foreign_templates import CALL, CLOSED_THOUGHT, LOOK, NO_END, SHAPES, TEXT_ARGUMENTS
+from tests.models.test_foreign_templates import renderer_of as foreign
+from tests.models.test_named_templates import DEFAULT, NAMED, TOOL_USE
 
 ONE, EACH = "one row", "one row for each reply, since the template writes a reply differently once it is history"
-ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; choose one that knows tools"
+ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; no template of sftchat can write it either"
 ONLY_TWO = "Only user and assistant roles are supported"
 LOST_CALL = "leaves out the call of tool 'get_weather' of turn 1, which would not be learned"
-OPENS = r"opens turn \d with '<｜Assistant｜><think>\\n' in its prompt and with '<｜Assistant｜>[^<]*<.* once it is finished"
-OPENS_EMPTY = r"with '.*<think>\\n' in its prompt and with '.*<think></think>.*; try --template-argument enable_thinking=false"
 OPENS_CLOSED = r"with '.*</think>\\n\\n' in its prompt and with '.*<think>\\nOne.*; try --template-argument enable_thinking=true"
 FINE = (ONE, ONE, ONE, ONE, ONE)
 """Of one turn, a system turn, several turns, thoughts, and calls of tools."""
@@ -36,13 +38,11 @@ VERDICTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("qwen3",): (ONE, ONE, EACH, ONE, EACH),
     ("qwen3_5_think", "qwen3_6"): (ONE, ONE, EACH, ONE, ONE),
     ("qwen3_5_nothink",): (ONE, ONE, EACH, OPENS_CLOSED, ONE),
-    ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"): (*[OPENS_EMPTY] * 3, ONE, OPENS_EMPTY),
-    ("deepseekv3",): (OPENS, OPENS, OPENS, OPENS, NO_TOOLS),
-    ("deepseek_r1_distill",): (OPENS, OPENS, OPENS, OPENS, NO_TOOLS),
+    ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"): (ONE, ONE, EACH, ONE, EACH),
+    ("deepseekv3", "deepseek_r1_distill"): (ONE, ONE, EACH, ONE, NO_TOOLS),
 }
 """What cannot be trained on in one row and why, by template; all others are ``FINE``. A training variant is judged as its original unless it stands here."""
 VARIANTS = {
-    "deepseek_r1_distill_training": (OPENS, OPENS, OPENS, ONE, NO_TOOLS),
     "glm4moe_training": FINE,
     "qwen3_training": FINE,
     "qwen3_5_think_training": FINE,
@@ -75,12 +75,15 @@ def test_the_proof_says_of_every_shipped_template_what_it_can_be_trained_on_and_
     assert [check.holds for check in checks if check.required].count(False) == (0 if trainable else 1)
 
 
-@pytest.mark.parametrize("name", ["nemotron_3_nano", "nemotron_3_ultra"])
-def test_the_argument_that_the_proof_advises_makes_plain_replies_trainable(name: str) -> None:
+@pytest.mark.parametrize(("name", "empty"), [("nemotron_3_nano", "\n</think>\n"), ("nemotron_3_ultra", "</think>")])
+def test_the_argument_that_the_proof_advises_makes_plain_replies_trainable_without_an_empty_thought(name: str, empty: str) -> None:
     plain = renderer_of(name)
     renderer = Renderer(plain.tokenizer, name, plain.source, {"enable_thinking": False})
+    replies = [Message(role="user", content="q"), Message(role="assistant", content="a")]
 
-    assert [check.holds for check in prove(renderer, renderer.stop_tokens)[:2]] == [True, True]
+    texts = [one.training_texts(replies)[0] for one in (plain, renderer)]
+
+    assert ["".join(text.pieces[index] for index in text.learned) for text in texts] == [f"{empty}a<|im_end|>", "a<|im_end|>"]
 
 
 def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
@@ -91,7 +94,10 @@ def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
         name = "the trained text is what the assistant says and its stop"
         return next((check.holds, check.detail) for check in prove(renderer, renderer.stop_tokens) if check.name == name)
 
-    assert added(qwen3) == (False, "'<think>\\n\\n</think>\\n\\n你好!<|im_end|>' for '你好!'")
+    assert added(qwen3) == (
+        False,
+        "'<think>\\n\\n</think>\\n\\n你好!<|im_end|>' for '你好!'; exactly that with --template-argument enable_thinking=false",
+    )
     assert added(without) == (True, "'你好!<|im_end|>' for '你好!'")
 
 
@@ -113,6 +119,13 @@ def test_thoughts_in_a_reply_are_the_tokens_that_a_model_writes_and_in_a_questio
     assert learned == "<think>\nhm\n</think>\n\na<|im_end|>"
 
 
+SEVERAL: dict[str, dict[str, str]] = {
+    "several": NAMED,
+    "several with another stop for tools": {"default": DEFAULT, "tool_use": TOOL_USE.replace("<|im_end|>\n", "<|e|>\n")},
+    "several with arguments as text": {"default": CLOSED_THOUGHT, "tool_use": TEXT_ARGUMENTS},
+    "several without an end of a turn": {"default": NO_END, "tool_use": NO_END, "rag": DEFAULT},
+}
+"""Models with several named templates."""
 CONTENT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).map(lambda text: f"a{text}b") | st.sampled_from(
     ["<|im_end|>", "<|im_start|>assistant\n", "你好🙂", "a\r\nb", "### Response:\n", "</s>", "<|eot_id|>", "x" * 50]
 )
@@ -168,6 +181,57 @@ def test_under_every_template_prompts_begin_their_rows_and_the_reply_and_its_sto
         at = found + len(wanted)
     assert said[at:] == ""
     assert reloaded(name).training_rows(messages) == rows
+
+
+LOOKED: list[Any] = [
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": "hm"},
+    {"role": "tool", "content": "", "name": "look", "tool_call_id": "call00001"},
+    {"role": "assistant", "content": "a"},
+]
+
+
+def test_a_call_of_the_same_tool_that_a_template_does_not_write_is_no_silent_loss() -> None:
+    twice: list[Any] = [LOOKED[0], {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}]
+    tools = [{"type": "function", "function": {**LOOK["function"], "description": "Look."}}]
+
+    with pytest.raises(TemplateError, match="'gptoss' leaves out the call of tool 'look'"):
+        renderer_of("gptoss").training_texts(twice, tools)
+
+
+def test_a_reply_after_an_empty_result_does_not_begin_in_the_middle_of_what_was_before() -> None:
+    renderer = renderer_of("nemotron_3_5_lightning_training")
+
+    rows = renderer.training_rows(LOOKED, [LOOK])
+
+    learned = [renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]) for row in rows]
+    assert learned[0].startswith("hm</think>\n<tool_call>\n<function=look>")
+    assert learned[1] == "</think>a<|im_end|>"
+
+
+@cache
+def shape_of(name: str) -> Renderer:
+    """A template by name: one of ours, one that TRL ships, a small one of some kind, or a model with several."""
+    if name in SHAPES:
+        return foreign(SHAPES[name])
+    if name in SEVERAL:
+        tokenizer = foreign("").tokenizer
+        tokenizer.chat_template = SEVERAL[name]
+        return choose_renderer(tokenizer)
+    return renderer_of(name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("remedies")
+
+
+@settings(max_examples=100, deadline=None)
+@given(conversation=conversations(), name=st.sampled_from([*TEMPLATES, *SHIPPED, *SHAPES, *SEVERAL]))
+def test_under_every_shape_of_template_a_conversation_gives_right_rows_or_a_refusal_whose_remedy_works(
+    folder: Path, conversation: Conversation, name: str
+) -> None:
+    check_rows_or_remedy(shape_of(name), conversation, folder)
 
 
 def test_a_template_that_fails_is_refused_with_the_reason_for_a_prompt_that_cannot_be_written() -> None:

@@ -202,10 +202,15 @@ def test_a_template_that_rewrites_its_history_gives_a_row_for_each_reply_that_be
 
 
 def test_thoughts_that_a_template_leaves_out_are_no_silent_loss(tokenizer: Any) -> None:
+    told = chat(("user", "q"), ("assistant", "<think>x</think>a"))
     stripping = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+    closing = stripping.replace(r"assistant\n'", r"assistant\n</think>'")
 
-    with pytest.raises(TemplateError, match="'strip' leaves out the thoughts of turn 1, which would not be learned"):
-        Renderer(tokenizer, "strip", stripping).training_ids(chat(("user", "q"), ("assistant", "<think>x</think>a")))
+    stripped = Renderer(tokenizer, "strip", stripping)
+    (row,) = stripped.training_rows(told)
+    assert text_of(stripped, [label for label in row.labels if label != IGNORED]) == "<think>x</think>a<|im_end|>"
+    with pytest.raises(TemplateError, match="'close' opens turn 1"):
+        Renderer(tokenizer, "close", closing).training_rows(told)
     ignored: Any = [Message(role="user", content="q"), {"role": "assistant", "content": "a", "reasoning_content": "because"}]
     with pytest.raises(TemplateError, match="leaves out the thoughts of turn 1"):
         Renderer(tokenizer, "chatml", CHATML).training_ids(ignored)
@@ -214,7 +219,7 @@ def test_thoughts_that_a_template_leaves_out_are_no_silent_loss(tokenizer: Any) 
 def test_tools_that_a_template_does_not_know_are_refused_in_prompts_too(tokenizer: Any) -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
 
-    with pytest.raises(TemplateError, match="chat template 'chatml' leaves out tool 'look'; choose one that knows tools with --template"):
+    with pytest.raises(TemplateError, match="chat template 'chatml' leaves out tool 'look'"):
         Renderer(tokenizer, "chatml", CHATML).prompt_ids(chat(("user", "q")), tools=tools)
 
 

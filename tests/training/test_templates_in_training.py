@@ -22,8 +22,10 @@ from tests.conftest import make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for
 from tests.training.test_training import run
 
-OPENING = TEMPLATES["chatml"].source.replace("assistant\\n' }}\n{%- endif", "assistant\\n' ~ opening }}\n{%- endif")
-"""ChatML whose prompt opens a reply with an argument that the finished turn does not have."""
+ENDING = TEMPLATES["chatml"].source.replace(
+    "message['content']", "message['content'] ~ (ending if loop.last and add_generation_prompt else '')"
+)
+"""ChatML whose prompt ends the question with an argument that is gone once the reply is there."""
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}
 
 
@@ -32,25 +34,25 @@ def turns(*said: str) -> tuple[Message, ...]:
 
 
 def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_insists(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    template = tmp_path / "opening.jinja"
-    template.write_text(OPENING, encoding="utf-8")
-    options: dict[str, Any] = {"template": str(template), "template_arguments": {"opening": "Well: "}}
+    template = tmp_path / "ending.jinja"
+    template.write_text(ENDING, encoding="utf-8")
+    options: dict[str, Any] = {"template": str(template), "template_arguments": {"ending": " Well?"}}
 
     with pytest.raises(
-        ModelError, match=r"can be trained on one turn: .*opens turn 1 with .*Well: ' in its prompt .*; --force trains all the same"
+        ModelError, match=r"can be trained on one turn: .*opens turn 1 with ' Well\?<.* in its prompt .*; --force trains all the same"
     ):
         run(tiny_checkpoint, tmp_path / "refused", **options)
-    with pytest.raises(UsageError, match="unknown argument of chat template 'opening.jinja': 'openin'; did you mean 'opening'"):
-        run(tiny_checkpoint, tmp_path / "refused", template=str(template), template_arguments={"openin": ""})
+    with pytest.raises(UsageError, match="unknown argument of chat template 'ending.jinja': 'endin'; did you mean 'ending'"):
+        run(tiny_checkpoint, tmp_path / "refused", template=str(template), template_arguments={"endin": ""})
     assert not (tmp_path / "refused").exists()
     manifest = run(tiny_checkpoint, tmp_path / "forced", force=True, max_steps=1, **options)
 
-    assert manifest.template_arguments == {"opening": "Well: "}
+    assert manifest.template_arguments == {"ending": " Well?"}
     assert read_manifest(tmp_path / "forced") == manifest
     engine: Any = load_engine(str(tmp_path / "forced"), load_plugins([]))
-    assert engine.render(turns("q")).endswith("assistant\nWell: ")
-    other: Any = load_engine(str(tmp_path / "forced"), load_plugins([]), template_arguments={"opening": "Now: "})
-    assert other.render(turns("q")).endswith("assistant\nNow: ")
+    assert engine.render(turns("q")).endswith("q Well?<|im_end|>\n<|im_start|>assistant\n")
+    other: Any = load_engine(str(tmp_path / "forced"), load_plugins([]), template_arguments={"ending": " Now?"})
+    assert other.render(turns("q")).endswith("q Now?<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_rows_under_a_template_that_rewrites_history_are_one_for_each_reply() -> None:

@@ -11,7 +11,7 @@ import click
 from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, json_text, template_argument_option, template_option
+from sftchat.cli.shared import Session, json_text, template_options
 from sftchat.data.checking import Findings, check, clean
 from sftchat.data.problems import KINDS, Policy, parse_policies
 from sftchat.data.reading import line_of
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.  [default: the task's, else 1024]"
 )
-@template_option()
-@template_argument_option
+@template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
 @rows_options
@@ -121,22 +120,28 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
 
 
 def chosen_measure(
-    task: Task | None,
-    model: str | None,
-    max_length: int | None,
-    template: str,
-    template_arguments: Mapping[str, Any],
-    trust_remote_code: bool,
+    task: Task | None, model: str | None, max_length: int | None, trust_remote_code: bool, **template: Any
 ) -> Measure | None:
-    """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not."""
+    """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not.
+
+    Args:
+        task: Whose wish of a length is asked, and whose template a model without one gets.
+        model: As the user names it; None for none.
+        max_length: The most tokens of a row; None for the task's.
+        trust_remote_code: Whether code that comes with the model may run.
+        template: As of ``open_renderer``.
+
+    Raises:
+        UsageError: When an option needs a model and none is given.
+    """
+    from sftchat.cli.data.tokens import first_given, longest_row, measure, open_renderer
+
     if model is None:
-        given = {"--max-length": max_length is not None, "--template": template, "--template-argument": template_arguments}
-        if first := next((name for name, value in given.items() if value), None):
+        if first := first_given({"max_length": max_length is not None, **template}):
             raise UsageError(f"{first} needs --model, whose tokenizer counts")
         return None
-    from sftchat.cli.data.tokens import longest_row, measure, open_renderer
-
-    return measure(open_renderer(model, template, task, trust_remote_code, template_arguments), longest_row(model, task, max_length))
+    renderer = open_renderer(model, task, trust_remote_code=trust_remote_code, **template)
+    return measure(renderer, longest_row(model, task, max_length))
 
 
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:

@@ -14,7 +14,7 @@ from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, template_argument_option, template_option
+from sftchat.cli.shared import Session, template_options
 from sftchat.data.checking import clean
 from sftchat.data.filtering import Removed, Rule, Selection, removed
 from sftchat.data.formats import read_examples
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 @click.option("--max-chars", type=click.IntRange(min=1), metavar="N", help="Most characters of a row.")
 @click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template count the tokens of a row.")
 @click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.")
-@template_option()
-@template_argument_option
+@template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Remove the rows that this task finds wrong.")
 @click.option("--samples", metavar="FILE", help="What a model said to these prompts, from 'data best-of'; then scores are its mean.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ import click
 from sftchat.chat.lines import visible
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
-from sftchat.cli.data.tokens import open_renderer, pieces, rendered
+from sftchat.cli.data.tokens import first_given, open_renderer, pieces, rendered
 from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import json_text, stdout, template_argument_option, template_option
+from sftchat.cli.shared import json_text, stdout, template_options
 from sftchat.data.formats import read_examples
 from sftchat.data.reading import line_of
 from sftchat.data.row_options import RowOptions
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as this model would see them, what is trained in green."
 )
-@template_option()
-@template_argument_option
+@template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @json_option
 @rows_options
@@ -44,12 +42,11 @@ def show(
     file: str,
     count: int,
     model: str | None,
-    template: str,
-    template_arguments: Mapping[str, Any],
     trust_remote_code: bool,
     as_json: bool,
     rows_read: RowOptions,
     quiet: bool,
+    **template: Any,
 ) -> None:
     """Print the first rows of FILE as a table; long text is cut.
 
@@ -60,11 +57,11 @@ def show(
     sftchat data show train.jsonl -n 1 --json
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
-    if (template or template_arguments) and model is None:
-        raise UsageError(f"{'--template' if template else '--template-argument'} needs --model, whose tokenizer it is rendered for")
+    if model is None and (first := first_given(template)):
+        raise UsageError(f"{first} needs --model, whose tokenizer it is rendered for")
     examples = list(islice(read_examples(file, rows_read), count))
     if model is not None:
-        _show_tokens(examples, open_renderer(model, template, None, trust_remote_code, template_arguments), as_json, quiet)
+        _show_tokens(examples, open_renderer(model, None, trust_remote_code=trust_remote_code, **template), as_json, quiet)
         return
     if as_json:
         click.echo(json_text([asdict(example) for example in examples]))

@@ -15,25 +15,22 @@ if TYPE_CHECKING:
     from sftchat.task import Task
 
 
-def open_renderer(
-    model: str, template: str, task: Task | None, trust_remote_code: bool, template_arguments: Mapping[str, Any] | None = None
-) -> Renderer:
+def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = False, **template: Any) -> Renderer:
     """The tokenizer and the template of a model; no weights are loaded.
 
     Args:
         model: As the user names it.
-        template: Template name or file, instead of the model's own.
         task: Whose template a model without one gets.
         trust_remote_code: Whether code that comes with the model may run.
-        template_arguments: Arguments of the template, before those that the manifest says training used.
+        template: ``template``, ``template_name`` and ``template_arguments``, as of ``sftchat.models.manifest.as_trained``.
 
     Raises:
-        UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself; an argument that the template does
-            not have.
+        UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself; a template or an argument that the
+            model does not have.
         ModelError: When it cannot be found.
     """
     from sftchat.errors import UsageError
-    from sftchat.models.manifest import find_manifest
+    from sftchat.models.manifest import as_trained, find_manifest
     from sftchat.models.references import resolve
     from sftchat.models.templates import check_arguments, choose_renderer
     from sftchat.models.weights import load_tokenizer
@@ -45,11 +42,15 @@ def open_renderer(
         )
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = find_manifest(str(reference.folder)) if reference.folder else None
-    given = dict(template_arguments or {})
-    arguments = {**(manifest.template_arguments if manifest else {}), **given}
-    renderer = choose_renderer(tokenizer, template, task.template if task else "chatml", arguments)
-    check_arguments(renderer, given)
+    renderer = choose_renderer(tokenizer, preferred=task.template if task else "chatml", **as_trained(manifest, **template))
+    check_arguments(renderer, template.get("template_arguments") or {})
     return renderer
+
+
+def first_given(options: Mapping[str, Any]) -> str:
+    """The first of some options, given by their parameter's names, that has a value, as it is typed; empty when none has."""
+    typed = {"template_arguments": "template-argument"}
+    return next((f"--{typed.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
 
 
 def longest_row(model: str, task: Task | None, given: int | None) -> int:
