@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sftchat.chat.judging import Judge
 from sftchat.chat.rows import Rows
@@ -53,7 +52,7 @@ class Desk:
     judge: Judge | None = None
     session: Session = field(default_factory=Session)
     models: Models = field(default_factory=Models)
-    rows: Rows = field(default_factory=lambda: Rows(Path("chat-rows")))
+    rows: Rows = field(default_factory=Rows)
 
     @property
     def task(self) -> Task | None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sftchat.data.formats import read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.shaping import from_example
-from sftchat.errors import DataError, SftchatError
+from sftchat.errors import DataError, SftchatError, UsageError
 from sftchat.folders import made_folder
 from sftchat.types import Example, Message
 
@@ -27,15 +27,21 @@ class Rows:
     """The files of rows that a talk appends to.
 
     Attributes:
-        folder: Where they are; made with the first row.
+        folder: Where they are, made with the first row; None where no rows are written.
         golds: Gold sets elsewhere, whose items must not become training rows.
     """
 
-    folder: Path
+    folder: Path | None = None
     golds: tuple[Path, ...] = ()
 
     def path(self, kind: Kind) -> Path:
-        """The file of a kind of rows."""
+        """The file of a kind of rows.
+
+        Raises:
+            UsageError: There is no folder for rows.
+        """
+        if self.folder is None:
+            raise UsageError("this chat writes no rows; give it a folder for them")
         return self.folder / f"{kind}.jsonl"
 
     def good(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:

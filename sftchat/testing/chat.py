@@ -58,7 +58,7 @@ class _Typed(io.StringIO):
             output.truncate()
 
 
-def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | None = None, rows: Path = Path("chat-rows")) -> list[Shown]:
+def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | None = None, rows: Path | None = None) -> list[Shown]:
     """Type lines into a chat with an engine, one after the other, each when the one before is done with, and say what each of them showed.
 
     It is the chat that ``sftchat chat`` holds with a pipe: the same talk, commands and messages, without a terminal, a session on disk or other
@@ -72,7 +72,7 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
         lines: Messages and commands; none holds a line break. After a line that leaves the chat nothing is typed.
         plugins: Modules or objects with functions marked ``@hookimpl``, for their chat commands.
         task: Marks the replies, and says how they are sampled.
-        rows: Folder in which ``/good`` and its like put rows.
+        rows: Folder in which ``/good`` and its like write rows; None where they are refused.
 
     Raises:
         PluginError: When a plugin breaks the rules.

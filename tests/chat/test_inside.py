@@ -18,6 +18,7 @@ from sftchat.chat.desk import Desk
 from sftchat.chat.judging import Judge
 from sftchat.chat.plain import Plain
 from sftchat.chat.rendering.cells import cells
+from sftchat.chat.rows import Rows
 from sftchat.chat.settings import Settings
 from sftchat.chat.talk import Talk
 from sftchat.engines.base import Engine, Inspects, Request
@@ -237,7 +238,7 @@ def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_system_prompt_and_every_turn_ended(
-    view: Any, tiny_checkpoint: Path, bos: bool
+    view: Any, tiny_checkpoint: Path, tmp_path: Path, bos: bool
 ) -> None:
     from sftchat.engines.loading import load_engine
     from sftchat.plugins import load_plugins
@@ -248,7 +249,7 @@ def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_sys
             engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)
         )
         engine = TransformersEngine("with bos", engine.loaded)
-    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4))
+    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4), desk=Desk(rows=Rows(tmp_path)))
     log.type("one", "two", "/fix <think>想</think>\n好", "/regen", "/edit 2: zwei", "three")
     messages = log.talk.conversation.messages
 

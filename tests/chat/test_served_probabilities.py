@@ -10,7 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from sftchat.chat.desk import Desk as ChatDesk
 from sftchat.chat.records import node_from_json, node_to_json
+from sftchat.chat.rows import Rows
 from sftchat.chat.settings import Settings
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
@@ -125,9 +127,8 @@ def test_a_reply_that_goes_on_keeps_the_tokens_of_its_beginning() -> None:
     assert unknown == ["sftchat: error: no log-probabilities came with this reply"]
 
 
-def test_they_are_kept_with_the_session_and_a_corrected_reply_has_none(view: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20))
+def test_they_are_kept_with_the_session_and_a_corrected_reply_has_none(view: Any, tmp_path: Path) -> None:
+    log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20), desk=ChatDesk(rows=Rows(tmp_path)))
     log.type("/probs on", "hi")
     conversation = log.talk.conversation
     node = conversation.node(conversation.head)
