@@ -91,14 +91,6 @@ def allowed(here: str, there: str) -> bool:
     return here == there or floor(there) < floor(here) or (here, there) in DOORS
 
 
-def test_whether_items_are_on_disk_is_decided_in_one_place() -> None:
-    on_disk = "sftchat.evaluation.on_disk"
-
-    assert {
-        name for name, tree in modules() if not name.startswith(on_disk) for imported in imports(tree) if imported.startswith(on_disk)
-    } == {"sftchat.evaluation.storage"}
-
-
 def test_heavy_libraries_are_imported_only_where_models_live() -> None:
     broken = [
         f"{name} imports {imported}"

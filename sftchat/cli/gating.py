@@ -147,7 +147,7 @@ def update_baselines(
             known_sampling(plan.sampling) if asked else None,
         )
         items = results[0].items if len(results) == 1 else held(item for result in results for item in result.items)
-        yield from write_baseline(Path(file), header, items, plan.storage)
+        yield from write_baseline(Path(file), header, items)
 
 
 def show_plan(plans: Sequence[Plan], as_json: bool) -> None:

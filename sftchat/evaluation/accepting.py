@@ -8,29 +8,27 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sftchat.errors import DataError, NotComparableError
-from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline
-from sftchat.evaluation.items import Failure, Outcome
+from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline, read_baseline
+from sftchat.evaluation.items import Item
 from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
 from sftchat.evaluation.scored import Scored, text_hash
-from sftchat.evaluation.storage import IN_MEMORY, Storage
 from sftchat.text import counted
 
 
-def write_baseline(path: Path, header: Header, items: Scored, storage: Storage = IN_MEMORY) -> tuple[str, ...]:
+def write_baseline(path: Path, header: Header, items: Scored) -> tuple[str, ...]:
     """Write a baseline, whole or not at all.
 
     Args:
         path: The file; may hold an older one.
         header: Its first line.
         items: All that were asked.
-        storage: Reads the older one.
 
     Returns:
         What changed, in lines for the user.
     """
     told = [f"written, {counted(len(items), 'item')} of {header.model}"]
     try:
-        old = storage.baseline(path)[0] if is_baseline(path) else None
+        old = read_baseline(path) if is_baseline(path) else None
     except (DataError, NotComparableError) as error:  # what it is replaced for
         old = None
         told.append(f"in place of one that could not be read ({error})")
@@ -43,13 +41,12 @@ def write_baseline(path: Path, header: Header, items: Scored, storage: Storage =
 def _lines(header: Header, items: Scored) -> Iterator[str]:
     """The whole file, line by line; the items sorted by id."""
     yield json.dumps({HEADER: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
-    yield from items.rendered(_line, sorted(items.ids))
+    yield from map(_line, sorted(items, key=lambda item: item.example.id))
 
 
-def _line(outcome: Outcome) -> str:
+def _line(item: Item) -> str:
     """One item."""
-    assert not isinstance(outcome, Failure)
-    row = {**reply_rows(outcome), "right": outcome.right, "content": content_hash(outcome.example)}
+    row = {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sftchat.evaluation.items import Pair
 from sftchat.evaluation.pairing import Pairs
 from sftchat.evaluation.statistics import apply
 from sftchat.task import Metric
@@ -21,10 +22,10 @@ class ItemChanges:
         losses: What each item with other counts costs the metric, by id; negative where it gains.
     """
 
-    broken: Pairs
-    fixed: Pairs
-    shifted: Pairs
-    alike: Pairs
+    broken: tuple[Pair, ...]
+    fixed: tuple[Pair, ...]
+    shifted: tuple[Pair, ...]
+    alike: tuple[Pair, ...]
     losses: dict[str, float]
 
 

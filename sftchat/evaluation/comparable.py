@@ -39,9 +39,7 @@ def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
             )
 
 
-def check_comparable(
-    baseline: Baseline, task: Task, asked: Iterable[str], examples: Iterable[Example], sampling: SamplingParams | None
-) -> None:
+def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> None:
     """Refuse a comparison with what was measured differently.
 
     Items may have been added or removed since; an item that both have must be the same, and must be counted as it was then: counting again
@@ -50,8 +48,7 @@ def check_comparable(
     Args:
         baseline: What was stored.
         task: What scores today.
-        asked: Ids of what is asked today.
-        examples: The same, as far as it is known before anything is scored.
+        examples: What is asked today.
         sampling: How replies are generated today; None where nobody knows.
 
     Raises:
@@ -66,7 +63,7 @@ def check_comparable(
             then, now = header.sampling.get(key), today.get(key)
             if then != now:
                 raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
-    if not any(identity in baseline.items for identity in asked):
+    if not any(example.id in baseline.items for example in examples):
         names = ", ".join(evalset.name for evalset in header.evalsets)
         raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
     other = [example.id for example in examples if example.id in baseline.items and not is_same(example, baseline.items[example.id])]

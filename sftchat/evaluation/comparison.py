@@ -10,7 +10,7 @@ from sftchat.evaluation.items import Item
 from sftchat.evaluation.results import ModelResult, named
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.pairing import Pairs  # loads numpy
+    from sftchat.evaluation.items import Pair  # loads the engines
 
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]
@@ -117,11 +117,11 @@ class Comparison:
     candidate: ModelResult
     n: int
     metrics: tuple[MetricDifference, ...] = ()
-    broken: Pairs | tuple[()] = ()
-    fixed: Pairs | tuple[()] = ()
+    broken: tuple[Pair, ...] = ()
+    fixed: tuple[Pair, ...] = ()
     differing: int = 0
-    shifted: Pairs | tuple[()] = ()
-    alike: Pairs | tuple[()] = ()
+    shifted: tuple[Pair, ...] = ()
+    alike: tuple[Pair, ...] = ()
     losses: Mapping[str, float] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()

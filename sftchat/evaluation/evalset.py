@@ -34,7 +34,7 @@ class Evalset:
     Attributes:
         name: Name of the file, without its folder: the same set elsewhere is the same set.
         sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
-        examples: Those to be scored, in the file's order; of a large file they stay on disk, see ``storage``.
+        examples: Those to be scored, in the file's order.
         size: How many the file has; more than ``examples`` where the user limited them.
         ids: Ids of all of them, the limited ones included.
     """

@@ -127,7 +127,7 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
     before, after = both.tables
     if before.keys != after.keys:
-        raise other_keys(task, (candidate.items.figures.first, after.keys), (baseline.items.figures.first, before.keys))
+        raise other_keys(task, (candidate.items[0].example.id, after.keys), (baseline.items[0].example.id, before.keys))
     if cluster:
         clusters = both.clusters
         before, after = (statistics.clustered(table, clusters) for table in (before, after))
@@ -152,9 +152,9 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
 
 
 def _missing(items: Scored, asked: Sequence[str]) -> tuple[str, ...]:
-    """Ids that are not among others, those of unanswered items last."""
+    """Ids that are not among others."""
     others = frozenset(asked)
-    return tuple(identity for identity in (*items.ids, *items.figures.failed) if identity not in others)
+    return tuple(identity for identity in items.asked if identity not in others)
 
 
 def units(items: Scored) -> statistics.Counts:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.items import Failure, Item, Outcome
-from sftchat.evaluation.lazy import Lazy
-from sftchat.evaluation.pairing import Pairs
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.types import Example
@@ -48,49 +46,33 @@ def comparison_of(report: Report, result: ModelResult) -> Comparison | None:
     return next((comparison for comparison in report.comparisons if comparison.candidate == result), None)
 
 
-class Histories(Lazy[ItemHistory]):
+def item_histories(result: ModelResult, comparison: Comparison | None = None) -> list[ItemHistory]:
     """Every item of a result: newly broken ones first, the worst leading; then what failed, newly fixed, wrong, right.
 
     Args:
-        result: One model on one gold set.
+        result: One model on one evalset.
         comparison: Its comparison with the baseline, where there is one; what counts as broken and fixed is decided there.
     """
-
-    def __init__(self, result: ModelResult, comparison: Comparison | None = None) -> None:
-        self._items, self._failures = result.items, result.failures
-        self._old = None if comparison is None else comparison.baseline.items
-        broken, fixed = (_places(pairs) for pairs in ((comparison.broken, comparison.fixed) if comparison is not None else ((), ())))
-        told = {*broken, *fixed}
-        wrong = (result.items.figures.faults > 0).tolist()
-        self._places: dict[Change, Sequence[int]] = {
-            "broken": broken,
-            "failed": range(len(result.failures)),
-            "fixed": fixed,
-            "wrong": [place for place, is_wrong in enumerate(wrong) if is_wrong and place not in told],
-            "right": [place for place, is_wrong in enumerate(wrong) if not is_wrong and place not in told],
-        }
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return sum(map(len, self._places.values()))
-
-    def at(self, place: int) -> ItemHistory:
-        """One of them."""
-        for change, places in self._places.items():
-            if place < len(places):
-                new: Outcome = self._failures[places[place]] if change == "failed" else self._items[places[place]]
-                return ItemHistory(change, new, None if self._old is None else self._old.outcome_of(new.example.id))
-            place -= len(places)
-        raise IndexError("there are not so many items")
-
-    def counts(self) -> dict[Change, int]:
-        """How many items became what."""
-        return {change: len(places) for change, places in self._places.items()}
+    old = {} if comparison is None else comparison.baseline.items.outcomes
+    broken, fixed = ((), ()) if comparison is None else ([new for _, new in pairs] for pairs in (comparison.broken, comparison.fixed))
+    changed = {item.example.id for item in (*broken, *fixed)}
+    unchanged = [item for item in result.items if item.example.id not in changed]
+    kinds: dict[Change, Iterable[Outcome]] = {
+        "broken": broken,
+        "failed": result.failures,
+        "fixed": fixed,
+        "wrong": (item for item in unchanged if not item.right),
+        "right": (item for item in unchanged if item.right),
+    }
+    return [ItemHistory(change, new, old.get(new.example.id)) for change, outcomes in kinds.items() for new in outcomes]
 
 
-def _places(pairs: Pairs | tuple[()]) -> list[int]:
-    """Which of the candidate's items were compared."""
-    return pairs.places[1].tolist() if pairs else []
+def change_counts(histories: Iterable[ItemHistory]) -> dict[Change, int]:
+    """How many items became what."""
+    counts: dict[Change, int] = dict.fromkeys(get_args(Change), 0)
+    for history in histories:
+        counts[history.change] += 1
+    return counts
 
 
 def faults(outcome: Outcome | None) -> tuple[str, ...]:

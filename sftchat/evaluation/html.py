@@ -20,7 +20,7 @@ from sftchat.evaluation.charts import Point, Series, bar, curve, domain, whisker
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.figures import bounds, difference, difference_bounds, disagreement, number, p_values, signed
-from sftchat.evaluation.history import Change, Histories, comparison_of, faults, said
+from sftchat.evaluation.history import Change, ItemHistory, change_counts, comparison_of, faults, item_histories, said
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.verdict import Verdict
@@ -65,9 +65,9 @@ def to_html(report: Report, verdict: Verdict) -> str:
         report: What was measured.
         verdict: What it means.
     """
-    found = [Histories(result, comparison_of(report, result)) for result in report.results]
+    found = [item_histories(result, comparison_of(report, result)) for result in report.results]
     shown = [
-        Shown(place, result, comparison_of(report, result), items.counts())
+        Shown(place, result, comparison_of(report, result), change_counts(items))
         for place, (result, items) in enumerate(zip(report.results, found, strict=True))
     ]
     evalsets = list(dict.fromkeys(map(_place, report.results)))
@@ -172,7 +172,7 @@ def _curves(report: Report, where: Place) -> dict[str, Any]:
     return {"runs": list(runs), "drawings": drawings}
 
 
-def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Histories]) -> tuple[str, int]:
+def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
     """The items as JSON that can stand in a script element, and how many were left out."""
     room = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]

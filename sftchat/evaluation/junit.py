@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
-from sftchat.evaluation.history import Histories, ItemHistory, comparison_of, faults, said
+from sftchat.evaluation.history import ItemHistory, comparison_of, faults, item_histories, said
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.verdict import Ruling, Verdict
 from sftchat.text import printable_lines
@@ -69,7 +69,7 @@ def to_junit(report: Report, verdict: Verdict) -> str:
 def _cases(report: Report, number: int) -> list[Case]:
     """One result as cases."""
     result = report.results[number]
-    return [_case(item) for item in Histories(result, comparison_of(report, result))]
+    return [_case(item) for item in item_histories(result, comparison_of(report, result))]
 
 
 def _case(item: ItemHistory) -> Case:

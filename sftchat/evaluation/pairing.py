@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.evaluation.items import Pair
-from sftchat.evaluation.lazy import Lazy
 from sftchat.evaluation.scored import Ints, Scored
 from sftchat.evaluation.statistics import Counts
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs(Lazy[Pair]):
-    """Items that both models answered, each handed out when it is asked for.
+class Pairs:
+    """Items that both models answered, in the candidate's order.
 
     Attributes:
         old: The baseline's items.
@@ -33,15 +32,10 @@ class Pairs(Lazy[Pair]):
         """How many there are."""
         return len(self.places[0])
 
-    def at(self, place: int) -> Pair:
-        """One item twice."""
+    def chosen(self, places: Iterable[int]) -> tuple[Pair, ...]:
+        """Some of them, in the given order."""
         old, new = self.places
-        return self.old[old[place]], self.new[new[place]]
-
-    def chosen(self, places: Sequence[int]) -> Pairs:
-        """Some of them in another order."""
-        old, new = self.places
-        return Pairs(self.old, self.new, (old[list(places)], new[list(places)]))
+        return tuple((self.old[old[place]], self.new[new[place]]) for place in places)
 
     @property
     def ids(self) -> list[str]:

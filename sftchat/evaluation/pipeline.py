@@ -23,7 +23,7 @@ from sftchat.evaluation.remembering import RememberingEngine
 from sftchat.evaluation.replies import reply_line, write_atomically
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
-from sftchat.evaluation.scored import Scored, held
+from sftchat.evaluation.scored import Scored, held, rescored
 from sftchat.evaluation.selfcheck import self_check
 from sftchat.evaluation.verdict import judge
 from sftchat.folders import made_folder
@@ -136,7 +136,7 @@ def _stored(plan: Plan) -> dict[str, tuple[Scored, ...]]:
     """What stored replies score on every gold set, by the name of the file they become: all of them in one pass."""
     stored = {source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None}
     baseline = plan.baseline.baseline if plan.baseline is not None else None
-    by_set = [plan.storage.score(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
+    by_set = [rescored(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
     return dict(zip(stored, zip(*by_set, strict=True), strict=True))
 
 
@@ -175,7 +175,7 @@ def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, S
     file = ""
     if plan.output is not None:
         file = source.file
-        write_atomically(plan.output / file, (line for answers in answered for line in answers.items.rendered(reply_line)))
+        write_atomically(plan.output / file, (line for answers in answered for line in map(reply_line, answers.items.outcomes.values())))
     manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
     return tuple(_result(plan, source, evalset, answers, file, manifest) for evalset, answers in zip(plan.evalsets, answered, strict=True))
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sftchat.errors import DataError, NotComparableError, UsageError, listed
-from sftchat.evaluation.baseline import Baseline, is_baseline, is_missing, nearest_file
+from sftchat.evaluation.baseline import Baseline, is_baseline, is_missing, nearest_file, read_baseline
 from sftchat.evaluation.comparable import check_comparable, check_whole
-from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of
+from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
 from sftchat.evaluation.replies import match, read_replies
 from sftchat.evaluation.rules import Demands, Rules
 from sftchat.evaluation.selection import Selection, select
-from sftchat.evaluation.storage import IN_MEMORY, LARGE, Storage, open_evalset, storage_of
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
@@ -56,7 +55,6 @@ class Plan:
         remarks: What the verdict must mention.
         self_check: Whether each model is asked some items again.
         tasks: All there are, by name, so that rows of their generators can be made again.
-        storage: Reads and scores what is stored.
     """
 
     task: Task
@@ -73,7 +71,6 @@ class Plan:
     remarks: tuple[str, ...] = ()
     self_check: bool = False
     tasks: Mapping[str, Task] = field(default_factory=dict)
-    storage: Storage = IN_MEMORY
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -103,7 +100,6 @@ def make_plan(
     label: str = "",
     self_check: bool = False,
     tasks: Mapping[str, Task] | None = None,
-    large: int = LARGE,
     partial: bool = False,
 ) -> Plan:
     """Read what is small and check that it fits together.
@@ -122,7 +118,6 @@ def make_plan(
         selection: Which items alone to evaluate.
         self_check: Ask each model some items again, alone and in other batches.
         tasks: All there are, by name; their generators make the rows again that a checkpoint was trained on.
-        large: From so many bytes on, a gold set that is the only one and answered by files stays on disk, and so do the answers.
         partial: Score the items alone that ``replies`` has a reply to.
         label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
 
@@ -139,8 +134,7 @@ def make_plan(
             "or add --allow-missing-baseline for the first run"
         )
     paths = evalsets or (_default_evalset(task),)
-    answered = replies is not None and not partial and (baseline is None or Path(baseline).is_file())
-    sets = tuple(open_evalset(path, limit, large if answered and len(paths) == 1 else None) for path in paths)
+    sets = tuple(read_evalset(path, limit) for path in paths)
     known = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
     rules = demands.rules(task, known)
@@ -157,16 +151,15 @@ def make_plan(
         if remark:  # else the file is complete
             rules, remarks = replace(rules, partial=True), (*remarks, remark)
     examples = all_examples(sets)
-    storage = storage_of(examples)
-    asked = storage.ids(examples)
+    asked = [example.id for example in examples]
     if selection is None and not rules.partial:
         _refuse_part(sets, rules, asked, compared=baseline is not None and not missing)
-    for example in storage.known(examples) if cluster else ():
+    for example in examples if cluster else ():
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
         advice = "; --partial scores the items that have one"
-        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", asked, known, storage, advice),)
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", asked, known, advice),)
     elif len(models) == 1:
         sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
@@ -176,9 +169,9 @@ def make_plan(
     if baseline is not None and missing:
         remarks = (*remarks, f"no baseline '{baseline}' yet{nearest_file(baseline)}; write one with --update-baseline {baseline}")
     elif baseline is not None:
-        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known, storage)
+        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known)
         if beside.baseline is not None:
-            check_comparable(beside.baseline, task, asked, storage.known(examples), None if replies is not None else sampling)
+            check_comparable(beside.baseline, task, examples, None if replies is not None else sampling)
             check_whole(beside.baseline, sets)
             removed = tuple(identity for identity in beside.baseline.items if identity not in known)
     return Plan(
@@ -196,7 +189,6 @@ def make_plan(
         remarks,
         self_check,
         tasks or {},
-        storage,
     )
 
 
@@ -237,15 +229,15 @@ def _refuse_part(sets: Sequence[Evalset], rules: Rules, asked: Sequence[str], *,
         )
 
 
-def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage) -> Source:
+def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str]) -> Source:
     """With what to compare: a model, a baseline, or a file of replies."""
     path = Path(text)
     if not path.is_file():
         return Source(text, file)
     if is_baseline(path):
-        found, replies = storage.baseline(path)
-        return Source(text, file, replies, found)
-    return _stored(path, file, asked, known, storage)
+        found = read_baseline(path)
+        return Source(text, file, {id: item.reply for id, item in found.items.items()}, found)
+    return _stored(path, file, asked, known)
 
 
 def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
@@ -266,9 +258,9 @@ def _check_file(path: Path) -> None:
         raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
 
 
-def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], storage: Storage, advice: str = "") -> Source:
+def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], advice: str = "") -> Source:
     """A file of replies that fits the gold sets."""
     _check_file(path)
-    replies = storage.replies(path)
+    replies = read_replies(path)
     match(replies, asked, str(path), known, advice)
     return Source(str(path), file, replies)

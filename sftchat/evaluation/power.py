@@ -21,6 +21,7 @@ from sftchat.evaluation.evaluate import units
 from sftchat.evaluation.paired import FEWEST, POWER
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.rules import POINT, Gated
+from sftchat.evaluation.scored import rescored
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 from sftchat.text import counted
@@ -80,7 +81,7 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
     if source is None or source.stored is None:
         raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
     for evalset in plan.evalsets:
-        items = plan.storage.score(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
+        items = rescored(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
         if items:
             yield evalset.name, units(items)
 

@@ -90,21 +90,6 @@ def counts(scores: Iterable[Score]) -> Counts:
     return Counts(keys, matrix)
 
 
-def stacked(tables: Sequence[Counts]) -> Counts:
-    """The counts of several sets of items as one.
-
-    Args:
-        tables: At least one.
-
-    Raises:
-        PluginError: When they have different keys.
-    """
-    for table in tables:
-        if table.keys != tables[0].keys:
-            raise PluginError(_other_keys(table.keys, tables[0].keys))
-    return Counts(tables[0].keys, np.asfortranarray(np.concatenate([table.rows for table in tables])))  # metrics read columns
-
-
 def _other_keys(some: Sequence[str], others: Sequence[str]) -> str:
     """What is wrong with a scorer that counts now this, now that."""
     return f"the scorer counts {', '.join(some) or 'nothing'} for one reply and {', '.join(others) or 'nothing'} for another"

@@ -1,4 +1,4 @@
-"""What the items of a result add up to, so that a million of them need be looked at once only."""
+"""What the items of a result add up to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T", int, float)
 
 @dataclass
 class Tally:
-    """Sums over items; items and other tallies can be added.
+    """Sums over items; items can be added.
 
     Attributes:
         right: Items without any fault.
@@ -48,18 +48,6 @@ class Tally:
             self.errors[name] = self.errors.get(name, 0) + 1
         for name, stats in score.groups.items():
             self.occurrences[name] = self.occurrences.get(name, 0) + 1
-            _add(self.groups.setdefault(name, {}), stats)
-
-    def join(self, other: Tally) -> None:
-        """Count the items of another tally too."""
-        self.right += other.right
-        self.truncated += other.truncated
-        self.cut_thinking += other.cut_thinking
-        self.prompt_tokens += other.prompt_tokens
-        self.completion_tokens += other.completion_tokens
-        _add(self.errors, other.errors)
-        _add(self.occurrences, other.occurrences)
-        for name, stats in other.groups.items():
             _add(self.groups.setdefault(name, {}), stats)
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat.evaluation.items import Failure, Item, Outcome, score
-from sftchat.evaluation.on_disk.stored import stored_replies
 from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
 from sftchat.evaluation.scored import rescored
 from sftchat.types import FinishReason
@@ -41,7 +40,7 @@ def test_what_was_written_scores_the_same_when_read_again(task: Task, example: M
     write_atomically(path, map(reply_line, outcomes))
 
     again = rescored(task, [example("a"), example("b"), example("c")], [read_replies(path)])[0]
-    assert [again.outcome_of(identity) for identity in again.asked] == outcomes
+    assert list(again.outcomes.values()) == outcomes
     assert [file.name for file in tmp_path.iterdir()] == ["replies.jsonl"]
 
 
@@ -179,30 +178,25 @@ def sample(identity: str, said: str, filter: str) -> str:
     return json.dumps(row) + "\n"
 
 
-@pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])
-def test_a_sample_of_lm_evaluation_harness_counts_once_however_many_filters_it_has(
-    tmp_path: Path, reader: Callable[[Path], object]
-) -> None:
+def test_a_sample_of_lm_evaluation_harness_counts_once_however_many_filters_it_has(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(sample(name, f"is {name}", filter) for filter in ("strict", "flexible", "none") for name in "ab"))
 
-    assert reader(path) == {"a": Reply("is a"), "b": Reply("is b")}
+    assert read_replies(path) == {"a": Reply("is a"), "b": Reply("is b")}
 
 
-@pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])
 @pytest.mark.parametrize("again", [sample("a", "x", "strict"), sample("a", "y", "flexible"), '{"id": "a", "reply": "x"}\n'])
-def test_two_samples_of_one_item_are_refused(tmp_path: Path, again: str, reader: Callable[[Path], object]) -> None:
+def test_two_samples_of_one_item_are_refused(tmp_path: Path, again: str) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(sample("a", "x", "strict") + again)
 
     with pytest.raises(DataError, match=r"samples.jsonl:2: id 'a' has two replies$"):
-        reader(path)
+        read_replies(path)
 
 
-@pytest.mark.parametrize("reader", [read_replies, lambda path: dict(stored_replies(path))])
-def test_a_reply_with_a_key_twice_is_refused_with_its_line_as_a_gold_row_is(tmp_path: Path, reader: Callable[[Path], object]) -> None:
+def test_a_reply_with_a_key_twice_is_refused_with_its_line_as_a_gold_row_is(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"id": "a", "reply": "x"}\n{"id": "b", "reply": "wrong", "reply": "right"}\n', encoding="utf-8")
 
     with pytest.raises(DataError, match=r'r.jsonl:2: not a JSON object: key "reply" stands twice in one object; remove one$'):
-        reader(path)
+        read_replies(path)
