@@ -218,7 +218,7 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
     if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
         raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
     try:
-        counts = {key: float(made(float, count)) for key, count in stats.items()}
+        counts = {key: count if type(count) is float else float(made(float, count)) for key, count in stats.items()}
     except ValueError as error:
         raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
     return identity, StoredItem(reply, counts, right, content)
