@@ -107,11 +107,11 @@ def merge(
         UsageError: When the model is no adapter, or the output is there already.
         ModelError: When it cannot be loaded, or the merged model says something else than the adapter.
     """
-    import torch
-
     check_absent(output)
     if adapter.base is None:
         raise UsageError(f"model '{adapter.text}' is no adapter: there is nothing to merge")
+    import torch
+
     stored = _dtype(adapter.base)
     chosen = stored if dtype == "auto" else dtype
     loaded = load(adapter, dtype="float32", **options)
