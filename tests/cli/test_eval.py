@@ -28,6 +28,7 @@ def test_a_model_is_scored_on_the_gold_set_of_the_only_task(desk: Desk) -> None:
             "device": "auto",
             "quantize": None,
             "template": None,
+            "template_name": None,
             "template_arguments": {},
             "trust_remote_code": False,
             "allow_pickle": False,
