@@ -33,13 +33,13 @@ from bench_eval import load_135m, load_nano
 from record_chat import PASTE, Terminal
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sftchat.engines import lookup
-from sftchat.engines.base import Chunk, Request
-from sftchat.engines.decoding import prepare_for_decoding
-from sftchat.engines.transformers import TransformersEngine
-from sftchat.models.references import resolve
-from sftchat.models.weights import Loaded, load
-from sftchat.plugins import load_plugins
+from sftchat.engine import Chunk, Request
+from sftchat.inference import prompt_lookup as lookup
+from sftchat.inference.cpu import prepare_for_decoding
+from sftchat.inference.local import TransformersEngine
+from sftchat.models.loading import Loaded, load
+from sftchat.models.reference import resolve
+from sftchat.plugins.manager import load_plugins
 from sftchat.types import Message, SamplingParams
 
 CHAT = [sys.executable, "-m", "sftchat", "chat"]

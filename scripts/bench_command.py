@@ -17,10 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from sftchat.models.references import resolve
-from sftchat.models.templates import choose_renderer
-from sftchat.models.weights import load_tokenizer
-from sftchat.plugins import load_plugins
+from sftchat.models.loading import load_tokenizer
+from sftchat.models.reference import resolve
+from sftchat.plugins.manager import load_plugins
+from sftchat.templates.renderer import choose_renderer
 
 TASK = """task: sftchat_items
 dataset_path: json

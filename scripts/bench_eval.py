@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from sftchat.engines.base import Request
-from sftchat.engines.decoding import prepare_for_decoding
-from sftchat.engines.transformers import TransformersEngine
-from sftchat.models.references import resolve
-from sftchat.models.weights import Loaded, load
+from sftchat.engine import Request
+from sftchat.inference.cpu import prepare_for_decoding
+from sftchat.inference.local import TransformersEngine
+from sftchat.models.loading import Loaded, load
+from sftchat.models.reference import resolve
 from sftchat.types import SamplingParams
 
 STATIC = (16, 32, 64, 128)

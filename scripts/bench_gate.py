@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from sftchat import Metric, ratio
 from sftchat.evaluation.gate import outcome
-from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.paired_test import paired_difference
 from sftchat.evaluation.rules import Gated
 from sftchat.evaluation.statistics import Counts, interval
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 
 DISTINCT = 2000
 BOTH_WRONG, OLD_WRONG, NEW_WRONG = 0.15, 0.03, 0.02

@@ -28,14 +28,14 @@ from transformers import Qwen3ForCausalLM, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from sftchat.data.generating import generate_examples
-from sftchat.models.references import resolve
-from sftchat.models.templates import choose_renderer
-from sftchat.models.weights import load_model, load_tokenizer
-from sftchat.plugins import load_plugins
-from sftchat.training.attention import choose_attention, restore_attention
+from sftchat.data.generate import generate_examples
+from sftchat.models.loading import load_model, load_tokenizer
+from sftchat.models.reference import resolve
+from sftchat.plugins.manager import load_plugins
+from sftchat.templates.renderer import choose_renderer
 from sftchat.training.config import TrainingConfig
 from sftchat.training.dataset import RenderedRows, render_rows
+from sftchat.training.packing import choose_attention, restore_attention
 from sftchat.training.trainer import Trainer, arguments, collate, table
 
 GOAL_SMALL, GOAL_LARGE, LARGE = 2.0, 3.0, 32_000

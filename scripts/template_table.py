@@ -19,9 +19,9 @@ from typing import Any
 
 from tiny_tokenizer import tokenizer_for
 
-from sftchat.models.parity import SAMPLES, Check, Sample, prove
-from sftchat.models.remedies import remedy
-from sftchat.models.templates import Renderer, TemplateError, choose_renderer
+from sftchat.templates.parity import SAMPLES, Check, Sample, prove
+from sftchat.templates.remedies import remedy
+from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 
 SOURCES = Path(__file__).with_name("template_sources.json")
 COLUMNS = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,11 +46,11 @@ class Flow:
     before: tuple[str, ...] = ()
 
 
-_EVAL = ("eval", "sftchat:nano", "--task", "general", "--limit", "4", "--no-cache", "--quiet")
+_EVAL = ("eval", "sftchat:nano", "--task", "general", "--evalset", "four.jsonl", "--quiet")
 FLOWS: Mapping[str, Flow] = {
     "ask": Flow(("ask", "sftchat:nano", "你好", "--max-new-tokens", "4"), 25),
     "train": Flow(("train", "general", "-n", "16", "--max-steps", "1", "-o", "run", "--quiet"), 28),
-    "chat": Flow(("chat", "sftchat:nano", "sftchat:nano"), 35, typed="你好\n/quit\n"),
+    "chat": Flow(("chat", "sftchat:nano", "./copy"), 35, typed="你好\n/exit\n"),
     "eval": Flow((*_EVAL, "-o", "report", "--baseline", "base.jsonl"), 45, before=(*_EVAL, "--update-baseline", "base.jsonl")),
 }
 
@@ -103,7 +104,12 @@ def entered_files(flow: Flow) -> dict[str, list[str]]:
         SystemExit: When the command fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "SFTCHAT_DATA_DIR": f"{folder}/data", "SFTCHAT_CACHE_DIR": f"{folder}/cache", "SFTCHAT_CONFIG_DIR": folder}
+        environment = {
+            **os.environ,
+            "SFTCHAT_DATA_DIR": f"{folder}/data",
+            "SFTCHAT_CACHE_DIR": f"{folder}/cache",
+            "SFTCHAT_CONFIG_DIR": folder,
+        }
 
         def run(*words: str, typed: str = "") -> None:
             done = subprocess.run(
@@ -112,6 +118,9 @@ def entered_files(flow: Flow) -> dict[str, list[str]]:
             if done.returncode:
                 raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
 
+        items = (PACKAGE.parent / "evalsets" / "general.jsonl").read_text("utf-8").splitlines(keepends=True)
+        Path(folder, "four.jsonl").write_text("".join(items[:4]), "utf-8")
+        shutil.copytree(PACKAGE / "models" / "nano", Path(folder, "copy"))
         if flow.before:
             run("-m", "sftchat", *flow.before)
         run(str(Path(__file__).resolve()), "--trace", f"{folder}/entered.json", *flow.words, typed=flow.typed)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sftchat.commands import ChatCommand, ChatContext
-from sftchat.engines.base import Chunk, Engine, EngineType, Request
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.engine import Chunk, Engine, EngineType, Request
 from sftchat.errors import DataError, EngineError, MissingExtraError, ModelError, NotComparableError, PluginError, SftchatError, UsageError
-from sftchat.hookspecs import PLUGIN_API, hookimpl
+from sftchat.plugins.spec import PLUGIN_API, hookimpl
 from sftchat.task import Demonstration, Metric, Task, TrainingDefaults, rate, ratio
 from sftchat.types import Example, Message, Reply, SamplingParams, Score
 

@@ -5,7 +5,7 @@
     ├── DataError                2  a file of rows that is missing, empty or malformed; says file and line
     ├── ModelError               3  a model that cannot be found or loaded
     ├── MissingExtraError        3  a package that an extra of sftchat would bring
-    ├── PluginError              3  a plugin that breaks the rules; ``sftchat.third_party`` makes one of whatever a plugin raises
+    ├── PluginError              3  a plugin that breaks the rules; ``sftchat._util.third_party`` makes one of whatever a plugin raises
     ├── EngineError              3  a model or a server that failed while generating
     └── NotComparableError       4  two results that measured different things
 

@@ -54,7 +54,7 @@ def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     """Write a tiny random checkpoint; different seeds give different weights."""
     import torch
 
-    from sftchat.models.weights import quiet_libraries
+    from sftchat.models.loading import quiet_libraries
 
     quiet_libraries()
     from transformers import Qwen3Config, Qwen3ForCausalLM

@@ -11,7 +11,7 @@ import pytest
 from sftchat import EngineType
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 
 ITEMS = [{"id": str(n), "messages": [{"role": "user", "content": f"question {n}"}], "gold": "yes"} for n in range(3)]

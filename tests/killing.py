@@ -25,13 +25,12 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.files import open_locked
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.session import Session
-from sftchat.chat.sessions import Sessions
+from sftchat.chat.sessions import Session, Sessions
 from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
-from sftchat.locking import open_locked
-from sftchat.training.lock import refuse_running
+from sftchat.training.checkpoints import refuse_running
 from sftchat.types import Reply
 
 MODEL = "sftchat:nano"
@@ -43,7 +42,7 @@ SLOW = (
     "rouge_score.rouge_scorer",
     "scipy.stats",
     "transformers.models.qwen3.modeling_qwen3",
-    "sftchat.engines.transformers",
+    "sftchat.inference.local",
     "sftchat.cli",
 )
 """What commands import late, and what takes longer than all the rest of a killed one."""
@@ -460,7 +459,7 @@ def evaluation(items: int = 60) -> Command:
 @contextmanager
 def served(items: int = 60, seconds: float = 0.02) -> Iterator[tuple[Command, list[str]]]:
     """``eval`` of a model behind a server that takes its time; with the command, the questions that the server has answered."""
-    from tests.engines.endpoint_kit import answer, loopback
+    from tests.inference.endpoint_kit import answer, loopback
 
     answered: list[str] = []
 

@@ -16,7 +16,7 @@ os.chdir(sys.argv[1])
 from sftchat import EngineType
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 
 def says_yes(rest, options):

@@ -21,7 +21,7 @@ def use(folder):
     sessions.close()
 """,
     "replies": """
-from sftchat.evaluation.store import Store, Stored
+from sftchat.evaluation.reply_cache import Store, Stored
 def use(folder):
     store = Store(folder / "replies.sqlite", complaints.append)
     store.put(bytes([me]) * 32, "ab" * 32, Stored("hello", (1,), "stop", 1))

@@ -18,8 +18,8 @@ from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
 from sftchat.cli import VERBS, program
+from sftchat.data.check import KINDS
 from sftchat.data.formats import FORMATS
-from sftchat.data.problems import KINDS
 from tests.pages import Command, blocks
 from tests.pages import commands as shell
 
@@ -178,7 +178,7 @@ def test_the_page_on_data_lists_every_format() -> None:
 
 
 def test_every_hook_has_its_signature_as_a_heading() -> None:
-    tree = ast.parse((ROOT / "sftchat" / "hookspecs.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "sftchat" / "plugins" / "spec.py").read_text(encoding="utf-8"))
     hooks = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     signatures = [f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}" for node in hooks if node.returns is not None]
     page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")

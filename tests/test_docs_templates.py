@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sftchat.cli import program
-from sftchat.models.registry import TEMPLATES
-from sftchat.models.templates import choose_renderer
+from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.renderer import choose_renderer
 from tests.conftest import make_tokenizer
 
 PAGE = (Path(__file__).parent.parent / "docs" / "templates.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pytest
 from sftchat import Example, Message, Reply
 from sftchat.testing import check_task, plugin_manager_with
 from tests.distributions import ROOT, install, sftchat
-from tests.test_walls import PUBLIC, imports
+from tests.test_import_layers import PUBLIC, imports
 
 EXAMPLES = ("sentiment", "sql", "translation")
 

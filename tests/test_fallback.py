@@ -8,14 +8,14 @@ from pathlib import Path
 import prompt_toolkit.application
 import pytest
 
-from sftchat.chat.terminal.scrollback import missing_parts
+from sftchat.chat.ui.scrollback import missing_parts
 
 CORE = Path(__file__).parent.parent / "sftchat"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "prompt_toolkit", "rich", "click", "pluggy")
 DOORS = {
-    "engines/packing.py": "the packed copy of the weights: undone by engines/decoding.py",
-    "engines/quantizing.py": "eight bits: undone by engines/decoding.py",
-    "models/deferred.py": "imports in parts: engines/loading.py imports everything where they fail",
+    "inference/fused_linear.py": "the packed copy of the weights: undone by inference/cpu.py",
+    "inference/int8.py": "eight bits: undone by inference/cpu.py",
+    "models/lazy_imports.py": "imports in parts: inference/open.py imports everything where they fail",
 }
 """Files that may use private names of a library, and what is done where one is missing."""
 

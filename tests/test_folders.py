@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.folders import made_folder, whole_folder
+from sftchat._util.files import made_folder, whole_folder
 
 
 def everything(folder: Path) -> list[str]:

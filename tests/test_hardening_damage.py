@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.chat.sessions import TABLES as TALKS
-from sftchat.evaluation.store import TABLES as REPLIES
+from sftchat.evaluation.reply_cache import TABLES as REPLIES
 from tests.hardening_kit import EVAL, fill, said
 
 

@@ -11,7 +11,7 @@ import pytest
 from sftchat import EngineType
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 from sftchat.text import printable_json
 from tests.conftest import make_checkpoint

@@ -108,6 +108,6 @@ def test_a_plugin_whose_import_takes_long_is_named_while_it_does(tmp_path: Path)
 
 
 def test_a_program_without_standard_streams_loads_its_plugins(tmp_path: Path) -> None:
-    code = "import os; os.close(1); os.close(2)\nfrom sftchat.plugins import load_plugins\nos._exit('general' not in load_plugins().tasks)"
+    code = "import os; os.close(1); os.close(2)\nfrom sftchat.plugins.manager import load_plugins\nos._exit('general' not in load_plugins().tasks)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0

@@ -10,20 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from sftchat import UsageError, parsing
+from sftchat import UsageError
+from sftchat._util import parsing
 from sftchat.cli import main
-from sftchat.data import arrays, reading
-from sftchat.data.reading import READ, scan_rows
+from sftchat.data import arrays
+from sftchat.data import read as reading
+from sftchat.data.read import READ, scan_rows
 from sftchat.errors import DataError
 from sftchat.models.manifest import read_manifest
-from sftchat.training.lock import LOCKS, locked, refuse_running
+from sftchat.training.checkpoints import LOCKS, locked, refuse_running
 from tests.conftest import make_checkpoint
 from tests.test_hardening import one_line, with_little_room
 
 HOLD = """
 import sys
 from pathlib import Path
-from sftchat.training.lock import locked
+from sftchat.training.checkpoints import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

@@ -23,11 +23,11 @@ import pytest
 from sftchat import EngineError, EngineType, Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import PluginInfo, Registry, load_plugins
+from sftchat.plugins.manager import PluginInfo, Registry, load_plugins
 from sftchat.testing import ScriptedEngine
 from tests.chat.conftest import Pty
 from tests.conftest import make_checkpoint
-from tests.engines.endpoint_kit import answer, loopback
+from tests.inference.endpoint_kit import answer, loopback
 from tests.test_hardening import commands_in
 from tests.test_hardening_escapes import manifest
 from tests.test_output import CONTROLS, Screen, workflow_commands

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sftchat import SftchatError
-from sftchat.consoles import GuardedConsole, bars
-from sftchat.data.writing import write_rows
-from sftchat.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
+from sftchat._util.consoles import GuardedConsole, bars
+from sftchat._util.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
+from sftchat.data.write import write_rows
 from sftchat.text import printable_json, printable_lines
 from tests.test_hardening import commands_in
 
@@ -305,7 +305,7 @@ def test_the_exit_code_is_what_is_left_where_nothing_can_be_written(line: str, t
 
 @pytest.mark.slow
 def test_a_file_that_is_opened_later_is_not_written_by_those_who_know_descriptors_only(tmp_path: Path) -> None:
-    program = "import os\nfrom sftchat.output import prepare_process\nprepare_process()\nfile = open('kept', 'w')\nos.write(2, b'x')\nos.write(1, b'x')\n"
+    program = "import os\nfrom sftchat._util.output import prepare_process\nprepare_process()\nfile = open('kept', 'w')\nos.write(2, b'x')\nos.write(1, b'x')\n"
     subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program], check=True, cwd=tmp_path)
 
     assert (tmp_path / "kept").read_bytes() == b""

@@ -73,7 +73,7 @@ def test_the_wheel_has_what_runs_and_nothing_else(built: Path) -> None:
         "sftchat/models/nano/model.safetensors",
         "sftchat/scaffold/project/package/gold.jsonl.jinja",
         "sftchat/scaffold/project/test.yml.jinja",
-        "sftchat/evaluation/page/report.html.jinja",
+        "sftchat/evaluation/report/page/report.html.jinja",
         "sftchat/evaluation/report.schema.json",
         "sftchat_relation/evalsets/relation.jsonl",
         "sftchat_general/evalsets/general.jsonl",

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat import parsing
-from sftchat.parsing import made, parsed, read_text
+from sftchat._util import parsing
+from sftchat._util.parsing import made, parsed, read_text
 
 
 @dataclass(frozen=True)

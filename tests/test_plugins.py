@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sftchat import ChatCommand, Metric, Score, Task, UsageError, hookimpl
-from sftchat.engines.base import EngineType
+from sftchat.engine import EngineType
 from sftchat.errors import SftchatWarning
-from sftchat.plugins import PluginInfo, load_plugins
+from sftchat.plugins.manager import PluginInfo, load_plugins
 
 
 @dataclass
@@ -176,8 +176,8 @@ def test_a_plugin_for_another_interface_is_told_what_to_install(stated: object, 
 
 
 def test_a_plugin_for_an_older_interface_may_be_kept_with_an_older_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.hookspecs.PLUGIN_API", 2)
-    monkeypatch.setattr("sftchat.hookspecs.RELEASES", {1: ">=0.1,<0.4", 2: ">=0.4"})
+    monkeypatch.setattr("sftchat.plugins.spec.PLUGIN_API", 2)
+    monkeypatch.setattr("sftchat.plugins.spec.RELEASES", {1: ">=0.1,<0.4", 2: ">=0.4"})
     plugin = Tasks("one")
     plugin.sftchat_plugin_api = 1  # type: ignore[attr-defined]
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sftchat.cli import main
+from sftchat.models.loading import quiet_libraries
 from sftchat.models.manifest import read_manifest
-from sftchat.models.weights import quiet_libraries
 from tests.conftest import make_checkpoint, make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for
 

@@ -12,7 +12,7 @@ import pytest
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.models.manifest import read_manifest
-from sftchat.plugins import Registry, load_plugins
+from sftchat.plugins.manager import Registry, load_plugins
 from tests.cli.test_train import TASK
 from tests.models.shipped import SHIPPED
 from tests.test_recipes import with_template

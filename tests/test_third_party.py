@@ -27,17 +27,17 @@ from sftchat import (
     hookimpl,
     rate,
 )
+from sftchat._util.returned import copied, plain_example
+from sftchat._util.third_party import LONGEST_MESSAGE, Malformed, call_plugin, iterate_plugin
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.data.generating import generate_examples
-from sftchat.engines.base import Counts, Engine, Renders, collect
-from sftchat.engines.guarded import open_guarded, plain_chunk
+from sftchat.data.generate import generate_examples
+from sftchat.engine import Counts, Engine, Renders, collect
 from sftchat.errors import class_and_message, message_of, raised_at
-from sftchat.plugins import load_plugins
-from sftchat.returned import copied, plain_example
+from sftchat.inference.guarded import open_guarded, plain_chunk
+from sftchat.plugins.manager import load_plugins
 from sftchat.task import judge, problems_of, training_defaults
 from sftchat.testing import ScriptedEngine, chat_with, plugin_manager_with
-from sftchat.third_party import LONGEST_MESSAGE, Malformed, call_plugin, iterate_plugin
 from sftchat.types import Choice, Token
 
 
@@ -362,7 +362,7 @@ def test_a_chunk_is_made_of_plain_values() -> None:
 
 
 def test_an_identity_that_is_no_text_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    from sftchat.engines.guarded import identity_of
+    from sftchat.inference.guarded import identity_of
 
     kind = EngineType("odd", "odd", lambda rest, options: Answers(), lambda rest, options: 3)  # type: ignore[arg-type,return-value]
     assert error_of(lambda: identity_of(kind, "x", {})) == "engine 'odd' gives the identity 3, must be text"
@@ -487,7 +487,7 @@ def test_a_chat_command_that_leaves_is_one_line_and_the_chat_goes_on() -> None:
 
 
 def test_completions_that_fail_are_none() -> None:
-    from sftchat.chat.commands import Commands
+    from sftchat.chat.command_line import Commands
 
     commands = Commands((ChatCommand("odd", "odd", leaves, complete=leaves), ChatCommand("never", "never", leaves, impossible=leaves)))
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from sftchat.chat.conversation import Answer
-from sftchat.engines.base import Chunk, Engine, Request, cancelling, reply_of, text_and_thoughts
+from sftchat.engine import Chunk, Engine, Request, cancelling, reply_of, text_and_thoughts
 from sftchat.errors import EngineError
 from sftchat.thinking import THOUGHTS_END
 from sftchat.types import FinishReason, Reply

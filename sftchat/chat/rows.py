@@ -11,11 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from sftchat._util.files import made_folder
 from sftchat.data.formats import read_examples, to_example
 from sftchat.data.leakage import find_leaks
-from sftchat.data.shaping import from_example
+from sftchat.data.serialize import from_example
 from sftchat.errors import DataError, SftchatError, UsageError
-from sftchat.folders import made_folder
 from sftchat.types import Example, Message
 
 Kind = Literal["messages", "preferences", "evalset"]

@@ -1,4 +1,4 @@
-"""How the next reply is generated: what ``/set``, ``/seed``, ``/stop`` and ``/template`` change."""
+"""How replies are shown; changed by commands and keys, read by the view."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from sftchat.types import SamplingParams
+
+
+@dataclass
+class Display:
+    """What a person may choose about the showing of replies.
+
+    Attributes:
+        markdown: Render Markdown; otherwise replies are shown as they were written.
+        thoughts: Show what a model thinks before it answers; otherwise one line says that it did.
+    """
+
+    markdown: bool = True
+    thoughts: bool = False
+
 
 Overflow = Literal["stop", "refuse", "drop-oldest"]
 """What happens when the talk grows longer than the model's context: the reply ends where the context does; a message whose reply might not

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from sftchat.chat.context import Fragments
 from sftchat.chat.conversation import Mark
-from sftchat.commands import Fragments
 
 
 class View(Protocol):

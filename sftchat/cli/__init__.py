@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from sftchat._util.output import INTERRUPTED, READER_LEFT, USAGE, prepare_process, with_guarded_streams
 from sftchat.errors import SftchatError, SftchatWarning, class_and_message, message_of, raised_at, unknown
-from sftchat.output import INTERRUPTED, READER_LEFT, USAGE, prepare_process, with_guarded_streams
 
 VERBS = {
     "demo": "the whole story on the embedded model, offline, in minutes",

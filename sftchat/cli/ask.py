@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
+from sftchat._util.output import data_stream
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.questions import in_order, question, read_questions, reply_facts
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options, json_text
-from sftchat.engines.base import Chunk, Engine, Request
+from sftchat.engine import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
-from sftchat.output import data_stream
 from sftchat.text import counted, printable, printable_lines
 from sftchat.thinking import LATE, Part, Thoughts, apart, only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
@@ -80,8 +80,8 @@ def command(
 
 def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
     """One reply, as it comes or when it is complete; the exit code says whether it is one."""
-    from sftchat.chat.lines import Printable
     from sftchat.chat.reply import stream_reply
+    from sftchat.chat.safe_text import Printable
 
     # a terminal must not obey what a model wrote; a file or a program gets it as it is
     shown = Printable() if sys.stdout.isatty() else None
@@ -153,7 +153,7 @@ def _batch(
     engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool, show_thinking: bool
 ) -> int:
     """Many replies in the order of the questions; the exit code says whether all were answered."""
-    from sftchat.chat.lines import visible
+    from sftchat.chat.safe_text import visible
 
     requests = [
         Request(f"{place} {n}", example.messages, sampling=replace(sampling, seed=sampling.seed + n))

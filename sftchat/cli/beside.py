@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sftchat.chat.lines import visible
-from sftchat.chat.rendering.cells import Line, cells, wrap_line
-from sftchat.chat.rendering.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
+from sftchat._util.output import rendered
+from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
+from sftchat.chat.render.width import Line, cells, wrap_line
+from sftchat.chat.safe_text import visible
 from sftchat.errors import EngineError
-from sftchat.output import rendered
 from sftchat.task import metric_value
 from sftchat.text import printable_lines
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.items import Item
+    from sftchat.evaluation.run import Item
     from sftchat.task import Task
 
 STYLES: Mapping[str, Mapping[str, bool]] = {

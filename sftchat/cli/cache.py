@@ -32,8 +32,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from sftchat.evaluation.pruning import size, summary
-    from sftchat.evaluation.store import default_path
+    from sftchat.evaluation.reply_cache import default_path, size, summary
 
     path = default_path()
     models = summary(path)
@@ -67,9 +66,8 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         raise UsageError("--all forgets every reply; leave out --older-than and --model, or leave out --all")
     if not everything and older_than is None and identity is None:
         raise UsageError("nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all")
-    from sftchat.evaluation.pruning import clear, size, summary
-    from sftchat.evaluation.pruning import prune as forget
-    from sftchat.evaluation.store import default_path
+    from sftchat.evaluation.reply_cache import clear, default_path, size, summary
+    from sftchat.evaluation.reply_cache import prune as forget
 
     path = default_path()
     before = size(path)

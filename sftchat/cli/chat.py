@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat._util.output import data_stream
 from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_options
-from sftchat.output import data_stream
 
 if TYPE_CHECKING:
-    from sftchat.chat.talk import Talk
+    from sftchat.chat.controller import Talk
     from sftchat.chat.view import View
 
 
@@ -64,16 +64,15 @@ def command(
     """
     from platformdirs import user_data_path
 
-    from sftchat.chat.commands import Commands
+    from sftchat.chat.command_line import Commands
+    from sftchat.chat.controller import Talk
     from sftchat.chat.conversation import Conversation
-    from sftchat.chat.desk import Desk, Models
-    from sftchat.chat.judging import Judge
     from sftchat.chat.rows import Rows
-    from sftchat.chat.session import Session as Kept
-    from sftchat.chat.session import restored
-    from sftchat.chat.sessions import FILE, Sessions
+    from sftchat.chat.scorer import Judge
+    from sftchat.chat.services import Desk, Models
+    from sftchat.chat.sessions import FILE, Sessions, restored
+    from sftchat.chat.sessions import Session as Kept
     from sftchat.chat.settings import Settings
-    from sftchat.chat.talk import Talk
     from sftchat.cli.talking import chosen_models, openings, wanted_session
     from sftchat.cli.tasks import trained_on
 
@@ -119,14 +118,14 @@ def command(
         )  # fmt: skip
 
     if plain:
-        from sftchat.chat.jsonlines import JsonLines
-        from sftchat.chat.plain import Plain
+        from sftchat.chat.ui.jsonl import JsonLines
+        from sftchat.chat.ui.plain import Plain
 
         talk = (JsonLines if jsonl else Plain)(make_talk, stdin=sys.stdin, stdout=data_stream(), stderr=sys.stderr)
         talk.run()
         return 3 if talk.failures else 0
 
-    from sftchat.chat.terminal import Terminal
+    from sftchat.chat.ui.app import Terminal
 
     Terminal(make_talk, history=folder / "history", vi=vi or None).run()
     return 0
@@ -134,8 +133,8 @@ def command(
 
 def _has_terminal() -> bool:
     """Whether the installed prompt_toolkit has what the full view uses; a warning says what it lacks."""
-    from sftchat.chat.terminal.scrollback import missing_parts
-    from sftchat.fallback import report_fallback
+    from sftchat._util.fallback import report_fallback
+    from sftchat.chat.ui.scrollback import missing_parts
 
     missing = missing_parts()
     if missing:

@@ -14,14 +14,14 @@ from sftchat.cli.questions import in_order, question, read_questions, reply_fact
 from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options, json_text, stderr
 from sftchat.cli.tasks import trained_on
-from sftchat.engines.base import Engine, Request
+from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.task import metric_value
 from sftchat.types import Example, Reply, SamplingParams
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.items import Item
-    from sftchat.models.references import ModelReference
+    from sftchat.evaluation.run import Item
+    from sftchat.models.reference import ModelReference
     from sftchat.task import Task
 
 Answer = Reply | EngineError
@@ -71,7 +71,7 @@ def command(
     JSON: {"id", "messages", "gold", "same", "replies": [{"model", "reply", "finish_reason", …, "metric", "value", "errors"}]}.
     Exit codes: 0 fine, 2 wrong usage, 3 some questions were not answered.
     """
-    from sftchat.models.references import expand
+    from sftchat.models.reference import expand
 
     models = expand(models)
     references = _checked(session, models, options)
@@ -102,7 +102,7 @@ def command(
 
 def _checked(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
     """Refuse what cannot be compared, by names and files alone, before anything is loaded."""
-    from sftchat.models.references import resolve
+    from sftchat.models.reference import resolve
 
     if len(models) < 2:
         raise UsageError(f"only '{models[0]}' is given: compare needs two models or more")
@@ -176,7 +176,7 @@ def _answers(
 
 def _batches(engines: dict[int, Engine]) -> list[dict[int, tuple[Engine, str]]]:
     """Models by place with the engine and the adapter that answer for them; those that share an engine together."""
-    from sftchat.engines.sharing import Shared
+    from sftchat.inference.open import Shared
 
     batches: dict[int, dict[int, tuple[Engine, str]]] = {}
     for place, engine in engines.items():
@@ -192,7 +192,7 @@ def _counting(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
     if quiet or not console.is_terminal:
         yield lambda: None
         return
-    from sftchat.consoles import bars
+    from sftchat._util.consoles import bars
 
     with bars(console=console, transient=True) as bar:
         row = bar.add_task("asking", total=total)
@@ -203,7 +203,7 @@ def _scored(task: Task | None, example: Example, answer: Answer) -> Item | None:
     """The scorer's judgement, where there is gold and a reply."""
     if task is None or example.gold is None or isinstance(answer, EngineError):
         return None
-    from sftchat.evaluation.items import score
+    from sftchat.evaluation.run import score
 
     return score(task, example, answer)
 

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Installed tasks."""
-    from sftchat.plugins import load_plugins
+    from sftchat.plugins.manager import load_plugins
 
     tasks = load_plugins().tasks
     return [CompletionItem(name, help=task.description) for name, task in tasks.items() if name.startswith(incomplete)]
@@ -18,7 +18,7 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The embedded model and the runs below this folder; where none begins so, folders."""
-    from sftchat.models.references import NANO
+    from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
     known = [(NANO, "embedded"), *((run.model, run.about) for run in find_runs(Path()))]

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from sftchat._util.parsing import read_text
 from sftchat.errors import DataError, MissingExtraError, UsageError, unknown
-from sftchat.parsing import read_text
 
 NOT_IN_FILES = ("config", "help")
 MOST_PIECES = 10_000

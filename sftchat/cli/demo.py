@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
+from sftchat._util.files import made_folder
 from sftchat.cli.completing import complete_task
 from sftchat.cli.shared import Session, stdout
 from sftchat.errors import SftchatError, UsageError, unknown
-from sftchat.folders import made_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftchat.engines.base import Engine
+    from sftchat.engine import Engine
     from sftchat.evaluation.comparison import Comparison
     from sftchat.evaluation.results import ModelResult
-    from sftchat.plugins import Registry
+    from sftchat.plugins.manager import Registry
     from sftchat.task import Demonstration, Task
-    from sftchat.training.preparing import Job
+    from sftchat.training.prepare import Job
     from sftchat.types import Example
 
 BASE = "sftchat:nano"
@@ -49,7 +49,7 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     sftchat demo
     sftchat demo relation -o demo
     """
-    from sftchat.models.weights import require_local
+    from sftchat.models.loading import require_local
 
     task, plan = _choose(session.registry, task_name)
     folder = output or Path(tempfile.mkdtemp(prefix="sftchat-demo-"))
@@ -117,9 +117,9 @@ class Story:
 
     def _data(self) -> dict[str, list[Example]]:
         """Write the training rows and the held-out sets; returns the sets by title, gold sets included."""
-        from sftchat.data.generating import generate_examples
-        from sftchat.data.shaping import from_example
-        from sftchat.data.writing import write_rows
+        from sftchat.data.generate import generate_examples
+        from sftchat.data.serialize import from_example
+        from sftchat.data.write import write_rows
         from sftchat.evaluation.evalset import read_evalset
 
         rows = self.folder / "train.jsonl"
@@ -159,7 +159,7 @@ class Story:
         """Train as the command line would."""
         from sftchat.cli.progress import TrainingProgress
         from sftchat.cli.train import gather
-        from sftchat.training.preparing import Job
+        from sftchat.training.prepare import Job
         from sftchat.training.run import train
 
         rows = self.folder / "train.jsonl"
@@ -174,8 +174,8 @@ class Story:
 
     def _affordable(self, sample: Job, rows: int) -> float:
         """The passes over the rows that fit into the time of the plan, by the speed of a few steps here."""
-        from sftchat.training.preparing import prepare
-        from sftchat.training.rehearsal import rehearse
+        from sftchat.training.dry_run import rehearse
+        from sftchat.training.prepare import prepare
 
         ready = prepare(sample, self.session.registry)
         seconds = self.plan.epochs * rows * ready.rows.tokens / len(ready.rows.ids) / rehearse(ready).tokens_per_second
@@ -223,7 +223,7 @@ class Story:
         """The tuned model passes against its base; a damaged copy of it fails against the tuned model."""
         from sftchat.cli.gates import show_gate
         from sftchat.evaluation.evaluate import evaluate
-        from sftchat.models.damage import LEVELS, write_damaged
+        from sftchat.testing.degrade import LEVELS, write_damaged
 
         title = next(iter(self.plan.held_out))
         damaged, path = self.folder / "damaged", self._path(title)

@@ -22,9 +22,9 @@ def command(first: str, second: str, as_json: bool) -> None:
     \b
     sftchat diff runs/first runs/second
     """
-    from sftchat.models.differences import differences, same_sections, shown
     from sftchat.models.manifest import find_manifest
-    from sftchat.models.references import resolve
+    from sftchat.models.reference import resolve
+    from sftchat.models.run_diff import differences, same_sections, shown
 
     manifests = []
     for run in (first, second):

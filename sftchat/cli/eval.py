@@ -19,10 +19,10 @@ from sftchat.errors import ModelError, PluginError, UsageError, in_one_line
 from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.items import Progress
     from sftchat.evaluation.plan import Plan
     from sftchat.evaluation.report import Report
-    from sftchat.plugins import Registry
+    from sftchat.evaluation.run import Progress
+    from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 
 
@@ -94,9 +94,9 @@ def command(
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.
     """
+    from sftchat.evaluation.gate import COULD_NOT, PASSED
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
-    from sftchat.evaluation.verdict import COULD_NOT, PASSED
-    from sftchat.models.references import expand
+    from sftchat.models.reference import expand
 
     session: Session = ctx.obj
     files, updates = chosen_files(options), options.pop("update_baseline")
@@ -165,7 +165,7 @@ def command(
         if as_json:
             click.echo(report.to_json(), nl=False)
         else:
-            from sftchat.evaluation.tables import show
+            from sftchat.evaluation.report.terminal import show
 
             show(report, stdout())
         written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
@@ -185,13 +185,13 @@ def command(
 
 def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:
     """Run the plans with progress on standard error; say what is kept when it breaks off. None in all but the first of several processes."""
-    from sftchat.engines.identity import UNIMPORTANT
-    from sftchat.engines.processes import place_of, take_accelerator, wait_for_all
+    from sftchat.evaluation.cached_engine import Memory, RememberingEngine
+    from sftchat.evaluation.distributed import answer_share
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
-    from sftchat.evaluation.remembering import Memory, RememberingEngine
-    from sftchat.evaluation.shares import answer_share
-    from sftchat.evaluation.store import Store, default_path
+    from sftchat.evaluation.reply_cache import Store, default_path
+    from sftchat.inference.distributed import place_of, take_accelerator, wait_for_all
+    from sftchat.inference.identity import UNIMPORTANT
 
     place = place_of()
     if fresh and place.count > 1:
@@ -271,7 +271,7 @@ def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:
 def _check_models(registry: Registry, plans: Sequence[Plan], options: dict[str, Any]) -> None:
     """Resolve every MODEL by name and files alone, so that a misspelt second one does not cost the first one's evaluation."""
     from sftchat.evaluation.baseline import nearest_file
-    from sftchat.models.references import resolve
+    from sftchat.models.reference import resolve
 
     for plan in plans:
         for model in plan.models:

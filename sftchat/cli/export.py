@@ -31,9 +31,9 @@ def command(
     cd exported && ollama create my-model
     """
     from sftchat.errors import UsageError
-    from sftchat.models.merging import check_absent
-    from sftchat.models.references import resolve
-    from sftchat.models.weights import require_local
+    from sftchat.models.loading import require_local
+    from sftchat.models.merge import check_absent
+    from sftchat.models.reference import resolve
 
     if not ollama:
         raise UsageError("say what to export for: --ollama")
@@ -44,7 +44,7 @@ def command(
     if reference.base is not None:
         raise UsageError(f"model '{model}' is an adapter; merge it first: sftchat merge {model} -o DIR")
     require_local("exporting a model")
-    from sftchat.models.exporting import export_ollama
+    from sftchat.models.export import export_ollama
 
     modelfile, warning = export_ollama(reference, output, trust_remote_code=trust_remote_code, **template)
     if quiet:

@@ -20,10 +20,9 @@ SHOWN = 3
 def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
     """Print a command, the verdict it ends in, and a few items that broke; returns its exit code."""
     from sftchat.evaluation.evaluate import compare
-    from sftchat.evaluation.gate import gate
+    from sftchat.evaluation.gate import COLOURS, gate, judge
     from sftchat.evaluation.report import Report
     from sftchat.evaluation.rules import Gated, Rules
-    from sftchat.evaluation.verdict import COLOURS, judge
 
     rules = Rules(gated=(Gated(task.metric.name),))
     (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: rules.gated)

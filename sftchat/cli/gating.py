@@ -13,12 +13,11 @@ from sftchat.cli.shared import json_text
 from sftchat.errors import SftchatError, UsageError
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.plan import Plan
+    from sftchat.evaluation.gate import Verdict
+    from sftchat.evaluation.plan import Plan, Selection
     from sftchat.evaluation.report import Report
     from sftchat.evaluation.rules import Demands
-    from sftchat.evaluation.selection import Selection
-    from sftchat.evaluation.verdict import Verdict
-    from sftchat.plugins import Registry
+    from sftchat.plugins.manager import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -72,7 +71,7 @@ def chosen_selection(options: dict[str, Any], demands: Demands) -> Selection | N
     Raises:
         UsageError: With a demand on the result, because no gate is computed on a selection.
     """
-    from sftchat.evaluation.selection import Selection
+    from sftchat.evaluation.plan import Selection
 
     ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
     if past is not None and only is None:
@@ -119,9 +118,9 @@ def update_baselines(
     files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, verdict: Verdict, registry: Registry, options: dict[str, Any]
 ) -> Iterator[str]:
     """Write what the model said as the new baselines, unless the gate refuses it; yields what changed, in lines for the user."""
-    from sftchat.evaluation.accepting import write_baseline
     from sftchat.evaluation.baseline import Header, known_sampling
     from sftchat.evaluation.scored import held
+    from sftchat.evaluation.update_baseline import write_baseline
 
     for plan in plans:
         file = files[plan.task.name]
@@ -169,9 +168,9 @@ def show_plan(plans: Sequence[Plan], as_json: bool) -> None:
 
 def _identity(model: str, registry: Registry, options: dict[str, Any]) -> tuple[str, str]:
     """Hashes of a model's weights and of its chat template; empty where nobody knows."""
-    from sftchat.models.identity import identity
+    from sftchat.models.fingerprint import identity
     from sftchat.models.manifest import read_manifest
-    from sftchat.models.references import resolve
+    from sftchat.models.reference import resolve
 
     reference = resolve(model, base=options.get("base"), schemes=registry.engines, allow_pickle=options.get("allow_pickle", False))
     if reference.scheme:

@@ -12,9 +12,9 @@ from sftchat.cli.shared import Session, engine_options, json_text
 from sftchat.text import printable
 
 if TYPE_CHECKING:
-    from sftchat.models.lineage import Ancestor
     from sftchat.models.manifest import Manifest
-    from sftchat.models.templates import Renderer
+    from sftchat.models.provenance import Ancestor
+    from sftchat.templates.renderer import Renderer
 
 
 @click.command()
@@ -35,7 +35,7 @@ def command(
     sftchat inspect runs/first
     """
     from sftchat.errors import UsageError
-    from sftchat.models.references import resolve
+    from sftchat.models.reference import resolve
 
     reference = resolve(model, base=base, schemes=session.registry.engines, allow_pickle=allow_pickle)
     if reference.served:
@@ -43,13 +43,13 @@ def command(
         return 0
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be inspected")
-    from sftchat.models.weights import load, require_local
+    from sftchat.models.loading import load, require_local
 
     require_local("inspecting a model")
-    from sftchat.models.parity import prove
+    from sftchat.templates.parity import prove
 
     loaded = load(reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options)
-    from sftchat.models.lineage import lineage
+    from sftchat.models.provenance import lineage
 
     checks = [
         *([loaded.proof] if loaded.proof else []),
@@ -84,12 +84,12 @@ def _show_server(address: str, as_json: bool) -> None:
         UsageError: When the server does not list the one named.
         ModelError: When nothing answers, or there is no list.
     """
-    from sftchat.engines.loading import require_endpoint
     from sftchat.errors import ModelError, UsageError, unknown
+    from sftchat.inference.open import require_endpoint
 
     require_endpoint("asking a server")
-    from sftchat.engines.endpoint.opening import server_and_model
-    from sftchat.engines.endpoint.server import served_models
+    from sftchat.inference.openai.opening import server_and_model
+    from sftchat.inference.openai.server import served_models
 
     server, name = server_and_model(address)
     listed, why = served_models(server)
@@ -110,8 +110,8 @@ def _show_server(address: str, as_json: bool) -> None:
 
 def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
     """What there is to say of a model, in the order in which one asks."""
-    from sftchat.models.identity import identity
-    from sftchat.models.weights import unwrapped
+    from sftchat.models.fingerprint import identity
+    from sftchat.models.loading import unwrapped
 
     model, renderer = loaded.model, loaded.renderer
     config = model.config.get_text_config()
@@ -167,7 +167,7 @@ def _manifest(manifest: Manifest | None) -> dict[str, Any]:
 
 def _told(step: Ancestor) -> list[str]:
     """A step of the making in lines."""
-    from sftchat.models.lineage import scores_by_step
+    from sftchat.models.provenance import scores_by_step
 
     made = step.manifest
     lines = [step.model + (f": {step.note}" if step.note else "")]

@@ -23,7 +23,7 @@ def command(session: Session, name: str, output: Path | None, quiet: bool) -> No
     sftchat new-plugin sentiment -o plugins/sentiment
     """
     import sftchat
-    from sftchat.hookspecs import PLUGIN_API
+    from sftchat.plugins.spec import PLUGIN_API
     from sftchat.scaffold.writing import Names, write_project
 
     names = Names(name, sftchat.__version__, PLUGIN_API)

@@ -54,7 +54,7 @@ class TrainingProgress:
         if self._console.is_terminal:
             from rich.progress import BarColumn, TextColumn
 
-            from sftchat.consoles import bars
+            from sftchat._util.consoles import bars
 
             self._bar = bars(
                 TextColumn(self._indent + "training", markup=False),

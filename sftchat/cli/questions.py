@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sftchat.engines.base import Engine, Request, collect
+from sftchat._util.parsing import read_text
+from sftchat.engine import Engine, Request, collect
 from sftchat.errors import DataError, EngineError
-from sftchat.parsing import read_text
 from sftchat.types import Example, Message, Reply
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftchat._util.files import made_folder
+from sftchat._util.output import write_workflow_command
 from sftchat.errors import UsageError
-from sftchat.folders import made_folder
-from sftchat.output import write_workflow_command
 from sftchat.text import printable
 
 if TYPE_CHECKING:
+    from sftchat.evaluation.gate import Verdict
     from sftchat.evaluation.report import Report
-    from sftchat.evaluation.verdict import Verdict
 
 F = TypeVar("F", bound=Callable[..., Any])
 PAGE = "report.html"
@@ -123,23 +123,23 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
 
     pages = [*filter(None, (files.html,)), *([output / PAGE] if output is not None else [])]
     if pages:
-        from sftchat.evaluation.html import to_html
+        from sftchat.evaluation.report.html import to_html
 
         page = to_html(report, verdict)
         for path in pages:
             write_atomically(path, page)
     if files.junit is not None:
-        from sftchat.evaluation.junit import to_junit
+        from sftchat.evaluation.report.junit import to_junit
 
         write_atomically(files.junit, to_junit(report, verdict))
     if files.markdown is not None:
-        from sftchat.evaluation.markdown import to_markdown
+        from sftchat.evaluation.report.markdown import to_markdown
 
         write_atomically(files.markdown, to_markdown(report, verdict))
     if summary := environment.get("GITHUB_STEP_SUMMARY"):
         _append_summary(report, verdict, Path(summary))
     if environment.get("GITHUB_ACTIONS") == "true":
-        from sftchat.evaluation.annotations import annotate
+        from sftchat.evaluation.report.github import annotate
 
         for line in annotate(report, verdict):
             write_workflow_command(line)
@@ -152,7 +152,7 @@ def say_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
         verdict: What to print.
         environment: With ``NO_COLOR`` (https://no-color.org) nothing is coloured.
     """
-    from sftchat.evaluation.verdict import COLOURS
+    from sftchat.evaluation.gate import COLOURS
 
     for line in verdict.reasons:
         click.echo(printable(line), err=True)
@@ -162,8 +162,8 @@ def say_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
 
 def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:
     """Add the report to what the step has written already; GitHub drops the whole summary when it gets too long."""
-    from sftchat.evaluation.markdown import SUMMARY_BYTES, to_markdown
     from sftchat.evaluation.replies import UNPAIRED
+    from sftchat.evaluation.report.markdown import SUMMARY_BYTES, to_markdown
 
     try:
         room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)

@@ -15,10 +15,10 @@ from sftchat.errors import UsageError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftchat.engines.base import Engine
-    from sftchat.engines.sharing import Sharing
-    from sftchat.models.references import ModelReference
-    from sftchat.plugins import Registry
+    from sftchat.engine import Engine
+    from sftchat.inference.open import Sharing
+    from sftchat.models.reference import ModelReference
+    from sftchat.plugins.manager import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,9 +28,9 @@ class Session:
     """What a run of the program shares between its verbs; tests pass one with a registry and engines of their own.
 
     Attributes:
-        open_engine: Opens a model; ``sftchat.engines.loading.load_engine`` by default.
+        open_engine: Opens a model; ``sftchat.inference.open.load_engine`` by default.
         given_registry: A registry to use instead of the installed plugins.
-        identify_engine: What decides the replies of a model; ``sftchat.engines.identity.identify`` by default, nothing where ``open_engine`` is given.
+        identify_engine: What decides the replies of a model; ``sftchat.inference.identity.identify`` by default, nothing where ``open_engine`` is given.
     """
 
     open_engine: Callable[..., Engine] | None = None
@@ -42,7 +42,7 @@ class Session:
         """The loaded plugins; loading happens at the first use."""
         if self.given_registry is not None:
             return self.given_registry
-        from sftchat.plugins import load_plugins
+        from sftchat.plugins.manager import load_plugins
 
         return load_plugins()
 
@@ -55,8 +55,8 @@ class Session:
         """
         if self.open_engine is not None:
             return self.open_engine(model, **options)
-        from sftchat.engines.loading import load_engine
-        from sftchat.models.deferred import deferred_imports
+        from sftchat.inference.open import load_engine
+        from sftchat.models.lazy_imports import deferred_imports
 
         return load_engine(model, self.registry, importing=deferred_imports, **options)
 
@@ -66,7 +66,7 @@ class Session:
         Args:
             most: Engines that are kept open.
         """
-        from sftchat.engines.sharing import Sharing
+        from sftchat.inference.open import Sharing
 
         return Sharing(self.load_engine, self.registry, most)
 
@@ -77,7 +77,7 @@ class Session:
             UsageError: When it cannot name a model.
             ModelError: When it names a folder without usable weights.
         """
-        from sftchat.models.references import ModelReference, resolve
+        from sftchat.models.reference import ModelReference, resolve
 
         if self.open_engine is not None:
             return ModelReference(model, model)
@@ -97,14 +97,14 @@ class Session:
             return self.identify_engine(model, **options)
         if self.open_engine is not None:
             return ""
-        from sftchat.engines.identity import identify
+        from sftchat.inference.identity import identify
 
         return identify(model, self.registry, **options)
 
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
     """Read ``NAME=VALUE`` words; a value that is JSON is what JSON says, any other is text."""
-    from sftchat.parsing import parsed
+    from sftchat._util.parsing import parsed
 
     found: dict[str, Any] = {}
     for word in words:
@@ -151,7 +151,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     """A template's name, or the path of its file with ``~`` expanded; what is neither is refused before anything is loaded."""
     if not value:
         return value
-    from sftchat.models.registry import template_file
+    from sftchat.templates.builtin import template_file
 
     path = template_file(value)
     return value if path is None else str(path)
@@ -159,7 +159,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refuse what no template can be named, before anything is loaded; which names there are only the model knows."""
-    from sftchat.models.registry import NAME
+    from sftchat.templates.builtin import NAME
 
     if value and not NAME.fullmatch(value):
         raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")
@@ -231,7 +231,7 @@ OURS = ("model", "messages", "prompt", "stream")
 
 def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[str, Any]:
     """Read a JSON object of further members of a request."""
-    from sftchat.parsing import parsed
+    from sftchat._util.parsing import parsed
 
     if text is None:
         return {}
@@ -287,13 +287,13 @@ def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
 
 def stdout() -> Console:
     """The console for results."""
-    from sftchat.consoles import GuardedConsole
+    from sftchat._util.consoles import GuardedConsole
 
     return GuardedConsole(sys.stdout)
 
 
 def stderr() -> Console:
     """The console for everything that is not a result."""
-    from sftchat.consoles import GuardedConsole
+    from sftchat._util.consoles import GuardedConsole
 
     return GuardedConsole(sys.stderr)

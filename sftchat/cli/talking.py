@@ -13,11 +13,11 @@ import click
 from sftchat.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from sftchat.chat.column import Opening
+    from sftchat.chat.pane import Opening
     from sftchat.chat.sessions import Sessions, Summary
     from sftchat.cli.shared import Session
-    from sftchat.engines.base import Engine
-    from sftchat.models.references import ModelReference
+    from sftchat.engine import Engine
+    from sftchat.models.reference import ModelReference
 
 
 def openings(session: Session, models: Sequence[str], options: Mapping[str, Any]) -> list[Opening]:
@@ -32,7 +32,7 @@ def openings(session: Session, models: Sequence[str], options: Mapping[str, Any]
         UsageError: When one cannot name a model, or two are the same.
         ModelError: When one has no usable weights.
     """
-    from sftchat.chat.column import Opening
+    from sftchat.chat.pane import Opening
 
     references = [session.resolve(model, **options) for model in models]
     places: dict[tuple[Any, ...], str] = {}
@@ -78,7 +78,7 @@ def _load_with_adapters(session: Session, base: str, adapters: Sequence[str], op
     Raises:
         EngineError: When the engine cannot have adapters.
     """
-    from sftchat.engines.base import Adapts
+    from sftchat.engine import Adapts
 
     engine = session.load_engine(base, **options)
     if not isinstance(engine, Adapts):
@@ -108,7 +108,7 @@ def chosen_models(given: Sequence[str], found: Summary | None) -> tuple[str, ...
     Raises:
         UsageError: When there is nobody to choose, or nothing to choose from.
     """
-    from sftchat.models.references import NANO, expand
+    from sftchat.models.reference import NANO, expand
 
     if given:
         return expand(given)

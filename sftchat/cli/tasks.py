@@ -12,7 +12,7 @@ from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
     from sftchat.evaluation.rules import Demands
-    from sftchat.plugins import Registry
+    from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 
 

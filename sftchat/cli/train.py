@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from sftchat.data.notes import Notes
     from sftchat.models.manifest import Manifest
-    from sftchat.plugins import Registry
-    from sftchat.training.preparing import Job
+    from sftchat.plugins.manager import Registry
+    from sftchat.training.prepare import Job
 
 
 @click.command()
@@ -119,16 +119,15 @@ def command(
     """
     from sftchat.cli.progress import TrainingProgress
     from sftchat.data.notes import Notes
-    from sftchat.models.weights import require_local
+    from sftchat.models.loading import require_local
     from sftchat.text import printable
 
     registry = session.registry
     task = registry.task(task_name or _task_of_rows(files, registry))
     require_local("training")
-    from sftchat.engines.processes import is_main_process
+    from sftchat.inference.distributed import is_main_process
+    from sftchat.training.checkpoints import check_output, refuse_running
     from sftchat.training.checks import check_words
-    from sftchat.training.lock import refuse_running
-    from sftchat.training.output import check_output
 
     given["report_to"] = given["report_to"] or None
     check_words(task, model, given, validation, registry, rows_read)
@@ -139,7 +138,7 @@ def command(
     examples, data = gather(task, files, rows, options, given["seed"] or 0, rows_read, notes)
     for line in notes.lines() if not quiet and is_main_process() else ():
         click.echo(printable(f"note: {line}"), err=True)
-    from sftchat.training.preparing import Job
+    from sftchat.training.prepare import Job
     from sftchat.training.run import train
 
     job = Job(
@@ -178,8 +177,8 @@ def _task_of_rows(files: tuple[str, ...], registry: Registry) -> str:
 def _rehearse(job: Job, registry: Registry, model: str, quiet: bool) -> None:
     """Prepare, try, and say what it would be like; the result goes to standard output."""
     from sftchat.cli.progress import TrainingProgress, clock
-    from sftchat.training.preparing import prepare
-    from sftchat.training.rehearsal import rehearse
+    from sftchat.training.dry_run import rehearse
+    from sftchat.training.prepare import prepare
 
     ready = prepare(job, registry)
     with TrainingProgress(quiet=quiet) as progress:
@@ -233,7 +232,7 @@ def gather(
         if rows is not None or options:
             raise UsageError("--rows and --option are for the generator; with --data give neither")
         from sftchat.data.formats import examples_hash, read_examples
-        from sftchat.models.identity import file_hash
+        from sftchat.models.fingerprint import file_hash
 
         examples, data = [], []
         for name in files:
@@ -246,7 +245,7 @@ def gather(
             entry = {"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(read)}
             data.append({**entry, "rows_read": rows_read.given} if rows_read.given else entry)
         return examples, tuple(data)
-    from sftchat.data.generating import generate_examples, parse_options
+    from sftchat.data.generate import generate_examples, parse_options
     from sftchat.task import training_defaults
 
     chosen = parse_options(task, options)

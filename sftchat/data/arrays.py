@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
-from sftchat.parsing import LARGEST
+from sftchat._util.parsing import LARGEST
 
 BLANK = re.compile(r"[ \t\n\r]*")
 FORGET = 1 << 20

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from sftchat._util.parsing import parsed
 from sftchat.data.row_options import Change, RowOptions
 from sftchat.data.values import keys_of, shown
 from sftchat.errors import DataError
-from sftchat.parsing import parsed
 
 LABELS = ("label", "labels", "kto_tag")
 """Names of columns that hold the class of a text, or whether a reply is wanted."""

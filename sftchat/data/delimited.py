@@ -6,9 +6,9 @@ import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from sftchat._util.parsing import LARGEST, bounded_lines, not_utf_8
 from sftchat.data.values import shown
 from sftchat.errors import DataError
-from sftchat.parsing import LARGEST, bounded_lines, not_utf_8
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """What stands between two values, by the suffix of the file."""

@@ -23,10 +23,10 @@ from typing import Any
 
 from sftchat.data.columns import LABELS, UnwantedReplyError, named_columns, suggestion
 from sftchat.data.notes import Notes
-from sftchat.data.reading import read_rows
+from sftchat.data.read import read_rows
 from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions
-from sftchat.data.shaping import FORMATS, RESERVED, from_example
-from sftchat.data.tools import normal_tools
+from sftchat.data.serialize import FORMATS, RESERVED, from_example
+from sftchat.data.tool_calls import normal_tools
 from sftchat.data.turns import check_order, read_turns, settled
 from sftchat.data.values import keys_of, shown, text
 from sftchat.errors import DataError

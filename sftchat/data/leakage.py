@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftchat.data.overlap import FEW, Run, common, key, prompt_text, runs
+from sftchat.data.duplicates import FEW, Run, common, key, prompt_text, runs
 from sftchat.text import words
 from sftchat.types import Example
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sftchat._util.parsing import made
 from sftchat.errors import DataError, UsageError, unknown
-from sftchat.parsing import made
 
 NAMES = (
     "messages", "conversations", "prompt", "completion", "chosen", "rejected", "instruction", "input", "output", "system", "history", "text", "gold",

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from sftchat.data.repeats import digest
+from sftchat._util.files import take_lock
+from sftchat._util.parsing import bounded_lines, made, parsed
+from sftchat.data.duplicates import digest
 from sftchat.data.values import shown
-from sftchat.engines.base import Engine, Request, collect
+from sftchat.engine import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
-from sftchat.locking import take_lock
-from sftchat.parsing import bounded_lines, made, parsed
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 HEADER = "sftchat_samples"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sftchat.data.shaping import need_plain_turns
+from sftchat.data.serialize import need_plain_turns
 from sftchat.data.turns import check_order
 from sftchat.errors import DataError
 from sftchat.types import Example, Message

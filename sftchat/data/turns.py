@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any, cast
 
+from sftchat._util.parsing import parsed
 from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
-from sftchat.data.tools import NULLS, normal_calls
+from sftchat.data.tool_calls import NULLS, normal_calls
 from sftchat.data.values import keys_of, shown, text
 from sftchat.errors import DataError, unknown
-from sftchat.parsing import parsed
 from sftchat.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftchat.evaluation.items import Item
 from sftchat.evaluation.results import ModelResult, named
+from sftchat.evaluation.run import Item
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.items import Pair  # loads the engines
+    from sftchat.evaluation.run import Pair  # loads the engines
 
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 from sftchat.data.formats import with_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import statistics
-from sftchat.evaluation.changes import item_changes
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.items import Progress, other_keys, run
-from sftchat.evaluation.paired import paired_difference
-from sftchat.evaluation.pairing import paired
+from sftchat.evaluation.paired_test import paired_difference
+from sftchat.evaluation.pairing import item_changes, paired
 from sftchat.evaluation.results import GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.run import Progress, other_keys, run
 from sftchat.evaluation.scored import Scored, held
-from sftchat.evaluation.tally import Tally
+from sftchat.evaluation.totals import Tally
 from sftchat.task import Metric, Task, metric_value
 from sftchat.types import Example, SamplingParams
 
 if TYPE_CHECKING:
-    from sftchat.engines.base import Engine
+    from sftchat.engine import Engine
 
 VERSIONED = ("numpy", "sftchat")
 

@@ -8,13 +8,19 @@ excluded at 5 %. *Fine*: the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
+from typing import Any, Literal
 
+from sftchat.errors import listed
 from sftchat.evaluation.comparison import LEVEL, Comparison, GateResult, MetricDifference, Outcome
-from sftchat.evaluation.paired import FEWEST, POWER, holm
-from sftchat.evaluation.rules import POINT, Gated
+from sftchat.evaluation.paired_test import FEWEST, POWER, holm
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import disagreement
+from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.rules import POINT, Gated, Rules
+from sftchat.text import counted
 
 TOLERANCE = 1e-12
 """A drop this little short of a limit has reached it: 0.005 is not a binary fraction."""
@@ -115,3 +121,275 @@ def outcome(difference: MetricDifference, rule: Gated, floor: float = 0.0) -> Ou
         return "fine"  # the same counts on every item are no hint of a drop, however few the items are
     bound = difference.smallest_gain
     return "inconclusive" if bound is None or bound < -rule.margin * POINT - TOLERANCE else "fine"
+
+
+PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
+
+Ruling = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
+Tone = Literal["pass", "fail", "unsure"]
+COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow"}
+"""Of a verdict on the terminal."""
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """What an inconclusive comparison leaves open.
+
+    Attributes:
+        metric: Name of the metric.
+        drop: Points of the drop that cannot be excluded at 5 %; None where the items give no bound.
+        margin: Points of the drop that had to be excluded.
+        n: Items, or clusters, compared.
+        items_needed: About how many would settle it; None where nothing says so.
+        units: What is counted: ``items`` or ``clusters``.
+        falls: Whether a fall of the metric is what must be excluded; False for a metric that is better when lower.
+    """
+
+    metric: str
+    drop: float | None
+    margin: float
+    n: int
+    items_needed: int | None = None
+    units: str = "items"
+    falls: bool = True
+
+    @property
+    def words(self) -> str:
+        """The drop and the items that would settle it, for people."""
+        way = "drop" if self.falls else "rise"
+        bound = f"no bound on the {way} of {self.metric}"
+        if self.drop is not None:
+            bound = f"a {way} of {self.drop:.1f} points of {self.metric} cannot be excluded"
+        more = "" if self.items_needed is None else f"; about {self.items_needed:,} {self.units} would settle it, here are {self.n:,}"
+        if self.n < FEWEST:
+            more = f"; {self.n} {self.units} are too few for any {way} to be significant, it takes {FEWEST}"
+        return f"{bound}, the margin is {self.margin:g}{more}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of an evaluation with its reasons.
+
+    Attributes:
+        outcome: ``pass``; ``fail``: a regression or a missed demand; ``inconclusive``: a drop beyond the margin can be neither shown nor
+            excluded; ``not comparable``: other items than the baseline's, where the rules are strict, or only a part of them; ``could not judge``: some items were
+            not answered, whatever the others say; ``not asked``: nothing was demanded.
+        reasons: One line for each demand, comparison and remark.
+        unsettled: What an inconclusive verdict leaves open: of several metrics the one furthest beyond its margin.
+        strict: Whether the rules refuse an inconclusive verdict.
+        lost: The tasks that failed, where there are several.
+        partial: Only a part of the items has replies, and something was demanded of all.
+    """
+
+    outcome: Ruling = "not asked"
+    reasons: tuple[str, ...] = ()
+    unsettled: Unsettled | None = None
+    strict: bool = False
+    lost: tuple[str, ...] = ()
+    partial: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, inconclusive or not asked; 1 failed; 3 could not judge; 4 not comparable, and inconclusive where the rules are strict."""
+        if self.outcome == "inconclusive":
+            return NOT_COMPARABLE if self.strict else PASSED
+        codes = {"fail": GATE_FAILED, "could not judge": COULD_NOT, "not comparable": NOT_COMPARABLE}
+        return codes.get(self.outcome, PASSED)
+
+    @property
+    def tone(self) -> Tone:
+        """How it is shown: green, red, or yellow for everything that is neither."""
+        return "pass" if self.outcome == "pass" else "fail" if self.outcome == "fail" else "unsure"
+
+    @property
+    def headline(self) -> str:
+        """The outcome and what must be read first with it, on one line; empty where nothing was asked."""
+        if self.outcome == "not asked":
+            return ""
+        refused = ", which --strict does not accept" if self.strict and self.exit_code == NOT_COMPARABLE else ""
+        if self.partial:
+            refused = ", because some items have no reply yet"
+        details = [self.unsettled.words] if self.unsettled is not None else [f"lost: {', '.join(self.lost)}"] if self.lost else []
+        return "; ".join([f"{self.outcome}{refused}", *details])
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The reasons and the verdict last; empty where nothing was asked and nothing is to be said."""
+        return (*self.reasons, f"verdict: {self.headline}") if self.headline else self.reasons
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in ``report.json``."""
+        return asdict(self) | {
+            "reasons": list(self.reasons),
+            "lost": list(self.lost),
+            "exit_code": self.exit_code,
+            "headline": self.headline,
+        }
+
+
+def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
+    """Decide: every floor and every must-pass item for every model, and every gated comparison.
+
+    Args:
+        report: What was measured; ``report.gates`` are the verdicts on its comparisons.
+        rules: What was demanded, for all tasks alike or by the name of the task.
+    """
+    demanded = {result.task: rules.get(result.task, Rules()) if isinstance(rules, Mapping) else rules for result in report.results}
+    lines: list[str] = []
+    missed: set[str] = set()
+    unsettled: list[Unsettled] = []
+    failed = strict = others = False
+    for result in report.results:
+        for met, line in _demands(result, demanded[result.task]):
+            failed |= not met
+            missed |= set() if met else {result.task}
+            lines.append(line)
+        if part := _part(result, report, demanded[result.task]):
+            others |= demanded[result.task].strict
+            lines.append(part)
+    for comparison in report.comparisons:
+        wanted = demanded[comparison.candidate.task]
+        for found in report.gates_of(comparison):
+            failed |= found.outcome == "regressed"
+            if found.outcome == "inconclusive":
+                unsettled.append(_unsettled(comparison, found))
+                strict |= wanted.strict
+            lines.append(_compared(comparison, found, wanted))
+        if comparison.added or comparison.removed:
+            others |= wanted.strict
+            lines.append(_other_items(comparison))
+    asked = bool(lines)
+    lines.extend((*report.remarks, *(line for result in (*report.baselines, *report.results) for line in _worth(result))))
+    lost = report.failures
+    if lost:
+        result, failure = lost[0]
+        count = f"{len(lost)} items were" if len(lost) > 1 else "1 item was"
+        lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
+        return Verdict("could not judge", tuple(lines))
+    if failed:
+        return Verdict("fail", tuple(lines), lost=_losers(report, missed))
+    if any(rule.partial and (asked or rule.must_pass) for rule in demanded.values()):
+        return Verdict("not comparable", tuple(lines), partial=True)
+    if unsettled:
+        worst = max(unsettled, key=lambda one: float("inf") if one.drop is None else one.drop / one.margin)
+        return Verdict("inconclusive", tuple(lines), worst, strict or others)
+    if others:
+        return Verdict("not comparable", tuple(lines), strict=True)
+    return Verdict("pass" if asked else "not asked", tuple(lines))
+
+
+def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
+    """Whether one model meets each floor and each item that must be right, and the lines that say so."""
+    where = f"{result.model} on {result.evalset.name}"
+    for name, floor in rules.floors.items():
+        if not result.metrics:
+            yield False, f"{where}: no {name}, nothing was answered"
+            continue
+        value = result.metric(name).value
+        met = value >= floor - TOLERANCE
+        yield met, f"{where}: {name} {value:.3f} {'meets' if met else 'is under'} the floor {floor:g}"
+    for name, floor in rules.lower_floors.items():
+        low = result.metric(name).low if result.metrics else None
+        if low is None:
+            yield False, f"{where}: {name} has no lower bound, so it cannot meet the floor {floor:g}"
+            continue
+        met = low >= floor - TOLERANCE
+        yield met, f"{where}: the lower bound of {name}, {low:.3f}, {'meets' if met else 'is under'} the floor {floor:g}"
+    if not rules.must_pass:
+        return
+    asked = result.items_of(rules.must_pass)
+    wrong = [item for item in asked if not item.right]
+    if wrong:
+        faults = ", ".join(dict.fromkeys(wrong[0].score.errors))
+        yield False, f"{where}: {len(wrong)} of {len(asked)} must-pass items wrong: {listed([i.example.id for i in wrong])} ({faults})"
+    elif asked:
+        yield True, f"{where}: {'all ' if len(asked) > 1 else ''}{counted(len(asked), 'must-pass item')} right"
+
+
+def _unsettled(comparison: Comparison, found: GateResult) -> Unsettled:
+    """What one inconclusive metric leaves open."""
+    difference = comparison.metric(found.metric)
+    bound = difference.smallest_gain
+    units = "clusters" if comparison.cluster else "items"
+    return Unsettled(
+        found.metric,
+        None if bound is None else -bound / POINT,
+        found.margin,
+        found.n,
+        found.items_needed,
+        units,
+        difference.higher_is_better,
+    )
+
+
+def _compared(comparison: Comparison, found: GateResult, rules: Rules) -> str:
+    """The line on one gated metric; every figure in points of it."""
+    difference = comparison.metric(found.metric)
+    points = difference.difference / POINT
+    bounds = ""
+    if difference.low is not None and difference.high is not None:
+        bounds = f" [{difference.low / POINT:+.1f}, {difference.high / POINT:+.1f}]"
+    adjusted = f" ({found.p:.3g} adjusted)" if round(found.p, 12) != round(difference.p, 12) else ""
+    figures = f"{difference.name} {points:+.1f} points{bounds}, p = {difference.p:.3g}{adjusted}"
+    where, other = f"{found.model} on {found.evalset}", comparison.baseline.model
+    if found.outcome == "regressed":
+        return f"{where}: regressed, worse than {other}: {figures}"
+    if difference.judgement == "better":
+        return f"{where}: better than {other}: {figures}"
+    excuse = f", {_excuse(difference, rules)}" if difference.judgement == "worse" else ""
+    unsure = f"; {words}" if (words := disagreement(difference)) else ""
+    if found.outcome == "fine":
+        unchanged = ", no item changed its counts" if not difference.differing else ""
+        return f"{where}: fine against {other}{excuse}: {figures}{unchanged}{unsure}"
+    return f"{where}: inconclusive against {other}{excuse}: {_unsettled(comparison, found).words}; {figures}{unsure}"
+
+
+def _excuse(difference: MetricDifference, rules: Rules) -> str:
+    """Why a metric that is worse is no regression."""
+    rule = next((rule for rule in rules.gated if rule.metric == difference.name), Gated(difference.name))
+    if -difference.gain < rule.min_drop * POINT - TOLERANCE:
+        return f"worse by less than --min-drop {rule.min_drop:g}"
+    return "worse by no more than a model differs from itself"
+
+
+def _part(result: ModelResult, report: Report, rules: Rules) -> str:
+    """The line on a judgement of the first items alone; empty where nothing is judged, or all items are."""
+    asked, size = len(result.items.asked), result.evalset.size
+    compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
+    if asked >= size or not (compared or rules.floors or rules.lower_floors or rules.must_pass):
+        return ""
+    option = "--partial" if rules.partial else "--limit"
+    return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {asked} of {size} items ({option})"
+
+
+def _other_items(comparison: Comparison) -> str:
+    """The line on items that only one of the two has, and the share of the baseline that is compared."""
+    parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
+    where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
+    return f"{where}: compared on {comparison.n} of the baseline's {comparison.n + len(comparison.removed)} items; since the baseline {' and '.join(parts)}"
+
+
+def _worth(result: ModelResult) -> Iterator[str]:
+    """The lines on what a model's score is worth: items it was trained on, and how far it differs from itself."""
+    where = f"{result.model} on {result.evalset.name}"
+    leaks, again = result.leak_check, result.self_check
+    if leaks is not None and leaks.leaks:
+        first, count = leaks.leaks[0], len(leaks.leaks)
+        clean = f"; without {'them' if count > 1 else 'it'} {leaks.clean[0].name} is {leaks.clean[0].value:.3f}" if leaks.clean else ""
+        which = f"{count} of {len(result.items) + len(result.failures)} items {'stand' if count > 1 else 'stands'}"
+        yield f"{where}: {which} in its training data, or nearly (the first '{first.id}', {first.row or 'a generated row'}){clean}"
+    if again is not None and again.changed:
+        name, floor = result.metrics[0].name, again.floors[result.metrics[0].name] / POINT
+        yield (
+            f"{where}: {again.changed} of {again.n} replies changed when asked again, {name} by up to {floor:.1f} points; "
+            "no drop up to that is called a regression"
+        )
+    elif again is not None:
+        yield f"{where}: {again.n} replies were the same when asked again, alone and in other batches"
+
+
+def _losers(report: Report, missed: Collection[str]) -> tuple[str, ...]:
+    """Which tasks were lost, where there are several: by a regression, or because they missed a demand."""
+    tasks = dict.fromkeys(result.task for result in report.results)
+    regressed = {found.task for found in report.gates if found.outcome == "regressed"}
+    return tuple(task for task in tasks if task in regressed or task in missed) if len(tasks) > 1 else ()

@@ -9,26 +9,23 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sftchat._util.files import made_folder
+from sftchat._util.parsing import parsed, read_text
 from sftchat.errors import UsageError
+from sftchat.evaluation.cached_engine import RememberingEngine
+from sftchat.evaluation.checks import check_leaks, rank, self_check
 from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, summarise, versions
-from sftchat.evaluation.gate import gate
-from sftchat.evaluation.items import Progress, Scorer, requests_of, run
-from sftchat.evaluation.kept import KeptReplies, partial_of
-from sftchat.evaluation.leaks import check_leaks
+from sftchat.evaluation.gate import gate, judge
+from sftchat.evaluation.partial_replies import KeptReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
-from sftchat.evaluation.ranking import rank
-from sftchat.evaluation.remembering import RememberingEngine
 from sftchat.evaluation.replies import reply_line, write_atomically
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
+from sftchat.evaluation.run import Progress, Scorer, requests_of, run
 from sftchat.evaluation.scored import Scored, held, rescored
-from sftchat.evaluation.selfcheck import self_check
-from sftchat.evaluation.verdict import judge
-from sftchat.folders import made_folder
 from sftchat.models.manifest import Manifest, find_manifest
-from sftchat.parsing import parsed, read_text
 from sftchat.task import Task
 
 OpenLate = Callable[[str], RememberingEngine]

@@ -18,7 +18,7 @@ from statistics import NormalDist
 from sftchat.errors import UsageError
 from sftchat.evaluation.comparison import LEVEL
 from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.paired import FEWEST, POWER
+from sftchat.evaluation.paired_test import FEWEST, POWER
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.rules import POINT, Gated
 from sftchat.evaluation.scored import rescored

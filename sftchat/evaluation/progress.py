@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sftchat.evaluation.items import Failure, Outcome, Progress
+from sftchat.evaluation.run import Failure, Outcome, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> I
     """A bar that disappears when the block ends."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from sftchat.consoles import bars
+    from sftchat._util.consoles import bars
 
     columns = (
         TextColumn("{task.description}{task.fields[note]}", markup=False),

@@ -1,20 +1,81 @@
-"""``replies.jsonl``: what a model said, one line an item, so that it can be scored again without the model."""
+"""Rows that other tools write and that say by their keys what they are, read as if they were ours.
+
+Only formats in which every row names its item are read here; for those that go by position, docs/replies.md has a few lines of Python each.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.parsing import LARGEST, bounded_lines, not_utf_8, parsed
 from sftchat.data.values import shown
-from sftchat.data.writing import replacing
+from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
-from sftchat.evaluation.items import Failure, Item, Outcome
-from sftchat.evaluation.tools import FILTER, another_filter, translated
-from sftchat.parsing import LARGEST, bounded_lines, not_utf_8, parsed
-from sftchat.protocol import finish_reason, unfinished
+from sftchat.evaluation.run import Failure, Item, Outcome
+from sftchat.protocol import content_of, error_message, finish_reason, unfinished
 from sftchat.types import Reply
+
+Row = Mapping[str, Any]
+FILTER = "lm_eval_filter"
+"""The key under which a translated row has the name of the filter."""
+
+
+def translated(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in our form: ``id``, ``reply``, and what else is known.
+
+    Args:
+        row: A line of ``vllm run-batch`` or OpenAI's Batch API, of lm-evaluation-harness with ``--log_samples``, or of ours.
+    """
+    if "reply" in row:
+        return row
+    for keys, read in _READERS.items():
+        if keys <= row.keys():
+            try:
+                return read(row)
+            except (KeyError, IndexError, TypeError, AttributeError):
+                return row  # not what it looked like: whoever checks our form names what is missing
+    return row
+
+
+def _openai_batch(row: Row) -> dict[str, Any]:
+    """One response of a batch of chat completions; https://platform.openai.com/docs/api-reference/batch."""
+    identity, response = row["custom_id"], row["response"] or {}
+    body = response.get("body") or {}
+    if row.get("error") or response.get("status_code") != 200:
+        status = f"HTTP {response['status_code']}" if response.get("status_code") else ""
+        words = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
+        return {"id": identity, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
+    choice, usage = body["choices"][0], body.get("usage") or {}
+    said = content_of(choice["message"])
+    return {
+        "id": identity,
+        "reply": said.text,
+        "finish_reason": choice.get("finish_reason"),
+        "prompt_tokens": usage.get("prompt_tokens", 0),
+        "completion_tokens": usage.get("completion_tokens", 0),
+        "thoughts": said.thoughts,
+        "refused": said.refused,
+    }
+
+
+def _lm_eval(row: Row) -> dict[str, Any]:
+    """One sample of ``generate_until``: the raw response, before the harness's filters cut it; the harness writes it once for each filter."""
+    return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0], FILTER: row.get("filter")}
+
+
+def another_filter(row: Row, other: Row) -> bool:
+    """Whether two rows of one id, as ``translated`` gives them, are one sample of lm-evaluation-harness under two filters."""
+    return bool(row.get(FILTER) and other.get(FILTER) and row[FILTER] != other[FILTER] and row["reply"] == other["reply"])
+
+
+_READERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
+    frozenset({"custom_id", "response"}): _openai_batch,
+    frozenset({"doc_id", "doc", "resps"}): _lm_eval,
+}
+
 
 HEADER = "sftchat_baseline"
 """The key that the first line of a baseline begins with; its value is the version of the schema."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.items import Failure, Item
-from sftchat.evaluation.tally import Tally
+from sftchat.evaluation.run import Failure, Item
+from sftchat.evaluation.totals import Tally
 
 if TYPE_CHECKING:
     from sftchat.evaluation.scored import Scored  # loads numpy

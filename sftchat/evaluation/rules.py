@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sftchat._util.parsing import read_text
 from sftchat.errors import DataError, UsageError, unknown
-from sftchat.parsing import read_text
 from sftchat.task import Metric, Task
 
 POINT = 0.01

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.evaluation import statistics
-from sftchat.evaluation.baseline import Baseline
-from sftchat.evaluation.comparable import check_counts
+from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.evaluation.items import Failure, Item, Outcome, Scorer, score_each
-from sftchat.evaluation.tally import Tally
+from sftchat.evaluation.run import Failure, Item, Outcome, Scorer, score_each
+from sftchat.evaluation.totals import Tally
 from sftchat.task import Task
 from sftchat.types import Example, Reply
 

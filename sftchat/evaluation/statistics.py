@@ -15,10 +15,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from sftchat._util.returned import shown
+from sftchat._util.third_party import Malformed, call_plugin
 from sftchat.errors import PluginError
-from sftchat.returned import shown
 from sftchat.task import Metric
-from sftchat.third_party import Malformed, call_plugin
 from sftchat.types import Score
 
 Array = NDArray[np.float64]

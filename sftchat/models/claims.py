@@ -12,8 +12,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
+from sftchat._util.parsing import LARGEST, keyed_texts, parsed, read_text
 from sftchat.errors import ModelError, first_line
-from sftchat.parsing import LARGEST, keyed_texts, parsed, read_text
 
 CONFIG = "config.json"
 SMALL = 8 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+from sftchat._util.parsing import parsed, read_text
 from sftchat.errors import SftchatWarning
-from sftchat.models.references import ModelReference
-from sftchat.parsing import parsed, read_text
+from sftchat.models.reference import ModelReference
 
 
 def context_length(reference: ModelReference) -> int | None:

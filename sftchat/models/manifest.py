@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.parsing import made, parsed, path_of, read_text
 from sftchat.errors import ModelError
-from sftchat.parsing import made, parsed, path_of, read_text
 
 MANIFEST = "sftchat.json"
 VERSION = 1
@@ -83,7 +83,7 @@ def as_trained(
         template_arguments: Arguments of the template.
 
     Returns:
-        ``template``, ``name`` and ``arguments``, as ``sftchat.models.templates.choose_renderer`` takes them.
+        ``template``, ``name`` and ``arguments``, as ``sftchat.templates.renderer.choose_renderer`` takes them.
     """
     trained = manifest.template_name if manifest is not None and not template else ""
     arguments = {**(manifest.template_arguments if manifest is not None else {}), **(template_arguments or {})}

@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.parsing import keyed_texts, read_text
 from sftchat.errors import ModelError, first_line
-from sftchat.parsing import keyed_texts, read_text
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

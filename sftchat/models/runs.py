@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftchat._util.parsing import path_of
 from sftchat.errors import ModelError
 from sftchat.models.manifest import MANIFEST, find_manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG
-from sftchat.models.references import resolve, step_of
-from sftchat.parsing import path_of
+from sftchat.models.reference import resolve, step_of
 
 DEEPEST = 3
 """How many folders deep runs are looked for."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sftchat.errors import ModelError
 from sftchat.models.model_files import INDEX, weights_of
-from sftchat.models.parity import Check
+from sftchat.templates.parity import Check
 
 SHOWN = 3
 """Names of tensors or tokens in one message."""

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftchat._util.files import whole_folder
 from sftchat.errors import UsageError
-from sftchat.folders import whole_folder
 
 NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
 LONGEST = 50

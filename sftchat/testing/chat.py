@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat.chat import builtin
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
-from sftchat.chat.desk import Desk
-from sftchat.chat.judging import Judge
-from sftchat.chat.plain import Plain
+from sftchat.chat import commands as builtin
+from sftchat.chat.command_line import Commands
+from sftchat.chat.controller import Talk
+from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
+from sftchat.chat.scorer import Judge
+from sftchat.chat.services import Desk
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.engines.base import Engine
+from sftchat.chat.ui.plain import Plain
+from sftchat.engine import Engine
 from sftchat.task import Task
 from sftchat.testing.registry import plugin_manager_with
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftchat.errors import PluginError
-from sftchat.plugins import Registry, load_plugins
+from sftchat.plugins.manager import Registry, load_plugins
 
 
 @dataclass(frozen=True)

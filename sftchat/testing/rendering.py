@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from sftchat.data.tools import tools_of
+from sftchat.data.tool_calls import tools_of
 from sftchat.errors import SftchatError, unknown
-from sftchat.models.registry import TEMPLATES
-from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.task import Task, training_defaults
+from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Example
 
 
@@ -26,8 +26,8 @@ def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Ite
         return
     if find_spec("transformers") is None or find_spec("torch") is None:
         return
-    from sftchat.models.references import resolve
-    from sftchat.models.weights import load_tokenizer
+    from sftchat.models.loading import load_tokenizer
+    from sftchat.models.reference import resolve
 
     try:
         renderer = choose_renderer(load_tokenizer(resolve(model)), preferred=task.template)

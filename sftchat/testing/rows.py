@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat.data.generating import generate_examples
+from sftchat.data.generate import generate_examples
 from sftchat.errors import PluginError, SftchatError
 from sftchat.evaluation.evalset import read_evalset
 from sftchat.task import Task, problems_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import log
 from typing import TypeAlias
 
-from sftchat.engines.base import Chunk, Request
+from sftchat.engine import Chunk, Request
 from sftchat.errors import unknown
 from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token

@@ -14,11 +14,11 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from sftchat.chat.column import Opening
+from sftchat.chat.controller import Talk
+from sftchat.chat.pane import Opening
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.chat.terminal import Terminal
-from sftchat.engines.base import Engine
+from sftchat.chat.ui.app import Terminal
+from sftchat.engine import Engine
 from sftchat.errors import MissingExtraError
 from sftchat.testing.chat import commands_of, opening_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl
 
+from sftchat._util.third_party import Malformed, call_plugin
 from sftchat.errors import PluginError
-from sftchat.third_party import Malformed, call_plugin
 
 
 @dataclass(frozen=True)

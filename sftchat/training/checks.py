@@ -8,8 +8,8 @@ from typing import Any
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import UsageError
-from sftchat.models.references import ModelReference, resolve
-from sftchat.plugins import Registry
+from sftchat.models.reference import ModelReference, resolve
+from sftchat.plugins.manager import Registry
 from sftchat.task import Task
 from sftchat.training.config import configure
 from sftchat.training.validation import from_file

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from sftchat.data.tools import tools_of
+from sftchat.data.tool_calls import tools_of
 from sftchat.errors import DataError
-from sftchat.models.remedies import with_remedy
-from sftchat.models.templates import Rendered, Renderer, RowText, TemplateError
+from sftchat.templates.remedies import with_remedy
+from sftchat.templates.renderer import Rendered, Renderer, RowText, TemplateError
 from sftchat.types import Example, is_learned
 
 AT_ONCE = 512

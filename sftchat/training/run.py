@@ -10,33 +10,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat.engines.memory import is_out_of_memory
-from sftchat.engines.processes import is_main_process
+from sftchat._util.parsing import parsed, read_text
 from sftchat.errors import EngineError, UsageError, first_line
+from sftchat.inference.distributed import is_main_process
+from sftchat.inference.memory import is_out_of_memory
+from sftchat.models.loading import stop_ids, unwrapped
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
-from sftchat.models.parity import prove
 from sftchat.models.weight_check import check_saved
-from sftchat.models.weights import stop_ids, unwrapped
-from sftchat.parsing import parsed, read_text
-from sftchat.plugins import Registry
-from sftchat.training.attention import restore_attention
+from sftchat.plugins.manager import Registry
+from sftchat.templates.parity import prove
 from sftchat.training.callbacks import Progress, Reporter, Scored, ScoreNowAndThen, StopWhenAsked, guarded
-from sftchat.training.curve import Curve, read_curve
-from sftchat.training.lock import locked
-from sftchat.training.output import (
+from sftchat.training.checkpoints import (
     STATE_FILE,
     UNFINISHED,
     checkpoints,
     clear_unfinished,
     complete_checkpoint,
+    locked,
     prune,
     publish,
     refused,
     written_whole,
 )
-from sftchat.training.preparing import Job, Prepared, prepare, refuse_unproved
+from sftchat.training.packing import restore_attention
+from sftchat.training.prepare import Job, Prepared, prepare, refuse_unproved
 from sftchat.training.scoring import score_model
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
+from sftchat.training.validation import Curve, read_curve
 
 __all__ = ["Audience", "Job", "Prepared", "train"]
 

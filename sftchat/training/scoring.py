@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sftchat.engines.transformers import TransformersEngine
 from sftchat.errors import EngineError, first_line
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import summarise
-from sftchat.evaluation.items import Failure, Outcome, run
 from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.run import Failure, Outcome, run
 from sftchat.evaluation.scored import held
-from sftchat.models.templates import Renderer
-from sftchat.models.weights import Loaded, stop_ids
+from sftchat.inference.local import TransformersEngine
+from sftchat.models.loading import Loaded, stop_ids
 from sftchat.task import Task
-from sftchat.training.attention import own_attention
+from sftchat.templates.renderer import Renderer
+from sftchat.training.packing import own_attention
 from sftchat.types import Example
 
 

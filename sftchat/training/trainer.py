@@ -13,14 +13,13 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from sftchat.engines.memory import is_out_of_memory
-from sftchat.fallback import report_fallback
-from sftchat.models.templates import IGNORED
-from sftchat.training.batches import SimilarLengths
+from sftchat._util.fallback import report_fallback
+from sftchat.inference.memory import is_out_of_memory
+from sftchat.templates.renderer import IGNORED
+from sftchat.training.checkpoints import UNFINISHED
 from sftchat.training.config import TrainingConfig
 from sftchat.training.dataset import RenderedRows
-from sftchat.training.output import UNFINISHED
-from sftchat.training.packing import Layout, pack
+from sftchat.training.packing import Layout, SimilarLengths, pack
 from sftchat.training.trimming import Trimming
 
 WIDTH = 32

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sftchat.models.weights import unwrapped
+from sftchat.models.loading import unwrapped
 
 TRIED = (1, 4, 4, 9)
 """Positions that the trial looks at; one comes twice, as the end of a shared beginning may."""

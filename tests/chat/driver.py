@@ -14,14 +14,16 @@ from pathlib import Path
 
 import tokenizers
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.controller import Talk
+from sftchat.chat.pane import Opening
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.chat.terminal import Terminal, replies, view
-from sftchat.engines.detokenizer import Detokenizer
+from sftchat.chat.ui import app as view
+from sftchat.chat.ui import replies
+from sftchat.chat.ui.app import Terminal
 from sftchat.errors import EngineError
+from sftchat.inference.detokenizer import Detokenizer
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 

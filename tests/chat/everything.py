@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from sftchat import Reply, SamplingParams, Score, Task, rate
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
-from sftchat.chat.desk import Desk, Models
-from sftchat.chat.judging import Judge
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.controller import Talk
+from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
-from sftchat.chat.session import Session
-from sftchat.chat.sessions import Sessions
+from sftchat.chat.scorer import Judge
+from sftchat.chat.services import Desk, Models
+from sftchat.chat.sessions import Session, Sessions
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.chat.terminal import Terminal
-from sftchat.engines.base import Request
+from sftchat.chat.ui.app import Terminal
+from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine
 
 STEPS = ("run/checkpoint-9", "run/checkpoint-20")

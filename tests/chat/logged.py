@@ -6,13 +6,13 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.context import Fragments
+from sftchat.chat.controller import Talk
 from sftchat.chat.conversation import Conversation, Mark
+from sftchat.chat.pane import Opening
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.commands import Fragments
 from sftchat.types import SamplingParams
 
 

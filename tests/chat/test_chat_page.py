@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.commands import Commands
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
 from sftchat.cli import chat
 
 PAGE = Path(__file__).parents[2] / "docs" / "chat.md"

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.column import Column
-from sftchat.chat.commands import Commands
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.context import ChatCommand, ChatContext, Fragments
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.desk import Desk
+from sftchat.chat.engine_thread import Worker
+from sftchat.chat.pane import Column
+from sftchat.chat.services import Desk
 from sftchat.chat.settings import Settings
-from sftchat.chat.worker import Worker
-from sftchat.commands import ChatCommand, ChatContext, Fragments
-from sftchat.engines.base import Engine
+from sftchat.engine import Engine
 from sftchat.errors import UsageError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams

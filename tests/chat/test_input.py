@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from sftchat.chat.settings import Settings
-from sftchat.chat.terminal.keys import prefers_vi
-from sftchat.chat.terminal.pasting import Pasted
-from sftchat.chat.terminal.reflow import breaks_rows, row_of_cursor
+from sftchat.chat.ui.input import Pasted
+from sftchat.chat.ui.keys import prefers_vi
+from sftchat.chat.ui.scrollback import breaks_rows, row_of_cursor
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 from tests.chat.conftest import Chat
-from tests.engines.endpoint_kit import DONE, Desk, delta, end, streamed
+from tests.inference.endpoint_kit import DONE, Desk, delta, end, streamed
 
 Start = Callable[..., Chat]
 FORTY = "\n".join(f"第{number}行" for number in range(40))

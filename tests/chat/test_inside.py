@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.builtin.pieces import percent, sign, table, together
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
-from sftchat.chat.desk import Desk
-from sftchat.chat.judging import Judge
-from sftchat.chat.plain import Plain
-from sftchat.chat.rendering.cells import cells
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands.token_view import percent, sign, table, together
+from sftchat.chat.controller import Talk
+from sftchat.chat.pane import Opening
+from sftchat.chat.render.width import cells
 from sftchat.chat.rows import Rows
+from sftchat.chat.scorer import Judge
+from sftchat.chat.services import Desk
 from sftchat.chat.settings import Settings
-from sftchat.chat.talk import Talk
-from sftchat.engines.base import Engine, Inspects, Request
-from sftchat.engines.transformers import TransformersEngine
+from sftchat.chat.ui.plain import Plain
+from sftchat.engine import Engine, Inspects, Request
+from sftchat.inference.local import TransformersEngine
 from sftchat.task import Task, rate
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams, Score, Token
@@ -222,8 +222,8 @@ def test_a_model_that_cannot_be_looked_into_says_so(line: str) -> None:
 
 
 def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
-    from sftchat.engines.loading import load_engine
-    from sftchat.plugins import load_plugins
+    from sftchat.inference.open import load_engine
+    from sftchat.plugins.manager import load_plugins
 
     engine = load_engine(str(tiny_checkpoint), load_plugins([]))
     assert isinstance(engine, Inspects)
@@ -240,8 +240,8 @@ def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
 def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_system_prompt_and_every_turn_ended(
     view: Any, tiny_checkpoint: Path, tmp_path: Path, bos: bool
 ) -> None:
-    from sftchat.engines.loading import load_engine
-    from sftchat.plugins import load_plugins
+    from sftchat.inference.open import load_engine
+    from sftchat.plugins.manager import load_plugins
 
     engine: Any = load_engine(str(tiny_checkpoint), load_plugins([]))
     if bos:

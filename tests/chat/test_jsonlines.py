@@ -6,12 +6,12 @@ import io
 import json
 from typing import Any
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.controller import Talk
 from sftchat.chat.conversation import Mark
-from sftchat.chat.jsonlines import JsonLines
-from sftchat.chat.talk import Talk
+from sftchat.chat.pane import Opening
+from sftchat.chat.ui.jsonl import JsonLines
 from sftchat.errors import EngineError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sftchat.chat.lines import LineBuffer, LineWriter, Printable, rows, visible, wrap
+from sftchat.chat.safe_text import LineBuffer, LineWriter, Printable, rows, visible, wrap
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sftchat.chat.settings import Overflow, Settings
-from sftchat.engines.base import Request
+from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 from tests.chat.logged import Log
@@ -98,9 +98,9 @@ def test_an_engine_that_cannot_count_is_asked_as_it_is(view: View) -> None:
 
 @pytest.mark.slow
 def test_what_the_user_types_cannot_forge_a_special_token(view: View, tiny_checkpoint: Path) -> None:
-    from sftchat.engines.transformers import TransformersEngine
-    from sftchat.models.references import resolve
-    from sftchat.models.weights import load
+    from sftchat.inference.local import TransformersEngine
+    from sftchat.models.loading import load
+    from sftchat.models.reference import resolve
 
     model = TransformersEngine("tiny", load(resolve(str(tiny_checkpoint))))
     asked: list[Request] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.paths import MOST, complete_path
+from sftchat.chat.commands.arguments import MOST, complete_path
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.builtin import BUILTINS
-from sftchat.chat.column import Opening
-from sftchat.chat.commands import Commands
-from sftchat.chat.plain import Plain
-from sftchat.chat.talk import Talk
+from sftchat.chat.command_line import Commands
+from sftchat.chat.commands import BUILTINS
+from sftchat.chat.controller import Talk
+from sftchat.chat.pane import Opening
+from sftchat.chat.ui.plain import Plain
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.testing import ScriptedEngine
 

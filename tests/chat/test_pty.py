@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.lines import visible
+from sftchat.chat.safe_text import visible
 from tests.chat.conftest import Pty
 from tests.chat.driver import pauses, random_text
 

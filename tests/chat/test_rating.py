@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Reply, SamplingParams, Score, Task, rate
-from sftchat.chat.column import Opening
-from sftchat.chat.desk import Desk, Models
-from sftchat.chat.judging import Judge
+from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
-from sftchat.data.checking import check
+from sftchat.chat.scorer import Judge
+from sftchat.chat.services import Desk, Models
+from sftchat.data.check import check
 from sftchat.data.formats import read_examples
 from sftchat.evaluation.evalset import read_evalset
 from sftchat.models.manifest import MANIFEST

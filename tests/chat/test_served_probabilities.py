@@ -10,15 +10,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from sftchat.chat.desk import Desk as ChatDesk
-from sftchat.chat.records import node_from_json, node_to_json
 from sftchat.chat.rows import Rows
+from sftchat.chat.serialization import node_from_json, node_to_json
+from sftchat.chat.services import Desk as ChatDesk
 from sftchat.chat.settings import Settings
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 from tests.chat.test_inside import talked
-from tests.engines.endpoint_kit import DONE, Desk, end, streamed
-from tests.engines.test_endpoint_logprobs import entry, prompt, weighed
+from tests.inference.endpoint_kit import DONE, Desk, end, streamed
+from tests.inference.test_endpoint_logprobs import entry, prompt, weighed
 
 ON = {"settings": Settings(SamplingParams(max_new_tokens=20), logprobs=True)}
 

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.column import Opening
 from sftchat.chat.conversation import Answer, Conversation, Mark
-from sftchat.chat.desk import Desk
-from sftchat.chat.session import Session, restored
-from sftchat.chat.sessions import Sessions
+from sftchat.chat.pane import Opening
+from sftchat.chat.services import Desk
+from sftchat.chat.sessions import Session, Sessions, restored
 from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
 from sftchat.testing import ScriptedEngine
@@ -80,8 +79,8 @@ def test_two_columns_come_back_side_by_side(view: View, path: Path) -> None:
 KILLED = """
 import sys, threading
 from pathlib import Path
-from sftchat.chat.desk import Desk
-from sftchat.chat.session import Session
+from sftchat.chat.services import Desk
+from sftchat.chat.sessions import Session
 from sftchat.chat.sessions import Sessions
 from sftchat.testing import ScriptedEngine
 from tests.chat.logged import Log

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.commands import ChatCommand
+from sftchat.chat.context import ChatCommand
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams

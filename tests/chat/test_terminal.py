@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 import pytest
 
-from sftchat.chat.desk import Desk, Models
-from sftchat.chat.lines import visible, wrap
-from sftchat.chat.terminal import replies
-from sftchat.commands import Style
+from sftchat.chat.context import Style
+from sftchat.chat.safe_text import visible, wrap
+from sftchat.chat.services import Desk, Models
+from sftchat.chat.ui import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams

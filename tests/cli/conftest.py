@@ -11,12 +11,13 @@ from typing import Any
 import pluggy
 import pytest
 
-from sftchat import EngineError, Example, Reply, Score, Task, hookspecs, rate
+from sftchat import EngineError, Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import Engine, EngineType, Request
+from sftchat.engine import Engine, EngineType, Request
 from sftchat.evaluation.report import Report
-from sftchat.plugins import Registry
+from sftchat.plugins import spec as hookspecs
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 
 

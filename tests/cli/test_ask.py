@@ -16,7 +16,7 @@ import pytest
 from sftchat import EngineError, Metric, ModelError, Reply, SamplingParams, Score, Task
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 
 TASK = Task(

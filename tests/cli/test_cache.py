@@ -14,12 +14,13 @@ from typing import Any
 import pluggy
 import pytest
 
-from sftchat import Example, Reply, Score, Task, hookspecs, rate
+from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import Engine, EngineType, Request
-from sftchat.evaluation.store import default_path
-from sftchat.plugins import Registry
+from sftchat.engine import Engine, EngineType, Request
+from sftchat.evaluation.reply_cache import default_path
+from sftchat.plugins import spec as hookspecs
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from tests.conftest import make_checkpoint
 
@@ -313,10 +314,11 @@ SECOND_RUN = """
 import sys
 from pathlib import Path
 import pluggy
-from sftchat import Score, Task, hookspecs, rate
+from sftchat import Score, Task, rate
+from sftchat.plugins import spec as hookspecs
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 
 manager = pluggy.PluginManager("sftchat")
 manager.add_hookspecs(hookspecs)

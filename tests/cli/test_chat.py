@@ -12,13 +12,13 @@ import pluggy
 import pytest
 
 from sftchat import EngineError, ModelError, SamplingParams
-from sftchat.chat import terminal
-from sftchat.chat.talk import Talk
+from sftchat.chat.context import ChatCommand
+from sftchat.chat.controller import Talk
+from sftchat.chat.ui import app
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.commands import ChatCommand
 from sftchat.models.manifest import Manifest, write_manifest
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from tests.cli.test_ask import TASK, Terminal
 
@@ -131,7 +131,7 @@ def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(terminal, "Terminal", Recorded)
+    monkeypatch.setattr(app, "Terminal", Recorded)
 
     assert run(open_engine, "--task", "family", "--device", "cpu") == 0
 
@@ -159,7 +159,7 @@ def test_what_a_run_was_trained_on_is_said(
     for name in ("stdin", "stdout"):
         monkeypatch.setattr(sys, name, Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(terminal, "Terminal", Recorded)
+    monkeypatch.setattr(app, "Terminal", Recorded)
     monkeypatch.setattr(Recorded, "say", lambda view, text: heard.append(text))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()

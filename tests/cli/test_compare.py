@@ -13,11 +13,11 @@ import pytest
 from sftchat import Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import EngineType, Request
-from sftchat.plugins import Registry
+from sftchat.engine import EngineType, Request
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
-from tests.engines.adapters_kit import make_adapter
-from tests.engines.test_sharing import Opener
+from tests.inference.adapters_kit import make_adapter
+from tests.inference.test_sharing import Opener
 
 TASK = Task(
     "quiz",

@@ -14,7 +14,7 @@ import pytest
 from sftchat import Example, Message, Metric, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 
 
 def generate(

@@ -12,7 +12,7 @@ import pytest
 from sftchat import Example, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 
 GOOD = '{"prompt": "谁？", "completion": "甲"}'
 GIVE = "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"

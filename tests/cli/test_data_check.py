@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.cli import main
-from sftchat.models.registry import TEMPLATES
+from sftchat.templates.builtin import TEMPLATES
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ import pytest
 from sftchat import EngineError, Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import Engine, Request
-from sftchat.plugins import Registry
+from sftchat.engine import Engine, Request
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 
@@ -217,7 +217,7 @@ def test_pairs_are_rows_that_trl_renders(desk: Desk, tiny_checkpoint: Path) -> N
     from transformers import AutoTokenizer
     from trl.data_utils import apply_chat_template, is_conversational
 
-    from sftchat.models.registry import TEMPLATES
+    from sftchat.templates.builtin import TEMPLATES
 
     desk.run(*BEST, "--pairs", "pairs", "-q")
     (pair,) = rows("pairs")
@@ -270,7 +270,7 @@ import sys, time
 import pluggy
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 
 log = open("asked", "a")

@@ -10,7 +10,7 @@ import pytest
 from sftchat import Demonstration, Example, Message, Reply, Score, Task, TrainingDefaults, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry, load_plugins
+from sftchat.plugins.manager import Registry, load_plugins
 
 
 def generate(n: int, seed: int, *, words: str = "red") -> list[Example]:

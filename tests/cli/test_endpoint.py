@@ -14,16 +14,17 @@ from urllib.parse import quote
 import pluggy
 import pytest
 
-from sftchat import Reply, Score, Task, hookspecs, rate
+from sftchat import Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import collect
-from sftchat.engines.endpoint.engine import EndpointEngine
-from sftchat.engines.endpoint.opening import open_endpoint
-from sftchat.engines.endpoint.retries import Retries
+from sftchat.engine import collect
 from sftchat.errors import EngineError, SftchatWarning
-from sftchat.plugins import Registry
-from tests.engines.endpoint_kit import DONE, USAGE, Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream
+from sftchat.inference.openai.engine import EndpointEngine
+from sftchat.inference.openai.opening import open_endpoint
+from sftchat.inference.openai.retries import Retries
+from sftchat.plugins import spec as hookspecs
+from sftchat.plugins.manager import Registry
+from tests.inference.endpoint_kit import DONE, USAGE, Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream
 
 SLOW_DOWN = answer(429, json.dumps({"error": {"message": "slow down"}}), retry_after="0")
 

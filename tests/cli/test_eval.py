@@ -115,7 +115,7 @@ def test_stored_replies_are_scored_and_compared_without_any_model(desk: Desk) ->
 def test_stored_replies_need_no_torch(desk: Desk) -> None:
     code = (
         "import sys; import sftchat.cli.eval; early = {'numpy', 'rich', 'torch'} & set(sys.modules); "
-        "import sftchat.evaluation.pipeline, sftchat.evaluation.plan, sftchat.evaluation.verdict, sftchat.evaluation.tables; "
+        "import sftchat.evaluation.pipeline, sftchat.evaluation.plan, sftchat.evaluation.gate, sftchat.evaluation.report.terminal; "
         "print(sorted(early), sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
     )
 

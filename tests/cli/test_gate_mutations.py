@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Reply, Score
-from sftchat.engines.base import Request
+from sftchat.engine import Request
 from tests.cli.conftest import Desk
 
 N = 16

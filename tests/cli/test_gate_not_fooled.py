@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sftchat import Example, Metric, NotComparableError, PluginError, Reply, Score, SftchatError, Task, hookspecs, rate
+from sftchat import Example, Metric, NotComparableError, PluginError, Reply, Score, SftchatError, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.plugins import Registry
+from sftchat.plugins import spec as hookspecs
+from sftchat.plugins.manager import Registry
 
 N = 20
 Scorer = Callable[[Example, Reply], Any]

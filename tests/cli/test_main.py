@@ -16,7 +16,7 @@ from sftchat import EngineError, Example, Message, Metric, NotComparableError, S
 from sftchat.cli import VERBS, console_script, main, program, show_warning
 from sftchat.cli.shared import Session
 from sftchat.errors import SftchatWarning
-from sftchat.plugins import PluginInfo, Registry, load_plugins
+from sftchat.plugins.manager import PluginInfo, Registry, load_plugins
 from tests.conftest import make_checkpoint
 
 ROW = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
@@ -252,7 +252,7 @@ def test_a_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> 
 def test_without_the_extra_it_is_said_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
-    monkeypatch.setattr("sftchat.models.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("sftchat.models.loading.find_spec", lambda name: None)
 
     assert complaint(capsys, session, "ask", "sftchat:nano", "hi") == (
         3,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sftchat.cli import main
+from sftchat.models.fingerprint import file_hash, folder_identity
 from sftchat.models.gotemplate import evaluate
-from sftchat.models.identity import file_hash, folder_identity
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from tests.conftest import make_checkpoint
 

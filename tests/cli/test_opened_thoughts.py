@@ -12,20 +12,21 @@ from pathlib import Path
 import pluggy
 import pytest
 
-from sftchat import EngineType, Reply, Score, Task, hookspecs, rate
+from sftchat import EngineType, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import collect
-from sftchat.engines.transformers import TransformersEngine
-from sftchat.evaluation.remembering import Memory, RememberingEngine
-from sftchat.evaluation.store import Store
-from sftchat.plugins import Registry, load_plugins
+from sftchat.engine import collect
+from sftchat.evaluation.cached_engine import Memory, RememberingEngine
+from sftchat.evaluation.reply_cache import Store
+from sftchat.inference.local import TransformersEngine
+from sftchat.plugins import spec as hookspecs
+from sftchat.plugins.manager import Registry, load_plugins
 from sftchat.testing import ScriptedEngine
 from sftchat.text import strip_thinking
 from sftchat.thinking import with_opening_tag
 from sftchat.types import FinishReason, Message, SamplingParams
-from tests.engines.endpoint_kit import DONE, delta, end, loopback, stream
 from tests.evaluation.test_remembering import asks, unopened
+from tests.inference.endpoint_kit import DONE, delta, end, loopback, stream
 
 CUT = Reply("let me see", "length")
 SAID = {"full": "hm\n</think>\n\nfine", "cut": CUT, "plain": "fine"}
@@ -145,8 +146,8 @@ def test_the_tag_that_the_template_wrote_is_put_back_where_there_are_thoughts(te
 
 @pytest.mark.parametrize(("source", "opened"), [("<think>\n", True), ("<think>", True), ("<think>\n\n</think>\n\n", False), ("", False)])
 def test_a_model_that_is_loaded_here_says_that_its_template_opened_them(tiny_checkpoint: Path, source: str, opened: bool) -> None:
-    from sftchat.engines.base import Request
-    from sftchat.engines.loading import load_engine
+    from sftchat.engine import Request
+    from sftchat.inference.open import load_engine
 
     engine = load_engine(str(tiny_checkpoint), load_plugins([]))
     assert isinstance(engine, TransformersEngine)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sftchat import EngineError, Reply
-from sftchat.engines.base import Request
+from sftchat._util.files import open_locked
+from sftchat.engine import Request
 from sftchat.evaluation.replies import read_replies
-from sftchat.locking import open_locked
 from tests.cli.conftest import ROWS, Desk
 
 PARTIAL = Path("out/replies.partial.jsonl")

@@ -15,13 +15,14 @@ import pluggy
 import pytest
 from click.testing import CliRunner
 
-from sftchat import Example, Reply, Score, Task, hookspecs, rate
+from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.reports import say_verdict
 from sftchat.cli.shared import Session
-from sftchat.evaluation.markdown import COMMENT_BYTES, SUMMARY_BYTES
-from sftchat.evaluation.verdict import Verdict
-from sftchat.plugins import Registry
+from sftchat.evaluation.gate import Verdict
+from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES
+from sftchat.plugins import spec as hookspecs
+from sftchat.plugins.manager import Registry
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -16,9 +16,9 @@ from sftchat.cli.shared import Session
 from sftchat.cli.train import command as train
 from sftchat.data.row_options import recorded_options
 from sftchat.errors import SftchatWarning
-from sftchat.evaluation.leaks import _source
+from sftchat.evaluation.checks import _source
 from sftchat.models.manifest import Manifest, read_manifest
-from sftchat.plugins import Registry, load_plugins
+from sftchat.plugins.manager import Registry, load_plugins
 from sftchat.training.validation import from_file
 from tests.cli.test_train import TASK
 

@@ -12,15 +12,15 @@ from typing import Any
 import pluggy
 import pytest
 
-from sftchat.chat import builtin
+from sftchat.chat import commands as builtin
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.session import Session as Kept
 from sftchat.chat.sessions import FILE, Sessions
+from sftchat.chat.sessions import Session as Kept
 from sftchat.chat.settings import Settings
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.cli.talking import openings
-from sftchat.plugins import Registry
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 from tests.chat.test_models import Adapting

@@ -10,7 +10,7 @@ import pytest
 
 from sftchat.cli import program
 from sftchat.errors import UsageError
-from tests.test_walls import HEAVY, run_light
+from tests.test_import_layers import HEAVY, run_light
 
 COMMANDS = {"ask", "chat", "compare", "eval", "export", "inspect", "merge", "train", "best-of", "distill", "check", "filter", "show"}
 

@@ -18,9 +18,9 @@ from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.cli.train import gather
 from sftchat.data.formats import examples_hash, to_example
-from sftchat.models.identity import file_hash
+from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest, read_manifest
-from sftchat.plugins import Registry, load_plugins
+from sftchat.plugins.manager import Registry, load_plugins
 
 ROWS = [Example((Message(role="user", content=f"说 {n}"),), "好") for n in range(40)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sftchat.cli.train import command
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 from sftchat.training.config import TrainingConfig, configure
 
 FROM_THE_TASK = ("epochs", "batch_size", "max_length", "lora_rank")

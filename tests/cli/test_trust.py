@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from sftchat.models.identity import file_hash
+from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest, write_manifest
 from tests.cli.conftest import ROWS, Desk
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.data import arrays, reading
+from sftchat.data import arrays
+from sftchat.data import read as reading
 from sftchat.data.arrays import Refused, array_rows
-from sftchat.data.reading import scan_rows
+from sftchat.data.read import scan_rows
 
 
 def outcome(pieces: list[str]) -> list[Any]:

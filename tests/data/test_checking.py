@@ -10,8 +10,7 @@ import pytest
 
 from sftchat import DataError, Example, Metric, PluginError, Score, Task
 from sftchat.cli import main
-from sftchat.data.checking import Findings, check
-from sftchat.data.problems import Problem
+from sftchat.data.check import Findings, Problem, check
 from sftchat.data.row_options import RowOptions
 
 NO_REPLY = "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"

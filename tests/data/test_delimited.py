@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message
-from sftchat.data.checking import check
+from sftchat.data.check import check
 from sftchat.data.formats import read_examples
-from sftchat.data.reading import scan_rows
+from sftchat.data.read import scan_rows
 from sftchat.data.row_options import RowOptions
 from tests.data.test_reading import assert_rows_or_a_data_error
 

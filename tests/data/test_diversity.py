@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.data.diversity import most_different
+from sftchat.data.filter import most_different
 
 DOGS = [f"the dog number {n} barks at the tree" for n in range(6)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftchat import Example, Message
-from sftchat.data.filtering import Removed, Selection, removed
+from sftchat.data.filter import Removed, Selection, removed
 
 PASSAGE = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，徒弟何小满已经在老槐树底下等了半个时辰。"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftchat.data.neighbours import FIRST, Near, NearDuplicates
+from sftchat.data.duplicates import FIRST, Near, NearDuplicates
 
 CHINESE = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，徒弟何小满已经在老槐树底下等了半个时辰。"
 ENGLISH = (

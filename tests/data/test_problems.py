@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sftchat import UsageError
-from sftchat.data.problems import KINDS, Problem, parse_policies
+from sftchat.data.check import KINDS, Problem, parse_policies
 
 
 def test_everything_fails_unless_the_user_says_otherwise_but_what_may_be_meant() -> None:

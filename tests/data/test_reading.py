@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError
-from sftchat.data.checking import check
-from sftchat.data.reading import line_of, read_rows, scan_rows
+from sftchat.data.check import check
+from sftchat.data.read import line_of, read_rows, scan_rows
 
 GIVE = "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 DEEP = "lists and objects lie more than 100 deep in one another; flatten the row"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftchat import DataError, Example, Message
 from sftchat.cli import main
 from sftchat.data.leakage import find_leaks
-from sftchat.data.splitting import split
+from sftchat.data.split import split
 
 WORDS = "stone river cloud garden winter table engine paper candle mirror bridge forest island market harbour window".split()
 

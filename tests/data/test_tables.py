@@ -11,9 +11,9 @@ import pytest
 
 from sftchat import DataError, Example, Message, MissingExtraError
 from sftchat.cli import main
-from sftchat.data.checking import check
+from sftchat.data.check import check
 from sftchat.data.formats import read_examples
-from sftchat.data.reading import read_rows
+from sftchat.data.read import read_rows
 from sftchat.data.tables import hub_rows
 
 USER = Message(role="user", content="几度？")

@@ -13,7 +13,7 @@ from sftchat import DataError, Example
 from sftchat.data.formats import from_example, to_example
 from sftchat.data.notes import Notes
 from sftchat.data.row_options import RowOptions
-from sftchat.data.tools import normal_tools, tools_of
+from sftchat.data.tool_calls import normal_tools, tools_of
 
 PARAMETERS = {"type": "object", "properties": {"lake": {"type": "string"}}}
 FUNCTION = {"name": "depth", "description": "How deep a lake is.", "parameters": PARAMETERS}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sftchat import DataError, SftchatError, UsageError
-from sftchat.data.writing import write_rows
+from sftchat.data.write import write_rows
 
 
 def breaking_off() -> Iterator[dict[str, Any]]:
@@ -60,7 +60,7 @@ def test_what_a_killed_process_has_left_goes_with_the_next_writing_and_that_of_a
     target = tmp_path / "f[1].jsonl"
     code = f"""
 from pathlib import Path
-from sftchat.data.writing import replacing
+from sftchat.data.write import replacing
 with replacing(Path({str(target)!r})):
     print("writing", flush=True)
     input()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sftchat.evaluation.annotations import annotate
+from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report import Report
-from sftchat.evaluation.verdict import Verdict
+from sftchat.evaluation.report.github import annotate
 
 
 def test_a_failed_gate_has_one_error_for_the_verdict_and_nine_for_items(make_report: Callable[..., Report]) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sftchat import EngineError
-from sftchat.evaluation.html import PAGE, to_html
+from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report import Report
-from sftchat.evaluation.verdict import Verdict
+from sftchat.evaluation.report.html import PAGE, to_html
 from tests.evaluation.browser import Page, browser, installed
 
 FAIL = Verdict(("model is worse than old", "verdict: fail"), 1)

@@ -12,8 +12,8 @@ from sftchat import Example, Message, Reply, Task
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, summarise
-from sftchat.evaluation.items import score
 from sftchat.evaluation.report import Report
+from sftchat.evaluation.run import score
 from sftchat.evaluation.scored import held
 from tests.evaluation.conftest import F1_TASK
 from tests.evaluation.test_evaluate import shown

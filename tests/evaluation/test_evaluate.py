@@ -13,15 +13,14 @@ from rich.console import Console
 from sftchat import Example, NotComparableError, Reply, Task, UsageError
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, evaluate, summarise
-from sftchat.evaluation.gate import gate
-from sftchat.evaluation.items import Failure, Outcome, score
+from sftchat.evaluation.gate import Verdict, gate, judge
 from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.results import GroupResult, ModelResult
 from sftchat.evaluation.rules import Demands, Rules, parse_floors
+from sftchat.evaluation.run import Failure, Outcome, score
 from sftchat.evaluation.scored import held
 from sftchat.evaluation.statistics import wilson
-from sftchat.evaluation.tables import show
-from sftchat.evaluation.verdict import Verdict, judge
 from sftchat.testing import ScriptedEngine
 
 Make = Callable[..., Example]

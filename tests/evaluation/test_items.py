@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from sftchat import DataError, EngineError, Example, PluginError, Reply, Score, Task
-from sftchat.engines.base import Chunk, Request
-from sftchat.evaluation.items import Failure, Item, Outcome, run
+from sftchat.engine import Chunk, Request
+from sftchat.evaluation.run import Failure, Item, Outcome, run
 
 Make = Callable[..., Example]
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sftchat import EngineError, Example, Message, Reply, Score
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.items import Item
-from sftchat.evaluation.junit import to_junit
+from sftchat.evaluation.gate import Unsettled, Verdict
 from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.run import Item
 from sftchat.evaluation.scored import held
-from sftchat.evaluation.verdict import Unsettled, Verdict
 from sftchat.text import printable_lines
 
 ASKED_NOTHING = Verdict()

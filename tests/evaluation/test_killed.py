@@ -18,11 +18,12 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 import pluggy
-from sftchat import Score, Task, hookspecs, rate
+from sftchat import Score, Task, rate
+from sftchat.plugins import spec as hookspecs
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.engines.base import EngineType
-from sftchat.plugins import Registry
+from sftchat.engine import EngineType
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 
 log = open("asked", "a")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Message, Task
+from sftchat.evaluation.checks import MOST_ROWS, check_leaks
 from sftchat.evaluation.evaluate import evaluate
-from sftchat.evaluation.leaks import MOST_ROWS, check_leaks
 from sftchat.evaluation.results import LeakCheck, ModelResult
-from sftchat.models.identity import file_hash
+from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest
 from sftchat.testing import ScriptedEngine
 

@@ -15,20 +15,19 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sftchat import Metric, rate, ratio
-from sftchat.evaluation.annotations import annotate
 from sftchat.evaluation.comparison import LEVEL, MetricDifference
-from sftchat.evaluation.figures import disagreement
-from sftchat.evaluation.gate import gate
-from sftchat.evaluation.html import to_html
-from sftchat.evaluation.junit import to_junit
-from sftchat.evaluation.markdown import to_markdown
-from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.gate import Unsettled, Verdict, gate, judge
+from sftchat.evaluation.paired_test import paired_difference
 from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.github import annotate
+from sftchat.evaluation.report.html import to_html
+from sftchat.evaluation.report.junit import to_junit
+from sftchat.evaluation.report.markdown import to_markdown
+from sftchat.evaluation.report.terminal import show
+from sftchat.evaluation.report.view import disagreement
 from sftchat.evaluation.results import MetricResult
 from sftchat.evaluation.rules import Gated, Rules
 from sftchat.evaluation.statistics import Counts, counts
-from sftchat.evaluation.tables import show
-from sftchat.evaluation.verdict import Unsettled, Verdict, judge
 from sftchat.types import Score
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))

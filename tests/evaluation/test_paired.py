@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from scripts.bench_gate import two_models
 from sftchat import Metric, NotComparableError, Score, rate, ratio
-from sftchat.evaluation import paired
+from sftchat.evaluation import paired_test as paired
 from sftchat.evaluation.comparison import MetricDifference
 from sftchat.evaluation.gate import outcome
-from sftchat.evaluation.paired import holm, paired_difference
+from sftchat.evaluation.paired_test import holm, paired_difference
 from sftchat.evaluation.rules import Gated
 from sftchat.evaluation.statistics import Counts, clopper_pearson, counts
 

@@ -7,7 +7,7 @@ import pytest
 
 from scripts.bench_gate import accuracy, two_models
 from sftchat import Score, rate
-from sftchat.evaluation.paired import paired_difference
+from sftchat.evaluation.paired_test import paired_difference
 from sftchat.evaluation.power import detectable, lines
 from sftchat.evaluation.rules import Gated
 from sftchat.evaluation.statistics import Counts, counts

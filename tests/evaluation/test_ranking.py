@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from sftchat import Example, Task
+from sftchat.evaluation.checks import rank
 from sftchat.evaluation.evaluate import evaluate
-from sftchat.evaluation.ranking import rank
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import held
 from sftchat.testing import ScriptedEngine

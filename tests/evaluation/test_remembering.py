@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import Chunk, Engine, EngineError, Message, Reply, Request, SamplingParams
-from sftchat.engines.base import collect
-from sftchat.evaluation.remembering import Memory, RememberingEngine, request_key
-from sftchat.evaluation.store import Store
+from sftchat.engine import collect
+from sftchat.evaluation.cached_engine import Memory, RememberingEngine, request_key
+from sftchat.evaluation.reply_cache import Store
 from sftchat.testing import ScriptedEngine
 
 IDENTITY = "ab" * 32

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
-from sftchat.evaluation.items import Failure, Item, Outcome, score
 from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
+from sftchat.evaluation.run import Failure, Item, Outcome, score
 from sftchat.evaluation.scored import rescored
 from sftchat.types import FinishReason
 

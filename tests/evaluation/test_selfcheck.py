@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from sftchat import Example, Request, Task
-from sftchat.evaluation.items import Item, run
+from sftchat.evaluation.checks import self_check
 from sftchat.evaluation.results import SelfCheck
-from sftchat.evaluation.selfcheck import self_check
+from sftchat.evaluation.run import Item, run
 from sftchat.testing import ScriptedEngine
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from sftchat import Task, UsageError
-from sftchat.engines.processes import Place, place_of
-from sftchat.evaluation.items import Progress
+from sftchat.evaluation.cached_engine import Memory, RememberingEngine
+from sftchat.evaluation.distributed import answer_share
 from sftchat.evaluation.pipeline import OpenLate, carry_out
 from sftchat.evaluation.plan import Plan, make_plan
-from sftchat.evaluation.remembering import Memory, RememberingEngine
-from sftchat.evaluation.shares import answer_share
-from sftchat.evaluation.store import Store
+from sftchat.evaluation.reply_cache import Store
+from sftchat.evaluation.run import Progress
+from sftchat.inference.distributed import Place, place_of
 from sftchat.testing import ScriptedEngine
 
 ROWS = [{"id": f"i{k}", "messages": [{"role": "user", "content": f"{k}?"}], "gold": "无"} for k in range(7)]

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import SftchatError
-from sftchat.evaluation.pruning import Kept, clear, prune, size, summary
-from sftchat.evaluation.store import Store, Stored, default_path
-from sftchat.models.identity import file_hash
+from sftchat.evaluation.reply_cache import Kept, Store, Stored, clear, default_path, prune, size, summary
+from sftchat.models.fingerprint import file_hash
 
 ONE, TWO = "aa" * 32, "bb" * 32
 REPLY = Stored("甲-乙:夫妻", (7, 8), "stop", 5)

@@ -13,15 +13,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sftchat.chat.builtin.sessions import listed as list_sessions
+from sftchat.chat.commands.sessions import listed as list_sessions
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.records import answer_to_json, node_to_json
-from sftchat.chat.session import restored
-from sftchat.chat.sessions import TABLES, Sessions
+from sftchat.chat.serialization import answer_to_json, node_to_json
+from sftchat.chat.sessions import TABLES, Sessions, restored
 from sftchat.cli.talking import chosen_models
 from sftchat.errors import UsageError
-from sftchat.evaluation import store
-from sftchat.evaluation.pruning import clear, prune, summary
+from sftchat.evaluation import reply_cache as store
+from sftchat.evaluation.reply_cache import clear, prune, summary
 from sftchat.types import Reply
 from tests.fuzz.inputs import json_like, like, written
 from tests.fuzz.target import Room, Target, refused

@@ -11,13 +11,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sftchat.models.exporting import export_ollama
+from sftchat.models.export import export_ollama, write_modelfile
 from sftchat.models.gotemplate import GoTemplateError, evaluate, literal
-from sftchat.models.modelfile import write_modelfile
-from sftchat.models.parity import prove
-from sftchat.models.references import embedded_folder, resolve
-from sftchat.models.templates import IGNORED, Renderer, argument_names, choose_renderer
-from sftchat.models.weights import load, load_model, load_renderer, load_tokenizer
+from sftchat.models.loading import load, load_model, load_renderer, load_tokenizer
+from sftchat.models.reference import embedded_folder, resolve
+from sftchat.templates.parity import prove
+from sftchat.templates.renderer import IGNORED, Renderer, argument_names, choose_renderer
 from tests.conftest import make_checkpoint
 from tests.fuzz.inputs import DEEP, like, words_of, written
 from tests.fuzz.target import Room, Target, refused, text_of

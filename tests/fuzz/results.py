@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from sftchat.evaluation.baseline import is_baseline, read_baseline
-from sftchat.evaluation.comparable import check_comparable
+from sftchat.evaluation.baseline import check_comparable, is_baseline, read_baseline
 from sftchat.evaluation.evalset import check_examples, read_evalset
+from sftchat.evaluation.plan import KINDS, past_ids
 from sftchat.evaluation.replies import read_replies
 from sftchat.evaluation.rules import parse_ids
-from sftchat.evaluation.selection import KINDS, past_ids
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 from sftchat.types import SamplingParams
 from tests.fuzz.inputs import json_like, lines_like
 from tests.fuzz.rows import ROWS, SHAPES

@@ -7,10 +7,10 @@ from contextlib import suppress
 from hypothesis import strategies as st
 
 from sftchat.cli.questions import read_questions
-from sftchat.data.checking import check
+from sftchat.data.check import check
 from sftchat.data.formats import FORMATS, from_example, read_examples, to_example
 from sftchat.data.sampling import Samples
-from sftchat.data.tools import tools_of
+from sftchat.data.tool_calls import tools_of
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, turns_of, written_out
 from sftchat.errors import SftchatError
 from sftchat.types import Example

@@ -8,17 +8,17 @@ from pathlib import Path
 import click
 from hypothesis import strategies as st
 
-from sftchat.chat.transcripts import read_talk
+from sftchat.chat.export import read_talk
 from sftchat.cli import program
 from sftchat.cli.inspect import _told
 from sftchat.cli.train import command
 from sftchat.errors import UsageError
-from sftchat.models.differences import differences, shown
-from sftchat.models.lineage import lineage
 from sftchat.models.manifest import read_manifest
-from sftchat.models.references import resolve, step_of
+from sftchat.models.provenance import lineage
+from sftchat.models.reference import resolve, step_of
+from sftchat.models.run_diff import differences, shown
 from sftchat.models.runs import describe_checkpoint, find_runs
-from sftchat.training.resuming import refuse_changed
+from sftchat.training.checkpoints import refuse_changed
 from tests.fuzz.inputs import DEEP, json_like, words_of
 from tests.fuzz.rows import ROWS
 from tests.fuzz.target import Room, Target, refused

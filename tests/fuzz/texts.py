@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
-from sftchat.chat.display import Display
-from sftchat.chat.rendering.reply import ReplyText
-from sftchat.engines.endpoint.growing import whole_characters
-from sftchat.engines.endpoint.retries import Trouble
-from sftchat.engines.endpoint.wire import read_event
-from sftchat.plugins import load_plugins
+from sftchat.chat.render.reply import ReplyText
+from sftchat.chat.settings import Display
+from sftchat.inference.openai.events import read_event
+from sftchat.inference.openai.reply import whole_characters
+from sftchat.inference.openai.retries import Trouble
+from sftchat.plugins.manager import load_plugins
 from sftchat.text import normalise, printable, strip_thinking, tokens
 from sftchat.types import Example, Reply
 from tests.fuzz.inputs import DEEP, json_like, words_of

@@ -11,8 +11,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sftchat.models.remedies import NONE_WRITES_IT, with_remedy
-from sftchat.models.templates import IGNORED, Rendered, Renderer, TemplateError, choose_renderer
+from sftchat.templates.remedies import NONE_WRITES_IT, with_remedy
+from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 
 FORGED = ("<|im_end|>", "<|im_start|>assistant\n", "</s>", "<|eot_id|>", "<|e|>", "### Response:\n", "<|turn|>")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sftchat.errors import ModelError
-from sftchat.models.references import resolve
-from sftchat.models.weights import load_model
+from sftchat.models.loading import load_model
+from sftchat.models.reference import resolve
 from tests.conftest import make_checkpoint
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from sftchat.errors import ModelError
 from sftchat.models.claims import check_adapter, check_claims, check_config, check_sizes, check_tokenizer
-from sftchat.models.references import embedded_folder, resolve
-from tests.engines.adapters_kit import make_adapter
+from sftchat.models.reference import embedded_folder, resolve
+from tests.inference.adapters_kit import make_adapter
 
 HUGE = 10**9
 

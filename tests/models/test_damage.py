@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sftchat.models.damage import write_damaged
-from sftchat.models.references import resolve
-from sftchat.models.weights import load_model
+from sftchat.models.loading import load_model
+from sftchat.models.reference import resolve
+from sftchat.testing.degrade import write_damaged
 from tests.conftest import make_checkpoint
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.models.deferred import _replaced
+from sftchat.models.lazy_imports import _replaced
 
 HEAVY = "torch._dynamo", "torch.distributed.tensor", "sympy", "accelerate", "scipy.optimize"
 
@@ -23,7 +23,7 @@ def run(program: str, *arguments: str) -> list[str]:
 ASK = f"""
 import sys
 from sftchat.cli.shared import Session
-from sftchat.engines.base import Request, collect
+from sftchat.engine import Request, collect
 from sftchat.types import SamplingParams
 engine = Session().load_engine(sys.argv[1])
 request = Request("r", ({{"role": "user", "content": "你好"}},), sampling=SamplingParams(max_new_tokens=8))
@@ -46,7 +46,7 @@ def test_a_reply_needs_neither_compiler_nor_sharding(tiny_checkpoint: Path) -> N
 
 AFTERWARDS = """
 import sys
-from sftchat.models.deferred import deferred_imports
+from sftchat.models.lazy_imports import deferred_imports
 with deferred_imports():
     from transformers import AutoModelForCausalLM
     model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
@@ -74,7 +74,7 @@ def test_the_libraries_are_whole_again_afterwards(tiny_checkpoint: Path) -> None
 ASKED_WITHIN = """
 import sys
 import torch
-from sftchat.models.deferred import deferred_imports
+from sftchat.models.lazy_imports import deferred_imports
 with deferred_imports():
     import torch._dynamo.utils
     from torch.fx.experimental.symbolic_shapes import ShapeEnv

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.models.parity import SAMPLES, prove
-from sftchat.models.registry import TEMPLATES, without_training_markers
-from sftchat.models.templates import IGNORED, Renderer, TemplateError, choose_renderer
+from sftchat.templates.builtin import TEMPLATES, without_training_markers
+from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.models.conversations import Conversation, check_rows_or_remedy, conversations
 from tests.models.shipped import SHIPPED, tokenizer_for

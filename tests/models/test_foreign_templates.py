@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sftchat
-from sftchat.models.parity import SAMPLES, prove
-from sftchat.models.registry import TEMPLATES
-from sftchat.models.remedies import remedy
-from sftchat.models.templates import IGNORED, Rendered, Renderer, TemplateError
+from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.remedies import remedy
+from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 
@@ -89,7 +89,7 @@ def test_one_place_runs_chat_templates() -> None:
         path.relative_to(root).as_posix() for path in root.rglob("*.py") if ".apply_chat_template(" in path.read_text(encoding="utf-8")
     ]
 
-    assert found == ["models/rendering.py"]
+    assert found == ["templates/chat_template.py"]
 
 
 def test_the_proof_gives_arguments_as_text_to_a_template_that_joins_them() -> None:

@@ -10,13 +10,13 @@ import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from sftchat.engines.adapters import same_weights
-from sftchat.engines.sharing import Sharing
 from sftchat.errors import ModelError
+from sftchat.inference.adapters import same_weights
+from sftchat.inference.open import Sharing
 from sftchat.models.hub import cached_folder, reach
-from sftchat.models.references import ModelReference, resolve
-from sftchat.models.weights import load_model
-from sftchat.plugins import load_plugins
+from sftchat.models.loading import load_model
+from sftchat.models.reference import ModelReference, resolve
+from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 from tests.models.test_references import adapter, checkpoint
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.models.merging import _round, round_at_random
+from sftchat.models.merge import _round, round_at_random
 
 DTYPES = (torch.bfloat16, torch.float16)
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftchat.errors import ModelError
-from sftchat.models.identity import folder_identity, reply_identity
+from sftchat.models.fingerprint import folder_identity, reply_identity
 from sftchat.models.model_files import ELSEWHERE, files_of, weights_of
-from sftchat.models.references import ModelReference, resolve
+from sftchat.models.reference import ModelReference, resolve
 
 
 def model(folder: Path, *shards: object, **files: Any) -> Path:

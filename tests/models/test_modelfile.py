@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from sftchat.models.export import ollama_data, write_modelfile
 from sftchat.models.gotemplate import evaluate
-from sftchat.models.modelfile import ollama_data, write_modelfile
-from sftchat.models.registry import TEMPLATES, without_training_markers
-from sftchat.models.templates import Renderer, TemplateError, choose_renderer
+from sftchat.templates.builtin import TEMPLATES, without_training_markers
+from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for

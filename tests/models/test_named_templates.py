@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
-from sftchat.engines.base import Request
-from sftchat.engines.inspection import reply_ids
-from sftchat.engines.rendering import prompt_ids
+from sftchat.engine import Request
 from sftchat.errors import UsageError
+from sftchat.inference.inspect import prompt_ids, reply_ids
 from sftchat.models.manifest import Manifest, as_trained
-from sftchat.models.named import write_templates
-from sftchat.models.parity import SAMPLES, prove
-from sftchat.models.registry import TEMPLATES
-from sftchat.models.remedies import remedy
-from sftchat.models.templates import TemplateError, check_arguments, choose_renderer
+from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import write_templates
+from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.remedies import remedy
+from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 DEFAULT = TEMPLATES["chatml"].source

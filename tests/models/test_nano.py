@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sftchat.engines.base import Request, collect
-from sftchat.engines.loading import load_engine
-from sftchat.engines.transformers import TransformersEngine
-from sftchat.models.parity import prove
-from sftchat.models.references import embedded_folder
-from sftchat.plugins import load_plugins
+from sftchat.engine import Request, collect
+from sftchat.inference.local import TransformersEngine
+from sftchat.inference.open import load_engine
+from sftchat.models.reference import embedded_folder
+from sftchat.plugins.manager import load_plugins
+from sftchat.templates.parity import prove
 from sftchat.types import Message, Reply, SamplingParams
 
 

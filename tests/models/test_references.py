@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.errors import ModelError, SftchatError, UsageError
-from sftchat.models.references import ModelReference, embedded_folder, expand, resolve, step_of
+from sftchat.models.reference import ModelReference, embedded_folder, expand, resolve, step_of
 
 
 def checkpoint(folder: Path, weights: str = "model.safetensors") -> Path:

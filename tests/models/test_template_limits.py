@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.errors import ModelError
-from sftchat.models import template_limits
-from sftchat.models.references import resolve
-from sftchat.models.template_limits import TooMuchError, bounded, weighed
-from sftchat.models.templates import choose_renderer
-from sftchat.models.weights import load_tokenizer
+from sftchat.models.loading import load_tokenizer
+from sftchat.models.reference import resolve
+from sftchat.templates import limits as template_limits
+from sftchat.templates.limits import TooMuchError, bounded, weighed
+from sftchat.templates.renderer import choose_renderer
 
 TURNS = [{"role": "user", "content": "hi"}]
 GROWING = "{%% set ns = namespace(x=%s) %%}{%% for i in range(200) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"

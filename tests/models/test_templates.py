@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import encode_marked_chat
 
 from sftchat.errors import UsageError
-from sftchat.models.marking import encode
-from sftchat.models.parity import prove
-from sftchat.models.registry import TEMPLATES
-from sftchat.models.templates import IGNORED, Renderer, TemplateError, check_arguments, choose_renderer
+from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.parity import prove
+from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, check_arguments, choose_renderer
+from sftchat.templates.special_tokens import encode
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 

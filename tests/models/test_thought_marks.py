@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.models.parity import prove
-from sftchat.models.remedies import remedy
-from sftchat.models.templates import Renderer, TemplateError
-from sftchat.models.thought_marks import closing, filled, is_closed, thought_in_content, whole_tags, without_thought
+from sftchat.templates.parity import prove
+from sftchat.templates.remedies import remedy
+from sftchat.templates.renderer import Renderer, TemplateError
+from sftchat.templates.thought_marks import closing, filled, is_closed, thought_in_content, whole_tags, without_thought
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 TOOLS = "{% for t in tools or [] %}<|s|>{{ t['function']['name'] }}{% endfor %}"

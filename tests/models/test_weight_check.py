@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from sftchat.cli import main
 from sftchat.errors import ModelError, SftchatWarning
-from sftchat.models.references import resolve
-from sftchat.models.weights import load, load_checked, load_model
-from tests.engines.adapters_kit import make_adapter
+from sftchat.models.loading import load, load_checked, load_model
+from sftchat.models.reference import resolve
+from tests.inference.adapters_kit import make_adapter
 
 WEIGHTS = "model.safetensors"
 UP = "model.layers.0.mlp.up_proj.weight"

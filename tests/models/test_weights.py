@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from sftchat.models.weights import quiet_libraries
+from sftchat.models.loading import quiet_libraries
 
 
 def test_what_the_libraries_say_to_one_another_is_not_shown() -> None:

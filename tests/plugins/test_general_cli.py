@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.test_walls import HEAVY, run_light
+from tests.test_import_layers import HEAVY, run_light
 
 
 def test_generating_and_checking_data_loads_no_heavy_library(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.cli import main
-from tests.test_walls import HEAVY, run_light
+from tests.test_import_layers import HEAVY, run_light
 
 
 def test_a_reader_that_leaves_is_no_failed_gate() -> None:

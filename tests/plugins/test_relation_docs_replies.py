@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sftchat.cli import main
-from sftchat.evaluation.tools import translated
+from sftchat.evaluation.replies import translated
 
 PAGE = (Path(__file__).parents[2] / "docs" / "replies.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Message, Metric, PluginError, Reply, Score, Task, TrainingDefaults, hookimpl, rate, ratio
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
 from sftchat.testing import BrokenContract, check_task, contract_faults, plugin_manager_with
 
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sftchat import EngineError, Message, Reply, SamplingParams
-from sftchat.engines.base import Engine, Renders, Request, collect
+from sftchat.engine import Engine, Renders, Request, collect
 from sftchat.testing import ScriptedEngine
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sftchat import Example, Message, Score, Task, rate
-from sftchat.plugins import Registry, load_plugins
-from sftchat.training import output, run
+from sftchat.plugins.manager import Registry, load_plugins
+from sftchat.training import checkpoints as output
+from sftchat.training import run
 from sftchat.training.trainer import Trainer
 
 WORDS = ["red", "blue", "green", "gold"]

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.training.batches import SimilarLengths
+from sftchat.training.packing import SimilarLengths
 
 LENGTHS = [7 * number % 101 for number in range(1000)]
 

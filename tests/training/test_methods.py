@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import MissingExtraError, UsageError
-from sftchat.engines.base import Request, collect
-from sftchat.engines.loading import load_engine
+from sftchat.engine import Request, collect
+from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
-from sftchat.plugins import load_plugins
-from sftchat.training import methods, precision
+from sftchat.plugins.manager import load_plugins
+from sftchat.training import prepare as methods
+from sftchat.training import prepare as precision
 from sftchat.training.config import TrainingConfig
-from sftchat.training.precision import Precision, bfloat16_unit, choose_precision, cpu_unit
+from sftchat.training.prepare import Precision, bfloat16_unit, choose_precision, cpu_unit
 from sftchat.training.run import train
 from sftchat.types import Reply, SamplingParams
 from tests.training.killed import REGISTRY, ROWS, job

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sftchat.models.templates import IGNORED
-from sftchat.training.attention import Attention, choose_attention
-from sftchat.training.packing import join, pack, spread
+from sftchat.templates.renderer import IGNORED
+from sftchat.training.packing import Attention, choose_attention, join, pack, spread
 from sftchat.training.trainer import collate
 
 rows_of_ids = st.integers(0, 6).flatmap(

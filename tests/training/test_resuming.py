@@ -16,8 +16,7 @@ import pytest
 
 from sftchat import ModelError, UsageError
 from sftchat.models.manifest import read_manifest, write_manifest
-from sftchat.training.output import checkpoints, prune
-from sftchat.training.resuming import refuse_changed
+from sftchat.training.checkpoints import checkpoints, prune, refuse_changed
 from sftchat.training.run import Audience, train
 from tests.training.killed import REGISTRY, die, job
 

@@ -11,13 +11,12 @@ import pytest
 from sftchat import DataError, Example, Message, Reply, Score, Task, UsageError, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.models.identity import folder_identity
+from sftchat.models.fingerprint import folder_identity
 from sftchat.models.manifest import Manifest, read_manifest
-from sftchat.plugins import Registry, load_plugins
+from sftchat.plugins.manager import Registry, load_plugins
 from sftchat.training.callbacks import Scored
-from sftchat.training.curve import Curve
 from sftchat.training.run import Audience, Job, train
-from sftchat.training.validation import from_file, from_generator, from_rows
+from sftchat.training.validation import Curve, from_file, from_generator, from_rows
 
 WORDS = ["red", "blue", "green", "gold"]
 ROWS = [Example((Message(role="user", content=f"say {word} {n}"),), word, source=f"rows:{n}") for n in range(15) for word in WORDS]

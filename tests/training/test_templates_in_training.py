@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Message, ModelError, UsageError
-from sftchat.data.tools import tools_of
-from sftchat.engines.base import Request
-from sftchat.engines.loading import load_engine
+from sftchat.data.tool_calls import tools_of
+from sftchat.engine import Request
 from sftchat.errors import DataError
+from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
-from sftchat.models.registry import TEMPLATES
-from sftchat.models.templates import IGNORED, Renderer, TemplateError
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
+from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
 from sftchat.training.dataset import AT_ONCE, render_rows
 from tests.conftest import make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from sftchat import DataError, Example, Message, Metric, Score, Task, TrainingDefaults, UsageError
-from sftchat.engines.base import Request, collect
-from sftchat.engines.loading import load_engine
+from sftchat._util.fallback import report_fallback
+from sftchat.engine import Request, collect
 from sftchat.errors import SftchatWarning
-from sftchat.fallback import report_fallback
+from sftchat.inference.open import load_engine
 from sftchat.models.manifest import Manifest, read_manifest
-from sftchat.models.templates import IGNORED, choose_renderer
-from sftchat.plugins import load_plugins
+from sftchat.plugins.manager import load_plugins
+from sftchat.templates.renderer import IGNORED, choose_renderer
+from sftchat.training.checkpoints import UNFINISHED, check_output
 from sftchat.training.config import TrainingConfig, configure
 from sftchat.training.dataset import render_rows
-from sftchat.training.output import UNFINISHED, check_output
 from sftchat.training.run import Job, train
 from sftchat.training.trainer import Trainer
 from sftchat.types import Reply, SamplingParams
@@ -266,8 +266,8 @@ def test_an_adapter_is_not_trained_on_without_being_merged(tiny_checkpoint: Path
 
 
 def test_weights_of_another_seed_are_another_identity(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from sftchat.models.identity import identity
-    from sftchat.models.references import resolve
+    from sftchat.models.fingerprint import identity
+    from sftchat.models.reference import resolve
 
     other = make_checkpoint(tmp_path / "other", seed=1)
     copy = make_checkpoint(tmp_path / "copy")
@@ -280,7 +280,7 @@ def test_attention_on_a_cpu_is_ours_where_it_is_the_same_and_the_models_own_else
     import torch
     from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
-    from sftchat.training.attention import Attention, choose_attention, restore_attention
+    from sftchat.training.packing import Attention, choose_attention, restore_attention
 
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     ids = torch.arange(60).reshape(2, 30)

@@ -19,7 +19,7 @@ from sftchat.cli.shared import Session, answering_options
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.sampling import Samples, generate, requests, settings_of
-from sftchat.data.writing import check_target
+from sftchat.data.write import check_target
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError, listed
 from sftchat.text import counted
 

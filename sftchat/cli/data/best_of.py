@@ -17,7 +17,7 @@ from sftchat.cli.shared import Session
 from sftchat.data.best_of import FATES, Choice, check_prompts, choose, judged
 from sftchat.data.formats import FORMATS, as_rows
 from sftchat.data.sampling import Samples, requests
-from sftchat.data.writing import write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import SftchatError, UsageError
 
 if TYPE_CHECKING:

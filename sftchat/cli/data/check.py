@@ -12,16 +12,15 @@ from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, json_text, template_options
-from sftchat.data.checking import Findings, check, clean
-from sftchat.data.problems import KINDS, Policy, parse_policies
-from sftchat.data.reading import line_of
+from sftchat.data.check import KINDS, Findings, Policy, check, clean, parse_policies
+from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
-from sftchat.data.writing import check_target, write_rows
+from sftchat.data.write import check_target, write_rows
 from sftchat.errors import UsageError
 from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
-    from sftchat.data.checking import Measure
+    from sftchat.data.check import Measure
     from sftchat.task import Task
 
 

@@ -11,7 +11,7 @@ from sftchat.data.formats import FORMATS, as_rows, read_examples
 from sftchat.data.notes import Notes
 from sftchat.data.row_options import RowOptions
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
-from sftchat.data.writing import check_target, write_rows
+from sftchat.data.write import check_target, write_rows
 from sftchat.errors import UsageError
 
 

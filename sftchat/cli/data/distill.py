@@ -17,7 +17,7 @@ from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.sampling import chosen_sampling
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, as_rows
-from sftchat.data.writing import write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import DataError
 from sftchat.text import strip_thinking
 from sftchat.types import Message

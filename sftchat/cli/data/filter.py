@@ -15,12 +15,12 @@ from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, template_options
-from sftchat.data.checking import clean
-from sftchat.data.filtering import Removed, Rule, Selection, removed
+from sftchat.data.check import clean
+from sftchat.data.filter import Removed, Rule, Selection, removed
 from sftchat.data.formats import read_examples
-from sftchat.data.reading import line_of
+from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
-from sftchat.data.writing import check_target, write_rows
+from sftchat.data.write import check_target, write_rows
 from sftchat.errors import DataError, UsageError
 from sftchat.text import counted
 
@@ -125,7 +125,7 @@ def _counts(gone: Sequence[Removed]) -> str:
 
 def _listed(source: str, gone: Sequence[Removed]) -> Any:
     """The rows that went, each with its reason beside it, in the order of the file."""
-    from sftchat.data.reading import read_rows
+    from sftchat.data.read import read_rows
 
     reasons = {row.source: row for row in gone}
     for where, row in read_rows(source):
@@ -135,7 +135,7 @@ def _listed(source: str, gone: Sequence[Removed]) -> Any:
 
 def _task_rule(task: Task | None) -> dict[str, Rule]:
     """What a task finds wrong."""
-    from sftchat.data.checking import task_problems
+    from sftchat.data.check import task_problems
 
     return {"task": lambda example: next((words for _, words in task_problems(task, example)), "")} if task is not None else {}
 

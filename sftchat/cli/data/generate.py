@@ -8,8 +8,8 @@ from sftchat.cli.completing import complete_task
 from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, as_rows
-from sftchat.data.generating import generate_examples, generator_options, parse_options
-from sftchat.data.writing import check_target, write_rows
+from sftchat.data.generate import generate_examples, generator_options, parse_options
+from sftchat.data.write import check_target, write_rows
 
 
 @click.command(short_help="rows from a task's generator")

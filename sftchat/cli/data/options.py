@@ -30,7 +30,7 @@ def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden
         yield from items
         return
     if console.is_terminal:
-        from sftchat.consoles import bars
+        from sftchat._util.consoles import bars
 
         with bars(console=console, transient=True) as shown:
             yield from shown.track(items, total=total, description=title)

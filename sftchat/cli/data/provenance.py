@@ -26,7 +26,7 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         counts: Rows by what became of them.
     """
     import sftchat
-    from sftchat.data.writing import replace_file
+    from sftchat.data.write import replace_file
 
     facts = {
         "made_by": made_by,
@@ -42,6 +42,6 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
 
 def _hash(name: str) -> str | None:
     """SHA-256 of a file; None of what is none."""
-    from sftchat.models.identity import file_hash
+    from sftchat.models.fingerprint import file_hash
 
     return file_hash(Path(name)) if Path(name).is_file() else None

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.chat.lines import visible
+from sftchat.chat.safe_text import visible
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
 from sftchat.cli.data.tokens import first_given, open_renderer, pieces, rendered
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import json_text, stdout, template_options
 from sftchat.data.formats import read_examples
-from sftchat.data.reading import line_of
+from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
 from sftchat.types import Example
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from sftchat.models.templates import Renderer
+    from sftchat.templates.renderer import Renderer
 
 
 @click.command(short_help="the first rows as a table, or as tokens")
@@ -73,7 +73,7 @@ def show(
 
 def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
     """Print rows as what a model reads and what it learns to write."""
-    from sftchat.models.templates import Rendered
+    from sftchat.templates.renderer import Rendered
 
     rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
     if as_json:

@@ -13,10 +13,10 @@ from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.rows import rows_options
 from sftchat.data.formats import to_example
-from sftchat.data.reading import read_rows
+from sftchat.data.read import read_rows
 from sftchat.data.row_options import RowOptions
-from sftchat.data.splitting import column_value, split
-from sftchat.data.writing import check_target, write_rows
+from sftchat.data.split import column_value, split
+from sftchat.data.write import check_target, write_rows
 from sftchat.errors import DataError, UsageError
 from sftchat.text import counted
 

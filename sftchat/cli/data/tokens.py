@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sftchat.types import Example
 
 if TYPE_CHECKING:
-    from sftchat.data.checking import Measure
-    from sftchat.models.templates import Rendered, Renderer
+    from sftchat.data.check import Measure
     from sftchat.task import Task
+    from sftchat.templates.renderer import Rendered, Renderer
 
 
 def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = False, **template: Any) -> Renderer:
@@ -30,10 +30,10 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
         ModelError: When it cannot be found.
     """
     from sftchat.errors import UsageError
+    from sftchat.models.loading import load_tokenizer
     from sftchat.models.manifest import as_trained, find_manifest
-    from sftchat.models.references import resolve
-    from sftchat.models.templates import check_arguments, choose_renderer
-    from sftchat.models.weights import load_tokenizer
+    from sftchat.models.reference import resolve
+    from sftchat.templates.renderer import check_arguments, choose_renderer
 
     reference = resolve(model)
     if reference.scheme:
@@ -62,7 +62,7 @@ def longest_row(model: str, task: Task | None, given: int | None) -> int:
         given: ``--max-length``.
     """
     from sftchat.models.context import context_length, within_context
-    from sftchat.models.references import resolve
+    from sftchat.models.reference import resolve
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 
@@ -77,7 +77,7 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
         TemplateError: When the template cannot write the row.
     """
     from sftchat.errors import DataError
-    from sftchat.models.templates import Rendered
+    from sftchat.templates.renderer import Rendered
     from sftchat.training.dataset import render_rows
 
     try:
@@ -89,7 +89,7 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
 
 def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
     """The text of a row cut where training begins and ceases, and whether each piece is trained; special tokens written out."""
-    from sftchat.models.templates import IGNORED
+    from sftchat.templates.renderer import IGNORED
 
     for trained, group in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
         yield renderer.tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), trained
@@ -102,7 +102,7 @@ def measure(renderer: Renderer, most: int) -> Measure:
         renderer: Tokenizer and template.
         most: Tokens that a row may have.
     """
-    from sftchat.models.templates import IGNORED, TemplateError
+    from sftchat.templates.renderer import IGNORED, TemplateError
 
     def problems(example: Example) -> Iterator[tuple[str, str]]:
         """Render a row and count."""

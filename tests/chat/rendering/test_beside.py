@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.rendering.beside import Beside
-from sftchat.chat.rendering.cells import Line, plain
-from sftchat.chat.rendering.columns import Side, first_difference, side_rows, table
+from sftchat.chat.render.columns import Side, first_difference, side_rows, table
+from sftchat.chat.render.side_by_side import Beside
+from sftchat.chat.render.width import Line, plain
 
 TEXTS = st.text(st.sampled_from("ab \n中文，🙂"), max_size=80)
 

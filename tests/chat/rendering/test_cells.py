@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.rendering.cells import Line, cells, joined, pad, plain, room, width, wrap_line
+from sftchat.chat.render.width import Line, cells, joined, pad, plain, room, width, wrap_line
 
 TEXT = st.text(st.sampled_from("ab cd  中文，。한é１🙂👍🏽👨‍👩‍👧🇩🇪❤️e\u0301\u200b"), max_size=60)
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.rendering.cells import Line, plain, width
-from sftchat.chat.rendering.columns import (
+from sftchat.chat.render.columns import (
     Side,
     clip,
     column_widths,
@@ -18,6 +17,7 @@ from sftchat.chat.rendering.columns import (
     side_rows,
     table,
 )
+from sftchat.chat.render.width import Line, plain, width
 
 TEXTS = st.text(st.sampled_from("ab \n中文，👨‍👩‍👧🇩🇪e\u0301"), max_size=60)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.rendering.cells import Line, joined, plain
-from sftchat.chat.rendering.inline import inline
-from sftchat.chat.rendering.markdown import Markdown
+from sftchat.chat.render.inline import inline
+from sftchat.chat.render.markdown import Markdown
+from sftchat.chat.render.width import Line, joined, plain
 
 
 def render(text: str, columns: int = 60) -> list[Line]:

@@ -1,0 +1,1 @@
+"""Helpers without knowledge of models: files, SQLite, JSON, output streams, calls of third-party code."""

@@ -1,0 +1,166 @@
+"""Plain values of what plugins return, and copies of what they are given: nothing that a plugin keeps can change what the core uses."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any, TypeVar, cast
+
+from sftchat._util.third_party import Malformed
+from sftchat.types import Example, Message, Reply, Score
+
+T = TypeVar("T")
+
+LARGEST = 10**308
+"""The largest count: sums are computed as 64-bit floats, and a baseline with a larger number could not be read again."""
+COUNTS = "counts are finite numbers"
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def plain_number(value: object) -> int | float:
+    """A count as Python's own number: whole numbers and truth values as ``int``, all others as ``float``.
+
+    Args:
+        value: A number, a truth value, a ``Decimal``, a ``Fraction``, or a scalar of numpy or of a library like it.
+
+    Raises:
+        Malformed: When it is no number, not finite, or larger than ``LARGEST``.
+    """
+    if (type(value) is int or type(value) is float) and -LARGEST <= value <= LARGEST:  # nearly every count; NaN compares with nothing
+        return value
+    if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
+        value = item()
+    number: int | float
+    if isinstance(value, Integral):  # bool is one
+        number = int(value)
+    elif isinstance(value, Real | Decimal) and math.isfinite(value):
+        number = float(value)
+    else:
+        raise Malformed(shown(value))
+    if not -LARGEST <= number <= LARGEST:
+        raise Malformed(shown(value))
+    return number
+
+
+def plain_text(value: str) -> str:
+    """A text as Python's own class."""
+    return value if type(value) is str else str.__str__(value)
+
+
+def plain_score(score: object) -> Score:
+    """A score of plain numbers and texts, with nothing in it that the scorer could still change.
+
+    Args:
+        score: What a scorer returned.
+
+    Raises:
+        Malformed: When it is no ``Score``, has a count that is no finite number, none at all, or errors that are not names.
+    """
+    if not isinstance(score, Score):
+        raise Malformed(f"returns {type(score).__name__}, must return sftchat.Score")
+    stats = _counts("stats", score.stats)
+    if not stats:
+        raise Malformed("counts nothing; a metric needs stats")
+    if not isinstance(score.answer, str):
+        raise Malformed(f"gives the answer {shown(score.answer)}, must be text")
+    if not isinstance(score.errors, tuple | list) or not all(isinstance(error, str) for error in score.errors):
+        raise Malformed(f"gives the errors {shown(score.errors)}, must be a tuple of names")
+    if not isinstance(score.groups, Mapping) or not all(isinstance(name, str) for name in score.groups):
+        raise Malformed(f"gives the groups {shown(score.groups)}, must be counts by name")
+    groups = {plain_text(name): _counts(f"group {name!r}", given) for name, given in score.groups.items()}
+    return Score(stats, plain_text(score.answer), tuple(map(plain_text, score.errors)), groups)
+
+
+def _counts(where: str, given: object) -> dict[str, float]:
+    """Counts by name."""
+    if not isinstance(given, Mapping):
+        raise Malformed(f"gives {shown(given)} as {where}, must be counts by name")
+    found: dict[str, float] = {}
+    for key, count in given.items():
+        if type(key) is str and type(count) is int and -LARGEST <= count <= LARGEST:  # five times as fast as the general way
+            found[key] = count
+            continue
+        if not isinstance(key, str):
+            raise Malformed(f"counts under the name {shown(key)} in {where}; names are text")
+        try:
+            found[plain_text(key)] = plain_number(count)
+        except Malformed as error:
+            raise Malformed(f"counts {error} as '{key}' of {where}; {COUNTS}") from None
+    return found
+
+
+def plain_example(example: object) -> Example:
+    """A copy of an example in which nothing is shared with the original.
+
+    Args:
+        example: What a generator yielded, or what a plugin is about to be given.
+
+    Raises:
+        Malformed: When it is no example, or a part of it has another type.
+    """
+    if not isinstance(example, Example):
+        raise Malformed(f"gives a {type(example).__name__}, must give sftchat.Example")
+    messages = tuple(_message(message) for message in example.messages)
+    if example.gold is not None and not isinstance(example.gold, str):
+        raise Malformed(f"gives the gold reply {shown(example.gold)}, must be text")
+    if not isinstance(example.id, str) or not isinstance(example.source, str):
+        raise Malformed(f"gives the id {shown(example.id)} and the source {shown(example.source)}, must be text")
+    if not isinstance(example.metadata, Mapping):
+        raise Malformed(f"gives the metadata {shown(example.metadata)}, must be a mapping")
+    return Example(messages, example.gold, example.id, copied(dict(example.metadata)), example.source)
+
+
+def _message(message: Any) -> Message:
+    """A turn."""
+    if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+        raise Malformed(f"gives the turn {shown(message)}, must have a role and a content that are text")
+    turn: Any = copied(dict(message))
+    return cast(Message, turn)
+
+
+def plain_reply(reply: Reply) -> Reply:
+    """A copy of a reply."""
+    counts = reply.prompt_tokens, reply.completion_tokens
+    return Reply(reply.text, reply.finish_reason, *counts, reply.thoughts, reply.refused)
+
+
+def copied(value: T) -> T:
+    """A deep copy of what JSON can hold, many times faster than ``copy.deepcopy``, which copies whatever else is in it."""
+    result: T = _copied(value)
+    return result
+
+
+def _copied(value: Any) -> Any:
+    """The same without types."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return {_copied(key): _copied(one) for key, one in value.items()}
+    if kind is list or kind is tuple:
+        return kind(map(_copied, value))
+    return copy.deepcopy(value)
+
+
+def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
+    """Texts that a plugin yields, such as what is wrong with a row.
+
+    Raises:
+        Malformed: When one is no text, or all of them are one text.
+    """
+    if isinstance(values, str):
+        raise Malformed(f"gives {shown(values)}, must give a list of {what}")
+    found = []
+    for value in values:
+        if not isinstance(value, str):
+            raise Malformed(f"gives {shown(value)} among {what}, must be text")
+        found.append(plain_text(value))
+    return tuple(found)
+
+
+def shown(value: object) -> str:
+    """A value in a message, short."""
+    return f"{value!r:.60}"

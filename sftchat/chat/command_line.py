@@ -1,0 +1,118 @@
+"""The commands of a chat: how a typed line is told from a message, found by name and completed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from sftchat._util.returned import plain_texts
+from sftchat._util.third_party import call_plugin
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.errors import PluginError, UsageError
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A typed line, understood.
+
+    Attributes:
+        command: What is to run; None for a message.
+        text: The command's argument, or the message.
+    """
+
+    command: ChatCommand | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A way to complete a command line.
+
+    Attributes:
+        text: What it would put in place of the last ``length`` characters.
+        length: How many characters it replaces.
+        summary: A few words beside it.
+    """
+
+    text: str
+    length: int
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Commands(Mapping[str, "ChatCommand"]):
+    """The commands of a chat by name; the first of a name wins, so that no plugin replaces a built-in.
+
+    Attributes:
+        given: Every command, in the order in which ``/help`` lists them.
+        shadowed: Commands that have no effect because their name was taken.
+    """
+
+    given: tuple[ChatCommand, ...]
+    shadowed: tuple[ChatCommand, ...] = field(init=False)
+    _by_name: Mapping[str, ChatCommand] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Index by name."""
+        found: dict[str, ChatCommand] = {}
+        shadowed = [command for command in self.given if found.setdefault(command.name, command) is not command]
+        object.__setattr__(self, "shadowed", tuple(shadowed))
+        object.__setattr__(self, "_by_name", found)
+
+    def __getitem__(self, name: str) -> ChatCommand:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def parse(self, line: str) -> CommandLine:
+        """Tell commands from messages; ``//`` begins a message that starts with one slash.
+
+        Raises:
+            UsageError: When no command has the name; one line with the nearest.
+        """
+        if line.startswith("//"):
+            return CommandLine(None, line[1:])
+        if not line.startswith("/"):
+            return CommandLine(None, line)
+        name, *argument = re.split(r"\s+", line[1:].rstrip(), maxsplit=1)
+        if name in self._by_name:
+            return CommandLine(self._by_name[name], "".join(argument))
+        near = get_close_matches(name, self._by_name, n=1)
+        hint = f"did you mean '/{near[0]}'?" if near else "'/help' lists them"
+        raise UsageError(f"unknown command '/{name}', {hint} ('//' begins a message with a slash)")
+
+    def complete(self, context: ChatContext, typed: str) -> Iterator[Completion]:
+        """Ways to go on with what is typed: names first, then whatever the command offers."""
+        if not typed.startswith("/") or typed.startswith("//"):
+            return
+        name, space, argument = typed[1:].partition(" ")
+        if not space:
+            for command in self._by_name.values():
+                if command.name.startswith(name) and _makes_sense(command, context):
+                    yield Completion(f"/{command.name}", len(typed), command.summary)
+        elif name in self._by_name:
+            for word in _words(self._by_name[name], context, argument):
+                if word.startswith(argument) and word != argument:
+                    yield Completion(word, len(argument))
+
+
+def _makes_sense(command: ChatCommand, context: ChatContext) -> bool:
+    """Whether a command is offered; what a plugin's condition raises is shown when the command is run, not at every key."""
+    try:
+        return not call_plugin(f"/{command.name}", command.impossible, context)
+    except PluginError:
+        return False
+
+
+def _words(command: ChatCommand, context: ChatContext, argument: str) -> tuple[str, ...]:
+    """The words that could stand where the argument is; none where a plugin's function fails, since this is asked at every key."""
+    try:
+        return call_plugin(f"/{command.name}", lambda: plain_texts(command.complete(context, argument), "words"))
+    except PluginError:
+        return ()

@@ -1,0 +1,142 @@
+"""From talk to data: a reply becomes a row with one command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from sftchat.chat.commands.arguments import no_reply
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.conversation import Answer, Rating
+from sftchat.engine import Engine, Templated
+from sftchat.errors import UsageError
+from sftchat.types import Message, Reply
+
+
+def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
+    """The last question with all before it, and the answer in focus."""
+    answer = context.conversation.turns[-1].answer
+    if answer is None or not answer.reply.text:
+        raise UsageError("the last message has no reply")
+    return context.conversation.messages[:-1], answer
+
+
+def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
+    """Where a reply comes from, so that a row can be traced; it may take long, so it is for a worker."""
+    from sftchat import __version__
+
+    return {
+        "model": answer.model,
+        "identity": context.desk.models.identify(answer.model),
+        "adapter": answer.adapter,
+        "adapter_identity": context.desk.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
+        "sampling": asdict(answer.sampling),
+        "template_hash": engine.template_hash if isinstance(engine, Templated) else "",
+        "template_arguments": dict(answer.template_arguments),
+        "finish_reason": answer.reply.finish_reason,
+        "dropped_turns": answer.dropped,
+        "session": context.desk.session.id,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "version": __version__,
+    }
+
+
+def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, Any]], list[str]], then: Callable[[], None]) -> None:
+    """Append rows in a worker and say where they are."""
+
+    def done(places: list[str]) -> None:
+        context.say("\n".join(f"row written: {place}" for place in places))
+        then()
+
+    context.work("writing rows", lambda engine, work: rows(_about(context, answer, engine)), done)
+
+
+def _rate(context: ChatContext, rating: Rating) -> None:
+    """Remember what was thought of the reply in focus."""
+    conversation = context.conversation
+    turn = conversation.turns[-1]
+    assert turn.answer is not None
+    context.conversation = conversation.changed(turn.id, conversation.column, replace(turn.answer, rating=rating))
+
+
+def _others(context: ChatContext, rating: Rating) -> list[str]:
+    """What other columns and attempts said to the last message, and was rated so."""
+    conversation = context.conversation
+    asked = conversation.node(conversation.turns[-1].id).parent
+    answers = [answer for node in conversation.nodes if node.parent == asked for answer in node.answers]
+    return [answer.reply.text for answer in answers if answer.rating == rating]
+
+
+def _good(context: ChatContext, argument: str) -> None:
+    """A reply to learn from; with one to the same message that was bad, a pair as well."""
+    messages, answer = _last(context)
+    rejected = [text for text in _others(context, "bad") if text != answer.reply.text]
+
+    def rows(about: Mapping[str, Any]) -> list[str]:
+        places = [context.desk.rows.good(messages, answer.reply.text, about)]
+        return places + [context.desk.rows.pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
+
+    _write(context, answer, rows, lambda: _rate(context, "good"))
+
+
+def _bad(context: ChatContext, argument: str) -> None:
+    """A reply to unlearn: a pair, as soon as there is a better one."""
+    messages, answer = _last(context)
+    if answer.rating == "good":
+        raise UsageError(f"this reply is a row of {context.desk.rows.path('messages')}; take it out there first")
+    chosen = [text for text in _others(context, "good") if text != answer.reply.text]
+    if not chosen:
+        _rate(context, "bad")
+        context.say("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
+        return
+    _write(
+        context,
+        answer,
+        lambda about: [context.desk.rows.pair(messages, chosen[-1], answer.reply.text, about)],
+        lambda: _rate(context, "bad"),
+    )
+
+
+def _fix(context: ChatContext, argument: str) -> None:
+    """The reply as it should have been: a row to learn from and a pair; the talk goes on with it."""
+    messages, answer = _last(context)
+    if not argument:
+        if not context.propose(f"/fix {answer.reply.text}"):
+            raise UsageError("the right reply is missing: /fix TEXT")
+        return
+    if argument == answer.reply.text.strip():
+        raise UsageError("the reply says that already; /good writes it as it is")
+
+    def rows(about: Mapping[str, Any]) -> list[str]:
+        fixed = {**about, "fixed": True}
+        return [
+            context.desk.rows.good(messages, argument, fixed),
+            context.desk.rows.pair(messages, argument, answer.reply.text, fixed),
+        ]
+
+    def put() -> None:
+        conversation = context.conversation
+        answers = list(conversation.path[-1].answers)
+        answers[min(conversation.column, len(answers) - 1)] = replace(
+            answer, reply=Reply(argument), token_ids=(), choices=(), mark=None, rating="good"
+        )
+        context.conversation = conversation.unanswered().answer(*answers)
+
+    _write(context, answer, rows, put)
+
+
+def _gold(context: ChatContext, argument: str) -> None:
+    """An item to be scored on: the last message, with the reply or another text as its gold."""
+    messages, answer = _last(context)
+    _write(context, answer, lambda about: [context.desk.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
+
+
+COMMANDS = (
+    ChatCommand("good", "keep the last reply as a row to train on", _good, impossible=no_reply, topic="data"),
+    ChatCommand("bad", "keep the last reply as the worse of a pair", _bad, impossible=no_reply, topic="data"),
+    ChatCommand("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", impossible=no_reply, topic="data"),
+    ChatCommand("gold", "keep the last message to be scored on", _gold, "[TEXT]", impossible=no_reply, topic="data"),
+)

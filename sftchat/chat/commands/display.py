@@ -1,0 +1,48 @@
+"""How replies are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.errors import UsageError
+
+
+def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
+    """A command that switches one of the ways to show replies on or off; alone it says how it stands."""
+
+    def run(context: ChatContext, argument: str) -> None:
+        if argument not in ("", "on", "off"):
+            raise UsageError(f"/{name} is '{argument}', must be 'on' or 'off'")
+        if argument:
+            setattr(context.display, name, argument == "on")
+        context.say(f"{what}: {'on' if getattr(context.display, name) else 'off'}")
+
+    return run
+
+
+def _on_off(context: ChatContext, argument: str) -> Iterable[str]:
+    """The two values."""
+    return ("on", "off")
+
+
+COMMANDS = (
+    ChatCommand(
+        "markdown",
+        "render Markdown, or show replies as they were written",
+        _switch("markdown", "Markdown is rendered"),
+        "[on|off]",
+        _on_off,
+        while_generating=True,
+        topic="display",
+    ),
+    ChatCommand(
+        "thoughts",
+        "show what a model thinks before it answers, or one line for it",
+        _switch("thoughts", "thoughts are shown"),
+        "[on|off]",
+        _on_off,
+        while_generating=True,
+        topic="display",
+    ),
+)

@@ -1,0 +1,236 @@
+"""Commands that show how sure a model is: the probabilities of what it said, and what else it might have said.
+
+A model that is loaded here is asked about any reply, at any time. A server's log-probabilities come with the reply, where they were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from math import exp
+
+from sftchat.chat.commands.arguments import whole_number
+from sftchat.chat.commands.inspect_prompt import closed, last_turn, look
+from sftchat.chat.commands.token_view import Row, likelihood, percent, running, sign, style_of, table, together, together_by_bytes
+from sftchat.chat.context import ChatCommand, ChatContext, Style
+from sftchat.chat.turn import ALTERNATIVES
+from sftchat.engine import Inspects, Request, Scores
+from sftchat.errors import UsageError
+from sftchat.text import counted
+from sftchat.types import UNNUMBERED, Choice, Token
+
+DOUBTFUL = 8
+"""Least likely tokens that ``/probs`` lists."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A reply that was looked at: its tokens, and its text in pieces that can be read, each with the probability of its first token."""
+
+    choices: tuple[Choice, ...]
+    pieces: tuple[tuple[Style, Token], ...]
+
+
+def _judge(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _Judged:
+    """Look at a reply."""
+    choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
+    pieces: list[tuple[Style, Token]] = []
+    place = 0
+    for token in (readable := together(engine, [choice.token for choice in choices])):
+        pieces.append((style_of(exp(choices[place].logprob)), token))
+        place += _size(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
+    return _Judged(choices, tuple(pieces))
+
+
+def _size(engine: Inspects, token: Token, following: list[Token]) -> int:
+    """How many tokens a readable piece was put together from."""
+    if following[0].text == token.text:
+        return 1
+    return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
+
+
+def last_reply(context: ChatContext, column: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
+    """The last reply: what was asked, what was said, and whether the model ended it."""
+    request, turn = last_turn(context, column)
+    answer = turn.answer
+    assert answer is not None
+    return request, answer.token_ids or answer.reply.text, answer.reply.finish_reason == "stop"
+
+
+def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> None:
+    """Judge the last reply in the model's worker, or take what a server sent with it.
+
+    Raises:
+        UsageError: When neither is possible; says what to type.
+    """
+    request, reply, ended = last_reply(context)
+    chosen = context.focus
+    if isinstance(chosen.engine, Inspects):
+        look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+        return
+    answer = last_turn(context)[1].answer
+    if answer is not None and answer.choices:
+        show(_Judged(answer.choices, tuple(together_by_bytes(answer.choices))))
+        return
+    if not isinstance(chosen.engine, Scores):
+        raise closed(chosen.name)
+    if context.settings.logprobs:
+        raise UsageError("no log-probabilities came with this reply")
+    raise UsageError(
+        "no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies anew"
+    )
+
+
+def _ask_for_logprobs(context: ChatContext, wanted: bool) -> None:
+    """Switch what servers are asked for with the next replies."""
+    context.settings = replace(context.settings, logprobs=wanted)
+    context.say(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
+
+
+def _probs(context: ChatContext, argument: str) -> None:
+    """Show the last reply, each token as likely as it was; or have servers asked for that with the next."""
+    if argument in ("on", "off"):
+        _ask_for_logprobs(context, argument == "on")
+        return
+    if argument not in ("", "all"):
+        raise UsageError(f"/probs is '{argument}', must be 'all', 'on' or 'off'")
+
+    def show(judged: _Judged) -> None:
+        numbered = list(enumerate(judged.choices, 1))
+        listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:DOUBTFUL])
+        rows: list[Row] = [
+            (
+                ("note", str(place)),
+                (style_of(exp(choice.logprob)), percent(exp(choice.logprob))),
+                ("", sign(choice.token)),
+                *_instead(choice),
+            )
+            for place, choice in listed
+        ]
+        text = [(style, token) for style, token in judged.pieces if not token.special]
+        title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
+        context.say([*running(text), ("", "\n\n"), ("note", title), *table(rows), ("note", f"\n{likelihood(judged.choices)}")])
+
+    _look_at_reply(context, show)
+
+
+def _instead(choice: Choice) -> Row:
+    """What was likelier, if anything."""
+    if not choice.rank or not choice.alternatives:
+        return ()
+    token, logprob = choice.alternatives[0]
+    return (("note", f"rather {sign(token)} {percent(exp(logprob)).strip()}"),)
+
+
+def _why(context: ChatContext, argument: str) -> None:
+    """Show what else could have stood at a place of the last reply."""
+    place = whole_number(argument, "N")
+
+    def show(judged: _Judged) -> None:
+        choice = _at(judged.choices, place)
+        rows: list[Row] = []
+        for number, (token, logprob) in enumerate(choice.alternatives, 1):
+            probability = exp(logprob)
+            taken = token == choice.token
+            mark: Row = (("note", "← said"),) if taken else ()
+            rows.append(
+                (
+                    ("note", f"#{number}"),
+                    (style_of(probability), percent(probability)),
+                    ("special" if token.special else "", sign(token)),
+                    *mark,
+                )
+            )
+        served = choice.token.id == UNNUMBERED
+        if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
+            beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # of a server's it is not known how far beyond
+            rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
+        fork = "" if served else f"; '/fork {place} #K' goes on with another"
+        context.say([("note", f"token {place} of {len(judged.choices)}{fork}\n"), *table(rows)])
+
+    _look_at_reply(context, show)
+
+
+def _at(choices: tuple[Choice, ...], place: int) -> Choice:
+    """The token of a number.
+
+    Raises:
+        UsageError: When there is none.
+    """
+    if place > len(choices):
+        raise UsageError(f"N is {place}; the reply has {counted(len(choices), 'token')}")
+    return choices[place - 1]
+
+
+def _fork(context: ChatContext, argument: str) -> None:
+    """Say something else at a place of the last reply, and go on from there."""
+    number, _, said = argument.partition(" ")
+    place = whole_number(number, "N")
+    if not said:
+        raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
+    request, reply, ended = last_reply(context)
+    _, turn = last_turn(context)
+    answer = turn.answer
+    assert answer is not None
+
+    def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
+        choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
+        choice = _at(choices, place)
+        before = [choice.token.id for choice in choices[: place - 1]]
+        if said.startswith("#") and said[1:].isdecimal():
+            if not 1 <= int(said[1:]) <= len(choice.alternatives):
+                raise UsageError(f"TOKEN is '{said}'; '/why {place}' lists #1 to #{len(choice.alternatives)}")
+            other = choice.alternatives[int(said[1:]) - 1][0]
+            if other.special:
+                raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
+            ids = (*before, other.id)
+            begun = engine.decode(ids, request.adapter)
+        else:
+            begun = engine.decode(before, request.adapter) + said
+            written = engine.prompt_tokens(Request("look", prompt=said, adapter=request.adapter))
+            ids = (*before, *(token.id for token in written if not token.special))
+        if "\ufffd" in begun:
+            raise UsageError(f"token {place} is in the middle of a character; fork before or after it")
+        return begun, ids
+
+    def go(forked: tuple[str, tuple[int, ...]]) -> None:
+        begun, ids = forked
+        conversation = context.conversation
+        focus = conversation.column
+        node = conversation.node(conversation.head)
+        cut = replace(
+            answer,
+            reply=replace(answer.reply, text=begun, finish_reason="length", completion_tokens=len(ids)),
+            token_ids=ids,
+            choices=(),
+            mark=None,
+        )
+        others = {
+            column: replace(other, reply=replace(other.reply, finish_reason="stop"))
+            for column, other in enumerate(node.answers)
+            if column != focus
+        }
+        context.generate(conversation.unanswered(), {**others, focus: cut})
+
+    look(context, "computing probabilities", job, go)
+
+
+def _no_reply(context: ChatContext) -> str:
+    """Why there is nothing to look at."""
+    turns = context.conversation.turns
+    return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
+
+
+def _ways(context: ChatContext, argument: str) -> Iterable[str]:
+    """What ``/probs`` takes."""
+    return ("all", "on", "off")
+
+
+TOPIC = "looking inside"
+COMMANDS = (
+    ChatCommand(
+        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways, topic=TOPIC
+    ),
+    ChatCommand("why", "show what else could have stood at token N of the last reply", _why, "N", impossible=_no_reply, topic=TOPIC),
+    ChatCommand("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", impossible=_no_reply, topic=TOPIC),
+)

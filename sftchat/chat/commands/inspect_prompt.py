@@ -1,0 +1,159 @@
+"""Commands that show what the model is really given: the templated prompt, its tokens, and what training would learn of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from sftchat.chat.commands.token_view import Row, running, sign, table, together
+from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
+from sftchat.chat.conversation import Conversation, Turn
+from sftchat.engine import Engine, Inspects, Request
+from sftchat.errors import UsageError
+from sftchat.text import counted
+from sftchat.types import Message, Token
+
+MOST = 60
+"""Tokens that are listed one a line before the rest is only counted."""
+T = TypeVar("T")
+
+
+def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None], column: int | None = None) -> None:
+    """Look into a model in its worker.
+
+    Raises:
+        UsageError: When its engine cannot be looked into, as one behind a server.
+    """
+    chosen = context.focus if column is None else context.columns[column]
+    if not isinstance(chosen.engine, Inspects):
+        raise closed(chosen.name)
+    context.work(title, lambda engine, work: job(inspected(engine)), done, column)
+
+
+def closed(model: str) -> UsageError:
+    """The error for a model that cannot be looked into."""
+    return UsageError(f"model '{model}' cannot be looked into: only models that are loaded here can")
+
+
+def inspected(engine: Engine) -> Inspects:
+    """The engine that ``look`` has found to be one."""
+    return cast(Inspects, engine)
+
+
+def request_of(context: ChatContext, conversation: Conversation, column: int | None = None) -> Request:
+    """What a column's model is asked by a conversation that ends with a question, or would be with the next."""
+    chosen = context.focus if column is None else context.columns[column]
+    arguments = context.settings.template_arguments
+    return Request("look", conversation.messages, sampling=context.sampling, adapter=chosen.adapter, template_arguments=arguments)
+
+
+def last_turn(context: ChatContext, column: int | None = None) -> tuple[Request, Turn]:
+    """The last turn with a reply, as a column has it, and what was asked for it.
+
+    Raises:
+        UsageError: When there is none.
+    """
+    place = context.conversation.column if column is None else column
+    conversation = context.conversation.seen_by(place)
+    turns = conversation.turns
+    if not turns or turns[-1].answer is None or not turns[-1].answer.reply.text:
+        raise UsageError("there is no reply to look at yet")
+    return request_of(context, conversation.unanswered(), column), turns[-1]
+
+
+def last_question(context: ChatContext, text: str) -> Request:
+    """What the model was last asked, or would be asked with the text.
+
+    Raises:
+        UsageError: When neither is there.
+    """
+    conversation = context.conversation
+    if text:
+        return request_of(context, (conversation.unanswered().undo() if conversation.waiting else conversation).ask(text))
+    if not conversation.head:
+        raise UsageError("nothing was asked yet; give the message whose prompt you want to see")
+    return request_of(context, conversation.unanswered())
+
+
+def _prompt(context: ChatContext, argument: str) -> None:
+    """Show the templated text."""
+
+    request = last_question(context, argument)
+
+    def job(engine: Inspects) -> tuple[int, list[Token]]:
+        tokens = engine.prompt_tokens(request)
+        return len(tokens), together(engine, tokens)
+
+    def show(found: tuple[int, list[Token]]) -> None:
+        count, tokens = found
+        shown = running(("special" if token.special else "", token) for token in tokens)
+        context.say([*shown, ("note", f"▏{counted(count, 'token')}")])
+
+    look(context, "rendering", job, show)
+
+
+def _tokens(context: ChatContext, argument: str) -> None:
+    """List the tokens of the prompt and of the reply."""
+    everything = argument == "all"
+    request = last_question(context, "" if everything else argument)
+    turns = context.conversation.turns
+    answer = turns[-1].answer if turns and not (argument and not everything) else None
+
+    def job(engine: Inspects) -> tuple[Token, ...]:
+        prompt = engine.prompt_tokens(request)
+        if answer is None or not answer.token_ids:
+            return prompt
+        return engine.prompt_tokens(Request("look", request.messages, adapter=request.adapter, reply_ids=answer.token_ids,
+                                            template_arguments=request.template_arguments))  # fmt: skip
+
+    def show(tokens: tuple[Token, ...]) -> None:
+        first = 0 if everything else max(0, len(tokens) - MOST)
+        rows: list[Row] = [
+            (("note", str(first + place)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
+            for place, token in enumerate(tokens[first:], 1)
+        ]
+        head: Fragments = [("note", f"… {counted(first, 'token')} before; /tokens all lists them\n")] if first else []
+        context.say([*head, *table(rows)])
+
+    look(context, "tokenising", job, show)
+
+
+def _mask(context: ChatContext, argument: str) -> None:
+    """Show what training on this talk would learn."""
+    conversation = context.conversation
+    messages = list(conversation.unanswered().messages if conversation.waiting else conversation.messages)
+    if argument:
+        if not conversation.head:
+            raise UsageError("nothing was asked yet")
+        messages = [*conversation.unanswered().messages, Message(role="assistant", content=argument)]
+    if not any(message["role"] == "assistant" for message in messages):
+        raise UsageError("nothing was answered yet, so there is nothing that training would learn")
+
+    adapter = context.focus.adapter
+
+    def job(engine: Inspects) -> tuple[int, int, list[Token]]:
+        tokens = engine.trained_tokens(messages, adapter)
+        return len(tokens), sum(token.trained for token in tokens), together(engine, tokens)
+
+    def show(found: tuple[int, int, list[Token]]) -> None:
+        count, learned, tokens = found
+        pieces: list[tuple[Style, str]] = []
+        writes = False
+        for token in tokens:
+            if token.trained != writes:
+                pieces.append(("note", "⟦" if token.trained else "⟧"))
+                writes = token.trained
+            pieces += running([("trained" if token.trained else "special" if token.special else "note", token)])
+        end = ("⟧" if writes else "") + ("" if tokens[-1].text.endswith("\n") and not writes else "\n")
+        context.say([*pieces, ("note", f"{end}learns {learned} of {counted(count, 'token')}, those in ⟦⟧")])
+
+    look(context, "rendering", job, show)
+
+
+COMMANDS = (
+    ChatCommand("prompt", "show the templated text of the last message, or of TEXT", _prompt, "[TEXT]", topic="looking inside"),
+    ChatCommand(
+        "tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]", topic="looking inside"
+    ),
+    ChatCommand("mask", "show what training on this talk would learn, or with TEXT as the reply", _mask, "[TEXT]", topic="looking inside"),
+)

@@ -1,0 +1,174 @@
+"""Which model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sftchat._util.parsing import path_of
+from sftchat.chat.commands.arguments import paths, whole_number
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.engine import OFF, Adapts
+from sftchat.errors import UsageError, unknown
+
+LOADED = "loaded"
+"""What ``/adapter`` calls the model as it was loaded."""
+
+
+def _model(context: ChatContext, argument: str) -> None:
+    """Show the models, or load another in place of the one in focus."""
+    if not argument:
+        context.say(
+            "\n".join(f"{'*' if column is context.focus else ' '} {column.name}{_adapter_of(column.adapter)}" for column in context.columns)
+        )
+        return
+    context.switch(argument, lambda: context.say(f"{argument} answers from the next message on; /regen asks it the last one again"))
+
+
+def _adapter_of(adapter: str) -> str:
+    """An adapter's name behind that of its model."""
+    return f" with adapter {adapter}" if adapter else ""
+
+
+def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
+    """The embedded model, the runs here, and paths."""
+    from sftchat.models.reference import NANO
+    from sftchat.models.runs import find_runs
+
+    runs = [] if "/" in argument else [run.model for run in find_runs(Path())]
+    return [NANO, *runs, *paths(context, argument)]
+
+
+def _focus(context: ChatContext, argument: str) -> None:
+    """Show or choose the column that commands about one reply mean."""
+    at = whole_number(argument, "N", context.conversation.column + 1)
+    if at > len(context.columns):
+        raise UsageError(f"there is no column {at}: the talk has {len(context.columns)}")
+    context.conversation = context.conversation.seen_by(at - 1)
+    context.say(f"column {at}: {context.focus.name}")
+
+
+def _one_column(context: ChatContext) -> str:
+    """Why there is no focus to choose."""
+    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' talks to two"
+
+
+def _columns(context: ChatContext, argument: str) -> Iterable[str]:
+    """The columns there are."""
+    return [str(number) for number in range(1, len(context.columns) + 1)]
+
+
+def _adapter(context: ChatContext, argument: str) -> None:
+    """Show the adapters, choose or load one, or add two up."""
+    column, engine = context.focus, context.engine
+    if not isinstance(engine, Adapts):
+        raise UsageError(f"{column.name} takes no adapters")
+    if not argument:
+        names = [LOADED, OFF, *(name for name in engine.adapters if name != OFF)]
+        context.say("\n".join(f"{'*' if name == (column.adapter or LOADED) else ' '} {name}" for name in names))
+    elif argument in (LOADED, OFF, *engine.adapters):
+        _choose(context, "" if argument == LOADED else argument)
+    elif "+" in argument:
+        name, parts = _sum(argument, engine.adapters)
+        context.work(f"adding up {name}", lambda _, work: _mix(engine, name, parts), lambda _: _choose(context, name))
+    elif path_of(argument).is_dir():
+        context.work(f"loading {argument}", lambda _, work: _add(engine, argument), lambda _: _choose(context, argument))
+    else:
+        raise UsageError(unknown("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")
+
+
+def _choose(context: ChatContext, adapter: str) -> None:
+    """Let the column in focus answer with an adapter."""
+    context.focus.adapter = adapter
+    context.say(
+        f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
+    )
+
+
+def _add(engine: Adapts, model: str) -> None:
+    """Load an adapter under its folder's name."""
+    engine.add_adapter(model, model)
+
+
+def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
+    """Make a sum, unless it was made before."""
+    if name not in engine.adapters:
+        engine.mix_adapters(name, parts)
+
+
+def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
+    """A sum as typed: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
+
+    Raises:
+        UsageError: When a part is unknown or the weight is no number from 0 to 1.
+    """
+    names, _, typed = argument.partition(" ")
+    try:
+        weight = float(typed or 0.5)
+    except ValueError:
+        weight = -1.0
+    first, _, second = names.partition("+")
+    if not 0 <= weight <= 1:
+        raise UsageError(f"weight is '{typed}', must be from 0 (all {first}) to 1 (all {second})")
+    for part in (first, second):
+        if part not in known:
+            raise UsageError(unknown("adapter", part, known))
+    return f"{first}+{second} {weight:g}", {first: 1 - weight, second: weight}
+
+
+def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
+    """The adapters there are, and paths."""
+    engine = context.engine
+    return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *paths(context, argument)]
+
+
+def _ckpt(context: ChatContext, argument: str) -> None:
+    """List the checkpoints of the run, or ask another one the last message."""
+    from sftchat.models.reference import step_of
+    from sftchat.models.runs import checkpoints, current, describe_checkpoint
+
+    found = checkpoints(context.focus.name)
+    at = current(context.focus.name, found)
+    if not argument:
+        context.say("\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(one)}  {one}" for number, one in enumerate(found)))
+        return
+    if argument in ("next", "prev"):
+        to = (-1 if at is None else at) + (1 if argument == "next" else -1)
+        if not 0 <= to < len(found):
+            raise UsageError(f"{context.focus.name} is the {'last' if argument == 'next' else 'first'} checkpoint of its run")
+    else:
+        step = whole_number(argument, "the step", least=0)
+        steps = [step_of(one) for one in found]
+        if step not in steps:
+            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(str(one) for one in dict.fromkeys(steps))}")
+        to = steps.index(step)
+
+    def ask() -> None:
+        context.say(f"{found[to]}: {describe_checkpoint(found[to])}")
+        if context.conversation.head:
+            context.generate(context.conversation.unanswered())
+
+    context.switch(found[to], ask)
+
+
+def _no_checkpoints(context: ChatContext) -> str:
+    """Why there is no checkpoint to walk to."""
+    from sftchat.models.runs import checkpoints
+
+    return "" if checkpoints(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
+
+
+def _steps(context: ChatContext, argument: str) -> Iterable[str]:
+    """The steps there are."""
+    from sftchat.models.reference import step_of
+    from sftchat.models.runs import checkpoints
+
+    return ["next", "prev", *(str(step_of(one)) for one in checkpoints(context.focus.name))]
+
+
+COMMANDS = (
+    ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
+    ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, impossible=_one_column, topic="models"),
+    ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
+    ChatCommand("ckpt", "ask another checkpoint of the run", _ckpt, "[next|prev|STEP]", _steps, impossible=_no_checkpoints, topic="models"),
+)

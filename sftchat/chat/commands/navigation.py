@@ -1,0 +1,167 @@
+"""Moving about in the tree of what was said; nothing that was said is ever lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sftchat.chat.commands.arguments import no_reply, shortened, whole_number
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.errors import UsageError
+from sftchat.text import counted
+
+
+def _system(context: ChatContext, argument: str) -> None:
+    """Show, change or drop the system prompt."""
+    if not argument:
+        context.say(context.conversation.system or "no system prompt; /system TEXT sets one")
+    elif argument == "off":
+        context.conversation = context.conversation.with_system("")
+        context.say("no system prompt from the next message on")
+    else:
+        context.conversation = context.conversation.with_system(argument)
+        context.say("system prompt set, from the next message on")
+
+
+def _reset(context: ChatContext, argument: str) -> None:
+    """Start anew."""
+    said = bool(context.conversation.turns)
+    context.conversation = context.conversation.reset()
+    system = "; the system prompt stays" if context.conversation.system else ""
+    context.say(f"the talk starts anew{system}{'; /branches leads back' if said else ''}")
+
+
+def _undo(context: ChatContext, argument: str) -> None:
+    """Go back some turns."""
+    context.conversation = context.conversation.undo(whole_number(argument, "N", 1))
+    context.say(_where(context))
+
+
+def _redo(context: ChatContext, argument: str) -> None:
+    """Take back an undo."""
+    context.conversation = context.conversation.redo()
+    context.say(_where(context))
+
+
+def _regen(context: ChatContext, argument: str) -> None:
+    """Have the last message answered once more; failed attempts can be repeated so, too."""
+    conversation = context.conversation
+    turn = conversation.turns[-1] if conversation.turns else None
+    if turn is not None and turn.answer is not None and turn.id == conversation.head and not context.sampling.temperature:
+        answer, focus = turn.answer, context.focus
+        if (answer.model, answer.adapter, answer.sampling) == (focus.name, focus.adapter, context.sampling):
+            context.say("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
+    context.generate(conversation.unanswered())
+
+
+def _edit(context: ChatContext, argument: str) -> None:
+    """Ask a message of the talk in other words, on a branch of its own."""
+    conversation = context.conversation
+    number, text = re.fullmatch(r"(?:(\d+)(?::|$)\s*)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+    at = whole_number(number or "", "N", len(conversation.turns))
+    if at > len(conversation.turns):
+        raise UsageError(f"there is no turn {at}: the talk has {len(conversation.turns)}")
+    turn = conversation.turns[at - 1]
+    if text:
+        question = conversation.node(conversation.node(turn.id).parent)
+        context.generate(conversation.go(question.parent).ask(text))
+    elif not context.propose(f"/edit {f'{number}: ' if number else ''}{turn.question}"):
+        raise UsageError("the new text is missing: /edit N: TEXT")
+
+
+def _continue(context: ChatContext, argument: str) -> None:
+    """Have a reply that was cut go on."""
+    conversation = context.conversation
+    context.generate(conversation.unanswered(), dict(enumerate(conversation.path[-1].answers)))
+
+
+def _complete(context: ChatContext) -> str:
+    """Why the last reply cannot go on."""
+    path = context.conversation.path
+    if not path or not path[-1].answers:
+        return "there is no reply yet"
+    return "" if any(answer.partial for answer in path[-1].answers) else "the reply is complete; only one that was cut can go on"
+
+
+def _branch(context: ChatContext, argument: str) -> None:
+    """Go back to where a turn ended, to go on from there in another way."""
+    conversation = context.conversation
+    at = whole_number(argument, "N", least=0)
+    if at > len(conversation.turns):
+        raise UsageError(f"there is no turn {at}: the talk has {len(conversation.turns)}")
+    context.conversation = conversation.go(conversation.turns[at - 1].id if at else 0)
+    context.say(f"{_where(context)}; what you say next is a new branch")
+
+
+def _branches(context: ChatContext, argument: str) -> None:
+    """List where branches end, or go to one."""
+    conversation = context.conversation
+    if argument:
+        at = whole_number(argument, "N")
+        if at > len(conversation.ends):
+            raise UsageError(f"there is no branch {at}: the talk has {len(conversation.ends)}")
+        context.conversation = conversation.go(conversation.ends[at - 1])
+        context.say(_where(context))
+        return
+    lines = []
+    for number, end in enumerate(conversation.ends, start=1):
+        turns = conversation.turns_to(end)
+        last = f"{shortened(turns[-1].question)} → {shortened(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
+        lines.append(f"{'*' if end == conversation.head else ' '} {number}  {counted(len(turns), 'turn')}: {last}")
+    context.say("\n".join(lines))
+
+
+def _branch_numbers(context: ChatContext, argument: str) -> Iterable[str]:
+    """The branches there are."""
+    return [str(number) for number in range(1, len(context.conversation.ends) + 1)]
+
+
+def _turn_numbers(context: ChatContext, argument: str) -> Iterable[str]:
+    """The turns there are."""
+    return [str(number) for number in range(1, len(context.conversation.turns) + 1)]
+
+
+def _history(context: ChatContext, argument: str) -> None:
+    """Show what the models see of the talk."""
+    turns = list(enumerate(context.conversation.turns, start=1))
+    shown = turns[-whole_number(argument, "N", len(turns)) :]
+    texts = [f"{number} > {turn.question}\n{turn.reply.text if turn.reply else ''}" for number, turn in shown]
+    system = f"system: {context.conversation.system}\n" if context.conversation.system and len(shown) == len(turns) else ""
+    context.say(system + "\n".join(texts))
+
+
+def _where(context: ChatContext) -> str:
+    """Where the talk is."""
+    turns = context.conversation.turns
+    if not turns:
+        return "at the beginning of the talk"
+    return f"after turn {len(turns)}: {shortened(turns[-1].question)}"
+
+
+def _nothing_asked(context: ChatContext) -> str:
+    """Why there is nothing to ask again."""
+    return "" if context.conversation.head else "nothing was asked yet"
+
+
+def _nothing_undone(context: ChatContext) -> str:
+    """Why there is nothing to redo."""
+    return "" if context.conversation.undone else "nothing was undone"
+
+
+def _no_branches(context: ChatContext) -> str:
+    """Why there are no branches."""
+    return "" if context.conversation.ends else "nothing was said yet"
+
+
+COMMANDS = (
+    ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]", topic="talk"),
+    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, impossible=no_reply, topic="talk"),
+    ChatCommand("redo", "take back an undo", _redo, impossible=_nothing_undone, topic="talk"),
+    ChatCommand("regen", "have the last message answered once more", _regen, impossible=_nothing_asked, topic="talk"),
+    ChatCommand("edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, impossible=no_reply, topic="talk"),
+    ChatCommand("continue", "have a reply that was cut go on", _continue, impossible=_complete, topic="talk"),
+    ChatCommand("branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, impossible=no_reply, topic="talk"),
+    ChatCommand("branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, impossible=_no_branches, topic="talk"),
+    ChatCommand("history", "show the talk, or its last N turns", _history, "[N]", impossible=no_reply, topic="talk"),
+    ChatCommand("reset", "forget all but the system prompt", _reset, topic="talk"),
+)

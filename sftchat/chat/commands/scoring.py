@@ -1,0 +1,144 @@
+"""The task's evalset in the talk."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sftchat.chat.commands.arguments import whole_number
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.engine_thread import Work
+from sftchat.chat.settings import Settings
+from sftchat.engine import Chunk, Engine, Request
+from sftchat.errors import EngineError, UsageError, listed
+from sftchat.types import Example, Reply
+
+if TYPE_CHECKING:
+    from sftchat.chat.scorer import Judge
+
+ITEMS = 20
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An engine that is asked as the talk asks it: with its adapter and its template arguments."""
+
+    engine: Engine
+    adapter: str
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self.engine.name
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests."""
+        return self.engine.generate(
+            replace(request, adapter=self.adapter, template_arguments=self.settings.template_arguments) for request in requests
+        )
+
+    def close(self) -> None:
+        """The talk still needs the engine."""
+
+
+def _no_gold(context: ChatContext) -> str:
+    """Why there is nothing to score."""
+    judge = context.desk.judge
+    if judge is None:
+        return "the talk has no task; 'sftchat chat MODEL --task TASK' has"
+    return "" if judge.path is not None else f"task '{judge.task.name}' has no evalset; --evalset FILE gives one"
+
+
+def _eval(context: ChatContext, argument: str) -> None:
+    """Score every column on the same items, one after the other."""
+    judge = context.desk.judge
+    assert judge is not None
+    number = min(whole_number(argument, "K", ITEMS), len(judge.examples))
+    picked = set(random.Random(context.sampling.seed).sample(range(len(judge.examples)), number))
+    items = [example for at, example in enumerate(judge.examples) if at in picked]
+
+    def score(column: int) -> None:
+        asked = context.columns[column]
+        settings, adapter = context.settings, asked.adapter
+
+        def done(figures: str) -> None:
+            context.say(f"{asked.name}{f' with adapter {adapter}' if adapter else ''}, {number} of {len(judge.examples)} items: {figures}")
+            if column + 1 < len(context.columns):
+                score(column + 1)
+
+        context.work(
+            f"scoring {number} items", lambda engine, work: _figures(_Asked(engine, adapter, settings), judge, items, work), done, column
+        )
+
+    score(0)
+
+
+def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> str:
+    """Ask a model some items and put its figures into words.
+
+    Raises:
+        EngineError: When no item was answered, or the user wants no more.
+    """
+    from sftchat.evaluation.evalset import EvalsetIdentity
+    from sftchat.evaluation.evaluate import summarise
+    from sftchat.evaluation.run import Failure, run
+    from sftchat.evaluation.scored import held
+
+    def watch(_: object) -> None:
+        if work.stopped:
+            raise EngineError("stopped")
+
+    outcomes = list(run(engine, judge.task, items, watch))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if len(failures) == len(outcomes):
+        raise EngineError(f"no item was answered: {failures[0].error}")
+    result = summarise(engine.name, judge.task, held(outcomes), EvalsetIdentity("chat"))
+    figures = [
+        f"{metric.name} {metric.value:.3f}" + (f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else "")
+        for metric in result.metrics
+    ]
+    lost = f"; {len(failures)} not answered: {failures[0].error}" if failures else ""
+    return ", ".join(figures) + lost
+
+
+def _item(context: ChatContext, argument: str) -> None:
+    """Ask an item of the evalset, as the evalset asks it: on a branch of its own from the beginning."""
+    judge = context.desk.judge
+    assert judge is not None
+    by_id = {example.id: example for example in judge.examples}
+    if argument in by_id:
+        example = by_id[argument]
+    elif argument.isdecimal() and 1 <= int(argument) <= len(judge.examples):
+        example = judge.examples[int(argument) - 1]
+    else:
+        ids = listed(list(by_id), 3)
+        raise UsageError(f"no item '{argument}': give a number from 1 to {len(judge.examples)} or an id, such as {ids}")
+    context.generate(_asking(context.conversation, example))
+
+
+def _asking(conversation: Conversation, example: Example) -> Conversation:
+    """A conversation that goes to its beginning and asks an example."""
+    messages = list(example.messages)
+    found = conversation.reset()
+    if messages[0]["role"] == "system":
+        found = found.with_system(messages.pop(0)["content"])
+    for message in messages:
+        text = message["content"]
+        found = found.ask(text) if message["role"] == "user" else found.answer(Answer(Reply(text)))
+    return found
+
+
+def _ids(context: ChatContext, argument: str) -> Iterable[str]:
+    """The ids of the items."""
+    judge = context.desk.judge
+    return [example.id for example in judge.examples] if judge is not None else []
+
+
+COMMANDS = (
+    ChatCommand("eval", "score 20 items of the evalset, or K", _eval, "[K]", impossible=_no_gold, topic="data"),
+    ChatCommand("item", "ask an item of the evalset", _item, "N|ID", _ids, impossible=_no_gold, topic="data"),
+)

@@ -1,0 +1,113 @@
+"""Talks on disk."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+
+from sftchat._util.parsing import path_of
+from sftchat.chat.commands.arguments import no_reply, paths, shortened, whole_number
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.sessions import Summary, restored
+from sftchat.errors import UsageError
+from sftchat.text import counted
+
+SHOWN = 20
+NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
+FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
+
+
+def _not_kept(context: ChatContext) -> str:
+    """Why there are no sessions."""
+    sessions = context.desk.session.sessions
+    return "" if sessions is not None and not sessions.broken else "talks are not kept here"
+
+
+def _sessions(context: ChatContext, argument: str) -> None:
+    """List the sessions that were used last."""
+    sessions = context.desk.session.sessions
+    assert sessions is not None
+    context.say(listed(sessions.all(whole_number(argument, "N", SHOWN)), context.desk.session.id) or "no sessions yet")
+
+
+def listed(found: Iterable[Summary], current: int) -> str:
+    """Sessions, a line each; the current one is marked."""
+    lines = []
+    for one in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
+        turns, models = counted(one.facts.turns, "turn"), ", ".join(one.facts.models)
+        mark = "*" if one.id == current else " "
+        lines.append(f"{mark} {one.id}{f' {one.name}' if one.name else ''}  {when}  {turns} with {models}: {shortened(one.facts.title)}")
+    return "\n".join(lines)
+
+
+def _save(context: ChatContext, argument: str) -> None:
+    """Give the session a name."""
+    session = context.desk.session
+    assert session.sessions is not None
+    if not NAME.fullmatch(argument):
+        said = f"session name '{argument}'" if argument else "the name is missing: a name"
+        raise UsageError(f"{said} must be one word that begins with a letter and has no '/'; talks are kept anyway, /export writes a file")
+    session.sessions.rename(session.id, argument)
+    context.say(f"this talk is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
+
+
+def _load(context: ChatContext, argument: str) -> None:
+    """Go on with another session, or with the talk in a file."""
+    sessions = context.desk.session.sessions
+    found = sessions.find(argument) if sessions is not None and argument else None
+    if found is not None and sessions is not None:
+        conversation, settings = restored(sessions, found, len(context.columns))
+        context.desk.session.go_on(found, conversation)
+        context.conversation = conversation
+        context.settings = settings
+        with_models = ", ".join(found.facts.models)
+        context.say(f"session {argument}: {counted(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
+        return
+    name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]
+    if not name:
+        raise UsageError("what is to be loaded is missing: the name or number of a session, or a file")
+    path, row = path_of(name), word or ""
+    if not path.is_file():
+        raise UsageError(f"no session and no file '{argument}'; /sessions lists the sessions")
+    from sftchat.chat.export import read_talk
+
+    conversation, question = read_talk(path, whole_number(row, "the row", 1))
+    context.desk.session.go_on(None, None)
+    context.conversation = conversation
+    waits = f"; its last message waits for you to send it: {shortened(question)}" if question and context.propose(question) else ""
+    context.say(f"{path}: {counted(len(conversation.turns), 'turn')}{waits}; /history shows it")
+
+
+def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
+    """Sessions by name, else number, and files."""
+    sessions = context.desk.session.sessions
+    named = [one.name or str(one.id) for one in sessions.all(SHOWN)] if sessions is not None else []
+    return [*named, *paths(context, argument)]
+
+
+def _export(context: ChatContext, argument: str) -> None:
+    """Write the talk into a file."""
+    from sftchat.chat.export import export
+
+    if not argument:
+        raise UsageError("the file is missing: /export FILE [messages|sharegpt|markdown]")
+    name, format = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
+    path = path_of(name)
+    written = export(context.conversation, path, format or "")
+    context.say(f"{counted(len(context.conversation.turns), 'turn')} written to {path} as {written}")
+
+
+COMMANDS = (
+    ChatCommand(
+        "sessions", "list the last talks, or the last N", _sessions, "[N]", while_generating=True, impossible=_not_kept, topic="sessions"
+    ),
+    ChatCommand(
+        "save", "give this talk a name", _save, "NAME", impossible=lambda context: no_reply(context) or _not_kept(context), topic="sessions"
+    ),
+    ChatCommand("load", "go on with a talk, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
+    ChatCommand(
+        "export", "write the talk: messages, sharegpt, markdown", _export, "FILE [FORMAT]", paths, impossible=no_reply, topic="sessions"
+    ),
+)

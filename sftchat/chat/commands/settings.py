@@ -1,0 +1,158 @@
+"""How replies are generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+from sftchat.chat.commands.arguments import whole_number
+from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.settings import OVERFLOWS
+from sftchat.engine import Templated
+from sftchat.errors import UsageError, unknown
+from sftchat.types import SamplingParams
+
+NUMBERS = {found.name: type(found.default) for found in fields(SamplingParams) if isinstance(found.default, int | float)}
+NAMES = (*NUMBERS, "stop", "overflow", "history")
+
+
+def _set(context: ChatContext, argument: str) -> None:
+    """Show the settings or change one."""
+    name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
+    name = name.replace("-", "_")
+    if name and name not in NAMES:
+        raise UsageError(unknown("setting", name, NAMES))
+    if name == "stop" and value:
+        _stop(context, value)
+        return
+    if name == "overflow" and value:
+        if value not in OVERFLOWS:
+            raise UsageError(unknown("way to treat a full context", value, OVERFLOWS))
+        context.settings = replace(context.settings, overflow=value)
+    elif name == "history" and value:
+        if value not in WORDS:
+            raise UsageError(f"history is '{value}', must be on, or off to ask every message as if it were the first")
+        context.conversation = replace(context.conversation, history=WORDS[value])
+    elif value:
+        _sample(context, name, value)
+    context.say("\n".join(f"{one} {_shown(context, one)}" for one in ([name] if name else NAMES)))
+
+
+def _sample(context: ChatContext, name: str, value: str) -> None:
+    """Change a sampling parameter.
+
+    Raises:
+        UsageError: When the value is not of its kind, or out of its range.
+    """
+    kind = NUMBERS[name]
+    try:
+        changed: dict[str, Any] = {name: kind(value)}
+    except ValueError:
+        raise UsageError(f"{name} is '{value}', must be a {'whole number' if kind is int else 'number'}") from None
+    try:
+        context.settings = replace(context.settings, sampling=replace(context.sampling, **changed))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _shown(context: ChatContext, name: str) -> str:
+    """The value of a setting as it could be typed."""
+    if name == "overflow":
+        return context.settings.overflow
+    if name == "history":
+        return "on" if context.conversation.history else "off"
+    if name == "stop":
+        return " ".join(map(_written, context.sampling.stop)) or "off"
+    return str(getattr(context.sampling, name))
+
+
+def _values(context: ChatContext, argument: str) -> Iterable[str]:
+    """The settings there are, and the values of those that have few."""
+    return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off", "history off"]
+
+
+def _seed(context: ChatContext, argument: str) -> None:
+    """Show or change the seed."""
+    if argument:
+        _sample(context, "seed", str(whole_number(argument, "seed", least=0)))
+    context.say(f"seed {context.sampling.seed}")
+
+
+def _stop(context: ChatContext, argument: str) -> None:
+    """Show, add or drop strings that end a reply."""
+    if argument:
+        kept = () if argument == "off" else (*context.sampling.stop, _read(argument))
+        context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
+    context.say(f"stop {_shown(context, 'stop')}")
+
+
+def _read(text: str) -> str:
+    """A string as typed, in which ``\\n`` is a line break and ``\\t`` a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _written(text: str) -> str:
+    """A string as it could be typed."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+WORDS = {"true": True, "on": True, "false": False, "off": False}
+
+
+def _template(context: ChatContext, argument: str) -> None:
+    """Show the arguments of the chat template, or give it one."""
+    given: dict[str, Any] = dict(context.settings.template_arguments)
+    engines = _templated(context)
+    known = sorted({name for engine in engines for name in engine.template_variables})
+    if argument == "reset":
+        given = {}
+    elif argument:
+        name, equals, value = (part.strip() for part in argument.partition("="))
+        if not equals or not name:
+            raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
+        if len(engines) == len(context.columns) and name not in known:
+            raise UsageError(unknown("argument of the chat template", name, known))
+        given[name] = WORDS[value] if value in WORDS else int(value) if value.isdecimal() else value
+    context.settings = replace(context.settings, template_arguments=given)
+    own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
+    names = [*known, *sorted(given.keys() - set(known))]
+    shown = [f"{name} {_said(given.get(name, own.get(name, 'as the template has it')))}" for name in names]
+    context.say("\n".join(shown) or "the chat template takes no arguments")
+
+
+def _templated(context: ChatContext) -> list[Templated]:
+    """The engines that say what their template can be told, that in focus first."""
+    columns = [context.focus, *(column for column in context.columns if column is not context.focus)]
+    found: list[Templated] = []
+    for column in columns:
+        engine: object = column.engine
+        if isinstance(engine, Templated):
+            found.append(engine)
+    return found
+
+
+def _said(value: Any) -> str:
+    """A template argument as it could be typed."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
+    """What the template in focus can be told."""
+    names = [name for engine in _templated(context)[:1] for name in engine.template_variables]
+    return ["reset", *(f"{name}=" for name in names), *(f"{name}={word}" for name in names for word in ("on", "off"))]
+
+
+COMMANDS = (
+    ChatCommand("set", "show or change how to generate", _set, "[NAME VALUE]", _values, topic="settings"),
+    ChatCommand("seed", "show or change the seed of the samples", _seed, "[N]", topic="settings"),
+    ChatCommand("stop", "strings that end a reply", _stop, "[TEXT|off]", topic="settings"),
+    ChatCommand(
+        "template",
+        "show or set template arguments",
+        _template,
+        "[NAME=VALUE|reset]",
+        _template_names,
+        topic="settings",
+    ),
+)

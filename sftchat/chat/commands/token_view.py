@@ -1,0 +1,110 @@
+"""How tokens are shown: safe to print, aligned whatever their width, and told apart without colours too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import exp
+
+from sftchat.chat.context import Fragments, Style
+from sftchat.chat.render.width import cells
+from sftchat.chat.safe_text import visible
+from sftchat.engine import Inspects
+from sftchat.types import Choice, Token
+
+SIGNS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
+BROKEN = "\ufffd"
+"""What a part of a character decodes to."""
+PARTS = 4
+"""The most tokens that hold one character."""
+LIKELY, RARE = 0.5, 0.05
+"""From this probability on a token is likely, and below this one rare."""
+Row = Sequence[tuple[Style, str]]
+
+
+def sign(token: Token) -> str:
+    """A token in one line: line breaks and tabs as signs, a space at its ends as ``␣``."""
+    text = visible(token.text.translate(SIGNS))
+    body = text.strip(" ")
+    if not body:
+        return "␣" * len(text) or "∅"
+    lead = len(text) - len(text.lstrip(" "))
+    return "␣" * lead + body + "␣" * (len(text) - lead - len(body))
+
+
+def running(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
+    """Tokens as the text they make."""
+    return [(style, visible(token.text)) for style, token in tokens]
+
+
+def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
+    """Tokens that hold parts of one character put together, so that their text can be read."""
+    found: list[Token] = []
+    place = 0
+    while place < len(tokens):
+        first = tokens[place]
+        group = [first]
+        while BROKEN in first.text and not first.special and len(group) < PARTS and place + len(group) < len(tokens):
+            text = engine.decode([token.id for token in group])
+            following = tokens[place + len(group)]
+            if BROKEN not in text or following.special or following.trained != first.trained:
+                break
+            group.append(following)
+        text = engine.decode([token.id for token in group]) if len(group) > 1 else first.text
+        if BROKEN in text:  # no character after all
+            group, text = [first], first.text
+        found.append(replace(first, text=text))
+        place += len(group)
+    return found
+
+
+def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
+    """Tokens of a server as text that can be read, each piece in the style of its first token: parts of one character are joined by their bytes."""
+    found: list[tuple[Style, Token]] = []
+    place = 0
+    while place < len(choices):
+        token, size = choices[place].token, 1
+        if token.data:
+            for most in range(2, PARTS + 1):
+                parts = [choice.token.data for choice in choices[place : place + most]]
+                try:
+                    text = bytes(byte for part in parts for byte in part).decode() if all(parts) else ""
+                except UnicodeDecodeError:
+                    continue
+                if text:
+                    token, size = replace(token, text=text, data=()), len(parts)
+                break
+        found.append((style_of(exp(choices[place].logprob)), token))
+        place += size
+    return found
+
+
+def style_of(probability: float) -> Style:
+    """How a token of a probability is shown."""
+    return "likely" if probability >= LIKELY else "rare" if probability < RARE else "unlikely"
+
+
+def percent(probability: float) -> str:
+    """A probability in six cells."""
+    return f"{100 * probability:5.1f}%" if probability >= 0.0005 else "<0.05%"
+
+
+def likelihood(choices: Sequence[Choice]) -> str:
+    """What a reply's tokens come to: log-likelihood and perplexity."""
+    total = sum(choice.logprob for choice in choices)
+    mean = total / len(choices)
+    return f"{len(choices)} tokens, log-likelihood {total:.2f}, {mean:.3f} a token, perplexity {exp(min(-mean, 700)):.3g}"
+
+
+def table(rows: Sequence[Row]) -> Fragments:
+    """Rows of cells, each column as wide as its widest cell but the last, numbers to the right."""
+    widths = [max(cells(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
+    shown: list[tuple[Style, str]] = []
+    for row in rows:
+        for place, (style, text) in enumerate(row):
+            last = place == len(row) - 1
+            gap = " " * (widths[place] - cells(text))
+            number = text.strip(" <%").replace(".", "", 1).isdecimal()
+            shown += [("", gap if number else ""), (style, text), ("", "" if last else ("" if number else gap) + "  ")]
+        shown.append(("", "\n"))
+    return shown[:-1]

@@ -1,0 +1,318 @@
+"""A talk with one or more models: what is typed reaches them in order, and what they say comes back, while workers load and generate.
+
+No terminal here: ``terminal`` and ``plain`` are two views of a talk. Every method of a talk and of its view runs on one thread, the view's;
+workers reach it through ``post`` only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, TypeVar
+
+from sftchat._util.third_party import call_plugin
+from sftchat.chat.command_line import Commands
+from sftchat.chat.context import ChatCommand, Fragments
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.engine_thread import Jobs, Work, Worker
+from sftchat.chat.pane import Column, Opening
+from sftchat.chat.scorer import Marking
+from sftchat.chat.services import Desk
+from sftchat.chat.settings import Display, Settings
+from sftchat.chat.turn import Pass
+from sftchat.chat.view import View
+from sftchat.engine import Engine
+from sftchat.errors import ModelError, SftchatError, UsageError, in_one_line
+from sftchat.types import SamplingParams
+
+T = TypeVar("T")
+
+
+class Talk:
+    """The state machine of a chat; it is the ``ChatContext`` that commands get.
+
+    Args:
+        openings: How to open the models; each has one column or more, and those with the same ``load`` share an engine.
+        view: Who shows the talk.
+        commands: What may be typed after a slash.
+        desk: What the talk has beside its models.
+        conversation: What was said before.
+        settings: How replies are generated to begin with.
+        remarks: Said when it begins.
+        clock: Seconds that never run backwards.
+
+    Attributes:
+        columns: The models.
+        pending: Lines typed while the talk was busy; each gets its turn.
+        display: How replies are shown; the view reads it.
+    """
+
+    def __init__(
+        self,
+        openings: Sequence[Opening],
+        view: View,
+        *,
+        commands: Commands,
+        desk: Desk | None = None,
+        conversation: Conversation | None = None,
+        settings: Settings | None = None,
+        remarks: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._conversation = conversation or Conversation()
+        self._settings = settings or Settings()
+        self.desk = desk or Desk()
+        self.pending: deque[str] = deque()
+        self._take_pending()
+        self.display = Display()
+        self.columns: list[Column] = []
+        workers: dict[Callable[[], Engine], Worker] = {}
+        for opening in openings:
+            worker = workers.setdefault(opening.load, Worker(opening.load, view.post))
+            self.columns += [Column(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
+        self._view = view
+        self._commands = commands
+        self._remarks = remarks
+        self._clock = clock
+        self._pass: Pass | None = None
+        self._jobs = Jobs(view, self.next)
+        self._marking = Marking(self, view)
+        self._coming: Worker | None = None
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said."""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._keep()
+
+    @property
+    def settings(self) -> Settings:
+        """How the next reply is generated."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keep()
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How tokens of the next reply are chosen."""
+        return self.settings.sampling
+
+    @property
+    def focus(self) -> Column:
+        """The column that commands about one reply mean."""
+        return self.columns[self.conversation.column]
+
+    @property
+    def engine(self) -> Engine | None:
+        """The loaded model in focus; None while it loads."""
+        return self.focus.engine
+
+    @property
+    def commands(self) -> Commands:
+        """What may be typed after a slash."""
+        return self._commands
+
+    @property
+    def state(self) -> Literal["loading", "generating", "working", "ready"]:
+        """What the talk is doing."""
+        if self._coming is not None or any(column.engine is None for column in self.columns):
+            return "loading"
+        if self._pass is not None:
+            return "generating"
+        return "working" if self.doing else "ready"
+
+    @property
+    def doing(self) -> str:
+        """Title of the job under way; empty when there is none."""
+        return self._jobs.doing
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way, not even the judging of a reply."""
+        return self.state == "ready" and not self._marking.under_way
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of the reply in focus, or of the last one; 0 when unknown."""
+        return self.focus.tokens_per_second
+
+    def start(self) -> None:
+        """Begin to load the models."""
+        for remark in self._remarks:
+            self._view.say(remark)
+        for command in self._commands.shadowed:
+            self._view.complain(f"a plugin's command '/{command.name}' is ignored: the name is taken")
+        for worker in self._workers():
+            worker.start(self.next, partial(self._not_loaded, worker))
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Stop what is under way and free the engines; waits no longer than ``timeout`` seconds for each."""
+        if self._pass is not None:
+            self._pass.cancel()
+        self._jobs.cancel()
+        for worker in self._workers():
+            worker.end()
+        for worker in self._workers():
+            worker.join(timeout)
+
+    def submit(self, line: str) -> None:
+        """Take a typed line: run it now, or when its turn comes."""
+        if not line.strip():
+            return
+        try:
+            command = self._commands.parse(line).command
+        except SftchatError as error:
+            self._view.show_typed(line)
+            self._view.complain(str(error))
+            return
+        if self.state == "ready" or (command is not None and command.while_generating):
+            self._handle(line)
+            self.next()
+        else:
+            self.pending.append(line)
+            self._keep()
+
+    def stop(self) -> bool:
+        """End the replies or the job under way and keep their parts; False when there is nothing to stop.
+
+        An engine notices at its next token; the user need not wait for it.
+        """
+        if self._pass is not None:
+            self._pass.stop()
+            return True
+        return self._jobs.stop()
+
+    def say(self, text: str | Fragments) -> None:
+        """Show lines to the user; the model does not see them."""
+        self._view.say(text)
+
+    def complain(self, text: str) -> None:
+        """Show one line that says what went wrong."""
+        self._view.complain(text)
+
+    def propose(self, text: str) -> bool:
+        """Put text into the input line; False where there is none."""
+        return self._view.propose(text)
+
+    def send(self, message: str) -> None:
+        """Send a message as if the user had typed it, a leading slash included."""
+        self.submit(f"/{message}" if message.startswith("/") else message)
+
+    def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
+        """Have the models answer the message that waits at the end of a conversation, which becomes the talk's.
+
+        Raises:
+            ValueError: When no message waits.
+        """
+        if not conversation.waiting:
+            raise ValueError("no message waits for a reply")
+        if self._pass is not None:
+            raise UsageError("the models reply already")
+        self.conversation = conversation
+        self._pass = Pass(self, conversation, begun or {}, self._view, self._clock, answered=self._answers, over=self.next)
+        self._pass.start()
+
+    def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
+        """Do something slow with a model, in its worker."""
+        worker = (self.columns[column] if column is not None else self.focus).worker
+        self._jobs.start(title, job, done, worker)
+
+    def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
+        """Load another model in place of that in focus, which stays until the other is there."""
+        self.desk.models.check(model)
+        column, coming = self.focus, Worker(partial(self.desk.models.load, model), self._view.post)
+        self._coming = coming
+
+        def arrived() -> None:
+            old = column.worker
+            column.replace(model, coming)
+            self._coming = None
+            if all(other.worker is not old for other in self.columns):
+                old.end()
+            self._keep()
+            if then is not None:
+                then()
+            self.next()
+
+        def failed(error: Exception) -> None:
+            self._coming = None
+            self._view.complain(f"{in_one_line(error)}; {column.name} stays")
+            self.next()
+
+        coming.start(arrived, failed)
+
+    def exit(self) -> None:
+        """Leave the chat."""
+        self._view.leave(None)
+
+    # on the view's thread
+
+    def _not_loaded(self, worker: Worker, error: Exception) -> None:
+        """A model that the talk began with could not be loaded; whatever it was that went wrong is one line to the user."""
+        if not isinstance(error, SftchatError):
+            names = " and ".join(f"'{column.name}'" for column in self.columns if column.worker is worker)
+            unforeseen = ModelError(f"model {names} could not be loaded: {in_one_line(error)}; --traceback shows where")
+            unforeseen.__cause__ = error
+            error = unforeseen
+        self._view.leave(error)
+
+    def _keep(self) -> None:
+        """Keep the talk as it is now."""
+        self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns], self.pending)
+
+    def _workers(self) -> list[Worker]:
+        """The workers of the columns, each once."""
+        return list(dict.fromkeys([column.worker for column in self.columns] + ([self._coming] if self._coming is not None else [])))
+
+    def _handle(self, line: str) -> None:
+        """Run a command or send a message; the talk is ready for it."""
+        parsed = self._commands.parse(line)
+        self._view.show_typed(line)
+        if parsed.command is not None:
+            self._run(parsed.command, parsed.text)
+        else:
+            self.generate(self.conversation.ask(parsed.text))
+
+    def _run(self, command: ChatCommand, argument: str) -> None:
+        """Run a command; whatever it raises is one line to the user."""
+
+        def run() -> None:
+            if reason := command.impossible(self):
+                self._view.complain(f"/{command.name}: {reason}")
+            else:
+                command.run(self, argument)
+
+        try:
+            call_plugin(f"/{command.name}", run, may_refuse=True)
+        except SftchatError as error:
+            self._view.complain(in_one_line(error))
+
+    def next(self) -> None:
+        """Give what waits its turn, as far as possible: a message that a killed program left without a reply, then the lines that were typed."""
+        self._take_pending()
+        if self.conversation.waiting and self.state == "ready":
+            self._view.show_typed(self.conversation.path[-1].question)
+            self.generate(self.conversation)
+        while self.pending and self.state == "ready":
+            self._handle(self.pending.popleft())
+            self._keep()
+
+    def _take_pending(self) -> None:
+        """Take over the lines that waited in a session that goes on."""
+        self.pending.extendleft(reversed(self.desk.session.pending))
+        self.desk.session.pending = ()
+
+    def _answers(self, answers: tuple[Answer, ...]) -> None:
+        """The replies of a pass are over."""
+        self._pass = None
+        self.conversation = self.conversation.answer(*answers)
+        self._marking.judge_all()

@@ -1,0 +1,98 @@
+"""A talk as a file that others read, and a file as a talk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from sftchat.chat.conversation import Answer, Conversation
+from sftchat.data.formats import read_examples
+from sftchat.data.serialize import from_example
+from sftchat.data.write import check_target, replacing, write_rows
+from sftchat.errors import DataError, SftchatError, UsageError, unknown
+from sftchat.types import Example, Reply
+
+SUFFIXES = {".md": "markdown", ".markdown": "markdown"}
+
+
+def export(conversation: Conversation, path: Path, format: str = "") -> str:
+    """Write what the model in focus sees of a talk into a new file.
+
+    Args:
+        conversation: With at least one turn.
+        path: A file that is not there yet.
+        format: ``messages``, ``sharegpt`` or ``markdown``; by default what the name ends with: ``.md`` is Markdown, all else messages.
+
+    Returns:
+        The format.
+
+    Raises:
+        UsageError: No such format; or the file is there already, or cannot be there.
+        DataError: Something was said that JSON cannot hold.
+    """
+    chosen = format or SUFFIXES.get(path.suffix.lower(), "messages")
+    if chosen not in WRITERS:
+        raise UsageError(unknown("format", chosen, WRITERS))
+    if path.exists():
+        raise UsageError(f"'{path}' exists; give a name that is free")
+    check_target(path)
+    WRITERS[chosen](replace(conversation, history=True), path)  # what was said, whatever of it the model was shown
+    return chosen
+
+
+def _rows(format: str) -> Callable[[Conversation, Path], object]:
+    """Write one row of a format."""
+
+    def write(conversation: Conversation, path: Path) -> object:
+        return write_rows(path, [from_example(Example(conversation.messages), format)])
+
+    return write
+
+
+def _markdown(conversation: Conversation, path: Path) -> object:
+    """Write the talk for a reader: every message under who said it, as it was said."""
+    text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in conversation.messages)
+    try:
+        with replacing(path) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    return path
+
+
+WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
+    "messages": _rows("messages"),
+    "sharegpt": _rows("sharegpt"),
+    "markdown": _markdown,
+}
+
+
+def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
+    """Read a talk from a row of a file in any of the shapes that training rows may have.
+
+    Args:
+        path: JSONL or JSON.
+        row: Which one, from 1.
+
+    Returns:
+        The talk, and the last message where nothing was said to it yet.
+
+    Raises:
+        DataError: When there is no such row, or it is no talk.
+    """
+    example = next(islice(read_examples(path), row - 1, None), None)
+    if example is None:
+        raise DataError(f"the file has no row {row}", str(path))
+    messages = list(example.conversation)
+    system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
+    found = Conversation(system)
+    for index, message in enumerate(messages):
+        if message["role"] != ("user", "assistant")[index % 2]:
+            raise DataError(
+                f"turn {index + 1} is of role '{message['role']}'; a talk alternates between user and assistant", example.source
+            )
+        if index % 2:
+            found = found.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))
+    return found, messages[-1]["content"] if len(messages) % 2 else ""

@@ -1,0 +1,1 @@
+"""Replies and status as styled lines."""

@@ -1,0 +1,52 @@
+"""Markdown inside a line: code, emphasis, links. What may be anything else stays as it was written.
+
+Narrower than CommonMark on purpose: ``__init__``, ``2**3``, ``a*b*c``, ``\\(x\\)`` and ``<tag>`` are text in the replies of models, and a closing
+``**`` may stand between a Chinese full stop and the next word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sftchat.chat.render.width import Line, joined
+
+_SPAN = re.compile(
+    r"(?P<ticks>(?<!`)`{1,3}(?!`))(?P<code>[^`\n]{1,2000}?)(?P=ticks)(?!`)"
+    r"|(?<![A-Za-z0-9*\\])\*\*(?=[^\s*])(?P<strong>.{1,2000}?)(?<=[^\s*\\])\*\*(?![A-Za-z0-9*])"
+    r"|(?<![A-Za-z0-9*\\])\*\*\*(?=[^\s*])(?P<both>[^*]{1,2000}?)(?<=[^\s\\])\*\*\*(?![A-Za-z0-9*])"
+    r"|(?<![A-Za-z0-9*\\])\*(?=[^\s*])(?P<emphasis>[^*]{1,2000}?)(?<=[^\s\\])\*(?![A-Za-z0-9*])"
+    r"|(?<![A-Za-z0-9~\\])~~(?=[^\s~])(?P<struck>[^~]{1,2000}?)(?<=[^\s\\])~~(?![A-Za-z0-9~])"
+    r"|(?<![\\!\]])\[(?P<label>[^\[\]]{1,500})\]\((?P<url>[a-z]+://[^()\s]{1,1000})\)"
+)
+_STYLES = {"strong": "bold", "both": "bold italic", "emphasis": "italic", "struck": "strike"}
+
+
+def inline(text: str, style: str = "") -> Line:
+    """A line with its emphasis, code and links styled, their marks taken away.
+
+    Args:
+        text: One line or a part of it.
+        style: What the line is styled with anyway.
+    """
+    return joined(_spans(text, style))
+
+
+def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
+    """The pieces of a text, those within emphasis included."""
+    at = 0
+    for found in _SPAN.finditer(text):
+        if found.start() > at:
+            yield style, text[at : found.start()]
+        at = found.end()
+        kind = found.lastgroup
+        if found["code"] is not None:
+            yield f"{style} class:code".strip(), found["code"]
+        elif found["url"] is not None:
+            yield f"{style} class:link".strip(), found["label"]
+            yield f"{style} class:faint".strip(), f" ({found['url']})"
+        else:
+            assert kind is not None
+            yield from _spans(found[kind], f"{style} {_STYLES[kind]}".strip())
+    if at < len(text):
+        yield style, text[at:]

@@ -1,0 +1,119 @@
+"""One reply on its way to the screen: pieces in, complete styled lines out, and the rest as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sftchat.chat.render.markdown import Markdown
+from sftchat.chat.render.width import Line
+from sftchat.chat.safe_text import LineBuffer
+from sftchat.chat.settings import Display
+from sftchat.thinking import UP_TO_HERE, Part, Thoughts
+
+THOUGHT = "class:thought"
+
+
+class ReplyText:
+    """Turns the pieces of one reply into lines; what it has given out never changes.
+
+    Args:
+        display: What is rendered; whether thoughts are shown may change at any time, see ``unseen``.
+        thinking: The prompt already opened the thoughts.
+    """
+
+    def __init__(self, display: Display, thinking: bool = False) -> None:
+        self._display = display
+        self._markdown = Markdown() if display.markdown else None
+        self._begun = thinking
+        self._thoughts = Thoughts(thinking)
+        self._thinking = self._said_a_thought = False
+        self._given = self._late = False
+        self._waiting: list[Line] = []
+        self._thought_lines = LineBuffer()
+        self._unseen: list[str] = []
+        self._lines = LineBuffer()
+
+    def feed(self, piece: str, columns: int) -> list[Line]:
+        """Take a piece and return the lines that it completed.
+
+        Args:
+            piece: Any part of the reply.
+            columns: Width of the terminal; tables are drawn to fit it.
+        """
+        lines = self._take(self._thoughts.feed(piece), columns)
+        self._given = self._given or bool(lines)
+        return lines
+
+    def retract(self, piece: str = "") -> None:
+        """What the reply said so far are thoughts: lines that were given out stay, with one below that says so; the rest is shown as thoughts are.
+
+        Args:
+            piece: More of them.
+        """
+        held = "".join(f"{line}\n" for line in (self._markdown.held if self._markdown is not None else [])) + self._lines.tail + piece
+        self._markdown = Markdown() if self._display.markdown else None
+        self._lines = LineBuffer()
+        self._begun, self._thoughts = False, Thoughts()
+        self._thoughts.thought = held
+        self._thinking, self._late = True, self._given
+        self._waiting = self._think(self._thought_lines.feed(held))
+
+    def end(self, columns: int) -> list[Line]:
+        """The reply is over: its last line is complete, newline or not."""
+        lines = self._take(self._thoughts.end(), columns) + self._end_thoughts() + self._render(self._lines.end(), columns)
+        return lines + (self._markdown.end(columns) if self._markdown is not None else [])
+
+    def unseen(self) -> list[Line]:
+        """Complete lines of thought that were not shown; after this they count as shown."""
+        lines, self._unseen = self._unseen, []
+        return [[(THOUGHT, line)] if line else [] for line in lines]
+
+    def tail(self) -> list[Line]:
+        """What is not complete: an unfinished line, and a table before it as far as it came; of folded thoughts how long they are."""
+        if self._thinking and not self._display.thoughts:
+            return [[(THOUGHT, f"thinking, {len(self._thoughts.thought)} characters; f2 shows them")]]
+        if self._thinking:
+            return [[(THOUGHT, self._thought_lines.tail)]] if self._thought_lines.tail else []
+        held = self._markdown.held if self._markdown is not None else []
+        return [[("", line)] for line in [*held, *([self._lines.tail] if self._lines.tail else [])]]
+
+    def _take(self, parts: Iterable[Part], columns: int) -> list[Line]:
+        """Lines that parts complete."""
+        lines, self._waiting = self._waiting, []
+        for part in parts:
+            if part.thought:
+                self._thinking = True
+                lines += self._think(self._thought_lines.feed(part.text))
+            else:
+                lines += self._end_thoughts() + self._render(self._lines.feed(part.text), columns)
+        return lines
+
+    def _think(self, text: str) -> list[Line]:
+        """Complete lines of thought, without the empty ones that they begin with."""
+        for line in text.split("\n")[:-1]:
+            self._said_a_thought = self._said_a_thought or bool(line)
+            if self._said_a_thought:
+                self._unseen.append(line)
+        return self.unseen() if self._display.thoughts else []
+
+    def _end_thoughts(self) -> list[Line]:
+        """The thoughts are over: say so where they were not shown."""
+        if not self._thinking:
+            return []
+        lines = self._think(self._thought_lines.end())
+        self._thinking = False
+        if self._begun and self._thoughts.thinking:  # it never said that the thoughts are over, so this may well be the reply
+            lines += self.unseen()
+        if any(self._unseen):
+            lines.append([(THOUGHT, f"thought {len(self._thoughts.thought)} characters; f2 shows them")])
+        if self._late:
+            self._late = False
+            lines.append([(THOUGHT, f"({UP_TO_HERE})")])
+        return lines
+
+    def _render(self, text: str, columns: int) -> list[Line]:
+        """Complete lines, each with its newline, as they are shown."""
+        lines = text.split("\n")[:-1]
+        if self._markdown is None:
+            return [[("", line)] if line else [] for line in lines]
+        return [shown for line in lines for shown in self._markdown.feed(line, columns)]

@@ -1,0 +1,85 @@
+"""Several replies that stream at once, one below the other: the first that is not over streams, the others wait with their last words shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sftchat.chat.render.columns import clip
+from sftchat.chat.render.reply import ReplyText
+from sftchat.chat.render.width import Line, cells
+from sftchat.chat.safe_text import visible
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
+
+
+class Stacked:
+    """The replies to one message one below the other, as they come.
+
+    Args:
+        titles: What stands above each; nothing for an empty one, as for a reply alone.
+        texts: Renders each.
+    """
+
+    def __init__(self, titles: Sequence[str], texts: Sequence[ReplyText]) -> None:
+        self._titles = titles
+        self._texts = texts
+        self._waiting = ["" for _ in titles]
+        self._done = [False for _ in titles]
+        self._front = 0
+        self._headed = False
+
+    def feed(self, number: int, piece: str) -> None:
+        """Take a piece of a reply."""
+        self._waiting[number] += piece
+
+    def retract(self, number: int) -> None:
+        """What a reply said so far are thoughts; of one that waits nothing has been shown but its last words."""
+        if number == self._front:
+            self._texts[number].retract(self._waiting[number])
+            self._waiting[number] = ""
+        else:
+            self._waiting[number] = f"{THOUGHTS_BEGIN}{self._waiting[number]}{THOUGHTS_END}"
+
+    def end(self, number: int) -> None:
+        """A reply is over."""
+        self._done[number] = True
+
+    def lines(self, columns: int) -> list[Line]:
+        """The lines that became complete, in their order."""
+        found: list[Line] = []
+        while self._front < len(self._titles):
+            if not self._headed and self._titles[self._front]:
+                found.append([("bold", clip(self._titles[self._front], columns))])
+            self._headed = True
+            text = self._texts[self._front]
+            found += text.feed(self._waiting[self._front], columns)
+            self._waiting[self._front] = ""
+            if not self._done[self._front]:
+                break
+            found += text.end(columns)
+            self._front, self._headed = self._front + 1, False
+        return found
+
+    def unseen(self) -> list[Line]:
+        """Thoughts that were folded so far, of replies that are shown."""
+        return [line for text in self._texts[: self._front + 1] for line in text.unseen()]
+
+    def tail(self, columns: int) -> list[Line]:
+        """What is not complete of the one that streams, then one line for each that waits."""
+        if self._front == len(self._titles):
+            return []
+        found = self._texts[self._front].tail()
+        for number in range(self._front + 1, len(self._titles)):
+            title = clip(self._titles[number], max(1, columns // 3)) + ": "
+            said = visible(self._waiting[number]).replace("\n", " ").replace("\t", " ")
+            found.append([("class:faint", title + _end(said, columns - cells(title)))])
+        return found
+
+
+def _end(text: str, columns: int) -> str:
+    """The end of a text, as far as there is room."""
+    if cells(text) <= columns:
+        return text
+    start = max(0, len(text) - columns)
+    while cells(text[start:]) > columns - 1:
+        start += 1
+    return "…" + text[start:]

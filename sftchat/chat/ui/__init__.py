@@ -1,0 +1,1 @@
+"""What shows a chat: the terminal, plain lines, JSON lines."""

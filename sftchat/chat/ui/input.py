@@ -1,0 +1,143 @@
+"""Completion of commands, of their values, and of paths."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.lexers import Lexer
+
+from sftchat.chat.controller import Talk
+from sftchat.chat.safe_text import visible
+from sftchat.errors import UsageError
+
+
+class CommandCompleter(Completer):
+    """Completes what the commands know how to complete.
+
+    Args:
+        talk: Whose commands.
+    """
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """The ways to go on, as the menu shows them."""
+        for found in self._talk.commands.complete(self._talk, document.text_before_cursor):
+            shown = visible(found.text).replace("\n", "␊").replace("\t", "␉")
+            yield Completion(found.text, -found.length, display=shown, display_meta=visible(found.summary))
+
+
+def edit_text(text: str) -> str:
+    """Have the user edit a text in ``$VISUAL``, ``$EDITOR`` or whatever editor there is; blocks until it is closed.
+
+    Raises:
+        UsageError: When there is no editor, or it failed.
+    """
+    import click
+
+    try:
+        edited = click.edit(text, extension=".md", require_save=False)
+    except click.ClickException as error:
+        command, _, reason = error.message.partition(": ")
+        raise UsageError(f"editor '{command}' failed: {reason.removeprefix('Editing failed: ')}; set VISUAL or EDITOR") from None
+    return (edited or "").removesuffix("\n")
+
+
+class _TolerantHistory(FileHistory):
+    """A history file that a full disk or a read-only home cannot turn into a crash."""
+
+    def load_history_strings(self) -> Iterable[str]:
+        try:
+            return list(super().load_history_strings())
+        except OSError:
+            return []
+
+    def store_string(self, string: str) -> None:
+        with contextlib.suppress(OSError):
+            super().store_string(string)
+
+
+def open_history(path: Path | None) -> History:
+    """The history file, readable by its owner only; memory where there can be none."""
+    if path is None:
+        return InMemoryHistory()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+    except OSError:
+        return InMemoryHistory()
+    return _TolerantHistory(str(path))
+
+
+LINES, CHARACTERS = 8, 1000
+"""A paste of so many lines or characters is shown as a placeholder."""
+
+
+class Pasted:
+    """The long pastes that an input holds, by the placeholder that stands for each."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def shorten(self, text: str) -> str:
+        """What to insert for a paste: itself, or a placeholder."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        lines = len(text.removesuffix("\n").split("\n"))
+        if lines < LINES and len(text) < CHARACTERS:
+            return text
+        size = f"{lines} lines" if lines >= LINES else f"{len(text)} characters"
+        number = sum(1 for label in self._texts if label.startswith(f"[pasted {size}")) + 1
+        label = f"[pasted {size}]" if number == 1 else f"[pasted {size}, {number}]"
+        self._texts[label] = text
+        return label
+
+    def expand(self, text: str) -> str:
+        """A text with what its placeholders stand for."""
+        pattern = self._pattern()
+        return pattern.sub(lambda found: self._texts[found[0]], text) if pattern is not None else text
+
+    def before(self, document: Document) -> int:
+        """Length of the placeholder that ends where the cursor is; 0 when there is none."""
+        typed = document.text_before_cursor
+        return next((len(label) for label in self._texts if typed.endswith(label)), 0)
+
+    def clear(self) -> None:
+        """The input is sent or given up."""
+        self._texts.clear()
+
+    def split(self, line: str) -> StyleAndTextTuples:
+        """A line with its placeholders styled."""
+        pattern = self._pattern()
+        if pattern is None:
+            return [("", line)]
+        fragments: StyleAndTextTuples = []
+        at = 0
+        for found in pattern.finditer(line):
+            fragments += [("", line[at : found.start()]), ("class:pasted", found[0])]
+            at = found.end()
+        return [*fragments, ("", line[at:])]
+
+    def _pattern(self) -> re.Pattern[str] | None:
+        """Whatever placeholders there are."""
+        return re.compile("|".join(map(re.escape, self._texts))) if self._texts else None
+
+
+class PastedLexer(Lexer):
+    """Styles placeholders in the input."""
+
+    def __init__(self, pasted: Pasted) -> None:
+        self._pasted = pasted
+
+    def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
+        """Style one line at a time."""
+        lines = document.lines
+        return lambda number: self._pasted.split(lines[number]) if number < len(lines) else []

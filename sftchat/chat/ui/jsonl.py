@@ -1,0 +1,99 @@
+"""The chat for programs: one JSON object a line in, one JSON object a line out.
+
+In: ``{"message": TEXT}``, a message or a command with its slash; an ``id`` comes back on whatever the line leads to.
+Out, told apart by ``type``:
+
+- ``reply``: ``model``, ``adapter``, ``reply``, ``finish_reason`` (stop, length, cancelled, error), ``prompt_tokens``, ``completion_tokens``,
+  ``first_token_seconds``, ``seconds``, and where there are any ``thoughts`` and ``refused``; one for each model of the conversation;
+- ``mark``: ``model``, ``metric``, ``value`` (null without gold), ``errors``, ``answer``: what the task thinks of a reply;
+- ``note``: ``text``, lines of a command for people;
+- ``error``: ``error``, one line; the talk goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sftchat._util.parsing import parsed
+from sftchat.chat.context import Fragments
+from sftchat.chat.conversation import Mark
+from sftchat.chat.ui.plain import Plain
+from sftchat.text import printable_json
+from sftchat.thinking import apart, with_opening_tag
+
+
+class JsonLines(Plain):
+    """Shows a talk to a program; a ``View``."""
+
+    _id: Any = None
+
+    def _take(self, line: str) -> None:
+        """A line is an object with a message."""
+        if not line.strip():
+            return
+        self._id = None
+        try:
+            row = parsed(line)
+        except ValueError as error:
+            self.complain(f"the line is not JSON: {error}")
+            return
+        self._id = row.get("id") if isinstance(row, dict) else None
+        if not isinstance(row, dict) or not isinstance(row.get("message"), str):
+            self.complain('the line must be an object with a text "message", such as {"message": "hello"}')
+        elif unknown := sorted(row.keys() - {"message", "id"}):
+            self.complain(f"unknown field '{unknown[0]}' in the line, there are: id, message")
+        else:
+            self.talk.submit(row["message"])
+
+    def show_piece(self, text: str, column: int) -> None:
+        """Replies are written whole."""
+
+    def show_late_thoughts(self, column: int) -> None:
+        """Replies are written whole."""
+
+    def end_reply(self, column: int) -> None:
+        """Write the replies when all are over."""
+        self._running.discard(column)
+        if self._running:
+            return
+        for number in self._replies:
+            answer = self.talk.conversation.node(self.talk.conversation.head).answers[number]
+            reply = answer.reply
+            if self._opened.pop(number, None) is not None:
+                reply = apart(replace(reply, text=with_opening_tag(reply.text, reply.finish_reason)))
+            self._put(
+                "reply",
+                model=answer.model,
+                adapter=answer.adapter,
+                reply=reply.text,
+                finish_reason=reply.finish_reason,
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
+                first_token_seconds=round(answer.first_token_seconds, 4),
+                seconds=round(answer.seconds, 4),
+                **({"thoughts": reply.thoughts} if reply.thoughts else {}),
+                **({"refused": True} if reply.refused else {}),
+            )
+        self._replies = {}
+
+    def show_mark(self, mark: Mark, column: int) -> None:
+        """What the task thinks of a reply."""
+        model = self.talk.columns[column].name
+        self._put("mark", model=model, metric=mark.metric, value=mark.value, errors=list(mark.errors), answer=mark.answer)
+
+    def say(self, text: str | Fragments) -> None:
+        """Notes are objects too."""
+        self._put("note", text=text if isinstance(text, str) else "".join(piece for _, piece in text))
+
+    def complain(self, text: str) -> None:
+        """Errors are counted."""
+        self.failures += 1
+        self._put("error", error=" ".join(text.split()))
+
+    def _put(self, kind: str, **fields: Any) -> None:
+        """Write an object."""
+        row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
+        self._write(printable_json(json.dumps(row, ensure_ascii=False)) + "\n")

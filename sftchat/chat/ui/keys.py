@@ -1,0 +1,132 @@
+"""The keys of the chat: enter sends, ctrl-c clears, stops or arms, ctrl-d leaves; everything else is what readline and vi users expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition, emacs_mode, has_focus, is_searching, vi_navigation_mode
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+
+from sftchat._util.parsing import path_of
+from sftchat.chat.ui.input import Pasted
+
+
+class Actions(Protocol):
+    """What keys can do to a chat."""
+
+    def send(self) -> None:
+        """Send what is written."""
+
+    def interrupt(self) -> None:
+        """Clear the line, stop the reply, or arm the exit."""
+
+    def leave(self, error: Exception | None) -> None:
+        """End the chat."""
+
+    def toggle_thoughts(self) -> None:
+        """Show thoughts, or fold them."""
+
+    def edit_input(self) -> None:
+        """Write on in an editor."""
+
+    def suspend(self) -> None:
+        """Go to the background."""
+
+
+def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
+    """The bindings of a chat, over those of prompt_toolkit.
+
+    Args:
+        actions: What they do.
+        buffer: The input.
+        pasted: The long pastes it holds.
+    """
+    keys = KeyBindings()
+    writing = has_focus(buffer)
+
+    @keys.add("enter", filter=writing)
+    def _(event: KeyPressEvent) -> None:
+        actions.send()
+
+    @keys.add("escape", "enter", filter=writing & emacs_mode)  # in vi mode a lone escape must not wait for what follows
+    @keys.add("c-j", filter=writing)
+    def _(event: KeyPressEvent) -> None:
+        buffer.insert_text("\n")
+
+    @keys.add(Keys.BracketedPaste, filter=writing)
+    def _(event: KeyPressEvent) -> None:
+        buffer.insert_text(pasted.shorten(event.data))
+
+    @keys.add("backspace", filter=writing & Condition(lambda: pasted.before(buffer.document) > 0))
+    def _(event: KeyPressEvent) -> None:
+        buffer.delete_before_cursor(pasted.before(buffer.document))
+
+    @keys.add("tab", filter=writing)
+    def _(event: KeyPressEvent) -> None:
+        _complete(buffer)
+
+    @keys.add("c-c", filter=writing)
+    @keys.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        actions.interrupt()
+
+    @keys.add("c-d", filter=writing & Condition(lambda: not buffer.text))
+    def _(event: KeyPressEvent) -> None:
+        actions.leave(None)
+
+    @keys.add("c-x", "c-e", filter=writing)
+    @keys.add("v", filter=writing & vi_navigation_mode)
+    def _(event: KeyPressEvent) -> None:
+        actions.edit_input()
+
+    @keys.add("c-z")
+    def _(event: KeyPressEvent) -> None:
+        actions.suspend()
+
+    @keys.add("f2")
+    def _(event: KeyPressEvent) -> None:
+        actions.toggle_thoughts()
+
+    @keys.add("f4", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        vi = event.app.editing_mode == EditingMode.VI
+        event.app.editing_mode = EditingMode.EMACS if vi else EditingMode.VI
+
+    return keys
+
+
+def _complete(buffer: Buffer) -> None:
+    """Write the only completion, what all have in common, or the next of those in the menu.
+
+    prompt_toolkit's own binding does nothing when tab is pressed before the menu that opens while typing is there.
+    """
+    if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
+        buffer.complete_next()
+        return
+    found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    if len(found) == 1:
+        buffer.cancel_completion()
+        buffer.apply_completion(found[0])
+    elif common := get_common_complete_suffix(buffer.document, found):
+        buffer.insert_text(common)
+    else:
+        buffer.start_completion()
+
+
+def prefers_vi(environment: Mapping[str, str]) -> bool:
+    """Whether the user's readline, which other programs use, is set to vi keys."""
+    path = environment.get("INPUTRC") or Path("~/.inputrc")
+    try:
+        lines = path_of(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, RuntimeError):
+        return False
+    chosen = [
+        words[2] for words in map(str.split, lines) if [word.lower() for word in words[:2]] == ["set", "editing-mode"] and len(words) > 2
+    ]
+    return chosen[-1:] == ["vi"]

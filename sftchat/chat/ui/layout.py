@@ -1,0 +1,101 @@
+"""What is drawn below the scrollback: tail of the reply, lines that wait, input, completions, status; whatever is empty takes no room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.data_structures import Point
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.layout import AnyContainer, BufferControl, CompletionsMenu, Dimension, FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.styles import Style
+from prompt_toolkit.widgets import SearchToolbar
+
+from sftchat.chat.render.width import Line
+from sftchat.chat.ui.input import Pasted, PastedLexer
+
+
+def chat_layout(
+    buffer: Buffer,
+    pasted: Pasted,
+    tail: Callable[[], list[Line]],
+    waiting: Callable[[], list[Line]],
+    status: Callable[[], str],
+    height: Callable[[], int],
+) -> Layout:
+    """The layout of a chat.
+
+    Args:
+        buffer: The input.
+        pasted: The long pastes it holds.
+        tail: What is not complete of the reply, in rows.
+        waiting: Lines that wait for their turn.
+        status: The status line.
+        height: Rows of the terminal.
+    """
+    search = SearchToolbar()
+    written = Window(
+        BufferControl(buffer, lexer=PastedLexer(pasted), search_buffer_control=search.control),
+        height=lambda: Dimension(min=1, max=max(1, height() // 2)),
+        dont_extend_height=True,
+        wrap_lines=True,
+        get_line_prefix=lambda line, wrapped: [("class:prompt", "> " if line == wrapped == 0 else "  ")],
+    )
+    rows: list[AnyContainer] = [
+        _as_high_as(tail),
+        _as_high_as(waiting),
+        Window(height=Dimension(min=0, preferred=1, max=1)),  # what is typed stands apart, here and later above
+        written,
+        search,
+        CompletionsMenu(max_height=6),
+        Window(FormattedTextControl(status), height=1, style="class:note"),
+    ]
+    return Layout(HSplit(rows), focused_element=written)
+
+
+def _as_high_as(lines: Callable[[], list[Line]]) -> Window:
+    """A window that shows lines and is no higher than they are; the last ones, when there is less room."""
+
+    def text() -> StyleAndTextTuples:
+        shown = lines()
+        return [pair for at, line in enumerate(shown) for pair in (*line, ("", "\n" if at < len(shown) - 1 else ""))]
+
+    control = FormattedTextControl(text, show_cursor=False, get_cursor_position=lambda: Point(0, max(0, len(lines()) - 1)))
+    return Window(control, height=lambda: Dimension(min=0, preferred=len(lines()), max=len(lines())))
+
+
+STYLE = Style.from_dict(
+    {
+        "prompt": "bold ansicyan",
+        "typed": "bold",
+        "note": "ansibrightblack",
+        "error": "ansired",
+        "faint": "ansibrightblack",
+        "thought": "ansibrightblack italic",
+        "difference": "reverse",
+        "special": "ansimagenta",
+        "trained": "ansigreen",
+        "good": "ansigreen",
+        "bad": "ansired",
+        "likely": "ansigreen",
+        "unlikely": "ansiyellow",
+        "rare": "ansired",
+        "bullet": "ansicyan",
+        "quote": "italic",
+        "link": "underline",
+        "code": "ansiyellow",
+        "code.keyword": "ansimagenta",
+        "code.string": "ansigreen",
+        "code.comment": "ansibrightblack",
+        "code.number": "ansicyan",
+        "code.name": "ansiblue",
+        "pasted": "ansicyan",
+        "completion-menu": "bg:default fg:default",
+        "completion-menu.completion": "bg:default fg:ansicyan",
+        "completion-menu.completion.current": "bg:default fg:ansicyan reverse",
+        "completion-menu.meta.completion": "bg:default fg:ansibrightblack",
+        "completion-menu.meta.completion.current": "bg:default fg:default",
+        "scrollbar.background": "bg:default",
+        "scrollbar.button": "bg:ansibrightblack",
+    }
+)

@@ -1,0 +1,192 @@
+"""The chat without a terminal to draw on: one message a line in, replies on stdout, everything else on stderr, no escape sequences."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from typing import TextIO
+
+from sftchat.chat.context import Fragments
+from sftchat.chat.controller import Talk
+from sftchat.chat.conversation import Mark
+from sftchat.chat.render.prompts import begins_with_thoughts
+from sftchat.chat.safe_text import Printable, visible
+from sftchat.chat.view import View
+from sftchat.errors import UsageError
+from sftchat.thinking import Thoughts
+
+
+class Plain:
+    """Shows a talk line by line; a ``View``.
+
+    Args:
+        make_talk: Makes the talk that this view shows.
+        stdin: Messages, one a line; empty lines are skipped.
+        stdout: Replies.
+        stderr: Notes and errors.
+
+    Attributes:
+        failures: How many messages got no reply, or were commands that failed.
+    """
+
+    def __init__(
+        self,
+        make_talk: Callable[[View], Talk],
+        *,
+        stdin: TextIO,
+        stdout: TextIO,
+        stderr: TextIO,
+    ) -> None:
+        self.talk = make_talk(self)
+        self.failures = 0
+        self._stdin = stdin
+        self._stdout = stdout
+        self._stderr = stderr
+        self._person = stdin.isatty()
+        self._printable = Printable() if stdout.isatty() else None
+        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._replies: dict[int, str] = {}
+        self._running: set[int] = set()
+        self._opened: dict[int, Thoughts] = {}
+        self._left = False
+        self._armed = False
+        self._problem: Exception | None = None
+
+    def run(self) -> None:
+        """Answer line after line until there are no more.
+
+        Raises:
+            SftchatError: When the model could not be loaded.
+            UsageError: When the input is not UTF-8.
+        """
+        self.talk.start()
+        try:
+            self._work_until(lambda: self.talk.settled)  # a session that goes on may have messages without a reply
+            while not self._left and (line := self._read()):
+                self._take(line.removesuffix("\n").removesuffix("\r"))
+                self._work_until(lambda: self.talk.settled)
+        finally:
+            self.talk.close()
+        if self._problem is not None:
+            raise self._problem
+
+    def _take(self, line: str) -> None:
+        """Every line is a message."""
+        self.talk.submit(line)
+
+    def _read(self) -> str:
+        """The next line; empty at the end."""
+        if self._person:
+            self._stderr.write("> ")
+            self._stderr.flush()
+        try:
+            line = self._stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not {error.encoding}: {error.reason} at byte {error.start}") from None
+        except KeyboardInterrupt:
+            self._interrupted()
+            return "\n"
+        self._armed = False
+        return line
+
+    def _work_until(self, done: Callable[[], bool]) -> None:
+        """Do what the worker asks for."""
+        while not self._left and not done():
+            try:
+                self._actions.get()()
+            except KeyboardInterrupt:
+                self._interrupted()
+
+    def _interrupted(self) -> None:
+        """A person's Ctrl-C ends the reply, and the chat at the second time; to a pipe it means what it always means."""
+        if not self._person or self._armed:
+            raise KeyboardInterrupt
+        if not self.talk.stop():
+            self._armed = True
+            self.say("ctrl-c again leaves")
+
+    # the view of the talk
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have an action run by ``run``."""
+        self._actions.put(action)
+
+    def show_typed(self, text: str) -> None:
+        """Who typed the line knows it."""
+
+    def begin_reply(self, column: int, said: str) -> None:
+        """The reply to the line that was read; of several, each will have to wait for those before it."""
+        self._replies[column] = ""
+        self._running.add(column)
+        asked = self.talk.columns[column]
+        if begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter):
+            self._opened[column] = Thoughts(True)
+        self.show_piece(said, column)  # a line is a whole reply, one that was continued too
+
+    def show_piece(self, text: str, column: int) -> None:
+        """Write what came, at once; replies of several models are written when all are over. Thoughts that the template opened are left out."""
+        opened = self._opened.get(column)
+        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), column)
+
+    def _show(self, text: str, column: int) -> None:
+        """Take text of a reply."""
+        self._replies[column] += text
+        if len(self.talk.columns) == 1:
+            self._write(text if self._printable is None else self._printable.feed(text))
+
+    def show_thoughts(self, text: str, column: int) -> None:
+        """Lines are replies alone."""
+
+    def show_late_thoughts(self, column: int) -> None:
+        """What was not written yet is left out; what was is ended with its line."""
+        written, self._replies[column] = self._replies[column], ""
+        if len(self.talk.columns) == 1 and written and not written.endswith("\n"):
+            self._write((self._printable.end() if self._printable is not None else "") + "\n")
+
+    def end_reply(self, column: int) -> None:
+        """A reply ends with a newline."""
+        self._running.discard(column)
+        if self._running:
+            return
+        for number, opened in self._opened.items():
+            rest = "".join(part.text for part in opened.end() if not part.thought)
+            reply = self.talk.conversation.node(self.talk.conversation.head).answers[number].reply
+            never_ended = opened.thinking and reply.finish_reason == "stop"
+            self._show(opened.thought if never_ended else rest, number)  # thoughts that never ended, in a reply that did, are the reply
+        self._opened.clear()
+        replies, self._replies = self._replies, {}
+        if len(replies) == 1:
+            self._write((self._printable.end() if self._printable is not None else "") + "\n")
+            return
+        for number, text in replies.items():
+            shown = f"{self.talk.columns[number].name}: {text}\n"
+            self._write(shown if self._printable is None else visible(shown))
+
+    def show_mark(self, mark: Mark, column: int) -> None:
+        """Marks are notes."""
+        self.say(mark.text)
+
+    def say(self, text: str | Fragments) -> None:
+        """Notes go to stderr."""
+        words = text if isinstance(text, str) else "".join(piece for _, piece in text)
+        self._stderr.write(f"{visible(words) if self._stderr.isatty() else words}\n")
+        self._stderr.flush()
+
+    def complain(self, text: str) -> None:
+        """Errors go to stderr and are counted."""
+        self.failures += 1
+        self.say(f"sftchat: error: {' '.join(text.split())}")
+
+    def propose(self, text: str) -> bool:
+        """There is no input line."""
+        return False
+
+    def leave(self, error: Exception | None) -> None:
+        """End; with an error, the model could not be loaded."""
+        self._left, self._problem = True, error
+
+    def _write(self, text: str) -> None:
+        """Write to stdout, where somebody may be waiting for it."""
+        if text:
+            self._stdout.write(text)
+            self._stdout.flush()

@@ -1,0 +1,154 @@
+"""The replies under way: frames instead of tokens, complete lines to the scrollback, the rest to the layout."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sftchat.chat.render.columns import column_widths, difference_note
+from sftchat.chat.render.reply import ReplyText
+from sftchat.chat.render.side_by_side import Beside
+from sftchat.chat.render.stacked import Stacked
+from sftchat.chat.render.width import Line, rows_of
+from sftchat.chat.settings import Display
+from sftchat.chat.ui.scrollback import App, Scrollback
+
+FRAME_SECONDS = 0.04
+"""Pieces of a reply are drawn together at this pace; an engine may be faster than a terminal."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A reply that began; the arguments of ``Replies.begin``."""
+
+    name: str
+    said: str
+    thinking: bool
+
+
+class Replies:
+    """The replies to the last message: one alone, several side by side, or below each other where the terminal is narrow.
+
+    Args:
+        above: Where complete lines go.
+        app: Gives the application, once there is one.
+        display: How replies are shown.
+    """
+
+    def __init__(self, above: Scrollback, app: Callable[[], App], display: Display) -> None:
+        self._above = above
+        self._app = app
+        self._display = display
+        self._begun: dict[int, _Begun] = {}
+        self._running: set[int] = set()
+        self._numbers: dict[int, int] = {}
+        self._said: dict[int, str] = {}
+        self._shown: Beside | Stacked = Stacked([], [])
+        self._fresh: list[tuple[int, str]] = []
+        self._frame: asyncio.TimerHandle | None = None
+        self._drawn: tuple[object, list[Line]] = (None, [])
+
+    @property
+    def several(self) -> bool:
+        """More than one reply is under way: what else there is to say must wait until all are over."""
+        return len(self._numbers) > 1 and bool(self._running)
+
+    def begin(self, column: int, name: str, said: str, thinking: bool = False) -> None:
+        """A column begins to reply, before any of them says something.
+
+        Args:
+            column: Which one.
+            name: Its model.
+            said: What a reply that is continued said before.
+            thinking: The model's template opens its thoughts for it.
+        """
+        if not self._running:
+            self._begun, self._numbers = {}, {}
+        self._begun[column] = _Begun(name, said, thinking)
+        self._running.add(column)
+
+    def feed(self, column: int, piece: str) -> None:
+        """Take a piece of a reply; it is drawn with the next frame."""
+        self._choose()
+        self._fresh.append((column, piece))
+        loop = self._app().loop
+        if self._frame is None and loop is not None:
+            self._frame = loop.call_later(FRAME_SECONDS, self._draw)
+
+    def retract(self, column: int) -> None:
+        """What a reply said so far are thoughts."""
+        self._choose()
+        self._take_fresh()
+        self._shown.retract(self._numbers[column])
+        self._said[column] = ""
+        self._draw()
+
+    def end(self, column: int) -> None:
+        """A reply is over."""
+        if column not in self._running:
+            return
+        self._choose()
+        self._take_fresh()
+        self._running.discard(column)
+        self._shown.end(self._numbers[column])
+        self._draw()
+        if not self._running and len(self._numbers) > 1:
+            titles = [self._begun[column].name for column in self._numbers]
+            self._above.note(difference_note(titles, [self._said[column] for column in self._numbers]))
+
+    def end_all(self) -> None:
+        """The chat ends in mid-reply."""
+        for column in list(self._running):
+            self.end(column)
+
+    def toggle_thoughts(self) -> bool:
+        """Show thoughts, those of the last reply included, or fold them; returns whether they are shown."""
+        self._display.thoughts = not self._display.thoughts
+        if self._display.thoughts and isinstance(self._shown, Stacked):
+            self._above.lines(self._shown.unseen())
+        return self._display.thoughts
+
+    def tail(self, height: int) -> list[Line]:
+        """What is not complete, in rows as the terminal will break them; the last ones, when there are more than there is room for."""
+        columns = self._above.columns
+        if isinstance(self._shown, Beside):
+            return self._shown.tail(height)
+        tail = self._shown.tail(columns)
+        key = (tail, columns, height)
+        if key != self._drawn[0]:  # a layout asks several times a frame
+            self._drawn = key, [row for line in tail for row in rows_of(line, columns)][-height:]
+        return self._drawn[1]
+
+    def _choose(self) -> None:
+        """Now it is known how many reply: choose how to show them."""
+        if self._numbers:
+            return
+        self._numbers = {column: number for number, column in enumerate(self._begun)}
+        self._said = dict.fromkeys(self._begun, "")
+        begun = list(self._begun.values())
+        titles = [one.name for one in begun]
+        if column_widths(len(titles), self._above.columns) is not None:
+            self._shown = Beside(titles, self._display.thoughts, [one.thinking for one in begun])
+        else:
+            self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display, one.thinking) for one in begun])
+        self._fresh += [(column, one.said) for column, one in self._begun.items() if one.said]
+
+    def _take_fresh(self) -> None:
+        """Hand on what came since the last frame."""
+        for column, piece in self._fresh:
+            self._shown.feed(self._numbers[column], piece)
+            self._said[column] += piece
+        self._fresh.clear()
+
+    def _draw(self) -> None:
+        """Draw what came since the last frame."""
+        if self._frame is not None:
+            self._frame.cancel()
+            self._frame = None
+        self._take_fresh()
+        lines = self._shown.lines(self._above.columns)
+        if lines:
+            self._above.lines(lines)
+        else:
+            self._app().invalidate()

@@ -1,0 +1,225 @@
+"""Where the top of the prompt is after the terminal was made narrower.
+
+Many terminals then break rows that have become too long into several, and the cursor moves down with them. prompt_toolkit goes up as many rows
+as it drew, and what was above stays behind as stale copies. Asking the terminal where the cursor is would not say how it got there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.data_structures import Point
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.formatted_text.utils import split_lines
+from prompt_toolkit.input import DummyInput
+from prompt_toolkit.output import DummyOutput
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.utils import get_cwidth
+
+from sftchat.chat.context import Fragments
+from sftchat.chat.render.width import Line, wrap_line
+from sftchat.chat.safe_text import rows, visible, wrap
+from sftchat.chat.ui.layout import STYLE
+from sftchat.text import printable_lines
+
+if TYPE_CHECKING:
+    from prompt_toolkit.layout.screen import Char
+    from prompt_toolkit.output import Output
+
+
+_MARKS = (
+    "VTE_VERSION",
+    "TMUX",
+    "KITTY_WINDOW_ID",
+    "WEZTERM_PANE",
+    "ALACRITTY_WINDOW_ID",
+    "WT_SESSION",
+    "KONSOLE_VERSION",
+    "GHOSTTY_RESOURCES_DIR",
+)
+_PROGRAMS = ("iTerm.app", "Apple_Terminal", "WezTerm", "vscode", "ghostty", "tmux", "rio", "WarpTerminal", "Hyper")
+_TERMS = ("tmux", "xterm-kitty", "alacritty", "foot", "xterm-ghostty", "wezterm", "contour", "rio")
+
+
+def breaks_rows(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal is known to break rows when it is made narrower; where that is not sure, no: a stale copy is better than a line
+    of the scrollback erased."""
+    if "STY" in environment:  # GNU screen, whatever it runs in
+        return False
+    return (
+        any(name in environment for name in _MARKS)
+        or environment.get("TERM_PROGRAM") in _PROGRAMS
+        or environment.get("TERM", "").startswith(_TERMS)
+    )
+
+
+def row_of_cursor(drawn: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
+    """The row, counted from the top of what was drawn, in which the cursor is after the terminal broke the rows.
+
+    Args:
+        drawn: The rows as they were drawn, without the blanks at their ends.
+        row: Where the cursor was.
+        column: Where the cursor was, in cells.
+        columns: The new width.
+        width: How many cells a character takes.
+    """
+    above = sum(len(rows(text, columns, width)) for text in drawn[:row])
+    return above + max(0, column - 1) // columns
+
+
+class App(Application[None]):
+    """An application that lets the scrollback see to the terminal before anything is drawn.
+
+    Attributes:
+        before_drawing: Called before every redraw, while the terminal is the application's.
+    """
+
+    before_drawing: Callable[[], None]
+
+    @property
+    def away(self) -> bool:
+        """Another program, such as an editor, has the terminal."""
+        return self._running_in_terminal
+
+    def redraw(self) -> None:
+        """Draw now; ``invalidate`` would draw later and let the prompt blink."""
+        self._redraw()
+
+    def _redraw(self, render_as_done: bool = False) -> None:
+        if self.is_running and not self.away:
+            self.before_drawing()
+        super()._redraw(render_as_done)
+
+    def _on_resize(self) -> None:
+        if not self.away:  # an editor draws itself
+            self.before_drawing()
+            super()._on_resize()
+
+
+def missing_parts() -> tuple[str, ...]:
+    """Names of what this module takes from inside prompt_toolkit and the installed version does not have; empty when all is there."""
+    app = Application[None](input=DummyInput(), output=DummyOutput())
+    needed: tuple[tuple[object, tuple[str, ...]], ...] = (
+        (app, ("_redraw", "_on_resize", "_running_in_terminal")),
+        (app.renderer, ("last_rendered_screen", "_last_size", "_cursor_pos")),
+    )
+    return tuple(f"{type(owner).__name__}.{name}" for owner, names in needed for name in names if not hasattr(owner, name))
+
+
+class Scrollback:
+    """What stands above the prompt of an application. Its methods run on the application's thread.
+
+    Args:
+        output: The terminal.
+        app: Gives the application, once there is one.
+        breaks_rows: The terminal breaks rows when it is made narrower.
+        keeps_erased: The terminal copies to its history what is erased from the top of the screen down, as tmux does.
+    """
+
+    def __init__(self, output: Output, app: Callable[[], App], breaks_rows: bool, keeps_erased: bool = False) -> None:
+        self._output = output
+        self._app = app
+        self._breaks_rows = breaks_rows
+        self._held: StyleAndTextTuples = []
+        self._escapes = isinstance(output, Vt100_Output)
+        self._composing = False
+        write = output.write
+        # prompt_toolkit takes the escape character from text, and leaves the one-byte sequences and the marks that reorder
+        output.write = lambda data: write(printable_lines(data, kept="\t\r"))  # type: ignore[method-assign]
+        if isinstance(output, Vt100_Output):
+            output.enable_cpr = False
+            flush = output.flush
+            output.flush = lambda: None if self._composing else flush()  # type: ignore[method-assign]
+            if breaks_rows:
+                # a drawing that is under way when the terminal is made narrower must be broken like one that stood there already:
+                # rows cut at the margin instead would have us go up too far and erase what is not ours
+                output.disable_autowrap = lambda: None  # type: ignore[method-assign]
+            if keeps_erased:
+                output.erase_down = self._erase_rows  # type: ignore[method-assign]
+
+    @property
+    def columns(self) -> int:
+        """Width of the terminal."""
+        return self._output.get_size().columns
+
+    def lines(self, lines: Iterable[Line]) -> None:
+        """Write complete lines."""
+        fragments = [pair for line in lines for pair in (*line, ("", "\n"))]
+        if fragments:
+            self.write([*fragments])
+
+    def note(self, text: str, style: str = "class:note") -> None:
+        """Write lines that are not the model's."""
+        self.write(broken(text, style, self.columns))
+
+    def write(self, fragments: StyleAndTextTuples) -> None:
+        """Write whole lines; on terminals that know synchronized updates, in one stroke. While the terminal is an editor's, they wait."""
+        app = self._app()
+        if not app.is_running:
+            self._print(fragments)
+            return
+        self._held += fragments
+        if app.away:
+            return
+        self._composing = True  # erasing, writing and drawing again leave as one piece: without it the prompt would blink
+        try:
+            if self._escapes:
+                self._output.write_raw("\x1b[?2026h")
+            app.redraw()
+            if self._escapes:
+                self._output.write_raw("\x1b[?2026l")
+        finally:
+            self._composing = False
+            self._output.flush()
+
+    def before_drawing(self) -> None:
+        """See to it that the prompt is drawn where it should be: find its top again after a resize, and write what waits above it."""
+        app = self._app()
+        self._find_top(app)
+        if self._held:
+            held, self._held = self._held, []
+            app.renderer.erase()
+            self._print(held)
+
+    def _find_top(self, app: App) -> None:
+        """Tell the renderer where its cursor is when the terminal was made narrower since the last drawing."""
+        renderer = app.renderer
+        screen, size = renderer.last_rendered_screen, renderer._last_size
+        if not self._breaks_rows or screen is None or size is None or self.columns >= size.columns:
+            return
+        drawn = [_text(screen.data_buffer[row]) for row in range(renderer._cursor_pos.y)]
+        row = row_of_cursor(drawn, renderer._cursor_pos.y, renderer._cursor_pos.x, self.columns, get_cwidth)
+        renderer._cursor_pos = Point(x=renderer._cursor_pos.x, y=row)
+        renderer.erase()
+
+    def _erase_rows(self) -> None:
+        """Erase from the cursor down row by row."""
+        below = self._output.get_size().rows - 1
+        self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
+
+    def _print(self, fragments: StyleAndTextTuples) -> None:
+        """Write where the cursor is."""
+        print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
+
+
+def _text(row: Mapping[int, Char]) -> str:
+    """A row of a screen as text, without the blanks at its end."""
+    return "".join(row[column].char if column in row else " " for column in range(max(row, default=-1) + 1)).rstrip()
+
+
+def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
+    """Lines that are not the model's, broken between words."""
+    return [(style, "".join(f"{row}\n" for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth)))]
+
+
+def drawn(text: Fragments, columns: int) -> StyleAndTextTuples:
+    """What a command says, as it is drawn: lines that are notes alone are broken between words, and others, which may be copied, by the terminal."""
+    shown: StyleAndTextTuples = []
+    for line in split_lines([(f"class:{style}" if style else "", visible(piece)) for style, piece in text]):
+        pairs = [(pair[0], pair[1]) for pair in line]
+        rows = wrap_line(pairs, columns) if all(style == "class:note" for style, piece in pairs if piece) else [pairs]
+        shown += [pair for row in rows or [pairs] for pair in (*row, ("", "\n"))]
+    return shown

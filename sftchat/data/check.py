@@ -1,0 +1,292 @@
+"""What may be wrong with a row, by class, and what is done about each class."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sftchat.data.columns import UnwantedReplyError
+from sftchat.data.duplicates import THRESHOLD, NearDuplicates, Repeats, whole_text
+from sftchat.data.formats import read_examples, shape_of, to_example
+from sftchat.data.leakage import find_leaks
+from sftchat.data.notes import Notes
+from sftchat.data.read import Row, line_of, scan_rows
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.values import shown
+from sftchat.errors import DataError, UsageError, unknown
+from sftchat.task import Task, problems_of
+from sftchat.types import Example, is_learned
+
+Policy = Literal["fail", "drop", "keep"]
+"""``fail`` makes a check fail, ``drop`` leaves the row out of the cleaned file, ``keep`` only reports it."""
+
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of problems.
+
+    Attributes:
+        description: One line.
+        policy: What is done unless the user says otherwise.
+        keepable: The row can be read, so that it can be kept.
+    """
+
+    description: str
+    policy: Policy = "fail"
+    keepable: bool = True
+
+
+KINDS: Mapping[str, Kind] = {
+    "malformed": Kind("no JSON object in UTF-8, or a file that breaks off", keepable=False),
+    "invalid": Kind("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
+    "unwanted": Kind("a reply that its author marks as one to avoid, such as label: false", keepable=False),
+    "no-reply": Kind("no assistant turn, so nothing to learn from"),
+    "unanswered": Kind("a last turn without a reply after earlier replies", policy="keep"),
+    "cut-off": Kind("a reply that hit the token limit of who generated it, so that its end is no end"),
+    "special-token": Kind("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
+    "template-token": Kind("a template's token in a text row, which is learned as it stands", policy="keep"),
+    "control-character": Kind("a control character such as ESC or NUL", policy="keep"),
+    "duplicate-id": Kind("an id that stands twice"),
+    "duplicate": Kind("the same row again"),
+    "near-duplicate": Kind("nearly the same row again", policy="keep"),
+    "conflict": Kind("the same prompt again with another reply"),
+    "length": Kind("more tokens than the longest row may have"),
+    "template": Kind("turns that the model's chat template refuses, or cannot be trained on"),
+    "leak": Kind("a prompt that stands, or nearly, in a file to be checked against"),
+    "task": Kind("what the task finds wrong"),
+}
+"""Every class by name."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: A key of ``KINDS``.
+        source: Where: ``file:line``, or ``file`` where the whole of it is meant.
+        message: What, in one line.
+    """
+
+    kind: str
+    source: str
+    message: str
+
+    def __str__(self) -> str:
+        """As it is printed."""
+        return f"{self.source}: {self.message}"
+
+
+def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
+    """The policy of every class: the user's ``CLASS=POLICY`` over the defaults.
+
+    Raises:
+        UsageError: For a pair without ``=``, a class or policy that does not exist, a class given twice, or one whose rows cannot be kept.
+    """
+    policies = {name: kind.policy for name, kind in KINDS.items()}
+    given: set[str] = set()
+    for pair in pairs:
+        name, equals, word = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise UsageError(f"policy '{pair}' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop")
+        if name not in KINDS:
+            raise UsageError(unknown("class of problems", name, KINDS))
+        policy = next((policy for policy in POLICIES if policy == word), None)
+        if policy is None:
+            raise UsageError(unknown("policy", word, POLICIES))
+        if name in given:
+            raise UsageError(f"policy of {name} is given twice; give it once")
+        if policy == "keep" and not KINDS[name].keepable:
+            raise UsageError(f"rows that are {name} cannot be read, so not kept; give {name}=fail or {name}=drop")
+        given.add(name)
+        policies[name] = policy
+    return policies
+
+
+Measure = Callable[[Example], Iterable[tuple[str, str]]]
+"""What is wrong with a row once it is tokens: pairs of a class and a message."""
+
+# `</s>` and `[INST]` are also HTML and plain words; these are nobody's
+MARKERS = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
+)
+
+TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
+"""Tokens of chat templates as they stand in a text row, where `</s>` and `[INST]` are what they look like."""
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+"""Control characters but tab and the ends of lines, U+0085 among them."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check found in one file.
+
+    Attributes:
+        path: The file, as given.
+        rows: Rows in the file, malformed ones and a broken end of an array included.
+        replies: Rows that hold a reply to learn from or to be scored against.
+        formats: Rows by shape; malformed ones are missing.
+        shapes: The line where each shape stands first.
+        problems: Everything wrong, in the order of the file.
+        notes: What reading changed in rows, and columns that are not used, one line each.
+    """
+
+    path: str
+    rows: int
+    replies: int
+    formats: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Problems by class, the most frequent first."""
+        return dict(Counter(problem.kind for problem in self.problems).most_common())
+
+    def sources(self, policies: Mapping[str, Policy], policy: Policy) -> frozenset[str]:
+        """Where rows stand that have a problem of a class with this policy."""
+        return frozenset(problem.source for problem in self.problems if policies[problem.kind] == policy)
+
+
+def check(
+    path: str | os.PathLike[str],
+    task: Task | None = None,
+    *,
+    against: Sequence[str] = (),
+    options: RowOptions = AS_WRITTEN,
+    near: float = THRESHOLD,
+    measure: Measure | None = None,
+) -> Findings:
+    """Read every row of a file and collect what is wrong, of every class of ``sftchat.data.check``, going on after a malformed row.
+
+    Of the rows only hashes are kept, so that a file may be larger than memory; with ``against`` its prompts are kept too.
+
+    Args:
+        path: JSONL, a JSON array or what else ``scan_rows`` reads; ``-`` reads standard input.
+        task: A task whose own check is run on every row as well.
+        against: Files of training rows in which no prompt of this one may stand, nor nearly.
+        options: How rows are read.
+        near: Similarity from which on a row is a near duplicate, up to 1; 0 looks for none.
+        measure: Says what is wrong with a row once it is tokens.
+
+    Raises:
+        DataError: The file is missing or a folder; or a row of ``against`` cannot be read.
+        PluginError: The task's check itself failed.
+    """
+    rows = replies = 0
+    formats: Counter[str] = Counter()
+    shapes: dict[str, str] = {}
+    problems: list[Problem] = []
+    order: dict[str, int] = {}
+    compared: list[Example] = []
+    repeats, notes = Repeats(), Notes()
+    neighbours = NearDuplicates(near) if near else None
+    for item in _scan(path):
+        rows += 1
+        if isinstance(item, DataError):
+            order.setdefault(item.source, rows)
+            problems.append(Problem("malformed", item.source, item.message))
+            continue
+        source, row = item
+        order[source] = rows
+        try:
+            example = to_example(row, source, options, notes)
+        except DataError as error:
+            problems.append(Problem("unwanted" if isinstance(error, UnwantedReplyError) else "invalid", source, error.message))
+            continue
+        shape = shape_of(row, options)
+        formats[shape] += 1
+        shapes.setdefault(shape, line_of(source))
+        replies += example.conversation[-1]["role"] == "assistant"
+        found = [Problem(kind, source, what) for kind, what in (*_row_problems(example), *repeats.problems(example))]
+        if neighbours is not None and not any(problem.kind in ("duplicate", "conflict") for problem in found):
+            problems += (_near(one.source, one.first, one.similarity) for one in neighbours.add(source, whole_text(example)))
+        more = chain(measure(example) if measure is not None else (), task_problems(task, example))
+        problems += [*found, *(Problem(kind, source, what) for kind, what in more)]
+        if against:
+            compared.append(example)
+    if neighbours is not None:
+        problems += (_near(one.source, one.first, one.similarity) for one in neighbours.rest())
+    problems += _leaks(compared, against, options)
+    problems.sort(key=lambda problem: order[problem.source])  # stable: those of one row stay in the order in which they were found
+    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
+
+
+def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file, unchanged, without those that cannot be read or stand where they are to be dropped.
+
+    Args:
+        path: As for ``check``, but no standard input: it is read a second time.
+        dropped: ``Findings.sources`` of what is dropped.
+    """
+    for item in _scan(path):
+        if not isinstance(item, DataError) and item[0] not in dropped:
+            yield item[1]
+
+
+def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
+    """Every row; what is wrong with a file that is there, such as that it is empty, is one of its problems."""
+    try:
+        yield from scan_rows(path)
+    except DataError as error:
+        if os.fspath(path) != "-" and not Path(path).is_file():
+            raise
+        yield error
+
+
+def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
+    """What is wrong with a row in itself."""
+    turns = example.conversation
+    if all(turn["role"] != "assistant" for turn in turns):
+        yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
+    elif not any(map(is_learned, turns)):
+        yield "no-reply", "every assistant turn has weight 0, so nothing to learn from; leave the weight of one out"
+    elif turns[-1]["role"] != "assistant" and example.messages and any(map(is_learned, turns)):
+        yield "unanswered", f"the last {turns[-1]['role']} turn has no reply; the row is learned up to the reply before it"
+    if example.metadata.get("finish_reason") == "length":
+        yield (
+            "cut-off",
+            'finish_reason is "length": the reply was cut off where its author\'s limit was; generate it again with a higher limit',
+        )
+    for index, turn in enumerate(turns):
+        where = f"messages[{index}]" if example.messages else "text"
+        if marker := MARKERS.search(turn["content"]) if example.messages else TOKENS.search(turn["content"]):
+            found = f"holds the marker {shown(marker[0])} as text, at character {marker.start() + 1}"
+            if example.messages:
+                yield "special-token", f"{where} {found}; give the turns, not their rendering"
+            else:  # a text row is what its author rendered
+                yield "template-token", f"{where} {found}; the text is learned as it stands, so no template is added"
+        if control := CONTROL.search(turn["content"]):
+            yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
+
+
+def _near(source: str, first: str, similarity: float) -> Problem:
+    """A row that is nearly the same as one before it."""
+    return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
+
+
+def _leaks(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
+    """The rows that a model trained on other files has seen."""
+    training = chain.from_iterable(read_examples(path, options) for path in against)
+    for leak in find_leaks(examples, training):
+        same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
+        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{how}")
+
+
+def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:
+    """What the task finds wrong.
+
+    Raises:
+        PluginError: When the check fails.
+    """
+    if task is not None:
+        yield from (("task", " ".join(problem.split())) for problem in problems_of(task, example))

@@ -1,0 +1,112 @@
+"""Rows from a task's generator: its options by name, and a watch that it keeps its promises."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sftchat._util.returned import copied, plain_example
+from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
+from sftchat.errors import PluginError, UsageError, message_of, unknown
+from sftchat.task import Task
+from sftchat.types import Example
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+REQUIRED = inspect.Parameter.empty
+
+
+def generator_options(task: Task) -> dict[str, Any]:
+    """The options of a task's generator: its keyword-only parameters and their defaults, ``REQUIRED`` where there is none."""
+    parameters = call_plugin(f"the generator of task '{task.name}'", inspect.signature, task.generate).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
+    """Turn ``name=value`` pairs into arguments of a task's generator, each of the type that its default has.
+
+    Args:
+        task: The task.
+        pairs: Such as ``"closed=true"``; whole numbers, reals, true and false, text, and lists of text with commas between.
+
+    Raises:
+        UsageError: A pair without ``=``, a name the generator has not or that is given twice, or a value of another type.
+    """
+    known = generator_options(task)
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        name = name.replace("-", "_")
+        if not equals:
+            raise UsageError(f"option '{pair}' has no '='; write it as NAME=VALUE")
+        if name not in known:
+            raise UsageError(unknown(f"option of task {task.name}", name, known))
+        if name in options:
+            raise UsageError(f"option '{name}' is given twice; give it once")
+        options[name] = _convert(name, value, known[name])
+    missing = [name for name, default in known.items() if default is REQUIRED and name not in options]
+    if missing:
+        raise UsageError(f"task '{task.name}' needs the option '{missing[0]}'; give --option {missing[0]}=VALUE")
+    return options
+
+
+def _convert(name: str, value: str, default: Any) -> Any:
+    """Read a value as the type of the default."""
+    if isinstance(default, bool):  # before int, which bool is one of
+        if value.lower() in TRUE + FALSE:
+            return value.lower() in TRUE
+        raise UsageError(f"option '{name}' is '{value}', must be true or false")
+    for kind, words in ((int, "a whole number"), (float, "a number")):
+        if isinstance(default, kind):
+            try:
+                return kind(value)
+            except ValueError:
+                raise UsageError(f"option '{name}' is '{value}', must be {words}, such as {default}") from None
+    if isinstance(default, (tuple, list)):
+        return type(default)(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] | None = None) -> Iterator[Example]:
+    """Yield exactly ``n`` examples of a task's generator; the same arguments give the same examples.
+
+    Args:
+        task: The task.
+        n: How many, at least 1.
+        seed: Any whole number.
+        options: Keyword arguments of the generator, as ``parse_options`` gives them.
+
+    Raises:
+        UsageError: The generator refused an option's value.
+        PluginError: The generator failed, or gave another number of examples.
+    """
+    what = f"the generator of task '{task.name}'"
+    count = 0
+    rows: dict[str, int] = {}
+
+    def begun() -> Iterable[Example]:
+        return task.generate(n, seed, **copied(dict(options or {})))
+
+    def occasion() -> str:
+        return f"after {count} rows"
+
+    try:
+        for given in iterate_plugin(what, call_plugin(what, begun, doing=occasion, may_refuse=True), doing=occasion, may_refuse=True):
+            example = call_plugin(what, plain_example, given, doing=occasion)
+            if count == n:
+                raise PluginError(f"{what} gave more than the {n} rows it was asked for")
+            count += 1
+            if example.id and rows.setdefault(example.id, count) != count:
+                raise PluginError(
+                    f"{what} gave the id '{example.id}' to row {rows[example.id]} and to row {count}; "
+                    "give every row its own, such as f'{seed}-{index}'"
+                )
+            yield example
+    except PluginError as error:
+        # a generator refuses values with ValueError, at the latest when the first row is asked for; anything later is a bug of the plugin
+        refusal = error.__cause__
+        if isinstance(refusal, ValueError) and not isinstance(refusal, Malformed) and count == 0 and options:
+            raise UsageError(f"task '{task.name}': {message_of(refusal)}") from refusal
+        raise
+    if count < n:
+        raise PluginError(f"{what} gave {count} rows, {n} were asked for")

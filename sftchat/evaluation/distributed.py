@@ -1,0 +1,54 @@
+"""One evaluation in several processes: each asks its share of the items and remembers the replies; the first then evaluates as it would alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from sftchat.errors import UsageError
+from sftchat.evaluation.pipeline import OpenLate, Watch
+from sftchat.evaluation.plan import Plan
+from sftchat.evaluation.run import run
+from sftchat.task import Task
+
+if TYPE_CHECKING:
+    from sftchat.inference.distributed import Place
+
+
+def answer_share(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, place: Place) -> None:
+    """Ask every model this process's share of the items that no memory has an answer to.
+
+    Args:
+        plans: All of the evaluation, the same in every process.
+        opener: For a task, what opens a model by the name the user typed, with what it is remembered to have answered.
+        watch: Shows progress.
+        place: Whose share.
+
+    Raises:
+        UsageError: When a model's replies are not remembered, and so could not be handed over.
+        ModelError: When a model cannot be loaded.
+        EngineError: When one can generate nothing more.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    for plan in plans:
+        for source in (plan.baseline, *plan.sources):
+            if source is None or source.stored is not None:
+                continue
+            with closing(opener(plan.task)(source.name)) as engine:
+                if not engine.remembers:
+                    raise UsageError(
+                        f"the replies of '{source.name}' are not remembered, so {place.count} processes cannot share the work; start one process"
+                    )
+                for evalset in plan.evalsets:
+                    share = evalset.examples[place.rank :: place.count]
+                    before = engine.found
+
+                    def remembered(before: int = before) -> int:
+                        return engine.found - before
+
+                    with watch(
+                        f"{source.name} on {evalset.name}, part {place.rank + 1} of {place.count}", len(share), remembered
+                    ) as advance:
+                        for _ in run(engine, plan.task, share, advance, sampling=plan.sampling):
+                            pass

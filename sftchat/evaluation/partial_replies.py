@@ -1,0 +1,251 @@
+"""``replies.partial.jsonl``: what a model answered whose replies cannot be remembered, kept until the evaluation ends and used when it goes on.
+
+A file is only ever appended to. A line counts for a request when it has the key of that request, a hash of everything that is known to decide the
+reply. A file that holds anything else is moved aside, and none is deleted before the finished replies hold all that it held.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from sftchat._util.files import open_locked
+from sftchat.engine import Chunk, Request, cancelling, reply_of
+from sftchat.errors import DataError, SftchatError, UsageError
+from sftchat.evaluation.cached_engine import RememberingEngine
+from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
+from sftchat.text import counted
+from sftchat.types import Reply
+
+KEPT = "replies*.partial*.jsonl"
+"""Files of an output folder that may hold replies to go on with."""
+OLD = ".old-"
+"""Part of the name of a file that ``--fresh`` moved aside: its replies are not used any more."""
+
+Known = tuple[str, str]
+"""Id and key of a request; a model may be asked the same for two items."""
+
+
+def partial_of(replies: Path) -> Path:
+    """Where the replies of a file go while there are not all of them."""
+    return replies.with_suffix(".partial.jsonl")
+
+
+class KeptReplies:
+    """An ``Engine`` that answers from what an evaluation that broke off has kept, asks the rest, and keeps that; a context manager.
+
+    Every reply is with the operating system before it is scored. When the block ends well and every request was answered, the files go whose
+    replies are all among the finished ones.
+
+    Args:
+        engine: Asked what is not kept.
+        path: The partial file; its folder is searched for others. None keeps nothing.
+        wanted: All requests that will come.
+
+    Attributes:
+        found: How many replies came from files.
+    """
+
+    def __init__(self, engine: RememberingEngine, path: Path | None, wanted: Iterable[Request]) -> None:
+        self.engine = engine
+        self.path = path
+        self.found = 0
+        self._wanted = {self._known(request) for request in wanted} if path is not None else set()
+        self._answered: set[Known] = set()
+        self._replies: dict[Known, Reply] = {}
+        self._file: BinaryIO | None = None
+
+    @property
+    def name(self) -> str:
+        """What the user called the model."""
+        return self.engine.name
+
+    def __enter__(self) -> KeptReplies:
+        """Read what is kept.
+
+        Raises:
+            SftchatError: When another evaluation writes to the file, or the system refuses.
+        """
+        if self.path is not None and (self.path.exists() or not self.engine.remembers):
+            try:
+                self._begin(self.path)
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file; remove those that hold nothing beside the finished replies."""
+        if self.path is None or self._file is None:
+            return
+        if os.name == "nt":  # which deletes no open file
+            self._file.close()
+        done = kind is None and self._wanted <= self._answered
+        others = _files(self.path, old=True) if done else []
+        finished = [path for path in others if (rows := _read(path)) and self._answered.issuperset(rows)]
+        if not (rows := _read(self.path)) or (done and self._answered.issuperset(rows)):
+            finished.append(self.path)
+        for path in finished:
+            path.unlink(missing_ok=True)
+        self._file.close()
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests, those with a kept reply first; the model is asked nothing when all have one.
+
+        Raises:
+            EngineError: When nothing more can be generated.
+            ModelError: When the model has to be opened and cannot be.
+            SftchatError: When a reply cannot be kept.
+        """
+        asked: dict[str, Request] = {}
+        for request in requests:
+            reply = self._replies.get(self._known(request)) if self._replies else None
+            if reply is None:
+                asked[request.id] = request
+                continue
+            self.found += 1
+            self._answered.add(self._known(request))
+            tokens = reply.completion_tokens
+            yield Chunk(
+                request.id, reply.text, (), reply.finish_reason, reply.prompt_tokens,
+                unlisted_tokens=tokens, thoughts=reply.thoughts, refused=reply.refused,
+            )  # fmt: skip
+        if not asked:
+            return
+        parts: dict[str, list[Chunk]] = {}
+        with cancelling(self.engine.generate(list(asked.values()))) as chunks:
+            for chunk in chunks:
+                parts.setdefault(chunk.request_id, []).append(chunk)
+                if chunk.finish_reason is not None:
+                    said = parts.pop(chunk.request_id)
+                    if chunk.request_id in asked and chunk.finish_reason in ("stop", "length"):
+                        self._keep(asked[chunk.request_id], said)
+                yield chunk
+
+    def close(self) -> None:
+        """Close the model if it was opened."""
+        self.engine.close()
+
+    def _say(self, words: str) -> None:
+        """Tell the user a line."""
+        if self.engine.memory is not None:
+            self.engine.memory.say(words)
+
+    def _known(self, request: Request) -> Known:
+        """By what a request is known again."""
+        return request.id, self.engine.key_of(request).hex()
+
+    def _begin(self, path: Path) -> None:
+        """Take up the replies that are kept, and move aside a file that holds others."""
+        fresh = self.engine.memory is not None and self.engine.memory.fresh
+        self._file = _locked(path)
+        rows = _read(path)
+        others = list(rows) if fresh else [known for known in rows if known not in self._wanted]
+        if others:
+            aside = self._move_aside(path, OLD if fresh else ".")
+            what = "" if fresh else " to other requests"
+            self._say(f"{counted(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
+            rows = {}
+        if fresh:
+            return
+        for kept in (rows, *map(_read, _files(path))):
+            for known, reply in kept.items():
+                if known in self._wanted:
+                    self._replies.setdefault(known, reply)
+        for known, reply in self._replies.items():
+            if known not in rows:
+                self._write(known, reply)
+        if self._replies:
+            self._say(
+                f"{counted(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
+                "--fresh asks everything anew"
+            )
+
+    def _move_aside(self, path: Path, mark: str) -> Path:
+        """Move the file to the first free name and begin another."""
+        assert self._file is not None
+        number = 1
+        while (aside := path.with_name(f"{path.stem}{mark}{number}.jsonl")).exists():
+            number += 1
+        if os.name == "nt":  # which renames no open file
+            self._file.close()
+        path.rename(aside)
+        self._file.close()
+        self._file = _locked(path)
+        return aside
+
+    def _keep(self, request: Request, parts: Sequence[Chunk]) -> None:
+        """Keep a reply that was just given."""
+        known = self._known(request)
+        self._answered.add(known)
+        if self.engine.remembers:
+            return
+        if self.path is None:
+            if self.engine.memory is not None:
+                self.engine.memory.lost += 1
+            return
+        last = parts[-1]
+        assert last.finish_reason is not None
+        try:
+            if self._file is None:
+                self._file = _locked(self.path)
+            self._write(known, reply_of(parts, last.finish_reason))
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _write(self, known: Known, reply: Reply) -> None:
+        """Append a line and hand it to the operating system: a killed process loses none."""
+        assert self._file is not None
+        row = {
+            "id": known[0],
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+            **kept_apart(reply),
+            "request": known[1],
+        }
+        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", UNPAIRED) + b"\n")
+        self._file.flush()
+
+
+def _files(path: Path, old: bool = False) -> list[Path]:
+    """The other files of the folder that hold replies to go on with; with ``old`` those too that are not used any more."""
+    return sorted(file for file in path.parent.glob(KEPT) if file != path and (old or OLD not in file.name))
+
+
+def _read(path: Path) -> dict[Known, Reply]:
+    """The replies of a file; a line that is none is there under a name that no request has."""
+    found: dict[Known, Reply] = {}
+    for number, line in numbered_lines(path, "replies"):
+        try:
+            identity, reply, row = parse_reply(line, f"{path}:{number}")
+        except DataError:
+            identity, reply, row = "", Reply(line), {}
+        key = row.get("request")
+        if isinstance(reply, Reply):
+            found.setdefault((identity, key) if isinstance(key, str) else ("", f"{path}:{number}"), reply)
+    return found
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Open a file for appending behind its last whole line, while no other evaluation does.
+
+    Raises:
+        UsageError: When another one does.
+        OSError: When the system refuses.
+    """
+    file = open_locked(path)
+    if file is None:
+        raise UsageError(f"another evaluation writes to {path}; wait for it, or give another folder with -o")
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)  # a killed process may have left a part of a line
+    return file
+
+
+def _unwritable(path: Path, error: OSError) -> SftchatError:
+    """What to say when a reply cannot be kept."""
+    return SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}")

@@ -1,0 +1,227 @@
+"""A report as one HTML page that needs nothing else: no network, no fonts, no libraries; open it from a mail or a CI artifact.
+
+``page/`` has the template, the style and the script. Figures are in the page as written; the items lie in it as JSON and are drawn a page at
+a time, so that thousands stay quick. The Content-Security-Policy allows the page's own style and script by their hashes and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sftchat.evaluation.comparison import Comparison
+from sftchat.evaluation.evalset import EvalsetIdentity
+from sftchat.evaluation.gate import Verdict
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.charts import Point, Series, bar, curve, domain, whisker
+from sftchat.evaluation.report.view import (
+    Change,
+    ItemHistory,
+    bounds,
+    change_counts,
+    comparison_of,
+    difference,
+    difference_bounds,
+    disagreement,
+    faults,
+    item_histories,
+    number,
+    p_values,
+    said,
+    signed,
+)
+from sftchat.evaluation.results import ModelResult
+from sftchat.text import printable_json, printable_lines
+from sftchat.types import Message
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+ITEMS = 20_000
+"""Items in a page; of more, those that are right go first. ``replies.jsonl`` has all."""
+CURVES = {"wide": 1056, "narrow": 328}
+"""Widths at which curves are drawn, in pixels; the style shows the one that fits."""
+Place = tuple[str, EvalsetIdentity]
+"""A task and a gold set."""
+PAGE = Path(__file__).parent / "page"
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One result on the page.
+
+    Attributes:
+        number: Its place in the report, from 0.
+        result: The figures.
+        comparison: With the baseline, where there is one.
+        counts: How many items became what.
+    """
+
+    number: int
+    result: ModelResult
+    comparison: Comparison | None
+    counts: Mapping[Change, int]
+
+
+def to_html(report: Report, verdict: Verdict) -> str:
+    """The report as a page; the same inputs give the same bytes.
+
+    Args:
+        report: What was measured.
+        verdict: What it means.
+    """
+    found = [item_histories(result, comparison_of(report, result)) for result in report.results]
+    shown = [
+        Shown(place, result, comparison_of(report, result), change_counts(items))
+        for place, (result, items) in enumerate(zip(report.results, found, strict=True))
+    ]
+    evalsets = list(dict.fromkeys(map(_place, report.results)))
+    payload, left_out = _payload(report, evalsets, found)
+    style = (PAGE / "report.css").read_text(encoding="utf-8")
+    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
+    page = _template().render(
+        report=report,
+        verdict=verdict,
+        evalsets=[(place, [one for one in shown if _place(one.result) == place]) for place in evalsets],
+        several_tasks=len({result.task for result in report.results}) > 1,
+        curves={place: _curves(report, place) for place in evalsets},
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        payload=payload,
+        left_out=left_out,
+    )
+    return printable_lines(page)  # at the end, so that no field is forgotten; the items are escaped already
+
+
+@cache
+def _template() -> Template:
+    """The page with its gaps; compiled once."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(PAGE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    functions = (number, bounds, difference, difference_bounds, disagreement, p_values, signed, metric_rows, group_rows, fault_rows)
+    environment.globals |= {function.__name__: function for function in functions}
+    return environment.get_template("report.html.jinja")
+
+
+def metric_rows(shown: Shown) -> list[dict[str, Any]]:
+    """Every metric of a result with its picture and, beside a baseline, its difference."""
+    comparison = shown.comparison
+    olds = {} if comparison is None else {metric.name: metric for metric in comparison.baseline.metrics}
+    differences = {} if comparison is None else {metric.name: metric for metric in comparison.metrics}
+    rows = []
+    for metric in shown.result.metrics:
+        old = olds.get(metric.name)
+        points = [("model", metric.value, metric.low, metric.high)]
+        if old is not None:
+            points.insert(0, ("baseline", old.value, old.low, old.high))
+        axis = domain(value for _, *values in points for value in values)
+        rows.append({"metric": metric, "old": old, "difference": differences.get(metric.name), "picture": whisker(points, axis)})
+    return rows
+
+
+def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
+    """The slices by the first metric that can be computed for them, and that metric's name; empty where there is none."""
+    name = next((m.name for m in shown.result.metrics if any(m.name in group.metrics for group in shown.result.groups)), "")
+    groups = [group for group in shown.result.groups if name in group.metrics]
+    olds = {} if shown.comparison is None else {group.name: group.metrics.get(name) for group in shown.comparison.baseline.groups}
+    most = max([1.0, *(group.metrics[name] for group in groups), *(old for old in olds.values() if old is not None)])
+    return name, [
+        {
+            "group": group,
+            "value": group.metrics[name],
+            "old": olds.get(group.name),
+            "bar": bar(group.metrics[name], olds.get(group.name), most),
+        }
+        for group in groups
+    ]
+
+
+def fault_rows(shown: Shown) -> list[dict[str, Any]]:
+    """The error classes, the most frequent first, with the baseline's counts where there is one."""
+    new = shown.result.errors
+    old = None if shown.comparison is None else shown.comparison.baseline.errors
+    names = sorted({*new, *(old or {})}, key=lambda name: (-max(new.get(name, 0), (old or {}).get(name, 0)), name))
+    most = max([1, *new.values(), *(old or {}).values()])
+    rows = []
+    for name in names:
+        before = None if old is None else old.get(name, 0)
+        count = new.get(name, 0)
+        rows.append({"name": name, "count": count, "old": before, "bar": bar(count, before, most)})
+    return rows
+
+
+def _place(result: ModelResult) -> Place:
+    """Which task and gold set a result belongs to."""
+    return result.task, result.evalset
+
+
+def _curves(report: Report, where: Place) -> dict[str, Any]:
+    """The primary metric over the steps of checkpoints, drawn at every width, and the runs; empty with fewer than two steps."""
+    runs: dict[str, list[Point]] = {}
+    name = ""
+    for result in report.results:
+        path = PurePosixPath(result.model.replace("\\", "/"))
+        step = _CHECKPOINT.fullmatch(path.name)
+        if _place(result) == where and step and result.metrics:
+            first = result.metrics[0]
+            name = first.name
+            runs.setdefault(str(path.parent), []).append(Point(int(step[1]), first.value, first.low, first.high))
+    if sum(map(len, runs.values())) < 2:
+        return {}
+    series = [Series(run, tuple(sorted(points, key=lambda point: point.step))) for run, points in runs.items()]
+    base = next((result.metric(name).value for result in report.baselines if _place(result) == where and result.metrics), None)
+    drawings = {size: curve(series, base, width, f"{name} over training steps") for size, width in CURVES.items()}
+    return {"runs": list(runs), "drawings": drawings}
+
+
+def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
+    """The items as JSON that can stand in a script element, and how many were left out."""
+    room = ITEMS // max(1, len(found))
+    sets: list[list[list[Any]]] = [[] for _ in evalsets]
+    places: list[dict[str, int]] = [{} for _ in evalsets]
+    results = []
+    for result, items in zip(report.results, found, strict=True):
+        which = evalsets.index(_place(result))
+        comparison = comparison_of(report, result)
+        rows = []
+        for item in items[:room]:  # the right ones are last
+            example = item.example
+            if example.id not in places[which]:
+                places[which][example.id] = len(sets[which])
+                old = None if item.old is None else [said(item.old), faults(item.old)]
+                sets[which].append([example.id, _prompt(example.messages), example.gold or "", old])
+            rows.append([places[which][example.id], item.change, said(item.new), faults(item.new), int(item.differs)])
+        baseline = None if comparison is None else comparison.baseline.model
+        results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
+    document = printable_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
+    left_out = sum(max(0, len(items) - room) for items in found)
+    # a "<" could end the script element or begin a comment in it: https://html.spec.whatwg.org/#restrictions-for-contents-of-script-elements
+    return document.replace("<", "\\u003c"), left_out
+
+
+def _prompt(messages: Sequence[Message]) -> str:
+    """What was asked: the one message, or the whole conversation with its roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _policy(style: str, script: str) -> str:
+    """What the page may load and run: its own style and script, by their hashes (https://www.w3.org/TR/CSP3/)."""
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return f"default-src 'none'; style-src {source(style)}; script-src {source(script)}; img-src data:; base-uri 'none'; form-action 'none'"

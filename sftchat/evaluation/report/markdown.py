@@ -1,0 +1,207 @@
+"""A report as GitHub-flavoured Markdown: figures, verdict and what broke, never longer than the place it is meant for allows.
+
+Replies are strangers' text: they stand in ``<code>``, where GitHub links no @user, #1 or :emoji:, and whatever Markdown or HTML would read as
+their own is written as a character reference. Chinese stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from sftchat.evaluation.comparison import Comparison
+from sftchat.evaluation.gate import Ruling, Verdict
+from sftchat.evaluation.replies import UNPAIRED
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import (
+    bounds,
+    comparison_of,
+    difference,
+    difference_bounds,
+    disagreement,
+    faults,
+    number,
+    p_values,
+    signed,
+    without_errors,
+)
+from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.run import Item
+from sftchat.text import printable_lines
+
+SUMMARY_BYTES = 1024 * 1024
+"""The most that a step may write into its summary; of a longer one GitHub shows nothing
+(https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands#step-isolation-and-limits)."""
+COMMENT_BYTES = 65_536
+"""The most that a comment on GitHub may have; it counts characters, of which there are never more than bytes."""
+
+GROUPS = 30
+CHARACTERS = 400
+"""Shown of one reply."""
+CUT = "*The rest does not fit here; it is in the other files of the report.*\n"
+
+Pair = tuple[Item, Item]
+"""The baseline's and the candidate's."""
+
+_SPECIAL = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
+_SIGNS: dict[Ruling, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
+
+
+def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) -> str:
+    """The report as Markdown.
+
+    Figures come first, then newly broken items, then newly fixed ones; what does not fit is counted instead.
+
+    Args:
+        report: What was measured.
+        verdict: What it means.
+        limit: The most bytes that the text may have in UTF-8: ``COMMENT_BYTES``, ``SUMMARY_BYTES`` or less.
+    """
+    blocks = [f"## sftchat eval: {escaped(report.task)}"]
+    if verdict.headline:
+        blocks.append(f"{_SIGNS.get(verdict.outcome, '⚠️')} **{escaped(verdict.headline)}**")
+    if verdict.reasons:
+        blocks.append("\n".join(f"- {code(reason)}" for reason in verdict.reasons))
+    several = len({result.task for result in report.results}) > 1
+    for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
+        results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
+        blocks.append(f"### {f'{escaped(task)} on ' if several else ''}{escaped(evalset.name)}")
+        if len(results) > 1:
+            blocks.append(_overview(results))
+        for result in results:
+            comparison = comparison_of(report, result)
+            blocks.extend(_compared(comparison) if comparison else _single(result) if len(results) == 1 else ())
+    text, room = "", limit - _size(CUT)
+    for block in blocks:
+        if _size(block) + 2 > room:
+            return text + CUT
+        text, room = f"{text}{block}\n\n", room - _size(block) - 2
+    for title, items in _item_tables(report):
+        table = _fitting(title, items, room)
+        if not table:
+            return text + CUT
+        text, room = text + table, room - _size(table)
+    return text.rstrip("\n") + "\n"
+
+
+def escaped(text: str) -> str:
+    """A text on one line that Markdown and HTML read as nothing but text."""
+    shown = printable_lines(text.replace("\r\n", "\n").strip("\n"), kept="")
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", shown).replace("\n", "<br>")
+
+
+def code(text: str) -> str:
+    """A stranger's text, cut where it gets long."""
+    return f"<code>{escaped(text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + '…')}</code>" if text.strip() else "*(empty)*"
+
+
+def _single(result: ModelResult) -> Iterator[str]:
+    """One model, nothing to compare it with."""
+    yield f"{code(result.model)}: {_facts(result)}"
+    rows = [(escaped(metric.name), number(metric.value), bounds(metric.low, metric.high)) for metric in result.metrics]
+    yield _table(("metric", ">value", "95 % interval"), rows)
+    faulty = [(escaped(name), str(count)) for name, count in result.errors.items()]
+    yield from _folded("faults", ("fault", ">count"), faulty)
+
+
+def _overview(results: Sequence[ModelResult]) -> str:
+    """Several models, one row each."""
+    names = [metric.name for metric in results[0].metrics][:4]
+    rows = []
+    for result in results:
+        values = {metric.name: metric for metric in result.metrics}
+        first = values.get(names[0]) if names else None
+        cells = [number(values[name].value) if name in values else "" for name in names]
+        rows.append((code(result.model), *cells, bounds(first.low, first.high) if first else ""))
+    return _table(("model", *(f">{escaped(name)}" for name in names), f"95 % interval of {escaped(names[0])}" if names else ""), rows)
+
+
+def _compared(comparison: Comparison) -> Iterator[str]:
+    """A model beside the baseline."""
+    old, new = comparison.baseline, comparison.candidate
+    broken, fixed = len(comparison.broken), len(comparison.fixed)
+    counts = f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ"
+    yield f"{code(new.model)} beside {code(old.model)}: **{counts}**; {_facts(new)}"
+    rows = [
+        (escaped(m.name), number(m.baseline), number(m.candidate), difference(m), difference_bounds(m), p_values(m))
+        for m in comparison.metrics
+    ]
+    yield _table(("metric", ">baseline", ">model", ">difference", "95 % interval", ">p"), rows)
+    unsure = [f"- {escaped(metric.name)}: {escaped(words)}" for metric in comparison.metrics if (words := disagreement(metric))]
+    if unsure:
+        yield "\n".join(unsure)
+    names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)][:1]
+    befores = {group.name: group.metrics for group in old.groups}
+    for name in names:
+        groups = [
+            (escaped(group.name), f"{group.support:g}", number(befores.get(group.name, {}).get(name)), number(group.metrics.get(name)))
+            for group in new.groups[:GROUPS]
+        ]
+        yield from _folded(f"{escaped(name)} by group", ("group", ">gold", ">baseline", ">model"), groups)
+    counted = sorted({*old.errors, *new.errors}, key=lambda fault: (-max(old.errors.get(fault, 0), new.errors.get(fault, 0)), fault))
+    faulty = [
+        (escaped(fault), str(before), str(after), signed(after - before))
+        for fault, before, after in ((fault, old.errors.get(fault, 0), new.errors.get(fault, 0)) for fault in counted)
+    ]
+    yield from _folded("faults", ("fault", ">baseline", ">model", ">change"), faulty)
+
+
+def _facts(result: ModelResult) -> str:
+    """What else is worth knowing of one model."""
+    facts = [without_errors(result)]
+    facts += [f"{result.truncated} truncated"] if result.truncated else []
+    facts += [f"{result.cut_thinking} cut while thinking"] if result.cut_thinking else []
+    facts += [f"**{len(result.failures)} not answered**"] if result.failures else []
+    return ", ".join(facts)
+
+
+def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
+    """Newly broken items of every comparison, then newly fixed ones: a title, and pairs that may be left out from the end."""
+    kinds = [("broken", comparison, comparison.broken) for comparison in report.comparisons]
+    kinds += [("fixed", comparison, comparison.fixed) for comparison in report.comparisons]
+    for change, comparison, pairs in kinds:
+        if pairs:
+            candidate = comparison.candidate
+            where = f": {code(candidate.model)} on {code(candidate.evalset.name)}" if len(report.comparisons) > 1 else ""
+            yield f"newly {change}{where} ({len(pairs)})", pairs
+
+
+def _item(pair: Pair) -> str:
+    """One row of a table of items: with the faults of whichever reply has some."""
+    old, new = pair
+    cells = (code(new.example.id), code(new.example.gold or ""), code(old.reply.text), code(new.reply.text))
+    return f"| {' | '.join(cells)} | {escaped(', '.join(faults(new) or faults(old)))} |\n"
+
+
+def _fitting(title: str, items: Sequence[Pair], room: int) -> str:
+    """A foldable table with as many items as fit into some bytes, and a word on how many do not; empty when none does."""
+    head = f"<details><summary>{title}</summary>\n\n| item | gold | baseline | model | faults |\n|---|---|---|---|---|\n"
+    rest, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
+    left = room - _size(head) - _size(rest.format(len(items))) - _size(end)
+    rows: list[str] = []
+    for row in map(_item, items):
+        left -= _size(row)
+        if left < 0:
+            break
+        rows.append(row)
+    if not rows:
+        return ""
+    return head + "".join(rows) + (rest.format(len(items) - len(rows)) if len(rows) < len(items) else "") + end
+
+
+def _folded(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table behind a title; nothing when it has no rows."""
+    if rows:
+        yield f"<details><summary>{title}</summary>\n\n{_table(headers, rows)}\n\n</details>"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a column whose header begins with ``>`` is aligned to the right."""
+    rule = "".join("---:|" if header.startswith(">") else "---|" for header in headers)
+    lines = [f"| {' | '.join(header.removeprefix('>') for header in headers)} |", f"|{rule}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _size(text: str) -> int:
+    """Bytes of a text as it is written to a file."""
+    return len(text.encode("utf-8", UNPAIRED))

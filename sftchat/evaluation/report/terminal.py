@@ -1,0 +1,217 @@
+"""A report on the terminal: values with intervals, differences with p, slices, faults, and the items that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sftchat.evaluation.comparison import Comparison, Judgement, MetricDifference, Ranked
+from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import bounds, difference, difference_bounds, disagreement, number, p_values, signed, without_errors
+from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.run import Item
+from sftchat.text import counted, printable
+
+EXAMPLES = 5
+"""Changed items shown of each kind; ``report.json`` lists all."""
+GROUPS = 30
+LINES = 8
+"""Lines shown of one reply."""
+COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no significant difference": "dim"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a report."""
+    for part in parts(report):
+        console.print(part)
+        console.print()
+
+
+def parts(report: Report) -> Iterator[RenderableType]:
+    """What a report looks like, one evalset after the other."""
+    for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
+        results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
+        comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
+        first = results[0]
+        asked = len(first.items) + len(first.failures)
+        size = counted(asked, "item") if asked >= evalset.size else f"{asked} of {counted(evalset.size, 'item')}"
+        yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
+        if len(results) > 1:
+            ranking = next((found for found in report.rankings if found[0].result in results), ())
+            yield _overview(ranking, results)
+        if comparisons:
+            for comparison in comparisons:
+                yield from _comparison(comparison)
+        elif len(results) == 1:
+            yield from _single(results[0])
+        else:
+            yield Text("\n").join(_footer(result) for result in results)
+
+
+def _single(result: ModelResult) -> Iterator[RenderableType]:
+    """One model, nothing to compare it with."""
+    table = _table("metric", ">value", "95 % interval")
+    for metric in result.metrics:
+        table.add_row(_plain(metric.name), number(metric.value), bounds(metric.low, metric.high))
+    yield _legend(model=result.model)
+    yield table
+    names = [name for name in (metric.name for metric in result.metrics) if any(name in group.metrics for group in result.groups)][:3]
+    if names:
+        table = _table("group", ">gold", *(f">{name}" for name in names))
+        for group in result.groups[:GROUPS]:
+            table.add_row(_plain(group.name), f"{group.support:g}", *(number(group.metrics.get(name)) for name in names))
+        yield table
+    if result.errors:
+        table = _table("fault", ">count")
+        for name, count in result.errors.items():
+            table.add_row(_plain(name), str(count))
+        yield table
+    yield _footer(result)
+
+
+def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> RenderableType:
+    """Several models, one row each, by step where they have one; the best and what ties with it marked."""
+    shown = [ranked.result for ranked in ranking] or results
+    names = [metric.name for metric in shown[0].metrics]
+    steps = any(ranked.step is not None for ranked in ranking)
+    columns = ["model", *([">step"] if steps else []), *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else [])]
+    table = _table(*columns, *([""] if ranking else []), *(f">{name}" for name in names[1:4]))
+    for place, result in enumerate(shown):
+        ranked = ranking[place] if ranking else None
+        step = [f"{ranked.step:,}" if ranked and ranked.step is not None else ""] if steps else []
+        first = [number(result.metrics[0].value), bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
+        mark = [("best" if ranked.best else "as good" if ranked.tied else "")] if ranked else []
+        table.add_row(_plain(result.model), *step, *first, *mark, *(number(metric.value) for metric in result.metrics[1:4]))
+    if not ranking:
+        return table
+    words = f"as good: these {len(shown[0].items)} items cannot tell it from the best; the best looks better here than it is, because it was chosen here"
+    return Group(table, Text(words, "dim"))
+
+
+def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
+    """A model beside the baseline."""
+    old, new = comparison.baseline, comparison.candidate
+    yield _legend(baseline=old.model, model=new.model)
+    table = _table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
+    for metric in comparison.metrics:
+        table.add_row(_plain(metric.name), number(metric.baseline), number(metric.candidate), *_difference(metric))
+    yield table
+    yield from (Text(f"{printable(metric.name)}: {words}", "dim") for metric in comparison.metrics if (words := disagreement(metric)))
+    yield from _group_changes(old, new)
+    yield from _fault_changes(old.errors, new.errors)
+    kinds = {
+        "newly broken": comparison.broken,
+        "newly fixed": comparison.fixed,
+        "other counts": comparison.shifted,
+        "changed alike": comparison.alike,
+    }
+    for title, pairs in kinds.items():
+        yield from _changed_items(title, pairs)
+    told = ", ".join(f"{len(pairs)} {title}" for title, pairs in kinds.items() if pairs or title.startswith("newly"))
+    yield Text(f"{told}; {comparison.differing} of {comparison.n} replies differ")
+    yield Text("\n").join((_footer(old), _footer(new)))
+
+
+def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
+    """The difference, ``~`` before it where it is not significant, with interval and p."""
+    colour = COLOURS[metric.judgement]
+    return Text(difference(metric), colour), Text(difference_bounds(metric), colour), p_values(metric)
+
+
+def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
+    """Slices of both models by the first metric that can be computed for slices."""
+    befores = {group.name: group for group in old.groups}
+    names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)]
+    if not names:
+        return
+    table = _table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
+    for group in new.groups[:GROUPS]:
+        after = group.metrics.get(names[0])
+        before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
+        change = "" if before is None or after is None else signed(after - before)
+        table.add_row(_plain(group.name), f"{group.support:g}", number(before), number(after), change)
+    yield table
+
+
+def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[RenderableType]:
+    """How often each fault occurred, and how that changed."""
+    if not before and not after:
+        return
+    table = _table("fault", ">baseline", ">model", ">change")
+    for name in sorted({*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)):
+        old, new = before.get(name, 0), after.get(name, 0)
+        table.add_row(_plain(name), str(old), str(new), signed(new - old))
+    yield table
+
+
+def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
+    """A few items with their gold reply and what both models said."""
+    if not pairs:
+        return
+    table = _table(title, "gold", "baseline", "model")
+    table.leading = 1
+    table.columns[0].max_width = 16
+    for old, new in pairs[:EXAMPLES]:
+        gold = new.example.gold or ""
+        table.add_row(_plain(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
+    yield table
+    if len(pairs) > EXAMPLES:
+        yield Text(f"… {len(pairs) - EXAMPLES} more {title}, all in the report (-o DIR)", "dim")
+
+
+def _marked(item: Item, gold: str) -> Text:
+    """A reply, its lines that are not in the gold reply in red, and the classes of its faults."""
+    right = {line.strip() for line in gold.split("\n")}
+    reply = item.reply.text.strip() or "(empty)"
+    shown = _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
+    faults = ", ".join(dict.fromkeys(item.score.errors))
+    return Text.assemble(shown, "\n", _plain(f"({faults})", "dim")) if faults else shown
+
+
+def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
+    """The first lines of a text, each in its style."""
+    shown = Text("\n").join(_plain(line, style(line)) for line in lines[:LINES])
+    return shown if len(lines) <= LINES else Text.assemble(shown, (f"\n… {len(lines) - LINES} more lines", "dim"))
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text from a model or a plugin, without markup and without anything that could move the cursor."""
+    return Text(printable(text), style)
+
+
+def _table(*headers: str) -> Table:
+    """A quiet table; a column whose header begins with ``>`` is aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for header in headers:
+        name = header.removeprefix(">")
+        table.add_column(name, justify="right" if header.startswith(">") else "left", no_wrap=header.startswith(">"), overflow="fold")
+    return table
+
+
+def _legend(**names: str) -> Text:
+    """Which model is which."""
+    wide = max(map(len, names))
+    return Text("\n".join(f"{role:<{wide}}  {name}" for role, name in names.items()), "dim")
+
+
+def _footer(result: ModelResult) -> Text:
+    """What else is worth knowing of one model."""
+    facts = [without_errors(result)]
+    if result.truncated:
+        facts.append(f"{result.truncated} truncated")
+    if result.cut_thinking:
+        facts.append(f"{result.cut_thinking} cut while thinking")
+    if result.failures:
+        facts.append(f"{len(result.failures)} not answered")
+    if result.completion_tokens:
+        facts.append(f"{result.completion_tokens:,} tokens")
+    if result.remembered:
+        facts.append(f"{result.remembered} of {len(result.items) + len(result.failures)} replies remembered")
+    if result.seconds is not None:
+        speed = f" ({result.completion_tokens / result.seconds:,.0f}/s)" if result.completion_tokens and result.seconds > 0 else ""
+        facts.append(f"{result.seconds:.1f} s{speed}")
+    return Text(f"{result.model}: {', '.join(facts)}", "dim")

@@ -1,0 +1,180 @@
+"""Ask an engine every example of a gold set and score what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from sftchat.data.tool_calls import tools_of
+from sftchat.engine import Engine, Request, collect
+from sftchat.errors import EngineError, PluginError
+from sftchat.evaluation.evalset import check_examples
+from sftchat.task import Task, judge
+from sftchat.types import Example, Reply, SamplingParams, Score
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example, what the model answered, and what the task thinks of it."""
+
+    example: Example
+    reply: Reply
+    score: Score
+
+    @property
+    def right(self) -> bool:
+        """Whether the scorer found no fault."""
+        return not self.score.errors
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One example that was not answered: never scored, so that a dead server is not mistaken for a bad model.
+
+    Attributes:
+        example: What was asked.
+        error: What went wrong, in the engine's words.
+    """
+
+    example: Example
+    error: str
+
+
+Outcome = Item | Failure
+Pair = tuple[Item, Item]
+"""One item twice: what the baseline answered, and what the candidate did."""
+Progress = Callable[[Outcome], None]
+
+
+def run(
+    engine: Engine,
+    task: Task,
+    examples: Sequence[Example],
+    on_progress: Progress | None = None,
+    *,
+    sampling: SamplingParams | None = None,
+    scorer: Scorer | None = None,
+) -> Iterator[Outcome]:
+    """Answer and score examples, yielded in their order whatever the order of the answers.
+
+    Closing the iterator cancels what the engine has under way.
+
+    Args:
+        engine: Gets all requests at once; batching is its business.
+        task: Scores the replies.
+        examples: With unique ids and gold replies.
+        on_progress: Told of every outcome as soon as it is known, so in the order of the answers.
+        sampling: How replies are generated; the task's own by default.
+        scorer: Of that task, where several runs must count alike or share scores; one of this run alone by default.
+
+    Raises:
+        DataError: When ids are not unique or a gold reply is missing.
+        EngineError: When the engine can generate nothing more.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    check_examples(examples)
+    judged = scorer or Scorer(task)
+    by_id = {example.id: example for example in examples}
+    params = task.sampling if sampling is None else sampling
+    requests = requests_of(examples, params)
+    ready: dict[str, Outcome] = {}
+    position = 0
+    with closing(collect(engine, requests)) as replies:
+        for request_id, answer in replies:
+            example = by_id[request_id]
+            outcome = Failure(example, str(answer)) if isinstance(answer, EngineError) else judged(example, answer)
+            if on_progress is not None:
+                on_progress(outcome)
+            ready[request_id] = outcome
+            while position < len(examples) and examples[position].id in ready:
+                yield ready.pop(examples[position].id)
+                position += 1
+    for example in examples[position:]:
+        missing = ready.get(example.id) or Failure(example, "the engine stopped without answering")
+        if on_progress is not None and example.id not in ready:
+            on_progress(missing)
+        yield missing
+
+
+def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
+    """What a model is asked for each example."""
+    return [Request(example.id, example.messages, sampling=sampling, tools=tools_of(example)) for example in examples]
+
+
+class Scorer:
+    """The scorer of a task in one run; it counts the same keys for every item.
+
+    Args:
+        task: Scores.
+        remembers: Whether to keep every score: two checkpoints say the same to most items, and a scorer gives the same reply the same score.
+    """
+
+    def __init__(self, task: Task, *, remembers: bool = False) -> None:
+        self.task = task
+        self._known: dict[tuple[str, Reply], Item] | None = {} if remembers else None
+        self._keys: frozenset[str] | None = None
+        self._first = ""
+
+    def __call__(self, example: Example, reply: Reply) -> Item:
+        """Let the task judge one reply.
+
+        Raises:
+            PluginError: When the scorer breaks its contract.
+        """
+        if self._known is None:
+            return self._judged(example, reply)
+        key = (example.id, reply)
+        if key not in self._known:
+            self._known[key] = self._judged(example, reply)
+        return self._known[key]
+
+    def _judged(self, example: Example, reply: Reply) -> Item:
+        """One reply, judged anew."""
+        item = score(self.task, example, reply)
+        if self._keys is None:
+            self._keys, self._first = frozenset(item.score.stats), example.id
+        elif item.score.stats.keys() != self._keys:
+            raise other_keys(self.task, (example.id, item.score.stats), (self._first, self._keys))
+        return item
+
+
+def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
+    """The error for a scorer that counts other keys for one item than for another, each given as id and keys."""
+    (id, keys), (first, others) = one, other
+    return PluginError(
+        f"the scorer of task '{task.name}' counts {', '.join(sorted(keys))} on item '{id}' and {', '.join(sorted(others))} on item '{first}'; "
+        "it must count the same for every item"
+    )
+
+
+def score(task: Task, example: Example, reply: Reply) -> Item:
+    """Let the task judge one reply.
+
+    Raises:
+        PluginError: When the scorer raises, though its contract is to judge anything.
+    """
+    return Item(example, reply, judge(task, example, reply))
+
+
+def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
+    """Judge what several models said to one example, the same reply once.
+
+    Args:
+        scorer: Scores.
+        example: What was asked.
+        replies: Of every model; the words of an error where it failed, None where it was not asked.
+
+    Raises:
+        PluginError: When the scorer raises.
+    """
+    known: dict[Reply, Item] = {}
+    found: list[Outcome | None] = []
+    for reply in replies:
+        if isinstance(reply, Reply):
+            if reply not in known:
+                known[reply] = scorer(example, reply)
+            found.append(known[reply])
+        else:
+            found.append(None if reply is None else Failure(example, reply))
+    return found

@@ -1,0 +1,1 @@
+"""Engines: models on this machine, and models behind OpenAI-compatible servers."""

@@ -1,0 +1,219 @@
+"""Speed up a model that only answers: rows merged in one cache, layers computed together, weights packed or in eight bits, attention of one token.
+
+Each of these uses parts of torch and transformers that a newer release may change. So each is tried when a model is opened: the logits of three tokens
+must be those of the plain model. What fails is left out with one warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sftchat._util.fallback import reason_of, report_fallback
+from sftchat.inference.batch import Batch
+from sftchat.inference.fused_linear import Compute, Product, can_pack, packed, products
+from sftchat.inference.int8 import eight_bits, quantize
+from sftchat.inference.memory import free_bytes
+from sftchat.models.loading import unwrapped
+
+PROBE = (1, 2, 3)
+"""Token ids that the comparison reads."""
+TOLERANCE = {torch.float32: 1e-3}
+"""The largest relative difference of two vectors of logits that rounding explains, by dtype; ``ROUGH`` for shorter ones."""
+ROUGH = 0.1
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """One way to make a model answer faster.
+
+    Attributes:
+        what: What it is called in a warning.
+        apply: Changes the model.
+        undo: Makes the model as it was; also after ``apply`` has failed half-way.
+    """
+
+    what: str
+    apply: Callable[[], object]
+    undo: Callable[[], None]
+
+
+def prepare_for_decoding(model: Any, *, int8: bool = False) -> bool:
+    """Arrange a model that will only answer; what is of no use on its device or for its dtype is left out.
+
+    Packed copies are as large as the weights, so they are made only where they take less than half of the memory that is free.
+
+    Args:
+        model: A causal language model in eval mode, perhaps with adapters, which stay as they are.
+        int8: Whether its linear layers are rounded to eight bits.
+
+    Returns:
+        Whether rows can be merged in ``RowCache``; to be handed to the engine.
+    """
+    optimizations = _on_cpu(model, int8) if model.device.type == "cpu" else []
+    try:
+        expected = _plain_logits(model)
+    except Exception:  # a model that cannot compute three tokens: the first request reports why
+        return True
+    merges = True
+
+    def merge(wanted: bool) -> None:
+        nonlocal merges
+        merges = wanted
+
+    cache = Optimization("the cache whose rows are merged", lambda: merge(True), lambda: merge(False))
+    _apply_those_that_agree([*optimizations, cache], expected, lambda: _decoded_logits(model, merges))
+    return merges
+
+
+def _on_cpu(model: Any, int8: bool) -> list[Optimization]:
+    """What is of use on a CPU. With ``int8`` the weights are rounded here, so that the plain way computes with rounded weights too."""
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    roomy = 2 * size <= free_bytes(model.device)
+    shared = list(products(model))
+    rounded = {id(product): quantize(product) for product in shared if int8 and product.weight.dtype == torch.bfloat16}
+    computed: dict[int, Compute] = {id(product): product.plain for product in shared}
+
+    def pack() -> None:
+        for product in shared:
+            if roomy and can_pack(product.weight.dtype):
+                computed[id(product)] = packed(product)
+            product.compute_by(computed[id(product)])
+
+    def unpack() -> None:
+        for product in shared:
+            computed[id(product)] = product.plain
+            product.compute_separately()
+
+    def compute_in_eight_bits() -> None:
+        for product in shared:
+            if id(product) in rounded:
+                product.compute_by(eight_bits(product, *rounded[id(product)], computed[id(product)]))
+
+    found = [
+        Optimization("the attention of one token", lambda: use_decoding_attention(model), lambda: use_plain_attention(model)),
+        Optimization("the packed copy of the weights", pack, unpack),
+    ]
+    if rounded:
+        found.append(Optimization("the product of eight-bit weights", compute_in_eight_bits, lambda: _restore(shared, computed)))
+    return found
+
+
+def _restore(shared: Sequence[Product], computed: dict[int, Compute]) -> None:
+    """Let products be computed as they were before eight bits."""
+    for product in shared:
+        product.compute_by(computed[id(product)])
+
+
+def _apply_those_that_agree(optimizations: Sequence[Optimization], expected: Tensor, logits: Callable[[], Tensor]) -> None:
+    """Apply all and compare once; where that fails, apply one after the other, and undo with a warning what fails or changes the logits."""
+    if _agrees(optimizations, expected, logits)[0]:
+        return
+    for each in reversed(optimizations):
+        each.undo()
+    for each in optimizations:
+        agrees, error = _agrees([each], expected, logits)
+        if not agrees:
+            each.undo()
+            report_fallback(each.what, reason_of(error))
+
+
+def _agrees(optimizations: Sequence[Optimization], expected: Tensor, logits: Callable[[], Tensor]) -> tuple[bool, Exception | None]:
+    """Whether the logits stay the same when these are applied, and what was raised."""
+    try:
+        for each in optimizations:
+            each.apply()
+        found = logits()
+    except Exception as error:  # a library that has changed may raise anything; reported as a warning
+        return False, error
+    tolerance = TOLERANCE.get(expected.dtype, ROUGH)
+    before, after = expected.double(), found.double()
+    same = torch.isfinite(before) == torch.isfinite(after)
+    distance = torch.linalg.vector_norm((before - after).nan_to_num())
+    return bool(same.all()) and bool(distance <= tolerance * torch.linalg.vector_norm(before.nan_to_num())), None
+
+
+@torch.inference_mode()
+def _plain_logits(model: Any) -> Tensor:
+    """The logits after ``PROBE`` by a forward pass without a cache, shape ``(vocabulary,)``."""
+    logits: Tensor = model(input_ids=torch.tensor([PROBE], device=model.device), use_cache=False).logits
+    return logits[0, -1]
+
+
+def _decoded_logits(model: Any, merges: bool) -> Tensor:
+    """The same as the engine computes them: a prompt is read, joins a batch, and a token is fed."""
+    batch = Batch(model, merges=merges)
+    reading = batch.begin([list(PROBE[:-1])], [""])
+    batch.read(reading)
+    batch.join(reading)
+    return batch.step(PROBE[-1:])[0]
+
+
+NAME = "sftchat_decoding"
+PLAIN = "sdpa"
+"""What transformers calls attention by torch's kernel."""
+
+
+def use_decoding_attention(model: Any) -> bool:
+    """Make a model on a CPU that attends by torch's kernel do so by ``decoding_attention``; returns whether it does.
+
+    Args:
+        model: A causal language model, perhaps with adapters.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    inner = unwrapped(model)
+    if inner.device.type != "cpu" or implementation(inner) != PLAIN:
+        return False
+    AttentionInterface.register(NAME, decoding_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    inner.set_attn_implementation(NAME)
+    return True
+
+
+def use_plain_attention(model: Any) -> None:
+    """Make a model attend by torch's kernel again, where ``use_decoding_attention`` changed that."""
+    inner = unwrapped(model)
+    if implementation(inner) == NAME:
+        inner.set_attn_implementation(PLAIN)
+
+
+def implementation(inner: Any) -> str:
+    """What transformers calls the attention of a model without its adapters; empty where the installed version does not say."""
+    return str(getattr(inner.config, "_attn_implementation", ""))
+
+
+def decoding_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **arguments: Any
+) -> tuple[Tensor, None]:
+    """What transformers' attention by torch's kernel computes; for one token a row, several times faster in bfloat16 without padding.
+
+    Args:
+        module: The attention layer.
+        query: Shape ``(batch, heads, tokens, size)``.
+        key: Shape ``(batch, groups, columns, size)``.
+        value: As ``key``.
+        attention_mask: Where to look, shape ``(batch, 1, tokens, columns)``; None where everything before may be looked at.
+        scaling: Factor of the scores; one over the root of the size by default.
+        arguments: Others that transformers passes on.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    batch, heads, tokens, size = query.shape
+    shared = attention_mask is None or attention_mask.shape[1] == 1
+    if tokens > 1 or not shared or arguments.get("position_bias") is not None or arguments.get("softcap") is not None:
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **arguments)
+        return attended
+    rows = query.reshape(batch, key.shape[1], -1, size)
+    alone = rows.shape[2] == 1 and query.dtype == torch.bfloat16
+    if alone:
+        rows = rows.expand(-1, -1, 2, -1)
+    found = torch.nn.functional.scaled_dot_product_attention(rows, key, value, attn_mask=attention_mask, scale=scaling)
+    if alone:
+        found = found[:, :, :1]
+    return found.reshape(batch, 1, heads, value.shape[-1]), None

@@ -1,0 +1,203 @@
+"""Engines of plugins behind a guard: what they raise is an error of that plugin, what they say is checked, and what they are given is a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from sftchat._util.returned import copied, plain_text, shown
+from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
+from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
+from sftchat.types import Choice, FinishReason, Token
+
+FINISH = (None, *get_args(FinishReason))
+VALUES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
+METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
+"""What an engine may have beside ``Engine``: the protocols of ``sftchat.engine``."""
+
+
+class Guarded:
+    """An ``Engine`` of a plugin, called as ``call_plugin`` does; made by ``open_guarded``.
+
+    Args:
+        what: The engine in messages.
+        name: What the user called the model.
+        engine: The plugin's.
+    """
+
+    def __init__(self, what: str, name: str, engine: Any) -> None:
+        self.name = name
+        self._what = what
+        self._engine = engine
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests.
+
+        Raises:
+            PluginError: When the engine fails, or says something that is no chunk.
+            SftchatError: What the engine raised on purpose.
+        """
+        copies = (replace(request, messages=copied(request.messages), tools=copied(request.tools)) for request in requests)
+        chunks = call_plugin(self._what, self._engine.generate, copies, may_refuse=True)
+        for chunk in iterate_plugin(self._what, chunks, may_refuse=True):
+            yield call_plugin(self._what, plain_chunk, chunk)
+
+    def close(self) -> None:
+        """Free what the engine holds.
+
+        Raises:
+            PluginError: When the engine fails.
+        """
+        call_plugin(self._what, self._engine.close)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the engine has, for chat commands of the same plugin."""
+        return getattr(self._engine, name)
+
+
+def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> Engine:
+    """Open a model with an engine of a plugin.
+
+    Args:
+        kind: The plugin's.
+        source: What stands behind the scheme.
+        options: Of the command line.
+
+    Raises:
+        PluginError: When it fails, or returns something that is no engine.
+        SftchatError: What it raised on purpose.
+    """
+    what = f"engine '{kind.scheme}'"
+
+    def opened() -> Engine:
+        engine: Any = kind.open(source, copied(dict(options)))
+        if not isinstance(engine, Engine):
+            raise Malformed(f"opened a {type(engine).__name__}, which has not all of name, generate and close")
+        name: object = engine.name
+        if not isinstance(name, str):
+            raise Malformed(f"opened a model of the name {shown(name)}, must be text")
+        # protocols are looked up on the class, so it has what this engine has and nothing more
+        more: dict[str, Any] = {name: _value(name) for name in VALUES if hasattr(engine, name)}
+        more |= {name: _method(name) for name in METHODS if callable(getattr(engine, name, None))}
+        guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
+        return guarded
+
+    return call_plugin(what, opened, may_refuse=True)
+
+
+def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> str:
+    """What an engine of a plugin says decides its replies; empty where it does not say.
+
+    Args:
+        kind: The plugin's.
+        source: What stands behind the scheme.
+        options: Of the command line.
+
+    Raises:
+        PluginError: When it fails, or says something that is no text.
+        SftchatError: What it raised on purpose.
+    """
+    identify = kind.identify
+    if identify is None:
+        return ""
+
+    def said() -> str:
+        given: object = identify(source, copied(dict(options)))
+        if not isinstance(given, str):
+            raise Malformed(f"gives the identity {shown(given)}, must be text")
+        return plain_text(given)
+
+    return call_plugin(f"engine '{kind.scheme}'", said, may_refuse=True)
+
+
+def plain_chunk(chunk: object) -> Chunk:
+    """A chunk of plain values.
+
+    Args:
+        chunk: What an engine yielded.
+
+    Raises:
+        Malformed: When it is no ``Chunk``, or a part of it has another type.
+    """
+    if not isinstance(chunk, Chunk):
+        raise Malformed(f"yields {shown(chunk)}, must yield sftchat.Chunk")
+    for name in ("request_id", "text", "error", "thoughts", "revises"):
+        if not isinstance(getattr(chunk, name), str):
+            raise Malformed(f"yields a chunk whose {name} is {shown(getattr(chunk, name))}, must be text")
+    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH):
+        raise Malformed(
+            f"yields a chunk whose finish_reason is {shown(chunk.finish_reason)}, must be one of {', '.join(FINISH[1:])}, or None"
+        )
+    if chunk.revises not in get_args(Revision):
+        raise Malformed(f"yields a chunk whose revises is {shown(chunk.revises)}, must be one of thought, again, or empty")
+    logprobs = chunk.logprobs
+    return Chunk(
+        plain_text(chunk.request_id),
+        plain_text(chunk.text),
+        tuple(_whole(token, "token_ids") for token in chunk.token_ids),
+        chunk.finish_reason,
+        _whole(chunk.prompt_tokens, "prompt_tokens"),
+        None if logprobs is None else tuple(map(float, logprobs)),
+        plain_text(chunk.error),
+        _whole(chunk.unlisted_tokens, "unlisted_tokens"),
+        _whole(chunk.cached_tokens, "cached_tokens"),
+        plain_text(chunk.thoughts),
+        bool(chunk.refused),
+        chunk.revises,
+        tuple(_choice(choice) for choice in chunk.choices),
+        bool(chunk.opened),
+    )
+
+
+def _choice(choice: object) -> Choice:
+    """A choice of plain values.
+
+    Raises:
+        Malformed: When it is none.
+    """
+    if not isinstance(choice, Choice):
+        raise Malformed(f"yields a chunk with {shown(choice)} among its choices, must be sftchat.Choice")
+    others = tuple((_token(token), float(value)) for token, value in choice.alternatives)
+    return Choice(_token(choice.token), float(choice.logprob), _whole(choice.rank, "choices"), others)
+
+
+def _token(token: object) -> Token:
+    """A token of plain values.
+
+    Raises:
+        Malformed: When it is none.
+    """
+    if not isinstance(token, Token) or not isinstance(token.text, str):
+        raise Malformed(f"yields a chunk with {shown(token)} among its choices, must be sftchat.Token with a text")
+    data = tuple(_whole(byte, "choices") for byte in token.data)
+    return Token(int(token.id), plain_text(token.text), bool(token.special), bool(token.trained), data)
+
+
+def _whole(value: Any, name: str) -> int:
+    """A whole number from 0."""
+    try:
+        number = int(value.__index__())
+    except (AttributeError, TypeError):
+        number = -1
+    if number < 0:
+        raise Malformed(f"yields a chunk whose {name} is {shown(value)}, must be a whole number from 0")
+    return number
+
+
+def _value(name: str) -> property:
+    """A property that reads the engine's."""
+
+    def read(self: Guarded) -> Any:
+        return call_plugin(self._what, getattr, self._engine, name, may_refuse=True)
+
+    return property(read)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    """A method that calls the engine's."""
+
+    def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
+        return call_plugin(self._what, lambda: getattr(self._engine, name)(*args, **kwargs), may_refuse=True)
+
+    return call

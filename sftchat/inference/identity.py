@@ -1,0 +1,139 @@
+"""What decides the replies of a model, as one hash, found without opening it: neither torch nor transformers is imported here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import ModelError
+from sftchat.inference.guarded import identity_of
+from sftchat.models.fingerprint import Hashed, file_hash, reply_identity
+from sftchat.models.manifest import as_trained, read_manifest
+from sftchat.models.reference import resolve
+from sftchat.plugins.manager import Registry
+from sftchat.templates.builtin import template_file
+
+UNIMPORTANT = ("concurrency", "request_timeout", "timeout")
+"""Options that change no reply."""
+VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
+SOURCES = ("inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
+"""Our own code that renders prompts and chooses tokens."""
+DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
+"""Device files of accelerators on Linux."""
+CHOSEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables that hide accelerators."""
+
+
+def identify(
+    model: str,
+    registry: Registry,
+    *,
+    hashed: Hashed = file_hash,
+    base: str | None = None,
+    allow_pickle: bool = False,
+    template: str | None = None,
+    template_name: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> str:
+    """Hash of everything but the request that decides what a model answers.
+
+    For a local model that is the bytes of weights, adapter, configs, tokenizer and template; dtype, device type and every other option; the
+    source of our engine and renderer and the versions of the libraries below them. A request adds its messages and sampling parameters
+    (``sftchat.evaluation.cached_engine.request_key``). Equal files, code and messages render to equal ids, so this is as strict as a key of
+    rendered ids, and unlike them it is known without importing a tokenizer, which takes longer than 200 replies take to be read back.
+
+    Args:
+        model: As of ``sftchat.models.reference.resolve``.
+        registry: The loaded plugins, for engines by scheme.
+        hashed: Hashes a file; one that remembers saves reading large weights again.
+        base: Base model of an adapter.
+        allow_pickle: Whether pickled weights may be loaded.
+        template: Chat template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
+        template_arguments: Arguments of the template, before those of the manifest.
+        extra_body: Of requests to a server, whose identity cannot be known.
+        options: As of ``sftchat.inference.open.load_engine``.
+
+    Returns:
+        Empty when it cannot be known: a branch on the Hub may move, code that comes with a model may read anything, and so may an engine that
+        does not say.
+
+    Raises:
+        UsageError: When MODEL cannot name a model, or ``template`` is neither a name nor a file.
+        ModelError: When it names a folder without usable weights, or a file cannot be read.
+    """
+    reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
+    if reference.scheme:
+        engine_type = registry.engines.get(reference.scheme)
+        said = identity_of(engine_type, reference.source, options) if engine_type else ""
+        return hashlib.sha256(f"{reference.scheme}\0{said}".encode()).hexdigest() if said else ""
+    try:
+        files = "" if options.get("trust_remote_code") else reply_identity(reference, hashed)
+    except OSError as error:
+        raise ModelError(f"cannot read '{error.filename}' of model '{model}': {error.strerror}") from error
+    if not files:
+        return ""
+    manifest = read_manifest(reference.folder) if reference.folder else None
+    used = as_trained(manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments)
+    facts = {
+        **{name: value for name, value in options.items() if name not in UNIMPORTANT},
+        "files": files,
+        "allow_pickle": allow_pickle,
+        "template": _template(template or ""),
+        "template_name": used["name"],
+        "template_arguments": used["arguments"],
+        "device": device_facts(str(options.get("device", "auto"))),
+        "source": source_hash(),
+        "versions": {name: _version(name) for name in VERSIONED},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _template(template: str) -> str:
+    """What a template argument is known by: its name where it is one, else the bytes of the file, wherever that lies.
+
+    Raises:
+        UsageError: When it is neither a name nor a file.
+        ModelError: When the file cannot be read.
+    """
+    path = template_file(template)
+    try:
+        return template if path is None else f"file:{file_hash(path)}"
+    except OSError as error:
+        raise ModelError(f"cannot read chat template '{template}': {error.strerror}") from error
+
+
+def device_facts(device: str) -> str:
+    """What decides the type of device: the type named, or for ``auto`` what torch would find it by, without asking torch."""
+    if device != "auto":
+        return device.partition(":")[0]
+    found = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
+    hidden = [f"{name}={os.environ[name]}" for name in CHOSEN if name in os.environ]
+    return " ".join(["auto", platform.system(), platform.machine(), *found, *hidden])
+
+
+@cache
+def source_hash() -> str:
+    """Hash of our own code that renders prompts and chooses tokens: an engine version that nobody can forget to raise."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for path in (package / "engine.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
+        digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    """The installed version of a package; empty when it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

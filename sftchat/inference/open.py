@@ -1,0 +1,231 @@
+"""From a MODEL argument to a ready engine: cheap checks first, weights last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any, cast
+
+from sftchat._util.fallback import report_fallback
+from sftchat.engine import OFF, Adapts, Chunk, Engine, Renders, Request
+from sftchat.errors import MissingExtraError, UsageError, in_one_line
+from sftchat.inference.guarded import open_guarded
+from sftchat.models.reference import ModelReference, resolve
+from sftchat.plugins.manager import Registry
+from sftchat.types import Message
+
+
+def require_endpoint(what: str) -> None:
+    """Fail with the line to type when the HTTP client is not installed.
+
+    Raises:
+        MissingExtraError: Naming the extra.
+    """
+    if any(find_spec(name) is None for name in ("httpx2", "anyio")):
+        raise MissingExtraError(what, "endpoint")
+
+
+def load_engine(
+    model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
+    template_name: str | None = None, template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
+    extra_body: Mapping[str, Any] | None = None, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
+) -> Engine:  # fmt: skip
+    """Open what MODEL names.
+
+    Args:
+        model: As of ``sftchat.models.reference.resolve``.
+        registry: The loaded plugins, for engines by scheme.
+        base: Base model of an adapter.
+        allow_pickle: Whether pickled weights may be loaded.
+        template: Chat template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
+        template_arguments: Arguments of the template, before those that the model was trained with; a server gets them as ``chat_template_kwargs``.
+        concurrency: The most requests that a server has at once, at least 1.
+        timeout: Seconds that a server may be silent.
+        request_timeout: Seconds that one request to a server may take in all.
+        extra_body: Further members of the JSON of every request to a server.
+        quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four by bitsandbytes; None for none.
+        importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
+        options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
+
+    Raises:
+        UsageError: When MODEL cannot name a model, or an option is not for models of its kind.
+        ModelError: When it cannot be loaded.
+        MissingExtraError: When what loads models of its kind is not installed.
+    """
+    reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
+    if reference.served:
+        if template or template_name:
+            option = "--template" if template else "--template-name"
+            raise UsageError(f"{option} is for models that are loaded here; the server of '{model}' renders prompts with its own")
+        if quantize:
+            raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
+        require_endpoint(f"model '{model}'")
+        from sftchat.inference.openai.opening import open_endpoint
+
+        return open_endpoint(
+            reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout,
+            extra_body=extra_body, template_arguments=template_arguments,
+        )  # fmt: skip
+    if extra_body:
+        raise UsageError(f"--extra-body is for models behind a server; '{model}' is loaded here")
+    if reference.scheme:
+        return open_guarded(registry.engines[reference.scheme], reference.source, options)
+    from sftchat.models.loading import LOADING, load, require_local
+
+    require_local(f"model '{model}'")
+    if quantize:
+        _check_quantization(quantize, options)
+        options |= {"dtype": "bfloat16", "four_bit": quantize == "nf4"}
+        if quantize == "nf4":
+            importing = nullcontext  # bitsandbytes needs what is deferred otherwise
+
+    def opened() -> Engine:
+        with LOADING, importing():
+            from sftchat.inference.cpu import prepare_for_decoding
+            from sftchat.inference.local import TransformersEngine
+
+            loaded = load(
+                reference, template=template or "", template_name=template_name or "", template_arguments=template_arguments,
+                allow_pickle=allow_pickle, **options,
+            )  # fmt: skip
+        merges = prepare_for_decoding(loaded.model, int8=quantize == "int8")
+        return TransformersEngine(model, loaded, merges=merges)
+
+    try:
+        return opened()
+    except Exception as error:
+        if importing is nullcontext or not _is_missing_import(error):
+            raise
+        report_fallback("importing the model libraries in parts", in_one_line(error))
+        importing = nullcontext
+        return opened()
+
+
+def _is_missing_import(error: BaseException | None) -> bool:
+    """Whether an error comes of something that a library imports or takes from another and that is not there."""
+    while error is not None:
+        if isinstance(error, ImportError | AttributeError | NameError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
+    """Refuse what rounded weights are not for, before weights are read.
+
+    Raises:
+        UsageError: When they cannot be on that device, or in another dtype.
+        MissingExtraError: When bitsandbytes is needed and not installed.
+    """
+    from sftchat.models.loading import choose_device
+
+    device, dtype = choose_device(str(options.get("device", "auto"))), options.get("dtype", "auto")
+    if quantize == "int8" and device != "cpu":
+        raise UsageError(f"--quantize int8 is for decoding on a CPU and the device is '{device}'; add --device cpu or take --quantize nf4")
+    if dtype not in ("auto", "bfloat16"):
+        raise UsageError(f"--quantize {quantize} computes in bfloat16 and --dtype is '{dtype}'; leave one of them out")
+    if quantize == "nf4" and find_spec("bitsandbytes") is None:
+        raise MissingExtraError("--quantize nf4", "quant")
+    if quantize == "nf4" and device.startswith("mps"):
+        raise UsageError("--quantize nf4 needs four-bit products, which this device has not; use --device cpu")
+
+
+Load = Callable[..., Engine]
+
+
+class Shared:
+    """One model of an engine that others may share: an ``Engine`` that asks for its own adapter.
+
+    Args:
+        name: What the user called the model.
+        engine: Has the base.
+        adapter: Name of the adapter, ``OFF`` for the base.
+
+    Attributes:
+        engine: The engine that is shared.
+        adapter: What its requests ask for.
+    """
+
+    def __init__(self, name: str, engine: Engine, adapter: str) -> None:
+        self.name = name
+        self.engine = engine
+        self.adapter = adapter
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that prompt and reply may have together."""
+        return cast(Renders, self.engine).context_length
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The templated text of a conversation, ready for the reply."""
+        return cast(Renders, self.engine).render(messages)
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests with the model's adapter.
+
+        Raises:
+            EngineError: When nothing more can be generated.
+        """
+        return self.engine.generate(replace(request, adapter=self.adapter) for request in requests)
+
+    def close(self) -> None:
+        """Nothing: others may use the engine; who opened it closes it."""
+
+
+class Sharing:
+    """Opens models, and the base of several adapters once.
+
+    Args:
+        load: Opens one: ``Session.load_engine``.
+        registry: The loaded plugins, for engines by scheme.
+        most: Engines that are kept open; the next one closes the oldest before it is loaded.
+    """
+
+    def __init__(self, load: Load, registry: Registry, most: int = 1) -> None:
+        self._load = load
+        self._registry = registry
+        self._most = most
+        self._open: dict[tuple[Any, ...], Engine] = {}
+
+    def __call__(self, model: str, *, base: str | None = None, **options: Any) -> Engine:
+        """Open a model; options as of ``sftchat.inference.open.load_engine``.
+
+        Raises:
+            UsageError: When MODEL cannot name a model.
+            ModelError: When it cannot be loaded.
+        """
+        reference = resolve(model, base=base, schemes=self._registry.engines, allow_pickle=bool(options.get("allow_pickle")))
+        if reference.scheme:
+            return self._load(model, base=base, **options)
+        ground = reference.base or reference
+        key = _key(ground, options)
+        if key not in self._open:
+            while len(self._open) >= self._most:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[key] = self._load(ground.argument, base=None, **options)
+        engine = self._open[key]
+        if not isinstance(engine, Adapts):  # an engine of a test
+            del self._open[key]
+            return engine
+        if reference.base is None:
+            return Shared(model, engine, OFF)
+        if model not in engine.adapters:
+            try:
+                cast(Any, engine).add_adapter(model, reference)  # the reference, so that --base counts
+            except BaseException:
+                del self._open[key]  # whatever it was put on may be half changed
+                raise
+        return Shared(model, engine, model)
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _key(reference: ModelReference, options: dict[str, Any]) -> tuple[Any, ...]:
+    """What two models must have in common to share an engine."""
+    return (reference.source, reference.revision, *sorted((name, repr(value)) for name, value in options.items() if value is not None))

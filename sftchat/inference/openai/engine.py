@@ -1,0 +1,341 @@
+"""The endpoint engine: many requests at once to a server, over a plain iterator."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import httpx2
+from anyio import create_task_group, move_on_after
+from anyio.from_thread import start_blocking_portal
+
+from sftchat.engine import Chunk, Request
+from sftchat.errors import EngineError, SftchatWarning, UsageError, first_line
+from sftchat.inference.openai.adapting import ALSO_REFUSES, REFUSES, USAGE, Adaptation, adaptation_to, adapted
+from sftchat.inference.openai.bounds import Meter, Overrun
+from sftchat.inference.openai.events import DONE, ended, error_fields, path_and_body, read_event
+from sftchat.inference.openai.likelihood import score_text
+from sftchat.inference.openai.reply import Said
+from sftchat.inference.openai.retries import PASSING, Pace, Retries, Trouble, retry_after
+from sftchat.inference.openai.server import KEYS, Answer, Server
+from sftchat.types import Choice
+
+SILENCE = 0.1
+"""Seconds without news after which the caller gets an empty chunk, so that it can stop while the server thinks."""
+DRAIN = 1.0
+"""Seconds for the end of a stream after its last event; a connection read to its end can be used again."""
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+"""Headers of a stream after decompression; no other encoding is one of event streams, whatever the server's header says."""
+EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
+"""Content types of event streams: the right one, and those under which some servers and proxies send the same."""
+AFTER_THE_END = 10.0
+"""Seconds for what follows the end of a reply, such as the number of its tokens."""
+
+News = Chunk | EngineError | SftchatWarning
+Say = Callable[[News], None]
+
+
+class EndpointEngine:
+    """Answers requests by asking an OpenAI-compatible server.
+
+    The requests run in an event loop in a thread of their own; the caller's thread takes them from their source and hands out what arrives.
+
+    Args:
+        name: What the user called the model.
+        server: Where it is.
+        model: The name under which the server has it.
+        concurrency: The most requests under way at once.
+        retries: What happens after a failed attempt.
+        extra_body: Further members of the JSON of every request, over ours.
+        template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
+    """
+
+    def __init__(
+        self, name: str, server: Server, model: str, *, concurrency: int = 16, retries: Retries | None = None,
+        extra_body: Mapping[str, Any] | None = None, template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.model = model
+        self._server = server
+        self._concurrency = concurrency
+        self._retries = retries or Retries()
+        self._extra_body = dict(extra_body or {})
+        self._template_arguments = dict(template_arguments or {})
+        self._learned: dict[str, list[Adaptation]] = {}
+        self._warned: set[tuple[str, str]] = set()
+
+    def close(self) -> None:
+        """Nothing to free: the connections of a call end with it."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests; closing the iterator closes the connections of those under way.
+
+        Raises:
+            EngineError: When the server is gone, or refuses every request.
+        """
+        source = iter(requests)
+        arrived: SimpleQueue[News] = SimpleQueue()
+        orders: asyncio.Queue[Request] = asyncio.Queue()
+        waiting: set[str] = set()
+        with start_blocking_portal() as portal:
+            # whatever ends this block early cancels the service, which ends before the block does
+            service = portal.start_task_soon(self._serve, orders, arrived.put)
+            while True:
+                while len(waiting) < self._concurrency and (request := next(source, None)) is not None:
+                    waiting.add(request.id)
+                    portal.call(orders.put_nowait, request)
+                if not waiting:
+                    service.cancel()
+                    return
+                try:
+                    news = arrived.get(timeout=SILENCE)
+                except Empty:
+                    if service.done():
+                        service.result()  # raises what ended it
+                    news = Chunk(next(iter(waiting)))
+                if isinstance(news, SftchatWarning):
+                    warnings.warn(news, stacklevel=2)
+                    continue
+                if isinstance(news, EngineError):
+                    raise news
+                if news.finish_reason is not None:
+                    waiting.remove(news.request_id)
+                yield news
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """How likely a given text is as the reply, token by token, from a server that can tell; see ``score_text``.
+
+        Args:
+            request: What was asked.
+            reply: Text; a server knows no token ids of ours.
+            ended: Of no effect: the token that ends a reply is not judged.
+            alternatives: How many of the likeliest tokens to name at each place.
+
+        Raises:
+            UsageError: When there is nothing to judge.
+            EngineError: When the server cannot tell; says what it lacks.
+        """
+        if not isinstance(reply, str) or not reply:
+            raise UsageError("there is nothing to judge: give the text of a reply")
+        return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
+
+    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> Answer:
+        """Ask one question that is not streamed, in as many forms as the server makes necessary.
+
+        Raises:
+            EngineError: When there is no answer.
+        """
+        while True:
+            asked = adapted({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
+            try:
+                answer = self._server.ask("POST", path, self._server.bounds.of_event(tokens), asked)
+            except (httpx2.RequestError, Overrun) as error:
+                words = error.words if isinstance(error, Overrun) else self._server.shown(first_line(error))
+                raise EngineError(f"the server at {self._server.url} did not answer: {words}") from None
+            if not self._learns(answer, asked, _warn):
+                return replace(answer, words=self._server.words(answer) if answer.status != 200 else "")
+
+    async def _serve(self, orders: asyncio.Queue[Request], say: Say) -> None:
+        """Send every request that is ordered, until cancelled."""
+        pace = Pace(self._concurrency)
+        async with self._server.client() as client, create_task_group() as group:
+            while True:
+                request = await orders.get()
+                group.start_soon(self._answer, client, pace, request, say)
+
+    async def _answer(self, client: httpx2.AsyncClient, pace: Pace, request: Request, say: Say) -> None:
+        """Carry one request through its attempts; a reply of which something has been handed out is not begun again."""
+        attempt, said, thought = 0, False, False
+        while True:
+            attempt += 1
+            try:
+                async with pace.places:
+                    period = pace.period
+                    async with aclosing(self._attempt(client, request, say)) as chunks:
+                        async for chunk in chunks:
+                            said, thought = said or bool(chunk.text), thought or bool(chunk.thoughts)
+                            say(chunk)
+                pace.answered()
+                return
+            except Trouble as found:
+                trouble = found
+            if trouble.otherwise:
+                attempt -= 1
+                continue
+            if trouble.crowded:
+                pace.refused(period)
+            delay = None if said else self._retries.delay(attempt, trouble)
+            if delay is None:
+                break
+            if thought:
+                say(Chunk(request.id, revises="again"))
+            await self._retries.sleep(delay)
+        words = self._server.shown(trouble.words) + (f" ({attempt} attempts)" if attempt > 1 else "")
+        if trouble.everywhere or ((trouble.spent or (trouble.passing and not said)) and pace.given_up()):
+            say(EngineError(f"the server at {self._server.url} answers no more: {words}"))
+        else:
+            say(Chunk(request.id, finish_reason="error", error=words))
+
+    async def _attempt(self, client: httpx2.AsyncClient, request: Request, say: Say) -> AsyncGenerator[Chunk]:
+        """Send a request once and pass on what comes.
+
+        Raises:
+            Trouble: When that is no whole reply.
+        """
+        path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
+        body = adapted({**body, **self._extra_body}, self._learned.get(body["model"], ()))
+        tokens, bounds = request.sampling.max_new_tokens, self._server.bounds
+        reason, prompt_tokens, completion_tokens = "", 0, 0
+        said = Said(request, self._server.redaction, bounds)
+        meter = Meter(self._server.request_timeout)
+        try:
+            async with self._server.answer(client, "POST", path, meter, body) as response:
+                if response.status_code != 200:
+                    raise self._refusal(await self._server.read(response, meter, 0), request, body, say)
+                async with aclosing(self._events(response, meter, tokens)) as events:
+                    async for data in events:
+                        if data == DONE:
+                            reason = reason or ("stop" if said.begun else "")  # the server's own word that the reply is whole
+                            break
+                        piece = read_event(data, self._server.redaction.text)
+                        for chunk in said.feed(piece):
+                            yield chunk
+                        prompt_tokens = piece.prompt_tokens or prompt_tokens
+                        completion_tokens = piece.completion_tokens or completion_tokens
+                        if piece.finish_reason and not reason:
+                            meter.shorten(AFTER_THE_END)
+                        reason = piece.finish_reason or reason or ("stop" if piece.whole else "")
+                        if said.stopped or said.full:
+                            break
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            words = f"no connection ({self._server.shown(first_line(error))}); check that it still runs and that the address is right"
+            raise Trouble(words, passing=True, everywhere=True) from None
+        except (httpx2.RequestError, Overrun) as error:
+            if not (reason or said.stopped or said.full):  # what is cut off after the end of the reply is no loss
+                raise self._broken(error, tokens) from None
+        if not (reason or said.stopped or said.full):
+            raise Trouble("the stream ended before the reply did", passing=True)
+        text, thoughts = said.end()
+        if said.full:
+            reason = "length"
+            self._warn_of_length(request, say)
+        why = "stop" if said.stopped else ended(reason, said.called)
+        if "logprobs" in body and said.begun and not said.weighed:
+            self._warn_of_logprobs(request, say)
+        choices = said.last_choices(ended=why == "stop")
+        logprobs = tuple(choice.logprob for choice in choices) or None
+        yield Chunk(
+            request.id, text, (), why, prompt_tokens, logprobs, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=said.refused,
+            choices=choices,
+        )  # fmt: skip
+
+    async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
+        """The data of each event of an answer to a request for so many tokens; an answer that is not streamed is one event.
+
+        The last one is ``DONE`` where the server sent that.
+
+        Raises:
+            Trouble: When it is neither.
+            Overrun: When it is too large.
+        """
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        bounds = self._server.bounds
+        if kind == "application/json":
+            yield (await self._server.read(response, meter, bounds.of_event(tokens))).text
+            return
+        if kind not in EVENT_TYPES:
+            raise _no_events(kind)
+        async with aclosing(meter.parts(response, bounds.of_stream(tokens))) as parts:
+            counted = httpx2.Response(200, headers=EVENTS, content=error_fields(parts), request=response.request)
+            done = heard = False
+            events = aiter(httpx2.EventSource(counted, bounds.of_event(tokens)))
+            async for event in events:
+                if event.data.strip() == DONE:
+                    done = True
+                    break
+                if event.data:
+                    heard = True
+                    yield event.data
+            with move_on_after(DRAIN):
+                async for _ in events:
+                    pass
+            if done:
+                yield DONE
+            elif not heard and kind != EVENT_TYPES[0]:
+                raise _no_events(kind)
+
+    def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> Trouble:
+        """What an answer that did not come to its end means for a request for so many tokens."""
+        if isinstance(error, Overrun):
+            return error
+        if isinstance(error, httpx2.SSEError):
+            return Overrun(f"the server sent an event of more than {self._server.bounds.of_event(tokens):,} bytes")
+        if isinstance(error, httpx2.TimeoutException):
+            return Trouble(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True)
+        return Trouble(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
+
+    def _warn_of_logprobs(self, request: Request, say: Say) -> None:
+        """Warn, once for each model, that the server answers without the log-probabilities that it was asked for."""
+        model = request.adapter or self.model
+        if ("logprobs", model) not in self._warned:
+            self._warned.add(("logprobs", model))
+            say(
+                SftchatWarning(
+                    f"model '{model}' of {self._server.url} gives no log-probabilities: its server takes the request and sends none"
+                )
+            )
+
+    def _warn_of_length(self, request: Request, say: Say) -> None:
+        """Warn, once for each model, that the server does not end its replies."""
+        model = request.adapter or self.model
+        if ("length", model) not in self._warned:
+            self._warned.add(("length", model))
+            most = request.sampling.max_new_tokens
+            say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
+
+    def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
+        """Whether to change the request after a refusal; a new change is kept for its model and reported once."""
+        if answer.status not in (*REFUSES, *ALSO_REFUSES) or (found := adaptation_to(answer.text, body)) is None:
+            return False
+        if answer.status not in REFUSES and found not in ALSO_REFUSES[answer.status]:
+            return False
+        model = str(body["model"])
+        learned = self._learned.setdefault(model, [])
+        if found not in learned:
+            learned.append(found)
+            if found is not USAGE:  # its replies are as good
+                say(SftchatWarning(f"model '{model}' of {self._server.url} {found.words}"))
+        return adapted(dict(body), learned) != body
+
+    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> Trouble:
+        """What an answer other than 200 means for this request and for all others."""
+        status, words = answer.status, self._server.words(answer)
+        if self._learns(answer, body, say):
+            return Trouble(words, otherwise=True)
+        if status in PASSING or status >= 500:
+            wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
+            asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
+            return Trouble(words + asked, passing=True, crowded=status == 429, wait=wait)
+        if status in (401, 403):
+            return Trouble(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
+        if status in (400, 422) and request.reply_prefix and request.prompt is None:
+            return Trouble(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
+        everywhere = status // 100 == 3 or (status == 404 and not request.adapter)
+        return Trouble(words, everywhere=everywhere)
+
+
+def _warn(news: News) -> None:
+    """Hand a warning to Python's machinery; for questions that the caller's thread asks."""
+    if isinstance(news, SftchatWarning):
+        warnings.warn(news, stacklevel=2)
+
+
+def _no_events(kind: str) -> Trouble:
+    """The error for an answer of a type that is no event stream, or has none in it."""
+    words = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
+    return Trouble(words, everywhere=True)

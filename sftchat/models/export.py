@@ -1,0 +1,264 @@
+"""A Modelfile for Ollama whose template says what ours says: derived from what the chat template writes, and proved by evaluating it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sftchat._util.files import whole_folder
+from sftchat.errors import ModelError, first_line
+from sftchat.models.gotemplate import evaluate, literal
+from sftchat.models.hub import reach
+from sftchat.models.loading import load_tokenizer, stop_ids
+from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
+from sftchat.models.model_files import files_of
+from sftchat.models.reference import ModelReference
+from sftchat.templates.named import write_templates
+from sftchat.templates.renderer import Renderer, TemplateError, check_arguments, choose_renderer
+from sftchat.types import Message
+
+SYSTEM, FIRST, REPLY, SECOND = (f"\u2063{word}\u2063" for word in ("system", "first", "reply", "second"))
+
+CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "one turn": (("user", "你好，world"),),
+    "a system turn": (("system", "Be brief.\nAlways."), ("user", "1 + 1?")),
+    "several turns": (
+        ("user", "问\n题"),
+        ("assistant", "答"),
+        ("user", "again"),
+        ("assistant", "甲-乙:师徒\n无"),
+        ("user", "{{ .System }} 再"),
+    ),
+    "a system turn and several turns": (
+        ("system", "简短"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "c"),
+        ("assistant", "d"),
+        ("user", "e"),
+    ),
+    "white space around what is said": (("user", " a \n"), ("assistant", " b "), ("user", "c")),
+    "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
+}
+"""What the template is proved on; the last two are known to be beyond Go's templates for some models, which is said and not refused."""
+REQUIRED = 4
+
+
+@dataclass(frozen=True)
+class Modelfile:
+    """A Modelfile and what was found out about it.
+
+    Attributes:
+        text: Its content.
+        proved: Conversations that Ollama will write as we do.
+        notes: What it will not, in sentences.
+    """
+
+    text: str
+    proved: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], made_from: str) -> Modelfile:
+    """Write and prove a Modelfile that lies beside the weights.
+
+    Args:
+        renderer: Tokenizer and template.
+        stop_ids: Ids on which generation stops.
+        made_from: What the user calls the model, for the comment in the file.
+
+    Raises:
+        TemplateError: When the template cannot be expressed; with the conversation that differs and where.
+    """
+    template, notes = go_template(renderer)
+    proved = []
+    for number, (name, turns) in enumerate(CONVERSATIONS.items()):
+        problem = _difference(renderer, template, [Message(role=role, content=content) for role, content in turns])
+        if problem is None:
+            continue
+        if not problem:
+            proved.append(name)
+        elif number < REQUIRED:
+            raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: with {name}, {problem}")
+        else:
+            notes.append(f"with {name}, {problem}")
+    if '"""' in template:
+        raise TemplateError(f"chat template '{renderer.name}' cannot be written into a Modelfile: it has three quotes in a row")
+    stops = [str(renderer.tokenizer.convert_ids_to_tokens(identity)) for identity in sorted(set(stop_ids))]
+    lines = [
+        f"# {' '.join(made_from.split())}: the template is that of the model, proved by sftchat",
+        "FROM .",
+        f'TEMPLATE """{template}"""',
+        *(f'PARAMETER stop "{stop}"' for stop in stops),
+    ]
+    return Modelfile("\n".join(lines) + "\n", tuple(proved), tuple(notes))
+
+
+def go_template(renderer: Renderer) -> tuple[str, list[str]]:
+    """A Go template that writes prompts as a chat template does, derived from prompts with known words in them; not yet proved.
+
+    Returns:
+        The template, and sentences about what it leaves out.
+
+    Raises:
+        TemplateError: When turns are not written one after the other in the same way.
+    """
+    notes: list[str] = []
+    opening, between, after, end = _cut(renderer, [("user", FIRST), ("assistant", REPLY), ("user", SECOND)])
+    alone, last = _cut(renderer, [("user", FIRST)])
+    if alone != opening or last != end:
+        raise TemplateError(
+            f"chat template '{renderer.name}' cannot be written as a template for Ollama: it opens or ends a conversation differently by its length"
+        )
+    head = _plain(renderer, opening)  # first, since a token that Ollama writes may end as the one before a later turn does
+    user_opens = _common_end(head, after)
+    user_closes = os.path.commonprefix([end, between])  # noqa: RUF071 - of texts, not of paths
+    try:
+        before, inside, _ = _cut(renderer, [("system", SYSTEM), ("user", FIRST)])
+    except TemplateError:
+        system = None
+        notes.append("the template has no place for a system prompt; Ollama would leave one out without a word")
+    else:
+        system = (_plain(renderer, before), inside)
+    simple = system is None or system[1].endswith(user_opens)
+    cut = len(user_opens) if simple else 0
+    start = literal(head[: len(head) - cut])
+    if system is not None:
+        with_system = f"{literal(system[0])}{{{{ .System }}}}{literal(system[1][: len(system[1]) - cut])}"
+        without = f"{{{{ else }}}}{start}" if start else ""
+        start = f"{{{{ if .System }}}}{with_system}{without}{{{{ end }}}}"
+    opens = literal(user_opens) if simple else f"{{{{ if gt $i 1 }}}}{literal(user_opens)}{{{{ end }}}}"
+    user = f"{opens}{{{{ .Content }}}}{literal(user_closes)}"
+    assistant = f"{literal(between[len(user_closes) :])}{{{{ .Content }}}}{literal(after[: len(after) - len(user_opens)])}"
+    loop = f'{{{{ range $i, $m := .Messages }}}}{{{{ if eq .Role "user" }}}}{user}{{{{ else if eq .Role "assistant" }}}}{assistant}{{{{ end }}}}{{{{ end }}}}'
+    notes.append("calls of tools are not written into it")
+    if "strftime_now" in renderer.source:
+        notes.append("the chat template writes today's date, where the Modelfile keeps that of the export")
+    return start + loop + literal(end[len(user_closes) :]), notes
+
+
+def _cut(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[str]:
+    """A prompt, cut at what the turns say."""
+    text = renderer.prompt_text([Message(role=role, content=content) for role, content in turns])
+    pieces = []
+    for _, content in turns:
+        piece, found, text = text.partition(content)
+        if not found:
+            raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: it leaves a turn out")
+        pieces.append(piece)
+    return [*pieces, text]
+
+
+def _plain(renderer: Renderer, text: str) -> str:
+    """The beginning of a prompt without the token that the tokenizer puts before any text: Ollama puts it there itself."""
+    tokenizer = renderer.tokenizer
+    begins = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(tokenizer.bos_token) if begins else text
+
+
+def _common_end(first: str, second: str) -> str:
+    """The longest end that two texts share."""
+    return os.path.commonprefix([first[::-1], second[::-1]])[::-1]  # noqa: RUF071 - of texts, not of paths
+
+
+def _difference(renderer: Renderer, template: str, messages: Sequence[Message]) -> str | None:
+    """Where Ollama's prompt leaves ours, in words; empty when they are the same, None when ours cannot be."""
+    try:
+        ours = _plain(renderer, renderer.prompt_text(messages))
+    except TemplateError:
+        return None
+    theirs = evaluate(template, ollama_data(messages))
+    if ours == theirs:
+        return ""
+    at = len(os.path.commonprefix([ours, theirs]))  # noqa: RUF071 - of texts, not of paths
+    return f"the model was trained on {ours[max(0, at - 12) : at + 24]!r} where Ollama would write {theirs[max(0, at - 12) : at + 24]!r}"
+
+
+def ollama_data(messages: Sequence[Message]) -> dict[str, Any]:
+    """What Ollama gives to a template: all turns, and the system prompts joined."""
+    system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    return {"System": system, "Messages": [{"Role": message["role"], "Content": message["content"]} for message in messages]}
+
+
+CONVERTED = frozenset(
+    f"{name}ForCausalLM"
+    for name in "Llama Ministral3 Mixtral Gemma Gemma2 Gemma3 Phi3 Qwen2 Olmo3 Cohere GptOss DeepseekV3 Glm4MoeLite Lfm2".split()
+)
+"""Text models whose safetensors ``ollama create`` converts (convert/convert.go in its repository); others need a GGUF file made by llama.cpp."""
+
+
+def export_ollama(
+    reference: ModelReference,
+    output: Path,
+    *,
+    template: str = "",
+    template_name: str = "",
+    template_arguments: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Modelfile, str]:
+    """Copy a model's files and write its Modelfile beside them; the folder appears only when the template is proved.
+
+    Args:
+        reference: A local model or one on the Hub, no adapter.
+        output: A folder that is not there yet.
+        template: Template name or file, instead of the model's own.
+        template_name: Which of the model's own templates writes every conversation.
+        template_arguments: Arguments of the template, before those of the manifest.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Returns:
+        The Modelfile, and a warning when Ollama may not know the architecture.
+
+    Raises:
+        ModelError: When the model cannot be read, or its template cannot be expressed.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
+    manifest, given = find_manifest(reference.source), dict(template_arguments or {})
+    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=given)
+    renderer = choose_renderer(tokenizer, **options)
+    check_arguments(renderer, given)
+    folder = reference.folder or _fetched(reference)
+    try:
+        with reach(local=True):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+        settings = generation or GenerationConfig.from_model_config(config)
+    except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
+        raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
+    stops = stop_ids(SimpleNamespace(generation_config=settings), renderer)
+    modelfile = write_modelfile(renderer, stops, f"{reference.text}, template {renderer.name}")
+    with whole_folder(output) as partial:
+        for name in (*files_of(folder), *([MANIFEST] if (folder / MANIFEST).is_file() else [])):
+            if not Path(name).is_absolute():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(folder / name, partial / name)
+        write_templates(partial, renderer.saved)
+        (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
+    return modelfile, _warning(config)
+
+
+def _fetched(reference: ModelReference) -> Path:
+    """The folder in the Hub's cache that holds a model, fetched if need be."""
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    return Path(snapshot_download(reference.source, revision=reference.revision or None, allow_patterns=patterns))
+
+
+def _warning(config: Any) -> str:
+    """What to do when Ollama may not convert weights of this architecture; empty when it does."""
+    name = (config.architectures or [""])[0]
+    if name in CONVERTED:
+        return ""
+    return (
+        f"Ollama is not known to convert safetensors of {json.dumps(name)}: if it refuses, make a GGUF file with llama.cpp's "
+        "convert_hf_to_gguf.py and name it in the line FROM of the Modelfile"
+    )

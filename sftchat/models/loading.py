@@ -1,0 +1,316 @@
+"""Load weights and tokenizer of a reference; the only place that calls ``from_pretrained``."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_line
+from sftchat.models.adapters import add_adapter
+from sftchat.models.claims import check_claims, check_config, check_tokenizer
+from sftchat.models.hub import fetched_configs, reach
+from sftchat.models.manifest import Manifest, as_trained, read_manifest
+from sftchat.models.model_files import ADAPTER_CONFIG, check_weights, weights_of
+from sftchat.models.reference import ModelReference
+from sftchat.models.weight_check import SHOWN, WeightCheck, check_loaded, check_vocabulary
+from sftchat.templates.parity import Check
+from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
+
+FULL_PRECISION_LIMIT = 4_000_000_000
+"""Bytes in float32 up to which a CPU loads full precision: about a billion parameters."""
+
+LOADING = threading.RLock()
+"""Held while weights are read: transformers makes parameters without memory by a switch of the whole process, which another thread would meet."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use.
+
+    Attributes:
+        model: A transformers causal language model in eval mode, or a PEFT model over one.
+        renderer: Its tokenizer and chat template.
+        stop_ids: The ids that end a reply.
+        manifest: How it was made, when it was trained here.
+        reference: Where it came from; None when it was made in memory.
+        options: How its renderer was chosen: the options of ``load_renderer``.
+        proof: That the weights in memory are those of the files, as a line of a proof; None when it was made in memory.
+    """
+
+    model: Any
+    renderer: Renderer
+    stop_ids: tuple[int, ...]
+    manifest: Manifest | None
+    reference: ModelReference | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    proof: Check | None = None
+
+
+def require_local(what: str) -> None:
+    """Fail with the line to type when torch or transformers is not installed.
+
+    Raises:
+        MissingExtraError: Naming the extra.
+    """
+    if any(find_spec(name) is None for name in ("torch", "transformers", "peft")):
+        raise MissingExtraError(what)
+
+
+def quiet_libraries() -> None:
+    """Keep Hugging Face libraries from phoning home, drawing bars and printing advice that the user cannot act on."""
+    # transformers warns of its own arguments in the name of the caller, which is torch's Module for a forward pass
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|accelerate|torch\.nn\.modules)\.")
+    warnings.filterwarnings("ignore", "Could not find a config file in sftchat:nano", UserWarning)  # peft, saving an adapter
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a reference; an adapter's own where it has one, else its base's.
+
+    Raises:
+        ModelError: When there is none.
+    """
+    require_local("loading a model")
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    if reference.base is not None and not (Path(reference.source) / "tokenizer_config.json").is_file():
+        return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
+    if reference.folder is not None and reference.base is None:
+        check_config(reference.folder)
+    if reference.folder is not None:
+        check_tokenizer(reference.folder)
+    try:
+        with reach(local=reference.folder is not None):
+            return AutoTokenizer.from_pretrained(
+                reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code
+            )
+    except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
+        raise ModelError(_why(reference, "tokenizer", error)) from error
+
+
+def load_model(reference: ModelReference, **options: Any) -> Any:
+    """The weights of a reference, an adapter put on its base, in eval mode; arguments and errors as of ``load_checked``."""
+    return load_checked(reference, **options)[0]
+
+
+def load_checked(
+    reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False,
+    four_bit: bool = False,
+) -> tuple[Any, WeightCheck]:  # fmt: skip
+    """The weights of a reference, an adapter put on its base, in eval mode, and what was found of them.
+
+    Args:
+        reference: What to load.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: the checkpoint's own on an accelerator; on a CPU float32 where it fits.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``: an accelerator where there is one.
+        trust_remote_code: Whether code that comes with the model may run.
+        allow_pickle: Whether weights that are not safetensors may be loaded.
+        four_bit: Whether linear layers, those under an adapter too, are rounded to normal-float four bits with double quantisation, computing in
+            ``dtype`` (Dettmers et al. 2023, arXiv:2305.14314); wants bitsandbytes.
+
+    Raises:
+        ModelError: When it cannot be loaded, its files lack tensors or hold numbers that are not finite, or it is an adapter that changes nothing;
+            one line with the reason.
+    """
+    require_local("loading a model")
+    quiet_libraries()
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    place = choose_device(device)
+    if reference.base is not None:
+        base, found = load_checked(
+            reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
+        )
+        adapted, tensors = add_adapter(base, reference.source, "default", reference.text)
+        return adapted, replace(found, adapter=tensors)
+    if reference.folder is not None:
+        check_claims(reference.folder)
+    wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
+    revision = _checked_revision(reference, allow_pickle)
+    try:
+        with reach(local=reference.folder is not None):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                reference.source,
+                revision=revision,
+                dtype=wanted,
+                use_safetensors=None if allow_pickle else True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # ``check_loaded`` refuses them by name
+                **(_four_bit(wanted, place) if four_bit else {}),
+            )
+    except Exception as error:  # as for a tokenizer
+        raise ModelError(_why(reference, "model", error)) from error
+    found = check_loaded(reference.text, model, info)
+    if found.unused:
+        names = ", ".join(found.unused[:SHOWN]) + (", …" if len(found.unused) > SHOWN else "")
+        warnings.warn(
+            f"model '{reference.text}' leaves {len(found.unused)} tensors of its files unused: {names}", SftchatWarning, stacklevel=2
+        )
+    return (model if four_bit else model.to(place)).eval(), found
+
+
+def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
+    """The revision to load, once the files that name weights were looked at: for a model on the Hub, the commit that they were fetched of.
+
+    Raises:
+        ModelError: When they cannot be had, the model is an adapter on the Hub, or its weights are none that may be loaded.
+    """
+    if reference.folder is not None:
+        weights_of(reference.folder, allow_pickle=allow_pickle)
+        return "main"
+    try:
+        with reach(local=False):
+            folder = fetched_configs(reference.source, reference.revision)
+    except Exception as error:  # as for a tokenizer
+        raise ModelError(_why(reference, "model", error)) from error
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"'{reference.text}' is an adapter on the Hub; fetch it first (hf download {reference.source} --local-dir FOLDER) and give the folder"
+        )
+    check_weights(folder, allow_pickle=allow_pickle)
+    check_config(folder)
+    return folder.name
+
+
+def _four_bit(dtype: Any, place: str) -> dict[str, Any]:
+    """How transformers is told to round while it reads."""
+    from transformers import BitsAndBytesConfig
+
+    rounding = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": rounding, "device_map": {"": place}}
+
+
+def load(
+    reference: ModelReference,
+    *,
+    template: str = "",
+    preferred: str = "chatml",
+    template_name: str = "",
+    template_arguments: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Loaded:
+    """Weights, tokenizer, template and stop tokens of a reference.
+
+    Args:
+        reference: What to load.
+        template: Template name or file, instead of the model's own.
+        preferred: Template for a model that has none.
+        template_name: Which of the model's own templates writes every conversation; empty for the one that training used, or to let tools decide.
+        template_arguments: Arguments of the template, before those that the manifest says training used.
+        options: As of ``load_model``.
+
+    Raises:
+        UsageError: A template that the tokenizer cannot write, or an argument that it does not have.
+        ModelError: As of ``load_model``.
+    """
+    rendering: dict[str, Any] = {
+        "template": template,
+        "preferred": preferred,
+        "template_name": template_name,
+        "template_arguments": dict(template_arguments or {}),
+        "trust_remote_code": bool(options.get("trust_remote_code")),
+    }
+    renderer, manifest = load_renderer(reference, **rendering)
+    model, found = load_checked(reference, **options)
+    rows, ids = check_vocabulary(reference.text, model, renderer.tokenizer)
+    return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering, found.proof(rows, ids))
+
+
+def load_renderer(
+    reference: ModelReference,
+    *,
+    template: str = "",
+    preferred: str = "chatml",
+    template_name: str = "",
+    template_arguments: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Renderer, Manifest | None]:
+    """Tokenizer and template of a reference, and how it was made; its weights are not read.
+
+    Raises:
+        UsageError: A template that the tokenizer cannot write, or an argument that it does not have.
+    """
+    tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
+    manifest = read_manifest(reference.folder) if reference.folder else None
+    given = dict(template_arguments or {})
+    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=given)
+    renderer = choose_renderer(tokenizer, preferred=preferred, **options)
+    check_arguments(renderer, given)
+    return renderer, manifest
+
+
+def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
+    """Every id on which a reply of this model ends: the generation config's, the tokenizer's, the template's.
+
+    Raises:
+        ModelError: When the generation config names something else than token ids.
+    """
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    found: set[int] = {*renderer.stop_tokens}
+    for value in (configured, renderer.tokenizer.eos_token_id):
+        given = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(type(one) is int for one in given):
+            raise ModelError(f"a reply ends on token ids, but generation_config.json says eos_token_id {value!r}")
+        found.update(given)
+    return tuple(sorted(found))
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model itself, without the adapters around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def choose_device(device: str) -> str:
+    """An accelerator where there is one, else the CPU, unless the user named a device.
+
+    Raises:
+        ModelError: When the device named is not there.
+    """
+    import torch
+
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator.type if accelerator is not None else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device '{device}' is not available here: {first_line(error).partition('. ')[0]}") from error
+    return device
+
+
+def _automatic_dtype(reference: ModelReference, device: str) -> Any:
+    """The checkpoint's dtype, or float32 for what fits on a CPU: its replies then do not depend on the batch."""
+    import torch
+
+    if device != "cpu":
+        return "auto"
+    folder = reference.folder
+    if folder is None:
+        return torch.float32
+    size = sum((folder / name).stat().st_size for name in weights_of(folder, allow_pickle=True))
+    return torch.float32 if 2 * size <= FULL_PRECISION_LIMIT else "auto"
+
+
+def _why(reference: ModelReference, what: str, error: BaseException) -> str:
+    """The reason in one line, with what to do when the Hub could not be reached."""
+    first = first_line(error)
+    if reference.folder is None:
+        return f"{what} of '{reference.text}' could not be fetched from the Hub: {first}; check the name and the network, or give a local folder"
+    return f"{what} of '{reference.text}' could not be loaded: {first}"

@@ -1,0 +1,88 @@
+"""Where a model comes from: its manifest, that of its base, and so on, each checked against what lies there now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftchat._util.parsing import path_of
+from sftchat.errors import SftchatError
+from sftchat.models.fingerprint import file_hash, identity
+from sftchat.models.manifest import Manifest, find_manifest
+from sftchat.models.reference import resolve
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A step of a model's making.
+
+    Attributes:
+        model: The model, as the step after it names it.
+        manifest: How it was made; None where nobody wrote it down.
+        note: What is not as it was: ``is gone``, ``has changed since``; empty when all is well or nobody can tell.
+        data: Of each file that it was trained on, by name, what is not as it was; empty when it is.
+    """
+
+    model: str
+    manifest: Manifest | None
+    note: str
+    data: Mapping[str, str]
+
+
+def lineage(model: str) -> tuple[Ancestor, ...]:
+    """The steps of a model's making, the model itself first.
+
+    Args:
+        model: A local model, or any other MODEL, of which nothing is known.
+
+    Raises:
+        ModelError: When the model's own manifest cannot be read.
+    """
+    steps: list[Ancestor] = []
+    name, expected = model, ""
+    while len(steps) < 1 or (name and name not in {step.model for step in steps}):
+        note, manifest = _look(name, expected)
+        steps.append(Ancestor(name, manifest, note, _data(manifest)))
+        name, expected = (manifest.base, manifest.base_identity) if manifest is not None else ("", "")
+    return tuple(steps)
+
+
+def scores_by_step(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The scores of a manifest as ``(step, words)``, in the order of the steps."""
+
+    def place(step: str) -> tuple[int, str]:
+        return (int(step), "") if step.isdecimal() else (0, step)
+
+    return [(step, _words(scores[step])) for step in sorted(scores, key=place)]
+
+
+def _look(name: str, expected: str) -> tuple[str, Manifest | None]:
+    """What is not as it was with a model, and its manifest."""
+    if not expected:
+        return "", find_manifest(name)
+    try:
+        found = identity(resolve(name))
+    except SftchatError:
+        return "is gone", None
+    if found != expected:
+        return "has changed since", None
+    return "", find_manifest(name) if path_of(name).is_dir() else None
+
+
+def _data(manifest: Manifest | None) -> dict[str, str]:
+    """What became of the files that a model was trained on."""
+    notes = {}
+    for source in manifest.data if manifest is not None else ():
+        if "file" in source:
+            path = Path(source["file"])
+            notes[str(source["file"])] = "" if not path.is_file() or file_hash(path) == source.get("sha256") else "has changed since"
+    return notes
+
+
+def _words(value: Any) -> str:
+    """A score, or several by name."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

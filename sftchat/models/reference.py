@@ -1,0 +1,274 @@
+"""What the user may write where MODEL is asked for, decided from names and files alone: nothing is loaded here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sftchat._util.parsing import parsed, path_of, read_text
+from sftchat.errors import ModelError, UsageError, unknown
+from sftchat.models.claims import check_sizes
+from sftchat.models.hub import cached_folder
+from sftchat.models.manifest import read_manifest
+from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, weights_of
+
+NANO = "sftchat:nano"
+"""The embedded model."""
+
+SERVER_SCHEMES = ("http", "https")
+"""What a MODEL behind an OpenAI-compatible server begins with."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+CHECKPOINT = re.compile(r"checkpoint-\d+")
+REVISION = re.compile(r"[\w./-]+")
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Where weights are.
+
+    Attributes:
+        text: What the user wrote.
+        source: A folder, or a Hub id.
+        revision: Branch, tag or commit on the Hub; empty for the default.
+        base: The base model, when ``source`` is an adapter.
+        scheme: Of a server's address, which is then the ``source``; or the name of a plugin's engine type, which is given the ``source``.
+    """
+
+    text: str
+    source: str
+    revision: str = ""
+    base: ModelReference | None = None
+    scheme: str = ""
+
+    @property
+    def served(self) -> bool:
+        """Whether a server has the weights."""
+        return self.scheme in SERVER_SCHEMES
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a model on the Hub or behind an engine."""
+        path = Path(self.source)
+        return path if not self.scheme and _there(path.is_dir) else None
+
+    @property
+    def argument(self) -> str:
+        """The MODEL argument that opens exactly this: the folder where a Hub id stands for what the local cache has of it."""
+        return self.source if self.folder is not None and HUB_ID.fullmatch(self.text) else self.text
+
+
+def embedded_folder() -> Path:
+    """Where the weights of ``sftchat:nano`` lie in the package."""
+    return Path(__file__).parent / "nano"
+
+
+def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), allow_pickle: bool = False) -> ModelReference:
+    """Decide what a MODEL argument means.
+
+    Args:
+        text: ``sftchat:nano``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, ``http://HOST:PORT/v1#MODEL``, or
+            ``scheme:rest`` of a registered engine.
+        base: The base model of an adapter, instead of the one named in its config.
+        schemes: Schemes of the registered engine types.
+        allow_pickle: Whether a folder that has only pickled weights is acceptable.
+
+    Raises:
+        UsageError: When the text cannot name a model.
+        ModelError: When it names a folder that has no usable weights.
+    """
+    if text == NANO:
+        return ModelReference(text, str(embedded_folder()))
+    if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
+        return _served(text)
+    path = path_of(text)
+    if _there(path.is_dir):
+        return _folder(text, path, base, schemes, allow_pickle)
+    if _there(path.is_file):
+        raise UsageError(f"model '{text}' is a file; give the folder that holds it")
+    scheme, colon, rest = text.partition(":")
+    if colon:
+        if scheme in set(schemes):
+            return ModelReference(text, rest, scheme=scheme)
+        raise UsageError(unknown("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
+    if HUB_ID.fullmatch(text):
+        name, _, revision = text.partition("@")
+        if _looks_local(path):
+            raise UsageError(f"no folder '{text}'{_nearest(path)}")
+        return ModelReference(text, name, revision)
+    raise UsageError(
+        f"no folder '{text}'{_nearest(path)}; the embedded model is {NANO}, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
+    )
+
+
+def _served(text: str) -> ModelReference:
+    """A model behind a server, its address checked; nothing of an address that may hold a key is repeated."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - raises for a port that is no number
+    except ValueError:
+        raise UsageError("the address of the model is malformed; write http://HOST:PORT/v1#MODEL") from None
+    if "@" in parts.netloc or parts.query:
+        raise UsageError(
+            "the address of a model has no place for keys; put the key into the environment as SFTCHAT_API_KEY or OPENAI_API_KEY"
+        )
+    if not parts.hostname:
+        raise UsageError(f"model '{text}' names no host; write http://HOST:PORT/v1#MODEL")
+    return ModelReference(text, text, scheme=parts.scheme)
+
+
+def _folder(
+    text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool, above: Path | None = None
+) -> ModelReference:
+    """A checkpoint, an adapter, or a run that contains them; of an adapter ``above`` it, when it is to be that one's base."""
+    check_sizes(path)
+    if (path / ADAPTER_CONFIG).is_file():
+        if above is not None:
+            raise ModelError(_stacked(above, path))
+        weights_of(path, allow_pickle=allow_pickle)
+        return ModelReference(text, str(path), base=_base(path, base, schemes, allow_pickle))
+    if (path / CONFIG).is_file():
+        weights_of(path, allow_pickle=allow_pickle)
+        return ModelReference(text, str(path))
+    checkpoint = _checkpoint_of_run(path)
+    if checkpoint is None:
+        raise ModelError(f"folder '{path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders")
+    inner = _folder(text, checkpoint, base, schemes, allow_pickle, above)
+    return ModelReference(text, inner.source, base=inner.base)
+
+
+def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
+    """The base of an adapter: the one that the user gave, else the one that its config names, which must be on this machine.
+
+    Raises:
+        UsageError: When the base given cannot name a model, or is behind an engine.
+        ModelError: When the base is an adapter itself, or the one named is not on this machine.
+    """
+    name = given or _base_of(adapter)
+    folder = path_of(name)
+    if name != NANO and _there(folder.is_dir):
+        return _folder(name, folder, None, schemes, allow_pickle, adapter)
+    try:
+        found = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
+    except UsageError as error:
+        if given:
+            raise
+        raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
+    if found.scheme:
+        raise UsageError(
+            f"adapter '{adapter}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
+        )
+    if given or found.folder is not None:
+        return found
+    cached = cached_folder(found.source, found.revision)
+    if cached is None:
+        raise ModelError(
+            f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give a folder with --base FOLDER, "
+            f"or fetch it from the Hub with --base {name}"
+        )
+    try:
+        below = _folder(name, cached, None, schemes, allow_pickle, adapter)
+    except ModelError as error:
+        raise ModelError(
+            f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it anew with --base {name}"
+        ) from error
+    return ModelReference(name, below.source)
+
+
+def _stacked(adapter: Path, base: Path) -> str:
+    """Say that the base of an adapter is an adapter, perhaps the same one."""
+    if _same(adapter, base):
+        return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
+    return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two folders are the same one."""
+    return _there(lambda: one.samefile(other))
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The checkpoint of the highest step, or None."""
+    found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal()]
+    return max(found)[1] if found else None
+
+
+def step_of(text: str) -> int | None:
+    """The optimiser step of a MODEL argument: the number of ``checkpoint-N``, or what the manifest of a finished run says; None for others."""
+    path = path_of(text)
+    number = path.name.rpartition("-")[2]
+    if path.name.startswith("checkpoint-") and number.isdecimal():
+        return int(number)
+    manifest = read_manifest(path) if path.is_dir() else None
+    return (manifest.chosen_step or manifest.steps or None) if manifest is not None else None
+
+
+def expand(texts: Iterable[str]) -> tuple[str, ...]:
+    """Replace ``RUN/checkpoint-*``, where no shell did it, by the checkpoints there are, the earliest step first.
+
+    Raises:
+        UsageError: When a pattern matches nothing.
+    """
+    found: list[str] = []
+    for text in texts:
+        folder, slash, last = text.rpartition("/")
+        if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
+            found.append(text)
+            continue
+        matches = [path for path in path_of(folder or "/").glob(last) if path.is_dir()]
+        if not matches:
+            raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
+        found += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
+    return tuple(found)
+
+
+def _checkpoint_of_run(run: Path) -> Path | None:
+    """The best checkpoint of an unfinished run if its manifest names one, else the last."""
+    manifest = read_manifest(run)
+    if manifest is not None and CHECKPOINT.fullmatch(manifest.best_checkpoint) and (run / manifest.best_checkpoint).is_dir():
+        return run / manifest.best_checkpoint
+    return last_checkpoint(run)
+
+
+def _base_of(adapter: Path) -> str:
+    """The base model that an adapter names, with its revision on the Hub, made absolute when it is a folder beside it."""
+    try:
+        config = parsed(read_text(adapter / ADAPTER_CONFIG))
+        name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{adapter / ADAPTER_CONFIG} is not a JSON object: {error}") from error
+    manifest = read_manifest(adapter)
+    if manifest is not None and manifest.base:
+        name, revision = manifest.base, None
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
+    beside = adapter / name
+    if _there(beside.is_dir) and not _there(Path(name).is_dir):
+        return str(beside)
+    pinned = isinstance(revision, str) and REVISION.fullmatch(revision) and HUB_ID.fullmatch(name) and "@" not in name
+    return f"{name}@{revision}" if pinned else name
+
+
+def _there(asked: Callable[[], bool]) -> bool:
+    """What a path says of itself; that it is not there where the system takes no such name, which Python before 3.14 raises."""
+    try:
+        return asked()
+    except OSError:
+        return False
+
+
+def _looks_local(path: Path) -> bool:
+    """Whether ``a/b`` is more likely a mistyped folder than a Hub id: its parent exists here."""
+    return path.parent != Path() and _there(path.parent.is_dir)
+
+
+def _nearest(path: Path) -> str:
+    """Suggest a sibling folder with a similar name."""
+    parent = path.parent
+    if not _there(parent.is_dir):
+        return ""
+    near = get_close_matches(path.name, [p.name for p in parent.iterdir() if p.is_dir()], n=1)
+    return f"; did you mean '{parent / near[0]}'?" if near else ""

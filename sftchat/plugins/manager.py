@@ -1,0 +1,311 @@
+"""Find plugins by their entry points, load each on its own, and offer what they registered under typed names.
+
+Not ``pluggy.PluginManager.load_setuptools_entrypoints``: it dies at the first broken plugin and skips a second one of the same name in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pluggy
+
+from sftchat._util.third_party import call_plugin
+from sftchat.chat.context import ChatCommand
+from sftchat.engine import EngineType
+from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, class_and_message, in_one_line, unknown
+from sftchat.plugins import spec as hookspecs
+from sftchat.task import Task
+from sftchat.text import printable
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.report import Report
+    from sftchat.training.config import TrainingConfig
+
+
+T = TypeVar("T")
+LONG = 5.0
+"""Seconds after which an import is said to be under way."""
+
+
+class EntryPoint(Protocol):
+    """The part of ``importlib.metadata.EntryPoint`` that loading needs; tests pass their own."""
+
+    @property
+    def name(self) -> str:
+        """The name on the left of the entry point."""
+
+    @property
+    def dist(self) -> Any:
+        """The distribution that declares it, with ``name`` and ``version``; None when unknown."""
+
+    def load(self) -> Any:
+        """Import what the entry point names."""
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin, loaded or not.
+
+    Attributes:
+        name: Name of the entry point.
+        distribution: The distribution that brought it, with its version: ``sftchat 0.1.0``.
+        tasks: Names of the tasks it registered.
+        engines: Schemes of the engines it registered.
+        commands: Names of the chat commands it registered.
+        problem: Why it was not loaded; empty when it was.
+    """
+
+    name: str
+    distribution: str
+    tasks: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What all plugins registered.
+
+    Attributes:
+        manager: The pluggy manager behind it, for the hooks that are told of events.
+        tasks: Tasks by name.
+        engines: Engine types by scheme.
+        commands: Chat commands by name.
+        plugins: Every plugin found, broken ones included, sorted by name, our own first.
+        contested: What is said when a task is used whose name another plugin wanted too, by that name.
+    """
+
+    manager: pluggy.PluginManager
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    engines: Mapping[str, EngineType] = field(default_factory=dict)
+    commands: Mapping[str, ChatCommand] = field(default_factory=dict)
+    plugins: tuple[PluginInfo, ...] = ()
+    contested: Mapping[str, str] = field(default_factory=dict)
+
+    def task(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            UsageError: When no loaded plugin has it; names the nearest one, and the plugins that failed to load.
+        """
+        if name in self.tasks:
+            if name in self.contested:
+                warnings.warn(self.contested[name], SftchatWarning, stacklevel=2)
+            return self.tasks[name]
+        broken = [plugin.name for plugin in self.plugins if plugin.problem]
+        hint = f"; not loaded: {', '.join(broken)}, see 'sftchat plugins'" if broken else ""
+        raise UsageError(unknown("task", name, self.tasks) + hint)
+
+    def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[tuple[str, Any]]:
+        """The callbacks that plugins add to a training, each with the name of its plugin.
+
+        Raises:
+            PluginError: When a hook fails.
+            SftchatError: What a hook raised on purpose, such as for a setting that its callback cannot be used with.
+        """
+
+        def given_by(hook: Callable[..., Any]) -> list[Any]:
+            return [callback for given in hook(task=replace(task), config=replace(config)) for callback in given]
+
+        hooks = _hooks(self.manager, "sftchat_trainer_callbacks")
+        return [
+            (name, callback)
+            for name, hook in hooks
+            for callback in call_plugin(f"hook sftchat_trainer_callbacks of plugin '{name}'", given_by, hook, may_refuse=True)
+        ]
+
+    def eval_finished(self, report: Report, output_dir: Path | None) -> list[PluginError]:
+        """Tell every plugin that an evaluation is done, whatever the others did with that.
+
+        Args:
+            report: What was measured; each plugin gets a copy.
+            output_dir: Folder of the results; None where there is none.
+
+        Returns:
+            The errors of the plugins that failed.
+        """
+        failed = []
+        for name, hook in _hooks(self.manager, "sftchat_eval_finished"):
+            tell = partial(hook, report=copy.deepcopy(report), output_dir=output_dir)
+            try:
+                call_plugin(f"hook sftchat_eval_finished of plugin '{name}'", tell)
+            except PluginError as error:
+                failed.append(error)
+        return failed
+
+
+def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Load every plugin; one that fails is described in ``Registry.plugins`` and harms nobody else.
+
+    Args:
+        entry_points: What to load; the installed entry points of the group ``sftchat`` by default.
+    """
+    manager = pluggy.PluginManager("sftchat")
+    manager.add_hookspecs(hookspecs)
+    found = _installed() if entry_points is None else list(entry_points)
+    tasks: dict[str, Task] = {}
+    engines: dict[str, EngineType] = {}
+    commands: dict[str, ChatCommand] = {}
+    owner: dict[tuple[str, str], str] = {}
+    infos: list[PluginInfo] = []
+    contested: dict[str, str] = {}
+    for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
+        try:
+            with _nothing_on_stdout(), _announced(entry_point):
+                added = _load(manager, entry_point, owner)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's import may raise anything, SystemExit too; it is reported, never hidden
+            problem = in_one_line(error) if isinstance(error, PluginError) else class_and_message(error)
+            infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=problem))
+            if isinstance(error, NameTakenError) and error.task:
+                contested[error.task] = f"{error}, so the one that {_distribution(entry_point)} brings is not loaded"
+            continue
+        tasks.update(added.tasks)
+        engines.update(added.engines)
+        commands.update(added.commands)
+        infos.append(
+            PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands))
+        )
+    return Registry(manager, tasks, engines, commands, tuple(infos), contested)
+
+
+@contextlib.contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send to standard error what the block prints, also past Python's own streams: standard output is for results."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as after:
+        with contextlib.suppress(OSError):  # a program without standard streams
+            kept = os.dup(1)
+            after.callback(os.close, kept)
+            os.dup2(2, 1)
+            after.callback(os.dup2, kept, 1)
+        yield
+
+
+@contextlib.contextmanager
+def _announced(entry_point: EntryPoint) -> Iterator[None]:
+    """Say which plugin is being imported when that takes long: an import that hangs cannot be cut off, but it can be named."""
+
+    def tell() -> None:
+        """Write one line."""
+        sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(_distribution(entry_point))}) …\n")
+        sys.stderr.flush()
+
+    timer = threading.Timer(LONG, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What one plugin registered."""
+
+    tasks: dict[str, Task]
+    engines: dict[str, EngineType]
+    commands: dict[str, ChatCommand]
+
+
+def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tuple[str, str], str]) -> _Added:
+    """Import, register and collect one plugin, or leave the manager as it was."""
+    if manager.has_plugin(entry_point.name):
+        raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
+    plugin = entry_point.load()
+    _check_version(plugin, _distribution(entry_point))
+    manager.register(plugin, name=entry_point.name)
+    try:
+        manager.check_pending()  # a misspelt hook name shows only here
+        added = _Added(
+            _named(manager, plugin, "sftchat_register_tasks", Task, "name"),
+            _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
+            _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
+        )
+        kinds: dict[str, Mapping[str, object]] = {"task": added.tasks, "engine": added.engines, "command": added.commands}
+        keys = [(kind, name) for kind, found in kinds.items() for name in found]
+        for kind, name in keys:
+            if (kind, name) in owner:
+                raise NameTakenError(
+                    f"{kind} '{name}' is already registered by plugin '{owner[kind, name]}'", name if kind == "task" else ""
+                )
+        owner.update(dict.fromkeys(keys, entry_point.name))
+    except BaseException:
+        manager.unregister(plugin)
+        raise
+    return added
+
+
+def _check_version(plugin: Any, distribution: str) -> None:
+    """Refuse a plugin that says it is written for another version of the interface, and say what to install.
+
+    Raises:
+        PluginError: Always with a line for pip.
+    """
+    wanted, have = getattr(plugin, "sftchat_plugin_api", hookspecs.PLUGIN_API), hookspecs.PLUGIN_API
+    if wanted == have:
+        return
+    if not isinstance(wanted, int) or wanted < 1:
+        raise PluginError(f"sftchat_plugin_api is {wanted!r}, must be a whole number such as {have}")
+    if wanted > have:
+        raise PluginError(f"it needs plugin interface {wanted} and this sftchat has {have}: pip install --upgrade sftchat")
+    older = hookspecs.RELEASES[wanted]
+    raise PluginError(
+        f"it is for plugin interface {wanted} and this sftchat has {have}: "
+        f"pip install --upgrade {distribution.rpartition(' ')[0]}, or keep it and pip install 'sftchat{older}'"
+    )
+
+
+def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
+    """Call a registering hook of one plugin alone and index what it gave."""
+    found: dict[str, T] = {}
+    for given in _alone(manager, plugin, hook)():
+        for item in given:
+            if not isinstance(item, kind):
+                raise PluginError(f"{hook} must return {kind.__name__} objects, got {type(item).__name__}")
+            name = getattr(item, key)
+            if name in found:
+                raise PluginError(f"{hook} returned '{name}' twice")
+            found[name] = item
+    return found
+
+
+def _alone(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
+    """A hook of one plugin, without those of the others."""
+    return manager.subset_hook_caller(hook, remove_plugins=[other for other in manager.get_plugins() if other is not plugin])
+
+
+def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+    """A hook of every plugin that has it, by the plugin's name, so that each can be called alone."""
+    implementing = [one.plugin for one in getattr(manager.hook, hook).get_hookimpls()]
+    return [(manager.get_name(plugin) or "", _alone(manager, plugin, hook)) for plugin in implementing]
+
+
+def _installed() -> list[EntryPoint]:
+    """The entry points of every installed distribution."""
+    from importlib.metadata import entry_points  # here because it costs 30 ms that `--help` need not pay
+
+    return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+
+
+def _own(entry_point: EntryPoint) -> bool:
+    """Whether it is one of ours; those come first, so that no stranger's plugin can take a name from them."""
+    return entry_point.dist is not None and entry_point.dist.name == "sftchat"
+
+
+def _distribution(entry_point: EntryPoint) -> str:
+    """Name and version of the distribution that an entry point comes from."""
+    dist = entry_point.dist
+    return f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"

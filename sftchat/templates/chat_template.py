@@ -1,0 +1,392 @@
+"""A chat template as text: what a prompt is, and what an assistant writes after it up to the token on which it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import product, takewhile
+from typing import Any
+
+from sftchat.errors import ModelError, first_line
+from sftchat.templates.begun import MARK, NEXT, THOUGHT, BegunReply
+from sftchat.templates.continuing import not_continued
+from sftchat.templates.coverage import THOUGHTS, reply_left_out, tools_left_out
+from sftchat.templates.limits import TooMuchError, bounded
+from sftchat.templates.special_tokens import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
+from sftchat.templates.thought_marks import ENDS, filled, is_closed, thought_in_content, without_thought
+from sftchat.types import Message
+
+Tools = Sequence[Mapping[str, Any]]
+Turn = dict[str, Any]
+
+
+CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
+ASKED: Message = {"role": "user", "content": "?"}
+CALLED: list[Any] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+"""A conversation that ends with a call of a tool; the id has the nine letters and digits that Mistral's templates want."""
+
+
+class TemplateError(ModelError):
+    """A chat template that cannot be trained on or cannot render a conversation."""
+
+
+class RewrittenHistoryError(TemplateError):
+    """A chat template that writes a reply differently once it is history, so that one row cannot teach every reply of a conversation."""
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """A Jinja template with the tokens that it may use.
+
+    Attributes:
+        tokenizer: A transformers tokenizer.
+        name: What messages call the template.
+        source: Its Jinja source.
+        arguments: Template arguments.
+        forced: What the proof would refuse is rendered as well as can be.
+    """
+
+    tokenizer: Any
+    name: str
+    source: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    forced: bool = False
+
+    @cached_property
+    def ending(self) -> tuple[str, str]:
+        """What follows the text of an assistant turn: ``(up to and with the stop token, the rest)``.
+
+        The stop token is the first that ends the turn. A template may close the reply before it closes the turn, so it is the tokenizer's end of
+        text where that one follows at once; what is there only at the end of a conversation, or opens the next turn, is not of the reply.
+
+        Raises:
+            TemplateError: When neither the template nor the tokenizer has a token for it, so that a model could not learn to stop.
+        """
+        after = self._after_reply
+        if not self._first_token(after):
+            return self._implied_stop, ""
+        closing, following = self._tokens_at_first(after), self._tokens_at_first(self._before_next_turn)
+        shared = closing[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(closing, following, strict=False)))] or closing
+        eos = getattr(self.tokenizer, "eos_token", None)
+        count = shared.index(eos) + 1 if eos in shared else 1
+        end = after.find(closing[0]) + sum(map(len, closing[:count]))
+        return after[:end], after[end:]
+
+    @cached_property
+    def stop_is_implied(self) -> bool:
+        """Whether the template writes no token at the end of an assistant turn, as those of GLM-4: the next turn's first token ends it."""
+        return not self._first_token(self._after_reply)
+
+    @cached_property
+    def _implied_stop(self) -> str:
+        """What ends a reply where the template writes nothing: up to the first token of the next turn, else the tokenizer's end of text."""
+        between = self._before_next_turn
+        if token := self._first_token(between):
+            return between[: between.find(token) + len(token)]
+        if eos := getattr(self.tokenizer, "eos_token", None):
+            return str(eos)
+        raise TemplateError(
+            f"chat template '{self.name}' ends an assistant turn with no token of its own, and the tokenizer has no end of text: "
+            "a model could not learn to stop"
+        )
+
+    @cached_property
+    def _implied_call_stop(self) -> str:
+        """The same after a turn that calls a tool: up to the first token of the tool's turn."""
+        try:
+            called = self._shaped(CALLED, ())
+            answered = self._shaped([*CALLED, {"role": "tool", "name": "look", "tool_call_id": CALL["id"], "content": NEXT}], ())
+        except TemplateError:
+            return self._implied_stop
+        between = answered.removeprefix(called).partition(NEXT)[0]
+        token = self._first_token(between) if answered.startswith(called) else ""
+        return between[: between.find(token) + len(token)] if token else self._implied_stop
+
+    @cached_property
+    def _after_reply(self) -> str:
+        """What the template writes after the text of a last assistant turn.
+
+        Raises:
+            TemplateError: When it leaves out that text.
+        """
+        _, found, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
+        if not found:
+            raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
+        return after
+
+    @cached_property
+    def _before_next_turn(self) -> str:
+        """What the template writes between a reply and the next user turn; empty where it refuses one."""
+        try:
+            text = self._shaped([ASKED, {"role": "assistant", "content": MARK}, {"role": "user", "content": NEXT}], ())
+        except TemplateError:
+            return ""
+        return text.rpartition(MARK)[2].partition(NEXT)[0] if NEXT in text else ""
+
+    @cached_property
+    def stop(self) -> str:
+        """The token that ends an assistant turn."""
+        return next(token for token in self._longest_first if self.ending[0].endswith(token))
+
+    @cached_property
+    def call_stop(self) -> str:
+        """The token that ends a turn that calls a tool; gpt-oss has another one for it. The same as ``stop`` where the template knows no tools."""
+        try:
+            turns, _ = self.turns(CALLED, ())
+            written = self.reply(turns, 1, ())[1]
+        except TemplateError:
+            return self.stop
+        return next(token for token in self._longest_first if written.endswith(token))
+
+    @cached_property
+    def thought_end(self) -> str:
+        """What the template writes after a thought, found by rendering one; ``</think>`` where it renders none."""
+        written: list[Message] = [{"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{MARK}"}]
+        keyed: list[Any] = [{"role": "assistant", "content": MARK, key: THOUGHT} for key in THOUGHTS]
+        keyed += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 writes thoughts with calls alone
+        for turn in (*keyed, *written):
+            try:
+                after = self._shaped([ASKED, turn], ()).partition(THOUGHT)[2].partition(MARK)[0]
+            except TemplateError:
+                continue
+            if token := self._first_token(after):
+                after = after[: after.find(token) + len(token)]
+            if after.strip():
+                return after.strip()
+        return "</think>"
+
+    @cached_property
+    def thought_keys(self) -> Mapping[str, str]:
+        """The keys of a plain reply under which the template looks for a thought, each with what it writes after the thought."""
+        found = {}
+        for key in THOUGHTS:
+            try:
+                after = self._shaped([ASKED, {"role": "assistant", "content": MARK, key: THOUGHT}], ()).partition(THOUGHT)[2]
+            except TemplateError:
+                continue
+            if MARK in after:
+                found[key] = after.partition(MARK)[0]
+        return found
+
+    def _keyed(self, turn: Turn) -> Turn:
+        """The turn with its thought under a key where the template looks for one.
+
+        A thought within the content stays there where the template writes it between the same tags.
+        """
+        if turn["role"] != "assistant" or not self.thought_keys or any(turn.get(key) for key in self.thought_keys):
+            return turn
+        key = next(iter(self.thought_keys))
+        if thought := next((turn[other] for other in THOUGHTS if turn.get(other)), ""):
+            return {**{name: value for name, value in turn.items() if name not in THOUGHTS}, key: thought}
+        if thought_in_content(turn["content"]) and ENDS not in self.thought_keys[key]:
+            thought, bare = without_thought(turn)
+            return {**bare, key: thought}
+        return turn
+
+    @cached_property
+    def in_parts(self) -> bool:
+        """Whether the template leaves out content that is a text, and writes it from a list of parts: those of vision models do."""
+        turns = [{"role": "user", "content": MARK}]
+        try:
+            return MARK not in self._run(turns, ()) and MARK in self._run(_as_parts(turns), ())
+        except TemplateError:
+            return False
+
+    @cached_property
+    def _forgeries(self) -> Forgeries:
+        """What is marked in messages."""
+        return forgeries(self.tokenizer)
+
+    @cached_property
+    def _longest_first(self) -> list[str]:
+        """Every added token of the tokenizer."""
+        return sorted(self.tokenizer.added_tokens_encoder, key=len, reverse=True)
+
+    def turns(self, messages: Sequence[Message], tools: Tools, prompt: bool = False) -> tuple[list[Turn], str]:
+        """Marked turns and their text.
+
+        Args:
+            messages: The conversation.
+            tools: Functions that the model may call, as JSON schemas.
+            prompt: The text ends where the next reply begins.
+
+        Raises:
+            TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
+        """
+        turns = [self._keyed(turn) for turn in marked(self._forgeries, messages)]
+        whole = self.text(turns, tools, prompt)
+        first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
+        offered = self.text(turns[:first], tools, True) if tools and first else whole  # a call names its tool too, which is no offer
+        if missing := tools_left_out((), tools, unmarked(offered)) or tools_left_out(turns, (), unmarked(whole)):
+            raise TemplateError(f"chat template '{self.name}' leaves out {missing}")
+        return turns, whole
+
+    def reply(self, turns: Sequence[Turn], index: int, tools: Tools, whole: str = "", finished: str = "") -> tuple[str, str]:
+        """The prompt of an assistant turn, and what the assistant writes after it up to its stop token.
+
+        Args:
+            turns: Marked turns.
+            index: Of the assistant turn.
+            tools: As of ``turns``.
+            whole: A longer text in which the turn may be found, for prompts, where nothing is learned.
+            finished: The text up to the turn's end, where it is known.
+
+        Raises:
+            TemplateError: When the turn does not continue its prompt, or lacks what the assistant says, or a stop token.
+        """
+        before, turn = self.text(turns[:index], tools, True) if index else "", turns[index]
+        stop, _ = self.ending
+        # Llama 3's template and others trim what a turn says
+        plain = [said + stop for said in dict.fromkeys((turn["content"], turn["content"].strip()))] if not turn.get("tool_calls") else []
+        if written := next((text for text in plain if whole.startswith(before + text)), ""):
+            return before, written
+        finished = finished or self.text(turns[: index + 1], tools)
+        rest = finished[len(before) :] if finished.startswith(before) else self._own_text(turns, index, tools, before, finished)
+        written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest, turn)
+        if not written:
+            raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
+        if not self.forced and (own := self._with_thought(turns, index, tools, before, written)):
+            return before, own
+        opening = "" if self.forced or not reply_left_out(turn, unmarked(written)) else self._opening(turns, index, tools, before)
+        missing = "" if self.forced else reply_left_out(turn, opening + unmarked(written))
+        if missing:
+            raise TemplateError(f"chat template '{self.name}' leaves out {missing} of turn {index}, which would not be learned")
+        return before, written
+
+    def _with_thought(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, written: str) -> str:
+        """A reply with the thought that the template writes as an empty one, or strips from all that is written; empty where it does neither.
+
+        The model writes its thought all the same: templates do so because history has none.
+        """
+        thought, bare = without_thought(turns[index])
+        empty = bool(thought and filled(written, thought, self.thought_end))
+        in_content = "" if empty else thought_in_content(turns[index]["content"])
+        stripped = in_content and reply_left_out(turns[index], unmarked(written)) == "the thoughts"
+        if not empty and (not stripped or is_closed(self._opening(turns, index, tools, before), self.thought_end)):
+            return ""
+        if not empty:
+            bare = {**turns[index], "content": turns[index]["content"].removeprefix(in_content)}
+        plain = self.reply([*turns[:index], bare], index, tools)[1]
+        return filled(plain, thought, self.thought_end) if empty else in_content + plain
+
+    def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
+        """What a reply adds to its prompt where the finished text does not begin with that prompt.
+
+        Raises:
+            TemplateError: When it cannot be told, or would not be what inference has to write.
+        """
+        reply = BegunReply(self.text, turns[:index], turns[index], tools, before, self.thought_end, self._longest_first)
+        if own := reply.own_text(finished):
+            return own
+        if self.forced and turns[index]["content"]:
+            return finished[finished.rfind(turns[index]["content"]) :]
+        raise TemplateError(f"chat template '{self.name}' {not_continued(index, reply.opening, before, finished)}")
+
+    def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
+        """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
+        history = self.text(turns[:index], tools)
+        return unmarked(before[len(history) :] if before.startswith(history) else before)
+
+    def text(self, turns: Sequence[Turn], tools: Tools = (), add_generation_prompt: bool = False) -> str:
+        """Run the template on marked turns, their content in the form that it understands.
+
+        Raises:
+            TemplateError: When it refuses the turns.
+        """
+        text = self._shaped(turns, tools, add_generation_prompt)
+        if add_generation_prompt or not turns or turns[-1]["role"] != "assistant" or not self.stop_is_implied:
+            return text
+        return text + (self._implied_call_stop if turns[-1].get("tool_calls") else self._implied_stop)
+
+    def library_ids(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
+        """The prompt ids that transformers' ``apply_chat_template`` makes of messages, as a server that calls it would feed them.
+
+        Raises:
+            TemplateError: When the template refuses the turns.
+        """
+        turns: list[Turn] = [dict(message) for message in messages]
+        ids = self._run(
+            _as_parts(turns) if self.in_parts else turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True
+        )
+        return list(ids)
+
+    def _shaped(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
+        """What the template writes for marked turns, their content in the form that it understands."""
+        given = marked_tools(self._forgeries, tools)
+        text: str = self._run(_as_parts(turns) if self.in_parts else turns, given, add_generation_prompt, tokenize=False)
+        return text
+
+    def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **how: Any) -> Any:
+        """Run the template, here and nowhere else.
+
+        What it fails on is given in other forms too: the arguments of tool calls as text, which some templates concatenate, and no tools as an empty
+        list, over which those for tools alone loop.
+
+        Args:
+            turns: What the template is given as messages.
+            tools: What it is given as tools.
+            add_generation_prompt: Whether the text ends where the next reply begins.
+            how: Further arguments of ``apply_chat_template``; without any, text is made.
+
+        Raises:
+            TemplateError: When the template refuses the turns, fails, or takes more time or memory than it may.
+        """
+        forms: list[Sequence[Mapping[str, Any]]] = [turns]
+        if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
+            forms.append(as_text)
+        offers: list[list[Mapping[str, Any]] | None] = [list(tools)] if tools else [None, []] if "tools" in self.source else [None]
+
+        def run(form: Sequence[Mapping[str, Any]], offer: list[Mapping[str, Any]] | None) -> Any:
+            """What the library makes of the turns in one form."""
+            return self.tokenizer.apply_chat_template(
+                list(form),
+                tools=offer,
+                chat_template=self.source,
+                add_generation_prompt=add_generation_prompt,
+                **{"tokenize": False, **how},
+                **self.arguments,
+            )
+
+        failed: Exception | None = None
+        for form, offer in product(forms, offers):
+            try:
+                return bounded(self.source, partial(run, form, offer))
+            except TooMuchError as error:
+                raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
+            except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
+                failed = error
+        assert failed is not None
+        roles = ", ".join(str(turn["role"]) for turn in turns)
+        raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(failed)}") from failed
+
+    def _tokens_at_first(self, text: str) -> list[str]:
+        """The first added token of a text and those that follow it at once."""
+        found: list[str] = []
+        rest = text
+        while token := self._first_token(rest, at_once=bool(found)):
+            found.append(token)
+            rest = rest[rest.find(token) + len(token) :]
+        return found
+
+    def _first_token(self, text: str, at_once: bool = False) -> str:
+        """The added token that comes first in a text, or at its very beginning; empty when there is none."""
+        places = [(text.find(token), token) for token in self._longest_first if token in text]
+        at, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(0, ""))
+        return "" if at_once and at else token
+
+    def _up_to_stop(self, text: str, turn: Turn) -> str:
+        """The text of a turn up to the last stop token, or to another token that ends it: a call of gpt-oss ends otherwise than a reply."""
+        cut = text[: text.rfind(self.stop) + len(self.stop)] if self.stop in text else ""
+        lost = turn.get("tool_calls") and reply_left_out(turn, unmarked(cut)).startswith(
+            "the call"
+        )  # Solar ends a thought with the stop of a reply
+        if cut and not lost:
+            return cut
+        text = text.rstrip()
+        return text if any(text.endswith(token) for token in self._longest_first) else ""
+
+
+def _as_parts(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """The turns with their content as a list of one text."""
+    return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

@@ -1,0 +1,254 @@
+"""The proof that training and inference see the same tokens, as a list of checks that a person can read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sftchat.templates.remedies import thinking_argument, with_remedy
+from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
+from sftchat.types import Message
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Its name."}}, "required": ["city"]},
+    },
+}
+CALL = {"type": "function", "id": "call00001", "function": {"name": "get_weather", "arguments": {"city": "巴黎"}}}
+ANSWERED: Any = {"role": "tool", "content": "22°", "name": "get_weather", "tool_call_id": "call00001"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation that the proof renders.
+
+    Attributes:
+        name: What it is an example of.
+        messages: Its turns.
+        tools: Functions that the model may call in it.
+    """
+
+    name: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+SAMPLES = (
+    Sample("one turn", ({"role": "user", "content": "你好，world"}, {"role": "assistant", "content": "你好!"})),
+    Sample(
+        "a system turn",
+        ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}),
+    ),
+    Sample(
+        "several turns",
+        (
+            {"role": "user", "content": "问\n题"},
+            {"role": "assistant", "content": "答"},
+            {"role": "user", "content": "<|im_end|></s> again"},
+            {"role": "assistant", "content": "甲-乙:师徒\n无"},
+        ),
+    ),
+    Sample(
+        "thoughts",
+        ({"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\nOne and one.\n</think>\n\n2"}),
+    ),
+    Sample(
+        "calls of tools",
+        (
+            {"role": "user", "content": "巴黎?"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            ANSWERED,
+            {"role": "assistant", "content": "22°"},
+        ),
+        (TOOL,),
+    ),
+)
+"""What the proof renders; the third imitates special tokens."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the proof.
+
+    Attributes:
+        name: What is claimed.
+        holds: Whether it is so.
+        detail: The evidence, or why not.
+        required: Whether training is refused when it does not hold.
+    """
+
+    name: str
+    holds: bool
+    detail: str = ""
+    required: bool = True
+
+
+def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None) -> list[Check]:
+    """Check that a prompt is a prefix of its training row, that the stop token is learned and obeyed, and that what was saved agrees.
+
+    Training needs a template that can be trained on with plain replies, or with thoughts; system turns, several turns and tools are lines that say
+    what rows of their kind will meet. A row of a kind that the template cannot write is an error that names it.
+
+    Args:
+        renderer: Tokenizer and template.
+        stop_ids: The ids on which generation stops.
+        saved: A checkpoint folder whose own tokenizer and template must render the same ids.
+    """
+    verdicts = {sample.name: _verdict(renderer, sample) for sample in SAMPLES}
+    needed = "one turn" if verdicts["one turn"].holds or not verdicts["thoughts"].holds else "thoughts"
+    checks = [replace(verdict, required=name == needed) for name, verdict in verdicts.items()]
+    usable = [sample for sample in SAMPLES if verdicts[sample.name].holds]
+    if not usable:
+        return checks
+    checks += [
+        _every("prompt ids are a prefix of the training ids", usable, lambda sample: _prompt_is_prefix(renderer, sample)),
+        _every("every reply's last trained id is a stop token", usable, lambda sample: _stop_is_trained(renderer, sample)),
+        _stops(renderer, sorted(set(stop_ids))),
+        _adds_nothing(renderer, usable[0]),
+        _every(
+            "transformers' apply_chat_template gives the same prompt ids",
+            usable,
+            lambda sample: _library_agrees(renderer, sample),
+            required=False,
+        ),
+    ]
+    checks += [
+        Check(
+            "a reply ends with a token that the template writes", False, f"it writes none; replies are trained to end with {stop!r}", False
+        )
+        for _, stop in implied_stops(renderer)
+    ]
+    if saved is not None:
+        checks.append(_saved_agrees(renderer, saved, usable))
+    return checks
+
+
+def implied_stops(renderer: Renderer) -> list[tuple[str, str]]:
+    """Names and stop tokens of the templates, of those that may write a conversation, that write no token at the end of a reply."""
+    found = []
+    for one in renderer.each:
+        with suppress(TemplateError):  # of a template for tools that cannot be used, which its own check reports
+            found += [(one.name, one.template.stop)] if one.template.stop_is_implied else []
+    return found
+
+
+def _verdict(renderer: Renderer, sample: Sample) -> Check:
+    """Whether conversations of a kind can be trained on, in how many rows, or why not."""
+    name = f"can be trained on {sample.name}"
+    try:
+        rows = renderer.training_rows(sample.messages, sample.tools)
+    except TemplateError as error:
+        return Check(name, False, with_remedy(error, renderer, sample.messages, sample.tools))
+    if len(rows) == 1:
+        return Check(name, True, "one row")
+    return Check(name, True, "one row for each reply, since the template writes a reply differently once it is history")
+
+
+def _every(name: str, samples: Sequence[Sample], holds: Callable[[Sample], bool], required: bool = True) -> Check:
+    """One check over all samples."""
+    failed = [sample.name for sample in samples if not _safely(holds, sample)]
+    return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
+
+
+def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
+    """Whether it holds; a template that cannot even render the sample does not."""
+    try:
+        return holds(sample)
+    except TemplateError:
+        return False
+
+
+def _replies(sample: Sample) -> list[int]:
+    """The places of the assistant's turns."""
+    return [index for index, message in enumerate(sample.messages) if message["role"] == "assistant"]
+
+
+def _prompt_is_prefix(renderer: Renderer, sample: Sample) -> bool:
+    """Whether every assistant turn's prompt is where its training row begins."""
+    rows, replies = renderer.training_rows(sample.messages, sample.tools), _replies(sample)
+    prompts = [tuple(renderer.prompt_ids(sample.messages[:index], tools=sample.tools)) for index in replies]
+    return all(row.ids[: len(ids)] == ids for ids, row in zip(prompts, rows * (len(replies) if len(rows) == 1 else 1), strict=True))
+
+
+def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
+    """Whether each run of labels ends with a stop token, one run an assistant turn."""
+    ends = [
+        a
+        for row in renderer.training_rows(sample.messages, sample.tools)
+        for a, b in itertools.pairwise([*row.labels, IGNORED])
+        if a != IGNORED and b == IGNORED
+    ]
+    return len(ends) == len(_replies(sample)) and set(ends) <= set(renderer.stop_tokens)
+
+
+def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
+    """Whether generation stops on what is learned as the stop, under every template that may write the conversation."""
+    name_of, said = renderer.tokenizer.convert_ids_to_tokens, []
+    stops = {one.name: one.stop_token for one in renderer.each if one is renderer or _has_stop(one)}
+    for name, stop in stops.items():
+        said.append(f"stop token {name_of(stop)!r}" + (f" of '{name}'" if len(stops) > 1 else "") + f" is {stop}")
+    detail = f"{', '.join(said)}; generation stops on {list(known)}"
+    return Check("generation stops on the stop token", set(stops.values()) <= set(known), detail)
+
+
+def _has_stop(renderer: Renderer) -> bool:
+    """Whether a template can be rendered so far that its stop token is known."""
+    try:
+        return renderer.stop_token >= 0
+    except TemplateError:
+        return False
+
+
+def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
+    """Whether the trained text is what the assistant says, or what the template adds."""
+    said, learned = sample.messages[-1]["content"], _learned(renderer, sample)
+    exact = _learns_exactly(renderer, sample)
+    argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
+    return Check(
+        "the trained text is what the assistant says and its stop",
+        exact,
+        f"{learned!r} for {said!r}" + (f"; exactly that with {argument}" if argument else ""),
+        required=False,
+    )
+
+
+def _learned(renderer: Renderer, sample: Sample) -> str:
+    """The trained text of the last row."""
+    row = renderer.training_rows(sample.messages, sample.tools)[-1]
+    return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
+
+
+def _learns_exactly(renderer: Renderer, sample: Sample) -> bool:
+    """Whether the trained text of the last row is what the assistant says and its stop."""
+    return _learned(renderer, sample) == sample.messages[-1]["content"] + renderer.for_tools(sample.tools).ending[0]
+
+
+def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
+    """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
+    prompt, tools = sample.messages[:-1], sample.tools
+    return renderer.for_tools(tools).template.library_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
+
+
+def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) -> Check:
+    """Whether the tokenizer and template in a folder render the same ids again."""
+    from transformers import AutoTokenizer
+
+    from sftchat.models.hub import reach
+    from sftchat.templates.renderer import choose_renderer
+
+    with reach(local=True):
+        tokenizer = AutoTokenizer.from_pretrained(saved)
+    again = choose_renderer(tokenizer, arguments=renderer.arguments, name=renderer.picked)
+    return _every(
+        "the saved template renders the same ids",
+        samples,
+        lambda sample: again.training_rows(sample.messages, sample.tools) == renderer.training_rows(sample.messages, sample.tools),
+    )

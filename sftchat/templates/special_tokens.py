@@ -1,0 +1,185 @@
+"""Special tokens that only the template may write: what looks like one in a message is marked, encoded as text, and can be unmarked again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftchat._util.parsing import parsed
+from sftchat.types import Message
+
+START, END = "\U000f0000", "\U000f0001"
+"""Markers around text that looks like a special token: private-use characters, dropped from messages before they are marked."""
+NOTHING = "(?!)"
+"""Expression that matches nowhere."""
+
+
+@dataclass(frozen=True)
+class Forgeries:
+    """Expressions that find what looks like a special token.
+
+    Attributes:
+        anybody: Every added token.
+        model: Those that are special. The others, such as ``<think>`` of a tokenizer that has it, a model writes as tokens, and what it said is read
+            again as it was written.
+    """
+
+    anybody: re.Pattern[str]
+    model: re.Pattern[str]
+
+
+def forgeries(tokenizer: Any) -> Forgeries:
+    """The expressions for a tokenizer."""
+    added = tokenizer.added_tokens_decoder.values()
+    return Forgeries(_pattern(token.content for token in added), _pattern(token.content for token in added if token.special))
+
+
+def marked(found: Forgeries, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Mark what looks like a special token in messages, so that nobody can forge one.
+
+    Args:
+        found: Expressions for it.
+        messages: The turns; arguments of tool calls that are JSON text, as OpenAI writes them, become objects, as most templates expect.
+    """
+    turns = _with_arguments(messages, _as_object)
+    return [_mark(turn, found.model if turn["role"] == "assistant" else found.anybody) for turn in turns]
+
+
+def marked_tools(found: Forgeries, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Mark what looks like a special token in the descriptions of tools."""
+    return [_mark(dict(tool), found.anybody) for tool in tools]
+
+
+def unmarked(text: str) -> str:
+    """The text without the markers around forged special tokens."""
+    return text.replace(START, "").replace(END, "")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Text within a piece that is encoded in one way.
+
+    Attributes:
+        piece: Index of the piece in its row.
+        text: The text, never empty.
+        is_marked: Whether it is what looks like a special token in a message.
+        is_first: Whether its row begins with it.
+    """
+
+    piece: int
+    text: str
+    is_marked: bool
+    is_first: bool
+
+    @property
+    def encoded_as(self) -> str:
+        """What the tokenizer is given: some put a space before the first word of a text, so all but that of a row comes after a newline."""
+        return self.text if self.is_first else f"\n{self.text}"
+
+
+def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
+    """Tokenise rows of pieces, each piece on its own, marked tokens as text; yields the ids of each piece, row by row.
+
+    The ids of a piece depend on nothing that comes after it, so the pieces of a prompt have the same ids in every row that continues it. They are those
+    of transformers' ``encode_marked_chat`` for the pieces with a lone marker between them. All text goes through the tokenizer at once, because a
+    call costs as much as tens of tokens.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        rows: The pieces of each row.
+
+    Raises:
+        ValueError: When the tokenizer makes a special token of any text that looks like it; the rows before it have been yielded.
+    """
+    added = _pattern(tokenizer.added_tokens_encoder).pattern
+    markers = re.compile(f"{START}({added}){END}|[{START}{END}]")
+    cut = [_parts(markers, pieces) for pieces in rows]
+    plain = {part for parts in cut for part in parts if not part.is_marked}
+    newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+    known = _encoded(tokenizer, {part.encoded_as for part in plain})
+    merged = {part.text for part in plain if not part.is_first and known[part.encoded_as][: len(newline)] != newline}
+    known |= _encoded(tokenizer, merged)
+
+    def ids_of(part: _Part) -> list[int]:
+        """The ids of a part."""
+        if not part.is_marked:
+            return known[part.text] if part.is_first or part.text in merged else known[part.encoded_as][len(newline) :]
+        ids = _encoded_as_text(tokenizer, f"\n{part.text}")
+        ids = ids[len(newline) :] if ids[: len(newline)] == newline else _encoded_as_text(tokenizer, part.text)
+        if tokenizer.convert_tokens_to_ids(part.text) in ids:
+            raise ValueError(f"the tokenizer produces {part.text!r} from plain text")
+        return ids
+
+    for pieces, parts in zip(rows, cut, strict=True):
+        ids: list[list[int]] = [[] for _ in pieces]
+        for part in parts:
+            ids[part.piece] += ids_of(part)
+        yield ids
+
+
+def _parts(markers: Any, pieces: Sequence[str]) -> list[_Part]:
+    """A row cut at what is marked; a lone marker goes, yet keeps the text on its two sides apart."""
+    split = ((piece, at, text) for piece, given in enumerate(pieces) for at, text in enumerate(markers.split(given)))
+    return [_Part(piece, text, at % 2 == 1, piece == at == 0) for piece, at, text in split if text]
+
+
+def _encoded(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
+    """The ids of each text, special tokens in it as such."""
+    listed = list(texts)
+    return dict(zip(listed, tokenizer(listed, add_special_tokens=False)["input_ids"], strict=True)) if listed else {}
+
+
+def _encoded_as_text(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text in which nothing is a special token: normalizer, pre-tokenizer and model of the tokenizer without its added tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer written in Python
+        ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text, split_special_tokens=True))
+        return ids
+    normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    words = [normal] if backend.pre_tokenizer is None else [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+    return [token.id for word in words for token in backend.model.tokenize(word)]
+
+
+def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """The expression that finds these tokens, a longer one before those that it contains."""
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or NOTHING)
+
+
+def _mark(value: Any, pattern: re.Pattern[str]) -> Any:
+    """The value with every text in it marked; keys of objects are not."""
+    if isinstance(value, str):
+        return pattern.sub(f"{START}\\g<0>{END}", unmarked(value))
+    if isinstance(value, Mapping):
+        return {key: _mark(inner, pattern) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mark(inner, pattern) for inner in value]
+    return value
+
+
+def with_text_arguments(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The turns with the arguments of tool calls as JSON text, for templates that concatenate them."""
+    return _with_arguments(turns, lambda given: given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
+
+
+def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    """The turns with the arguments of their tool calls changed."""
+    changed: list[dict[str, Any]] = []
+    for turn in turns:
+        calls = []
+        for call in turn.get("tool_calls") or ():
+            function = call.get("function", call)
+            function = {**function, "arguments": change(function.get("arguments", {}))}
+            calls.append({**call, "function": function} if "function" in call else function)
+        changed.append({**turn, "tool_calls": calls} if calls else dict(turn))
+    return changed
+
+
+def _as_object(given: Any) -> Any:
+    """Arguments as an object; text that is no JSON stays as it is."""
+    try:
+        return parsed(given) if isinstance(given, str) else given
+    except ValueError:
+        return given

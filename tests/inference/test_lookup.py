@@ -1,0 +1,85 @@
+"""Guesses from what stood there before: right ones save forward passes, wrong ones change nothing and soon rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftchat.inference.local import TransformersEngine
+from sftchat.inference.prompt_lookup import FEWEST, ORDERS, PATIENCE, REST, Lookup
+from tests.inference.test_identity import loaded, replies, request
+
+
+def test_what_followed_the_same_tokens_last_is_the_guess() -> None:
+    lookup = Lookup()
+
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 10) == [4, 5, 6, 1]
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 2) == [4, 5]
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3], 10) == [9, 1, 2, 3]
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3, 7], 10) == []
+    assert Lookup().guess([1, 2], 10) == []
+
+
+def test_the_most_tokens_that_stood_there_before_decide_and_one_is_enough() -> None:
+    assert Lookup().guess([1, 2, 3, 8, 2, 3, 9, 0, 1, 2, 3], 1) == [8]
+    assert Lookup().guess([2, 3, 8, 1, 3, 9, 0, 2, 3], 1) == [8]
+    assert Lookup().guess([5, 6, 7, 0, 5], 2) == [6, 7]
+
+
+def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
+    tokens = [1, 2, 3] * 20
+    lookup = Lookup()
+    sizes = []
+    for _ in range(4):
+        sizes.append(len(lookup.guess(tokens, 50)))
+        lookup.learn(sizes[-1], sizes[-1])
+    assert sizes == [4, 8, 16, 16] or sizes == [3, 3, 3, 3]
+
+    for _ in ORDERS:
+        for _ in range(PATIENCE):
+            lookup.learn(len(lookup.guess(tokens, 50)), 0)
+    silent = next(count for count in range(1000) if lookup.guess(tokens, 50))
+    assert 0 < silent <= REST
+
+
+def test_a_guess_is_as_long_as_the_last_was_right_and_one_more_but_never_below_the_fewest() -> None:
+    tokens = [*range(100), 0, 1, 2]
+    lookup = Lookup()
+    sizes = []
+    for right in (FEWEST, 2 * FEWEST, 5, 1, 0, FEWEST):
+        sizes.append(len(lookup.guess(tokens, 50)))
+        lookup.learn(sizes[-1], right)
+
+    assert sizes == [FEWEST, 2 * FEWEST, 4 * FEWEST, 6, FEWEST, FEWEST]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 9))
+def test_a_guess_always_stands_in_the_text_behind_the_same_tokens(tokens: list[int], room: int) -> None:
+    guess = Lookup().guess(tokens, room)
+
+    assert len(guess) <= room
+    if guess:
+        wanted = [tokens[-1], *guess]
+        assert any(tokens[at : at + len(wanted)] == wanted for at in range(len(tokens) - 1))
+
+
+def test_a_reply_that_repeats_itself_takes_fewer_passes_and_stays_the_same() -> None:
+    here = loaded("gemma2")  # it falls into a loop
+    passes: list[int] = []
+
+    def count(_model: Any, _args: Any, given: dict[str, Any]) -> None:
+        passes.append(given["input_ids"].shape[1])
+
+    handle = here.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        guessed = replies(TransformersEngine("tiny", here), [request("r", "hi", max_new_tokens=60)])
+        alone = len(passes)
+        together = replies(TransformersEngine("tiny", here), [request(id, "hi", max_new_tokens=60) for id in "rs"])
+    finally:
+        handle.remove()
+
+    assert guessed["r"] == together["r"]  # of two rows none guesses
+    assert alone < 40 < guessed["r"].completion_tokens
