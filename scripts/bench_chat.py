@@ -35,7 +35,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sftchat.engine import Chunk, Request
 from sftchat.inference import prompt_lookup as lookup
-from sftchat.inference.cpu import prepare_for_decoding
+from sftchat.inference.cpu import optimize_for_inference
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded, load
 from sftchat.models.reference import resolve
@@ -250,7 +250,7 @@ def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
     ids = loaded.renderer.tokenizer.encode(prompt)
     request = Request("r", prompt=prompt, sampling=SamplingParams(max_new_tokens=count))
     others = best(theirs(loaded, ids, count) for _ in range(3))
-    prepare_for_decoding(loaded.model)
+    optimize_for_inference(loaded.model)
     engine = TransformersEngine("bench", loaded)
     with unguessed():
         here = best(ours(engine, request) for _ in range(3))
@@ -268,7 +268,7 @@ def decode_section(small: bool) -> None:
 def quantized(others: float) -> None:
     """The 135M model with int8 weights against ``generate`` in bfloat16."""
     loaded = load_135m("bfloat16")
-    prepare_for_decoding(loaded.model, int8=True)  # as --quantize int8 does it
+    optimize_for_inference(loaded.model, int8=True)  # as --quantize int8 does it
     request = Request("r", prompt=loaded.renderer.tokenizer.decode(range(300, 340)), sampling=SamplingParams(max_new_tokens=60))
     engine = TransformersEngine("bench", loaded)
     with unguessed():
@@ -288,7 +288,7 @@ def looked_up(run: str) -> None:
         return sum(len(ids) - 1 for _, ids in replies) / sum(seconds for seconds, _ in replies)
 
     others = [theirs(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
-    prepare_for_decoding(loaded.model)  # as load_engine does
+    optimize_for_inference(loaded.model)  # as load_engine does
     engine = TransformersEngine("bench", loaded)
     passes: list[int] = []
     loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))

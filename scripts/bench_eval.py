@@ -23,7 +23,7 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from sftchat.engine import Request
-from sftchat.inference.cpu import prepare_for_decoding
+from sftchat.inference.cpu import optimize_for_inference
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded, load
 from sftchat.models.reference import resolve
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if "ours" in options.only:
         packed = Loaded(deepcopy(loaded.model), loaded.renderer, (), None)
-        prepare_for_decoding(packed.model)  # as load_engine does
+        optimize_for_inference(packed.model)  # as load_engine does
         measure("ours", options.batch_size, work, lambda part: ours(packed, part, options.batch_size))
         del packed
     if "loop" in options.only:

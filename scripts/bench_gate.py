@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from sftchat import Metric, ratio
 from sftchat.evaluation.gate import outcome
 from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.rules import Gated
+from sftchat.evaluation.rules import GatedMetric
 from sftchat.evaluation.statistics import Counts, interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
@@ -82,7 +82,7 @@ def _count(owner: NDArray[np.int64], items: int, right: NDArray[np.bool_], mute:
 def ours(before: Rows, after: Rows) -> str:
     """sftchat's gate at its defaults."""
     difference = paired_difference(Counts(KEYS, before), Counts(KEYS, after), F1)
-    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[outcome(difference, Gated("f1"))]
+    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[outcome(difference, GatedMetric("f1"))]
 
 
 def nel_binary(before: Rows, after: Rows) -> str:

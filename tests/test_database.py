@@ -21,9 +21,9 @@ def use(folder):
     sessions.close()
 """,
     "replies": """
-from sftchat.evaluation.reply_cache import Store, Stored
+from sftchat.evaluation.reply_cache import ReplyCache, Stored
 def use(folder):
-    store = Store(folder / "replies.sqlite", complaints.append)
+    store = ReplyCache(folder / "replies.sqlite", complaints.append)
     store.put(bytes([me]) * 32, "ab" * 32, Stored("hello", (1,), "stop", 1))
     store.close()
 """,

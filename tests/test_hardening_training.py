@@ -15,7 +15,7 @@ from sftchat._util import parsing
 from sftchat.cli import main
 from sftchat.data import arrays
 from sftchat.data import read as reading
-from sftchat.data.read import READ, scan_rows
+from sftchat.data.read import READ, iter_rows
 from sftchat.errors import DataError
 from sftchat.models.manifest import read_manifest
 from sftchat.training.checkpoints import LOCKS, locked, refuse_running
@@ -196,7 +196,7 @@ def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: s
 
     def problems() -> list[str]:
         try:
-            return list(map(str, scan_rows("f")))
+            return list(map(str, iter_rows("f")))
         except DataError as error:
             return [str(error)]
 
@@ -208,4 +208,4 @@ def test_a_line_as_long_as_may_be_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     Path("f").write_bytes(row * 2 + row[:-1])
     monkeypatch.setattr(parsing, "LARGEST", len(row))
 
-    assert [value for _, value in scan_rows("f")] == [{"text": "x" * 100}] * 3  # type: ignore[misc]
+    assert [value for _, value in iter_rows("f")] == [{"text": "x" * 100}] * 3  # type: ignore[misc]

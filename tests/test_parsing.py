@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat._util import parsing
-from sftchat._util.parsing import made, parsed, read_text
+from sftchat._util.parsing import from_json, load_json, read_text
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Outer:
 
 
 def test_a_value_is_made_of_what_json_says() -> None:
-    found = parsed(
+    found = load_json(
         '{"number": 1, "real": 2, "inner": [{"name": "x", "kind": "b"}], "by_name": {"k": NaN}, "maybe": {"name": "y"}, "more": [1]}'
     )
 
-    assert repr(made(Outer, found)) == repr(
+    assert repr(from_json(Outer, found)) == repr(
         Outer(1, 2, False, (Inner("x", "b"),), {"k": float("nan")}, Inner("y"), [1]),
     )
-    assert made(Outer, {"number": -1, "maybe": None}) == Outer(-1)
-    assert made(Outer, {"number": 1, "pairs": [["a", 0.5], ["b", 1]]}) == Outer(1, pairs=(("a", 0.5), ("b", 1)))
+    assert from_json(Outer, {"number": -1, "maybe": None}) == Outer(-1)
+    assert from_json(Outer, {"number": 1, "pairs": [["a", 0.5], ["b", 1]]}) == Outer(1, pairs=(("a", 0.5), ("b", 1)))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_value_is_made_of_what_json_says() -> None:
 )
 def test_what_does_not_fit_is_named_with_its_place(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
-        made(Outer, parsed(text))
+        from_json(Outer, load_json(text))
 
 
 @given(
@@ -81,14 +81,14 @@ def test_what_does_not_fit_is_named_with_its_place(text: str, words: str) -> Non
 )
 def test_whatever_json_may_say_is_a_value_or_a_value_error(value: Any) -> None:
     with suppress(ValueError):
-        assert isinstance(made(Outer, value), Outer)
+        assert isinstance(from_json(Outer, value), Outer)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 101 + "]" * 101, '{"a":' * 101 + "1" + "}" * 101])
 def test_json_too_deep_in_itself_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="more than 100 deep"):
-        parsed(text)
-    assert parsed("[" * 100 + "]" * 100) != []
+        load_json(text)
+    assert load_json("[" * 100 + "]" * 100) != []
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,12 +106,12 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, m
 @pytest.mark.parametrize("encoding", ["", "utf-8", "utf-8-sig", "utf-16"])
 def test_a_key_that_stands_twice_is_refused_by_name(text: str, encoding: str) -> None:
     with pytest.raises(ValueError, match=r'^key "a" stands twice in one object; remove one$'):
-        parsed(text.encode(encoding) if encoding else text)
+        load_json(text.encode(encoding) if encoding else text)
 
 
 @given(
     st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 )
 def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
-    assert parsed(json.dumps(value)) == value
-    assert parsed(json.dumps(value).encode()) == value
+    assert load_json(json.dumps(value)) == value
+    assert load_json(json.dumps(value).encode()) == value

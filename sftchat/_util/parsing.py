@@ -77,7 +77,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=one_of_each)
 _LENIENT = json.JSONDecoder()
 
 
-def parsed(text: str | bytes, *, last_wins: bool = False) -> Any:
+def load_json(text: str | bytes, *, last_wins: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:
@@ -110,7 +110,7 @@ def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
     A loop and no recursion, because what comes from outside may be deep.
 
     Args:
-        value: As ``parsed`` gives it.
+        value: As ``load_json`` gives it.
     """
     todo = [("", value)]
     while todo:
@@ -134,7 +134,7 @@ def depth(value: Any) -> int:
     return deepest
 
 
-def made(kind: Callable[..., T], value: Any) -> T:
+def from_json(kind: Callable[..., T], value: Any) -> T:
     """A value of a type from what JSON made of it.
 
     Args:

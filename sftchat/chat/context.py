@@ -11,9 +11,9 @@ from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
     from sftchat.chat.conversation import Answer, Conversation
-    from sftchat.chat.engine_thread import Work
-    from sftchat.chat.pane import Column
-    from sftchat.chat.services import Desk
+    from sftchat.chat.engine_thread import JobHandle
+    from sftchat.chat.pane import ModelPane
+    from sftchat.chat.services import ChatServices
     from sftchat.chat.settings import Display, Settings
     from sftchat.engine import Engine
 
@@ -45,11 +45,11 @@ class ChatContext(Protocol):
         """The sampling parameters among the settings."""
 
     @property
-    def columns(self) -> Sequence[Column]:
+    def columns(self) -> Sequence[ModelPane]:
         """The models of the talk, at least one."""
 
     @property
-    def focus(self) -> Column:
+    def focus(self) -> ModelPane:
         """The column that commands about one reply mean: the first, unless ``/focus`` chose another."""
 
     @property
@@ -61,7 +61,7 @@ class ChatContext(Protocol):
         """Every command by name."""
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> ChatServices:
         """What the talk has beside the models: the task, its evalset, the session, ways to open models and to keep rows."""
 
     def say(self, text: str | Fragments) -> None:
@@ -84,7 +84,7 @@ class ChatContext(Protocol):
             begun: Answers by column that there are already: a partial one is continued, one that ended is taken over as it is.
         """
 
-    def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
+    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
         """Do something slow with a model, in its worker; the talk is busy meanwhile, and Ctrl-C sets ``Work.stopped``.
 
         Args:

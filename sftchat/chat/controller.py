@@ -16,12 +16,12 @@ from sftchat._util.third_party import call_plugin
 from sftchat.chat.command_line import Commands
 from sftchat.chat.context import ChatCommand, Fragments
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import Jobs, Work, Worker
-from sftchat.chat.pane import Column, Opening
-from sftchat.chat.scorer import Marking
-from sftchat.chat.services import Desk
+from sftchat.chat.engine_thread import EngineThread, JobHandle, Jobs
+from sftchat.chat.pane import ModelPane, Opening
+from sftchat.chat.scorer import ReplyScoring
+from sftchat.chat.services import ChatServices
 from sftchat.chat.settings import Display, Settings
-from sftchat.chat.turn import Pass
+from sftchat.chat.turn import TurnRunner
 from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import ModelError, SftchatError, UsageError, in_one_line
@@ -30,7 +30,7 @@ from sftchat.types import SamplingParams
 T = TypeVar("T")
 
 
-class Talk:
+class ChatController:
     """The state machine of a chat; it is the ``ChatContext`` that commands get.
 
     Args:
@@ -55,7 +55,7 @@ class Talk:
         view: View,
         *,
         commands: Commands,
-        desk: Desk | None = None,
+        desk: ChatServices | None = None,
         conversation: Conversation | None = None,
         settings: Settings | None = None,
         remarks: Sequence[str] = (),
@@ -63,23 +63,23 @@ class Talk:
     ) -> None:
         self._conversation = conversation or Conversation()
         self._settings = settings or Settings()
-        self.desk = desk or Desk()
+        self.desk = desk or ChatServices()
         self.pending: deque[str] = deque()
         self._take_pending()
         self.display = Display()
-        self.columns: list[Column] = []
-        workers: dict[Callable[[], Engine], Worker] = {}
+        self.columns: list[ModelPane] = []
+        workers: dict[Callable[[], Engine], EngineThread] = {}
         for opening in openings:
-            worker = workers.setdefault(opening.load, Worker(opening.load, view.post))
-            self.columns += [Column(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
+            worker = workers.setdefault(opening.load, EngineThread(opening.load, view.post))
+            self.columns += [ModelPane(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
         self._commands = commands
         self._remarks = remarks
         self._clock = clock
-        self._pass: Pass | None = None
+        self._pass: TurnRunner | None = None
         self._jobs = Jobs(view, self.next)
-        self._marking = Marking(self, view)
-        self._coming: Worker | None = None
+        self._marking = ReplyScoring(self, view)
+        self._coming: EngineThread | None = None
 
     @property
     def conversation(self) -> Conversation:
@@ -107,7 +107,7 @@ class Talk:
         return self.settings.sampling
 
     @property
-    def focus(self) -> Column:
+    def focus(self) -> ModelPane:
         """The column that commands about one reply mean."""
         return self.columns[self.conversation.column]
 
@@ -218,10 +218,10 @@ class Talk:
         if self._pass is not None:
             raise UsageError("the models reply already")
         self.conversation = conversation
-        self._pass = Pass(self, conversation, begun or {}, self._view, self._clock, answered=self._answers, over=self.next)
+        self._pass = TurnRunner(self, conversation, begun or {}, self._view, self._clock, answered=self._answers, over=self.next)
         self._pass.start()
 
-    def work(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], column: int | None = None) -> None:
+    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
         """Do something slow with a model, in its worker."""
         worker = (self.columns[column] if column is not None else self.focus).worker
         self._jobs.start(title, job, done, worker)
@@ -229,7 +229,7 @@ class Talk:
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
         """Load another model in place of that in focus, which stays until the other is there."""
         self.desk.models.check(model)
-        column, coming = self.focus, Worker(partial(self.desk.models.load, model), self._view.post)
+        column, coming = self.focus, EngineThread(partial(self.desk.models.load, model), self._view.post)
         self._coming = coming
 
         def arrived() -> None:
@@ -256,7 +256,7 @@ class Talk:
 
     # on the view's thread
 
-    def _not_loaded(self, worker: Worker, error: Exception) -> None:
+    def _not_loaded(self, worker: EngineThread, error: Exception) -> None:
         """A model that the talk began with could not be loaded; whatever it was that went wrong is one line to the user."""
         if not isinstance(error, SftchatError):
             names = " and ".join(f"'{column.name}'" for column in self.columns if column.worker is worker)
@@ -269,7 +269,7 @@ class Talk:
         """Keep the talk as it is now."""
         self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns], self.pending)
 
-    def _workers(self) -> list[Worker]:
+    def _workers(self) -> list[EngineThread]:
         """The workers of the columns, each once."""
         return list(dict.fromkeys([column.worker for column in self.columns] + ([self._coming] if self._coming is not None else [])))
 

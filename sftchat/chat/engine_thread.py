@@ -16,7 +16,7 @@ from sftchat.errors import SftchatError, UsageError, in_one_line
 Post = Callable[[Callable[[], None]], None]
 
 
-class Work:
+class JobHandle:
     """What a job in a worker knows of the talk.
 
     Args:
@@ -33,7 +33,7 @@ class Work:
         return self.stop.is_set()
 
 
-class Worker:
+class EngineThread:
     """Loads an engine and uses it, one job after the other.
 
     Args:
@@ -106,9 +106,9 @@ class Jobs:
         self.doing = ""
         self._view = view
         self._next = next
-        self._work: Work | None = None
+        self._work: JobHandle | None = None
 
-    def start(self, title: str, job: Callable[[Engine, Work], T], done: Callable[[T], None], worker: Worker) -> None:
+    def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], worker: EngineThread) -> None:
         """Have a job done; see ``ChatContext.work``.
 
         Raises:
@@ -116,7 +116,7 @@ class Jobs:
         """
         if self._work is not None:
             raise UsageError(f"the talk is busy: {self.doing}")
-        self._work = work = Work(lambda text: self._view.post(partial(self._view.say, text)))
+        self._work = work = JobHandle(lambda text: self._view.post(partial(self._view.say, text)))
         self.doing = title
 
         def run(engine: Engine) -> None:
@@ -143,7 +143,7 @@ class Jobs:
         if self._work is not None:
             self._work.stop.set()
 
-    def _end(self, work: Work, done: Callable[[], None] | None = None, problem: str = "") -> None:
+    def _end(self, work: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
         """A job is over; of one that was stopped, it is too late."""
         if work is not self._work:
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.data.formats import read_examples
-from sftchat.data.serialize import from_example
+from sftchat.data.serialize import serialize
 from sftchat.data.write import check_target, replacing, write_rows
 from sftchat.errors import DataError, SftchatError, UsageError, unknown
 from sftchat.types import Example, Reply
@@ -46,7 +46,7 @@ def _rows(format: str) -> Callable[[Conversation, Path], object]:
     """Write one row of a format."""
 
     def write(conversation: Conversation, path: Path) -> object:
-        return write_rows(path, [from_example(Example(conversation.messages), format)])
+        return write_rows(path, [serialize(Example(conversation.messages), format)])
 
     return write
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sftchat.chat.conversation import Mark
-from sftchat.chat.engine_thread import Worker
-from sftchat.chat.reply import Generation
+from sftchat.chat.engine_thread import EngineThread
+from sftchat.chat.reply import PendingReply
 from sftchat.engine import Engine, Renders
 
 
@@ -27,7 +27,7 @@ class Opening:
     adapters: tuple[str, ...] = ("",)
 
 
-class Column:
+class ModelPane:
     """One model of a talk, as its view may show it; changed by the talk alone.
 
     Args:
@@ -42,11 +42,11 @@ class Column:
         mark: What the task thinks of the last reply; None while unknown.
     """
 
-    def __init__(self, name: str, worker: Worker, adapter: str = "") -> None:
+    def __init__(self, name: str, worker: EngineThread, adapter: str = "") -> None:
         self.name = name
         self.adapter = adapter
         self.worker = worker
-        self.generation: Generation | None = None
+        self.generation: PendingReply | None = None
         self.context_used = 0
         self.first_token_seconds = 0.0
         self.mark: Mark | None = None
@@ -74,12 +74,12 @@ class Column:
         """Speed of the reply under way, or of the last one; 0 when unknown."""
         return self.generation.tokens_per_second if self.generation is not None else self._rate
 
-    def replace(self, name: str, worker: Worker) -> None:
+    def replace(self, name: str, worker: EngineThread) -> None:
         """Another model stands here now."""
         self.name, self.worker, self.adapter = name, worker, ""
         self.context_used, self.first_token_seconds, self.mark, self._rate = 0, 0.0, None, 0.0
 
-    def ended(self, generation: Generation, prompt_tokens: int) -> None:
+    def ended(self, generation: PendingReply, prompt_tokens: int) -> None:
         """Remember the figures of a reply that is over."""
         self.generation = None
         self._rate = generation.tokens_per_second

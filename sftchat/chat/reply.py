@@ -12,7 +12,7 @@ from sftchat.thinking import THOUGHTS_END
 from sftchat.types import FinishReason, Reply
 
 
-class Generation:
+class PendingReply:
     """A reply under way.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sftchat._util.files import made_folder
 from sftchat.data.formats import read_examples, to_example
 from sftchat.data.leakage import find_leaks
-from sftchat.data.serialize import from_example
+from sftchat.data.serialize import serialize
 from sftchat.errors import DataError, SftchatError, UsageError
 from sftchat.types import Example, Message
 
@@ -58,7 +58,7 @@ class Rows:
         Raises:
             DataError: When the row is there already, or its prompt has another reply; or when it is in a gold set. Says where.
         """
-        return self._append("messages", from_example(Example(_unlearned(messages), reply, metadata={"sftchat": about}), "messages"))
+        return self._append("messages", serialize(Example(_unlearned(messages), reply, metadata={"sftchat": about}), "messages"))
 
     def pair(self, messages: Sequence[Message], chosen: str, rejected: str, about: Mapping[str, Any]) -> str:
         """Append a better and a worse reply to the same prompt; arguments and errors as of ``good``."""
@@ -73,7 +73,7 @@ class Rows:
     def gold(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
         """Append an item to be scored on; arguments and errors as of ``good``, but it must not be in the training rows."""
         id = "chat-" + sha256(json.dumps([list(messages)], sort_keys=True).encode()).hexdigest()[:12]
-        return self._append("evalset", from_example(Example(tuple(messages), reply, id, {"sftchat": about}), "evalset"))
+        return self._append("evalset", serialize(Example(tuple(messages), reply, id, {"sftchat": about}), "evalset"))
 
     def _append(self, kind: Kind, row: dict[str, Any]) -> str:
         """Append a row to its file, after all checks."""

@@ -18,7 +18,7 @@ _ESCAPED = {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)} | {
 _VISIBLE = {**_PICTURES, **_ESCAPED}
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text with every control character but tab and newline shown as a symbol: ``␛[2J``, ``\\x9b``."""
     return text.translate(_VISIBLE)
 
@@ -33,12 +33,12 @@ class Printable:
         """What of the stream can be shown now."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
-        return visible(text.removesuffix("\r").replace("\r\n", "\n"))
+        return escape_controls(text.removesuffix("\r").replace("\r\n", "\n"))
 
     def end(self) -> str:
         """What was held back."""
         held, self._held = self._held, ""
-        return visible(held)
+        return escape_controls(held)
 
 
 class LineBuffer:

@@ -17,7 +17,7 @@ from sftchat.task import Task, judge, metric_value, no_problems, problems_of
 from sftchat.types import Example, Message, Reply
 
 
-class Marking:
+class ReplyScoring:
     """Has replies judged and keeps their marks. Its methods run on the view's thread.
 
     Args:
@@ -41,7 +41,7 @@ class Marking:
             if judge is not None and not answer.silent:
                 self._judge(judge, column, answer)
 
-    def _judge(self, judge: Judge, column: int, answer: Answer) -> None:
+    def _judge(self, judge: GoldScorer, column: int, answer: Answer) -> None:
         """Have one reply judged in the worker of its model."""
         conversation = self._talk.conversation
         id, messages = conversation.head, conversation.unanswered().seen_by(column).messages
@@ -72,7 +72,7 @@ class Marking:
             self._view.show_mark(mark, column)
 
 
-class Judge:
+class GoldScorer:
     """A task's scorer with a gold set.
 
     Args:

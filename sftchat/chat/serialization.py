@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sftchat._util.parsing import made, parsed
+from sftchat._util.parsing import from_json, load_json
 from sftchat.chat.conversation import Answer, Node
 from sftchat.chat.settings import Settings
 
 
 @dataclass(frozen=True)
-class Facts:
+class SessionMetadata:
     """What is true of a session beside its nodes.
 
     Attributes:
@@ -66,18 +66,18 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def facts_to_json(facts: Facts) -> str:
+def metadata_to_json(facts: SessionMetadata) -> str:
     """The facts of a session."""
     return dumps(asdict(facts))
 
 
-def facts_from_json(text: str) -> Facts:
+def metadata_from_json(text: str) -> SessionMetadata:
     """The facts of a session; a new one has none.
 
     Raises:
         ValueError: When they are damaged, as of all that read here.
     """
-    return made(Facts, parsed(text))
+    return from_json(SessionMetadata, load_json(text))
 
 
 def node_to_json(node: Node) -> str:
@@ -87,7 +87,7 @@ def node_to_json(node: Node) -> str:
 
 def node_from_json(id: int, parent: int, text: str) -> Node:
     """A node at its place."""
-    found = made(Node, {**made(Mapping[str, Any], parsed(text)), "id": id, "parent": parent})
+    found = from_json(Node, {**from_json(Mapping[str, Any], load_json(text)), "id": id, "parent": parent})
     if not 0 <= parent < id:
         raise ValueError(f"node {id} follows node {parent}")
     return found
@@ -100,7 +100,7 @@ def answer_to_json(answer: Answer) -> str:
 
 def said_from_json(text: str) -> Answer | Piece:
     """How an answer began, or how it went on."""
-    found = parsed(text)
+    found = load_json(text)
     if isinstance(found, list):
-        return made(Piece, dict(zip(("text", "token_ids", "tokens"), found, strict=True)))
-    return made(Answer, found)
+        return from_json(Piece, dict(zip(("text", "token_ids", "tokens"), found, strict=True)))
+    return from_json(Answer, found)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sftchat.chat.rows import Rows
-from sftchat.chat.scorer import Judge
+from sftchat.chat.scorer import GoldScorer
 from sftchat.chat.sessions import Session
 from sftchat.engine import Engine
 from sftchat.errors import UsageError
@@ -39,7 +39,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Desk:
+class ChatServices:
     """What commands find beside the models.
 
     Attributes:
@@ -49,7 +49,7 @@ class Desk:
         rows: Where replies become data.
     """
 
-    judge: Judge | None = None
+    judge: GoldScorer | None = None
     session: Session = field(default_factory=Session)
     models: Models = field(default_factory=Models)
     rows: Rows = field(default_factory=Rows)

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import made
+from sftchat._util.parsing import from_json
 from sftchat._util.sqlite import open_database
 from sftchat.chat.conversation import Answer, Conversation, Node
 from sftchat.chat.serialization import (
-    Facts,
     Piece,
+    SessionMetadata,
     answer_to_json,
     dumps,
-    facts_from_json,
-    facts_to_json,
+    metadata_from_json,
+    metadata_to_json,
     node_from_json,
     node_to_json,
     said_from_json,
@@ -62,13 +62,13 @@ class Session:
         try:
             for node in conversation.nodes[len(self._nodes) :]:
                 self.sessions.add(self.id, node)
-        except Taken:
+        except SessionConflict:
             self.id, self._nodes = self.sessions.new(), ()
             for node in conversation.nodes:
                 self.sessions.add(self.id, node)
         self._nodes = conversation.nodes
         turns = conversation.turns
-        facts = Facts(
+        facts = SessionMetadata(
             system=conversation.system,
             head=conversation.head,
             column=conversation.column,
@@ -161,10 +161,10 @@ class Summary:
     id: int
     name: str
     used: float
-    facts: Facts
+    facts: SessionMetadata
 
 
-class Taken(Exception):
+class SessionConflict(Exception):
     """Another program goes on with the same session."""
 
 
@@ -192,9 +192,9 @@ class Sessions:
         rows = self._do("INSERT INTO sessions (used, facts) VALUES (?, '{}') RETURNING id", time.time())
         return int(rows[0][0]) if rows else 0
 
-    def save(self, session: int, facts: Facts) -> None:
+    def save(self, session: int, facts: SessionMetadata) -> None:
         """Keep what is true of a session now: where its talk is, its settings, its models."""
-        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), facts_to_json(facts), session)
+        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(facts), session)
 
     def add(self, session: int, node: Node) -> None:
         """Keep a new node; the pieces of the reply that it has are not needed any more.
@@ -205,7 +205,7 @@ class Sessions:
         try:
             self._do("INSERT INTO nodes VALUES (?, ?, ?, ?)", session, node.id, node.parent, node_to_json(node))
         except sqlite3.IntegrityError:
-            raise Taken from None
+            raise SessionConflict from None
         if node.answers:
             self._do("DELETE FROM pieces WHERE session = ? AND question = ?", session, node.parent)
 
@@ -239,7 +239,7 @@ class Sessions:
             try:
                 if not isinstance(used, float) or not 0 <= used < YEAR_10000:
                     raise ValueError(f"it was used at {used!r}")
-                found.append(Summary(id, made(str, name or ""), used, facts_from_json(facts)))
+                found.append(Summary(id, from_json(str, name or ""), used, metadata_from_json(facts)))
             except (ValueError, TypeError) as error:
                 if id not in self._damaged:
                     self._damaged.add(id)

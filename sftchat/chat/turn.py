@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sftchat.chat.context import ChatContext
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.reply import Generation, stream_replies
+from sftchat.chat.reply import PendingReply, stream_replies
 from sftchat.chat.settings import Overflow
 from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
@@ -19,7 +19,7 @@ from sftchat.thinking import LATE, only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.engine_thread import Worker
+    from sftchat.chat.engine_thread import EngineThread
     from sftchat.chat.view import View
 
 
@@ -85,7 +85,7 @@ ALTERNATIVES = 10
 """Likeliest tokens at each place that ``/why`` lists and servers are asked for."""
 
 
-class Pass:
+class TurnRunner:
     """The replies of all columns to one message. Its methods run on the view's thread, but for ``_generate``.
 
     Args:
@@ -121,7 +121,7 @@ class Pass:
         self._drafts = {
             column: self._draft(column, begun.get(column)) for column in range(len(self._columns)) if column not in self._answers
         }
-        self._generations = {column: Generation(clock(), draft) for column, draft in self._drafts.items()}
+        self._generations = {column: PendingReply(clock(), draft) for column, draft in self._drafts.items()}
 
     def start(self) -> None:
         """Begin."""
@@ -129,7 +129,7 @@ class Pass:
             self._end()
             self._over()
             return
-        batches: dict[Worker, dict[int, tuple[Request, Generation]]] = {}
+        batches: dict[EngineThread, dict[int, tuple[Request, PendingReply]]] = {}
         for column, generation in self._generations.items():
             self._columns[column].generation = generation
             self._session.begin(self._conversation.head, column, self._drafts[column])
@@ -181,7 +181,7 @@ class Pass:
 
     # in a worker
 
-    def _generate(self, batch: Mapping[int, tuple[Request, Generation]], engine: Engine) -> None:
+    def _generate(self, batch: Mapping[int, tuple[Request, PendingReply]], engine: Engine) -> None:
         """Generate the replies of the columns that share an engine."""
         columns = {request.id: column for column, (request, _) in batch.items()}
         wanted: list[Request] = []
@@ -220,7 +220,7 @@ class Pass:
 
     # on the view's thread again
 
-    def _piece(self, column: int, generation: Generation, chunk: Chunk) -> None:
+    def _piece(self, column: int, generation: PendingReply, chunk: Chunk) -> None:
         """A piece of a reply came; of one that was stopped, it is too late."""
         if self._generations.get(column) is not generation:
             return
@@ -233,14 +233,14 @@ class Pass:
         if chunk.text:
             self._view.show_piece(chunk.text, column)
 
-    def _dropped(self, column: int, generation: Generation, turns: int) -> None:
+    def _dropped(self, column: int, generation: PendingReply, turns: int) -> None:
         """The oldest turns did not fit into the context."""
         if self._generations.get(column) is generation:
             generation.dropped = turns
             lost = "the first turn is" if turns == 1 else f"the first {turns} turns are"
             self._view.say(f"{self._who(column)}the context is full: {lost} not shown to the model")
 
-    def _finish(self, column: int, generation: Generation, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+    def _finish(self, column: int, generation: PendingReply, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
         """End a reply: keep what was said, or take the message back when nothing was."""
         if self._generations.get(column) is not generation:
             return

@@ -153,7 +153,7 @@ def _batch(
     engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool, show_thinking: bool
 ) -> int:
     """Many replies in the order of the questions; the exit code says whether all were answered."""
-    from sftchat.chat.safe_text import visible
+    from sftchat.chat.safe_text import escape_controls
 
     requests = [
         Request(f"{place} {n}", example.messages, sampling=replace(sampling, seed=sampling.seed + n))
@@ -180,7 +180,7 @@ def _batch(
             numbered = {"id": identity, **({"sample": int(sample)} if samples > 1 else {})}
             write(json_text({**numbered, **facts, "model": model}, indent=None) + "\n")
         elif isinstance(answer, Reply) and not only_thoughts(answer):
-            write((visible(answer.text) if sys.stdout.isatty() else answer.text) + "\n")
+            write((escape_controls(answer.text) if sys.stdout.isatty() else answer.text) + "\n")
     return 3 if failures else 0
 
 

@@ -13,7 +13,7 @@ import click
 from sftchat._util.output import rendered
 from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
 from sftchat.chat.render.width import Line, cells, wrap_line
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 from sftchat.errors import EngineError
 from sftchat.task import metric_value
 from sftchat.text import printable_lines
@@ -37,9 +37,9 @@ def show(
 ) -> None:
     """Print a question, what each model said, and what the task thinks of it."""
     columns = shutil.get_terminal_size().columns
-    _print([("bold", f"■ {visible(example.messages[-1]['content'])}")], columns)
+    _print([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
     if example.gold is not None:
-        _print([("class:note", f"gold: {visible(example.gold)}")], columns)
+        _print([("class:note", f"gold: {escape_controls(example.gold)}")], columns)
     texts = [f"(not answered: {answer})" if isinstance(answer, EngineError) else answer.text for answer in answers]
     sides = [Side(text) for text in texts]
     difference = first_difference(sides)

@@ -17,7 +17,7 @@ from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_options
 
 if TYPE_CHECKING:
-    from sftchat.chat.controller import Talk
+    from sftchat.chat.controller import ChatController
     from sftchat.chat.view import View
 
 
@@ -65,11 +65,11 @@ def command(
     from platformdirs import user_data_path
 
     from sftchat.chat.command_line import Commands
-    from sftchat.chat.controller import Talk
+    from sftchat.chat.controller import ChatController
     from sftchat.chat.conversation import Conversation
     from sftchat.chat.rows import Rows
-    from sftchat.chat.scorer import Judge
-    from sftchat.chat.services import Desk, Models
+    from sftchat.chat.scorer import GoldScorer
+    from sftchat.chat.services import ChatServices, Models
     from sftchat.chat.sessions import FILE, Sessions, restored
     from sftchat.chat.sessions import Session as Kept
     from sftchat.chat.settings import Settings
@@ -105,15 +105,15 @@ def command(
         options["preferred"] = chosen.template
     opened = openings(session, models, options)
 
-    def make_talk(view: View) -> Talk:
+    def make_talk(view: View) -> ChatController:
         sessions.warn = view.say
         # what a script pipes through is not a talk that somebody will go on with
         kept = Kept(None if plain and found is None else sessions, found, before)
         single = {**options, "base": None}
         others = Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single))
-        judge = Judge(chosen, evalset) if chosen is not None else None
-        desk = Desk(judge, kept, others, Rows(rows, (judge.path,) if judge is not None and judge.path is not None else ()))
-        return Talk(
+        judge = GoldScorer(chosen, evalset) if chosen is not None else None
+        desk = ChatServices(judge, kept, others, Rows(rows, (judge.path,) if judge is not None and judge.path is not None else ()))
+        return ChatController(
             opened, view, commands=Commands(tuple(session.registry.commands.values())), desk=desk, conversation=before, settings=settings, remarks=notes,
         )  # fmt: skip
 

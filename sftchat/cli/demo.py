@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sftchat.evaluation.results import ModelResult
     from sftchat.plugins.manager import Registry
     from sftchat.task import Demonstration, Task
-    from sftchat.training.prepare import Job
+    from sftchat.training.prepare import TrainingJob
     from sftchat.types import Example
 
 BASE = "sftchat:nano"
@@ -118,19 +118,19 @@ class Story:
     def _data(self) -> dict[str, list[Example]]:
         """Write the training rows and the held-out sets; returns the sets by title, gold sets included."""
         from sftchat.data.generate import generate_examples
-        from sftchat.data.serialize import from_example
+        from sftchat.data.serialize import serialize
         from sftchat.data.write import write_rows
         from sftchat.evaluation.evalset import read_evalset
 
         rows = self.folder / "train.jsonl"
         examples = list(generate_examples(self.task, self.plan.rows, TRAINING_SEED, {}))
-        write_rows(rows, (from_example(example, "messages") for example in examples))
+        write_rows(rows, (serialize(example, "messages") for example in examples))
         self._line(f"{len(examples):,} training rows from the generator", rows.name)
         sets: dict[str, list[Example]] = {}
         for title, options in self.plan.held_out.items():
             sets[title] = list(generate_examples(self.task, self.plan.items, TEST_SEED, options))
             path = self._path(title)
-            write_rows(path, (from_example(example, "evalset") for example in sets[title]))
+            write_rows(path, (serialize(example, "evalset") for example in sets[title]))
             self._line(f"{len(sets[title]):,} items with {title}, none of them trained on", path.name)
         for name, path in self.task.evalsets.items():
             sets[f"gold set '{name}'"] = list(read_evalset(path).examples)
@@ -159,26 +159,26 @@ class Story:
         """Train as the command line would."""
         from sftchat.cli.progress import TrainingProgress
         from sftchat.cli.train import gather
-        from sftchat.training.prepare import Job
+        from sftchat.training.prepare import TrainingJob
         from sftchat.training.run import train
 
         rows = self.folder / "train.jsonl"
         examples, data = gather(self.task, (str(rows),), None, (), TRAINING_SEED)
-        epochs = self._affordable(Job(self.task, BASE, run, examples[:SAMPLE], data, {"epochs": self.plan.epochs}), len(examples))
+        epochs = self._affordable(TrainingJob(self.task, BASE, run, examples[:SAMPLE], data, {"epochs": self.plan.epochs}), len(examples))
         words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {epochs:g} -o {run}"
-        job = Job(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)
+        job = TrainingJob(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)
         self.console.print(f"  $ {words}", soft_wrap=True)
         with TrainingProgress(indent="  ") as progress:
             manifest = train(job, self.session.registry, progress.audience(BASE))
         self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
-    def _affordable(self, sample: Job, rows: int) -> float:
+    def _affordable(self, sample: TrainingJob, rows: int) -> float:
         """The passes over the rows that fit into the time of the plan, by the speed of a few steps here."""
-        from sftchat.training.dry_run import rehearse
+        from sftchat.training.dry_run import perform_dry_run
         from sftchat.training.prepare import prepare
 
         ready = prepare(sample, self.session.registry)
-        seconds = self.plan.epochs * rows * ready.rows.tokens / len(ready.rows.ids) / rehearse(ready).tokens_per_second
+        seconds = self.plan.epochs * rows * ready.rows.tokens / len(ready.rows.ids) / perform_dry_run(ready).tokens_per_second
         if seconds <= self.plan.seconds:
             return self.plan.epochs
         epochs = max(round(self.plan.epochs * self.plan.seconds / seconds, 2), 0.01)

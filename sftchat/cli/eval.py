@@ -185,24 +185,24 @@ def command(
 
 def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:
     """Run the plans with progress on standard error; say what is kept when it breaks off. None in all but the first of several processes."""
-    from sftchat.evaluation.cached_engine import Memory, RememberingEngine
-    from sftchat.evaluation.distributed import answer_share
+    from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
+    from sftchat.evaluation.distributed import answer_shard
     from sftchat.evaluation.pipeline import carry_out
     from sftchat.evaluation.progress import progress
-    from sftchat.evaluation.reply_cache import Store, default_path
-    from sftchat.inference.distributed import place_of, take_accelerator, wait_for_all
+    from sftchat.evaluation.reply_cache import ReplyCache, default_path
+    from sftchat.inference.distributed import process_info, take_accelerator, wait_for_all
     from sftchat.inference.identity import UNIMPORTANT
 
-    place = place_of()
+    place = process_info()
     if fresh and place.count > 1:
         raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it anew in several")
     quiet = quiet or place.rank > 0
     console = stderr()
-    store = Store(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
-    memories: list[Memory] = []
+    store = ReplyCache(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
+    memories: list[CacheOptions] = []
     load = session.sharing()
 
-    def opener(task: Task) -> Callable[[str], RememberingEngine]:
+    def opener(task: Task) -> Callable[[str], CachedEngine]:
         def identify(model: str) -> str:
             return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
 
@@ -213,9 +213,9 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
         def say(words: str) -> None:
             click.echo(f"sftchat: {printable(words)}", err=True)
 
-        memory = Memory(store, identify, fresh, describe=describe, say=say)
+        memory = CacheOptions(store, identify, fresh, describe=describe, say=say)
         memories.append(memory)
-        return lambda name: RememberingEngine(name, lambda model: load(model, preferred=task.template, **options), memory)
+        return lambda name: CachedEngine(name, lambda model: load(model, preferred=task.template, **options), memory)
 
     def watch(title: str, total: int, remembered: Callable[[], int]) -> AbstractContextManager[Progress]:
         return nullcontext(lambda outcome: None) if quiet else progress(console, title, total, remembered)
@@ -224,7 +224,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
         with closing(store), closing(load):
             if place.count > 1 and any(plan.models for plan in plans):
                 take_accelerator()
-                answer_share(plans, opener, watch, place)
+                answer_shard(plans, opener, watch, place)
                 wait_for_all()
             return carry_out(plans, opener, watch) if place.rank == 0 else None
     except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere

@@ -20,14 +20,14 @@ SHOWN = 3
 def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
     """Print a command, the verdict it ends in, and a few items that broke; returns its exit code."""
     from sftchat.evaluation.evaluate import compare
-    from sftchat.evaluation.gate import COLOURS, gate, judge
+    from sftchat.evaluation.gate import COLOURS, decide, gate
     from sftchat.evaluation.report import Report
-    from sftchat.evaluation.rules import Gated, Rules
+    from sftchat.evaluation.rules import GateConfig, GatedMetric
 
-    rules = Rules(gated=(Gated(task.metric.name),))
+    rules = GateConfig(gated=(GatedMetric(task.metric.name),))
     (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: rules.gated)
     report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
-    verdict = judge(report, rules)
+    verdict = decide(report, rules)
     console.print(f"  $ {words}", soft_wrap=True)
     for line in verdict.lines:
         console.print(f"  {line}", soft_wrap=True)

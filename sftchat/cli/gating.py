@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sftchat.evaluation.gate import Verdict
     from sftchat.evaluation.plan import Plan, Selection
     from sftchat.evaluation.report import Report
-    from sftchat.evaluation.rules import Demands
+    from sftchat.evaluation.rules import GateOptions
     from sftchat.plugins.manager import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,20 +52,20 @@ def gate_options(command: F) -> F:
     return command
 
 
-def chosen_demands(options: dict[str, Any]) -> Demands:
+def chosen_demands(options: dict[str, Any]) -> GateOptions:
     """Take the demands out of a command's options.
 
     Raises:
         UsageError: When they contradict each other.
     """
-    from sftchat.evaluation.rules import Demands
+    from sftchat.evaluation.rules import GateOptions
 
-    demands = Demands(**{name: options.pop(name) for name in DEMANDS})
+    demands = GateOptions(**{name: options.pop(name) for name in DEMANDS})
     demands.check()
     return demands
 
 
-def chosen_selection(options: dict[str, Any], demands: Demands) -> Selection | None:
+def chosen_selection(options: dict[str, Any], demands: GateOptions) -> Selection | None:
     """Take the selection out of a command's options; None where everything is evaluated.
 
     Raises:
@@ -119,7 +119,7 @@ def update_baselines(
 ) -> Iterator[str]:
     """Write what the model said as the new baselines, unless the gate refuses it; yields what changed, in lines for the user."""
     from sftchat.evaluation.baseline import Header, known_sampling
-    from sftchat.evaluation.scored import held
+    from sftchat.evaluation.scored import scored_items
     from sftchat.evaluation.update_baseline import write_baseline
 
     for plan in plans:
@@ -145,7 +145,7 @@ def update_baselines(
             tuple(result.evalset for result in results),
             known_sampling(plan.sampling) if asked else None,
         )
-        items = results[0].items if len(results) == 1 else held(item for result in results for item in result.items)
+        items = results[0].items if len(results) == 1 else scored_items(item for result in results for item in result.items)
         yield from write_baseline(Path(file), header, items)
 
 

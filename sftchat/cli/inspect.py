@@ -13,7 +13,7 @@ from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.models.manifest import Manifest
-    from sftchat.models.provenance import Ancestor
+    from sftchat.models.provenance import Provenance
     from sftchat.templates.renderer import Renderer
 
 
@@ -165,7 +165,7 @@ def _manifest(manifest: Manifest | None) -> dict[str, Any]:
     return {"manifest": None if manifest is None else asdict(manifest)}
 
 
-def _told(step: Ancestor) -> list[str]:
+def _told(step: Provenance) -> list[str]:
     """A step of the making in lines."""
     from sftchat.models.provenance import scores_by_step
 

@@ -9,7 +9,7 @@ from sftchat.cli.shared import stderr
 
 if TYPE_CHECKING:
     from sftchat.training.callbacks import Progress, Scored
-    from sftchat.training.run import Audience, Prepared
+    from sftchat.training.run import TrainingListener, TrainingSetup
 
 PLAIN_INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""
@@ -40,13 +40,13 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def audience(self, model: str) -> Audience:
+    def audience(self, model: str) -> TrainingListener:
         """What a training is to call, for a base model of this name."""
-        from sftchat.training.run import Audience
+        from sftchat.training.run import TrainingListener
 
-        return Audience(lambda ready: self.start(ready, model), self.update, self.scored, self.stopping, self.remark)
+        return TrainingListener(lambda ready: self.start(ready, model), self.update, self.scored, self.stopping, self.remark)
 
-    def start(self, ready: Prepared, model: str) -> None:
+    def start(self, ready: TrainingSetup, model: str) -> None:
         """Say what is trained and begin the bar."""
         if self._quiet:
             return
@@ -65,7 +65,7 @@ class TrainingProgress:
             self._bar.start()
             self._task = self._bar.add_task("", total=None, loss="", left="")
 
-    def describe(self, ready: Prepared, model: str) -> None:
+    def describe(self, ready: TrainingSetup, model: str) -> None:
         """Say what is trained."""
         if not self._quiet:
             for line in _described(ready, model):
@@ -116,7 +116,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-def _described(ready: Prepared, model: str) -> list[str]:
+def _described(ready: TrainingSetup, model: str) -> list[str]:
     """What is about to be trained, in two lines, and what of it is left out."""
     rows, config = ready.rows, ready.config
     share = rows.trained_tokens / rows.tokens

@@ -104,7 +104,7 @@ class Session:
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
     """Read ``NAME=VALUE`` words; a value that is JSON is what JSON says, any other is text."""
-    from sftchat._util.parsing import parsed
+    from sftchat._util.parsing import load_json
 
     found: dict[str, Any] = {}
     for word in words:
@@ -112,7 +112,7 @@ def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tup
         if not (equals and name.isidentifier()):
             raise click.BadParameter(f"'{word}' must be NAME=VALUE, such as enable_thinking=false")
         try:
-            found[name] = parsed(value)
+            found[name] = load_json(value)
         except ValueError:
             found[name] = value
     return found
@@ -231,12 +231,12 @@ OURS = ("model", "messages", "prompt", "stream")
 
 def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[str, Any]:
     """Read a JSON object of further members of a request."""
-    from sftchat._util.parsing import parsed
+    from sftchat._util.parsing import load_json
 
     if text is None:
         return {}
     try:
-        found = parsed(text)
+        found = load_json(text)
     except ValueError as error:
         raise click.BadParameter(f"is no JSON: {error}") from None
     if not isinstance(found, dict):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.rules import Demands
+    from sftchat.evaluation.rules import GateOptions
     from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 
@@ -129,7 +129,7 @@ class Addresses:
             found[name] = given[0] if given else None
         return found
 
-    def demands_of(self, demands: Demands) -> Mapping[str, Demands]:
+    def demands_of(self, demands: GateOptions) -> Mapping[str, GateOptions]:
         """The demands on each task: ``TASK:METRIC…`` is for that task, ``METRIC…`` for every one that has the metric.
 
         Raises:

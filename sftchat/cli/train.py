@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sftchat.data.notes import Notes
     from sftchat.models.manifest import Manifest
     from sftchat.plugins.manager import Registry
-    from sftchat.training.prepare import Job
+    from sftchat.training.prepare import TrainingJob
 
 
 @click.command()
@@ -138,10 +138,10 @@ def command(
     examples, data = gather(task, files, rows, options, given["seed"] or 0, rows_read, notes)
     for line in notes.lines() if not quiet and is_main_process() else ():
         click.echo(printable(f"note: {line}"), err=True)
-    from sftchat.training.prepare import Job
+    from sftchat.training.prepare import TrainingJob
     from sftchat.training.run import train
 
-    job = Job(
+    job = TrainingJob(
         task, model, output, examples, data, given, validation, template=template, template_name=template_name, template_arguments=template_arguments, rows_read=rows_read,
         force=force, resume=resume, trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
@@ -174,16 +174,16 @@ def _task_of_rows(files: tuple[str, ...], registry: Registry) -> str:
     return PLAIN
 
 
-def _rehearse(job: Job, registry: Registry, model: str, quiet: bool) -> None:
+def _rehearse(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> None:
     """Prepare, try, and say what it would be like; the result goes to standard output."""
     from sftchat.cli.progress import TrainingProgress, clock
-    from sftchat.training.dry_run import rehearse
+    from sftchat.training.dry_run import perform_dry_run
     from sftchat.training.prepare import prepare
 
     ready = prepare(job, registry)
     with TrainingProgress(quiet=quiet) as progress:
         progress.describe(ready, model)
-    found = rehearse(ready)
+    found = perform_dry_run(ready)
     size = ready.config.batch_size
     fits = (
         "fits" if found.rows_at_once >= min(size, len(ready.rows.ids)) else f"does not fit at once; {found.rows_at_once} rows at a time do"

@@ -16,9 +16,9 @@ from sftchat.data.duplicates import THRESHOLD, NearDuplicates, Repeats, whole_te
 from sftchat.data.formats import read_examples, shape_of, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.notes import Notes
-from sftchat.data.read import Row, line_of, scan_rows
+from sftchat.data.read import Row, iter_rows, line_of
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
-from sftchat.data.values import shown
+from sftchat.data.values import abbreviate
 from sftchat.errors import DataError, UsageError, unknown
 from sftchat.task import Task, problems_of
 from sftchat.types import Example, is_learned
@@ -171,7 +171,7 @@ def check(
     Of the rows only hashes are kept, so that a file may be larger than memory; with ``against`` its prompts are kept too.
 
     Args:
-        path: JSONL, a JSON array or what else ``scan_rows`` reads; ``-`` reads standard input.
+        path: JSONL, a JSON array or what else ``iter_rows`` reads; ``-`` reads standard input.
         task: A task whose own check is run on every row as well.
         against: Files of training rows in which no prompt of this one may stand, nor nearly.
         options: How rows are read.
@@ -236,7 +236,7 @@ def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dic
 def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     """Every row; what is wrong with a file that is there, such as that it is empty, is one of its problems."""
     try:
-        yield from scan_rows(path)
+        yield from iter_rows(path)
     except DataError as error:
         if os.fspath(path) != "-" and not Path(path).is_file():
             raise
@@ -260,7 +260,7 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
     for index, turn in enumerate(turns):
         where = f"messages[{index}]" if example.messages else "text"
         if marker := MARKERS.search(turn["content"]) if example.messages else TOKENS.search(turn["content"]):
-            found = f"holds the marker {shown(marker[0])} as text, at character {marker.start() + 1}"
+            found = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
             if example.messages:
                 yield "special-token", f"{where} {found}; give the turns, not their rendering"
             else:  # a text row is what its author rendered

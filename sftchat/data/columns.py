@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.data.row_options import Change, RowOptions
-from sftchat.data.values import keys_of, shown
+from sftchat.data.values import abbreviate, keys_of
 from sftchat.errors import DataError
 
 LABELS = ("label", "labels", "kto_tag")
@@ -46,9 +46,11 @@ def named_columns(row: Mapping[str, Any], options: RowOptions, change: Change) -
     found = dict(row)
     for name, column in options.columns.items():
         if column not in row:
-            raise DataError(f"there is no column {shown(column)}, which --map {name}={column} names; the row has the keys {keys_of(row)}")
+            raise DataError(
+                f"there is no column {abbreviate(column)}, which --map {name}={column} names; the row has the keys {keys_of(row)}"
+            )
         if name not in options.columns.values() and found.get(name) is not None:
-            raise DataError(f"the row has a column {shown(name)} of its own; leave --map {name}={column} out, or remove one")
+            raise DataError(f"the row has a column {abbreviate(name)} of its own; leave --map {name}={column} out, or remove one")
     for column in options.columns.values():
         found.pop(column)
     found |= {name: row[column] for name, column in options.columns.items()}
@@ -68,9 +70,9 @@ def _labelled(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
     if row.keys() & _OF_REPLIES:
         raise DataError(f"the row has a reply already, so --label-column {column} cannot give it one; it has the keys {keys_of(row)}")
     if row.get(column) is None:
-        raise DataError(f"there is no column {shown(column)}, which --label-column names; the row has the keys {keys_of(row)}")
+        raise DataError(f"there is no column {abbreviate(column)}, which --label-column names; the row has the keys {keys_of(row)}")
     if isinstance(row[column], (dict, list)):
-        raise DataError(f"{column} is {shown(row[column])}, must be text or a number to become a reply")
+        raise DataError(f"{column} is {abbreviate(row[column])}, must be text or a number to become a reply")
     for name in ("text", "prompt"):
         if isinstance(row.get(name), str):
             break
@@ -97,14 +99,14 @@ def _check_label(row: Mapping[str, Any]) -> None:
                 )
         elif "text" in row and name != "kto_tag":
             raise DataError(
-                f"the row has a text and a column {shown(name)}; --label-column {name} makes the label the reply; to learn the text, remove the column"
+                f"the row has a text and a column {abbreviate(name)}; --label-column {name} makes the label the reply; to learn the text, remove the column"
             )
 
 
 def _turns_of(text: str, name: str, change: Change) -> Any:
     """The turns in a JSON text; any other text stays as it is, to be refused where turns are read."""
     try:
-        turns = parsed(text)
+        turns = load_json(text)
     except ValueError:
         return text
     if isinstance(turns, list):

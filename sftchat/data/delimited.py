@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from sftchat._util.parsing import LARGEST, bounded_lines, not_utf_8
-from sftchat.data.values import shown
+from sftchat.data.values import abbreviate
 from sftchat.errors import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -56,7 +56,8 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
             yield source, dict(zip(header, values, strict=True))
         else:
             yield DataError(
-                f"the row has {len(values)} values and the header {len(header)}; put values with {shown(delimiter)} into quotes", source
+                f"the row has {len(values)} values and the header {len(header)}; put values with {abbreviate(delimiter)} into quotes",
+                source,
             )
     if not rows:
         raise DataError("the table has no rows" if header else "the file is empty; give a table whose first line names the columns", name)
@@ -66,11 +67,12 @@ def _check_header(header: list[str], delimiter: str, source: str) -> None:
     """Refuse a header whose columns cannot be told apart."""
     twice = next((column for column in header if header.count(column) > 1), None)
     if twice is not None:
-        raise DataError(f"the column {shown(twice)} stands twice in the header; rename one", source)
+        raise DataError(f"the column {abbreviate(twice)} stands twice in the header; rename one", source)
     other = next((sign for sign in ";\t,|" if sign != delimiter and sign in header[0]), "")
     if len(header) == 1 and other:
         raise DataError(
-            f"the header has no {shown(delimiter)} but {shown(other)}; a .csv has commas between its values, a .tsv has tabs", source
+            f"the header has no {abbreviate(delimiter)} but {abbreviate(other)}; a .csv has commas between its values, a .tsv has tabs",
+            source,
         )
 
 

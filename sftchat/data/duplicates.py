@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from sftchat.data.read import line_of
-from sftchat.data.values import shown
+from sftchat.data.values import abbreviate
 from sftchat.text import normalise, words
 from sftchat.types import Example
 
@@ -32,7 +32,7 @@ def key(text: str) -> Run:
     return tuple(words(text)) or (normalise(text),)
 
 
-def runs(text: Sequence[str]) -> set[Run]:
+def shingles(text: Sequence[str]) -> set[Run]:
     """Every run of ``SIZE`` consecutive tokens."""
     return {tuple(text[at : at + SIZE]) for at in range(len(text) - SIZE + 1)}
 
@@ -69,7 +69,7 @@ class Repeats:
         """Compare an example with all before it; yields classes and messages."""
         line = line_of(example.source)
         if example.id and (first := _before(self.ids, example.id, line)):
-            yield "duplicate-id", f"id {shown(example.id)} is taken by line {first}; give every row its own"
+            yield "duplicate-id", f"id {abbreviate(example.id)} is taken by line {first}; give every row its own"
         turns = example.conversation
         first_row = _before(self.rows, digest(turns), line)
         # a text without a prompt, or a prompt without a reply, can only be the same as a whole
@@ -154,7 +154,7 @@ class NearDuplicates:
             source: Where it stands; no other row stands there.
             text: What it says.
         """
-        found = runs(words(text))
+        found = shingles(words(text))
         if self._instruction is not None:
             yield from self._judge(source, found)
             return

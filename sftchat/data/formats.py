@@ -25,14 +25,14 @@ from sftchat.data.columns import LABELS, UnwantedReplyError, named_columns, sugg
 from sftchat.data.notes import Notes
 from sftchat.data.read import read_rows
 from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions
-from sftchat.data.serialize import FORMATS, RESERVED, from_example
+from sftchat.data.serialize import FORMATS, RESERVED, serialize
 from sftchat.data.tool_calls import normal_tools
 from sftchat.data.turns import check_order, read_turns, settled
-from sftchat.data.values import keys_of, shown, text
+from sftchat.data.values import abbreviate, keys_of, text
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
 
-__all__ = ["FORMATS", "as_rows", "format_of", "from_example", "read_examples", "to_example", "with_ids"]
+__all__ = ["FORMATS", "as_rows", "format_of", "read_examples", "serialize", "to_example", "with_ids"]
 
 SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
@@ -205,7 +205,7 @@ def _history(value: Any) -> Iterator[Message]:
     pairs = value if isinstance(value, list) else [value]
     for index, pair in enumerate(pairs):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise DataError(f"history[{index}] is {shown(pair)}, must be a pair of what was asked and what was answered")
+            raise DataError(f"history[{index}] is {abbreviate(pair)}, must be a pair of what was asked and what was answered")
         for role, said, place in zip(("user", "assistant"), pair, (0, 1), strict=True):
             yield Message(role=role, content=text(said, f"history[{index}][{place}]"))
 
@@ -216,7 +216,7 @@ def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> t
     if isinstance(prompt, list) and isinstance(completion, list):
         turns = read_turns(completion, "completion", options, change)
         if turns[-1]["role"] != "assistant":
-            raise DataError(f"completion ends with the role {shown(turns[-1]['role'])}, must end with an assistant turn")
+            raise DataError(f"completion ends with the role {abbreviate(turns[-1]['role'])}, must end with an assistant turn")
         return (*read_turns(prompt, "prompt", options, change), *turns)
     for key, other in (("prompt", completion), ("completion", prompt)):
         if isinstance(other, str) and isinstance(row[key], list):
@@ -247,7 +247,7 @@ def _id(value: Any) -> str:
         return ""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"id is {shown(value)}, must be text or a whole number")
+    raise DataError(f"id is {abbreviate(value)}, must be text or a whole number")
 
 
 def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
     inner = rest.pop("metadata")
     both = sorted(inner.keys() & rest.keys())
     if both:
-        raise DataError(f"key {shown(both[0])} stands both in the row and in its metadata; remove one")
+        raise DataError(f"key {abbreviate(both[0])} stands both in the row and in its metadata; remove one")
     return {**rest, **inner}
 
 
@@ -273,7 +273,7 @@ def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
         identified = example if example.id else replace(example, id=f"row-{number:06d}")
         source = example.source or f"row {number}"
         if identified.id in seen:
-            raise DataError(f"id {shown(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
+            raise DataError(f"id {abbreviate(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
         seen[identified.id] = source
         yield identified
 
@@ -293,4 +293,4 @@ def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]
         DataError: The shape cannot hold an example, or two have one id.
     """
     for example in with_ids(examples) if shape == "evalset" else examples:
-        yield from_example(example, shape)
+        yield serialize(example, shape)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftchat.data.duplicates import FEW, Run, common, key, prompt_text, runs
+from sftchat.data.duplicates import FEW, Run, common, key, prompt_text, shingles
 from sftchat.text import words
 from sftchat.types import Example
 
@@ -53,7 +53,7 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
     same: dict[Run, list[int]] = defaultdict(list)
     for item, text in enumerate(texts):
         same[key(text)].append(item)
-    found = [runs(words(text)) for text in texts]
+    found = [shingles(words(text)) for text in texts]
     instruction = common(found, len(texts))
     index: dict[Run, list[int]] = defaultdict(list)
     for item, of_item in enumerate(found):
@@ -65,7 +65,7 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
         text = prompt_text(row)
         for item in same.get(key(text), ()):
             _keep(best, item, 1.0, row.source)
-        of_row = runs(words(text)) - instruction
+        of_row = shingles(words(text)) - instruction
         shared = Counter(item for run in of_row for item in index.get(run, ()))
         for item, count in shared.items():
             if sizes[item] >= FEW:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sftchat.data.values import shown
+from sftchat.data.values import abbreviate
 from sftchat.text import counted
 
 
@@ -40,6 +40,6 @@ class Notes:
         """One line for each change, and one for all columns."""
         lines = self.changes_told()
         if self.columns:
-            listed = ", ".join(f"{shown(name)} ({count:,})" for name, count in self.columns.most_common())
+            listed = ", ".join(f"{abbreviate(name)} ({count:,})" for name, count in self.columns.most_common())
             lines.append(f"columns kept as metadata and not used: {listed}")
         return lines

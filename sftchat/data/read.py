@@ -50,13 +50,13 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
     Raises:
         DataError: The file is missing, a folder, empty, of another format, or a row of it is malformed.
     """
-    for row in scan_rows(path):
+    for row in iter_rows(path):
         if isinstance(row, DataError):
             raise row
         yield row
 
 
-def scan_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
+def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     """Read every row of a file, handing over what is wrong with a malformed one in its place and going on.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftchat._util.parsing import made
+from sftchat._util.parsing import from_json
 from sftchat.errors import DataError, UsageError, unknown
 
 NAMES = (
@@ -76,7 +76,7 @@ def recorded_options(source: Mapping[str, Any]) -> RowOptions:
         DataError: The manifest is damaged.
     """
     try:
-        return made(RowOptions, source.get("rows_read", {}))
+        return from_json(RowOptions, source.get("rows_read", {}))
     except ValueError as error:
         raise DataError(f"the manifest says nothing usable about how its rows were read: {error}", str(source.get("file", ""))) from error
 

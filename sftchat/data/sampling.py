@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from sftchat._util.files import take_lock
-from sftchat._util.parsing import bounded_lines, made, parsed
+from sftchat._util.parsing import bounded_lines, from_json, load_json
 from sftchat.data.duplicates import digest
-from sftchat.data.values import shown
+from sftchat.data.values import abbreviate
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
 from sftchat.types import Example, Message, Reply, SamplingParams
@@ -144,15 +144,15 @@ class Samples:
             there, here = header.get(name), wanted.get(name)
             if there != here:
                 raise UsageError(
-                    f"{self.path} holds replies made with {name} {shown(there)}, not {shown(here)}; give --fresh to make them anew, or --samples another file"
+                    f"{self.path} holds replies made with {name} {abbreviate(there)}, not {abbreviate(here)}; give --fresh to make them anew, or --samples another file"
                 )
 
     def _take(self, row: dict[str, Any], source: str) -> None:
         """Take up one reply."""
         try:
-            key = (made(str, row["prompt"]), made(int, row["sample"]))
+            key = (from_json(str, row["prompt"]), from_json(int, row["sample"]))
             facts = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
-            reply = made(Reply, {"text": row["reply"], **facts, "thoughts": row.get("thoughts", "")})
+            reply = from_json(Reply, {"text": row["reply"], **facts, "thoughts": row.get("thoughts", "")})
         except (KeyError, ValueError):
             raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source) from None
         self._replies.setdefault(key[0], {})[key[1]] = reply
@@ -208,7 +208,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 def _parsed(line: bytes, source: str) -> dict[str, Any]:
     """One line as an object."""
     try:
-        row = parsed(line)
+        row = load_json(line)
     except ValueError:
         row = None
     if not isinstance(row, dict):

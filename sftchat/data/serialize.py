@@ -18,7 +18,7 @@ RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA, *_OF_OTHERS})
 FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
-def from_example(example: Example, format: str) -> dict[str, Any]:
+def serialize(example: Example, format: str) -> dict[str, Any]:
     """Write an example as a row; ``to_example`` of the row gives the example again, but for its source.
 
     Metadata become keys of the row; an evalset row has them under ``metadata``.

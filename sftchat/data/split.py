@@ -10,7 +10,7 @@ from typing import Any
 
 from sftchat.data.duplicates import key, prompt_text
 from sftchat.data.leakage import find_leaks
-from sftchat.data.values import keys_of, shown
+from sftchat.data.values import abbreviate, keys_of
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
 
@@ -39,8 +39,8 @@ def column_value(row: Mapping[str, Any], column: str, source: str) -> str:
     inner = row.get("metadata")
     for place in (row, inner if isinstance(inner, Mapping) else {}):
         if column in place:
-            return shown(place[column], 1 << 20)
-    raise DataError(f"there is no column {shown(column)}; the row has the keys {keys_of(row)}", source)
+            return abbreviate(place[column], 1 << 20)
+    raise DataError(f"there is no column {abbreviate(column)}; the row has the keys {keys_of(row)}", source)
 
 
 def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequence[str] = (), strata: Sequence[str] = ()) -> Split:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.data.row_options import Change, unreported
-from sftchat.data.values import shown
+from sftchat.data.values import abbreviate
 from sftchat.errors import DataError
 from sftchat.types import Example
 
@@ -26,11 +26,11 @@ def normal_tools(given: Any, where: str = "tools", change: Change = unreported) 
         DataError: It is something else, or a tool has no name; the message has no source.
     """
     try:
-        tools = (parsed(given) if given.strip() else []) if isinstance(given, str) else given or []
+        tools = (load_json(given) if given.strip() else []) if isinstance(given, str) else given or []
     except ValueError as error:
-        raise DataError(f"{where} is {shown(given)}, which is no JSON: {error}") from error
+        raise DataError(f"{where} is {abbreviate(given)}, which is no JSON: {error}") from error
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise DataError(f"{where} is {shown(given)}, must be a list of JSON schemas")
+        raise DataError(f"{where} is {abbreviate(given)}, must be a list of JSON schemas")
     return [_tool(tool, f"{where}[{index}]", change) for index, tool in enumerate(tools)]
 
 
@@ -39,7 +39,7 @@ def _tool(tool: Mapping[str, Any], where: str, change: Change) -> dict[str, Any]
     full = without_nulls(tool, change)
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise DataError(f"{where} is {shown(tool)}, which names no function")
+        raise DataError(f"{where} is {abbreviate(tool)}, which names no function")
     if "function" in full:
         return {"type": "function", **full}
     return {"type": "function", "function": {key: value for key, value in full.items() if (key, value) != ("type", "function")}}
@@ -66,7 +66,7 @@ def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError(
-            f'{where} is {shown(call)}, must be a call such as {{"type": "function", "function": {{"name": "weather", "arguments": {{}}}}}}'
+            f'{where} is {abbreviate(call)}, must be a call such as {{"type": "function", "function": {{"name": "weather", "arguments": {{}}}}}}'
         )
     if "function" in full:
         rest = {key: value for key, value in full.items() if key != "function"}
@@ -81,7 +81,7 @@ def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
 def _object(text: str) -> Any:
     """The object that a JSON text is; any other text as it is, and one with null members, which its author wrote and Arrow did not add."""
     try:
-        value = parsed(text)
+        value = load_json(text)
     except ValueError:
         return text
     return value if isinstance(value, dict) and value == without_nulls(value, unreported) else text

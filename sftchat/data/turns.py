@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any, cast
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
 from sftchat.data.tool_calls import NULLS, normal_calls
-from sftchat.data.values import keys_of, shown, text
+from sftchat.data.values import abbreviate, keys_of, text
 from sftchat.errors import DataError, unknown
 from sftchat.types import Message
 
@@ -42,7 +42,7 @@ def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change:
         DataError: It is not a list of turns; the message has no source, which the caller adds.
     """
     if not isinstance(value, list):
-        raise DataError(f"{where} is {shown(value)}, must be a list of turns")
+        raise DataError(f"{where} is {abbreviate(value)}, must be a list of turns")
     if not value:
         raise DataError(f"{where} has no turns; a row needs at least a user turn")
     turns: list[Message] = []
@@ -104,7 +104,7 @@ def _is_bare_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
 def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Message:
     """Read one turn."""
     if not isinstance(turn, dict):
-        raise DataError(f'{where} is {shown(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
+        raise DataError(f'{where} is {abbreviate(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
     names = ("role", "content") if "role" in turn else ("from", "value")
     calls = [key for key in ("tool_calls", "function_call") if turn.get(key)]
     if names[0] not in turn or (names[1] not in turn and not calls):
@@ -112,7 +112,7 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
     role = turn[names[0]]
     known = {**_KNOWN[names[0] == "from"], **roles}
     if text(role, f"{where}.{names[0]}") not in known:
-        name = shown(role)[1:-1]
+        name = abbreviate(role)[1:-1]
         raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
     # `datasets` fills keys that only other rows have with null, and templates that ask "is there a key tool_calls" would believe it
     rest = {key: value for key, value in turn.items() if key not in (*names, "function_call") and value is not None and value != []}
@@ -138,15 +138,15 @@ def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
     for key, value in said.items():
         if isinstance(value, str) or value not in (0, 1):
             raise DataError(
-                f"{where}.{key} is {shown(value)}, must be 1 or true for a reply to learn, 0 or false for one that is only read"
+                f"{where}.{key} is {abbreviate(value)}, must be 1 or true for a reply to learn, 0 or false for one that is only read"
             )
     if role != "assistant":
         if learned := next((key for key in ("train", "loss") if said.get(key)), None):
-            raise DataError(f"{where}.{learned} is {shown(said[learned])}, but only assistant turns are learned; remove it")
+            raise DataError(f"{where}.{learned} is {abbreviate(said[learned])}, but only assistant turns are learned; remove it")
         return {**rest, "weight": said["weight"]} if "weight" in said else rest
     if len(set(map(bool, said.values()))) > 1:
         raise DataError(
-            f"{where} is to be learned and not to be learned: {', '.join(f'{key} is {shown(one)}' for key, one in said.items())}"
+            f"{where} is to be learned and not to be learned: {', '.join(f'{key} is {abbreviate(one)}' for key, one in said.items())}"
         )
     return {**rest, "weight": 0} if said and not any(said.values()) else rest
 
@@ -165,20 +165,20 @@ def _parts(parts: list[Any], where: str) -> str:
         elif kind in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
             texts.append(part["text"])
         else:
-            raise DataError(f'{where}[{index}] is a part of type {shown(kind)}; only parts of type "text" can be read')
+            raise DataError(f'{where}[{index}] is a part of type {abbreviate(kind)}; only parts of type "text" can be read')
     return "".join(texts)
 
 
 def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
     """The tool calls that ShareGPT writes as the JSON of ``{"name", "arguments"}``, or of a list of such."""
     try:
-        found = parsed(text(value, where)) if not isinstance(value, (dict, list)) else value
+        found = load_json(text(value, where)) if not isinstance(value, (dict, list)) else value
     except ValueError:
         found = None
     calls: list[Any] = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise DataError(
-            f'{where} is {shown(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
+            f'{where} is {abbreviate(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
         )
     if isinstance(value, str):  # so that nulls in it are its author's
         calls = [

@@ -21,7 +21,7 @@ def text(value: Any, where: str, *, empty: bool = False) -> str:
         DataError: It is something else, or empty.
     """
     if not isinstance(value, str):
-        raise DataError(f"{where} is {shown(value)}, must be text")
+        raise DataError(f"{where} is {abbreviate(value)}, must be text")
     if not value.strip() and not empty:
         raise DataError(f"{where} is empty; fill it or remove the row")
     return value
@@ -29,10 +29,10 @@ def text(value: Any, where: str, *, empty: bool = False) -> str:
 
 def keys_of(row: Mapping[str, Any]) -> str:
     """The keys of an object for a message, with a note at those that hold nothing."""
-    return ", ".join(shown(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
+    return ", ".join(abbreviate(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
 
 
-def shown(value: Any, width: int = 40) -> str:
+def abbreviate(value: Any, width: int = 40) -> str:
     """A value as it stands in the file, cut to a length that fits a message."""
     written = json.dumps(value, ensure_ascii=False, default=repr)
     return written if len(written) <= width else written[: width - 1] + "…"

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, made, parsed
+from sftchat._util.parsing import LARGEST, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
@@ -108,7 +108,7 @@ def version_of(path: Path) -> Any:
     """The schema version that the first line of a file states, of whatever type; None where the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            row = parsed(file.readline(LARGEST))
+            row = load_json(file.readline(LARGEST))
     except (OSError, ValueError):
         return None
     return (row[HEADER] or 0) if isinstance(row, dict) and HEADER in row else None
@@ -190,7 +190,7 @@ def parse_header(line: str, path: Path) -> Header:
         NotComparableError: When another version wrote it.
     """
     try:
-        row = parsed(line)
+        row = load_json(line)
         version = row.pop(HEADER)
         if type(version) is int and version < SCHEMA_VERSION:
             raise NotComparableError(
@@ -198,7 +198,7 @@ def parse_header(line: str, path: Path) -> Header:
             )
         if version != SCHEMA_VERSION:
             raise NotComparableError(f"baseline {path} has schema version {version}; this sftchat reads {SCHEMA_VERSION}")
-        return made(Header, row)
+        return from_json(Header, row)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"not the header of a baseline: {error}", f"{path}:1") from error
 
@@ -220,7 +220,7 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
     if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
         raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
     try:
-        counts = {key: count if type(count) is float else float(made(float, count)) for key, count in stats.items()}
+        counts = {key: count if type(count) is float else float(from_json(float, count)) for key, count in stats.items()}
     except ValueError as error:
         raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
     return identity, StoredItem(reply, counts, right, content)

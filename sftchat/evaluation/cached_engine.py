@@ -14,7 +14,7 @@ from typing import Any
 
 from sftchat.engine import Chunk, Engine, Request, cancelling, reply_of
 from sftchat.errors import EngineError
-from sftchat.evaluation.reply_cache import Store, Stored
+from sftchat.evaluation.reply_cache import ReplyCache, Stored
 
 Identify = Callable[[str], str]
 
@@ -24,7 +24,7 @@ def _silent(_: str) -> None:
 
 
 @dataclass
-class Memory:
+class CacheOptions:
     """What an evaluation remembers, and how much it has used of that.
 
     Attributes:
@@ -37,7 +37,7 @@ class Memory:
         lost: Replies of this evaluation that are kept nowhere.
     """
 
-    store: Store
+    store: ReplyCache
     identify: Identify
     fresh: bool = False
     kept: int = 0
@@ -65,7 +65,7 @@ def request_key(identity: str, request: Request) -> bytes:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 
-class RememberingEngine:
+class CachedEngine:
     """An ``Engine`` that answers what it can from the store and asks a model the rest; equal requests are asked once.
 
     Args:
@@ -79,7 +79,7 @@ class RememberingEngine:
         opening_seconds: How long opening took.
     """
 
-    def __init__(self, name: str, open_engine: Callable[[str], Engine], memory: Memory | None = None) -> None:
+    def __init__(self, name: str, open_engine: Callable[[str], Engine], memory: CacheOptions | None = None) -> None:
         self.name = name
         self.found = 0
         self.opening_seconds = 0.0

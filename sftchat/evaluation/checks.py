@@ -18,7 +18,7 @@ from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evaluate import compare, summarise
 from sftchat.evaluation.results import LeakCheck, ModelResult, SelfCheck
 from sftchat.evaluation.run import Item, Outcome, run
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest
 from sftchat.models.reference import step_of
@@ -51,7 +51,7 @@ def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapp
     leaks = find_leaks([outcome.example for outcome in outcomes], _rows(manifest.data, tasks, unchecked))
     seen = {leak.id for leak in leaks}
     rest = [outcome for outcome in outcomes if outcome.example.id not in seen]
-    clean = summarise(result.model, task, held(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
+    clean = summarise(result.model, task, scored_items(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
     return LeakCheck(leaks, clean, tuple(unchecked))
 
 

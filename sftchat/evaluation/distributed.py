@@ -13,10 +13,10 @@ from sftchat.evaluation.run import run
 from sftchat.task import Task
 
 if TYPE_CHECKING:
-    from sftchat.inference.distributed import Place
+    from sftchat.inference.distributed import ProcessInfo
 
 
-def answer_share(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, place: Place) -> None:
+def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, place: ProcessInfo) -> None:
     """Ask every model this process's share of the items that no memory has an answer to.
 
     Args:

@@ -14,11 +14,11 @@ from sftchat.evaluation import statistics
 from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.pairing import item_changes, paired
+from sftchat.evaluation.pairing import item_changes, pair_items
 from sftchat.evaluation.results import GroupResult, MetricResult, ModelResult
 from sftchat.evaluation.run import Progress, other_keys, run
-from sftchat.evaluation.scored import Scored, held
-from sftchat.evaluation.totals import Tally
+from sftchat.evaluation.scored import ScoredItems, scored_items
+from sftchat.evaluation.totals import Totals
 from sftchat.task import Metric, Task, metric_value
 from sftchat.types import Example, SamplingParams
 
@@ -58,13 +58,13 @@ def evaluate(
     outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
     asked = evalset or EvalsetIdentity("examples", size=len(examples))
-    return summarise(engine.name, task, held(outcomes), asked, seed=seed, seconds=seconds)
+    return summarise(engine.name, task, scored_items(outcomes), asked, seed=seed, seconds=seconds)
 
 
 def summarise(
     model: str,
     task: Task,
-    items: Scored,
+    items: ScoredItems,
     evalset: EvalsetIdentity,
     *,
     seed: int = 0,
@@ -121,7 +121,7 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         )
     gone = (*_missing(baseline.items, asked), *removed)
     cluster = candidate.items.cluster
-    both = paired(baseline.items, candidate.items)
+    both = pair_items(baseline.items, candidate.items)
     if not both:
         return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
     before, after = both.tables
@@ -150,13 +150,13 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
     )
 
 
-def _missing(items: Scored, asked: Sequence[str]) -> tuple[str, ...]:
+def _missing(items: ScoredItems, asked: Sequence[str]) -> tuple[str, ...]:
     """Ids that are not among others."""
     others = frozenset(asked)
     return tuple(identity for identity in items.asked if identity not in others)
 
 
-def units(items: Scored) -> statistics.Counts:
+def units(items: ScoredItems) -> statistics.Counts:
     """Counts of what is resampled: items, at least one, or clusters of them."""
     return statistics.clustered(items.table, items.figures.clusters) if items.cluster else items.table
 
@@ -177,7 +177,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _groups(task: Task, tally: Tally) -> tuple[GroupResult, ...]:
+def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:
     """The slices of a result, the largest first."""
     found = [
         GroupResult(name, total.get("gold", tally.occurrences[name]), _group_metrics(task, total)) for name, total in tally.groups.items()

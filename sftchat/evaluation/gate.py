@@ -19,14 +19,14 @@ from sftchat.evaluation.paired_test import FEWEST, POWER, holm
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import disagreement
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.rules import POINT, Gated, Rules
+from sftchat.evaluation.rules import POINT, GateConfig, GatedMetric
 from sftchat.text import counted
 
 TOLERANCE = 1e-12
 """A drop this little short of a limit has reached it: 0.005 is not a binary fraction."""
 
 
-Gating = Callable[[Comparison], Sequence[Gated]]
+Gating = Callable[[Comparison], Sequence[GatedMetric]]
 """Which metrics of a comparison count."""
 
 
@@ -53,7 +53,7 @@ def gate(comparisons: Sequence[Comparison], gated: Gating) -> tuple[tuple[Compar
     return judged, tuple(_result(place, judged[place], rule) for place, rule in asked)
 
 
-def _result(place: int, comparison: Comparison, rule: Gated) -> GateResult:
+def _result(place: int, comparison: Comparison, rule: GatedMetric) -> GateResult:
     """One verdict with what it rests on."""
     candidate, difference = comparison.candidate, comparison.metric(rule.metric)
     checks = [result.self_check for result in (comparison.baseline, candidate) if result.self_check is not None]
@@ -106,7 +106,7 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     return max(n + 1, math.ceil(max(least, min(needed)))) if needed else None
 
 
-def outcome(difference: MetricDifference, rule: Gated, floor: float = 0.0) -> Outcome:
+def outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> Outcome:
     """The verdict on one metric.
 
     Args:
@@ -227,14 +227,14 @@ class Verdict:
         }
 
 
-def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
+def decide(report: Report, rules: Mapping[str, GateConfig] | GateConfig) -> Verdict:
     """Decide: every floor and every must-pass item for every model, and every gated comparison.
 
     Args:
         report: What was measured; ``report.gates`` are the verdicts on its comparisons.
         rules: What was demanded, for all tasks alike or by the name of the task.
     """
-    demanded = {result.task: rules.get(result.task, Rules()) if isinstance(rules, Mapping) else rules for result in report.results}
+    demanded = {result.task: rules.get(result.task, GateConfig()) if isinstance(rules, Mapping) else rules for result in report.results}
     lines: list[str] = []
     missed: set[str] = set()
     unsettled: list[Unsettled] = []
@@ -278,7 +278,7 @@ def judge(report: Report, rules: Mapping[str, Rules] | Rules) -> Verdict:
     return Verdict("pass" if asked else "not asked", tuple(lines))
 
 
-def _demands(result: ModelResult, rules: Rules) -> Iterator[tuple[bool, str]]:
+def _demands(result: ModelResult, rules: GateConfig) -> Iterator[tuple[bool, str]]:
     """Whether one model meets each floor and each item that must be right, and the lines that say so."""
     where = f"{result.model} on {result.evalset.name}"
     for name, floor in rules.floors.items():
@@ -322,7 +322,7 @@ def _unsettled(comparison: Comparison, found: GateResult) -> Unsettled:
     )
 
 
-def _compared(comparison: Comparison, found: GateResult, rules: Rules) -> str:
+def _compared(comparison: Comparison, found: GateResult, rules: GateConfig) -> str:
     """The line on one gated metric; every figure in points of it."""
     difference = comparison.metric(found.metric)
     points = difference.difference / POINT
@@ -344,15 +344,15 @@ def _compared(comparison: Comparison, found: GateResult, rules: Rules) -> str:
     return f"{where}: inconclusive against {other}{excuse}: {_unsettled(comparison, found).words}; {figures}{unsure}"
 
 
-def _excuse(difference: MetricDifference, rules: Rules) -> str:
+def _excuse(difference: MetricDifference, rules: GateConfig) -> str:
     """Why a metric that is worse is no regression."""
-    rule = next((rule for rule in rules.gated if rule.metric == difference.name), Gated(difference.name))
+    rule = next((rule for rule in rules.gated if rule.metric == difference.name), GatedMetric(difference.name))
     if -difference.gain < rule.min_drop * POINT - TOLERANCE:
         return f"worse by less than --min-drop {rule.min_drop:g}"
     return "worse by no more than a model differs from itself"
 
 
-def _part(result: ModelResult, report: Report, rules: Rules) -> str:
+def _part(result: ModelResult, report: Report, rules: GateConfig) -> str:
     """The line on a judgement of the first items alone; empty where nothing is judged, or all items are."""
     asked, size = len(result.items.asked), result.evalset.size
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.evaluation.run import Pair
-from sftchat.evaluation.scored import Ints, Scored
+from sftchat.evaluation.scored import Ints, ScoredItems
 from sftchat.evaluation.statistics import Counts, apply
 from sftchat.task import Metric
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class PairedItems:
     """Items that both models answered, in the candidate's order.
 
     Attributes:
@@ -25,8 +25,8 @@ class Pairs:
         places: Which of the baseline's, and which of the candidate's.
     """
 
-    old: Scored
-    new: Scored
+    old: ScoredItems
+    new: ScoredItems
     places: tuple[Ints, Ints]
 
     def __len__(self) -> int:
@@ -69,12 +69,12 @@ def _counts(table: Counts, places: Ints) -> Counts:
     return Counts(table.keys, np.asfortranarray(table.rows[places]))  # metrics read columns
 
 
-def paired(old: Scored, new: Scored) -> Pairs:
+def pair_items(old: ScoredItems, new: ScoredItems) -> PairedItems:
     """The items that both answered, in the candidate's order: what one of them failed to answer says nothing about either."""
     where = {identity: place for place, identity in enumerate(old.ids)}
     found = np.fromiter((where.get(identity, -1) for identity in new.ids), np.int64, len(new))
     both = (found >= 0).nonzero()[0]
-    return Pairs(old, new, (found[both], both))
+    return PairedItems(old, new, (found[both], both))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ItemChanges:
     losses: dict[str, float]
 
 
-def item_changes(both: Pairs, metric: Metric) -> ItemChanges:
+def item_changes(both: PairedItems, metric: Metric) -> ItemChanges:
     """Sort changed items by what they cost.
 
     The loss of an item is how much better the metric would be with this one reply as it was: metrics are no means of items, so an item

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from sftchat._util.files import open_locked
 from sftchat.engine import Chunk, Request, cancelling, reply_of
 from sftchat.errors import DataError, SftchatError, UsageError
-from sftchat.evaluation.cached_engine import RememberingEngine
+from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
 from sftchat.text import counted
 from sftchat.types import Reply
@@ -35,7 +35,7 @@ def partial_of(replies: Path) -> Path:
     return replies.with_suffix(".partial.jsonl")
 
 
-class KeptReplies:
+class PartialReplies:
     """An ``Engine`` that answers from what an evaluation that broke off has kept, asks the rest, and keeps that; a context manager.
 
     Every reply is with the operating system before it is scored. When the block ends well and every request was answered, the files go whose
@@ -50,7 +50,7 @@ class KeptReplies:
         found: How many replies came from files.
     """
 
-    def __init__(self, engine: RememberingEngine, path: Path | None, wanted: Iterable[Request]) -> None:
+    def __init__(self, engine: CachedEngine, path: Path | None, wanted: Iterable[Request]) -> None:
         self.engine = engine
         self.path = path
         self.found = 0
@@ -64,7 +64,7 @@ class KeptReplies:
         """What the user called the model."""
         return self.engine.name
 
-    def __enter__(self) -> KeptReplies:
+    def __enter__(self) -> PartialReplies:
         """Read what is kept.
 
         Raises:

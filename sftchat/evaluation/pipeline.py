@@ -10,25 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftchat._util.files import made_folder
-from sftchat._util.parsing import parsed, read_text
+from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import UsageError
-from sftchat.evaluation.cached_engine import RememberingEngine
+from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.checks import check_leaks, rank, self_check
 from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import compare, summarise, versions
-from sftchat.evaluation.gate import gate, judge
-from sftchat.evaluation.partial_replies import KeptReplies, partial_of
+from sftchat.evaluation.gate import decide, gate
+from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import reply_line, write_atomically
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.run import Progress, Scorer, requests_of, run
-from sftchat.evaluation.scored import Scored, held, rescored
+from sftchat.evaluation.scored import ScoredItems, score_stored, scored_items
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.task import Task
 
-OpenLate = Callable[[str], RememberingEngine]
+OpenLate = Callable[[str], CachedEngine]
 Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[Progress]]
 """Called with a title, a number of items, and what says how many of them were remembered; what it yields is told of every outcome."""
 
@@ -44,7 +44,7 @@ class Answered:
         self_check: Whether it says the same when asked again, where that was asked for.
     """
 
-    items: Scored
+    items: ScoredItems
     seconds: float | None = None
     remembered: int = 0
     self_check: SelfCheck | None = None
@@ -95,7 +95,7 @@ def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch:
         tuple(remark for plan in plans for remark in plan.remarks),
         tuple(ranking for part in parts for ranking in part.rankings),
     )
-    report = replace(report, verdict=judge(report, demanded))
+    report = replace(report, verdict=decide(report, demanded))
     if output is not None:
         before = _replies_of(output / REPORT)
         write_atomically(output / REPORT, report.to_json())
@@ -107,7 +107,7 @@ def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch:
 def _replies_of(report: Path) -> set[str]:
     """Names of the files of replies beside a report; none where it cannot be read."""
     try:
-        found = parsed(read_text(report))
+        found = load_json(read_text(report))
         names = {result.get("replies") for kind in ("results", "baselines") for result in found[kind]}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
@@ -129,11 +129,11 @@ def _measure(plan: Plan, open_late: OpenLate, watch: Watch, keeping: ExitStack) 
     return Report(plan.task.name, results, baselines, comparisons, rankings=_rankings(plan, by_source))
 
 
-def _stored(plan: Plan) -> dict[str, tuple[Scored, ...]]:
+def _stored(plan: Plan) -> dict[str, tuple[ScoredItems, ...]]:
     """What stored replies score on every gold set, by the name of the file they become: all of them in one pass."""
     stored = {source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None}
     baseline = plan.baseline.baseline if plan.baseline is not None else None
-    by_set = [rescored(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
+    by_set = [score_stored(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
     return dict(zip(stored, zip(*by_set, strict=True), strict=True))
 
 
@@ -166,7 +166,7 @@ class _Asking:
     keeping: ExitStack
 
 
-def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, Sequence[Scored]]) -> tuple[ModelResult, ...]:
+def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, Sequence[ScoredItems]]) -> tuple[ModelResult, ...]:
     """One source on every gold set, its replies written."""
     answered = _ask(plan, source, asking) if source.stored is None else [Answered(items) for items in stored[source.file]]
     file = ""
@@ -199,7 +199,7 @@ def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
     path = None if plan.output is None else partial_of(plan.output / source.file)
     with closing(asking.open_late(source.name)) as engine:
         wanted = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
-        kept = asking.keeping.enter_context(KeptReplies(engine, path, wanted))
+        kept = asking.keeping.enter_context(PartialReplies(engine, path, wanted))
         for evalset in plan.evalsets:
             found, opening, start = engine.found + kept.found, engine.opening_seconds, time.perf_counter()
 
@@ -209,12 +209,12 @@ def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
             with asking.watch(f"{source.name} on {evalset.name}", len(evalset.examples), remembered) as advance:
                 outcomes = list(run(kept, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=asking.scorer))
             seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
-            items = held(outcomes, plan.cluster)
+            items = scored_items(outcomes, plan.cluster)
             again = _again(plan, engine, items) if plan.self_check else None
             answered.append(Answered(items, None if remembered() else seconds, remembered(), again))
     return answered
 
 
-def _again(plan: Plan, engine: RememberingEngine, items: Scored) -> SelfCheck:
+def _again(plan: Plan, engine: CachedEngine, items: ScoredItems) -> SelfCheck:
     """Ask the model itself, not what is remembered of it."""
     return self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from sftchat._util.parsing import parsed, read_text
+from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import DataError, NotComparableError, UsageError, listed
 from sftchat.evaluation.baseline import Baseline, check_comparable, check_whole, is_baseline, is_missing, nearest_file, read_baseline
 from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
 from sftchat.evaluation.replies import match, read_replies
-from sftchat.evaluation.rules import Demands, Rules, parse_ids
+from sftchat.evaluation.rules import GateConfig, GateOptions, parse_ids
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
@@ -85,12 +85,12 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
     if not report.is_file():
         raise UsageError(f"'{source}' is neither the folder of an earlier evaluation nor a baseline")
     try:
-        document = parsed(read_text(report))
+        document = load_json(read_text(report))
         if kind == "newly-broken":
             return _some(kind, source, {identity for comparison in document["comparisons"] for identity in comparison["broken"]})
         # a name alone: what a report says must not lead out of its folder
         files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
-        rows = [parsed(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
+        rows = [load_json(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
         return _some(kind, source, {row["id"] for row in rows if row.get("errors") or row.get("error")})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"not the folder of an evaluation: {error}", str(source)) from error
@@ -151,7 +151,7 @@ class Plan:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     seed: int = 0
     output: Path | None = None
-    rules: Rules = field(default_factory=Rules)
+    rules: GateConfig = field(default_factory=GateConfig)
     cluster: str = ""
     removed: tuple[str, ...] = ()
     selected: bool = False
@@ -166,9 +166,9 @@ class Plan:
         return tuple(source.name for source in asked if source.stored is None)
 
     @property
-    def demanded(self) -> Rules:
+    def demanded(self) -> GateConfig:
         """The rules that hold: none for chosen items."""
-        return Rules() if self.selected else self.rules
+        return GateConfig() if self.selected else self.rules
 
 
 def make_plan(
@@ -181,7 +181,7 @@ def make_plan(
     limit: int | None = None,
     seed: int = 0,
     output: Path | None = None,
-    demands: Demands | None = None,
+    demands: GateOptions | None = None,
     cluster: str = "",
     selection: Selection | None = None,
     label: str = "",
@@ -213,7 +213,7 @@ def make_plan(
         DataError: When a gold set or a file of replies is missing, malformed, or does not fit.
         NotComparableError: When the baseline measured something else, is missing, or would be compared in part where all is demanded.
     """
-    demands = demands or Demands()
+    demands = demands or GateOptions()
     missing = baseline is not None and is_missing(baseline)
     if baseline is not None and missing and not demands.allow_missing_baseline:
         raise NotComparableError(
@@ -298,7 +298,7 @@ def _default_evalset(task: Task) -> Path:
     return next(iter(task.evalsets.values()))
 
 
-def _refuse_part(sets: Sequence[Evalset], rules: Rules, asked: Sequence[str], *, compared: bool) -> None:
+def _refuse_part(sets: Sequence[Evalset], rules: GateConfig, asked: Sequence[str], *, compared: bool) -> None:
     """Refuse ``--limit`` where what it leaves out is demanded.
 
     Raises:

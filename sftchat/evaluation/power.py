@@ -20,8 +20,8 @@ from sftchat.evaluation.comparison import LEVEL
 from sftchat.evaluation.evaluate import units
 from sftchat.evaluation.paired_test import FEWEST, POWER
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.rules import POINT, Gated
-from sftchat.evaluation.scored import rescored
+from sftchat.evaluation.rules import POINT, GatedMetric
+from sftchat.evaluation.scored import score_stored
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 from sftchat.text import counted
@@ -32,7 +32,7 @@ USUAL = 0.2
 
 
 @dataclass(frozen=True)
-class Detectable:
+class MinimumDetectableEffect:
     """What one gold set can show of one metric.
 
     Attributes:
@@ -55,7 +55,7 @@ class Detectable:
     items_needed: int | None
 
 
-def planned(plans: Sequence[Plan]) -> tuple[Detectable, ...]:
+def planned(plans: Sequence[Plan]) -> tuple[MinimumDetectableEffect, ...]:
     """What every gold set can show of every gated metric, from the stored replies of the baselines; no model is asked.
 
     Args:
@@ -67,7 +67,7 @@ def planned(plans: Sequence[Plan]) -> tuple[Detectable, ...]:
     tables = [(plan, name, table) for plan in plans for name, table in _tables(plan)]
     tests = sum(len(plan.rules.gated) for plan, _, _ in tables)
     return tuple(
-        detectable(name, metric, table, rule, tests)
+        minimum_detectable_effect(name, metric, table, rule, tests)
         for plan, name, table in tables
         for rule in plan.rules.gated
         for metric in plan.task.metrics
@@ -81,12 +81,12 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
     if source is None or source.stored is None:
         raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
     for evalset in plan.evalsets:
-        items = rescored(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
+        items = score_stored(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
         if items:
             yield evalset.name, units(items)
 
 
-def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: int = 1) -> Detectable:
+def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule: GatedMetric, tests: int = 1) -> MinimumDetectableEffect:
     """The smallest drop that a gold set can show.
 
     Args:
@@ -99,7 +99,7 @@ def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: 
     n = len(table.rows)
     found = value(metric, table)
     if n < FEWEST:
-        return Detectable(evalset, metric.name, found, n, rule.margin, {}, None)
+        return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
     spread = _spread(metric, table)
     # however alike the items are, some must break before a test can notice
     least = _rarest(tests) if metric.items or not spread else 0.0
@@ -121,10 +121,10 @@ def detectable(evalset: str, metric: Metric, table: Counts, rule: Gated, tests: 
     drops = {share: smallest(share, n) / POINT for share in SHARES}
     if metric.higher_is_better and 0 <= found <= 1:
         drops = {share: drop for share, drop in drops.items() if drop * POINT <= found}  # it cannot fall further than to 0
-    return Detectable(evalset, metric.name, found, n, rule.margin, drops, needed)
+    return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, drops, needed)
 
 
-def lines(found: Detectable) -> tuple[str, ...]:
+def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
     """What to tell the user."""
     head = f"{found.evalset}, {counted(found.n, 'item')}: {found.metric} {found.value:.3f}"
     if found.n < FEWEST:

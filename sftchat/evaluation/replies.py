@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, bounded_lines, not_utf_8, parsed
-from sftchat.data.values import shown
+from sftchat._util.parsing import LARGEST, bounded_lines, load_json, not_utf_8
+from sftchat.data.values import abbreviate
 from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.run import Failure, Item, Outcome
@@ -212,7 +212,7 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         DataError: When it is malformed.
     """
     try:
-        row = parsed(line)
+        row = load_json(line)
     except ValueError as error:
         raise DataError(f"not a JSON object: {error}", source) from error
     if not isinstance(row, dict):
@@ -226,12 +226,12 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
     if "reply" not in row and isinstance(row.get("error"), str):
         return identity, row["error"], row
     if "reply" not in row:
-        raise DataError(f"item '{identity}' has no 'reply'; it has the keys {', '.join(map(shown, row))}", source)
+        raise DataError(f"item '{identity}' has no 'reply'; it has the keys {', '.join(map(abbreviate, row))}", source)
     if not isinstance(text, str):
-        raise DataError(f"'reply' of item '{identity}' is {shown(text)}, must be a text", source)
+        raise DataError(f"'reply' of item '{identity}' is {abbreviate(text)}, must be a text", source)
     said = row.get("finish_reason")
     if said is not None and not isinstance(said, str):
-        raise DataError(f"'finish_reason' of item '{identity}' is {shown(said)}, must be a text such as stop or length", source)
+        raise DataError(f"'finish_reason' of item '{identity}' is {abbreviate(said)}, must be a text such as stop or length", source)
     finish = finish_reason(said)
     if finish in ("error", "cancelled"):
         ended = f"the request ended as '{said}'" if said in ("error", "cancelled") else unfinished(str(said))

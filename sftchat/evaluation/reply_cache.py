@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import made, path_of
+from sftchat._util.parsing import from_json, path_of
 from sftchat._util.sqlite import open_database
 from sftchat.errors import SftchatError, first_line
 from sftchat.models.fingerprint import file_hash
@@ -70,7 +70,7 @@ def default_path() -> Path:
     return user_cache_path("sftchat", appauthor=False) / FILE
 
 
-class Store:
+class ReplyCache:
     """Replies by key; opened at its first use.
 
     Args:
@@ -96,7 +96,9 @@ class Store:
             return None
         text, tokens, finish_reason, prompt_tokens = rows[0]
         try:
-            return made(Stored, Stored(text.decode("utf-8", "surrogatepass"), _unpacked(tokens), finish_reason, prompt_tokens).__dict__)
+            return from_json(
+                Stored, Stored(text.decode("utf-8", "surrogatepass"), _unpacked(tokens), finish_reason, prompt_tokens).__dict__
+            )
         except (ValueError, TypeError, AttributeError) as error:
             self._give_up(error)
             return None

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.run import Failure, Item
-from sftchat.evaluation.totals import Tally
+from sftchat.evaluation.totals import Totals
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.scored import Scored  # loads numpy
+    from sftchat.evaluation.scored import ScoredItems  # loads numpy
 
 
 class Named(Protocol):
@@ -131,7 +131,7 @@ class ModelResult:
 
     model: str
     evalset: EvalsetIdentity
-    items: Scored
+    items: ScoredItems
     metrics: tuple[MetricResult, ...] = ()
     groups: tuple[GroupResult, ...] = ()
     seconds: float | None = None
@@ -147,7 +147,7 @@ class ModelResult:
         return self.items.failures
 
     @property
-    def tally(self) -> Tally:
+    def tally(self) -> Totals:
         """What the items add up to."""
         return self.items.figures.tally
 

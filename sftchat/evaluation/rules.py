@@ -18,7 +18,7 @@ MIN_DROP = 0.5
 
 
 @dataclass(frozen=True)
-class Gated:
+class GatedMetric:
     """One metric that the gate looks at.
 
     Attributes:
@@ -33,7 +33,7 @@ class Gated:
 
 
 @dataclass(frozen=True)
-class Rules:
+class GateConfig:
     """Everything that can turn the exit code.
 
     Attributes:
@@ -45,7 +45,7 @@ class Rules:
         partial: Only items with a reply are scored, so nothing that is demanded is proven.
     """
 
-    gated: tuple[Gated, ...] = ()
+    gated: tuple[GatedMetric, ...] = ()
     floors: Mapping[str, float] = field(default_factory=dict)
     lower_floors: Mapping[str, float] = field(default_factory=dict)
     must_pass: frozenset[str] = frozenset()
@@ -54,7 +54,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Demands:
+class GateOptions:
     """What a user demands, as typed, before task and items are known.
 
     Attributes:
@@ -104,7 +104,7 @@ class Demands:
                 f"--allow-missing-baseline goes on without a baseline, which {' and '.join(given)} refuse{'' if len(given) > 1 else 's'}; leave one out"
             )
 
-    def rules(self, task: Task, known: Iterable[str]) -> Rules:
+    def rules(self, task: Task, known: Iterable[str]) -> GateConfig:
         """The rules for one task.
 
         Args:
@@ -117,7 +117,7 @@ class Demands:
         """
         if not math.isfinite(self.min_drop):
             raise UsageError(f"--min-drop {self.min_drop:g} must be a number of points, such as {MIN_DROP:g}")
-        return Rules(
+        return GateConfig(
             parse_gated(self.gated, task, self.min_drop),
             parse_floors(self.floors, task),
             parse_floors(self.lower_floors, task),
@@ -152,7 +152,7 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
     return floors
 
 
-def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) -> tuple[Gated, ...]:
+def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) -> tuple[GatedMetric, ...]:
     """Read ``METRIC[=MARGIN]`` arguments, the margin in points of the metric.
 
     Args:
@@ -163,7 +163,7 @@ def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) ->
     Raises:
         UsageError: When one is not of that form, names no metric of the task, or comes twice.
     """
-    found: dict[str, Gated] = {}
+    found: dict[str, GatedMetric] = {}
     for text in texts:
         name, equals, number = text.partition("=")
         margin = _number(number) if equals else MARGIN
@@ -171,8 +171,8 @@ def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) ->
             raise UsageError(f"gate '{text}' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as {task.metric.name}=2")
         if _metric(name, task).name in found:
             raise UsageError(f"metric '{name}' is gated twice")
-        found[name] = Gated(name, margin, min_drop)
-    return tuple(found.values()) or (Gated(task.metric.name, MARGIN, min_drop),)
+        found[name] = GatedMetric(name, margin, min_drop)
+    return tuple(found.values()) or (GatedMetric(task.metric.name, MARGIN, min_drop),)
 
 
 def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozenset[str]:

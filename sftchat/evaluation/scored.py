@@ -15,7 +15,7 @@ from sftchat.evaluation import statistics
 from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.evalset import cluster_of
 from sftchat.evaluation.run import Failure, Item, Outcome, Scorer, score_each
-from sftchat.evaluation.totals import Tally
+from sftchat.evaluation.totals import Totals
 from sftchat.task import Task
 from sftchat.types import Example, Reply
 
@@ -24,7 +24,7 @@ Replies = Mapping[str, Reply | str]
 
 
 @dataclass
-class Figures:
+class ItemArrays:
     """What is held of some scored items, in their order.
 
     Attributes:
@@ -39,10 +39,10 @@ class Figures:
     faults: Ints
     said: NDArray[np.uint64]
     clusters: list[str]
-    tally: Tally
+    tally: Totals
 
 
-def figures_of(outcomes: Sequence[Outcome | None], cluster: str = "") -> Figures:
+def item_arrays(outcomes: Sequence[Outcome | None], cluster: str = "") -> ItemArrays:
     """The figures of some outcomes.
 
     Args:
@@ -54,10 +54,10 @@ def figures_of(outcomes: Sequence[Outcome | None], cluster: str = "") -> Figures
         PluginError: When two items have different counts.
     """
     items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
-    tally = Tally()
+    tally = Totals()
     for item in items:
         tally.add(item)
-    return Figures(
+    return ItemArrays(
         statistics.counts(item.score for item in items) if items else None,
         np.array([len(item.score.errors) for item in items], dtype=np.int64),
         np.array([text_hash(item.reply.text) for item in items], dtype=np.uint64),
@@ -67,7 +67,7 @@ def figures_of(outcomes: Sequence[Outcome | None], cluster: str = "") -> Figures
 
 
 @dataclass(frozen=True, eq=False)
-class Scored(Sequence[Item]):
+class ScoredItems(Sequence[Item]):
     """Scored items in the evalset's order.
 
     Attributes:
@@ -77,7 +77,7 @@ class Scored(Sequence[Item]):
     """
 
     outcomes: Mapping[str, Outcome]
-    figures: Figures
+    figures: ItemArrays
     cluster: str = ""
 
     @cached_property
@@ -122,7 +122,7 @@ class Scored(Sequence[Item]):
         return self.figures.table or statistics.counts(())
 
 
-def held(outcomes: Iterable[Outcome], cluster: str = "") -> Scored:
+def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
     """Outcomes with their counts.
 
     Args:
@@ -134,12 +134,12 @@ def held(outcomes: Iterable[Outcome], cluster: str = "") -> Scored:
         PluginError: When the items have different counts.
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
-    return Scored(by_id, figures_of([*by_id.values()], cluster), cluster)
+    return ScoredItems(by_id, item_arrays([*by_id.values()], cluster), cluster)
 
 
-def rescored(
+def score_stored(
     task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
-) -> list[Scored]:
+) -> list[ScoredItems]:
     """Score files of replies to one evalset.
 
     Args:
@@ -160,7 +160,7 @@ def rescored(
         outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
         for mine, outcome in zip(found, outcomes, strict=True):
             mine += () if outcome is None else (outcome,)
-    scored = [held(outcomes, cluster) for outcomes in found]
+    scored = [scored_items(outcomes, cluster) for outcomes in found]
     if baseline is not None:
         check_counts(baseline, scored[0])
     return scored

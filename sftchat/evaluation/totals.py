@@ -13,7 +13,7 @@ T = TypeVar("T", int, float)
 
 
 @dataclass
-class Tally:
+class Totals:
     """Sums over items; items can be added.
 
     Attributes:

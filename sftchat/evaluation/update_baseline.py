@@ -11,11 +11,11 @@ from sftchat.errors import DataError, NotComparableError
 from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline, read_baseline
 from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
 from sftchat.evaluation.run import Item
-from sftchat.evaluation.scored import Scored, text_hash
+from sftchat.evaluation.scored import ScoredItems, text_hash
 from sftchat.text import counted
 
 
-def write_baseline(path: Path, header: Header, items: Scored) -> tuple[str, ...]:
+def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str, ...]:
     """Write a baseline, whole or not at all.
 
     Args:
@@ -38,7 +38,7 @@ def write_baseline(path: Path, header: Header, items: Scored) -> tuple[str, ...]
     return (f"baseline {path}: {', '.join(told)}",)
 
 
-def _lines(header: Header, items: Scored) -> Iterator[str]:
+def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
     """The whole file, line by line; the items sorted by id."""
     yield json.dumps({HEADER: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
     yield from map(_line, sorted(items, key=lambda item: item.example.id))
@@ -50,7 +50,7 @@ def _line(item: Item) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _changed(old: Baseline, items: Scored) -> Iterator[str]:
+def _changed(old: Baseline, items: ScoredItems) -> Iterator[str]:
     """What a new baseline does to the old one."""
     figures = items.figures
     new = dict(zip(items.ids, zip((figures.faults == 0).tolist(), figures.said.tolist(), strict=True), strict=True))

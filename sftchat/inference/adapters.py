@@ -22,7 +22,7 @@ FIRST = "default"
 
 
 @dataclass(frozen=True)
-class Voice:
+class AdapterProfile:
     """What answers a request beside the base's weights.
 
     Attributes:
@@ -49,9 +49,9 @@ class Adapters:
         self._loaded = loaded
         self._name = name
         adapted = self.model is not unwrapped(self.model)
-        self._own = Voice(FIRST if adapted else "", loaded.renderer, loaded.stop_ids)
-        self._voices: dict[str, Voice] = {name: self._own} if adapted else {}
-        self._base: Voice | None = None if adapted else self._own
+        self._own = AdapterProfile(FIRST if adapted else "", loaded.renderer, loaded.stop_ids)
+        self._voices: dict[str, AdapterProfile] = {name: self._own} if adapted else {}
+        self._base: AdapterProfile | None = None if adapted else self._own
         self._routed: tuple[str, ...] | None = None
         self._mixed: list[str] | None = None
         self._watched: set[int] = set()
@@ -69,7 +69,7 @@ class Adapters:
         plain = all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in self.model.peft_config.values())
         return plain and bool(adapted_layers())
 
-    def voice(self, adapter: str) -> Voice:
+    def voice(self, adapter: str) -> AdapterProfile:
         """What a request asks for.
 
         Args:
@@ -113,7 +113,7 @@ class Adapters:
         self._routed = None
         with LOADING:
             self.model, _ = add_adapter(self.model, reference.source, key, reference.text)
-        self._voices[name] = Voice(key, renderer, stop_ids(self.model, renderer))
+        self._voices[name] = AdapterProfile(key, renderer, stop_ids(self.model, renderer))
         if self._base is not None:  # the base was loaded without adapters: it is that base still
             self._own = replace(self._own, key=self._own.key or BASE)
             self._base = replace(self._base, key=BASE)
@@ -172,13 +172,13 @@ class Adapters:
                 module.register_forward_pre_hook(tell, with_kwargs=True)
                 self._watched.add(id(module))
 
-    def _bare(self) -> Voice:
+    def _bare(self) -> AdapterProfile:
         """The base as it is when it is loaded alone."""
         reference = self._loaded.reference
         if reference is None or reference.base is None:
             return replace(self._own, key=BASE)
         renderer, _ = load_renderer(reference.base, **self._loaded.options)
-        return Voice(BASE, renderer, stop_ids(self.model, renderer))
+        return AdapterProfile(BASE, renderer, stop_ids(self.model, renderer))
 
     def _check_free(self, name: str) -> None:
         """Refuse a name that a request could not mean."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sftchat.inference.kv_cache import RowCache, without_windows
-from sftchat.inference.prompt_cache import SAVED, Kept, Prefix, common_prefix
+from sftchat.inference.kv_cache import BatchCache, without_windows
+from sftchat.inference.prompt_cache import SAVED, Prefix, PromptCache, common_prefix
 from sftchat.models.loading import unwrapped
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def unrouted(adapters: Sequence[str]) -> None:
 
 
 @dataclass
-class Reading:
+class Prefill:
     """Prompts that are being read and can then join a batch.
 
     Attributes:
@@ -72,10 +72,12 @@ class Batch:
         route: Called before each forward pass with the adapter of every row.
         kept: Keys and values of earlier requests.
         whole: Keep what layers with a window no longer look at, so that rows can be cut anywhere and kept.
-        merges: Whether ``RowCache`` may be used; without it rows keep transformers' own cache and no row joins while others run.
+        merges: Whether ``BatchCache`` may be used; without it rows keep transformers' own cache and no row joins while others run.
     """
 
-    def __init__(self, model: Any, route: Route = unrouted, kept: Kept | None = None, whole: bool = False, merges: bool = True) -> None:
+    def __init__(
+        self, model: Any, route: Route = unrouted, kept: PromptCache | None = None, whole: bool = False, merges: bool = True
+    ) -> None:
         self._model = model
         self._merges = merges
         self._route = route
@@ -83,14 +85,14 @@ class Batch:
         self.device: torch.device = model.device
         self._keeps = "logits_to_keep" in (accepted := inspect.signature(unwrapped(model).forward).parameters)
         self._positions = "position_ids" in accepted
-        self._cache: RowCache | DynamicCache | None = None
+        self._cache: BatchCache | DynamicCache | None = None
         self.lengths: list[int] = []
         """Tokens of each row, prompt and reply."""
         self.adapters: list[str] = []
         """What each row is answered with."""
         self._whole = whole
         empty = self._empty()
-        self.mergeable = merges and RowCache.can_merge(empty)
+        self.mergeable = merges and BatchCache.can_merge(empty)
         """Whether prompts may join while others run; otherwise only when the batch is empty."""
         self._prefix: Prefix | None = None
         self._window = min((layer.sliding_window for layer in empty.layers if getattr(layer, "is_sliding", False)), default=sys.maxsize)
@@ -98,7 +100,7 @@ class Batch:
     def _empty(self) -> DynamicCache:
         """A cache for prompts."""
         cache = DynamicCache(config=self._model.config)
-        if self._whole and self._merges and RowCache.can_merge(cache):
+        if self._whole and self._merges and BatchCache.can_merge(cache):
             without_windows(cache)
         return cache
 
@@ -109,7 +111,7 @@ class Batch:
         return columns
 
     @torch.inference_mode()
-    def begin(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Reading:
+    def begin(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefill:
         """Prepare prompts to be read, without touching the rows that run.
 
         Args:
@@ -125,10 +127,10 @@ class Batch:
         cache = self._empty()
         if prefix is not None:
             prefix.fill(cache, len(prompts))
-        return Reading(prompts, adapters, cache, ids, prefix, gaps, skipped if known else 0)
+        return Prefill(prompts, adapters, cache, ids, prefix, gaps, skipped if known else 0)
 
     @torch.inference_mode()
-    def read(self, reading: Reading, columns: int = sys.maxsize) -> bool:
+    def read(self, reading: Prefill, columns: int = sys.maxsize) -> bool:
         """Read on, at most so many columns where that is possible; returns whether all is read."""
         if any(reading.gaps) or not self.mergeable:
             columns = sys.maxsize  # a column that is padding alone has nothing to look at, a recurrent state begins anew
@@ -178,11 +180,11 @@ class Batch:
         return self.mergeable and (self._positions or not moved) and max(map(len, prompts)) <= self._window and len(set(adapters)) == 1
 
     @torch.inference_mode()
-    def join(self, reading: Reading) -> bool:
+    def join(self, reading: Prefill) -> bool:
         """Let prompts that have been read join behind the rows that run; always true."""
         if self.mergeable:
-            if not isinstance(self._cache, RowCache):
-                self._cache = RowCache(reading.cache)
+            if not isinstance(self._cache, BatchCache):
+                self._cache = BatchCache(reading.cache)
             self._cache.join(reading.cache, max(reading.lengths))
         else:
             self._cache = reading.cache
@@ -194,12 +196,12 @@ class Batch:
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Feed one token to each row; returns the logits of the next, shape ``(rows, vocabulary)``."""
         cache = self._cache
-        if isinstance(cache, RowCache):
+        if isinstance(cache, BatchCache):
             cache.make_room()
         lengths = [length + 1 for length in self.lengths]
         ids = torch.tensor(tokens, device=self.device)[:, None]
         logits = self._forward(ids, cache, lengths, self.width + 1, self.adapters)
-        if isinstance(cache, RowCache):
+        if isinstance(cache, BatchCache):
             cache.advance()
         self.lengths = lengths
         return logits[:, -1]
@@ -207,7 +209,7 @@ class Batch:
     @torch.inference_mode()
     def check(self, tokens: Sequence[int]) -> Tensor:
         """Feed several tokens to the only row, without taking them in; returns the logits after each, shape ``(tokens, vocabulary)``."""
-        assert isinstance(self._cache, RowCache)
+        assert isinstance(self._cache, BatchCache)
         self._cache.make_room(len(tokens))
         length = self.lengths[0] + len(tokens)
         ids = torch.tensor([tokens], device=self.device)
@@ -215,13 +217,13 @@ class Batch:
 
     def accept(self, count: int) -> None:
         """Take in the first of the tokens that were checked."""
-        assert isinstance(self._cache, RowCache)
+        assert isinstance(self._cache, BatchCache)
         self._cache.advance(count)
         self.lengths = [self.lengths[0] + count]
 
     def prefix_of(self, row: int, tokens: Sequence[int]) -> Prefix | None:
         """A copy of what a row holds of its tokens; None where it cannot be taken out."""
-        if not isinstance(self._cache, RowCache):
+        if not isinstance(self._cache, BatchCache):
             return None
         count = min(len(tokens), self.lengths[row])
         if self.lengths[row] >= self._window:
@@ -233,19 +235,19 @@ class Batch:
         """Overwrite what is held of rows with zeros, and forget the prefix that rows share, where any is given."""
         if rows:
             self._prefix = None
-            if isinstance(self._cache, RowCache):
+            if isinstance(self._cache, BatchCache):
                 self._cache.clear(rows)
 
     @torch.inference_mode()
     def leave(self, gone: Collection[int]) -> None:
-        """Let rows go; the last ones take their places, as ``close_gaps`` does it to a list."""
+        """Let rows go; the last ones take their places, as ``moves_into_gaps`` does it to a list."""
         order = list(range(len(self.lengths)))
-        close_gaps(order, gone)
+        moves_into_gaps(order, gone)
         self.lengths = [self.lengths[row] for row in order]
         self.adapters = [self.adapters[row] for row in order]
         if not order:
             self._cache = None
-        elif isinstance(self._cache, RowCache):
+        elif isinstance(self._cache, BatchCache):
             self._cache.replace([(row, place) for place, row in enumerate(order) if row != place], len(order), max(self.lengths))
         elif self._cache is not None:
             self._cache.reorder_cache(torch.tensor(order, device=self.device))
@@ -277,7 +279,7 @@ class Batch:
         return logits[:, -keep:]
 
 
-def close_gaps(items: list[T], gone: Collection[int]) -> None:
+def moves_into_gaps(items: list[T], gone: Collection[int]) -> None:
     """Take items out of a list, each gap filled by what is then the last."""
     for index in sorted(gone, reverse=True):
         last = items.pop()

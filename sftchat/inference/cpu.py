@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sftchat._util.fallback import reason_of, report_fallback
 from sftchat.inference.batch import Batch
-from sftchat.inference.fused_linear import Compute, Product, can_pack, packed, products
-from sftchat.inference.int8 import eight_bits, quantize
+from sftchat.inference.fused_linear import Compute, FusedLinear, can_pack, fused_linears, packed_weight
+from sftchat.inference.int8 import int8_linear, quantize
 from sftchat.inference.memory import free_bytes
 from sftchat.models.loading import unwrapped
 
@@ -42,7 +42,7 @@ class Optimization:
     undo: Callable[[], None]
 
 
-def prepare_for_decoding(model: Any, *, int8: bool = False) -> bool:
+def optimize_for_inference(model: Any, *, int8: bool = False) -> bool:
     """Arrange a model that will only answer; what is of no use on its device or for its dtype is left out.
 
     Packed copies are as large as the weights, so they are made only where they take less than half of the memory that is free.
@@ -74,14 +74,14 @@ def _on_cpu(model: Any, int8: bool) -> list[Optimization]:
     """What is of use on a CPU. With ``int8`` the weights are rounded here, so that the plain way computes with rounded weights too."""
     size = sum(parameter.nbytes for parameter in model.parameters())
     roomy = 2 * size <= free_bytes(model.device)
-    shared = list(products(model))
+    shared = list(fused_linears(model))
     rounded = {id(product): quantize(product) for product in shared if int8 and product.weight.dtype == torch.bfloat16}
     computed: dict[int, Compute] = {id(product): product.plain for product in shared}
 
     def pack() -> None:
         for product in shared:
             if roomy and can_pack(product.weight.dtype):
-                computed[id(product)] = packed(product)
+                computed[id(product)] = packed_weight(product)
             product.compute_by(computed[id(product)])
 
     def unpack() -> None:
@@ -92,7 +92,7 @@ def _on_cpu(model: Any, int8: bool) -> list[Optimization]:
     def compute_in_eight_bits() -> None:
         for product in shared:
             if id(product) in rounded:
-                product.compute_by(eight_bits(product, *rounded[id(product)], computed[id(product)]))
+                product.compute_by(int8_linear(product, *rounded[id(product)], computed[id(product)]))
 
     found = [
         Optimization("the attention of one token", lambda: use_decoding_attention(model), lambda: use_plain_attention(model)),
@@ -103,7 +103,7 @@ def _on_cpu(model: Any, int8: bool) -> list[Optimization]:
     return found
 
 
-def _restore(shared: Sequence[Product], computed: dict[int, Compute]) -> None:
+def _restore(shared: Sequence[FusedLinear], computed: dict[int, Compute]) -> None:
     """Let products be computed as they were before eight bits."""
     for product in shared:
         product.compute_by(computed[id(product)])

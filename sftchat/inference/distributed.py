@@ -12,7 +12,7 @@ PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """Which of several processes this is, as launchers number them.
 
     Attributes:
@@ -26,19 +26,19 @@ class Place:
     local: int | None = None
 
 
-def place_of(environment: Mapping[str, str] = os.environ) -> Place:
+def process_info(environment: Mapping[str, str] = os.environ) -> ProcessInfo:
     """Where a launcher says that this process is; alone where there is none.
 
     Args:
         environment: With ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``.
     """
     local = environment.get("LOCAL_RANK")
-    return Place(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")), None if local is None else int(local))
+    return ProcessInfo(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")), None if local is None else int(local))
 
 
 def is_main_process() -> bool:
     """Whether this process writes the files and the messages of a run of several."""
-    return place_of().rank == 0
+    return process_info().rank == 0
 
 
 def take_accelerator() -> None:
@@ -46,7 +46,7 @@ def take_accelerator() -> None:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device((place_of().local or 0) % torch.cuda.device_count())
+        torch.cuda.set_device((process_info().local or 0) % torch.cuda.device_count())
 
 
 def wait_for_all() -> None:

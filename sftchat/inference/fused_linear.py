@@ -17,7 +17,7 @@ Compute = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Product:
+class FusedLinear:
     """Linear layers that are computed together.
 
     Attributes:
@@ -54,19 +54,19 @@ class Product:
             layer.__dict__.pop("forward", None)
 
 
-def products(model: Any) -> Iterator[Product]:
+def fused_linears(model: Any) -> Iterator[FusedLinear]:
     """The linear layers of a model, those of ``TOGETHER`` as one product; layers of other types, such as those with adapters, are left out."""
     taken: set[nn.Linear] = set()
     for layers in (layers for module in model.modules() for layers in _together(module)):
         taken.update(layers)
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        product = Product(layers, weight, torch.cat(biases) if biases else None)
+        product = FusedLinear(layers, weight, torch.cat(biases) if biases else None)
         product.replace_weight(weight)
         yield product
     for module in model.modules():
         if type(module) is nn.Linear and module not in taken:
-            yield Product([module], module.weight.detach(), module.bias)
+            yield FusedLinear([module], module.weight.detach(), module.bias)
 
 
 def _together(module: nn.Module) -> Iterator[list[nn.Linear]]:
@@ -136,7 +136,7 @@ def computes_in_bfloat16() -> bool:
     return supported is not None and bool(supported())
 
 
-def packed(product: Product) -> Compute:
+def packed_weight(product: FusedLinear) -> Compute:
     """What computes a product from a packed copy of its weight, which is as large; a change of the weight would not be seen.
 
     Args:

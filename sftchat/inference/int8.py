@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from sftchat.inference.fused_linear import Compute, Product, computes_in_bfloat16
+from sftchat.inference.fused_linear import Compute, FusedLinear, computes_in_bfloat16
 
 ROWS = 4
 """Rows up to which the eight bits are read; more are computed from the same weights in bfloat16 where the CPU has units for that."""
@@ -17,7 +17,7 @@ LOW = 254
 """What half a step of the high eight bits is in steps of the low: 127 of them."""
 
 
-def quantize(product: Product) -> tuple[Tensor, Tensor]:
+def quantize(product: FusedLinear) -> tuple[Tensor, Tensor]:
     """Round the weights of a product to int8, one scale an output.
 
     The rounded weights take the place of the others, so that a reply does not depend on which of the two ways computed it but for rounding.
@@ -35,7 +35,7 @@ def quantize(product: Product) -> tuple[Tensor, Tensor]:
     return rounded.to(torch.int8), scales
 
 
-def eight_bits(product: Product, weight: Tensor, scales: Tensor, other: Compute) -> Compute:
+def int8_linear(product: FusedLinear, weight: Tensor, scales: Tensor, other: Compute) -> Compute:
     """What computes a product from eight bits for few rows, and otherwise as another does.
 
     Args:
@@ -45,7 +45,7 @@ def eight_bits(product: Product, weight: Tensor, scales: Tensor, other: Compute)
         other: What computes it in bfloat16.
     """
     wide = not computes_in_bfloat16()
-    outputs_of = _integers(weight, scales) if _has_integer_products() else _mixed(weight, scales)
+    outputs_of = _w8a16_int(weight, scales) if _has_integer_products() else _weight_only_int8(weight, scales)
     bias = product.bias
 
     def compute(states: Tensor) -> Tensor:
@@ -64,12 +64,12 @@ def _has_integer_products() -> bool:
     return supported is not None and bool(supported()) and hasattr(torch, "fbgemm_pack_quantized_matrix")
 
 
-def _mixed(weight: Tensor, scales: Tensor) -> Compute:
+def _weight_only_int8(weight: Tensor, scales: Tensor) -> Compute:
     """Eight bits of weights, each made a float where it is used."""
     return lambda rows: torch.ops.aten._weight_int8pack_mm(rows.contiguous(), weight, scales)
 
 
-def _integers(weight: Tensor, scales: Tensor) -> Compute:
+def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
     """Eight bits of weights by sixteen of each state, whose high and low eight are two rows of one product of integers.
 
     Reading the weights is what takes the time, so the second row costs next to nothing, and sixteen bits are more than bfloat16 keeps: with eight

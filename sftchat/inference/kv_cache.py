@@ -82,7 +82,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
         self.values[to, :, used] = self.values[row, :, used]
 
 
-class RowCache(Cache):  # type: ignore[misc]
+class BatchCache(Cache):  # type: ignore[misc]
     """A cache for decoding one token a step, whose rows come and go.
 
     Args:

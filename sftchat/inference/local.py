@@ -12,10 +12,10 @@ from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.inference.adapters import Adapters
 from sftchat.inference.detokenizer import Detokenizer
 from sftchat.inference.inspect import decoded, judge, prompt_ids, reply_ids, tokens_of, trained_tokens
-from sftchat.inference.prompt_cache import Kept
+from sftchat.inference.prompt_cache import PromptCache
 from sftchat.inference.sampling import Sampler
 from sftchat.inference.scheduler import Scheduler
-from sftchat.inference.sequence import Row
+from sftchat.inference.sequence import RunningRequest
 from sftchat.models.loading import Loaded
 from sftchat.models.reference import ModelReference, resolve
 from sftchat.templates.renderer import Renderer, argument_names
@@ -46,7 +46,7 @@ class TransformersEngine:
         self.loaded = loaded
         self.batch_size = batch_size
         self._merges = merges
-        self.kept = Kept()
+        self.kept = PromptCache()
         self._adapters = Adapters(name, loaded)
 
     @property
@@ -166,7 +166,7 @@ class TransformersEngine:
         finally:
             scheduler.keep()
 
-    def _prepare(self, request: Request) -> Row:
+    def _prepare(self, request: Request) -> RunningRequest:
         """Render a request and refuse one that cannot fit."""
         voice = self._adapters.voice(request.adapter)
         ids = prompt_ids(voice.renderer, request)
@@ -181,7 +181,7 @@ class TransformersEngine:
         limit = len(ids) + min(sampling.max_new_tokens, room)
         detokenizer = Detokenizer(voice.renderer.tokenizer, sampling.stop)
         detokenizer.begin(request.reply_ids)
-        return Row(
+        return RunningRequest(
             request,
             ids,
             len(ids),

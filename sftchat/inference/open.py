@@ -84,14 +84,14 @@ def load_engine(
 
     def opened() -> Engine:
         with LOADING, importing():
-            from sftchat.inference.cpu import prepare_for_decoding
+            from sftchat.inference.cpu import optimize_for_inference
             from sftchat.inference.local import TransformersEngine
 
             loaded = load(
                 reference, template=template or "", template_name=template_name or "", template_arguments=template_arguments,
                 allow_pickle=allow_pickle, **options,
             )  # fmt: skip
-        merges = prepare_for_decoding(loaded.model, int8=quantize == "int8")
+        merges = optimize_for_inference(loaded.model, int8=quantize == "int8")
         return TransformersEngine(model, loaded, merges=merges)
 
     try:

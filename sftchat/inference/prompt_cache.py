@@ -82,11 +82,11 @@ class Prefix:
 
 SHARE = 0.125
 """Of the memory that is free, what may be kept between requests."""
-MOST = 16
+MAX_CONVERSATIONS = 16
 """Talks, or branches of one, that are kept."""
 
 
-class Kept:
+class PromptCache:
     """Keys and values of earlier rows of one model, found again by adapter and token ids; the least recently used give way.
 
     Args:
@@ -108,7 +108,7 @@ class Kept:
     def add(self, new: Prefix) -> None:
         """Keep a row, in place of those that it continues."""
         others = [row for row in self._rows if row.adapter != new.adapter or new.tokens[: len(row.tokens)] != row.tokens]
-        self._rows = [*others, new][-MOST:]
+        self._rows = [*others, new][-MAX_CONVERSATIONS:]
         allowed = self._share * (free_bytes(new.states[0][0].device) + self.bytes)
         while self._rows and self.bytes > allowed:
             del self._rows[0]

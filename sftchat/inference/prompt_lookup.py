@@ -9,9 +9,9 @@ ORDERS = (3, 2, 1)
 """Tokens that must have stood there before, for what followed them to be the guess; the most that are found decide.
 
 One is enough where a name is copied: its first token tells which."""
-FEWEST = 4
+MIN_GUESSED_TOKENS = 4
 """The fewest tokens of a guess: a pass over five takes hardly longer than one over two."""
-MOST = 16
+MAX_GUESSED_TOKENS = 16
 """The most tokens of a guess."""
 REST = 32
 """Tokens said without guesses of an order once they have gone wrong ``PATIENCE`` times in a row."""
@@ -25,7 +25,7 @@ class _Order:
     size: int
     after: dict[tuple[int, ...], int] = field(default_factory=dict)
     indexed: int = 0
-    length: int = FEWEST
+    length: int = MIN_GUESSED_TOKENS
     wrong: int = 0
     rest: int = 0
 
@@ -40,7 +40,7 @@ class _Order:
         return self.after.get(tuple(tokens[-self.size :]))
 
 
-class Lookup:
+class PromptLookupDecoder:
     """Guesses how a text of tokens goes on from what stood after the same few tokens before.
 
     A guess is as long as guesses have lately been right, and guessing rests when they are not, so that a text without repetition costs little more
@@ -68,10 +68,10 @@ class Lookup:
         """Be told how much of a guess was right."""
         order = self._last
         if right == guessed:
-            order.length, order.wrong = min(2 * order.length, MOST), 0
+            order.length, order.wrong = min(2 * order.length, MAX_GUESSED_TOKENS), 0
         elif right:
-            order.length, order.wrong = max(FEWEST, right + 1), 0
+            order.length, order.wrong = max(MIN_GUESSED_TOKENS, right + 1), 0
         else:
-            order.length, order.wrong = FEWEST, order.wrong + 1
+            order.length, order.wrong = MIN_GUESSED_TOKENS, order.wrong + 1
         if order.wrong == PATIENCE:
             order.wrong, order.rest = 0, REST

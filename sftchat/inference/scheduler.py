@@ -12,13 +12,13 @@ from torch import Tensor
 from sftchat._util.fallback import report_fallback
 from sftchat.engine import Chunk
 from sftchat.errors import EngineError, first_line, in_one_line
-from sftchat.inference.batch import Batch, Reading, Route, close_gaps, unrouted
+from sftchat.inference.batch import Batch, Prefill, Route, moves_into_gaps, unrouted
 from sftchat.inference.kv_cache import SLACK
 from sftchat.inference.memory import free_bytes, is_out_of_memory
-from sftchat.inference.prompt_cache import Kept, Prefix, shared
-from sftchat.inference.prompt_lookup import Lookup
+from sftchat.inference.prompt_cache import Prefix, PromptCache, shared
+from sftchat.inference.prompt_lookup import PromptLookupDecoder
 from sftchat.inference.sampling import likeliest
-from sftchat.inference.sequence import Row
+from sftchat.inference.sequence import RunningRequest
 
 PREFILL_TOKENS = 2048
 """The most tokens, padding included, read in one forward pass; more is no faster and takes memory."""
@@ -59,7 +59,7 @@ class Scheduler:
         *,
         route: Route = unrouted,
         mixes: bool = True,
-        kept: Kept | None = None,
+        kept: PromptCache | None = None,
         merges: bool = True,
     ) -> None:
         self._name = name
@@ -69,11 +69,11 @@ class Scheduler:
         self._merges = merges
         self._new_batch: Callable[[], Batch] = lambda: Batch(model, route, kept, whole=kept is not None, merges=self._merges)
         self._batch = self._new_batch()
-        self._reading: tuple[list[Row], Reading] | None = None
-        self._lookup: tuple[Row, Lookup] | None = None
+        self._reading: tuple[list[RunningRequest], Prefill] | None = None
+        self._lookup: tuple[RunningRequest, PromptLookupDecoder] | None = None
         self._budget: int | None = None
-        self._waiting: list[Row] = []
-        self._running: list[Row] = []
+        self._waiting: list[RunningRequest] = []
+        self._running: list[RunningRequest] = []
 
     @property
     def waiting(self) -> int:
@@ -90,7 +90,7 @@ class Scheduler:
         """Whether rows can join while others run."""
         return self._batch.mergeable
 
-    def add(self, row: Row) -> None:
+    def add(self, row: RunningRequest) -> None:
         """Let a row wait for a place."""
         insort(self._waiting, row, key=_length)
 
@@ -106,7 +106,7 @@ class Scheduler:
             self._shed()
             yield from self._step()
 
-    def _next_group(self) -> list[Row]:
+    def _next_group(self) -> list[RunningRequest]:
         """The rows to be read next, taken from those that wait; none when it is better to go on without them."""
         free = self._places - len(self._running)
         if not self._waiting or (self._running and (not self._batch.mergeable or free * REFILL < self._places)):
@@ -126,7 +126,7 @@ class Scheduler:
         self._waiting = [row for row in self._waiting if row not in group] if not self._mixes else self._waiting[:-count]
         return group
 
-    def _read(self, group: list[Row]) -> Iterator[Chunk]:
+    def _read(self, group: list[RunningRequest]) -> Iterator[Chunk]:
         """Read prompts, let them join, and choose their first tokens."""
         reading = yield from self._attempt(lambda: self._batch.begin([row.tokens for row in group], [row.adapter for row in group]), group)
         if reading is None:
@@ -162,7 +162,7 @@ class Scheduler:
             return []
         (row,) = self._running
         if self._lookup is None or self._lookup[0] is not row:
-            self._lookup = (row, Lookup())
+            self._lookup = (row, PromptLookupDecoder())
         return self._lookup[1].guess(row.tokens, row.limit - len(row.tokens) - 1)
 
     def _check(self, guess: list[int]) -> Generator[Chunk, None, bool]:
@@ -214,7 +214,7 @@ class Scheduler:
         """Give the places of rows free."""
         if gone:
             self._batch.leave(gone)
-            close_gaps(self._running, gone)
+            moves_into_gaps(self._running, gone)
 
     def _shed(self) -> None:
         """Send the shortest rows back when the others have outgrown the budget."""
@@ -241,7 +241,7 @@ class Scheduler:
         if self._kept is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
             self._kept.add(prefix)
 
-    def _attempt(self, work: Callable[[], T], joining: list[Row]) -> Generator[Chunk, None, T | None]:
+    def _attempt(self, work: Callable[[], T], joining: list[RunningRequest]) -> Generator[Chunk, None, T | None]:
         """What the work returns; None when all rows wait again: memory ran out, or the libraries do not take what continuous batching hands them.
 
         When memory does not hold the only row, that row ends with an error.
@@ -273,6 +273,6 @@ class Scheduler:
         return None
 
 
-def _length(row: Row) -> int:
+def _length(row: RunningRequest) -> int:
     """Tokens of a row so far."""
     return len(row.tokens)

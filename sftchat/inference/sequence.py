@@ -13,7 +13,7 @@ from sftchat.types import FinishReason
 
 
 @dataclass(eq=False)
-class Row:
+class RunningRequest:
     """A request under way; it can be taken out of a batch and read again elsewhere at any time.
 
     Attributes:

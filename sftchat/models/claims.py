@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, keyed_texts, parsed, read_text
+from sftchat._util.parsing import LARGEST, keyed_texts, load_json, read_text
 from sftchat.errors import ModelError, first_line
 
 CONFIG = "config.json"
@@ -271,7 +271,7 @@ def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object of a folder."""
     try:
-        found = parsed(read_text(path))
+        found = load_json(read_text(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
     if not isinstance(found, dict):

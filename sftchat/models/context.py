@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from sftchat._util.parsing import parsed, read_text
+from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import SftchatWarning
 from sftchat.models.reference import ModelReference
 
@@ -20,7 +20,7 @@ def context_length(reference: ModelReference) -> int | None:
     if reference.folder is None:
         return None
     try:
-        config = parsed(read_text(reference.folder / "config.json"))
+        config = load_json(read_text(reference.folder / "config.json"))
     except (OSError, ValueError):  # loading the model names what is wrong with it
         return None
     parts = [config, config.get("text_config")] if isinstance(config, dict) else []

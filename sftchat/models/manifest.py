@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import made, parsed, path_of, read_text
+from sftchat._util.parsing import from_json, load_json, path_of, read_text
 from sftchat.errors import ModelError
 
 MANIFEST = "sftchat.json"
@@ -127,8 +127,8 @@ def _text(manifest: Manifest) -> str:
 
 def _manifest(text: str) -> Manifest:
     """The manifest that a text holds; raises ``ValueError``."""
-    found, known = parsed(text), {item.name for item in fields(Manifest)}
-    manifest = made(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
+    found, known = load_json(text), {item.name for item in fields(Manifest)}
+    manifest = from_json(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
     for source in manifest.data:
         if not isinstance(source.get("file", ""), str):
             raise ValueError(f"a file of rows is {source['file']!r:.40}, must be a path")

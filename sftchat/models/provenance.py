@@ -15,7 +15,7 @@ from sftchat.models.reference import resolve
 
 
 @dataclass(frozen=True)
-class Ancestor:
+class Provenance:
     """A step of a model's making.
 
     Attributes:
@@ -31,7 +31,7 @@ class Ancestor:
     data: Mapping[str, str]
 
 
-def lineage(model: str) -> tuple[Ancestor, ...]:
+def lineage(model: str) -> tuple[Provenance, ...]:
     """The steps of a model's making, the model itself first.
 
     Args:
@@ -40,11 +40,11 @@ def lineage(model: str) -> tuple[Ancestor, ...]:
     Raises:
         ModelError: When the model's own manifest cannot be read.
     """
-    steps: list[Ancestor] = []
+    steps: list[Provenance] = []
     name, expected = model, ""
     while len(steps) < 1 or (name and name not in {step.model for step in steps}):
         note, manifest = _look(name, expected)
-        steps.append(Ancestor(name, manifest, note, _data(manifest)))
+        steps.append(Provenance(name, manifest, note, _data(manifest)))
         name, expected = (manifest.base, manifest.base_identity) if manifest is not None else ("", "")
     return tuple(steps)
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sftchat._util.parsing import parsed, path_of, read_text
+from sftchat._util.parsing import load_json, path_of, read_text
 from sftchat.errors import ModelError, UsageError, unknown
 from sftchat.models.claims import check_sizes
 from sftchat.models.hub import cached_folder
@@ -236,7 +236,7 @@ def _checkpoint_of_run(run: Path) -> Path | None:
 def _base_of(adapter: Path) -> str:
     """The base model that an adapter names, with its revision on the Hub, made absolute when it is a folder beside it."""
     try:
-        config = parsed(read_text(adapter / ADAPTER_CONFIG))
+        config = load_json(read_text(adapter / ADAPTER_CONFIG))
         name, revision = config.get("base_model_name_or_path"), config.get("revision")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / ADAPTER_CONFIG} is not a JSON object: {error}") from error

@@ -13,7 +13,14 @@ from sftchat.templates.begun import MARK, NEXT, THOUGHT, BegunReply
 from sftchat.templates.continuing import not_continued
 from sftchat.templates.coverage import THOUGHTS, reply_left_out, tools_left_out
 from sftchat.templates.limits import TooMuchError, bounded
-from sftchat.templates.special_tokens import Forgeries, forgeries, marked, marked_tools, unmarked, with_text_arguments
+from sftchat.templates.special_tokens import (
+    SpecialTokenPatterns,
+    marked,
+    marked_tools,
+    special_token_patterns,
+    unmarked,
+    with_text_arguments,
+)
 from sftchat.templates.thought_marks import ENDS, filled, is_closed, thought_in_content, without_thought
 from sftchat.types import Message
 
@@ -194,9 +201,9 @@ class TextTemplate:
             return False
 
     @cached_property
-    def _forgeries(self) -> Forgeries:
+    def _forgeries(self) -> SpecialTokenPatterns:
         """What is marked in messages."""
-        return forgeries(self.tokenizer)
+        return special_token_patterns(self.tokenizer)
 
     @cached_property
     def _longest_first(self) -> list[str]:

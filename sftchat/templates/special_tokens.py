@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.types import Message
 
 START, END = "\U000f0000", "\U000f0001"
@@ -18,7 +18,7 @@ NOTHING = "(?!)"
 
 
 @dataclass(frozen=True)
-class Forgeries:
+class SpecialTokenPatterns:
     """Expressions that find what looks like a special token.
 
     Attributes:
@@ -31,13 +31,13 @@ class Forgeries:
     model: re.Pattern[str]
 
 
-def forgeries(tokenizer: Any) -> Forgeries:
+def special_token_patterns(tokenizer: Any) -> SpecialTokenPatterns:
     """The expressions for a tokenizer."""
     added = tokenizer.added_tokens_decoder.values()
-    return Forgeries(_pattern(token.content for token in added), _pattern(token.content for token in added if token.special))
+    return SpecialTokenPatterns(_pattern(token.content for token in added), _pattern(token.content for token in added if token.special))
 
 
-def marked(found: Forgeries, messages: Sequence[Message]) -> list[dict[str, Any]]:
+def marked(found: SpecialTokenPatterns, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Mark what looks like a special token in messages, so that nobody can forge one.
 
     Args:
@@ -48,7 +48,7 @@ def marked(found: Forgeries, messages: Sequence[Message]) -> list[dict[str, Any]
     return [_mark(turn, found.model if turn["role"] == "assistant" else found.anybody) for turn in turns]
 
 
-def marked_tools(found: Forgeries, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+def marked_tools(found: SpecialTokenPatterns, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Mark what looks like a special token in the descriptions of tools."""
     return [_mark(dict(tool), found.anybody) for tool in tools]
 
@@ -180,6 +180,6 @@ def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], 
 def _as_object(given: Any) -> Any:
     """Arguments as an object; text that is no JSON stays as it is."""
     try:
-        return parsed(given) if isinstance(given, str) else given
+        return load_json(given) if isinstance(given, str) else given
     except ValueError:
         return given

@@ -14,7 +14,7 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
@@ -117,7 +117,7 @@ class ChatOnScreen:
         openings: Its models.
         keys: Where keys come from.
         screen: Where it is shown.
-        talk: Arguments of ``Talk``.
+        talk: Arguments of ``ChatController``.
         view: Arguments of ``Terminal``.
 
     Attributes:
@@ -128,7 +128,7 @@ class ChatOnScreen:
         self, openings: Sequence[Opening], keys: PipeInput, screen: Screen, talk: Mapping[str, Any], view: Mapping[str, Any]
     ) -> None:
         output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
-        self.terminal = Terminal(lambda shows: Talk(openings, shows, **talk), input=keys, output=output, **view)
+        self.terminal = Terminal(lambda shows: ChatController(openings, shows, **talk), input=keys, output=output, **view)
         self.talk = self.terminal.talk
         self.screen = screen
         self.problem: BaseException | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 from sftchat._util.files import made_folder, take_lock
-from sftchat._util.parsing import LARGEST, parsed, read_text
+from sftchat._util.parsing import LARGEST, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.models.hub import reach
 from sftchat.models.manifest import MANIFEST, Manifest, as_read, read_manifest
@@ -143,7 +143,7 @@ def _to_its_end(path: Path) -> bool:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             try:
-                header = parsed(file.read(min(length, LARGEST)))
+                header = load_json(file.read(min(length, LARGEST)))
                 ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
                 return bool(path.stat().st_size == 8 + length + max(ends, default=0))
             except (ValueError, TypeError, KeyError, AttributeError, IndexError):
@@ -152,7 +152,7 @@ def _to_its_end(path: Path) -> bool:
         return is_zipfile(path)
     if path.name == STATE_FILE:
         try:
-            state = parsed(read_text(path))
+            state = load_json(read_text(path))
             return isinstance(state["global_step"] + state["max_steps"], int) and isinstance(state["log_history"], list)
         except (ValueError, TypeError, KeyError):
             return False
@@ -205,7 +205,7 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
 
 
 @contextmanager
-def written_whole(run: Path) -> Iterator[None]:
+def cleanup_on_write_error(run: Path) -> Iterator[None]:
     """Say in one line what the system refused to write while the block runs, and take away what is half-written.
 
     Raises:
@@ -216,7 +216,7 @@ def written_whole(run: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = refused(error)
+        reason = os_write_error(error)
         if not reason:
             raise
         clear_unfinished(run)
@@ -226,7 +226,7 @@ def written_whole(run: Path) -> Iterator[None]:
         raise SftchatError(f"run folder '{run}' cannot be written: {reason}{again}") from error
 
 
-def refused(error: BaseException) -> str:
+def os_write_error(error: BaseException) -> str:
     """Why the system would not write, in its words; empty when the error is of another kind."""
     if isinstance(error, OSError):
         return (error.strerror or first_line(error)).lower()
@@ -295,7 +295,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
         config.save_pretrained(folder)
 
 
-FREE = ("save_steps", "save_limit", "report_to", "device", "logging_steps")
+RESUMABLE_CHANGES = ("save_steps", "save_limit", "report_to", "device", "logging_steps")
 """Hyper-parameters that may change between two parts of a run: no weight depends on them."""
 
 
@@ -338,7 +338,7 @@ def _changes(before: Manifest, now: Manifest) -> Iterator[str]:
         yield f"the rows render to other tokens (tokens hash was {before.tokens_hash[:12]}, is now {now.tokens_hash[:12]})"
     if before.validation != now.validation:
         yield "the validation items changed"
-    for name in sorted({*before.config, *now.config} - {*FREE, "method"}):
+    for name in sorted({*before.config, *now.config} - {*RESUMABLE_CHANGES, "method"}):
         # what an earlier version did not know had its default
         old, new = (manifest.config.get(name, getattr(TrainingConfig(), name, None)) for manifest in (before, now))
         if old != new:

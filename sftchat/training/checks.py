@@ -24,7 +24,7 @@ def check_words(
         task: The task.
         model: The base model as MODEL.
         given: Hyper-parameters that the user set.
-        validation: As of ``Job``.
+        validation: As of ``TrainingJob``.
         registry: The loaded plugins.
         rows_read: How its rows are read.
 

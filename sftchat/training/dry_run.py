@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from sftchat.errors import EngineError, first_line
 from sftchat.inference.memory import is_out_of_memory
 from sftchat.training.dataset import RenderedRows
-from sftchat.training.prepare import Prepared
+from sftchat.training.prepare import TrainingSetup
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
 
 USUAL = 12
@@ -29,7 +29,7 @@ KNOBS = "lower --max-length or --batch-size (with --accumulation for the same ef
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """What a dry run found.
 
     Attributes:
@@ -66,7 +66,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
             self.times.append(now)
 
 
-def rehearse(ready: Prepared) -> Rehearsal:
+def perform_dry_run(ready: TrainingSetup) -> DryRun:
     """Train on the longest rows, then on some of all lengths; the weights in memory are spoilt, nothing is written.
 
     Args:
@@ -104,7 +104,7 @@ def rehearse(ready: Prepared) -> Rehearsal:
     batch = config.batch_size * config.accumulation
     a_pass = -(-len(rows.ids) // batch)
     steps = config.max_steps or round(a_pass * config.epochs)
-    return Rehearsal(len(rows.ids[order[0]]), at_once[-1], _peak(ready.device), speed, steps, rows.tokens * steps / a_pass / speed)
+    return DryRun(len(rows.ids[order[0]]), at_once[-1], _peak(ready.device), speed, steps, rows.tokens * steps / a_pass / speed)
 
 
 def _peak(device: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, UsageError
-from sftchat.inference.distributed import is_main_process, place_of
+from sftchat.inference.distributed import is_main_process, process_info
 from sftchat.models.context import within_context
 from sftchat.models.fingerprint import file_hash, identity
 from sftchat.models.loading import choose_device, load_model, load_tokenizer, quiet_libraries, require_local
@@ -158,7 +158,7 @@ PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "acce
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What to train, on what, to where.
 
     Attributes:
@@ -197,7 +197,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingSetup:
     """Everything known before the first step.
 
     Attributes:
@@ -230,7 +230,7 @@ class Prepared:
         return self.config.precision
 
 
-def prepare(job: Job, registry: Registry) -> Prepared:
+def prepare(job: TrainingJob, registry: Registry) -> TrainingSetup:
     """Check, render, load and measure.
 
     Raises:
@@ -276,7 +276,7 @@ def prepare(job: Job, registry: Registry) -> Prepared:
     if before is not None:
         refuse_changed(job.output, before, manifest)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Prepared(config, rows, validation, renderer, model, attention, manifest, parameters, trainable, device)
+    return TrainingSetup(config, rows, validation, renderer, model, attention, manifest, parameters, trainable, device)
 
 
 def refuse_unproved(checks: Iterable[Check]) -> None:
@@ -303,7 +303,7 @@ def _device(wanted: str) -> str:
         return device
     import torch
 
-    if (local := place_of().local) is not None:
+    if (local := process_info().local) is not None:
         return f"cuda:{local}"
     if torch.cuda.device_count() > 1:
         raise UsageError(
@@ -313,7 +313,7 @@ def _device(wanted: str) -> str:
     return device
 
 
-def _validation(job: Job, config: TrainingConfig) -> tuple[list[Example], Validation | None]:
+def _validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Example], Validation | None]:
     """The rows to train on and the items to score."""
     examples = list(job.examples)
     if not config.eval_steps:
@@ -341,7 +341,12 @@ def _precision(before: Manifest | None, config: TrainingConfig, model: Any, devi
 
 
 def _manifest(
-    job: Job, reference: ModelReference, renderer: Renderer, config: TrainingConfig, rows: RenderedRows, validation: Validation | None
+    job: TrainingJob,
+    reference: ModelReference,
+    renderer: Renderer,
+    config: TrainingConfig,
+    rows: RenderedRows,
+    validation: Validation | None,
 ) -> Manifest:
     """What is known before training."""
     from importlib.metadata import PackageNotFoundError, version

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import parsed, read_text
+from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.inference.distributed import is_main_process
 from sftchat.inference.memory import is_out_of_memory
@@ -24,21 +24,21 @@ from sftchat.training.checkpoints import (
     STATE_FILE,
     UNFINISHED,
     checkpoints,
+    cleanup_on_write_error,
     clear_unfinished,
     complete_checkpoint,
     locked,
+    os_write_error,
     prune,
     publish,
-    refused,
-    written_whole,
 )
 from sftchat.training.packing import restore_attention
-from sftchat.training.prepare import Job, Prepared, prepare, refuse_unproved
+from sftchat.training.prepare import TrainingJob, TrainingSetup, prepare, refuse_unproved
 from sftchat.training.scoring import score_model
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
-from sftchat.training.validation import Curve, read_curve
+from sftchat.training.validation import ValidationHistory, read_curve
 
-__all__ = ["Audience", "Job", "Prepared", "train"]
+__all__ = ["TrainingJob", "TrainingListener", "TrainingSetup", "train"]
 
 LAST_LOSSES = 5
 """Reports whose mean is the final loss."""
@@ -50,7 +50,7 @@ def _silent(*_: object) -> None:
 
 
 @dataclass(frozen=True)
-class Audience:
+class TrainingListener:
     """Who is told how a training goes.
 
     Attributes:
@@ -61,14 +61,14 @@ class Audience:
         remark: Called with a line about something unusual.
     """
 
-    started: Callable[[Prepared], None] = _silent
+    started: Callable[[TrainingSetup], None] = _silent
     tell: Callable[[Progress], None] = _silent
     scored: Callable[[Scored], None] = _silent
     stopping: Callable[[], None] = _silent
     remark: Callable[[str], None] = _silent
 
 
-def train(job: Job, registry: Registry, audience: Audience | None = None) -> Manifest:
+def train(job: TrainingJob, registry: Registry, audience: TrainingListener | None = None) -> Manifest:
     """Fine-tune and leave a folder that ``eval``, ``chat`` and transformers load.
 
     Args:
@@ -88,8 +88,8 @@ def train(job: Job, registry: Registry, audience: Audience | None = None) -> Man
         KeyboardInterrupt: When it was stopped; a checkpoint of the last step is kept.
     """
     with locked(job.output) if is_main_process() else nullcontext():
-        run = Run(job, registry, audience or Audience(), prepare(job, registry))
-        with written_whole(job.output):
+        run = Run(job, registry, audience or TrainingListener(), prepare(job, registry))
+        with cleanup_on_write_error(job.output):
             return run.carry_out()
 
 
@@ -103,11 +103,11 @@ class Run:
         ready: Everything known before the first step.
     """
 
-    def __init__(self, job: Job, registry: Registry, audience: Audience, ready: Prepared) -> None:
+    def __init__(self, job: TrainingJob, registry: Registry, audience: TrainingListener, ready: TrainingSetup) -> None:
         self.job, self.registry, self.ready = job, registry, ready
-        self.audience = audience if is_main_process() else Audience()
+        self.audience = audience if is_main_process() else TrainingListener()
         self.output = job.output
-        self.curve = Curve(job.task.metric.name, job.task.metric.higher_is_better)
+        self.curve = ValidationHistory(job.task.metric.name, job.task.metric.higher_is_better)
 
     def carry_out(self) -> Manifest:
         """Train, save and prove."""
@@ -120,7 +120,7 @@ class Run:
             if checkpoint is None:
                 write_manifest(self.output, ready.manifest)
         if checkpoint is not None:
-            state = parsed(read_text(checkpoint / STATE_FILE))
+            state = load_json(read_text(checkpoint / STATE_FILE))
             if state["global_step"] >= state["max_steps"]:  # the trainer would do a step too many
                 return self._finish(None, state["global_step"], state["log_history"], 0.1)
         stopper = StopWhenAsked()
@@ -131,7 +131,7 @@ class Run:
             with stopper.listening(self.audience.stopping):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, MemoryError) as error:
-            if refused(error):
+            if os_write_error(error):
                 raise
             knobs = f"; {KNOBS}" if is_out_of_memory(error) else ""
             raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}{knobs}") from error

@@ -11,7 +11,7 @@ from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import summarise
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.run import Failure, Outcome, run
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded, stop_ids
 from sftchat.task import Task
@@ -44,7 +44,7 @@ def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[E
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no validation item was answered: {failures[0].error}")
-    return summarise(engine.name, task, held(outcomes), EvalsetIdentity(title, size=len(examples)))
+    return summarise(engine.name, task, scored_items(outcomes), EvalsetIdentity(title, size=len(examples)))
 
 
 @contextmanager

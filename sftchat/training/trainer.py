@@ -20,7 +20,7 @@ from sftchat.training.checkpoints import UNFINISHED
 from sftchat.training.config import TrainingConfig
 from sftchat.training.dataset import RenderedRows
 from sftchat.training.packing import Layout, SimilarLengths, pack
-from sftchat.training.trimming import Trimming
+from sftchat.training.trimming import SkipLastMlp
 
 WIDTH = 32
 """Batches are padded to a multiple of this. oneDNN compiles a matrix product anew for every shape it meets, which on a CPU cost more
@@ -78,7 +78,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.control: Any = self.control
         self._labelled: Tensor | None = None
         # layers that are computed again for their gradients would be computed whole then
-        self._trimming = None if self.args.activation_checkpointing else Trimming(self.model)
+        self._trimming = None if self.args.activation_checkpointing else SkipLastMlp(self.model)
         self._pieces, self._again = 1, False
         self._completed = -1
         for callback in [one for one in self.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:

@@ -19,7 +19,7 @@ TRIED = (1, 4, 4, 9)
 """Positions that the trial looks at; one comes twice, as the end of a shared beginning may."""
 
 
-class Trimming:
+class SkipLastMlp:
     """Hooks on the last feed-forward network of a model, at work inside ``at``; without effect on models where they change the result.
 
     Args:

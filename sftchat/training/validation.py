@@ -12,7 +12,7 @@ from typing import Any
 from sftchat.data.formats import examples_hash, read_examples, with_ids
 from sftchat.data.generate import generate_examples
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
-from sftchat.data.serialize import from_example
+from sftchat.data.serialize import serialize
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError
 from sftchat.evaluation.evalset import check_examples
@@ -21,7 +21,7 @@ from sftchat.types import Example
 
 
 @dataclass(frozen=True)
-class Curve:
+class ValidationHistory:
     """Scores by step; step 0 is the base model.
 
     Attributes:
@@ -34,7 +34,7 @@ class Curve:
     higher_is_better: bool = True
     scores: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
-    def add(self, step: int, values: Mapping[str, float]) -> Curve:
+    def add(self, step: int, values: Mapping[str, float]) -> ValidationHistory:
         """The curve with one step more; a step that is scored again, as after a resumption, is replaced."""
         return replace(self, scores={**self.scores, step: dict(values)})
 
@@ -70,9 +70,9 @@ class Curve:
         return {str(step): dict(self.scores[step]) for step in sorted(self.scores)}
 
 
-def read_curve(metric: str, higher_is_better: bool, scores: Mapping[str, Mapping[str, float]]) -> Curve:
+def read_curve(metric: str, higher_is_better: bool, scores: Mapping[str, Mapping[str, float]]) -> ValidationHistory:
     """The curve of a manifest."""
-    return Curve(metric, higher_is_better, {int(step): dict(values) for step, values in scores.items()})
+    return ValidationHistory(metric, higher_is_better, {int(step): dict(values) for step, values in scores.items()})
 
 
 FILE = "validation.jsonl"
@@ -101,7 +101,7 @@ class Validation:
     def write(self, run: Path) -> Path:
         """Keep the items in the run's folder."""
         path = run / FILE
-        write_rows(path, (from_example(example, "evalset") for example in self.examples), overwrite=True)
+        write_rows(path, (serialize(example, "evalset") for example in self.examples), overwrite=True)
         return path
 
 

@@ -16,7 +16,7 @@ import tokenizers
 
 from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.settings import Settings
 from sftchat.chat.ui import app as view
@@ -131,7 +131,7 @@ def main():
     if given.go_on_when:
         threading.Thread(target=watch, daemon=True).start()
     settings = Settings(SamplingParams(max_new_tokens=10_000))
-    make = lambda shown: Talk([Opening(load, ("scripted",))], shown, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
+    make = lambda shown: ChatController([Opening(load, ("scripted",))], shown, commands=Commands(BUILTINS), settings=settings)  # noqa: E731
     terminal = Terminal(make, history=given.history)
     terminal.run()
     sys.stdout.write("left\n")

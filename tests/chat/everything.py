@@ -19,11 +19,11 @@ from typing import Any
 from sftchat import Reply, SamplingParams, Score, Task, rate
 from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
-from sftchat.chat.scorer import Judge
-from sftchat.chat.services import Desk, Models
+from sftchat.chat.scorer import GoldScorer
+from sftchat.chat.services import ChatServices, Models
 from sftchat.chat.sessions import Session, Sessions
 from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
@@ -80,16 +80,16 @@ def prepare(folder: Path) -> None:
     Path("gold.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
 
 
-def make_talk(view: Any, models: int) -> Talk:
+def make_talk(view: Any, models: int) -> ChatController:
     """A talk with one model or two."""
-    desk = Desk(
-        judge=Judge(TASK, Path("gold.jsonl")),
+    desk = ChatServices(
+        judge=GoldScorer(TASK, Path("gold.jsonl")),
         session=Session(Sessions(Path("sessions.sqlite"), view.say)),
         models=Models(lambda model: None, lambda model: Model(), lambda model: "hash"),
         rows=Rows(Path("rows")),
     )
     openings = [Opening(lambda name=name: Model(), (name,)) for name in (STEPS[0], "other")[:models]]  # type: ignore[misc]
-    return Talk(openings, view, commands=Commands(BUILTINS), desk=desk, settings=Settings(SamplingParams(max_new_tokens=100)))
+    return ChatController(openings, view, commands=Commands(BUILTINS), desk=desk, settings=Settings(SamplingParams(max_new_tokens=100)))
 
 
 def main() -> None:

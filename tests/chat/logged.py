@@ -9,7 +9,7 @@ from typing import Any
 from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
 from sftchat.chat.context import Fragments
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.conversation import Conversation, Mark
 from sftchat.chat.pane import Opening
 from sftchat.chat.settings import Settings
@@ -27,7 +27,7 @@ class Log:
         conversation = Conversation(options.pop("system", ""))
         settings = Settings(options.pop("sampling", SamplingParams()))
         openings = options.pop("openings", None) or [Opening(load, ("scripted",))]
-        self.talk = Talk(openings, self, commands=commands, conversation=conversation, settings=settings, **options)
+        self.talk = ChatController(openings, self, commands=commands, conversation=conversation, settings=settings, **options)
         self.talk.start()
 
     def until(self, holds: Callable[[], bool]) -> None:

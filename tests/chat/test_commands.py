@@ -11,9 +11,9 @@ from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
 from sftchat.chat.context import ChatCommand, ChatContext, Fragments
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import Worker
-from sftchat.chat.pane import Column
-from sftchat.chat.services import Desk
+from sftchat.chat.engine_thread import EngineThread
+from sftchat.chat.pane import ModelPane
+from sftchat.chat.services import ChatServices
 from sftchat.chat.settings import Settings
 from sftchat.engine import Engine
 from sftchat.errors import UsageError
@@ -41,9 +41,9 @@ class Context:
     settings: Settings = field(default_factory=Settings)
     commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
     engine: Engine | None = None
-    desk: Desk = field(default_factory=Desk)
-    columns: tuple[Column, ...] = ()
-    focus: Column = field(default_factory=lambda: Column("scripted", Worker(lambda: ScriptedEngine([]), lambda action: None)))
+    desk: ChatServices = field(default_factory=ChatServices)
+    columns: tuple[ModelPane, ...] = ()
+    focus: ModelPane = field(default_factory=lambda: ModelPane("scripted", EngineThread(lambda: ScriptedEngine([]), lambda action: None)))
     said: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     over: bool = False

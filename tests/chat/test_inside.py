@@ -13,12 +13,12 @@ import pytest
 from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
 from sftchat.chat.commands.token_view import percent, sign, table, together
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.render.width import cells
 from sftchat.chat.rows import Rows
-from sftchat.chat.scorer import Judge
-from sftchat.chat.services import Desk
+from sftchat.chat.scorer import GoldScorer
+from sftchat.chat.services import ChatServices
 from sftchat.chat.settings import Settings
 from sftchat.chat.ui.plain import Plain
 from sftchat.engine import Engine, Inspects, Request
@@ -33,8 +33,10 @@ def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: A
     out, err = io.StringIO(), io.StringIO()
     openings = [Opening(lambda one=one: one, (one.name,)) for one in (engine, *others)]
 
-    def make(view: Any) -> Talk:
-        return Talk(openings, view, **({"commands": Commands(BUILTINS), "settings": Settings(SamplingParams(max_new_tokens=20))} | options))
+    def make(view: Any) -> ChatController:
+        return ChatController(
+            openings, view, **({"commands": Commands(BUILTINS), "settings": Settings(SamplingParams(max_new_tokens=20))} | options)
+        )
 
     Plain(make, stdin=io.StringIO("".join(f"{line}\n" for line in lines)), stdout=out, stderr=err).run()
     return out.getvalue(), err.getvalue()
@@ -165,7 +167,7 @@ def test_the_gold_answer_of_an_item_is_judged_without_typing_it(tmp_path: Path) 
     task = Task("t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}), (rate("m", "right"),))
     likeliest = [{"g": 0.5}, {"\n": 0.5}]
 
-    shown = said("hi", "/nll gold", likeliest=likeliest, desk=Desk(judge=Judge(task, gold)))
+    shown = said("hi", "/nll gold", likeliest=likeliest, desk=ChatServices(judge=GoldScorer(task, gold)))
 
     assert "2 tokens, log-likelihood -1.39" in shown
     assert "is no item of a gold set" in said("hi", "/nll gold", likeliest=likeliest)
@@ -177,7 +179,7 @@ def test_samples_are_counted_by_what_they_say() -> None:
     )
     replies = ["x", "甲", "乙", "甲。", "甲"]
 
-    shown = said("hi", "/n 4", replies=replies, desk=Desk(judge=Judge(task)))
+    shown = said("hi", "/n 4", replies=replies, desk=ChatServices(judge=GoldScorer(task)))
 
     assert shown.splitlines() == ["4 samples at temperature 0.7, 2 different answers", "3×  甲", "1×  乙"]
     assert said("hi", "/n 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"
@@ -249,7 +251,7 @@ def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_sys
             engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)
         )
         engine = TransformersEngine("with bos", engine.loaded)
-    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4), desk=Desk(rows=Rows(tmp_path)))
+    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4), desk=ChatServices(rows=Rows(tmp_path)))
     log.type("one", "two", "/fix <think>想</think>\n好", "/regen", "/edit 2: zwei", "three")
     messages = log.talk.conversation.messages
 

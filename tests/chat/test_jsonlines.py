@@ -8,7 +8,7 @@ from typing import Any
 
 from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.conversation import Mark
 from sftchat.chat.pane import Opening
 from sftchat.chat.ui.jsonl import JsonLines
@@ -21,7 +21,7 @@ def run(lines: list[str], *engines: ScriptedEngine) -> tuple[list[dict[str, Any]
     out, err = io.StringIO(), io.StringIO()
     openings = [Opening(lambda engine=engine: engine, (engine.name,)) for engine in engines]  # type: ignore[misc]
     stdin = io.StringIO("\n".join(lines))
-    view = JsonLines(lambda shown: Talk(openings, shown, commands=Commands(BUILTINS)), stdin=stdin, stdout=out, stderr=err)
+    view = JsonLines(lambda shown: ChatController(openings, shown, commands=Commands(BUILTINS)), stdin=stdin, stdout=out, stderr=err)
     view.run()
     assert err.getvalue() == ""
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
@@ -94,7 +94,7 @@ def test_marks_are_objects() -> None:
     out = io.StringIO()
     engine = ScriptedEngine([])
     view = JsonLines(
-        lambda shown: Talk([Opening(lambda: engine, ("m",))], shown, commands=Commands(BUILTINS)),
+        lambda shown: ChatController([Opening(lambda: engine, ("m",))], shown, commands=Commands(BUILTINS)),
         stdin=io.StringIO(),
         stdout=out,
         stderr=io.StringIO(),

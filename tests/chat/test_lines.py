@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sftchat.chat.safe_text import LineBuffer, LineWriter, Printable, rows, visible, wrap
+from sftchat.chat.safe_text import LineBuffer, LineWriter, Printable, escape_controls, rows, wrap
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from sftchat.chat.safe_text import LineBuffer, LineWriter, Printable, rows, visi
     ],
 )
 def test_control_characters_become_symbols(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_controls(text) == shown
 
 
 def test_any_split_of_a_stream_gives_the_same_lines() -> None:

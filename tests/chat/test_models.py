@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sftchat.chat.pane import Opening
-from sftchat.chat.services import Desk, Models
+from sftchat.chat.services import ChatServices, Models
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.models.manifest import MANIFEST
 from sftchat.models.runs import checkpoints, find_runs
@@ -114,7 +114,7 @@ def test_the_focus_says_which_column_commands_mean(view: View) -> None:
     assert log.talk.engine.name == "two"
 
 
-def opener(engines: Mapping[str, Any]) -> Desk:
+def opener(engines: Mapping[str, Any]) -> ChatServices:
     def check(model: str) -> None:
         if model not in engines:
             raise UsageError(f"no model '{model}'")
@@ -124,7 +124,7 @@ def opener(engines: Mapping[str, Any]) -> Desk:
             raise engines[model]
         return engines[model]
 
-    return Desk(models=Models(check, load))
+    return ChatServices(models=Models(check, load))
 
 
 def test_another_model_goes_on_with_the_talk_and_one_that_does_not_load_costs_nothing(view: View) -> None:
@@ -151,7 +151,7 @@ def test_what_is_typed_while_another_model_loads_waits_for_it(view: View) -> Non
         assert loaded.wait(60)
         return other
 
-    log = view(echo("first"), desk=Desk(models=Models(lambda model: None, load)))
+    log = view(echo("first"), desk=ChatServices(models=Models(lambda model: None, load)))
     log.ready()
     log.talk.submit("/model other")
     log.talk.submit("x")

@@ -11,7 +11,7 @@ import pytest
 
 from sftchat.chat.command_line import Commands
 from sftchat.chat.commands import BUILTINS
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.ui.plain import Plain
 from sftchat.errors import EngineError, ModelError, UsageError
@@ -40,7 +40,9 @@ def interrupt(*_: Any) -> str:
 def run(engine: Any, stdin: io.TextIOBase, stdout: io.StringIO | None = None) -> tuple[str, str, Plain]:
     out, err = stdout if stdout is not None else io.StringIO(), io.StringIO()
     load = engine if callable(engine) else lambda: engine
-    plain = Plain(lambda view: Talk([Opening(load, ("scripted",))], view, commands=Commands(BUILTINS)), stdin=stdin, stdout=out, stderr=err)  # type: ignore[arg-type]
+    plain = Plain(
+        lambda view: ChatController([Opening(load, ("scripted",))], view, commands=Commands(BUILTINS)), stdin=stdin, stdout=out, stderr=err
+    )  # type: ignore[arg-type]
     plain.run()
     return out.getvalue(), err.getvalue(), plain
 
@@ -133,7 +135,9 @@ def test_a_person_stops_a_reply_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> 
 def test_several_models_reply_each_under_its_name() -> None:
     out, err = io.StringIO(), io.StringIO()
     openings = [Opening(lambda: ScriptedEngine(["one\ntwo"]), ("base",)), Opening(lambda: ScriptedEngine(["eins"]), ("tuned",))]
-    view = Plain(lambda shown: Talk(openings, shown, commands=Commands(BUILTINS)), stdin=io.StringIO("x\n"), stdout=out, stderr=err)
+    view = Plain(
+        lambda shown: ChatController(openings, shown, commands=Commands(BUILTINS)), stdin=io.StringIO("x\n"), stdout=out, stderr=err
+    )
     view.run()
 
     assert out.getvalue() == "base: one\ntwo\ntuned: eins\n"
@@ -141,6 +145,6 @@ def test_several_models_reply_each_under_its_name() -> None:
 
 def test_notes_are_harmless_on_a_terminal() -> None:
     out, err = io.StringIO(), Typist()
-    Plain(lambda view: Talk([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).say("a\x1b[2Jb")
+    Plain(lambda view: ChatController([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).say("a\x1b[2Jb")
 
     assert err.getvalue() == "a␛[2Jb\n"

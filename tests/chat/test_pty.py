@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 from tests.chat.conftest import Pty
 from tests.chat.driver import pauses, random_text
 
@@ -145,7 +145,7 @@ def expect_cases(talk: Pty, cases: range) -> None:
 
 def shown(text: str) -> str:
     """A reply as it stands in the scrollback, blanks at the ends of lines aside."""
-    lines = visible(text).split("\n")
+    lines = escape_controls(text).split("\n")
     if lines[-1] == "":
         lines.pop()
     return "".join(f"{line.rstrip(' ')}\n" for line in lines or (["the model said nothing"] if not text else []))

@@ -12,7 +12,7 @@ import pytest
 
 from sftchat.chat.rows import Rows
 from sftchat.chat.serialization import node_from_json, node_to_json
-from sftchat.chat.services import Desk as ChatDesk
+from sftchat.chat.services import ChatServices as ChatDesk
 from sftchat.chat.settings import Settings
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams

@@ -18,7 +18,7 @@ import pytest
 
 from sftchat.chat.conversation import Answer, Conversation, Mark
 from sftchat.chat.pane import Opening
-from sftchat.chat.services import Desk
+from sftchat.chat.services import ChatServices
 from sftchat.chat.sessions import Session, Sessions, restored
 from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
@@ -47,7 +47,7 @@ def last(path: Path) -> tuple[Conversation, Settings]:
 
 
 def test_a_talk_comes_back_with_its_branches_settings_and_marks(view: View, path: Path) -> None:
-    desk = Desk(session=Session(opened(path)))
+    desk = ChatServices(session=Session(opened(path)))
     log = view(
         ScriptedEngine(["A", "二🙂\udc80", "C"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, stop=("。",))
     )
@@ -60,7 +60,7 @@ def test_a_talk_comes_back_with_its_branches_settings_and_marks(view: View, path
 
 
 def test_nothing_is_kept_before_something_is_said(view: View, path: Path) -> None:
-    log = view(ScriptedEngine([]), desk=Desk(session=Session(opened(path))))
+    log = view(ScriptedEngine([]), desk=ChatServices(session=Session(opened(path))))
     log.type("/system be brief", "/set temperature 1")
 
     assert not path.exists()
@@ -68,7 +68,7 @@ def test_nothing_is_kept_before_something_is_said(view: View, path: Path) -> Non
 
 def test_two_columns_come_back_side_by_side(view: View, path: Path) -> None:
     openings = [Opening(lambda: ScriptedEngine(["A"]), ("one",)), Opening(lambda: ScriptedEngine(["B"]), ("two",))]
-    log = view(openings=openings, desk=Desk(session=Session(opened(path))))
+    log = view(openings=openings, desk=ChatServices(session=Session(opened(path))))
     log.type("x")
 
     conversation, _ = last(path)
@@ -79,7 +79,7 @@ def test_two_columns_come_back_side_by_side(view: View, path: Path) -> None:
 KILLED = """
 import sys, threading
 from pathlib import Path
-from sftchat.chat.services import Desk
+from sftchat.chat.services import ChatServices
 from sftchat.chat.sessions import Session
 from sftchat.chat.sessions import Sessions
 from sftchat.testing import ScriptedEngine
@@ -87,7 +87,7 @@ from tests.chat.logged import Log
 
 pause = threading.Event()
 engine = ScriptedEngine(["ready", "床前明月光，疑是地上霜"], pause=pause)
-log = Log(lambda: engine, desk=Desk(session=Session(Sessions(Path(sys.argv[1]), print))))
+log = Log(lambda: engine, desk=ChatServices(session=Session(Sessions(Path(sys.argv[1]), print))))
 pause.set()
 log.type("hello")
 pause.clear()
@@ -118,7 +118,7 @@ def test_a_killed_program_loses_at_most_the_token_that_was_not_shown(path: Path)
 
 def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path: Path) -> None:
     pause = threading.Event()
-    log = view(ScriptedEngine(["abcdef"], pause=pause), desk=Desk(session=Session(opened(path))))
+    log = view(ScriptedEngine(["abcdef"], pause=pause), desk=ChatServices(session=Session(opened(path))))
     log.ready()
     log.talk.submit("x")
     log.until(lambda: "a" in log.log)
@@ -129,7 +129,7 @@ def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path
     pause.set()
 
     engine = ScriptedEngine(["bcdef"], chunks=9)
-    again = view(engine, desk=Desk(session=Session(sessions, found, conversation)), sampling=settings.sampling)
+    again = view(engine, desk=ChatServices(session=Session(sessions, found, conversation)), sampling=settings.sampling)
     again.talk.conversation = conversation
     assert again.type("/continue") == ["bcdef", "|"]
     assert engine.requests[0].reply_ids == (ord("a"),)
@@ -152,7 +152,7 @@ class Loading:
 
 def test_what_is_typed_while_the_model_loads_is_on_disk_and_gets_its_turn_in_the_next_program(view: View, path: Path) -> None:
     loading = Loading()
-    log = view(loading, desk=Desk(session=Session(opened(path))))
+    log = view(loading, desk=ChatServices(session=Session(opened(path))))
     for line in ("first\udc80", "/system be brief", "second"):
         log.talk.submit(line)
 
@@ -161,7 +161,7 @@ def test_what_is_typed_while_the_model_loads_is_on_disk_and_gets_its_turn_in_the
     assert found is not None
     assert (found.facts.title, found.facts.turns) == ("first\udc80", 0)
     conversation, _ = restored(sessions, found, 1)
-    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(sessions, found, conversation)))
+    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(sessions, found, conversation)))
     assert again.ready() == [
         "> first\udc80",
         "A",
@@ -182,7 +182,7 @@ def test_what_is_typed_while_the_model_loads_is_on_disk_and_gets_its_turn_in_the
 
 def test_a_message_without_any_reply_is_answered_when_the_talk_goes_on_and_before_what_was_typed_after_it(view: View, path: Path) -> None:
     pause = threading.Event()
-    log = view(ScriptedEngine(["never said"], pause=pause), desk=Desk(session=Session(opened(path))))
+    log = view(ScriptedEngine(["never said"], pause=pause), desk=ChatServices(session=Session(opened(path))))
     log.ready()
     log.talk.submit("one")
     log.talk.submit("two")
@@ -192,7 +192,7 @@ def test_a_message_without_any_reply_is_answered_when_the_talk_goes_on_and_befor
     assert found is not None
     conversation, _ = restored(sessions, found, 1)
     assert (conversation.waiting, found.facts.pending) == (True, ("two",))
-    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(sessions, found, conversation)))
+    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(sessions, found, conversation)))
     again.talk.conversation = conversation
     assert again.ready() == ["> one", "A", "|", "> two", "B", "|"]
     assert [(turn.question, turn.answer and turn.answer.reply.text) for turn in last(path)[0].turns] == [("one", "A"), ("two", "B")]
@@ -204,8 +204,8 @@ def test_a_message_without_any_reply_is_answered_when_the_talk_goes_on_and_befor
 
 def test_a_session_that_is_loaded_in_mid_talk_answers_what_waited_in_it(view: View, path: Path) -> None:
     loading = Loading()
-    view(loading, desk=Desk(session=Session(opened(path)))).talk.submit("first")
-    log = view(ScriptedEngine(["A"], chunks=9), desk=Desk(session=Session(opened(path))))
+    view(loading, desk=ChatServices(session=Session(opened(path)))).talk.submit("first")
+    log = view(ScriptedEngine(["A"], chunks=9), desk=ChatServices(session=Session(opened(path))))
 
     assert log.type("/load 1")[-2:] == ["A", "|"]
     assert [turn.question for turn in last(path)[0].turns] == ["first"]
@@ -213,14 +213,14 @@ def test_a_session_that_is_loaded_in_mid_talk_answers_what_waited_in_it(view: Vi
 
 
 def test_a_second_program_with_the_same_session_goes_on_in_one_of_its_own(view: View, path: Path) -> None:
-    view(ScriptedEngine(["A"]), desk=Desk(session=Session(opened(path)))).type("a")
+    view(ScriptedEngine(["A"]), desk=ChatServices(session=Session(opened(path)))).type("a")
     logs = []
     for _ in range(2):
         sessions = opened(path)
         found = sessions.find("1")
         assert found is not None
         kept = sessions.conversation(found)
-        logs.append(view(ScriptedEngine(["B"]), desk=Desk(session=Session(sessions, found, kept))))
+        logs.append(view(ScriptedEngine(["B"]), desk=ChatServices(session=Session(sessions, found, kept))))
         logs[-1].talk.conversation = kept
     logs[0].type("b")
     logs[1].type("c")
@@ -239,7 +239,7 @@ def test_what_cannot_be_kept_is_said_once_and_the_talk_goes_on(view: View, path:
     else:
         sqlite3.connect(path).executescript("PRAGMA user_version = 99").close()
     warnings: list[str] = []
-    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(opened(path, warnings))))
+    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(opened(path, warnings))))
 
     assert log.type("a", "b") == ["A", "|", "B", "|"]
     assert len(warnings) == 1
@@ -252,7 +252,7 @@ def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
     sessions = opened(path, warnings)
     log = view(
         ScriptedEngine(["A", "b" * 20_000, "C"], chunks=30_000, context_length=10**6),
-        desk=Desk(session=Session(sessions)),
+        desk=ChatServices(session=Session(sessions)),
         sampling=SamplingParams(30_000),
     )
     log.type("a")
@@ -263,10 +263,10 @@ def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
 
 
 def test_a_talk_gets_a_name_and_is_loaded_by_it_with_the_settings_it_had_last(view: View, path: Path) -> None:
-    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=Desk(session=Session(opened(path))))
+    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(opened(path))))
     log.type("a", "/save first", "/set temperature 0.5", "/set temperature 0.25")
 
-    again = view(ScriptedEngine(["C"], chunks=9), desk=Desk(session=Session(opened(path))))
+    again = view(ScriptedEngine(["C"], chunks=9), desk=ChatServices(session=Session(opened(path))))
     assert again.type("c", "/save first") == ["C", "|", "error: session name 'first' is taken; /load first goes on with that one"]
     assert again.type("/load first") == ["note: session first: 1 turn, said with scripted; /history shows it"]
     assert again.talk.sampling.temperature == 0.25
@@ -331,7 +331,7 @@ def test_a_row_of_a_data_file_is_loaded_and_its_open_question_waits_in_the_input
 
 def test_a_damaged_session_is_said_and_put_aside_and_the_others_go_on(view: View, path: Path) -> None:
     for said in ("a", "b", "c"):
-        view(ScriptedEngine(["A"]), desk=Desk(session=Session(opened(path)))).type(said)
+        view(ScriptedEngine(["A"]), desk=ChatServices(session=Session(opened(path)))).type(said)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE sessions SET facts = '[[' WHERE id = 1")
         connection.execute("UPDATE nodes SET said = '{}', parent = 7 WHERE session = 2 AND id = 2")

@@ -12,8 +12,8 @@ from typing import Any, get_args
 import pytest
 
 from sftchat.chat.context import Style
-from sftchat.chat.safe_text import visible, wrap
-from sftchat.chat.services import Desk, Models
+from sftchat.chat.safe_text import escape_controls, wrap
+from sftchat.chat.services import ChatServices, Models
 from sftchat.chat.ui import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
@@ -95,7 +95,7 @@ def test_escape_sequences_are_shown_and_not_obeyed(chat: Start) -> None:
 
     talk.say("x")
 
-    assert visible(nasty).expandtabs(8) in talk.leave()
+    assert escape_controls(nasty).expandtabs(8) in talk.leave()
     assert "\x1b]0;owned" not in talk.screen.raw
     assert "\x1b[6n" not in talk.screen.raw
     assert talk.talk.conversation.turns[0].reply is not None
@@ -324,7 +324,7 @@ def test_whatever_breaks_while_a_model_loads_ends_the_chat_in_one_line_and_costs
     ending = chat(load)
     shown.set()
     ending.left()
-    staying = chat(ScriptedEngine(echo), desk=Desk(models=Models(lambda model: None, load)))
+    staying = chat(ScriptedEngine(echo), desk=ChatServices(models=Models(lambda model: None, load)))
     staying.type("/model other\rhi\r")
 
     assert str(ending.problem) == "model 'scripted' could not be loaded: RuntimeError: a library broke; --traceback shows where"

@@ -13,7 +13,7 @@ import pytest
 
 from sftchat import EngineError, ModelError, SamplingParams
 from sftchat.chat.context import ChatCommand
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.ui import app
 from sftchat.cli import main
 from sftchat.cli.shared import Session
@@ -97,7 +97,7 @@ class Recorded:
 
     given: dict[str, Any]
     view: Recorded
-    talk: Talk
+    talk: ChatController
 
     def __init__(self, make_talk: Any, **given: Any) -> None:
         self._actions: queue.SimpleQueue[Any] = queue.SimpleQueue()

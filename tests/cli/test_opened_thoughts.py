@@ -16,8 +16,8 @@ from sftchat import EngineType, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.engine import collect
-from sftchat.evaluation.cached_engine import Memory, RememberingEngine
-from sftchat.evaluation.reply_cache import Store
+from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
+from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.inference.local import TransformersEngine
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry, load_plugins
@@ -116,11 +116,11 @@ def test_two_models_without_a_terminal_have_lines_of_answers(
 
 
 def test_a_remembered_reply_is_the_one_that_was_given(tmp_path: Path) -> None:
-    store = Store(tmp_path / "replies.sqlite", pytest.fail)
-    memory = Memory(store, lambda name: "ab" * 32)
+    store = ReplyCache(tmp_path / "replies.sqlite", pytest.fail)
+    memory = CacheOptions(store, lambda name: "ab" * 32)
     try:
-        first = dict(collect(RememberingEngine("m", lambda name: Thinker(), memory), asks(*SAID)))
-        assert dict(collect(RememberingEngine("m", unopened, memory), asks(*SAID))) == first
+        first = dict(collect(CachedEngine("m", lambda name: Thinker(), memory), asks(*SAID)))
+        assert dict(collect(CachedEngine("m", unopened, memory), asks(*SAID))) == first
     finally:
         store.close()
     assert [reply.text for reply in first.values() if isinstance(reply, Reply)] == [

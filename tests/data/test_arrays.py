@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sftchat.data import arrays
 from sftchat.data import read as reading
 from sftchat.data.arrays import Refused, array_rows
-from sftchat.data.read import scan_rows
+from sftchat.data.read import iter_rows
 
 
 def outcome(pieces: list[str]) -> list[Any]:
@@ -75,7 +75,7 @@ def test_characters_and_lines_are_whole_whatever_the_size_of_a_piece(tmp_path: P
     monkeypatch.setattr(reading, "PIECE", size)
     path = tmp_path / "f"
     path.write_bytes('[{"a": "好𝄞é"},\n{"b": 1}, {"c": "乙"}\n]\n'.encode())
-    assert list(scan_rows(path)) == [(f"{path}:1", {"a": "好𝄞é"}), (f"{path}:2", {"b": 1}), (f"{path}:2:11", {"c": "乙"})]
+    assert list(iter_rows(path)) == [(f"{path}:1", {"a": "好𝄞é"}), (f"{path}:2", {"b": 1}), (f"{path}:2:11", {"c": "乙"})]
     path.write_bytes('[{"a": "好"},\n\n{"b": "'.encode() + "甲".encode("gb18030") + b'"}]')
-    *_, broken = map(str, scan_rows(path))
+    *_, broken = map(str, iter_rows(path))
     assert broken == f"{path}:3: not UTF-8 at byte 23; convert it, such as with: iconv -f GB18030 -t UTF-8"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftchat import DataError, Example, Message
 from sftchat.data.check import check
 from sftchat.data.formats import read_examples
-from sftchat.data.read import scan_rows
+from sftchat.data.read import iter_rows
 from sftchat.data.row_options import RowOptions
 from tests.data.test_reading import assert_rows_or_a_data_error
 
@@ -29,7 +29,7 @@ def found(content: bytes, name: str = "f.csv") -> list[object]:
     Path(name).write_bytes(content)
     rows: list[object] = []
     try:
-        for row in scan_rows(name):
+        for row in iter_rows(name):
             rows.append(str(row) if isinstance(row, DataError) else row)
     except DataError as error:
         rows.append(str(error))
@@ -99,7 +99,7 @@ def test_any_text_comes_back_from_a_table(rows: list[tuple[str, str]], suffix: s
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"f{suffix}")
         path.write_bytes(written.getvalue().encode())
-        read = list(scan_rows(path))
+        read = list(iter_rows(path))
 
     assert [tuple(row[1].values()) for row in read if not isinstance(row, DataError)] == rows
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, UsageError
-from sftchat.data.formats import FORMATS, format_of, from_example, read_examples, to_example, with_ids
+from sftchat.data.formats import FORMATS, format_of, read_examples, serialize, to_example, with_ids
 from sftchat.data.row_options import RowOptions
 
 SYSTEM = Message(role="system", content="Be brief.")
@@ -51,7 +51,7 @@ def test_prompt_and_completion_are_text_or_turns() -> None:
 def test_alpaca_joins_instruction_and_input_with_a_blank_line(given_key: str, reply_key: str) -> None:
     joined = Example((Message(role="user", content="Sum up.\n\nA text.", context="A text."),), GOLD)
     assert to_example({"instruction": "Sum up.", given_key: "A text.", reply_key: GOLD}) == joined
-    assert from_example(joined, "alpaca") == {"instruction": "Sum up.", "input": "A text.", "output": GOLD}
+    assert serialize(joined, "alpaca") == {"instruction": "Sum up.", "input": "A text.", "output": GOLD}
     for nothing in ("", None):
         assert to_example({"instruction": "Who?", given_key: nothing, reply_key: GOLD}) == Example((USER,), GOLD)
     assert to_example({"instruction": "Who?", reply_key: GOLD, "system": "Be brief.", "history": []}) == Example((SYSTEM, USER), GOLD)
@@ -70,13 +70,13 @@ def test_what_sharegpt_calls_is_a_turn_of_its_own() -> None:
     answered = [*turns, {"from": "observation", "value": "3"}, {"from": "gpt", "value": GOLD}]
     example = Example((USER, CALL, Message(role="tool", content="3")), GOLD)
     assert to_example({"conversations": answered, "tools": "[]"}) == example
-    assert from_example(example, "sharegpt") == {"conversations": answered}
+    assert serialize(example, "sharegpt") == {"conversations": answered}
 
 
 def test_the_history_of_alpaca_rows_are_the_turns_before_the_instruction() -> None:
     row = {"instruction": "And then?", "input": "", "output": GOLD, "history": [["Who?", "甲"]], "system": "Be brief."}
     assert to_example(row) == Example((SYSTEM, USER, ASSISTANT, THEN), GOLD)
-    assert from_example(to_example(row), "alpaca") == row
+    assert serialize(to_example(row), "alpaca") == row
 
 
 def test_turns_are_read_by_their_own_keys_whatever_key_they_stand_under() -> None:
@@ -253,7 +253,7 @@ def test_an_id_that_stands_twice_is_refused_naming_both_lines() -> None:
 def test_every_format_writes_its_own_shape() -> None:
     example = Example((SYSTEM, USER), GOLD, "a", {"level": 2})
     gold = Message(role="assistant", content=GOLD)
-    assert {format: from_example(example, format) for format in FORMATS if format != "text"} == {
+    assert {format: serialize(example, format) for format in FORMATS if format != "text"} == {
         "messages": {"id": "a", "messages": [SYSTEM, USER, gold], "level": 2},
         "prompt-completion": {"id": "a", "prompt": [SYSTEM, USER], "completion": [gold], "level": 2},
         "alpaca": {"id": "a", "system": "Be brief.", "instruction": "Who?", "input": "", "output": GOLD, "level": 2},
@@ -268,11 +268,11 @@ def test_every_format_writes_its_own_shape() -> None:
         },
         "evalset": {"id": "a", "messages": [SYSTEM, USER], "gold": GOLD, "metadata": {"level": 2}},
     }
-    assert from_example(Example((), "Once.", metadata={"level": 2}), "text") == {"text": "Once.", "level": 2}
+    assert serialize(Example((), "Once.", metadata={"level": 2}), "text") == {"text": "Once.", "level": 2}
 
 
 def test_metadata_that_could_be_taken_for_the_row_are_kept_apart() -> None:
-    assert from_example(Example((USER,), metadata={"text": "x"}), "messages") == {"messages": [USER], "metadata": {"text": "x"}}
+    assert serialize(Example((USER,), metadata={"text": "x"}), "messages") == {"messages": [USER], "metadata": {"text": "x"}}
 
 
 UNWRITABLE = [
@@ -306,13 +306,13 @@ UNWRITABLE = [
 @pytest.mark.parametrize(("example", "format", "message"), UNWRITABLE, ids=[f"{row[1]}: {row[2][:30]}" for row in UNWRITABLE])
 def test_what_a_format_cannot_hold_is_refused(example: Example, format: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
-        from_example(example, format)
+        serialize(example, format)
     assert str(caught.value) == message
 
 
 def test_a_format_that_does_not_exist_is_answered_with_those_that_do() -> None:
     with pytest.raises(UsageError) as caught:
-        from_example(Example((USER,)), "sharegtp")
+        serialize(Example((USER,)), "sharegtp")
     assert str(caught.value) == (
         "unknown format 'sharegtp'; did you mean 'sharegpt'? (available: alpaca, evalset, messages, prompt-completion, sharegpt, text)"
     )
@@ -355,7 +355,7 @@ def examples(draw: st.DrawFn) -> Example:
 @given(examples(), st.sampled_from(FORMATS))
 def test_an_example_comes_back_equal_from_every_format_that_can_hold_it(example: Example, format: str) -> None:
     try:
-        row = from_example(example, format)
+        row = serialize(example, format)
     except DataError:
         holds = {"messages": True, "sharegpt": True, "text": False}.get(format, example.gold is not None)
         assert not holds or (format == "alpaca" and any({"tool_calls", "weight"} & turn.keys() for turn in example.messages))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sftchat import DataError
 from sftchat.data.check import check
-from sftchat.data.read import line_of, read_rows, scan_rows
+from sftchat.data.read import iter_rows, line_of, read_rows
 
 GIVE = "give one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 DEEP = "lists and objects lie more than 100 deep in one another; flatten the row"
@@ -29,7 +29,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def rows(content: bytes) -> list[object]:
     """What is read from a file with that content, errors as their text."""
     Path("f").write_bytes(content)
-    return [str(row) if isinstance(row, DataError) else row for row in scan_rows("f")]
+    return [str(row) if isinstance(row, DataError) else row for row in iter_rows("f")]
 
 
 def refusal(path: str = "f", content: bytes | None = None) -> str:
@@ -213,7 +213,7 @@ def assert_rows_or_a_data_error(content: bytes, name: str) -> None:
         path = Path(folder, name)
         path.write_bytes(content)
         try:
-            found = list(scan_rows(path))
+            found = list(iter_rows(path))
         except DataError:
             return
     assert found

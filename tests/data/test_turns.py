@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example
-from sftchat.data.formats import from_example, to_example
+from sftchat.data.formats import serialize, to_example
 from sftchat.data.notes import Notes
 from sftchat.data.row_options import RowOptions
 from sftchat.data.tool_calls import normal_tools, tools_of
@@ -230,8 +230,8 @@ def test_any_row_is_refused_in_words_or_read_to_the_form_that_it_keeps(given_tur
     except DataError:
         return
 
-    again = to_example(json.loads(json.dumps(from_example(example, "messages"))))
+    again = to_example(json.loads(json.dumps(serialize(example, "messages"))))
 
     assert again == example
-    assert to_example(json.loads(json.dumps(from_example(example, "sharegpt")))) == example
+    assert to_example(json.loads(json.dumps(serialize(example, "sharegpt")))) == example
     assert list(tools_of(example)) == normal_tools(example.metadata.get("tools")) == example.metadata.get("tools", [])

@@ -11,7 +11,7 @@ from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, summarise
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import rescored
+from sftchat.evaluation.scored import score_stored
 
 
 def judge(example: Example, reply: Reply) -> Score:
@@ -55,7 +55,7 @@ def make_report(task: Task, example: Callable[..., Example]) -> MakeReport:
     def summarised(name: str, gold: dict[str, str], replies: dict[str, str | Exception]) -> ModelResult:
         examples = [example(identity, text) for identity, text in gold.items()]
         answers = {identity: str(text) if isinstance(text, Exception) else Reply(text) for identity, text in replies.items()}
-        return summarise(name, task, rescored(task, examples, [answers])[0], EvalsetIdentity("gold.jsonl", "f00d", len(gold)))
+        return summarise(name, task, score_stored(task, examples, [answers])[0], EvalsetIdentity("gold.jsonl", "f00d", len(gold)))
 
     def make(
         gold: dict[str, str], *models: dict[str, str | Exception], baseline: dict[str, str | Exception] | None = None, names: str = "model"

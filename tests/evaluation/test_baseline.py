@@ -14,7 +14,7 @@ from sftchat import DataError, Example, NotComparableError, Reply, SamplingParam
 from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.run import score
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from sftchat.evaluation.update_baseline import write_baseline
 
 Make = Callable[..., Example]
@@ -27,7 +27,7 @@ def test_what_was_written_is_read_again(task: Task, example: Make, tmp_path: Pat
     path = tmp_path / "base.jsonl"
     items = [score(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
 
-    assert write_baseline(path, HEADER, held(items)) == (f"baseline {path}: written, 2 items of run",)
+    assert write_baseline(path, HEADER, scored_items(items)) == (f"baseline {path}: written, 2 items of run",)
     found = read_baseline(path)
 
     assert found.header == HEADER
@@ -100,7 +100,7 @@ def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_written_an
         read_baseline(path)
 
     items = [score(task, example(name), Reply("无")) for name in ("a", "b")]
-    assert write_baseline(path, HEADER, held(items)) == (
+    assert write_baseline(path, HEADER, scored_items(items)) == (
         f"baseline {path}: written, 2 items of run, in place of one that could not be read ({words})",
     )
     assert list(read_baseline(path).items) == ["a", "b"]

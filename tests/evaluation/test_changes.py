@@ -14,7 +14,7 @@ from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, summarise
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.run import score
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from tests.evaluation.conftest import F1_TASK
 from tests.evaluation.test_evaluate import shown
 
@@ -28,7 +28,7 @@ def compared(task: Task, before: Sequence[str], after: Sequence[str]) -> Compari
     def result(name: str, said: Sequence[str]) -> object:
         examples = [Example((Message(role="user", content="?"),), GOLD, f"i{n}") for n in range(len(said))]
         outcomes = [score(task, example, Reply(text)) for example, text in zip(examples, said, strict=True)]
-        return summarise(name, task, held(outcomes), EvalsetIdentity("gold.jsonl", size=len(said)))
+        return summarise(name, task, scored_items(outcomes), EvalsetIdentity("gold.jsonl", size=len(said)))
 
     return compare(result("old", before), result("new", after), task)  # type: ignore[arg-type]
 

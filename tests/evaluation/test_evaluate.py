@@ -13,13 +13,13 @@ from rich.console import Console
 from sftchat import Example, NotComparableError, Reply, Task, UsageError
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, evaluate, summarise
-from sftchat.evaluation.gate import Verdict, gate, judge
+from sftchat.evaluation.gate import Verdict, decide, gate
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.results import GroupResult, ModelResult
-from sftchat.evaluation.rules import Demands, Rules, parse_floors
+from sftchat.evaluation.rules import GateConfig, GateOptions, parse_floors
 from sftchat.evaluation.run import Failure, Outcome, score
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from sftchat.evaluation.statistics import wilson
 from sftchat.testing import ScriptedEngine
 
@@ -41,7 +41,7 @@ def result(task: Task, example: Make) -> Callable[..., ModelResult]:
                 else:
                     yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
 
-        return summarise(name, task, held(outcomes()), replace(GOLD, size=size))
+        return summarise(name, task, scored_items(outcomes()), replace(GOLD, size=size))
 
     return make
 
@@ -86,7 +86,7 @@ def test_a_model_that_answered_nothing_has_no_metrics(result: Result) -> None:
 def test_broken_items_are_listed_worst_first_and_failures_compare_with_nothing(task: Task, example: Make, result: Result) -> None:
     old, new = result("old", "+++-!+"), result("new", "+--+++")
     worst = score(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
-    new = replace(new, items=held(worst if item.example.id == "i2" else item for item in new.items))
+    new = replace(new, items=scored_items(worst if item.example.id == "i2" else item for item in new.items))
 
     found = compare(old, new, task)
 
@@ -109,7 +109,9 @@ def test_a_model_compared_with_itself_does_not_differ(task: Task, result: Result
 def test_results_of_different_sets_are_not_compared(task: Task, result: Result) -> None:
     other = replace(result("b", "++"), evalset=replace(GOLD, sha256="cd34"))
 
-    strangers = replace(result("b", "++"), items=held(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items))
+    strangers = replace(
+        result("b", "++"), items=scored_items(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items)
+    )
     for pair in ((result("a", "++"), other), (result("a", "++"), strangers)):
         with pytest.raises(NotComparableError, match=r"^'a' and 'b' were not scored on the same items of the same evalset \("):
             compare(*pair, task)
@@ -246,8 +248,8 @@ def test_several_models_are_shown_a_row_each(result: Result) -> None:
 
 
 def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
-    old = summarise("old", task, held([score(task, example("a"), Reply(RIGHT))]), GOLD)
-    new = summarise("new", task, held([score(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
+    old = summarise("old", task, scored_items([score(task, example("a"), Reply(RIGHT))]), GOLD)
+    new = summarise("new", task, scored_items([score(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
 
     text = shown(Report("triples", (new,), (old,), (compare(old, new, task),)))
 
@@ -283,17 +285,17 @@ def test_floors_are_for_metrics_that_should_be_high_and_come_once(task: Task) ->
 
 
 def test_nothing_asked_is_no_verdict(result: Result) -> None:
-    assert judge(Report("triples", (result("nano", "+-"),)), Rules()) == Verdict()
+    assert decide(Report("triples", (result("nano", "+-"),)), GateConfig()) == Verdict()
 
 
 def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) -> None:
     report = Report("triples", (result("nano", "++++-", 5),))
 
-    assert judge(report, Rules(floors={"exact": 0.8})) == Verdict("pass", ("nano on gold.jsonl: exact 0.800 meets the floor 0.8",))
-    assert judge(report, Rules(floors={"f1": 0.81})) == Verdict("fail", ("nano on gold.jsonl: f1 0.800 is under the floor 0.81",))
+    assert decide(report, GateConfig(floors={"exact": 0.8})) == Verdict("pass", ("nano on gold.jsonl: exact 0.800 meets the floor 0.8",))
+    assert decide(report, GateConfig(floors={"f1": 0.81})) == Verdict("fail", ("nano on gold.jsonl: f1 0.800 is under the floor 0.81",))
 
 
-def gated(report: Report, rules: Rules) -> Report:
+def gated(report: Report, rules: GateConfig) -> Report:
     comparisons, gates = gate(report.comparisons, lambda comparison: rules.gated)
     return replace(report, comparisons=comparisons, gates=gates)
 
@@ -316,16 +318,16 @@ def gated(report: Report, rules: Rules) -> Report:
 )
 def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, outcome: str, strict: int) -> None:
     old, new = result("old", before, len(before)), result("new", after, len(after))
-    rules = Demands().rules(task, ())
+    rules = GateOptions().rules(task, ())
     report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
-    plain, demanding = judge(report, rules), judge(report, replace(rules, strict=True))
+    plain, demanding = decide(report, rules), decide(report, replace(rules, strict=True))
 
     assert (plain.reasons, plain.outcome, plain.exit_code) == ((f"new on gold.jsonl: {line}",), outcome, strict % 4)
     assert (demanding.reasons, demanding.outcome, demanding.exit_code) == (plain.reasons, outcome, strict)
 
 
 def test_items_without_an_answer_are_never_mistaken_for_a_bad_model(result: Result) -> None:
-    verdict = judge(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), Rules(floors={"f1": 0.5}))
+    verdict = decide(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), GateConfig(floors={"f1": 0.5}))
 
     assert verdict == Verdict(
         "could not judge",

@@ -21,7 +21,7 @@ from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.html import ITEMS, to_html
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.run import Item
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 
 FAIL = Verdict("fail", ("model is worse than old",))
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
@@ -130,7 +130,7 @@ def test_no_text_breaks_out_of_the_page(text: str) -> None:
     hostile = f"</script><!--<script>{text}\"'&<b onclick=x>"
     example = Example((Message(role="user", content=hostile),), hostile, "i")
     old, new = (
-        ModelResult(hostile, EvalsetIdentity(hostile), held([Item(example, Reply(said), Score({"n": 1}, "", faults))]))
+        ModelResult(hostile, EvalsetIdentity(hostile), scored_items([Item(example, Reply(said), Score({"n": 1}, "", faults))]))
         for said, faults in (("", ()), (hostile, (hostile,)))
     )
     report = Report(hostile, (new,), (old,), (Comparison(old, new, 1, broken=((old.items[0], new.items[0]),)),))

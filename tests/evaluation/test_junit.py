@@ -17,7 +17,7 @@ from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.run import Item
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from sftchat.text import printable_lines
 
 ASKED_NOTHING = Verdict()
@@ -147,7 +147,7 @@ def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callabl
 def test_any_text_gives_xml_that_has_all_of_it_that_xml_can_hold(name: str, old: str, new: str) -> None:
     example = Example((Message(role="user", content="?"),), old, name)
     result = [
-        ModelResult(name, EvalsetIdentity(name), held([Item(example, Reply(text), Score({"n": 1}, "", errors))]))
+        ModelResult(name, EvalsetIdentity(name), scored_items([Item(example, Reply(text), Score({"n": 1}, "", errors))]))
         for text, errors in ((old, ()), (new, (new,)))
     ]
     before, after = result

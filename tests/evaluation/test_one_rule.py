@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sftchat import Metric, rate, ratio
 from sftchat.evaluation.comparison import LEVEL, MetricDifference
-from sftchat.evaluation.gate import Unsettled, Verdict, gate, judge
+from sftchat.evaluation.gate import Unsettled, Verdict, decide, gate
 from sftchat.evaluation.paired_test import paired_difference
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.github import annotate
@@ -26,7 +26,7 @@ from sftchat.evaluation.report.markdown import to_markdown
 from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.report.view import disagreement
 from sftchat.evaluation.results import MetricResult
-from sftchat.evaluation.rules import Gated, Rules
+from sftchat.evaluation.rules import GateConfig, GatedMetric
 from sftchat.evaluation.statistics import Counts, counts
 from sftchat.types import Score
 
@@ -62,7 +62,7 @@ def only(**found: int) -> list[int]:
     return [found.get(f"{old}_{new}", 0) for old, new in PAIRS]
 
 
-def judged(report: Report, measured: tuple[tuple[MetricDifference, ...], ...], rules: Rules, n: int) -> Report:
+def judged(report: Report, measured: tuple[tuple[MetricDifference, ...], ...], rules: GateConfig, n: int) -> Report:
     """The report with other figures in its comparisons, and the verdict on them."""
     third = MetricResult("wrong", 0.5, None, None, "none")
     (baseline,) = (replace(old, metrics=(*old.metrics, third)) for old in report.baselines)
@@ -73,7 +73,7 @@ def judged(report: Report, measured: tuple[tuple[MetricDifference, ...], ...], r
     )
     comparisons, gates = gate(comparisons, lambda _: rules.gated)
     report = replace(report, results=results, baselines=(baseline,), comparisons=comparisons, gates=gates)
-    return replace(report, verdict=judge(report, rules))
+    return replace(report, verdict=decide(report, rules))
 
 
 def rows_of_the_terminal(report: Report) -> list[tuple[str, str, bool]]:
@@ -99,7 +99,7 @@ def test_no_place_says_worse_where_another_says_no_difference(
     make_report: Callable[..., Report], times: tuple[list[int], list[int]], gated: set[str], min_drop: float
 ) -> None:
     plain = make_report(GOLD, {**GOLD, "a": ""}, {**GOLD, "b": ""}, baseline=GOLD, names="one two")
-    rules = Rules(tuple(Gated(metric.name, 2.0, min_drop) for metric in METRICS if metric.name in gated))
+    rules = GateConfig(tuple(GatedMetric(metric.name, 2.0, min_drop) for metric in METRICS if metric.name in gated))
     report = judged(plain, tuple(map(differences, times)), rules, sum(times[0]))
     verdict = report.verdict
     assert verdict is not None
@@ -140,7 +140,7 @@ def test_every_format_derives_from_the_one_verdict(
     make_report: Callable[..., Report], times: tuple[list[int], list[int]], strict: bool, floors: dict[str, float]
 ) -> None:
     plain = make_report(GOLD, {**GOLD, "a": ""}, {**GOLD, "b": ""}, baseline=GOLD, names="one two")
-    rules = Rules((Gated("exact"), Gated("f1")), floors, strict=strict)
+    rules = GateConfig((GatedMetric("exact"), GatedMetric("f1")), floors, strict=strict)
     report = judged(plain, tuple(map(differences, times)), rules, sum(times[0]))
     verdict = report.verdict
     assert verdict is not None
@@ -174,7 +174,7 @@ def test_every_format_derives_from_the_one_verdict(
 def test_what_an_inconclusive_verdict_leaves_open_stands_first_in_every_format(make_report: Callable[..., Report]) -> None:
     plain = make_report(GOLD, {**GOLD, "a": ""}, baseline=GOLD)
     measured = differences(only(right_wrong=6, wrong_right=1, right_right=8))
-    report = judged(plain, (measured,), Rules((Gated("exact"),)), 15)
+    report = judged(plain, (measured,), GateConfig((GatedMetric("exact"),)), 15)
     verdict = report.verdict
     words = "inconclusive; a drop of 60.0 points of exact cannot be excluded, the margin is 2; about 29 items would settle it, here are 15"
 

@@ -18,7 +18,7 @@ from sftchat.evaluation import paired_test as paired
 from sftchat.evaluation.comparison import MetricDifference
 from sftchat.evaluation.gate import outcome
 from sftchat.evaluation.paired_test import holm, paired_difference
-from sftchat.evaluation.rules import Gated
+from sftchat.evaluation.rules import GatedMetric
 from sftchat.evaluation.statistics import Counts, clopper_pearson, counts
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
@@ -263,7 +263,7 @@ def outcomes(drop: float, items: int, repetitions: int, resamples: int = 2000) -
     for _ in range(repetitions):
         before, after = two_models(draw, items, drop)
         difference = paired_difference(before, after, F1, resamples=resamples)
-        found[outcome(difference, Gated("f1"))] += 1 / repetitions
+        found[outcome(difference, GatedMetric("f1"))] += 1 / repetitions
     return found
 
 

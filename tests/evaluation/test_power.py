@@ -8,8 +8,8 @@ import pytest
 from scripts.bench_gate import accuracy, two_models
 from sftchat import Score, rate
 from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.power import detectable, lines
-from sftchat.evaluation.rules import Gated
+from sftchat.evaluation.power import lines, minimum_detectable_effect
+from sftchat.evaluation.rules import GatedMetric
 from sftchat.evaluation.statistics import Counts, counts
 from tests.evaluation.conftest import F1
 
@@ -23,7 +23,7 @@ def marks(right: int, n: int) -> Counts:
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_the_drop_that_is_promised_is_found_four_times_of_five(share: float) -> None:
     n, right = 200, 0.8
-    drop = detectable("gold", RIGHT, marks(160, n), Gated("right")).drops[share] / 100
+    drop = minimum_detectable_effect("gold", RIGHT, marks(160, n), GatedMetric("right")).drops[share] / 100
     draw = np.random.default_rng(0)
     found = 0
     for _ in range(120):
@@ -38,7 +38,7 @@ def test_the_drop_that_is_promised_is_found_four_times_of_five(share: float) -> 
 def test_the_promise_holds_for_a_metric_that_is_no_mean() -> None:
     draw = np.random.default_rng(3)
     before, _ = two_models(draw, 300, 0.0)
-    drop = detectable("gold", F1, before, Gated("f1")).drops[0.2] / 100
+    drop = minimum_detectable_effect("gold", F1, before, GatedMetric("f1")).drops[0.2] / 100
     worse = sum(paired_difference(*two_models(draw, 300, drop), F1, resamples=500).judgement == "worse" for _ in range(100)) / 100
 
     assert worse >= 0.7  # triples of one item are answered afresh one by one here, so a little more is seen than for whole items
@@ -53,21 +53,21 @@ def test_the_simulation_has_the_f1_it_says() -> None:
 
 
 def test_items_that_are_all_right_still_need_six_to_break() -> None:
-    found = detectable("gold", RIGHT, marks(100, 100), Gated("right"))
+    found = minimum_detectable_effect("gold", RIGHT, marks(100, 100), GatedMetric("right"))
 
     assert {round(drop, 1) for drop in found.drops.values()} == {7.9}
-    assert lines(detectable("gold", RIGHT, marks(3, 3), Gated("right"))) == (
+    assert lines(minimum_detectable_effect("gold", RIGHT, marks(3, 3), GatedMetric("right"))) == (
         "gold, 3 items: right 1.000; fewer than 6 items can show no drop at all",
     )
 
 
 def test_a_metric_that_is_near_0_has_not_far_to_fall() -> None:
-    assert lines(detectable("gold", RIGHT, marks(0, 8), Gated("right"))) == (
+    assert lines(minimum_detectable_effect("gold", RIGHT, marks(0, 8), GatedMetric("right"))) == (
         "gold, 8 items: right 0.000; no drop can be found with 80% power, the metric has not that far to fall",
     )
 
 
 def test_gating_several_metrics_costs_sight() -> None:
-    alone, among = (detectable("gold", RIGHT, marks(320, 400), Gated("right"), tests).drops[0.2] for tests in (1, 4))
+    alone, among = (minimum_detectable_effect("gold", RIGHT, marks(320, 400), GatedMetric("right"), tests).drops[0.2] for tests in (1, 4))
 
     assert alone < among

@@ -10,7 +10,7 @@ from sftchat import Example, Task
 from sftchat.evaluation.checks import rank
 from sftchat.evaluation.evaluate import evaluate
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import held
+from sftchat.evaluation.scored import scored_items
 from sftchat.testing import ScriptedEngine
 
 Answer = Callable[[str, int], ModelResult]
@@ -51,6 +51,6 @@ def test_models_without_a_step_come_first_in_the_order_given(answer: Answer, tas
 
 
 def test_nothing_answered_cannot_be_ranked(task: Task, answer: Answer) -> None:
-    empty = ModelResult("m", answer("x", 1).evalset, held(()))
+    empty = ModelResult("m", answer("x", 1).evalset, scored_items(()))
     with pytest.raises(ValueError, match="no result has a metric"):
         rank([empty], task)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
 from sftchat.evaluation.run import Failure, Item, Outcome, score
-from sftchat.evaluation.scored import rescored
+from sftchat.evaluation.scored import score_stored
 from sftchat.types import FinishReason
 
 FINISHES: tuple[FinishReason, ...] = ("stop", "length")
@@ -39,7 +39,7 @@ def test_what_was_written_scores_the_same_when_read_again(task: Task, example: M
 
     write_atomically(path, map(reply_line, outcomes))
 
-    again = rescored(task, [example("a"), example("b"), example("c")], [read_replies(path)])[0]
+    again = score_stored(task, [example("a"), example("b"), example("c")], [read_replies(path)])[0]
     assert list(again.outcomes.values()) == outcomes
     assert [file.name for file in tmp_path.iterdir()] == ["replies.jsonl"]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from sftchat import Task, UsageError
-from sftchat.evaluation.cached_engine import Memory, RememberingEngine
-from sftchat.evaluation.distributed import answer_share
+from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
+from sftchat.evaluation.distributed import answer_shard
 from sftchat.evaluation.pipeline import OpenLate, carry_out
 from sftchat.evaluation.plan import Plan, make_plan
-from sftchat.evaluation.reply_cache import Store
+from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.evaluation.run import Progress
-from sftchat.inference.distributed import Place, place_of
+from sftchat.inference.distributed import ProcessInfo, process_info
 from sftchat.testing import ScriptedEngine
 
 ROWS = [{"id": f"i{k}", "messages": [{"role": "user", "content": f"{k}?"}], "gold": "无"} for k in range(7)]
@@ -37,26 +37,26 @@ def plan(task: Task, tmp_path: Path) -> Plan:
     return make_plan(task, ["m"], evalsets=[gold])
 
 
-def remembering(store: Store, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenLate]:
+def remembering(store: ReplyCache, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenLate]:
     """What opens a scripted model that says 无 to all but every third item."""
 
     def open_model(name: str) -> ScriptedEngine:
         opened.append(ScriptedEngine(lambda request: "甲-乙:夫妻" if request.id in ("i0", "i3", "i6") else "无", name=name))
         return opened[-1]
 
-    return lambda task: lambda name: RememberingEngine(name, open_model, Memory(store, lambda model: identity))
+    return lambda task: lambda name: CachedEngine(name, open_model, CacheOptions(store, lambda model: identity))
 
 
 def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: Plan, tmp_path: Path) -> None:
     opened: list[ScriptedEngine] = []
-    with closing(Store(tmp_path / "replies.sqlite", pytest.fail)) as store:
+    with closing(ReplyCache(tmp_path / "replies.sqlite", pytest.fail)) as store:
         opener = remembering(store, "ab" * 32, opened)
         for rank in (0, 1, 2):
-            answer_share([plan], opener, unwatched, Place(rank, 3))
+            answer_shard([plan], opener, unwatched, ProcessInfo(rank, 3))
         asked = [[request.id for request in engine.requests] for engine in opened]
         report = carry_out([plan], opener, unwatched)
 
-    alone = carry_out([plan], lambda task: lambda name: RememberingEngine(name, lambda _: opened[0]), unwatched)
+    alone = carry_out([plan], lambda task: lambda name: CachedEngine(name, lambda _: opened[0]), unwatched)
     assert asked == [["i0", "i3", "i6"], ["i1", "i4"], ["i2", "i5"]]
     assert (len(opened), report.results[0].remembered) == (3, 7)
     assert report.to_json() == alone.to_json()
@@ -64,18 +64,22 @@ def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: 
 
 def test_a_model_whose_replies_are_not_remembered_cannot_be_shared(plan: Plan, tmp_path: Path) -> None:
     with (
-        closing(Store(tmp_path / "replies.sqlite", pytest.fail)) as store,
+        closing(ReplyCache(tmp_path / "replies.sqlite", pytest.fail)) as store,
         pytest.raises(UsageError, match="the replies of 'm' are not remembered, so 2 processes cannot share the work; start one process"),
     ):
-        answer_share([plan], remembering(store, "", []), unwatched, Place(0, 2))
+        answer_shard([plan], remembering(store, "", []), unwatched, ProcessInfo(0, 2))
 
 
 @pytest.mark.parametrize(
     ("environment", "place"),
-    [({}, Place()), ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(5, 8, 1)), ({"RANK": "0", "WORLD_SIZE": "1"}, Place())],
+    [
+        ({}, ProcessInfo()),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessInfo(5, 8, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, ProcessInfo()),
+    ],
 )
-def test_the_launcher_says_which_process_this_is(environment: dict[str, str], place: Place) -> None:
-    assert place_of(environment) == place
+def test_the_launcher_says_which_process_this_is(environment: dict[str, str], place: ProcessInfo) -> None:
+    assert process_info(environment) == place
 
 
 def evaluate(words: list[str], cache: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import SftchatError
-from sftchat.evaluation.reply_cache import Kept, Store, Stored, clear, default_path, prune, size, summary
+from sftchat.evaluation.reply_cache import Kept, ReplyCache, Stored, clear, default_path, prune, size, summary
 from sftchat.models.fingerprint import file_hash
 
 ONE, TWO = "aa" * 32, "bb" * 32
@@ -27,8 +27,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, said: list[str]) -> Iterator[Store]:
-    with closing(Store(tmp_path / "cache" / "replies.sqlite", said.append, settled_seconds=-1)) as store:
+def store(tmp_path: Path, said: list[str]) -> Iterator[ReplyCache]:
+    with closing(ReplyCache(tmp_path / "cache" / "replies.sqlite", said.append, settled_seconds=-1)) as store:
         yield store
 
 
@@ -42,7 +42,7 @@ def test_any_reply_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, text: str, ids: tuple[int, ...], finish: str, prompt: int
 ) -> None:
     reply = Stored(text, ids, finish, prompt)  # type: ignore[arg-type]
-    store = Store(tmp_path_factory.mktemp("s") / "replies.sqlite", pytest.fail)
+    store = ReplyCache(tmp_path_factory.mktemp("s") / "replies.sqlite", pytest.fail)
 
     store.put(b"key", ONE, reply)
 
@@ -50,7 +50,7 @@ def test_any_reply_comes_back_as_it_was(
     store.close()
 
 
-def test_the_first_reply_of_a_key_stays_unless_it_is_to_be_replaced(store: Store) -> None:
+def test_the_first_reply_of_a_key_stays_unless_it_is_to_be_replaced(store: ReplyCache) -> None:
     other = Stored("无", (9,), "length", 5)
 
     assert store.put(b"k", ONE, REPLY)
@@ -68,7 +68,7 @@ def test_the_folder_is_the_users_cache_or_the_one_named(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("content", [b"no database, yet longer than a header" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_file_is_said_in_one_line_and_remembers_nothing(store: Store, said: list[str], content: bytes) -> None:
+def test_a_damaged_file_is_said_in_one_line_and_remembers_nothing(store: ReplyCache, said: list[str], content: bytes) -> None:
     store.path.parent.mkdir()
     store.path.write_bytes(content)
 
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_said_in_one_line_and_remembers_nothing(store: Store, 
     assert "\n" not in said[0]
 
 
-def test_a_file_damaged_while_in_use_ends_the_remembering(store: Store, said: list[str]) -> None:
+def test_a_file_damaged_while_in_use_ends_the_remembering(store: ReplyCache, said: list[str]) -> None:
     for number in range(2000):
         store.put(b"%d" % number, ONE, REPLY)
     store.close()
@@ -92,7 +92,7 @@ def test_a_file_damaged_while_in_use_ends_the_remembering(store: Store, said: li
     assert (found, len(said), store.broken) == ([None] * 2000, 1, True)
 
 
-def test_a_damaged_row_ends_the_remembering(store: Store, said: list[str]) -> None:
+def test_a_damaged_row_ends_the_remembering(store: ReplyCache, said: list[str]) -> None:
     store.put(b"k", ONE, REPLY)
     store.close()
     with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
@@ -103,14 +103,14 @@ def test_a_damaged_row_ends_the_remembering(store: Store, said: list[str]) -> No
 
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "taken").write_bytes(b"")
-    store = Store(tmp_path / "taken" / "replies.sqlite", said.append)
+    store = ReplyCache(tmp_path / "taken" / "replies.sqlite", said.append)
 
     assert (store.get(b"k"), store.file_hash(tmp_path / "taken")) == (None, file_hash(tmp_path / "taken"))
     assert len(said) == 1
     assert "not a directory" in said[0] or "file exists" in said[0]
 
 
-def test_a_file_of_a_later_format_is_left_alone(store: Store, said: list[str]) -> None:
+def test_a_file_of_a_later_format_is_left_alone(store: ReplyCache, said: list[str]) -> None:
     store.put(b"k", ONE, REPLY)
     store.close()
     with closing(sqlite3.connect(store.path)) as connection:
@@ -123,7 +123,7 @@ def test_a_file_of_a_later_format_is_left_alone(store: Store, said: list[str]) -
         summary(store.path)
 
 
-def test_a_hash_is_remembered_while_the_file_is_left_alone(store: Store, tmp_path: Path) -> None:
+def test_a_hash_is_remembered_while_the_file_is_left_alone(store: ReplyCache, tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"abc")
     assert store.file_hash(path) == file_hash(path)
@@ -137,7 +137,7 @@ def test_a_hash_is_remembered_while_the_file_is_left_alone(store: Store, tmp_pat
     assert store.file_hash(path) == file_hash(path)
 
 
-def test_a_byte_changed_with_size_and_time_put_back_is_noticed(store: Store, tmp_path: Path) -> None:
+def test_a_byte_changed_with_size_and_time_put_back_is_noticed(store: ReplyCache, tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"abc")
     before = path.stat()
@@ -153,7 +153,7 @@ def test_a_byte_changed_with_size_and_time_put_back_is_noticed(store: Store, tmp
 
 
 def test_the_hash_of_a_file_that_has_only_just_changed_is_not_remembered(tmp_path: Path) -> None:
-    store = Store(tmp_path / "replies.sqlite", pytest.fail)
+    store = ReplyCache(tmp_path / "replies.sqlite", pytest.fail)
     path = tmp_path / "weights"
     path.write_bytes(b"abc")
 
@@ -165,7 +165,7 @@ def test_the_hash_of_a_file_that_has_only_just_changed_is_not_remembered(tmp_pat
 
 
 @pytest.fixture
-def two_models(store: Store) -> Path:
+def two_models(store: ReplyCache) -> Path:
     """Three replies of ONE, asked 10 days ago, and one of TWO, asked now."""
     for number in range(3):
         store.put(b"%d" % number, ONE, REPLY)
@@ -212,7 +212,7 @@ def test_clearing_empties_a_store_and_deletes_a_damaged_one(two_models: Path, tm
     assert (clear(tmp_path / "none"), prune(tmp_path / "none"), summary(tmp_path / "none")) == (0, 0, [])
 
 
-def test_replies_without_a_name_are_listed_too(store: Store) -> None:
+def test_replies_without_a_name_are_listed_too(store: ReplyCache) -> None:
     store.put(b"k", ONE, REPLY)
     store.close()
 

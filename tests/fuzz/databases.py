@@ -86,7 +86,7 @@ def replies(content: bytes, room: Room) -> None:
     path = database(content, room.scratch("replies.sqlite"), store.TABLES)
     hashed = room.file(b"weights", "model.safetensors")
     said: list[str] = []
-    with closing(store.Store(path, said.append)) as kept:
+    with closing(store.ReplyCache(path, said.append)) as kept:
         for key in (b"k", b"\0"):
             found = kept.get(key)
             assert found is None or isinstance(found.text, str)

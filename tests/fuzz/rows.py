@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sftchat.cli.questions import read_questions
 from sftchat.data.check import check
-from sftchat.data.formats import FORMATS, from_example, read_examples, to_example
+from sftchat.data.formats import FORMATS, read_examples, serialize, to_example
 from sftchat.data.sampling import Samples
 from sftchat.data.tool_calls import tools_of
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, turns_of, written_out
@@ -42,7 +42,7 @@ def formats(content: bytes, room: Room) -> None:
             tools_of(example)
         for shape in FORMATS:
             try:
-                row = from_example(example, shape)
+                row = serialize(example, shape)
             except SftchatError:
                 continue
             back = to_example(row)

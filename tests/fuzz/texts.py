@@ -8,7 +8,7 @@ from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.settings import Display
 from sftchat.inference.openai.events import read_event
 from sftchat.inference.openai.reply import whole_characters
-from sftchat.inference.openai.retries import Trouble
+from sftchat.inference.openai.retries import RequestFailed
 from sftchat.plugins.manager import load_plugins
 from sftchat.text import normalise, printable, strip_thinking, tokens
 from sftchat.types import Example, Reply
@@ -67,7 +67,7 @@ def events(content: bytes, room: Room) -> None:
     assert len(waiting) <= 1
     try:
         piece = read_event(text)
-    except Trouble:
+    except RequestFailed:
         return
     assert isinstance(piece.text, str)
     assert isinstance(piece.finish_reason, str)

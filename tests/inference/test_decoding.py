@@ -18,8 +18,8 @@ from sftchat.engine import Request, collect
 from sftchat.errors import EngineError, ModelError, SftchatWarning
 from sftchat.inference import adapters
 from sftchat.inference import cpu as decoding
-from sftchat.inference.cpu import prepare_for_decoding
-from sftchat.inference.kv_cache import RowCache
+from sftchat.inference.cpu import optimize_for_inference
+from sftchat.inference.kv_cache import BatchCache
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.lazy_imports import deferred_imports
@@ -53,7 +53,7 @@ def replies(
     asked = [Request(text, ({"role": "user", "content": text},), sampling=SamplingParams(max_new_tokens=6)) for text in PROMPTS]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        merges = prepare_for_decoding(loaded.model, int8=int8) if prepared else True
+        merges = optimize_for_inference(loaded.model, int8=int8) if prepared else True
         answered = dict(collect(TransformersEngine("m", loaded, batch_size=2, merges=merges), asked))
     return answered, [str(warning.message) for warning in caught if issubclass(warning.category, SftchatWarning)]
 
@@ -69,8 +69,8 @@ def test_nothing_is_reported_where_everything_works(tiny_checkpoint: Path) -> No
         (torch.ops.mkldnn, "_linear_pointwise", "the packed copy of the weights"),
         (transformers.AttentionInterface, "register", "the attention of one token"),
         (transformers.AttentionMaskInterface, "register", "the attention of one token"),
-        (RowCache, "join", "the cache whose rows are merged"),
-        (RowCache, "get_seq_length", "the cache whose rows are merged"),
+        (BatchCache, "join", "the cache whose rows are merged"),
+        (BatchCache, "get_seq_length", "the cache whose rows are merged"),
     ],
 )
 def test_a_model_answers_the_same_without_what_a_library_has_lost(
@@ -123,8 +123,8 @@ def test_eight_bits_are_computed_in_another_way_where_torch_has_lost_one(
 
 def test_a_cache_that_fails_only_later_is_given_up_without_losing_a_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint)
-    monkeypatch.setattr(RowCache, "replace", gone)
-    monkeypatch.setattr(RowCache, "advance", gone)
+    monkeypatch.setattr(BatchCache, "replace", gone)
+    monkeypatch.setattr(BatchCache, "advance", gone)
 
     found, reported = replies(tiny_checkpoint, prepared=False)
 

@@ -9,7 +9,7 @@ import pytest
 
 from sftchat.engine import Request, collect
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_cache import Kept, Prefix
+from sftchat.inference.prompt_cache import Prefix, PromptCache
 from sftchat.types import Message, SamplingParams
 from tests.inference.test_identity import RECURRENT, loaded
 
@@ -138,7 +138,7 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first(monkeypa
 
     size = row(1, 2, 3).bytes
     monkeypatch.setattr("sftchat.inference.prompt_cache.free_bytes", lambda device: size)
-    kept = Kept(share=0.5)
+    kept = PromptCache(share=0.5)
     kept.add(row(1, 2, 3))
     kept.add(row(4, 5, 6))  # half of what is free or kept is one and a half
     found = kept.find("", [[4, 5, 9]])

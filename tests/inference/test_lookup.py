@@ -8,29 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_lookup import FEWEST, ORDERS, PATIENCE, REST, Lookup
+from sftchat.inference.prompt_lookup import MIN_GUESSED_TOKENS, ORDERS, PATIENCE, REST, PromptLookupDecoder
 from tests.inference.test_identity import loaded, replies, request
 
 
 def test_what_followed_the_same_tokens_last_is_the_guess() -> None:
-    lookup = Lookup()
+    lookup = PromptLookupDecoder()
 
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 10) == [4, 5, 6, 1]
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 2) == [4, 5]
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3], 10) == [9, 1, 2, 3]
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3, 7], 10) == []
-    assert Lookup().guess([1, 2], 10) == []
+    assert PromptLookupDecoder().guess([1, 2], 10) == []
 
 
 def test_the_most_tokens_that_stood_there_before_decide_and_one_is_enough() -> None:
-    assert Lookup().guess([1, 2, 3, 8, 2, 3, 9, 0, 1, 2, 3], 1) == [8]
-    assert Lookup().guess([2, 3, 8, 1, 3, 9, 0, 2, 3], 1) == [8]
-    assert Lookup().guess([5, 6, 7, 0, 5], 2) == [6, 7]
+    assert PromptLookupDecoder().guess([1, 2, 3, 8, 2, 3, 9, 0, 1, 2, 3], 1) == [8]
+    assert PromptLookupDecoder().guess([2, 3, 8, 1, 3, 9, 0, 2, 3], 1) == [8]
+    assert PromptLookupDecoder().guess([5, 6, 7, 0, 5], 2) == [6, 7]
 
 
 def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
     tokens = [1, 2, 3] * 20
-    lookup = Lookup()
+    lookup = PromptLookupDecoder()
     sizes = []
     for _ in range(4):
         sizes.append(len(lookup.guess(tokens, 50)))
@@ -46,19 +46,19 @@ def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
 
 def test_a_guess_is_as_long_as_the_last_was_right_and_one_more_but_never_below_the_fewest() -> None:
     tokens = [*range(100), 0, 1, 2]
-    lookup = Lookup()
+    lookup = PromptLookupDecoder()
     sizes = []
-    for right in (FEWEST, 2 * FEWEST, 5, 1, 0, FEWEST):
+    for right in (MIN_GUESSED_TOKENS, 2 * MIN_GUESSED_TOKENS, 5, 1, 0, MIN_GUESSED_TOKENS):
         sizes.append(len(lookup.guess(tokens, 50)))
         lookup.learn(sizes[-1], right)
 
-    assert sizes == [FEWEST, 2 * FEWEST, 4 * FEWEST, 6, FEWEST, FEWEST]
+    assert sizes == [MIN_GUESSED_TOKENS, 2 * MIN_GUESSED_TOKENS, 4 * MIN_GUESSED_TOKENS, 6, MIN_GUESSED_TOKENS, MIN_GUESSED_TOKENS]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 9))
 def test_a_guess_always_stands_in_the_text_behind_the_same_tokens(tokens: list[int], room: int) -> None:
-    guess = Lookup().guess(tokens, room)
+    guess = PromptLookupDecoder().guess(tokens, room)
 
     assert len(guess) <= room
     if guess:

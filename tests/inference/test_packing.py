@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftchat.inference.cpu import prepare_for_decoding
-from sftchat.inference.fused_linear import can_pack, products
+from sftchat.inference.cpu import optimize_for_inference
+from sftchat.inference.fused_linear import can_pack, fused_linears
 
 needs_bfloat16 = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU does not compute in bfloat16")
 
@@ -33,7 +33,7 @@ def test_logits_are_the_same_for_any_number_of_rows(
 ) -> None:
     monkeypatch.setattr("sftchat.inference.fused_linear.SINGLE", single)
     plain, prepared = model(dtype), model(dtype)
-    prepare_for_decoding(prepared)
+    optimize_for_inference(prepared)
     ids = torch.arange(tokens * rows).reshape(rows, tokens) % 64
 
     with torch.inference_mode():
@@ -41,7 +41,7 @@ def test_logits_are_the_same_for_any_number_of_rows(
 
 
 def test_layers_that_read_the_same_states_are_one_product() -> None:
-    found = [[layer.out_features for layer in product.layers] for product in products(model())]
+    found = [[layer.out_features for layer in product.layers] for product in fused_linears(model())]
 
     assert found == [[32, 16, 16], [64, 64], [32], [32], [64]]
 
@@ -50,12 +50,12 @@ def test_layers_of_other_kinds_are_computed_one_by_one() -> None:
     small = model()
     small.model.layers[0].mlp.up_proj = torch.nn.Linear(32, 64, bias=True)
 
-    assert [len(product.layers) for product in products(small)] == [3, 1, 1, 1, 1, 1]
+    assert [len(product.layers) for product in fused_linears(small)] == [3, 1, 1, 1, 1, 1]
 
 
 def test_a_layer_asked_out_of_turn_still_answers_for_its_own_states() -> None:
     plain, prepared = model(), model()
-    prepare_for_decoding(prepared)
+    optimize_for_inference(prepared)
     mine, theirs = (each.model.layers[0].self_attn for each in (prepared, plain))
     one, other = torch.randn(2, 3, 32), torch.randn(2, 3, 32)
 
@@ -70,7 +70,7 @@ def test_a_layer_asked_out_of_turn_still_answers_for_its_own_states() -> None:
 
 def test_threads_that_share_a_model_do_not_mix_their_states_up() -> None:
     prepared = model()
-    prepare_for_decoding(prepared)
+    optimize_for_inference(prepared)
     asked = [torch.randint(0, 64, (1, 5)) for _ in range(8)]
 
     def answer(ids: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ def test_threads_that_share_a_model_do_not_mix_their_states_up() -> None:
 
 def test_the_last_layer_goes_on_sharing_the_embedding() -> None:
     small = model(tie_word_embeddings=True)
-    prepare_for_decoding(small)
+    optimize_for_inference(small)
 
     assert small.lm_head.weight is small.model.embed_tokens.weight
     assert small.num_parameters() == model(tie_word_embeddings=True).num_parameters()
@@ -93,7 +93,7 @@ def test_the_last_layer_goes_on_sharing_the_embedding() -> None:
 
 def test_gradients_still_flow() -> None:
     prepared, plain = model(), model()
-    prepare_for_decoding(prepared)
+    optimize_for_inference(prepared)
 
     for each in (prepared, plain):
         each(torch.arange(5)[None]).logits.sum().backward()
@@ -105,10 +105,10 @@ def test_gradients_still_flow() -> None:
 
 def test_other_models_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     far = model().to("meta")
-    prepare_for_decoding(far)
+    optimize_for_inference(far)
     assert "forward" not in vars(far.lm_head)
 
     assert not can_pack(torch.float16)
     monkeypatch.setattr("sftchat.inference.cpu.free_bytes", lambda _: 1000)
     monkeypatch.setattr("sftchat.inference.cpu.packed", None)  # must not be called
-    prepare_for_decoding(model())
+    optimize_for_inference(model())

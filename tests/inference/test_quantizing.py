@@ -13,7 +13,7 @@ import torch
 from sftchat.cli import main
 from sftchat.engine import Request, collect
 from sftchat.inference import open as loading
-from sftchat.inference.cpu import prepare_for_decoding
+from sftchat.inference.cpu import optimize_for_inference
 from sftchat.inference.int8 import ROWS
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
@@ -24,7 +24,7 @@ from tests.inference.adapters_kit import make_adapter
 
 
 class Small(torch.nn.Sequential):
-    """A model as ``prepare_for_decoding`` wants it."""
+    """A model as ``optimize_for_inference`` wants it."""
 
     device = torch.device("cpu")
     config = SimpleNamespace(_attn_implementation="eager")
@@ -38,7 +38,7 @@ def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> No
     states = torch.randn(2, 40, 64).bfloat16()
     plain = model(states)
 
-    prepare_for_decoding(model, int8=True)
+    optimize_for_inference(model, int8=True)
 
     for layer, weight in zip(model, before, strict=True):
         step = weight.abs().amax(1, keepdim=True) / 127
@@ -61,7 +61,7 @@ def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, mo
     states = torch.randn(rows, 64).bfloat16()
     states[0, 3] = 100
 
-    prepare_for_decoding(model, int8=True)
+    optimize_for_inference(model, int8=True)
     layer = model[0]
     exact = states.double() @ layer.weight.double().T + layer.bias.double()  # but for the rounding of the product of weight and scale
     error = (layer(states).double() - exact).norm(dim=1) / exact.norm(dim=1)
@@ -72,7 +72,7 @@ def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, mo
 @torch.inference_mode()
 def test_a_row_of_zeros_gives_the_bias() -> None:
     model = Small(torch.nn.Linear(8, 4).bfloat16())
-    prepare_for_decoding(model, int8=True)
+    optimize_for_inference(model, int8=True)
 
     assert torch.equal(model(torch.zeros(1, 8).bfloat16())[0], model[0].bias)
 

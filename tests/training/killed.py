@@ -25,8 +25,8 @@ GIVEN = {
 }  # fmt: skip
 
 
-def job(model: str, folder: Path, resume: bool = False, **given: Any) -> run.Job:
-    return run.Job(TASK, model, folder, ROWS, ({"file": "rows", "sha256": "0"},), {**GIVEN, **given}, resume=resume)
+def job(model: str, folder: Path, resume: bool = False, **given: Any) -> run.TrainingJob:
+    return run.TrainingJob(TASK, model, folder, ROWS, ({"file": "rows", "sha256": "0"},), {**GIVEN, **given}, resume=resume)
 
 
 def kill() -> None:

@@ -11,7 +11,7 @@ import torch
 from sftchat import EngineError
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.training.run import Audience, train
+from sftchat.training.run import TrainingListener, train
 from sftchat.training.trainer import Trainer
 from tests.training.killed import REGISTRY, job
 
@@ -42,7 +42,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_batch(
     heard: list[str] = []
     sizes = short_of_memory(monkeypatch, most=1, after=after)
 
-    manifest = train(job(str(tiny_checkpoint), tmp_path / "little", **given), REGISTRY, Audience(remark=heard.append))
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "little", **given), REGISTRY, TrainingListener(remark=heard.append))
 
     assert manifest.final_loss == pytest.approx(expected.final_loss, rel=1e-5)
     assert heard == [f"out of memory: {rows} rows at once from here on, the effective batch as before" for rows in (2, 1)]

@@ -98,10 +98,10 @@ def test_a_model_that_ignores_the_layout_is_not_packed() -> None:
 def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_loss_and_gradients(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from sftchat.training.trimming import Trimming
+    from sftchat.training.trimming import SkipLastMlp
 
     trimmed, plain = (AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32) for _ in range(2))
-    trimming = Trimming(trimmed)
+    trimming = SkipLastMlp(trimmed)
     seen: list[int] = []
     trimmed.model.layers[-1].mlp.gate_proj.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
     ids, positions = torch.arange(40).reshape(2, 20), torch.tensor([3, 3, 17, 39])
@@ -124,12 +124,12 @@ def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_l
 def test_a_model_whose_last_network_sees_all_positions_is_not_trimmed(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from sftchat.training.trimming import Trimming
+    from sftchat.training.trimming import SkipLastMlp
 
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     network = model.model.layers[-1].mlp
     alone = network.forward
     network.forward = lambda states: alone(states + states.mean(1, keepdim=True))
 
-    assert not Trimming(model).works
+    assert not SkipLastMlp(model).works
     assert len(network._forward_hooks) == 0

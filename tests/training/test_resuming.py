@@ -17,7 +17,7 @@ import pytest
 from sftchat import ModelError, UsageError
 from sftchat.models.manifest import read_manifest, write_manifest
 from sftchat.training.checkpoints import checkpoints, prune, refuse_changed
-from sftchat.training.run import Audience, train
+from sftchat.training.run import TrainingListener, train
 from tests.training.killed import REGISTRY, die, job
 
 
@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_ends_where_an_uninterrupted_one_does(
     assert died.exitcode == -signal.SIGKILL
     assert not (folder / "adapter_config.json").exists()
 
-    resumed = train(job(str(tiny_checkpoint), folder, resume=True), REGISTRY, Audience(remark=heard.append))
+    resumed = train(job(str(tiny_checkpoint), folder, resume=True), REGISTRY, TrainingListener(remark=heard.append))
 
     expected = read_manifest(whole)
     assert expected is not None

@@ -15,8 +15,8 @@ from sftchat.models.fingerprint import folder_identity
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
 from sftchat.training.callbacks import Scored
-from sftchat.training.run import Audience, Job, train
-from sftchat.training.validation import Curve, from_file, from_generator, from_rows
+from sftchat.training.run import TrainingJob, TrainingListener, train
+from sftchat.training.validation import ValidationHistory, from_file, from_generator, from_rows
 
 WORDS = ["red", "blue", "green", "gold"]
 ROWS = [Example((Message(role="user", content=f"say {word} {n}"),), word, source=f"rows:{n}") for n in range(15) for word in WORDS]
@@ -37,7 +37,7 @@ TASK = Task(
 REGISTRY = Registry(load_plugins([]).manager, {"colours": TASK})
 
 
-def fit(model: Path, output: Path, audience: Audience | None = None, **given: Any) -> Manifest:
+def fit(model: Path, output: Path, audience: TrainingListener | None = None, **given: Any) -> Manifest:
     options = {key: given.pop(key) for key in ("resume", "validation") if key in given}
     task = given.pop("task", TASK)
     chosen = {
@@ -49,7 +49,9 @@ def fit(model: Path, output: Path, audience: Audience | None = None, **given: An
         "learning_rate": 1e-2,
         **given,
     }
-    return train(Job(task, str(model), output, ROWS, ({"file": "rows"},), chosen, **options), REGISTRY, audience or Audience())
+    return train(
+        TrainingJob(task, str(model), output, ROWS, ({"file": "rows"},), chosen, **options), REGISTRY, audience or TrainingListener()
+    )
 
 
 @pytest.mark.parametrize(("method", "precision"), [pytest.param("full", "float32", marks=pytest.mark.slow), ("lora", "bfloat16")])
@@ -60,7 +62,9 @@ def test_the_score_at_a_step_is_what_eval_says_of_that_checkpoint(
     run = tmp_path / "run"
     heard: list[Scored] = []
 
-    manifest = fit(tiny_checkpoint, run, Audience(scored=heard.append), method=method, precision=precision, save_steps=2, save_limit=9)
+    manifest = fit(
+        tiny_checkpoint, run, TrainingListener(scored=heard.append), method=method, precision=precision, save_steps=2, save_limit=9
+    )
 
     assert list(manifest.scores) == ["0", "2", "4", "6"]
     assert [scored.step for scored in heard] == [0, 2, 4, 6]
@@ -102,10 +106,10 @@ def test_training_ends_when_scores_stall(tiny_checkpoint: Path, tmp_path: Path) 
 
 
 def test_the_best_step_is_the_earliest_of_those_that_tie_and_never_the_base_model() -> None:
-    curve = Curve("f1").add(0, {"f1": 0.9}).add(10, {"f1": 0.5}).add(20, {"f1": 0.6}).add(30, {"f1": 0.6})
+    curve = ValidationHistory("f1").add(0, {"f1": 0.9}).add(10, {"f1": 0.5}).add(20, {"f1": 0.6}).add(30, {"f1": 0.6})
 
     assert (curve.best, curve.helped, curve.stalled(1), curve.stalled(2), curve.stalled(0)) == (20, False, True, False, False)
-    errors = Curve("errors", higher_is_better=False).add(0, {"errors": 0.9}).add(10, {"errors": 0.5}).add(20, {"errors": 0.6})
+    errors = ValidationHistory("errors", higher_is_better=False).add(0, {"errors": 0.9}).add(10, {"errors": 0.5}).add(20, {"errors": 0.6})
     assert (errors.best, errors.helped) == (10, True)
 
 

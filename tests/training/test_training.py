@@ -21,7 +21,7 @@ from sftchat.templates.renderer import IGNORED, choose_renderer
 from sftchat.training.checkpoints import UNFINISHED, check_output
 from sftchat.training.config import TrainingConfig, configure
 from sftchat.training.dataset import render_rows
-from sftchat.training.run import Job, train
+from sftchat.training.run import TrainingJob, train
 from sftchat.training.trainer import Trainer
 from sftchat.types import Reply, SamplingParams
 from tests.conftest import make_checkpoint, make_tokenizer
@@ -37,7 +37,7 @@ TASK = Task("colours", "says colours", lambda n, seed: ROWS[:n], lambda e, r: Sc
 
 def run(model: Path | str, output: Path, **given: Any) -> Manifest:
     options = {key: given.pop(key) for key in ("resume", "template", "template_arguments", "force") if key in given}
-    job = Job(
+    job = TrainingJob(
         TASK,
         str(model),
         output,

@@ -6,7 +6,7 @@ from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
 from sftchat.chat.commands.inspect_prompt import closed, request_of
 from sftchat.chat.commands.token_view import Row, likelihood, table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.engine_thread import Work
+from sftchat.chat.engine_thread import JobHandle
 from sftchat.engine import Engine, Inspects, Request, Scores
 from sftchat.errors import SftchatError, UsageError
 from sftchat.types import Choice
@@ -57,7 +57,7 @@ def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) ->
             row = (("", chosen.name), ("note", likelihood(result) + unended))
         _next_nll(context, text, column + 1, [*found, row])
 
-    def job(engine: Engine, work: Work) -> tuple[Choice, ...] | SftchatError:
+    def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:
         assert isinstance(engine, Scores)
         said = reply if local or isinstance(reply, str) else ""
         try:

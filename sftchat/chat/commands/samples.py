@@ -9,8 +9,8 @@ from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.commands.inspect_prompt import last_question
 from sftchat.chat.commands.token_view import Row, table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.engine_thread import Work
-from sftchat.chat.safe_text import visible
+from sftchat.chat.engine_thread import JobHandle
+from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Engine, Request, cancelling, collect
 from sftchat.errors import EngineError, UsageError
 from sftchat.task import judge
@@ -38,7 +38,7 @@ def _samples(context: ChatContext, argument: str) -> None:
         said = judge(task, Example(request.messages, source="this sample"), reply).answer if task is not None else reply.text
         return normalise(said or reply.text)
 
-    def job(engine: Engine, work: Work) -> list[Reply]:
+    def job(engine: Engine, work: JobHandle) -> list[Reply]:
         found: list[Reply] = []
         for _, reply in collect(engine, requests):
             if isinstance(reply, EngineError):
@@ -62,7 +62,7 @@ def _samples(context: ChatContext, argument: str) -> None:
 
 def _line(group: Sequence[Reply]) -> str:
     """What a group says, in one line."""
-    text = visible(group[0].text.strip().replace("\n", " ⏎ "))
+    text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
     return text or "(nothing)"
 
 
@@ -72,7 +72,7 @@ def _raw(context: ChatContext, argument: str) -> None:
         raise UsageError("TEXT is missing: what is to be continued")
     request = Request("raw", prompt=argument, sampling=context.sampling, adapter=context.focus.adapter)
 
-    def job(engine: Engine, work: Work) -> None:
+    def job(engine: Engine, work: JobHandle) -> None:
         said: list[str] = []
         why = ""
         with cancelling(engine.generate([request])) as chunks:
@@ -84,7 +84,7 @@ def _raw(context: ChatContext, argument: str) -> None:
                 if work.stopped:
                     why = "\nstopped"
                     break
-        work.say(argument + visible("".join(said)) + why)
+        work.say(argument + escape_controls("".join(said)) + why)
 
     context.work("continuing the text", job, lambda _: None)
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import Work
+from sftchat.chat.engine_thread import JobHandle
 from sftchat.chat.settings import Settings
 from sftchat.engine import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError, listed
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.scorer import Judge
+    from sftchat.chat.scorer import GoldScorer
 
 ITEMS = 20
 
@@ -77,7 +77,7 @@ def _eval(context: ChatContext, argument: str) -> None:
     score(0)
 
 
-def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> str:
+def _figures(engine: Engine, judge: GoldScorer, items: list[Example], work: JobHandle) -> str:
     """Ask a model some items and put its figures into words.
 
     Raises:
@@ -86,7 +86,7 @@ def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> 
     from sftchat.evaluation.evalset import EvalsetIdentity
     from sftchat.evaluation.evaluate import summarise
     from sftchat.evaluation.run import Failure, run
-    from sftchat.evaluation.scored import held
+    from sftchat.evaluation.scored import scored_items
 
     def watch(_: object) -> None:
         if work.stopped:
@@ -96,7 +96,7 @@ def _figures(engine: Engine, judge: Judge, items: list[Example], work: Work) -> 
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no item was answered: {failures[0].error}")
-    result = summarise(engine.name, judge.task, held(outcomes), EvalsetIdentity("chat"))
+    result = summarise(engine.name, judge.task, scored_items(outcomes), EvalsetIdentity("chat"))
     figures = [
         f"{metric.name} {metric.value:.3f}" + (f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else "")
         for metric in result.metrics

@@ -8,7 +8,7 @@ from math import exp
 
 from sftchat.chat.context import Fragments, Style
 from sftchat.chat.render.width import cells
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Inspects
 from sftchat.types import Choice, Token
 
@@ -24,7 +24,7 @@ Row = Sequence[tuple[Style, str]]
 
 def sign(token: Token) -> str:
     """A token in one line: line breaks and tabs as signs, a space at its ends as ``␣``."""
-    text = visible(token.text.translate(SIGNS))
+    text = escape_controls(token.text.translate(SIGNS))
     body = text.strip(" ")
     if not body:
         return "␣" * len(text) or "∅"
@@ -34,7 +34,7 @@ def sign(token: Token) -> str:
 
 def running(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
     """Tokens as the text they make."""
-    return [(style, visible(token.text)) for style, token in tokens]
+    return [(style, escape_controls(token.text)) for style, token in tokens]
 
 
 def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:

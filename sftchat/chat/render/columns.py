@@ -9,7 +9,7 @@ from functools import lru_cache
 from wcwidth import iter_graphemes
 
 from sftchat.chat.render.width import Line, pad, plain, width, wrap_line
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 
 RULE = " │ "
 LEAST = 48
@@ -173,4 +173,4 @@ def clip(text: str, columns: int) -> str:
 
 def _shown(text: str) -> str:
     """Text that can be drawn in cells."""
-    return visible(text).expandtabs(4)
+    return escape_controls(text).expandtabs(4)

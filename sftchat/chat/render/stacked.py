@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sftchat.chat.render.columns import clip
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.render.width import Line, cells
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 
@@ -70,7 +70,7 @@ class Stacked:
         found = self._texts[self._front].tail()
         for number in range(self._front + 1, len(self._titles)):
             title = clip(self._titles[number], max(1, columns // 3)) + ": "
-            said = visible(self._waiting[number]).replace("\n", " ").replace("\t", " ")
+            said = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
             found.append([("class:faint", title + _end(said, columns - cells(title)))])
         return found
 

@@ -20,13 +20,13 @@ from prompt_toolkit.output.defaults import create_output
 
 from sftchat._util.output import rendered
 from sftchat.chat.context import Fragments
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.conversation import Mark
 from sftchat.chat.render.columns import clip
 from sftchat.chat.render.prompts import begins_with_thoughts
 from sftchat.chat.render.status import Item, status_line
 from sftchat.chat.render.width import Line
-from sftchat.chat.safe_text import LineWriter, visible
+from sftchat.chat.safe_text import LineWriter, escape_controls
 from sftchat.chat.ui.input import CommandCompleter, Pasted, edit_text, open_history
 from sftchat.chat.ui.keys import chat_keys, prefers_vi
 from sftchat.chat.ui.layout import STYLE, chat_layout
@@ -57,7 +57,7 @@ class Terminal:
 
     def __init__(
         self,
-        make_talk: Callable[[View], Talk],
+        make_talk: Callable[[View], ChatController],
         *,
         history: Path | None = None,
         vi: bool | None = None,
@@ -110,7 +110,7 @@ class Terminal:
     @property
     def _names(self) -> list[str]:
         """What the user called the models, harmless."""
-        return [visible(column.name).replace("\n", " ") for column in self.talk.columns]
+        return [escape_controls(column.name).replace("\n", " ") for column in self.talk.columns]
 
     def _begin(self) -> None:
         """The prompt is on the screen; now the model may take its time."""
@@ -137,7 +137,7 @@ class Terminal:
 
     def show_typed(self, text: str) -> None:
         """A line the user typed has its turn: it moves above the prompt."""
-        self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", visible(text).replace("\n", "\n  ") + "\n")])
+        self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", escape_controls(text).replace("\n", "\n  ") + "\n")])
         self._keep_ticking()
 
     def begin_reply(self, column: int, said: str) -> None:

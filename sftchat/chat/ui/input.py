@@ -14,8 +14,8 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.lexers import Lexer
 
-from sftchat.chat.controller import Talk
-from sftchat.chat.safe_text import visible
+from sftchat.chat.controller import ChatController
+from sftchat.chat.safe_text import escape_controls
 from sftchat.errors import UsageError
 
 
@@ -26,14 +26,14 @@ class CommandCompleter(Completer):
         talk: Whose commands.
     """
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: ChatController) -> None:
         self._talk = talk
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """The ways to go on, as the menu shows them."""
         for found in self._talk.commands.complete(self._talk, document.text_before_cursor):
-            shown = visible(found.text).replace("\n", "␊").replace("\t", "␉")
-            yield Completion(found.text, -found.length, display=shown, display_meta=visible(found.summary))
+            shown = escape_controls(found.text).replace("\n", "␊").replace("\t", "␉")
+            yield Completion(found.text, -found.length, display=shown, display_meta=escape_controls(found.summary))
 
 
 def edit_text(text: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.chat.context import Fragments
 from sftchat.chat.conversation import Mark
 from sftchat.chat.ui.plain import Plain
@@ -36,7 +36,7 @@ class JsonLines(Plain):
             return
         self._id = None
         try:
-            row = parsed(line)
+            row = load_json(line)
         except ValueError as error:
             self.complain(f"the line is not JSON: {error}")
             return

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TextIO
 
 from sftchat.chat.context import Fragments
-from sftchat.chat.controller import Talk
+from sftchat.chat.controller import ChatController
 from sftchat.chat.conversation import Mark
 from sftchat.chat.render.prompts import begins_with_thoughts
-from sftchat.chat.safe_text import Printable, visible
+from sftchat.chat.safe_text import Printable, escape_controls
 from sftchat.chat.view import View
 from sftchat.errors import UsageError
 from sftchat.thinking import Thoughts
@@ -31,7 +31,7 @@ class Plain:
 
     def __init__(
         self,
-        make_talk: Callable[[View], Talk],
+        make_talk: Callable[[View], ChatController],
         *,
         stdin: TextIO,
         stdout: TextIO,
@@ -160,7 +160,7 @@ class Plain:
             return
         for number, text in replies.items():
             shown = f"{self.talk.columns[number].name}: {text}\n"
-            self._write(shown if self._printable is None else visible(shown))
+            self._write(shown if self._printable is None else escape_controls(shown))
 
     def show_mark(self, mark: Mark, column: int) -> None:
         """Marks are notes."""
@@ -169,7 +169,7 @@ class Plain:
     def say(self, text: str | Fragments) -> None:
         """Notes go to stderr."""
         words = text if isinstance(text, str) else "".join(piece for _, piece in text)
-        self._stderr.write(f"{visible(words) if self._stderr.isatty() else words}\n")
+        self._stderr.write(f"{escape_controls(words) if self._stderr.isatty() else words}\n")
         self._stderr.flush()
 
     def complain(self, text: str) -> None:

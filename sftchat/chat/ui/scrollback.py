@@ -21,7 +21,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from sftchat.chat.context import Fragments
 from sftchat.chat.render.width import Line, wrap_line
-from sftchat.chat.safe_text import rows, visible, wrap
+from sftchat.chat.safe_text import escape_controls, rows, wrap
 from sftchat.chat.ui.layout import STYLE
 from sftchat.text import printable_lines
 
@@ -212,13 +212,13 @@ def _text(row: Mapping[int, Char]) -> str:
 
 def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
     """Lines that are not the model's, broken between words."""
-    return [(style, "".join(f"{row}\n" for line in visible(text).split("\n") for row in wrap(line, columns, get_cwidth)))]
+    return [(style, "".join(f"{row}\n" for line in escape_controls(text).split("\n") for row in wrap(line, columns, get_cwidth)))]
 
 
 def drawn(text: Fragments, columns: int) -> StyleAndTextTuples:
     """What a command says, as it is drawn: lines that are notes alone are broken between words, and others, which may be copied, by the terminal."""
     shown: StyleAndTextTuples = []
-    for line in split_lines([(f"class:{style}" if style else "", visible(piece)) for style, piece in text]):
+    for line in split_lines([(f"class:{style}" if style else "", escape_controls(piece)) for style, piece in text]):
         pairs = [(pair[0], pair[1]) for pair in line]
         rows = wrap_line(pairs, columns) if all(style == "class:note" for style, piece in pairs if piece) else [pairs]
         shown += [pair for row in rows or [pairs] for pair in (*row, ("", "\n"))]

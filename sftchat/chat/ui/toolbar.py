@@ -8,13 +8,13 @@ from prompt_toolkit.application import Application
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.key_binding.vi_state import InputMode
 
-from sftchat.chat.controller import Talk
-from sftchat.chat.pane import Column
+from sftchat.chat.controller import ChatController
+from sftchat.chat.pane import ModelPane
 from sftchat.chat.render.status import Item
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 
 
-def column_items(names: Sequence[str], columns: Sequence[Column]) -> list[Item]:
+def column_items(names: Sequence[str], columns: Sequence[ModelPane]) -> list[Item]:
     """The models: one with all there is to know of it, several with the speed of each.
 
     Args:
@@ -30,15 +30,19 @@ def column_items(names: Sequence[str], columns: Sequence[Column]) -> list[Item]:
     mark = column.mark
     return [
         Item(names[0], 1, _short(names[0])),
-        Item(f"adapter {visible(column.adapter)}" if column.adapter else "", 2, visible(column.adapter)),
-        Item(visible(mark.text) if mark is not None else "", 2, f"{mark.value:.2f}" if mark is not None and mark.value is not None else ""),
+        Item(f"adapter {escape_controls(column.adapter)}" if column.adapter else "", 2, escape_controls(column.adapter)),
+        Item(
+            escape_controls(mark.text) if mark is not None else "",
+            2,
+            f"{mark.value:.2f}" if mark is not None and mark.value is not None else "",
+        ),
         Item(f"context {context}" if used else "", 3, context),
         Item(_speed(column), 4, _speed(column).replace(" tokens", "")),
         Item(f"first token {_seconds(first)}" if first else "", 5, _seconds(first)),
     ]
 
 
-def activity(talk: Talk, seconds: float) -> Item:
+def activity(talk: ChatController, seconds: float) -> Item:
     """What the talk is doing.
 
     Args:
@@ -50,7 +54,7 @@ def activity(talk: Talk, seconds: float) -> Item:
     if talk.state == "generating":
         return Item("replying, ctrl-c stops", 0, "replying")
     if talk.state == "working":
-        return Item(f"{visible(talk.doing)}, ctrl-c stops", 0, visible(talk.doing))
+        return Item(f"{escape_controls(talk.doing)}, ctrl-c stops", 0, escape_controls(talk.doing))
     return Item("ready", 0)
 
 
@@ -66,7 +70,7 @@ def _short(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def _speed(column: Column) -> str:
+def _speed(column: ModelPane) -> str:
     """Tokens a second; nothing when unknown."""
     speed = column.tokens_per_second
     return f"{speed:.{0 if speed >= 100 else 1}f} tokens/s" if speed else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
 from sftchat.cli.data.tokens import first_given, open_renderer, pieces, rendered
@@ -87,7 +87,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
         console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         shown = Text()
         for piece, is_trained in pieces(renderer, row.ids, row.labels):
-            plain = visible(piece)
+            plain = escape_controls(piece)
             marked = f"〖{plain}〗" if is_trained and (console.no_color or not console.is_terminal) else plain
             shown.append(marked, style="bold green" if is_trained else "dim")
         console.print(shown, soft_wrap=True)
@@ -117,7 +117,7 @@ def _excerpt(content: str, width: int, console: Console, most: int = 6) -> Text:
     """The beginning of a text, wrapped to a column and cut to some lines."""
     from rich.text import Text
 
-    wrapped = Text(visible(content)).wrap(console, width)
+    wrapped = Text(escape_controls(content)).wrap(console, width)
     cut = Text("\n").join(line for line in wrapped[:most])
     if len(wrapped) > most:
         cut.append(" …")

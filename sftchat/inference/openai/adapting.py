@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.protocol import error_message
 
 Body = dict[str, Any]
@@ -169,7 +169,7 @@ def adapted(body: Body, learned: Collection[Adaptation]) -> Body:
 def _said(text: str) -> tuple[str, str]:
     """The words of a refusal, and the parameter that it names where it names one."""
     try:
-        answer = parsed(text, last_wins=True)
+        answer = load_json(text, last_wins=True)
     except ValueError:
         return text, ""
     error = answer.get("error") if isinstance(answer, Mapping) else None

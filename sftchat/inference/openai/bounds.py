@@ -10,18 +10,18 @@ import httpx2
 from anyio import current_time, fail_after
 from anyio.lowlevel import checkpoint
 
-from sftchat.inference.openai.retries import Trouble
+from sftchat.inference.openai.retries import RequestFailed
 
 KIB, MIB = 1 << 10, 1 << 20
 INFLATED = 128 * KIB
 """Bytes above which a part of an answer was compressed: a read from the network brings no more than half of them."""
 
 
-class Overrun(Trouble):
+class Overrun(RequestFailed):
     """An answer that is larger than it may be; another attempt would take as much.
 
     Args:
-        words: As of ``Trouble``.
+        words: As of ``RequestFailed``.
     """
 
     def __init__(self, words: str) -> None:

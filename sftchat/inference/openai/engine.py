@@ -20,8 +20,8 @@ from sftchat.inference.openai.adapting import ALSO_REFUSES, REFUSES, USAGE, Adap
 from sftchat.inference.openai.bounds import Meter, Overrun
 from sftchat.inference.openai.events import DONE, ended, error_fields, path_and_body, read_event
 from sftchat.inference.openai.likelihood import score_text
-from sftchat.inference.openai.reply import Said
-from sftchat.inference.openai.retries import PASSING, Pace, Retries, Trouble, retry_after
+from sftchat.inference.openai.reply import StreamedReply
+from sftchat.inference.openai.retries import PASSING, AdaptiveConcurrencyLimit, RequestFailed, Retries, retry_after
 from sftchat.inference.openai.server import KEYS, Answer, Server
 from sftchat.types import Choice
 
@@ -142,13 +142,13 @@ class EndpointEngine:
 
     async def _serve(self, orders: asyncio.Queue[Request], say: Say) -> None:
         """Send every request that is ordered, until cancelled."""
-        pace = Pace(self._concurrency)
+        pace = AdaptiveConcurrencyLimit(self._concurrency)
         async with self._server.client() as client, create_task_group() as group:
             while True:
                 request = await orders.get()
                 group.start_soon(self._answer, client, pace, request, say)
 
-    async def _answer(self, client: httpx2.AsyncClient, pace: Pace, request: Request, say: Say) -> None:
+    async def _answer(self, client: httpx2.AsyncClient, pace: AdaptiveConcurrencyLimit, request: Request, say: Say) -> None:
         """Carry one request through its attempts; a reply of which something has been handed out is not begun again."""
         attempt, said, thought = 0, False, False
         while True:
@@ -162,7 +162,7 @@ class EndpointEngine:
                             say(chunk)
                 pace.answered()
                 return
-            except Trouble as found:
+            except RequestFailed as found:
                 trouble = found
             if trouble.otherwise:
                 attempt -= 1
@@ -191,7 +191,7 @@ class EndpointEngine:
         body = adapted({**body, **self._extra_body}, self._learned.get(body["model"], ()))
         tokens, bounds = request.sampling.max_new_tokens, self._server.bounds
         reason, prompt_tokens, completion_tokens = "", 0, 0
-        said = Said(request, self._server.redaction, bounds)
+        said = StreamedReply(request, self._server.redaction, bounds)
         meter = Meter(self._server.request_timeout)
         try:
             async with self._server.answer(client, "POST", path, meter, body) as response:
@@ -214,12 +214,12 @@ class EndpointEngine:
                             break
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             words = f"no connection ({self._server.shown(first_line(error))}); check that it still runs and that the address is right"
-            raise Trouble(words, passing=True, everywhere=True) from None
+            raise RequestFailed(words, passing=True, everywhere=True) from None
         except (httpx2.RequestError, Overrun) as error:
             if not (reason or said.stopped or said.full):  # what is cut off after the end of the reply is no loss
                 raise self._broken(error, tokens) from None
         if not (reason or said.stopped or said.full):
-            raise Trouble("the stream ended before the reply did", passing=True)
+            raise RequestFailed("the stream ended before the reply did", passing=True)
         text, thoughts = said.end()
         if said.full:
             reason = "length"
@@ -269,15 +269,15 @@ class EndpointEngine:
             elif not heard and kind != EVENT_TYPES[0]:
                 raise _no_events(kind)
 
-    def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> Trouble:
+    def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> RequestFailed:
         """What an answer that did not come to its end means for a request for so many tokens."""
         if isinstance(error, Overrun):
             return error
         if isinstance(error, httpx2.SSEError):
             return Overrun(f"the server sent an event of more than {self._server.bounds.of_event(tokens):,} bytes")
         if isinstance(error, httpx2.TimeoutException):
-            return Trouble(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True)
-        return Trouble(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
+            return RequestFailed(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True)
+        return RequestFailed(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
 
     def _warn_of_logprobs(self, request: Request, say: Say) -> None:
         """Warn, once for each model, that the server answers without the log-probabilities that it was asked for."""
@@ -312,21 +312,21 @@ class EndpointEngine:
                 say(SftchatWarning(f"model '{model}' of {self._server.url} {found.words}"))
         return adapted(dict(body), learned) != body
 
-    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> Trouble:
+    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> RequestFailed:
         """What an answer other than 200 means for this request and for all others."""
         status, words = answer.status, self._server.words(answer)
         if self._learns(answer, body, say):
-            return Trouble(words, otherwise=True)
+            return RequestFailed(words, otherwise=True)
         if status in PASSING or status >= 500:
             wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
             asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
-            return Trouble(words + asked, passing=True, crowded=status == 429, wait=wait)
+            return RequestFailed(words + asked, passing=True, crowded=status == 429, wait=wait)
         if status in (401, 403):
-            return Trouble(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
+            return RequestFailed(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
         if status in (400, 422) and request.reply_prefix and request.prompt is None:
-            return Trouble(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
+            return RequestFailed(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
         everywhere = status // 100 == 3 or (status == 404 and not request.adapter)
-        return Trouble(words, everywhere=everywhere)
+        return RequestFailed(words, everywhere=everywhere)
 
 
 def _warn(news: News) -> None:
@@ -335,7 +335,7 @@ def _warn(news: News) -> None:
         warnings.warn(news, stacklevel=2)
 
 
-def _no_events(kind: str) -> Trouble:
+def _no_events(kind: str) -> RequestFailed:
     """The error for an answer of a type that is no event stream, or has none in it."""
     words = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
-    return Trouble(words, everywhere=True)
+    return RequestFailed(words, everywhere=True)

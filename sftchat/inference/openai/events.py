@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.engine import Request
 from sftchat.inference.openai.logprobs import Redact, asked_for, choices_of
-from sftchat.inference.openai.retries import PASSING, Trouble
+from sftchat.inference.openai.retries import PASSING, RequestFailed
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
 from sftchat.types import Choice, FinishReason
 
@@ -107,9 +107,9 @@ def read_event(data: str, redact: Redact = str) -> Piece:
         Trouble: When it is no JSON object of the protocol, or tells of an error; its words are the server's, of any length.
     """
     try:
-        event = parsed(data, last_wins=True)
+        event = load_json(data, last_wins=True)
     except ValueError:
-        raise Trouble(f"the server sent what the protocol does not have: {data}", passing=True) from None
+        raise RequestFailed(f"the server sent what the protocol does not have: {data}", passing=True) from None
     try:
         if error := _error_of(event):
             raise error
@@ -131,7 +131,7 @@ def read_event(data: str, redact: Redact = str) -> Piece:
         )
     except (TypeError, AttributeError, LookupError) as error:
         what = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""
-        raise Trouble(f"the server sent what the protocol does not have{f' ({what})' if what else ''}: {data}") from None
+        raise RequestFailed(f"the server sent what the protocol does not have{f' ({what})' if what else ''}: {data}") from None
 
 
 async def error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
@@ -167,11 +167,11 @@ def ended(said: str, called: tuple[str, ...] = ()) -> FinishReason:
     """
     ours = finish_reason(said)
     if ours not in ("stop", "length"):
-        raise Trouble(unfinished(said) + (f": the model calls {', '.join(called)}" if called else ""))
+        raise RequestFailed(unfinished(said) + (f": the model calls {', '.join(called)}" if called else ""))
     return ours
 
 
-def _error_of(event: Mapping[str, Any]) -> Trouble | None:
+def _error_of(event: Mapping[str, Any]) -> RequestFailed | None:
     """The error that an event tells of, beside its choices or without any; None when it tells of none.
 
     Another attempt is allowed when the code or the type says that the fault may pass: an HTTP status of 408, 409, 429 or 5xx, or a word such as
@@ -188,7 +188,7 @@ def _error_of(event: Mapping[str, Any]) -> Trouble | None:
     allowed = numbers[0] in PASSING or numbers[0] >= 500 if numbers else False
     passing = allowed or (not numbers and any(known in name for name in named for known in PASSING_CODES))
     crowded = 429 in numbers or any("rate_limit" in name for name in named)
-    return Trouble(words, passing=passing, crowded=crowded)
+    return RequestFailed(words, passing=passing, crowded=crowded)
 
 
 def _word(said: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.engine import Request
 from sftchat.errors import EngineError
 from sftchat.inference.openai.events import path_and_body
@@ -57,7 +57,7 @@ def score_text(
         if answer.status != 200:
             raise _lacks(model, lacking, answer.words)
         try:
-            found = parsed(answer.text, last_wins=True)
+            found = load_json(answer.text, last_wins=True)
         except ValueError:
             found = None
         if not isinstance(found, Mapping):

@@ -83,7 +83,7 @@ def whole_characters(text: str) -> tuple[str, str]:
     return ready.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), waiting
 
 
-class Said:
+class StreamedReply:
     """Takes the pieces of one answer and makes chunks of them, thoughts apart from the reply.
 
     Thoughts come in fields of their own, in parts of the content, or within the text: between ``<think>`` and ``</think>``, or before a

@@ -16,7 +16,7 @@ GIVEN_UP = 3
 """Requests given up in a row, none answered between them, after which the server is given up too."""
 
 
-class Pace:
+class AdaptiveConcurrencyLimit:
     """Places for requests, their number additively increased and multiplicatively decreased (Chiu and Jain 1989).
 
     Args:
@@ -62,7 +62,7 @@ LONGEST_HEADER = 100
 """Characters of a ``Retry-After`` header that is read."""
 
 
-class Trouble(Exception):
+class RequestFailed(Exception):
     """An attempt that brought no whole reply.
 
     Attributes:
@@ -118,7 +118,7 @@ class Retries:
     random: Callable[[], float] = random.random
     now: Callable[[], float] = time.time
 
-    def delay(self, attempt: int, trouble: Trouble) -> float | None:
+    def delay(self, attempt: int, trouble: RequestFailed) -> float | None:
         """Seconds to wait after the given attempt, counted from 1; None when there is no point in another one.
 
         Exponential backoff with full jitter: uniform between nothing and ``min(cap, base * 2 ** n)`` (Brooker, "Exponential Backoff And

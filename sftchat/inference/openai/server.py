@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 from anyio.from_thread import start_blocking_portal
 
-from sftchat._util.parsing import parsed
+from sftchat._util.parsing import load_json
 from sftchat.errors import ModelError, UsageError, first_line
 from sftchat.inference.openai.bounds import Bounds, Meter, Overrun, Overtime
 from sftchat.inference.openai.redaction import Redaction
@@ -153,7 +153,7 @@ class Server:
         if answer.status // 100 == 3:
             return f"HTTP {answer.status}: it is at {self.shown(answer.headers.get('location', 'another address'))}"
         try:
-            said = error_message(parsed(answer.text, last_wins=True))
+            said = error_message(load_json(answer.text, last_wins=True))
         except ValueError:
             said = "" if "html" in answer.headers.get("content-type", "") else answer.text
         return f"HTTP {answer.status}" + (f": {shown}" if (shown := self.shown(said)) else "")
@@ -201,7 +201,7 @@ def served_models(server: Server) -> tuple[list[dict[str, Any]], str]:
     if answer.status != 200:
         return [], server.words(answer)
     try:
-        listed = server.redaction.value(parsed(answer.text, last_wins=True)["data"])
+        listed = server.redaction.value(load_json(answer.text, last_wins=True)["data"])
         models = [dict(model) for model in listed if isinstance(model["id"], str) and len(model["id"]) <= LONGEST_NAME]
     except (ValueError, KeyError, TypeError):
         return [], "what it sends is no list of models"

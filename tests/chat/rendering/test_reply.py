@@ -12,7 +12,7 @@ from sftchat.chat.render.columns import difference_note
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.render.stacked import Stacked
 from sftchat.chat.render.width import Line, plain
-from sftchat.chat.safe_text import visible
+from sftchat.chat.safe_text import escape_controls
 from sftchat.chat.settings import Display
 
 RAW = Display(markdown=False)
@@ -35,7 +35,7 @@ def stream(text: str, seed: int, display: Display) -> str:
 @given(st.text(max_size=80), st.integers(0, 9))
 def test_without_markdown_every_character_is_shown(text: str, seed: int) -> None:
     if not text.lstrip().startswith("<think>"):
-        assert stream(text, seed, RAW) == visible(text.replace("\r\n", "\n")).removesuffix("\n")
+        assert stream(text, seed, RAW) == escape_controls(text.replace("\r\n", "\n")).removesuffix("\n")
 
 
 @given(st.text(st.sampled_from("a中|-`*#> \n"), max_size=80), st.integers(0, 9))
