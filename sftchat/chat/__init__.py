@@ -1,1 +1,1 @@
-"""The chat: conversation, commands and talk know no terminal; ``terminal`` and ``plain`` show a talk."""
+"""The chat: conversation, commands and controller are independent of the terminal; ``ui`` has the views."""

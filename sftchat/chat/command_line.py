@@ -1,4 +1,4 @@
-"""The commands of a chat: how a typed line is told from a message, found by name and completed."""
+"""Chat command line: parse typed lines into commands or messages, look commands up by name, and complete them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sftchat.errors import PluginError, UsageError
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A typed line, understood.
+    """A parsed line.
 
     Attributes:
-        command: What is to run; None for a message.
-        text: The command's argument, or the message.
+        command: The command to run; None for a message.
+        text: The argument of the command, or the message.
     """
 
     command: ChatCommand | None
@@ -28,12 +28,12 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Completion:
-    """A way to complete a command line.
+    """A completion of a command line.
 
     Attributes:
-        text: What it would put in place of the last ``length`` characters.
-        length: How many characters it replaces.
-        summary: A few words beside it.
+        text: Text that replaces the last ``length`` characters.
+        length: Number of characters to replace.
+        summary: Short description.
     """
 
     text: str
@@ -43,11 +43,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Commands(Mapping[str, "ChatCommand"]):
-    """The commands of a chat by name; the first of a name wins, so that no plugin replaces a built-in.
+    """The commands of a chat by name; the first command of a name wins, so that plugins cannot replace built-in commands.
 
     Attributes:
-        given: Every command, in the order in which ``/help`` lists them.
-        shadowed: Commands that have no effect because their name was taken.
+        given: All commands, in the order of ``/help``.
+        shadowed: Commands that are ignored because their name is taken.
     """
 
     given: tuple[ChatCommand, ...]
@@ -55,7 +55,6 @@ class Commands(Mapping[str, "ChatCommand"]):
     _by_name: Mapping[str, ChatCommand] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Index by name."""
         found: dict[str, ChatCommand] = {}
         shadowed = [command for command in self.given if found.setdefault(command.name, command) is not command]
         object.__setattr__(self, "shadowed", tuple(shadowed))
@@ -71,10 +70,10 @@ class Commands(Mapping[str, "ChatCommand"]):
         return len(self._by_name)
 
     def parse(self, line: str) -> CommandLine:
-        """Tell commands from messages; ``//`` begins a message that starts with one slash.
+        """Parse a line into a command or a message; ``//`` starts a message that begins with one slash.
 
         Raises:
-            UsageError: When no command has the name; one line with the nearest.
+            UsageError: When no command has the name; names the closest one.
         """
         if line.startswith("//"):
             return CommandLine(None, line[1:])
@@ -88,7 +87,7 @@ class Commands(Mapping[str, "ChatCommand"]):
         raise UsageError(f"unknown command '/{name}', {hint} ('//' begins a message with a slash)")
 
     def complete(self, context: ChatContext, typed: str) -> Iterator[Completion]:
-        """Ways to go on with what is typed: names first, then whatever the command offers."""
+        """Return completions of a typed line: command names first, then the command's own."""
         if not typed.startswith("/") or typed.startswith("//"):
             return
         name, space, argument = typed[1:].partition(" ")
@@ -103,7 +102,9 @@ class Commands(Mapping[str, "ChatCommand"]):
 
 
 def _makes_sense(command: ChatCommand, context: ChatContext) -> bool:
-    """Whether a command is offered; what a plugin's condition raises is shown when the command is run, not at every key."""
+    """Whether a command is available; a failing plugin condition counts as available, so that its error is shown when the command runs and
+    not at each key.
+    """
     try:
         return not call_plugin(f"/{command.name}", command.impossible, context)
     except PluginError:
@@ -111,7 +112,7 @@ def _makes_sense(command: ChatCommand, context: ChatContext) -> bool:
 
 
 def _words(command: ChatCommand, context: ChatContext, argument: str) -> tuple[str, ...]:
-    """The words that could stand where the argument is; none where a plugin's function fails, since this is asked at every key."""
+    """Return the completions of an argument; none when a plugin's function fails, because this is called at each key."""
     try:
         return call_plugin(f"/{command.name}", lambda: plain_texts(command.complete(context, argument), "words"))
     except PluginError:

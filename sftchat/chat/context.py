@@ -1,4 +1,4 @@
-"""What a chat command is: ``/name``, what it does, and what it may touch. Built-in commands are objects like those of plugins."""
+"""Public API of chat commands: ``/name``, what it runs, and the context it receives. Built-in commands use the same API as plugins."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class ChatContext(Protocol):
-    """What a command may see and do; all of it on the thread that runs the command.
+    """Interface of the chat for commands; all calls on the UI thread.
 
     Attributes:
-        conversation: What was said; assign a new one to change it. It is about the column in focus (``Conversation.column``).
-        settings: How the next reply is generated; assign a new one to change it.
-        display: How replies are shown.
+        conversation: The conversation of the focused pane (``Conversation.column``); assign a new one to change it.
+        settings: Generation settings of the next reply; assign new ones to change them.
+        display: Display options.
     """
 
     display: Display
@@ -42,67 +42,67 @@ class ChatContext(Protocol):
 
     @property
     def sampling(self) -> SamplingParams:
-        """The sampling parameters among the settings."""
+        """Sampling parameters of the next reply."""
 
     @property
     def columns(self) -> Sequence[ModelPane]:
-        """The models of the talk, at least one."""
+        """The panes, at least one."""
 
     @property
     def focus(self) -> ModelPane:
-        """The column that commands about one reply mean: the first, unless ``/focus`` chose another."""
+        """The pane that commands about one reply apply to: the first, unless ``/focus`` selected another."""
 
     @property
     def engine(self) -> Engine | None:
-        """The loaded model in focus; None while it loads, which only commands with ``while_generating`` can meet."""
+        """The loaded engine of the focused pane; None while it loads (only possible in commands with ``while_generating``)."""
 
     @property
     def commands(self) -> Mapping[str, ChatCommand]:
-        """Every command by name."""
+        """All commands by name."""
 
     @property
     def desk(self) -> ChatServices:
-        """What the talk has beside the models: the task, its evalset, the session, ways to open models and to keep rows."""
+        """Services other than the models: task, evalset, session, opening models, writing rows."""
 
     def say(self, text: str | Fragments) -> None:
-        """Show lines to the user; the model does not see them."""
+        """Show lines to the user; they are not part of the conversation."""
 
     def complain(self, text: str) -> None:
-        """Show one line that says what went wrong."""
+        """Show a one-line error."""
 
     def propose(self, text: str) -> bool:
-        """Put text into the input line for the user to change and send; False where there is no input line."""
+        """Put text into the input line for the user to edit and send; False when there is no input line."""
 
     def send(self, message: str) -> None:
         """Send a message to the model as if the user had typed it."""
 
     def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
-        """Have the models answer the message that waits at the end of a conversation, which becomes the talk's.
+        """Generate replies to the last message of ``conversation``, which becomes the current conversation.
 
         Args:
-            conversation: Ends with a question: ``context.conversation.unanswered()``, or one that was asked.
-            begun: Answers by column that there are already: a partial one is continued, one that ended is taken over as it is.
+            conversation: Ends with a user message, for example ``context.conversation.unanswered()``.
+            begun: Existing answers by pane: a partial one is continued, a complete one is kept.
         """
 
     def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
-        """Do something slow with a model, in its worker; the talk is busy meanwhile, and Ctrl-C sets ``Work.stopped``.
+        """Run a slow job on the engine thread of a pane; the chat is busy meanwhile, and Ctrl-C sets ``JobHandle.stopped``.
 
         Args:
-            title: What is being done, for the status line.
-            job: Called with the engine in the worker; it must not touch the context, and what it raises becomes one line to the user.
-            done: Called with the result on the thread of the command, unless the job was stopped or failed.
-            column: Whose model; that in focus by default.
+            title: Title for the status line.
+            job: Called with the engine on the engine thread; must not use the context. Its exceptions are shown as a one-line error.
+            done: Called with the result on the UI thread, unless the job was stopped or failed.
+            column: Index of the pane; the focused one by default.
         """
 
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
-        """Load another model in place of that in focus, which stays until the other is there, and for good when that fails.
+        """Replace the model of the focused pane; the old model stays until the new one is loaded, and when loading fails.
 
         Args:
-            model: MODEL.
-            then: Called when it is there.
+            model: MODEL to load.
+            then: Called after the new model is loaded.
 
         Raises:
-            SftchatError: When it cannot name a model; nothing is loaded then.
+            SftchatError: When MODEL is invalid; nothing is loaded.
         """
 
     def exit(self) -> None:
@@ -110,29 +110,29 @@ class ChatContext(Protocol):
 
 
 def no_completions(context: ChatContext, argument: str) -> Iterable[str]:
-    """The completions of a command whose argument is free text."""
+    """Return no completions: for commands with a free-text argument."""
     return ()
 
 
 def always(context: ChatContext) -> str:
-    """The condition of a command that makes sense at any time."""
+    """Return an empty reason: for commands that are always available."""
     return ""
 
 
 @dataclass(frozen=True)
 class ChatCommand:
-    """A command of the chat.
+    """A slash command of the chat.
 
     Attributes:
-        name: What is typed after the slash: lower-case letters, digits, ``-`` and ``_``.
+        name: Name typed after the slash: lower-case letters, digits, ``-`` and ``_``.
         summary: One line for ``/help``.
-        run: Called with the context and the rest of the line. A ``UsageError`` becomes one line to the user; so does any other error.
-        usage: The arguments as shown by ``/help``: ``[TEXT]``.
-        complete: Words that could stand where the argument is; the chat keeps those that begin with what is typed.
-        while_generating: It may run while the model loads or replies; otherwise it waits for its turn, as messages do.
-        impossible: Why the command makes no sense now, such as ``"there is no reply yet"``; empty when it does. It is asked when the
-            command's turn has come, and one that makes no sense is neither run nor offered.
-        topic: Under which heading ``/help`` lists it.
+        run: Called with the context and the rest of the line. Any exception, such as a ``UsageError``, is shown as a one-line error.
+        usage: Arguments as shown by ``/help``: ``[TEXT]``.
+        complete: Returns possible arguments; the chat filters them by the typed prefix.
+        while_generating: True when it may run while the model loads or generates; otherwise it is queued, as messages are.
+        impossible: Returns why the command is unavailable, such as ``"there is no reply yet"``; empty when it is available. Called before
+            the command runs; unavailable commands are not run and not offered as completions.
+        topic: Heading in ``/help``.
     """
 
     name: str
@@ -145,6 +145,5 @@ class ChatCommand:
     topic: str = "plugins"
 
     def __post_init__(self) -> None:
-        """Refuse a name that could not be typed."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"command name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")

@@ -1,7 +1,7 @@
-"""A talk with one or more models: what is typed reaches them in order, and what they say comes back, while workers load and generate.
+"""Chat controller: sends messages to one or more models and handles commands while engines load and generate on their own threads.
 
-No terminal here: ``terminal`` and ``plain`` are two views of a talk. Every method of a talk and of its view runs on one thread, the view's;
-workers reach it through ``post`` only.
+Independent of the terminal: ``sftchat.chat.ui`` has the views. All methods of the controller and of its view run on the UI thread; engine
+threads call back through ``post`` only.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ T = TypeVar("T")
 
 
 class ChatController:
-    """The state machine of a chat; it is the ``ChatContext`` that commands get.
+    """State machine of a chat; implements the ``ChatContext`` that commands receive.
 
     Args:
-        openings: How to open the models; each has one column or more, and those with the same ``load`` share an engine.
-        view: Who shows the talk.
-        commands: What may be typed after a slash.
-        desk: What the talk has beside its models.
-        conversation: What was said before.
-        settings: How replies are generated to begin with.
-        remarks: Said when it begins.
-        clock: Seconds that never run backwards.
+        openings: How to open the models; each has one pane or more. Openings with the same ``load`` share an engine.
+        view: Displays the chat.
+        commands: The slash commands.
+        desk: Services other than the models.
+        conversation: Earlier conversation to continue.
+        settings: Initial generation settings.
+        remarks: Messages to show at the start.
+        clock: Monotonic clock in seconds.
 
     Attributes:
-        columns: The models.
-        pending: Lines typed while the talk was busy; each gets its turn.
-        display: How replies are shown; the view reads it.
+        columns: The panes, one for each model.
+        pending: Lines typed while the chat was busy; processed in order.
+        display: Display options; read by the view.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ChatController:
 
     @property
     def conversation(self) -> Conversation:
-        """What was said."""
+        """The current conversation."""
         return self._conversation
 
     @conversation.setter
@@ -93,7 +93,7 @@ class ChatController:
 
     @property
     def settings(self) -> Settings:
-        """How the next reply is generated."""
+        """Generation settings of the next reply."""
         return self._settings
 
     @settings.setter
@@ -103,27 +103,27 @@ class ChatController:
 
     @property
     def sampling(self) -> SamplingParams:
-        """How tokens of the next reply are chosen."""
+        """Sampling parameters of the next reply."""
         return self.settings.sampling
 
     @property
     def focus(self) -> ModelPane:
-        """The column that commands about one reply mean."""
+        """The pane that commands about one reply apply to."""
         return self.columns[self.conversation.column]
 
     @property
     def engine(self) -> Engine | None:
-        """The loaded model in focus; None while it loads."""
+        """The loaded engine of the focused pane; None while it loads."""
         return self.focus.engine
 
     @property
     def commands(self) -> Commands:
-        """What may be typed after a slash."""
+        """The slash commands."""
         return self._commands
 
     @property
     def state(self) -> Literal["loading", "generating", "working", "ready"]:
-        """What the talk is doing."""
+        """Current state of the chat."""
         if self._coming is not None or any(column.engine is None for column in self.columns):
             return "loading"
         if self._pass is not None:
@@ -132,21 +132,21 @@ class ChatController:
 
     @property
     def doing(self) -> str:
-        """Title of the job under way; empty when there is none."""
+        """Title of the running job; empty when there is none."""
         return self._jobs.doing
 
     @property
     def settled(self) -> bool:
-        """Nothing is under way, not even the judging of a reply."""
+        """True when nothing is running, including the scoring of replies."""
         return self.state == "ready" and not self._marking.under_way
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed of the reply in focus, or of the last one; 0 when unknown."""
+        """Speed of the current or last reply in the focused pane; 0 when unknown."""
         return self.focus.tokens_per_second
 
     def start(self) -> None:
-        """Begin to load the models."""
+        """Start to load the models."""
         for remark in self._remarks:
             self._view.say(remark)
         for command in self._commands.shadowed:
@@ -155,7 +155,7 @@ class ChatController:
             worker.start(self.next, partial(self._not_loaded, worker))
 
     def close(self, timeout: float = 2.0) -> None:
-        """Stop what is under way and free the engines; waits no longer than ``timeout`` seconds for each."""
+        """Cancel running work and free the engines; wait at most ``timeout`` seconds for each."""
         if self._pass is not None:
             self._pass.cancel()
         self._jobs.cancel()
@@ -165,7 +165,7 @@ class ChatController:
             worker.join(timeout)
 
     def submit(self, line: str) -> None:
-        """Take a typed line: run it now, or when its turn comes."""
+        """Process a typed line: now if possible, otherwise when the chat is ready."""
         if not line.strip():
             return
         try:
@@ -182,9 +182,9 @@ class ChatController:
             self._keep()
 
     def stop(self) -> bool:
-        """End the replies or the job under way and keep their parts; False when there is nothing to stop.
+        """Stop the running replies or job and keep partial replies; False when nothing is running.
 
-        An engine notices at its next token; the user need not wait for it.
+        The engine stops at its next token; the method returns at once.
         """
         if self._pass is not None:
             self._pass.stop()
@@ -192,26 +192,26 @@ class ChatController:
         return self._jobs.stop()
 
     def say(self, text: str | Fragments) -> None:
-        """Show lines to the user; the model does not see them."""
+        """Show lines to the user; they are not part of the conversation."""
         self._view.say(text)
 
     def complain(self, text: str) -> None:
-        """Show one line that says what went wrong."""
+        """Show a one-line error."""
         self._view.complain(text)
 
     def propose(self, text: str) -> bool:
-        """Put text into the input line; False where there is none."""
+        """Put text into the input line; False when there is no input line."""
         return self._view.propose(text)
 
     def send(self, message: str) -> None:
-        """Send a message as if the user had typed it, a leading slash included."""
+        """Send a message as if the user had typed it; a leading slash does not start a command."""
         self.submit(f"/{message}" if message.startswith("/") else message)
 
     def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
-        """Have the models answer the message that waits at the end of a conversation, which becomes the talk's.
+        """Generate replies to the last message of ``conversation``, which becomes the current conversation.
 
         Raises:
-            ValueError: When no message waits.
+            ValueError: When no message waits for a reply.
         """
         if not conversation.waiting:
             raise ValueError("no message waits for a reply")
@@ -222,12 +222,12 @@ class ChatController:
         self._pass.start()
 
     def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
-        """Do something slow with a model, in its worker."""
+        """Run a slow job on the engine thread of a pane; see ``ChatContext.work``."""
         worker = (self.columns[column] if column is not None else self.focus).worker
         self._jobs.start(title, job, done, worker)
 
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
-        """Load another model in place of that in focus, which stays until the other is there."""
+        """Replace the model of the focused pane; the old model stays until the new one is loaded."""
         self.desk.models.check(model)
         column, coming = self.focus, EngineThread(partial(self.desk.models.load, model), self._view.post)
         self._coming = coming
@@ -254,10 +254,10 @@ class ChatController:
         """Leave the chat."""
         self._view.leave(None)
 
-    # on the view's thread
+    # UI thread
 
     def _not_loaded(self, worker: EngineThread, error: Exception) -> None:
-        """A model that the talk began with could not be loaded; whatever it was that went wrong is one line to the user."""
+        """Leave the chat with an error: a model that was requested at the start could not be loaded."""
         if not isinstance(error, SftchatError):
             names = " and ".join(f"'{column.name}'" for column in self.columns if column.worker is worker)
             unforeseen = ModelError(f"model {names} could not be loaded: {in_one_line(error)}; --traceback shows where")
@@ -266,15 +266,15 @@ class ChatController:
         self._view.leave(error)
 
     def _keep(self) -> None:
-        """Keep the talk as it is now."""
+        """Save the session."""
         self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns], self.pending)
 
     def _workers(self) -> list[EngineThread]:
-        """The workers of the columns, each once."""
+        """The distinct engine threads, including that of a model that is being loaded."""
         return list(dict.fromkeys([column.worker for column in self.columns] + ([self._coming] if self._coming is not None else [])))
 
     def _handle(self, line: str) -> None:
-        """Run a command or send a message; the talk is ready for it."""
+        """Run a command or send a message; requires that the chat can process it now."""
         parsed = self._commands.parse(line)
         self._view.show_typed(line)
         if parsed.command is not None:
@@ -283,7 +283,7 @@ class ChatController:
             self.generate(self.conversation.ask(parsed.text))
 
     def _run(self, command: ChatCommand, argument: str) -> None:
-        """Run a command; whatever it raises is one line to the user."""
+        """Run a command; every exception is shown as a one-line error."""
 
         def run() -> None:
             if reason := command.impossible(self):
@@ -297,7 +297,7 @@ class ChatController:
             self._view.complain(in_one_line(error))
 
     def next(self) -> None:
-        """Give what waits its turn, as far as possible: a message that a killed program left without a reply, then the lines that were typed."""
+        """Process what waits, while the chat is ready: first a message without a reply (from a killed process), then pending lines."""
         self._take_pending()
         if self.conversation.waiting and self.state == "ready":
             self._view.show_typed(self.conversation.path[-1].question)
@@ -307,12 +307,12 @@ class ChatController:
             self._keep()
 
     def _take_pending(self) -> None:
-        """Take over the lines that waited in a session that goes on."""
+        """Take over the pending lines of a resumed session."""
         self.pending.extendleft(reversed(self.desk.session.pending))
         self.desk.session.pending = ()
 
     def _answers(self, answers: tuple[Answer, ...]) -> None:
-        """The replies of a pass are over."""
+        """Append the replies of the finished turn."""
         self._pass = None
         self.conversation = self.conversation.answer(*answers)
         self._marking.judge_all()

@@ -1,7 +1,7 @@
-"""A conversation as pure, immutable state: a tree of questions and answers, of which the path to its head is what the models see.
+"""Immutable conversation tree of user messages and answers; the models see the path from the root to the head.
 
-Nodes are only ever added, so undoing, editing and branching lose nothing, and a session on disk grows by appending. With several models side
-by side an answer node holds one answer a column: the columns stay in step by construction.
+Nodes are only added, so undo, edit and branch lose nothing, and a session on disk is append-only. With several models, an answer node has
+one answer for each pane, so all panes follow the same path.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Rating = Literal["", "good", "bad"]
 
 @dataclass(frozen=True)
 class Mark:
-    """What the task's scorer thinks of a reply.
+    """Score of one reply by the task's scorer.
 
     Attributes:
         metric: Name of the task's primary metric.
-        value: Its value for this reply; None where the item has no gold.
-        errors: The scorer's fault classes; or, without gold, what the task finds wrong with the reply's form.
-        answer: What the scorer understood the reply to say.
+        value: Metric value of this reply; None when the item has no gold reply.
+        errors: Error classes from the scorer; without gold, the format errors the task finds.
+        answer: The answer that the scorer extracted from the reply.
     """
 
     metric: str
@@ -35,12 +35,12 @@ class Mark:
 
     @property
     def right(self) -> bool:
-        """Nothing is wrong with the reply, as far as the task can tell."""
+        """True when the task finds no error in the reply."""
         return not self.errors
 
     @property
     def text(self) -> str:
-        """A few words for under the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
+        """Short text to show below the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
         if self.value is None:
             return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
         score = f"{self.metric} {self.value:.2f}"
@@ -49,21 +49,21 @@ class Mark:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one column's model said, and how it came to say it.
+    """Reply of one pane's model and how it was generated.
 
     Attributes:
-        reply: The reply, as generated.
-        model: MODEL of the column then.
-        adapter: Name of the adapter that answered; empty for what was loaded.
-        sampling: How it was generated, the seed that was really used included.
-        template_arguments: Arguments of the chat template beyond the model's own.
-        token_ids: Its tokens, where the engine lists them.
-        choices: Its tokens with their log-probabilities, where they were asked for and came with the reply.
-        dropped: How many of the oldest turns the model was not shown, because the context was full.
-        first_token_seconds: Time to the first token; 0 when unknown.
-        seconds: Time to the last; 0 when unknown.
-        mark: The scorer's judgement, once there is one.
-        rating: The user's.
+        reply: The reply as generated.
+        model: MODEL of the pane at that time.
+        adapter: Adapter that replied; empty for the model as loaded.
+        sampling: Sampling parameters, including the seed actually used.
+        template_arguments: Chat template arguments that override the model's own.
+        token_ids: Token ids, when the engine returns them.
+        choices: Tokens with log-probabilities, when requested and returned.
+        dropped: Number of oldest turns left out of the prompt because the context was full.
+        first_token_seconds: Time to first token; 0 when unknown.
+        seconds: Time to last token; 0 when unknown.
+        mark: Score of the reply, once it is known.
+        rating: Rating by the user.
     """
 
     reply: Reply
@@ -81,24 +81,24 @@ class Answer:
 
     @property
     def partial(self) -> bool:
-        """The reply was cut before the model ended it: by the user, by the token limit or by an error."""
+        """True when the reply was cut off by the user, the token limit or an error."""
         return self.reply.finish_reason != "stop"
 
     @property
     def silent(self) -> bool:
-        """Nothing was said because of an error or the user: the models are not shown the turn."""
+        """True when the reply is empty because of an error or the user; such a turn is left out of prompts."""
         return not self.reply.text and self.reply.finish_reason in ("cancelled", "error")
 
 
 @dataclass(frozen=True)
 class Node:
-    """A question of the user, or the models' answers to one.
+    """A user message, or the models' answers to one.
 
     Attributes:
-        id: Its place in the tree, from 1; 0 is the beginning of the talk.
-        parent: Id of the node it follows; always smaller.
-        question: The user's message, as typed; empty for answers.
-        answers: One a column; empty for a question.
+        id: Node id, from 1; 0 is the root of the conversation.
+        parent: Id of the parent node; always smaller than ``id``.
+        question: The user's message as typed; empty for answers.
+        answers: One for each pane; empty for a user message.
     """
 
     id: int
@@ -108,23 +108,23 @@ class Node:
 
     @property
     def role(self) -> Literal["user", "assistant"]:
-        """Who speaks."""
+        """Role of the node's author."""
         return "assistant" if self.answers else "user"
 
     @property
     def silent(self) -> bool:
-        """An attempt to answer in which no column said anything."""
+        """True for an answer node in which no pane has a reply."""
         return bool(self.answers) and all(answer.silent for answer in self.answers)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A message and what a column's model said to it.
+    """A user message and the answer of one pane.
 
     Attributes:
-        question: The user's message, as typed.
-        answer: The answer; None while it is awaited.
-        id: Id of the answer's node, or of the question's while that waits.
+        question: The user's message as typed.
+        answer: The answer; None before it exists.
+        id: Id of the answer node, or of the message node when there is no answer yet.
     """
 
     question: str
@@ -133,26 +133,26 @@ class Turn:
 
     @property
     def reply(self) -> Reply | None:
-        """The reply, as generated; None while it is awaited."""
+        """The reply as generated; None before it exists."""
         return self.answer.reply if self.answer is not None else None
 
     @property
     def partial(self) -> bool:
-        """The reply was cut before the model ended it."""
+        """True when the reply was cut off."""
         return self.answer is not None and self.answer.partial
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said, all of it, and where the talk is.
+    """Conversation tree with its current position.
 
     Attributes:
-        system: The system prompt; empty for none.
-        nodes: Everything ever said, each node after its parent.
-        head: Id of the node where the talk is.
-        undone: Heads that ``redo`` goes back to, the next one last.
-        column: Whose answers ``turns`` and ``messages`` are about.
-        history: Whether the model sees the turns before the last.
+        system: System prompt; may be empty.
+        nodes: All nodes, parents before children.
+        head: Id of the current node.
+        undone: Heads that ``redo`` returns to, last first.
+        column: Pane whose answers ``turns`` and ``messages`` return.
+        history: Whether the model sees earlier turns.
     """
 
     system: str = ""
@@ -163,11 +163,11 @@ class Conversation:
     history: bool = True
 
     def node(self, id: int) -> Node:
-        """The node of an id; the ids of a conversation are 1 to ``len(nodes)``."""
+        """Return a node by id, from 1 to ``len(nodes)``."""
         return self.nodes[id - 1]
 
     def path_to(self, id: int) -> tuple[Node, ...]:
-        """The nodes from the beginning to a node."""
+        """Return the nodes from the root to a node."""
         found: list[Node] = []
         while id:
             found.append(self.node(id))
@@ -176,16 +176,16 @@ class Conversation:
 
     @property
     def path(self) -> tuple[Node, ...]:
-        """The nodes from the beginning to the head."""
+        """The nodes from the root to the head."""
         return self.path_to(self.head)
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """What the column's model sees of the path: its turns, without those in which it could say nothing."""
+        """Turns of the current path as the pane's model sees them: without turns that have an empty failed reply."""
         return self.turns_to(self.head)
 
     def turns_to(self, id: int) -> tuple[Turn, ...]:
-        """The same for the path to any node."""
+        """Return the turns of the path to any node."""
         turns, question = [], ""
         path = self.path_to(id)
         for node in path:
@@ -197,7 +197,7 @@ class Conversation:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation as engines and templates take it."""
+        """Messages in the form that engines and templates take."""
         found = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns if self.history else self.turns[-1:]:
             found.append(Message(role="user", content=turn.question))
@@ -207,12 +207,12 @@ class Conversation:
 
     @property
     def waiting(self) -> bool:
-        """The last message has no reply yet."""
+        """True when the last message has no reply yet."""
         return self.head > 0 and not self.node(self.head).answers
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Ids of the nodes where branches end, those of failed attempts aside, in the order in which they were said."""
+        """Ids of the leaf nodes, without failed attempts, in the order of creation."""
         parents = {node.parent for node in self.nodes if not node.silent}
         return tuple(node.id for node in self.nodes if node.answers and not node.silent and node.id not in parents)
 
@@ -220,7 +220,7 @@ class Conversation:
         """Append a user message.
 
         Raises:
-            ValueError: When the message before still waits for its reply.
+            ValueError: When the previous message has no reply yet.
         """
         if self.waiting:
             raise ValueError("the last message still waits for its reply")
@@ -230,17 +230,17 @@ class Conversation:
         return self._added(Node(len(self.nodes) + 1, parent, question=question))
 
     def answer(self, *answers: Answer) -> Conversation:
-        """Append the answers to the message that waits, one a column.
+        """Append the answers to the last message, one for each pane.
 
         Raises:
-            ValueError: When none waits.
+            ValueError: When no message waits for a reply.
         """
         if not self.waiting:
             raise ValueError("no message waits for a reply")
         return self._added(Node(len(self.nodes) + 1, self.head, answers=answers))
 
     def unanswered(self) -> Conversation:
-        """Go back to the last message, as if nothing had been said to it; that of a failed attempt counts.
+        """Move the head back to the last user message, without its replies; the message of a failed attempt counts too.
 
         Raises:
             UsageError: When there is no message.
@@ -250,10 +250,10 @@ class Conversation:
         return self if self.waiting else replace(self, head=self.node(self.head).parent, undone=())
 
     def undo(self, turns: int = 1) -> Conversation:
-        """Go back by some turns; ``redo`` takes it back.
+        """Move the head back by a number of turns; ``redo`` reverts it.
 
         Raises:
-            UsageError: When there are not so many.
+            UsageError: When there are fewer turns.
         """
         seen = self.turns
         if not 1 <= turns <= len(seen):
@@ -262,37 +262,37 @@ class Conversation:
         return replace(self, head=kept, undone=(*self.undone, self.head))
 
     def redo(self) -> Conversation:
-        """Take back the last ``undo``.
+        """Revert the last ``undo``.
 
         Raises:
-            UsageError: When there is none.
+            UsageError: When there is nothing to redo.
         """
         if not self.undone:
             raise UsageError("nothing was undone")
         return replace(self, head=self.undone[-1], undone=self.undone[:-1])
 
     def go(self, id: int) -> Conversation:
-        """Go to any node; 0 is the beginning."""
+        """Move the head to any node; 0 is the root."""
         return replace(self, head=id, undone=())
 
     def reset(self) -> Conversation:
-        """Go to the beginning and keep the system prompt; what was said stays in the tree."""
+        """Move the head to the root and keep the system prompt; all nodes stay in the tree."""
         return self.go(0)
 
     def with_system(self, system: str) -> Conversation:
-        """Change the system prompt; what was said stays."""
+        """Change the system prompt; all nodes stay."""
         return replace(self, system=system)
 
     def seen_by(self, column: int) -> Conversation:
-        """The same conversation as another column's model sees it."""
+        """Return the same conversation for another pane."""
         return replace(self, column=column)
 
     def changed(self, id: int, column: int, answer: Answer) -> Conversation:
-        """Replace an answer in place, to add what became known of it later, such as its mark."""
+        """Replace an answer, to add later results such as its score."""
         node = self.node(id)
         answers = (*node.answers[:column], answer, *node.answers[column + 1 :])
         return replace(self, nodes=(*self.nodes[: id - 1], replace(node, answers=answers), *self.nodes[id:]))
 
     def _added(self, node: Node) -> Conversation:
-        """With one more node, where the talk now is."""
+        """Add a node and move the head to it."""
         return replace(self, nodes=(*self.nodes, node), head=node.id, undone=())

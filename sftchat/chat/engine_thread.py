@@ -1,4 +1,4 @@
-"""The thread in which one engine is loaded and used; everything that comes out of it goes through ``post``."""
+"""Thread that loads and runs one engine; results go to the UI thread through ``post``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Post = Callable[[Callable[[], None]], None]
 
 
 class JobHandle:
-    """What a job in a worker knows of the talk.
+    """Handle of a job that runs on an engine thread.
 
     Args:
-        say: Shows lines to the user; called in any thread.
+        say: Shows lines to the user; may be called on any thread.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -29,19 +29,19 @@ class JobHandle:
 
     @property
     def stopped(self) -> bool:
-        """The user wants no more of it: return soon."""
+        """True when the user has cancelled the job: return soon."""
         return self.stop.is_set()
 
 
 class EngineThread:
-    """Loads an engine and uses it, one job after the other.
+    """Loads an engine and runs jobs on it, one at a time.
 
     Args:
-        load: Opens the engine; runs in the worker.
-        post: Has a function run on the thread of the talk.
+        load: Opens the engine; runs on the engine thread.
+        post: Runs a function on the UI thread.
 
     Attributes:
-        engine: The loaded engine; None before. Set on the thread of the talk.
+        engine: The loaded engine; None before. Set on the UI thread.
     """
 
     def __init__(self, load: Callable[[], Engine], post: Post) -> None:
@@ -49,29 +49,29 @@ class EngineThread:
         self._load = load
         self._post = post
         self._jobs: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
-        # a daemon, because a model that is being read cannot be interrupted and must not keep the user from leaving
+        # a daemon thread: loading weights cannot be interrupted and must not delay the exit of the process
         self._thread = threading.Thread(target=self._work, name="sftchat-engine", daemon=True)
 
     def start(self, loaded: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        """Begin to load; one of the two functions is posted."""
+        """Start to load the engine; ``loaded`` or ``failed`` is called on the UI thread."""
         self._loaded, self._failed = loaded, failed
         self._thread.start()
 
     def do(self, job: Callable[[Engine], None]) -> None:
-        """Have a job done when its turn comes; it must not raise."""
+        """Queue a job; it must not raise."""
         self._jobs.put(job)
 
     def end(self) -> None:
-        """Free the engine after the jobs that wait; returns at once."""
+        """Free the engine after the queued jobs; returns at once."""
         self._jobs.put(None)
 
     def join(self, timeout: float) -> None:
-        """Wait for the engine to be freed, no longer than some seconds, and not at all while it loads."""
+        """Wait at most ``timeout`` seconds until the engine is freed; do not wait while it loads."""
         if self._thread.is_alive():
             self._thread.join(0 if self.engine is None else timeout)
 
     def _work(self) -> None:
-        """Load the engine, then do jobs until told to end."""
+        """Load the engine, then run jobs until ``end``."""
         try:
             engine = self._load()
         except Exception as error:
@@ -83,7 +83,7 @@ class EngineThread:
         engine.close()
 
     def _arrived(self, engine: Engine) -> None:
-        """The engine is there."""
+        """Publish the loaded engine on the UI thread."""
         self.engine = engine
         self._loaded()
 
@@ -92,14 +92,14 @@ T = TypeVar("T")
 
 
 class Jobs:
-    """The jobs of a talk. Its methods run on the view's thread.
+    """Runs the slow jobs of commands, one at a time. Thread: UI.
 
     Args:
-        view: Shows what went wrong.
-        next: Called when a job is over.
+        view: Shows errors.
+        next: Called when a job has ended.
 
     Attributes:
-        doing: Title of the job under way; empty when there is none.
+        doing: Title of the running job; empty when there is none.
     """
 
     def __init__(self, view: View, next: Callable[[], None]) -> None:
@@ -109,10 +109,10 @@ class Jobs:
         self._work: JobHandle | None = None
 
     def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], worker: EngineThread) -> None:
-        """Have a job done; see ``ChatContext.work``.
+        """Run a job on an engine thread; see ``ChatContext.work``.
 
         Raises:
-            UsageError: When another one is under way.
+            UsageError: When another job is running.
         """
         if self._work is not None:
             raise UsageError(f"the talk is busy: {self.doing}")
@@ -122,7 +122,7 @@ class Jobs:
         def run(engine: Engine) -> None:
             try:
                 result = job(engine, work)
-            except BaseException as error:  # whatever a model library or a plugin raises, SystemExit too, ends the job, not the talk
+            except BaseException as error:  # any exception of a model library or plugin, SystemExit included, ends the job, not the chat
                 self._view.post(partial(self._end, work, problem=in_one_line(error)))
             else:
                 self._view.post(partial(self._end, work, partial(done, result)))
@@ -130,7 +130,7 @@ class Jobs:
         worker.do(run)
 
     def stop(self) -> bool:
-        """End the job under way at once for the user, and soon for the worker; False when there is none."""
+        """Stop the running job: at once for the user, soon on the engine thread. False when there is none."""
         if self._work is None:
             return False
         self._view.say(f"{self.doing}: stopped")
@@ -139,12 +139,12 @@ class Jobs:
         return True
 
     def cancel(self) -> None:
-        """Have the worker stop; nobody waits for it."""
+        """Stop the running job and discard its result."""
         if self._work is not None:
             self._work.stop.set()
 
     def _end(self, work: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
-        """A job is over; of one that was stopped, it is too late."""
+        """End a job; ignored when the job was stopped before."""
         if work is not self._work:
             return
         title, self._work, self.doing = self.doing, None, ""

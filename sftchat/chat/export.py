@@ -1,4 +1,4 @@
-"""A talk as a file that others read, and a file as a talk."""
+"""Export a conversation to a file, and read one from a file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SUFFIXES = {".md": "markdown", ".markdown": "markdown"}
 
 
 def export(conversation: Conversation, path: Path, format: str = "") -> str:
-    """Write what the model in focus sees of a talk into a new file.
+    """Write a conversation, as the focused model sees it, to a new file.
 
     Args:
-        conversation: With at least one turn.
-        path: A file that is not there yet.
-        format: ``messages``, ``sharegpt`` or ``markdown``; by default what the name ends with: ``.md`` is Markdown, all else messages.
+        conversation: Conversation with at least one turn.
+        path: A file that does not exist yet.
+        format: ``messages``, ``sharegpt`` or ``markdown``; by default from the suffix: ``.md`` is Markdown, any other is messages.
 
     Returns:
         The format.
 
     Raises:
-        UsageError: No such format; or the file is there already, or cannot be there.
-        DataError: Something was said that JSON cannot hold.
+        UsageError: When the format is unknown, the file exists, or it cannot be created.
+        DataError: When a text cannot be encoded as JSON.
     """
     chosen = format or SUFFIXES.get(path.suffix.lower(), "messages")
     if chosen not in WRITERS:
@@ -38,12 +38,12 @@ def export(conversation: Conversation, path: Path, format: str = "") -> str:
     if path.exists():
         raise UsageError(f"'{path}' exists; give a name that is free")
     check_target(path)
-    WRITERS[chosen](replace(conversation, history=True), path)  # what was said, whatever of it the model was shown
+    WRITERS[chosen](replace(conversation, history=True), path)  # the whole conversation, even when the model sees only the last turn
     return chosen
 
 
 def _rows(format: str) -> Callable[[Conversation, Path], object]:
-    """Write one row of a format."""
+    """Build a writer of one row in a format."""
 
     def write(conversation: Conversation, path: Path) -> object:
         return write_rows(path, [serialize(Example(conversation.messages), format)])
@@ -52,7 +52,7 @@ def _rows(format: str) -> Callable[[Conversation, Path], object]:
 
 
 def _markdown(conversation: Conversation, path: Path) -> object:
-    """Write the talk for a reader: every message under who said it, as it was said."""
+    """Write the conversation as Markdown: each message under its role, unchanged."""
     text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in conversation.messages)
     try:
         with replacing(path) as stream:
@@ -70,17 +70,17 @@ WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
 
 
 def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
-    """Read a talk from a row of a file in any of the shapes that training rows may have.
+    """Read a conversation from one row of a file, in any format of training data.
 
     Args:
         path: JSONL or JSON.
-        row: Which one, from 1.
+        row: Row number, from 1.
 
     Returns:
-        The talk, and the last message where nothing was said to it yet.
+        The conversation, and the last message when it has no reply.
 
     Raises:
-        DataError: When there is no such row, or it is no talk.
+        DataError: When the row does not exist, or is not a conversation.
     """
     example = next(islice(read_examples(path), row - 1, None), None)
     if example is None:

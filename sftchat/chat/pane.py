@@ -1,4 +1,4 @@
-"""A column of a talk: one model, or one adapter of a model that several columns share, and what it is doing."""
+"""Pane: state of one model of the chat, or of one adapter when several panes share an engine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sftchat.engine import Engine, Renders
 
 @dataclass(frozen=True)
 class Opening:
-    """Models that one engine will answer for, before it is loaded.
+    """Models served by one engine that is not loaded yet.
 
     Attributes:
-        load: Opens the engine; slow, called in a worker.
-        models: What the user called them, one a column.
-        adapters: The name of each as the engine knows it (``Request.adapter``); empty for what was loaded.
+        load: Opens the engine; slow, called on the engine thread.
+        models: MODEL arguments as typed, one for each pane.
+        adapters: Adapter name of each pane for the engine (``Request.adapter``); empty for the model as loaded.
     """
 
     load: Callable[[], Engine]
@@ -28,18 +28,18 @@ class Opening:
 
 
 class ModelPane:
-    """One model of a talk, as its view may show it; changed by the talk alone.
+    """State of one model of the chat, for the view; changed by the chat only.
 
     Args:
-        name: MODEL as the user wrote it.
-        worker: Has the engine.
-        adapter: Which of the engine's adapters answers.
+        name: MODEL as typed.
+        worker: The engine thread.
+        adapter: Adapter that replies.
 
     Attributes:
-        generation: The reply under way; None when there is none.
-        context_used: Tokens of prompt and reply of the last reply; 0 before.
-        first_token_seconds: Time to the first token of the last reply; 0 when unknown.
-        mark: What the task thinks of the last reply; None while unknown.
+        generation: The reply that is being generated; None when there is none.
+        context_used: Prompt and reply tokens of the last reply; 0 before the first.
+        first_token_seconds: Time to first token of the last reply; 0 when unknown.
+        mark: Score of the last reply; None when unknown.
     """
 
     def __init__(self, name: str, worker: EngineThread, adapter: str = "") -> None:
@@ -59,28 +59,28 @@ class ModelPane:
 
     @property
     def state(self) -> Literal["loading", "generating", "ready"]:
-        """What the model is doing."""
+        """Current state of the model."""
         if self.engine is None:
             return "loading"
         return "ready" if self.generation is None else "generating"
 
     @property
     def context_length(self) -> int:
-        """The most tokens that prompt and reply may have together; 0 when unknown."""
+        """Context length in tokens, prompt and reply together; 0 when unknown."""
         return self.engine.context_length if isinstance(self.engine, Renders) else 0
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed of the reply under way, or of the last one; 0 when unknown."""
+        """Speed of the current or last reply; 0 when unknown."""
         return self.generation.tokens_per_second if self.generation is not None else self._rate
 
     def replace(self, name: str, worker: EngineThread) -> None:
-        """Another model stands here now."""
+        """Replace the model of the pane."""
         self.name, self.worker, self.adapter = name, worker, ""
         self.context_used, self.first_token_seconds, self.mark, self._rate = 0, 0.0, None, 0.0
 
     def ended(self, generation: PendingReply, prompt_tokens: int) -> None:
-        """Remember the figures of a reply that is over."""
+        """Store the statistics of a finished reply."""
         self.generation = None
         self._rate = generation.tokens_per_second
         self.first_token_seconds = generation.first_token_seconds

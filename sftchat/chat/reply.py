@@ -1,4 +1,4 @@
-"""Replies: the engine driven through them, and what a talk keeps of each meanwhile."""
+"""Stream replies from an engine and track the state of each pending reply."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from sftchat.types import FinishReason, Reply
 
 
 class PendingReply:
-    """A reply under way.
+    """A reply that is being generated.
 
     Args:
-        begun: Seconds, of the clock that ``add`` is given, at which it was asked for.
-        draft: The answer as far as it goes already, when one is continued.
+        begun: Time of the request in seconds, on the clock used for ``add``.
+        draft: The answer to continue, with the text it has already.
 
     Attributes:
-        stop: Set to end it at the next chunk.
-        text: What was said so far, the draft included.
-        thoughts: What the model thought so far, where that is kept apart from the text.
-        late: Text that was shown turned out to be thoughts.
-        opened: The template opened the thoughts, so that the text begins with them.
-        refused: The reply is a refusal by the server's own word.
-        token_ids: The tokens of that, where the engine lists them.
-        choices: The tokens of the text with their log-probabilities, where they were asked for and come.
-        tokens: How many tokens were generated now.
-        all_tokens: How many the reply has.
-        dropped: How many of the oldest turns the model is not shown.
+        stop: Set to end the reply at the next chunk.
+        text: Text so far, including the draft.
+        thoughts: Thoughts so far, when the engine separates them from the text.
+        late: True when text that was shown turned out to be thoughts.
+        opened: True when the template opened the thoughts, so that the text starts inside them.
+        refused: True when the server reported a refusal.
+        token_ids: Token ids of the text, when the engine returns them.
+        choices: Tokens of the text with log-probabilities, when requested and returned.
+        tokens: Number of tokens generated in this turn.
+        all_tokens: Number of tokens of the whole reply.
+        dropped: Number of oldest turns left out of the prompt.
     """
 
     def __init__(self, begun: float, draft: Answer) -> None:
@@ -50,14 +50,14 @@ class PendingReply:
         self._last = 0.0
 
     def add(self, chunk: Chunk, now: float) -> None:
-        """Take a chunk that came at a time in seconds."""
+        """Add a chunk that arrived at time ``now`` in seconds."""
         self.refused = self.refused or chunk.refused
         self.opened = self.opened or chunk.opened
         if chunk.revises == "thought":
             self.choices.clear()
         self.choices += chunk.choices
         if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
-            return  # an engine may say nothing so that it can be stopped; that is not the first token
+            return  # an engine may yield an empty chunk so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
         self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
         self.late = self.late or chunk.revises == "thought"
@@ -67,37 +67,37 @@ class PendingReply:
 
     @property
     def thinking(self) -> bool:
-        """The template opened the thoughts, and they are not over."""
+        """True when the template opened the thoughts and they have not ended."""
         return self.opened and THOUGHTS_END not in self.text
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed after the first token, whose time is the prompt's; 0 when unknown."""
+        """Decoding speed after the first token (whose time is prefill); 0 when unknown."""
         seconds = self._last - self._first
         return (self.tokens - 1) / seconds if seconds > 0 and self.tokens > 1 else 0.0
 
     @property
     def first_token_seconds(self) -> float:
-        """Time to the first token; 0 while there is none."""
+        """Time to first token; 0 before it."""
         return max(0.0, self._first - self._begun) if self._first else 0.0
 
     @property
     def seconds(self) -> float:
-        """Time to the last token; 0 while there is none."""
+        """Time to last token; 0 before the first."""
         return max(0.0, self._last - self._begun) if self._last else 0.0
 
 
 def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None], stop: threading.Event | None = None) -> Reply:
-    """Generate one reply and pass its chunks on as they come.
+    """Generate one reply and pass its chunks to ``show``.
 
     Args:
-        engine: Who answers.
-        request: What to answer.
-        show: Called with each chunk, in this thread.
-        stop: Ends the reply at the next chunk once it is set; the reply so far is returned as ``"cancelled"``.
+        engine: Engine that generates.
+        request: The request.
+        show: Called with each chunk, on this thread.
+        stop: When set, ends the reply at the next chunk; the partial reply is returned as ``"cancelled"``.
 
     Raises:
-        EngineError: When the engine fails, or ends without saying why.
+        EngineError: When the engine fails, or ends without a finish reason.
     """
     reply = stream_replies(engine, [request], show, {request.id: stop} if stop is not None else {})[request.id]
     if isinstance(reply, EngineError):
@@ -108,19 +108,19 @@ def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None]
 def stream_replies(
     engine: Engine, requests: Sequence[Request], show: Callable[[Chunk], None], stops: Mapping[str, threading.Event]
 ) -> dict[str, Reply | EngineError]:
-    """Generate several replies in one pass and pass their chunks on as they come.
+    """Generate several replies in one batch and pass their chunks to ``show``.
 
     Args:
-        engine: Who answers.
-        requests: What to answer.
-        show: Called with each chunk, in this thread.
-        stops: By request id; a reply whose event is set gets no more chunks, and when all are, the engine is stopped.
+        engine: Engine that generates.
+        requests: The requests.
+        show: Called with each chunk, on this thread.
+        stops: Events by request id; a reply whose event is set receives no more chunks, and the engine is stopped when all are set.
 
     Returns:
-        By request id, the reply or what went wrong with it.
+        By request id, the reply or its error.
 
     Raises:
-        Exception: Whatever the engine raises, when it fails as a whole.
+        Exception: Any exception of the engine when it fails as a whole.
     """
     parts: dict[str, list[Chunk]] = {request.id: [] for request in requests}
     ended: dict[str, FinishReason] = {}
@@ -141,7 +141,7 @@ def stream_replies(
 
 
 def _reply(chunks: Sequence[Chunk], finish_reason: FinishReason | None) -> Reply | EngineError:
-    """One reply from its chunks."""
+    """Build a reply from its chunks."""
     if finish_reason is None:
         return EngineError("the engine ended in mid-reply and gave no reason")
     if finish_reason == "error":

@@ -1,4 +1,4 @@
-"""Replies become rows: appended to files that training and evaluation read, refused where they would spoil them."""
+"""Append replies as rows to training and evaluation files; reject rows that would contaminate them."""
 
 from __future__ import annotations
 
@@ -24,44 +24,45 @@ TRAINING: tuple[Kind, ...] = ("messages", "preferences")
 
 @dataclass(frozen=True)
 class Rows:
-    """The files of rows that a talk appends to.
+    """The row files of a chat.
 
     Attributes:
-        folder: Where they are, made with the first row; None where no rows are written.
-        golds: Gold sets elsewhere, whose items must not become training rows.
+        folder: Folder of the files, created with the first row; None when no rows are written.
+        golds: Other evalsets, whose items must not become training rows.
     """
 
     folder: Path | None = None
     golds: tuple[Path, ...] = ()
 
     def path(self, kind: Kind) -> Path:
-        """The file of a kind of rows.
+        """Return the file for a kind of rows.
 
         Raises:
-            UsageError: There is no folder for rows.
+            UsageError: When there is no folder for rows.
         """
         if self.folder is None:
             raise UsageError("this chat writes no rows; give it a folder for them")
         return self.folder / f"{kind}.jsonl"
 
     def good(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
-        """Append a reply to learn from.
+        """Append a reply as a training row.
 
         Args:
-            messages: What was asked; ends with the user's message. The replies among them are read, not learned: nobody has said that they are good.
-            reply: What is to be learned.
-            about: Where it comes from.
+            messages: The conversation; ends with the user's message. Earlier replies are context only and not trained on, because they were
+                not rated.
+            reply: The reply to train on.
+            about: Provenance fields.
 
         Returns:
-            Where the row stands, ``file:line``.
+            Location of the row, ``file:line``.
 
         Raises:
-            DataError: When the row is there already, or its prompt has another reply; or when it is in a gold set. Says where.
+            DataError: When the row exists already, its prompt has another reply, or it is in an evalset. The message names the place.
         """
         return self._append("messages", serialize(Example(_unlearned(messages), reply, metadata={"sftchat": about}), "messages"))
 
     def pair(self, messages: Sequence[Message], chosen: str, rejected: str, about: Mapping[str, Any]) -> str:
-        """Append a better and a worse reply to the same prompt; arguments and errors as of ``good``."""
+        """Append a preference pair: a better and a worse reply to the same prompt; arguments and errors as for ``good``."""
         row = {
             "prompt": [dict(message) for message in _unlearned(messages)],
             "chosen": [{"role": "assistant", "content": chosen}],
@@ -71,12 +72,12 @@ class Rows:
         return self._append("preferences", row)
 
     def gold(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
-        """Append an item to be scored on; arguments and errors as of ``good``, but it must not be in the training rows."""
+        """Append an evalset item; arguments and errors as for ``good``, except that it must not be in the training rows."""
         id = "chat-" + sha256(json.dumps([list(messages)], sort_keys=True).encode()).hexdigest()[:12]
         return self._append("evalset", serialize(Example(tuple(messages), reply, id, {"sftchat": about}), "evalset"))
 
     def _append(self, kind: Kind, row: dict[str, Any]) -> str:
-        """Append a row to its file, after all checks."""
+        """Check a row and append it to its file."""
         example = to_example(row)
         path = self.path(kind)
         line = 1
@@ -94,22 +95,22 @@ class Rows:
 
 
 def _unlearned(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages with replies that are only read."""
+    """Mark the replies among the messages as not trained on."""
     return tuple({**message, "weight": 0} if message["role"] == "assistant" else message for message in messages)
 
 
 def _examples(path: Path) -> Iterator[Example]:
-    """The rows of a file; none where there is none yet."""
+    """Read the rows of a file; none when it does not exist."""
     if path.is_file() and path.stat().st_size:
         yield from read_examples(path)
 
 
 def _append_line(path: Path, line: str) -> None:
-    """Append a line, whole or not at all.
+    """Append a line atomically.
 
     Raises:
-        DataError: When it holds half a surrogate pair, which UTF-8 has not.
-        SftchatError: When the system refuses to write.
+        DataError: When it contains a lone surrogate, which UTF-8 cannot encode.
+        SftchatError: When writing fails.
     """
     try:
         data = line.encode() + b"\n"

@@ -1,7 +1,7 @@
-"""Model output made safe to show: control characters become visible symbols, text becomes whole lines, long lines become rows.
+"""Safe display of model output: escape control characters, split text into lines, wrap lines into rows.
 
-A model can write any character, escape sequences that clear the screen or set the clipboard included. Nothing of it reaches the terminal
-as a command.
+A model can generate any character, including escape sequences that clear the screen or set the clipboard. None reaches the terminal
+unescaped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-# one-byte forms of escape sequences, then the marks that reorder or hide what follows them on the line
+# one-byte (C1) control characters, then bidirectional and invisible formatting characters
 _ESCAPED = {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)} | {
     code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }
@@ -19,33 +19,33 @@ _VISIBLE = {**_PICTURES, **_ESCAPED}
 
 
 def escape_controls(text: str) -> str:
-    """The text with every control character but tab and newline shown as a symbol: ``␛[2J``, ``\\x9b``."""
+    """Replace each control character, except tab and newline, with a visible symbol: ``␛[2J``, ``\\x9b``."""
     return text.translate(_VISIBLE)
 
 
 class Printable:
-    """A stream of text made visible piece by piece; ``\\r\\n`` is a newline even when a piece ends between the two."""
+    """Escapes control characters of a stream; ``\\r\\n`` is a newline even when it is split between two pieces."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """What of the stream can be shown now."""
+        """Return the text that can be shown now."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         return escape_controls(text.removesuffix("\r").replace("\r\n", "\n"))
 
     def end(self) -> str:
-        """What was held back."""
+        """Return the text that was held back."""
         held, self._held = self._held, ""
         return escape_controls(held)
 
 
 class LineBuffer:
-    """Gathers a stream of pieces into complete lines.
+    """Splits a stream of pieces into complete lines.
 
     Attributes:
-        tail: The line that is not complete yet.
+        tail: The unfinished line.
     """
 
     def __init__(self) -> None:
@@ -53,23 +53,23 @@ class LineBuffer:
         self._printable = Printable()
 
     def feed(self, text: str) -> str:
-        """Take a piece and return the lines it completed, each with its newline; empty when there is none."""
+        """Add a piece and return the lines it completes, with their newlines; may be empty."""
         lines, newline, self.tail = (self.tail + self._printable.feed(text)).rpartition("\n")
         return lines + newline
 
     def end(self) -> str:
-        """Return the unfinished line, with a newline when it is not empty, and be empty."""
+        """Return the unfinished line, with a newline unless it is empty, and clear the buffer."""
         last, self.tail = self.tail + self._printable.end(), ""
         return last + "\n" if last else ""
 
 
 def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
-    """Break a line into the rows that a terminal breaks it into: at the margin, a wide character moving down whole.
+    """Break a line into rows as a terminal does: at the margin, without splitting wide characters.
 
     Args:
         text: One line.
         columns: Width of the terminal.
-        width: How many cells a character takes.
+        width: Returns the width of a character in cells.
     """
     found, row, used = [], "", 0
     for character in text.expandtabs(8):
@@ -83,14 +83,14 @@ def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
 
 
 def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
-    """Break a line of ours between words where it can be; what is written without spaces is broken anywhere.
+    """Wrap a message line between words if possible; text without spaces is broken anywhere.
 
-    What follows a break stands below what the line is about: below its text, or of a table of words and explanations below the explanation.
+    Continuation rows are indented to the start of the text; in a table of words and explanations, to the start of the explanation.
 
     Args:
         line: One line.
         columns: Width of the terminal.
-        width: How many cells a text takes.
+        width: Returns the width of a text in cells.
     """
     explained = re.match(r"\s*\S.*?\s{2,}(?=\S)|\s*", line)
     hanging = width(explained[0]) if explained is not None else 0
@@ -106,10 +106,10 @@ def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
 
 
 class LineWriter(io.TextIOBase):
-    """A text stream for ``sys.stderr``: complete lines go to a function; of a progress bar only its last state does.
+    """Replacement for ``sys.stderr`` that passes complete lines to a function; of a progress bar, only its last state.
 
     Args:
-        write_line: Called with each complete line, from whatever thread wrote it.
+        write_line: Called with each complete line, on the thread that wrote it.
     """
 
     def __init__(self, write_line: Callable[[str], None]) -> None:
@@ -118,11 +118,11 @@ class LineWriter(io.TextIOBase):
         self._pending = ""
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def write(self, text: str) -> int:
-        """Take text and pass on the lines that are complete."""
+        """Write text and pass on the complete lines."""
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
             if shown := line.rstrip("\r").rpartition("\r")[2].rstrip():

@@ -1,4 +1,4 @@
-"""Marks under the replies of a talk: judged in the workers, so that a slow scorer is in nobody's way, and put where they belong."""
+"""Score the replies of a chat on the engine threads, so that a slow scorer does not block the UI."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sftchat.types import Example, Message, Reply
 
 
 class ReplyScoring:
-    """Has replies judged and keeps their marks. Its methods run on the view's thread.
+    """Scores replies and stores the scores in the conversation. Thread: UI.
 
     Args:
-        talk: Whose replies.
-        view: Shows the marks.
+        talk: The chat.
+        view: Shows the scores.
 
     Attributes:
-        under_way: How many replies are being judged.
+        under_way: Number of replies that are being scored.
     """
 
     def __init__(self, talk: ChatContext, view: View) -> None:
@@ -34,7 +34,7 @@ class ReplyScoring:
         self._view = view
 
     def judge_all(self) -> None:
-        """Have the answers at the head of the talk judged, where the talk has a task."""
+        """Score the answers at the head of the conversation, when the chat has a task."""
         judge, conversation = self._talk.desk.judge, self._talk.conversation
         for column, answer in enumerate(conversation.node(conversation.head).answers):
             self._talk.columns[column].mark = None
@@ -42,14 +42,14 @@ class ReplyScoring:
                 self._judge(judge, column, answer)
 
     def _judge(self, judge: GoldScorer, column: int, answer: Answer) -> None:
-        """Have one reply judged in the worker of its model."""
+        """Score one reply on the engine thread of its model."""
         conversation = self._talk.conversation
         id, messages = conversation.head, conversation.unanswered().seen_by(column).messages
 
         def job(engine: Engine) -> None:
             try:
                 mark = judge.mark(messages, answer.reply)
-            except Exception as error:  # a scorer that fails costs a mark, never the talk
+            except Exception as error:  # a failing scorer must not end the chat
                 self._view.post(partial(self._judged, id, column, answer, None, in_one_line(error)))
             else:
                 self._view.post(partial(self._judged, id, column, answer, mark))
@@ -58,7 +58,7 @@ class ReplyScoring:
         self._talk.columns[column].worker.do(job)
 
     def _judged(self, id: int, column: int, answer: Answer, mark: Mark | None, problem: str = "") -> None:
-        """A mark came; the talk may be another by now."""
+        """Store and show a score; the conversation may have changed since it was requested."""
         self.under_way -= 1
         if problem:
             self._view.complain(problem)
@@ -73,11 +73,11 @@ class ReplyScoring:
 
 
 class GoldScorer:
-    """A task's scorer with a gold set.
+    """A task's scorer with an evalset.
 
     Args:
-        task: Scores.
-        path: The gold set; the task's first one by default, none where it has none.
+        task: The task.
+        path: The evalset; by default the first of the task, if it has one.
     """
 
     def __init__(self, task: Task, path: Path | None = None) -> None:
@@ -86,7 +86,7 @@ class GoldScorer:
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
-        """The items of the gold set, read at the first use.
+        """The evalset items, read on first use.
 
         Raises:
             DataError: When the file cannot be used.
@@ -96,10 +96,11 @@ class GoldScorer:
         return tuple(read_evalset(self.path).examples) if self.path is not None else ()
 
     def find(self, messages: Sequence[Message]) -> Example | None:
-        """The item that a talk asks: its turns, the system prompt aside, are the last of the talk's.
+        """Return the item that a conversation asks: the item's messages, without the system prompt, are the last messages of the
+        conversation.
 
         Args:
-            messages: The talk; ends with the user's.
+            messages: The conversation; ends with a user message.
         """
         said = _said(messages)
         for example in self._by_question.get(said[-1][1], ()):
@@ -109,17 +110,17 @@ class GoldScorer:
         return None
 
     def mark(self, messages: Sequence[Message], reply: Reply) -> Mark | None:
-        """Judge a reply.
+        """Score a reply.
 
         Args:
-            messages: What was asked; ends with the user's message.
-            reply: What was answered.
+            messages: The conversation; ends with the user's message.
+            reply: The reply to it.
 
         Returns:
-            None where nothing can be said: no gold, and the task has no opinion on the form.
+            None when there is nothing to score: no gold reply, and the task has no format check.
 
         Raises:
-            DataError: When the gold set cannot be used.
+            DataError: When the evalset cannot be used.
             PluginError: When the scorer fails.
         """
         metric = self.task.metric
@@ -133,7 +134,7 @@ class GoldScorer:
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:
-        """The items by their last message."""
+        """Index the items by their last message."""
         found: dict[str, list[Example]] = defaultdict(list)
         for example in self.examples:
             found[example.messages[-1]["content"].strip()].append(example)
@@ -141,5 +142,5 @@ class GoldScorer:
 
 
 def _said(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Roles and texts without the system prompt and the blanks around."""
+    """Roles and stripped texts, without the system prompt."""
     return [(message["role"], message["content"].strip()) for message in messages if message["role"] != "system"]

@@ -1,4 +1,4 @@
-"""What is said and how, as JSON and back: the form in which sessions keep it."""
+"""JSON serialization of conversations and replies for sessions."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sftchat.chat.settings import Settings
 
 @dataclass(frozen=True)
 class SessionMetadata:
-    """What is true of a session beside its nodes.
+    """Metadata of a session, apart from its nodes.
 
     Attributes:
         system: The system prompt.
-        head: Where the talk is.
-        column: Whose answers it is about.
-        history: Whether the model sees the turns before the last.
-        settings: How the next reply is generated.
-        models: MODEL of each column.
-        folder: Where the program ran.
-        title: The beginning of the first message.
-        turns: How many there are.
-        pending: Lines that were typed and have not had their turn.
+        head: Id of the current node.
+        column: Index of the focused pane.
+        history: Whether the model sees earlier turns.
+        settings: Generation settings of the next reply.
+        models: MODEL of each pane.
+        folder: Working directory of the process.
+        title: Beginning of the first message.
+        turns: Number of turns.
+        pending: Lines that were typed but not processed.
     """
 
     system: str = ""
@@ -41,19 +41,18 @@ class SessionMetadata:
     pending: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse places that no talk has."""
         if self.head < 0 or self.column < 0:
             raise ValueError(f"head is {self.head} and column {self.column}, must be from 0")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """How an answer under way goes on.
+    """A chunk of a partial answer.
 
     Attributes:
         text: New text.
-        token_ids: Its tokens, where the engine lists them.
-        tokens: How many there are.
+        token_ids: Its token ids, when the engine returns them.
+        tokens: Number of tokens.
     """
 
     text: str
@@ -62,31 +61,31 @@ class Piece:
 
 
 def dumps(value: Any) -> str:
-    """JSON in ASCII, so that whatever is in a Python string, half a surrogate pair included, comes back."""
+    """Serialize to ASCII JSON, so that any Python string, including lone surrogates, round-trips."""
     return json.dumps(value, separators=(",", ":"))
 
 
 def metadata_to_json(facts: SessionMetadata) -> str:
-    """The facts of a session."""
+    """Serialize the metadata of a session."""
     return dumps(asdict(facts))
 
 
 def metadata_from_json(text: str) -> SessionMetadata:
-    """The facts of a session; a new one has none.
+    """Parse the metadata of a session; the defaults for a new session.
 
     Raises:
-        ValueError: When they are damaged, as of all that read here.
+        ValueError: When the JSON is damaged; the same holds for the other parsers here.
     """
     return from_json(SessionMetadata, load_json(text))
 
 
 def node_to_json(node: Node) -> str:
-    """A node without its place."""
+    """Serialize a node without its id and parent."""
     return dumps({"question": node.question, "answers": [asdict(answer) for answer in node.answers]})
 
 
 def node_from_json(id: int, parent: int, text: str) -> Node:
-    """A node at its place."""
+    """Parse a node and give it its id and parent."""
     found = from_json(Node, {**from_json(Mapping[str, Any], load_json(text)), "id": id, "parent": parent})
     if not 0 <= parent < id:
         raise ValueError(f"node {id} follows node {parent}")
@@ -94,12 +93,12 @@ def node_from_json(id: int, parent: int, text: str) -> Node:
 
 
 def answer_to_json(answer: Answer) -> str:
-    """One answer."""
+    """Serialize an answer."""
     return dumps(asdict(answer))
 
 
 def said_from_json(text: str) -> Answer | Piece:
-    """How an answer began, or how it went on."""
+    """Parse the beginning of an answer, or a chunk of it."""
     found = load_json(text)
     if isinstance(found, list):
         return from_json(Piece, dict(zip(("text", "token_ids", "tokens"), found, strict=True)))

@@ -1,4 +1,4 @@
-"""What a talk has beside its models."""
+"""Services of a chat other than its models."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from sftchat.task import Task
 
 
 def _closed(model: str) -> Engine:
-    """Refuse to open another model."""
+    """Default ``load``: no more models can be opened."""
     raise UsageError(f"this talk cannot open '{model}': it keeps the models it began with")
 
 
 def _unknown(model: str) -> str:
-    """Know no identity."""
+    """Default ``identify``: the identity is unknown."""
     return ""
 
 
 @dataclass(frozen=True)
 class Models:
-    """How a talk opens more models.
+    """Functions that open more models during a chat.
 
     Attributes:
-        check: Refuses what cannot name a model, from names and files alone; raises ``SftchatError``.
-        load: Opens one; slow, called in a worker.
-        identify: Hash of what decides a model's replies, empty when unknown; it may read all weights, so it is called in a worker.
+        check: Validates MODEL from names and files alone, without loading; raises ``SftchatError``.
+        load: Opens a model; slow, called on an engine thread.
+        identify: Returns a hash of everything that decides the model's replies, empty when unknown. May read all weights: call it on an
+            engine thread.
     """
 
     check: Callable[[str], object] = _closed
@@ -40,13 +41,13 @@ class Models:
 
 @dataclass(frozen=True)
 class ChatServices:
-    """What commands find beside the models.
+    """Services that commands can use, other than the models.
 
     Attributes:
-        judge: Marks replies; None where the talk has no task.
-        session: Keeps the talk.
-        models: How more models are opened.
-        rows: Where replies become data.
+        judge: Scores replies; None when the chat has no task.
+        session: Saves the conversation.
+        models: Opens more models.
+        rows: Appends replies to data files.
     """
 
     judge: GoldScorer | None = None
@@ -56,5 +57,5 @@ class ChatServices:
 
     @property
     def task(self) -> Task | None:
-        """Whose scorer judges replies; None for none."""
+        """The task whose scorer scores replies; None when there is none."""
         return self.judge.task if self.judge is not None else None

@@ -1,4 +1,4 @@
-"""The session of a talk: keeps on disk what the talk becomes, by the difference to what is there already."""
+"""Session storage: saves a conversation to SQLite incrementally."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from sftchat.types import Reply
 
 
 class Session:
-    """One talk's place among the sessions; nothing is written before something is said.
+    """Saves one conversation as a session; writes nothing before the first message.
 
     Args:
-        sessions: Where; None keeps nothing.
-        found: The session to go on with; a new one by default.
-        kept: What it has of the conversation.
+        sessions: The session store; None disables saving.
+        found: Session to continue; a new one by default.
+        kept: The part of its conversation that is stored already.
 
     Attributes:
-        sessions: Where it is kept.
-        id: Its number; 0 before anything is kept.
-        pending: Lines of a session that goes on which were typed and have not had their turn.
+        sessions: The session store; None disables saving.
+        id: Session id; 0 before anything is saved.
+        pending: Lines of a resumed session that were typed but not processed.
     """
 
     def __init__(self, sessions: Sessions | None = None, found: Summary | None = None, kept: Conversation | None = None) -> None:
@@ -53,11 +53,11 @@ class Session:
         self.go_on(found, kept)
 
     def save(self, conversation: Conversation, settings: Settings, models: Sequence[str], pending: Sequence[str] = ()) -> None:
-        """Keep what changed since the last time, and the lines that wait for their turn."""
+        """Save what changed since the last call, and the pending lines."""
         if self.sessions is None or self.sessions.broken or not (self.id or conversation.nodes or pending):
             return
         if conversation.nodes[: len(self._nodes)] != self._nodes and not self._changed(conversation):
-            self.id, self._nodes = 0, ()  # another talk altogether, such as one that was loaded
+            self.id, self._nodes = 0, ()  # an unrelated conversation, for example one that was loaded
         self.id = self.id or self.sessions.new()
         try:
             for node in conversation.nodes[len(self._nodes) :]:
@@ -83,25 +83,25 @@ class Session:
         self.sessions.save(self.id, facts)
 
     def go_on(self, found: Summary | None, kept: Conversation | None) -> None:
-        """Keep what comes in another session: one that was found, or a new one."""
+        """Continue in another session: ``found``, or a new one when it is None."""
         self.id = found.id if found is not None else 0
         self.pending = found.facts.pending if found is not None else ()
-        # a reply that was under way is in the talk, and not yet among the nodes on disk
+        # a reply interrupted by a crash is part of the conversation but not yet a stored node
         stored = self.sessions.stored(found) if self.sessions is not None and found is not None else 0
         self._nodes = kept.nodes[:stored] if kept is not None else ()
 
     def begin(self, question: int, column: int, answer: Answer) -> None:
-        """A column begins to answer a question."""
+        """Record that a pane starts to reply to a message."""
         if self.sessions is not None and self.id:
             self.sessions.begin(self.id, question, column, answer)
 
     def piece(self, question: int, column: int, chunk: Chunk) -> None:
-        """An answer goes on."""
+        """Record a chunk of a reply."""
         if self.sessions is not None and self.id and (chunk.text or chunk.tokens):
             self.sessions.piece(self.id, question, column, chunk.text, chunk.token_ids, chunk.tokens)
 
     def _changed(self, conversation: Conversation) -> bool:
-        """Keep what became known of nodes that were kept; False when they are others."""
+        """Save changes of stored nodes; False when the stored nodes belong to another conversation."""
         assert self.sessions is not None
         before, now = self._nodes, conversation.nodes[: len(self._nodes)]
         if len(now) < len(before) or any(
@@ -117,15 +117,15 @@ class Session:
 
 
 def restored(sessions: Sessions, found: Summary, columns: int) -> tuple[Conversation, Settings]:
-    """What a session was: its talk and its settings.
+    """Restore the conversation and settings of a session.
 
     Args:
-        sessions: Where it is.
-        found: Which one.
-        columns: How many models will go on with it.
+        sessions: The session store.
+        found: The session to restore.
+        columns: Number of models that continue it.
 
     Raises:
-        SftchatError: When it is damaged.
+        SftchatError: When the session is damaged.
     """
     conversation = sessions.conversation(found)
     return conversation.seen_by(min(conversation.column, columns - 1)), found.facts.settings
@@ -149,13 +149,13 @@ CREATE INDEX pieces_of_session ON pieces (session, question);
 
 @dataclass(frozen=True)
 class Summary:
-    """A session as a list shows it.
+    """Summary of a session for lists.
 
     Attributes:
-        id: Its number.
-        name: What ``/save`` called it; empty for most.
-        used: When it was last written, in seconds since 1970.
-        facts: What ``Sessions.save`` was given.
+        id: Session id.
+        name: Name given with ``/save``; usually empty.
+        used: Time of the last write, in seconds since 1970.
+        facts: Metadata as passed to ``Sessions.save``.
     """
 
     id: int
@@ -165,19 +165,19 @@ class Summary:
 
 
 class SessionConflict(Exception):
-    """Another program goes on with the same session."""
+    """Another process writes to the same session."""
 
 
 class Sessions:
-    """The sessions of a file; opened at its first use.
+    """Session store in a SQLite file, opened on first use.
 
     Args:
-        path: The file; made with its folder when missing, readable by its owner only.
-        warn: Told once, in one line, when nothing can be kept any more.
+        path: The database file; created with its folder when missing, readable by its owner only.
+        warn: Called once, with one line, when saving stops working.
 
     Attributes:
-        broken: The file could not be used: nothing is found or kept.
-        warn: Told once, in one line, when nothing can be kept any more.
+        broken: True when the file cannot be used: nothing is found or saved.
+        warn: Called once, with one line, when saving stops working.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -188,16 +188,16 @@ class Sessions:
         self._damaged: set[int] = set()
 
     def new(self) -> int:
-        """Begin a session and return its number; 0 when it cannot be kept."""
+        """Create a session and return its id; 0 when saving is not possible."""
         rows = self._do("INSERT INTO sessions (used, facts) VALUES (?, '{}') RETURNING id", time.time())
         return int(rows[0][0]) if rows else 0
 
     def save(self, session: int, facts: SessionMetadata) -> None:
-        """Keep what is true of a session now: where its talk is, its settings, its models."""
+        """Save the metadata of a session: head, settings, models."""
         self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(facts), session)
 
     def add(self, session: int, node: Node) -> None:
-        """Keep a new node; the pieces of the reply that it has are not needed any more.
+        """Taken=>SessionConflict: When the session has another node with that id.
 
         Raises:
             Taken: When the session has another node in its place.
@@ -210,22 +210,22 @@ class Sessions:
             self._do("DELETE FROM pieces WHERE session = ? AND question = ?", session, node.parent)
 
     def change(self, session: int, node: Node) -> None:
-        """Keep what became known of a node."""
+        """Save a changed node."""
         self._do("UPDATE nodes SET said = ? WHERE session = ? AND id = ?", node_to_json(node), session, node.id)
 
     def begin(self, session: int, question: int, column: int, answer: Answer) -> None:
-        """A column begins to answer; what the answer says already is kept with it."""
+        """Record that a pane starts to reply, with the text the answer has already."""
         self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, answer_to_json(answer))
 
     def piece(self, session: int, question: int, column: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
-        """An answer goes on; on disk when this returns."""
+        """Record a chunk of a reply; on disk when this returns."""
         self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, dumps([text, token_ids, tokens]))
 
     def rename(self, session: int, name: str) -> None:
-        """Give a session a name.
+        """Name a session.
 
         Raises:
-            UsageError: When another one has it.
+            UsageError: When another session has the name.
         """
         try:
             self._do("UPDATE sessions SET name = ? WHERE id = ?", name, session)
@@ -233,7 +233,7 @@ class Sessions:
             raise UsageError(f"session name '{name}' is taken; /load {name} goes on with that one") from None
 
     def all(self, most: int = -1) -> tuple[Summary, ...]:
-        """The sessions, the last used first; damaged ones are left out, and that is said once."""
+        """List the sessions, last used first; damaged ones are skipped with one warning."""
         found = []
         for id, name, used, facts in self._do("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most):
             try:
@@ -247,17 +247,17 @@ class Sessions:
         return tuple(found)
 
     def find(self, wanted: str) -> Summary | None:
-        """The session of a name or a number; of that which was used last when nothing is wanted."""
+        """Find a session by name or number; the last used one when ``wanted`` is empty."""
         found = self.all()
         if not wanted:
             return found[0] if found else None
         return next((one for one in found if one.name == wanted), None) or next((one for one in found if str(one.id) == wanted), None)
 
     def conversation(self, session: Summary) -> Conversation:
-        """All that was said in a session; a reply that was under way when the program ended is there as far as it came.
+        """Load the conversation of a session, including the partial text of a reply interrupted by a crash.
 
         Raises:
-            SftchatError: When it is damaged.
+            SftchatError: When the session is damaged.
         """
         rows = self._do("SELECT id, parent, said FROM nodes WHERE session = ? ORDER BY id", session.id)
         facts = session.facts
@@ -272,7 +272,7 @@ class Sessions:
             raise self._broken_session(session.id, error) from error
 
     def stored(self, session: Summary) -> int:
-        """How many nodes of a session are on disk."""
+        """Number of stored nodes of a session."""
         rows = self._do("SELECT count(*) FROM nodes WHERE session = ?", session.id)
         return int(rows[0][0]) if rows else 0
 
@@ -283,7 +283,7 @@ class Sessions:
             self._connection = None
 
     def _under_way(self, session: int, question: int) -> tuple[Answer, ...]:
-        """The answers that were being given to a question, by column."""
+        """Rebuild partial answers to a message from stored chunks, by pane."""
         found: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
         for column, piece in rows:
@@ -297,19 +297,19 @@ class Sessions:
             reply = replace(reply, text=reply.text + said.text, completion_tokens=reply.completion_tokens + said.tokens)
             found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *said.token_ids))
         if not any(answer.reply.text or answer.token_ids for answer in found.values()):
-            return ()  # the program was killed before the first token: the question has no reply yet
+            return ()  # the process was killed before the first token: the message has no reply yet
         nothing = Answer(Reply("", "cancelled"))
         return tuple(found.get(column, nothing) for column in range(max(found) + 1))
 
     def _broken_session(self, id: int, error: Exception) -> SftchatError:
-        """The error for a session that cannot be read."""
+        """Build the error for a session that cannot be read."""
         return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {' '.join(str(error).split())}")
 
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Carry out a statement, or give up on the file for good.
+        """Execute an SQL statement; mark the store as broken when it fails.
 
         Raises:
-            sqlite3.IntegrityError: When it would break a rule of the tables.
+            sqlite3.IntegrityError: When it violates a constraint.
         """
         if self.broken:
             return []
@@ -329,7 +329,7 @@ class Sessions:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file, made when it is missing.
+    """Open the database file; create it when missing.
 
     Raises:
         OSError, sqlite3.Error, SftchatError: When it cannot be used.

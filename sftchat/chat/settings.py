@@ -1,4 +1,4 @@
-"""How replies are shown; changed by commands and keys, read by the view."""
+"""Settings of a chat: how replies are shown and generated; changed by commands and keys."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sftchat.types import SamplingParams
 
 @dataclass
 class Display:
-    """What a person may choose about the showing of replies.
+    """Display options for replies.
 
     Attributes:
-        markdown: Render Markdown; otherwise replies are shown as they were written.
-        thoughts: Show what a model thinks before it answers; otherwise one line says that it did.
+        markdown: Render Markdown; otherwise show replies as written.
+        thoughts: Show thoughts; otherwise one line says that the model had some.
     """
 
     markdown: bool = True
@@ -30,13 +30,13 @@ OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a talk.
+    """Generation settings of a chat.
 
     Attributes:
-        sampling: How tokens are chosen.
-        overflow: What happens when the context is full.
-        template_arguments: Arguments of the chat template, over the model's own.
-        logprobs: Ask servers for the log-probabilities of the tokens of a reply; those of models that are loaded here are computed when asked.
+        sampling: Sampling parameters.
+        overflow: What to do when the context is full.
+        template_arguments: Chat template arguments that override the model's own.
+        logprobs: Request log-probabilities from servers; for local models they are computed on demand.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)

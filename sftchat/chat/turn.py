@@ -1,4 +1,4 @@
-"""What happens when a talk grows longer than the model's context; never in silence."""
+"""One chat turn: fit the request into the model's context, generate the replies, record them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A request that fits.
+    """A request that fits into the context.
 
     Attributes:
-        request: What to ask.
-        dropped: How many of the oldest turns are not in it.
+        request: The request to send.
+        dropped: Number of oldest turns left out.
     """
 
     request: Request
@@ -37,15 +37,15 @@ class Fitted:
 
 
 def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
-    """Make a request fit into the context of a model, or say why it does not.
+    """Fit a request into the model's context window.
 
-    An engine that cannot count tokens, as one behind a server, is asked as it is: the server knows its own limit.
+    The request is returned unchanged when the engine cannot count tokens, for example behind a server, which enforces its own limit.
 
     Args:
-        engine: Who will be asked.
-        request: With messages; the last is the user's.
-        overflow: ``stop`` lets the reply end where the context does, ``refuse`` wants room for all of ``max_new_tokens``, ``drop-oldest``
-            makes that room by leaving out the oldest turns, the system prompt never.
+        engine: Engine that will receive the request.
+        request: Request with messages; the last one is from the user.
+        overflow: ``stop``: the reply may end where the context ends. ``refuse``: there must be space for all of ``max_new_tokens``.
+            ``drop-oldest``: leave out the oldest turns, never the system prompt, until there is space for ``max_new_tokens``.
 
     Raises:
         EngineError: When it does not fit.
@@ -75,7 +75,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
 
 
 def _without_oldest(request: Request) -> Request | None:
-    """The request without its first question and the reply to it; None when only one question is left."""
+    """Return the request without its oldest turn; None when only one user message is left."""
     system = [message for message in request.messages if message["role"] == "system"]
     rest = request.messages[len(system) :]
     return replace(request, messages=(*system, *rest[2:])) if len(rest) > 2 else None
@@ -86,16 +86,16 @@ ALTERNATIVES = 10
 
 
 class TurnRunner:
-    """The replies of all columns to one message. Its methods run on the view's thread, but for ``_generate``.
+    """Runs one chat turn for all panes. Thread: UI, except ``_generate`` (engine thread).
 
     Args:
-        talk: Whose columns answer.
-        conversation: Ends with the message.
-        begun: By column, answers to continue or to take over.
+        talk: The chat whose panes reply.
+        conversation: Conversation that ends with the user's message.
+        begun: By pane, answers to continue, or to keep if they are complete.
         view: Shows the replies.
-        clock: Seconds that never run backwards.
-        answered: Called with the answers, one for each column, before the end of the last is drawn.
-        over: Called when it is drawn.
+        clock: Monotonic clock in seconds.
+        answered: Called with the answers, one for each pane, before the view draws the end of the last reply.
+        over: Called after the view has drawn the end of the last reply.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class TurnRunner:
         self._generations = {column: PendingReply(clock(), draft) for column, draft in self._drafts.items()}
 
     def start(self) -> None:
-        """Begin."""
+        """Start to generate."""
         if not self._generations:
             self._end()
             self._over()
@@ -139,13 +139,13 @@ class TurnRunner:
             worker.do(partial(self._generate, requests))
 
     def stop(self) -> None:
-        """End the replies and keep their parts."""
+        """Stop all replies and keep the partial ones."""
         for column in list(self._generations):
             self._generations[column].stop.set()
             self._finish(column, self._generations[column], "cancelled")
 
     def _draft(self, column: int, begun: Answer | None) -> Answer:
-        """A column's answer before it goes on; a sample that is asked for once more gets a seed of its own."""
+        """Return the answer of a pane before generation; a resampled answer gets a new seed."""
         sampling = self._settings.sampling
         attempts = sum(node.parent == self._conversation.head for node in self._conversation.nodes)
         return Answer(
@@ -159,12 +159,12 @@ class TurnRunner:
         )
 
     def cancel(self) -> None:
-        """Have the engines stop; nobody waits for what they say."""
+        """Stop the engines and discard further output."""
         for generation in self._generations.values():
             generation.stop.set()
 
     def _request(self, column: int) -> Request:
-        """What to ask a column's model."""
+        """Build the request for the model of a pane."""
         conversation = self._conversation.seen_by(column)
         number = len(conversation.turns)
         draft = self._drafts[column]
@@ -175,14 +175,14 @@ class TurnRunner:
             adapter=self._columns[column].adapter,
             reply_prefix=self._generations[column].text,
             template_arguments=self._settings.template_arguments,
-            # of a reply that goes on, those of its beginning must be known
+            # A continued reply needs the log-probabilities of its first part too.
             logprobs=ALTERNATIVES if self._settings.logprobs and (draft.choices or not draft.reply.text) else None,
         )
 
-    # in a worker
+    # engine thread
 
     def _generate(self, batch: Mapping[int, tuple[Request, PendingReply]], engine: Engine) -> None:
-        """Generate the replies of the columns that share an engine."""
+        """Generate the replies of the panes that share an engine."""
         columns = {request.id: column for column, (request, _) in batch.items()}
         wanted: list[Request] = []
         stops: dict[str, threading.Event] = {}
@@ -208,7 +208,7 @@ class TurnRunner:
                 wanted.append(fitted.request)
                 stops[request.id] = generation.stop
             replies = stream_replies(engine, wanted, show, stops) if wanted else {}
-        except Exception as error:  # whatever breaks inside a model library ends the replies, not the talk
+        except Exception as error:  # any error in a model library ends the replies, not the chat
             for column in batch:
                 post(column, "error", problem=in_one_line(error))
             return
@@ -218,15 +218,15 @@ class TurnRunner:
             else:
                 post(columns[id], reply.finish_reason, reply.prompt_tokens)
 
-    # on the view's thread again
+    # UI thread
 
     def _piece(self, column: int, generation: PendingReply, chunk: Chunk) -> None:
-        """A piece of a reply came; of one that was stopped, it is too late."""
+        """Handle a chunk of a reply; chunks that arrive after the reply was stopped are ignored."""
         if self._generations.get(column) is not generation:
             return
         generation.add(chunk, self._clock())
         self._session.piece(self._conversation.head, column, chunk)
-        if chunk.revises == "thought":  # what they are was shown as text
+        if chunk.revises == "thought":  # the text shown so far was thoughts
             self._view.show_late_thoughts(column)
         elif chunk.thoughts:
             self._view.show_thoughts(chunk.thoughts, column)
@@ -234,14 +234,14 @@ class TurnRunner:
             self._view.show_piece(chunk.text, column)
 
     def _dropped(self, column: int, generation: PendingReply, turns: int) -> None:
-        """The oldest turns did not fit into the context."""
+        """Record and report that the oldest turns did not fit into the context."""
         if self._generations.get(column) is generation:
             generation.dropped = turns
             lost = "the first turn is" if turns == 1 else f"the first {turns} turns are"
             self._view.say(f"{self._who(column)}the context is full: {lost} not shown to the model")
 
     def _finish(self, column: int, generation: PendingReply, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
-        """End a reply: keep what was said, or take the message back when nothing was."""
+        """Finish a reply: keep the generated text, or remove the message when there is none."""
         if self._generations.get(column) is not generation:
             return
         del self._generations[column]
@@ -265,7 +265,7 @@ class TurnRunner:
             seconds=generation.seconds,
         )
         if not self._generations:
-            self._end()  # before anything is drawn, so that what is drawn shows the talk ready
+            self._end()  # Before the view draws the end, so that it shows the chat as ready.
         self._view.end_reply(column)
         if generation.late:
             self._view.say(f"{self._who(column)}{LATE}")
@@ -292,16 +292,18 @@ class TurnRunner:
             self._over()
 
     def _end(self) -> None:
-        """All replies are over."""
+        """Report the answers when all replies are complete."""
         self._answered(tuple(self._answers[column] for column in range(len(self._columns))))
 
     def _who(self, column: int) -> str:
-        """Whose reply a note is about; empty when there is only one."""
+        """Name the model that a note is about; empty when there is only one."""
         return f"{self._columns[column].name}: " if len(self._columns) > 1 else ""
 
 
 def _exact(engine: Engine, request: Request, token_ids: Sequence[int]) -> Request:
-    """A request with the tokens of the reply that it continues, where they are all of its text: written anew, it may have other tokens."""
+    """Return a request that continues the exact tokens of a partial reply, provided they decode to its text; tokenizing the text again
+    could give other tokens.
+    """
     said = request.reply_prefix
     if not (said and token_ids and isinstance(engine, Inspects)) or said.endswith("\ufffd"):
         return request

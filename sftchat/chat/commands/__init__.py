@@ -1,4 +1,4 @@
-"""The commands every chat has, registered as any plugin registers its own; one module a topic."""
+"""Built-in chat commands, registered through the plugin hook; one module for each topic."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ BUILTINS: tuple[ChatCommand, ...] = tuple(command for topic in TOPICS for comman
 
 @hookimpl
 def sftchat_register_chat_commands() -> Iterable[ChatCommand]:
-    """Register the commands."""
+    """Register the built-in commands."""
     return BUILTINS

@@ -1,4 +1,4 @@
-"""How commands read their arguments and show texts."""
+"""Helpers of commands: parse arguments, shorten texts, complete paths."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sftchat.errors import UsageError
 
 
 def whole_number(argument: str, name: str, default: int | None = None, least: int = 1) -> int:
-    """A number that was typed.
+    """Parse an integer argument.
 
     Args:
-        argument: What was typed.
-        name: What the usage calls it.
-        default: For an empty argument; without one it is refused.
-        least: The smallest that is allowed.
+        argument: The argument as typed.
+        name: Name of the argument in error messages.
+        default: Value of an empty argument; without a default, an empty argument is an error.
+        least: Minimum.
 
     Raises:
-        UsageError: When it is none, or too small.
+        UsageError: When it is not an integer, or less than ``least``.
     """
     typed = argument.strip()
     if not typed and default is not None:
@@ -32,18 +32,18 @@ def whole_number(argument: str, name: str, default: int | None = None, least: in
 
 
 def shortened(text: str, most: int = 40) -> str:
-    """The beginning of a text in one line."""
+    """Return the beginning of a text, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def paths(context: ChatContext, argument: str) -> Iterable[str]:
-    """Completions of a path."""
+    """Return path completions."""
     return complete_path(argument)
 
 
 def no_reply(context: ChatContext) -> str:
-    """Why a command about the last reply makes no sense."""
+    """Return why a command about the last reply is unavailable."""
     return "" if context.conversation.turns else "there is no reply yet"
 
 
@@ -52,18 +52,18 @@ MOST = 200
 
 
 def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool = False) -> Iterator[str]:
-    """Paths that begin with what is typed, folders with a slash at their end, ``~`` kept as typed; hidden ones only when asked for by a dot.
+    """Return completions of a path: folders end in a slash, ``~`` stays as typed, hidden files only after a dot.
 
     Args:
         typed: The argument so far.
-        suffixes: Kinds of files to offer, such as ``(".json", ".jsonl")``; empty for all. Folders are always offered.
-        folders_only: Offer no files.
+        suffixes: File suffixes to include, such as ``(".json", ".jsonl")``; empty for all. Folders are always included.
+        folders_only: Leave out files.
     """
     name = typed.rpartition("/")[2]
     before = typed[: len(typed) - len(name)]
     try:
         entries = sorted(os.scandir(path_of(before or ".")), key=lambda entry: entry.name)
-    except (OSError, RuntimeError, ValueError):  # not there, not ours, a home nobody has, or no path at all
+    except (OSError, RuntimeError, ValueError):  # missing, not readable, unknown home directory, or an invalid path
         return
     found = 0
     for entry in entries:
@@ -79,7 +79,7 @@ def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; of what cannot be looked at, no."""
+    """Whether an entry is a folder or a link to one; False when it cannot be read."""
     try:
         return entry.is_dir()
     except OSError:

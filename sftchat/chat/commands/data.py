@@ -1,4 +1,4 @@
-"""From talk to data: a reply becomes a row with one command."""
+"""Commands that turn replies into data rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sftchat.types import Message, Reply
 
 
 def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
-    """The last question with all before it, and the answer in focus."""
+    """Return the messages up to the last user message, and the answer in the focused pane."""
     answer = context.conversation.turns[-1].answer
     if answer is None or not answer.reply.text:
         raise UsageError("the last message has no reply")
@@ -25,7 +25,7 @@ def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
 
 
 def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
-    """Where a reply comes from, so that a row can be traced; it may take long, so it is for a worker."""
+    """Return the provenance fields of a row; may be slow, so it runs on the engine thread."""
     from sftchat import __version__
 
     return {
@@ -45,7 +45,7 @@ def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, An
 
 
 def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, Any]], list[str]], then: Callable[[], None]) -> None:
-    """Append rows in a worker and say where they are."""
+    """Append rows on the engine thread and report where they were written."""
 
     def done(places: list[str]) -> None:
         context.say("\n".join(f"row written: {place}" for place in places))
@@ -55,7 +55,7 @@ def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, An
 
 
 def _rate(context: ChatContext, rating: Rating) -> None:
-    """Remember what was thought of the reply in focus."""
+    """Store the user's rating of the focused reply."""
     conversation = context.conversation
     turn = conversation.turns[-1]
     assert turn.answer is not None
@@ -63,7 +63,7 @@ def _rate(context: ChatContext, rating: Rating) -> None:
 
 
 def _others(context: ChatContext, rating: Rating) -> list[str]:
-    """What other columns and attempts said to the last message, and was rated so."""
+    """Return the replies of other panes and attempts to the last message that have the rating."""
     conversation = context.conversation
     asked = conversation.node(conversation.turns[-1].id).parent
     answers = [answer for node in conversation.nodes if node.parent == asked for answer in node.answers]
@@ -71,7 +71,7 @@ def _others(context: ChatContext, rating: Rating) -> list[str]:
 
 
 def _good(context: ChatContext, argument: str) -> None:
-    """A reply to learn from; with one to the same message that was bad, a pair as well."""
+    """Append a reply as a training row; also a preference pair when a reply to the same message was rated bad."""
     messages, answer = _last(context)
     rejected = [text for text in _others(context, "bad") if text != answer.reply.text]
 
@@ -83,7 +83,7 @@ def _good(context: ChatContext, argument: str) -> None:
 
 
 def _bad(context: ChatContext, argument: str) -> None:
-    """A reply to unlearn: a pair, as soon as there is a better one."""
+    """Rate a reply as bad; append a preference pair when there is a better reply."""
     messages, answer = _last(context)
     if answer.rating == "good":
         raise UsageError(f"this reply is a row of {context.desk.rows.path('messages')}; take it out there first")
@@ -101,7 +101,7 @@ def _bad(context: ChatContext, argument: str) -> None:
 
 
 def _fix(context: ChatContext, argument: str) -> None:
-    """The reply as it should have been: a row to learn from and a pair; the talk goes on with it."""
+    """Replace a reply by a corrected text; append a training row and a preference pair."""
     messages, answer = _last(context)
     if not argument:
         if not context.propose(f"/fix {answer.reply.text}"):
@@ -129,7 +129,7 @@ def _fix(context: ChatContext, argument: str) -> None:
 
 
 def _gold(context: ChatContext, argument: str) -> None:
-    """An item to be scored on: the last message, with the reply or another text as its gold."""
+    """Append an evalset item: the last message, with the reply or the given text as gold."""
     messages, answer = _last(context)
     _write(context, answer, lambda about: [context.desk.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
 

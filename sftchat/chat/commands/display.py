@@ -1,4 +1,4 @@
-"""How replies are shown."""
+"""Commands that change how replies are shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftchat.errors import UsageError
 
 
 def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
-    """A command that switches one of the ways to show replies on or off; alone it says how it stands."""
+    """Build a command that turns a display option on or off; without an argument it shows the current value."""
 
     def run(context: ChatContext, argument: str) -> None:
         if argument not in ("", "on", "off"):
@@ -22,7 +22,6 @@ def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
 
 
 def _on_off(context: ChatContext, argument: str) -> Iterable[str]:
-    """The two values."""
     return ("on", "off")
 
 

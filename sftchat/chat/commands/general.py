@@ -1,4 +1,4 @@
-"""Help and the way out."""
+"""Commands ``/help`` and ``/exit``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDEST = 28
 
 
 def help_text(commands: Mapping[str, ChatCommand]) -> str:
-    """Every command under its topic, in the order in which they were registered."""
+    """List the commands by topic, in the order of registration."""
     calls = {name: f"/{name} {command.usage}".rstrip() for name, command in commands.items()}
     wide = min(WIDEST, max(map(len, calls.values()), default=0))
     topics = dict.fromkeys(command.topic for command in commands.values())
@@ -28,7 +28,7 @@ def help_text(commands: Mapping[str, ChatCommand]) -> str:
 
 
 def _help(context: ChatContext, argument: str) -> None:
-    """List the commands, or one of them."""
+    """List all commands, or describe one."""
     name = argument.removeprefix("/")
     if not name:
         context.say(help_text(context.commands))
@@ -40,12 +40,10 @@ def _help(context: ChatContext, argument: str) -> None:
 
 
 def _command_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """The commands there are."""
     return context.commands
 
 
 def _exit(context: ChatContext, argument: str) -> None:
-    """Leave."""
     context.exit()
 
 

@@ -1,6 +1,6 @@
-"""Commands that show how sure a model is: the probabilities of what it said, and what else it might have said.
+"""Commands that show token probabilities: of the tokens of a reply, and of their alternatives.
 
-A model that is loaded here is asked about any reply, at any time. A server's log-probabilities come with the reply, where they were asked for.
+A local model computes them for any reply at any time. A server returns log-probabilities with a reply only, when they were requested.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ DOUBTFUL = 8
 
 @dataclass(frozen=True)
 class _Judged:
-    """A reply that was looked at: its tokens, and its text in pieces that can be read, each with the probability of its first token."""
+    """A reply with probabilities: its tokens, and its text in readable pieces, each with the probability of its first token."""
 
     choices: tuple[Choice, ...]
     pieces: tuple[tuple[Style, Token], ...]
 
 
 def _judge(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _Judged:
-    """Look at a reply."""
+    """Compute the probabilities of a reply."""
     choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
     pieces: list[tuple[Style, Token]] = []
     place = 0
@@ -43,14 +43,14 @@ def _judge(engine: Inspects, request: Request, reply: str | tuple[int, ...], end
 
 
 def _size(engine: Inspects, token: Token, following: list[Token]) -> int:
-    """How many tokens a readable piece was put together from."""
+    """Return how many tokens a readable piece consists of."""
     if following[0].text == token.text:
         return 1
     return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
 
 
 def last_reply(context: ChatContext, column: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
-    """The last reply: what was asked, what was said, and whether the model ended it."""
+    """Return the request of the last reply, the reply, and whether the model ended it."""
     request, turn = last_turn(context, column)
     answer = turn.answer
     assert answer is not None
@@ -58,10 +58,10 @@ def last_reply(context: ChatContext, column: int | None = None) -> tuple[Request
 
 
 def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> None:
-    """Judge the last reply in the model's worker, or take what a server sent with it.
+    """Compute the probabilities of the last reply on the engine thread, or use those that a server returned.
 
     Raises:
-        UsageError: When neither is possible; says what to type.
+        UsageError: When neither is possible; the message says what to do.
     """
     request, reply, ended = last_reply(context)
     chosen = context.focus
@@ -82,13 +82,13 @@ def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> Non
 
 
 def _ask_for_logprobs(context: ChatContext, wanted: bool) -> None:
-    """Switch what servers are asked for with the next replies."""
+    """Turn the request of log-probabilities from servers on or off."""
     context.settings = replace(context.settings, logprobs=wanted)
     context.say(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
 
 
 def _probs(context: ChatContext, argument: str) -> None:
-    """Show the last reply, each token as likely as it was; or have servers asked for that with the next."""
+    """Show the last reply with token probabilities, or request them from servers for the next reply."""
     if argument in ("on", "off"):
         _ask_for_logprobs(context, argument == "on")
         return
@@ -115,7 +115,7 @@ def _probs(context: ChatContext, argument: str) -> None:
 
 
 def _instead(choice: Choice) -> Row:
-    """What was likelier, if anything."""
+    """Return the most likely alternative, if there is one."""
     if not choice.rank or not choice.alternatives:
         return ()
     token, logprob = choice.alternatives[0]
@@ -123,7 +123,7 @@ def _instead(choice: Choice) -> Row:
 
 
 def _why(context: ChatContext, argument: str) -> None:
-    """Show what else could have stood at a place of the last reply."""
+    """Show the alternatives at a position of the last reply."""
     place = whole_number(argument, "N")
 
     def show(judged: _Judged) -> None:
@@ -143,7 +143,9 @@ def _why(context: ChatContext, argument: str) -> None:
             )
         served = choice.token.id == UNNUMBERED
         if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
-            beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # of a server's it is not known how far beyond
+            beyond = (
+                f"#{choice.rank + 1}{'+' if served else ''}"  # A server returns only the top alternatives, so the exact rank is unknown.
+            )
             rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
         fork = "" if served else f"; '/fork {place} #K' goes on with another"
         context.say([("note", f"token {place} of {len(judged.choices)}{fork}\n"), *table(rows)])
@@ -152,10 +154,10 @@ def _why(context: ChatContext, argument: str) -> None:
 
 
 def _at(choices: tuple[Choice, ...], place: int) -> Choice:
-    """The token of a number.
+    """Return the token at a position.
 
     Raises:
-        UsageError: When there is none.
+        UsageError: When the position does not exist.
     """
     if place > len(choices):
         raise UsageError(f"N is {place}; the reply has {counted(len(choices), 'token')}")
@@ -163,7 +165,7 @@ def _at(choices: tuple[Choice, ...], place: int) -> Choice:
 
 
 def _fork(context: ChatContext, argument: str) -> None:
-    """Say something else at a place of the last reply, and go on from there."""
+    """Replace the token at a position of the last reply and continue from there."""
     number, _, said = argument.partition(" ")
     place = whole_number(number, "N")
     if not said:
@@ -216,13 +218,13 @@ def _fork(context: ChatContext, argument: str) -> None:
 
 
 def _no_reply(context: ChatContext) -> str:
-    """Why there is nothing to look at."""
+    """Return why there is no reply to show."""
     turns = context.conversation.turns
     return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
 
 
 def _ways(context: ChatContext, argument: str) -> Iterable[str]:
-    """What ``/probs`` takes."""
+    """Return the arguments of ``/probs``."""
     return ("all", "on", "off")
 
 

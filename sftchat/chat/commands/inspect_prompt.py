@@ -1,4 +1,4 @@
-"""Commands that show what the model is really given: the templated prompt, its tokens, and what training would learn of it."""
+"""Commands that show the model's input: the rendered prompt, its tokens, and the training mask."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None], column: int | None = None) -> None:
-    """Look into a model in its worker.
+    """Run a job that inspects a model on its engine thread.
 
     Raises:
-        UsageError: When its engine cannot be looked into, as one behind a server.
+        UsageError: When the engine does not support inspection, for example behind a server.
     """
     chosen = context.focus if column is None else context.columns[column]
     if not isinstance(chosen.engine, Inspects):
@@ -31,27 +31,27 @@ def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: C
 
 
 def closed(model: str) -> UsageError:
-    """The error for a model that cannot be looked into."""
+    """Return the error for a model that does not support inspection."""
     return UsageError(f"model '{model}' cannot be looked into: only models that are loaded here can")
 
 
 def inspected(engine: Engine) -> Inspects:
-    """The engine that ``look`` has found to be one."""
+    """Narrow the type of an engine that ``look`` has checked."""
     return cast(Inspects, engine)
 
 
 def request_of(context: ChatContext, conversation: Conversation, column: int | None = None) -> Request:
-    """What a column's model is asked by a conversation that ends with a question, or would be with the next."""
+    """Return the request of a pane for a conversation that ends with a user message; otherwise for its next message."""
     chosen = context.focus if column is None else context.columns[column]
     arguments = context.settings.template_arguments
     return Request("look", conversation.messages, sampling=context.sampling, adapter=chosen.adapter, template_arguments=arguments)
 
 
 def last_turn(context: ChatContext, column: int | None = None) -> tuple[Request, Turn]:
-    """The last turn with a reply, as a column has it, and what was asked for it.
+    """Return the last turn with a reply in a pane, and its request.
 
     Raises:
-        UsageError: When there is none.
+        UsageError: When there is no reply.
     """
     place = context.conversation.column if column is None else column
     conversation = context.conversation.seen_by(place)
@@ -62,10 +62,10 @@ def last_turn(context: ChatContext, column: int | None = None) -> tuple[Request,
 
 
 def last_question(context: ChatContext, text: str) -> Request:
-    """What the model was last asked, or would be asked with the text.
+    """Return the request for ``text``; for the last message when ``text`` is empty.
 
     Raises:
-        UsageError: When neither is there.
+        UsageError: When there is neither.
     """
     conversation = context.conversation
     if text:
@@ -76,7 +76,7 @@ def last_question(context: ChatContext, text: str) -> Request:
 
 
 def _prompt(context: ChatContext, argument: str) -> None:
-    """Show the templated text."""
+    """Show the rendered prompt."""
 
     request = last_question(context, argument)
 
@@ -119,7 +119,7 @@ def _tokens(context: ChatContext, argument: str) -> None:
 
 
 def _mask(context: ChatContext, argument: str) -> None:
-    """Show what training on this talk would learn."""
+    """Show which tokens training on this conversation would learn."""
     conversation = context.conversation
     messages = list(conversation.unanswered().messages if conversation.waiting else conversation.messages)
     if argument:

@@ -1,4 +1,4 @@
-"""The command that shows how likely a given answer is to every model."""
+"""Command that shows the likelihood of a given reply under each model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftchat.types import Choice
 
 
 def _nll(context: ChatContext, argument: str) -> None:
-    """Show how likely a given answer to the last message is to every model."""
+    """Show the likelihood of a given reply to the last message under each model."""
     conversation = context.conversation
     if not conversation.head:
         raise UsageError("nothing was asked yet")
@@ -21,7 +21,7 @@ def _nll(context: ChatContext, argument: str) -> None:
 
 
 def _gold(context: ChatContext) -> str:
-    """The gold reply to the last message.
+    """Return the gold reply to the last message.
 
     Raises:
         UsageError: When there is none.
@@ -34,7 +34,9 @@ def _gold(context: ChatContext) -> str:
 
 
 def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) -> None:
-    """The column's model, then those after it. One that cannot tell says so in its row; alone it is an error."""
+    """Compute the likelihood for one pane, then for the next ones. A model that does not support it gets a row that says so; if it is the
+    only model, an error.
+    """
     if column == len(context.columns):
         context.say(table(found))
         return

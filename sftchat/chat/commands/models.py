@@ -1,4 +1,4 @@
-"""Which model answers."""
+"""Commands that select models, adapters and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOADED = "loaded"
 
 
 def _model(context: ChatContext, argument: str) -> None:
-    """Show the models, or load another in place of the one in focus."""
+    """Show the models, or replace the model of the focused pane."""
     if not argument:
         context.say(
             "\n".join(f"{'*' if column is context.focus else ' '} {column.name}{_adapter_of(column.adapter)}" for column in context.columns)
@@ -26,12 +26,12 @@ def _model(context: ChatContext, argument: str) -> None:
 
 
 def _adapter_of(adapter: str) -> str:
-    """An adapter's name behind that of its model."""
+    """Format an adapter name to follow the model's name."""
     return f" with adapter {adapter}" if adapter else ""
 
 
 def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """The embedded model, the runs here, and paths."""
+    """Complete with the embedded model, local runs, and paths."""
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
@@ -40,7 +40,7 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _focus(context: ChatContext, argument: str) -> None:
-    """Show or choose the column that commands about one reply mean."""
+    """Show or select the focused pane."""
     at = whole_number(argument, "N", context.conversation.column + 1)
     if at > len(context.columns):
         raise UsageError(f"there is no column {at}: the talk has {len(context.columns)}")
@@ -49,17 +49,16 @@ def _focus(context: ChatContext, argument: str) -> None:
 
 
 def _one_column(context: ChatContext) -> str:
-    """Why there is no focus to choose."""
+    """Return why there is no pane to select."""
     return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' talks to two"
 
 
 def _columns(context: ChatContext, argument: str) -> Iterable[str]:
-    """The columns there are."""
     return [str(number) for number in range(1, len(context.columns) + 1)]
 
 
 def _adapter(context: ChatContext, argument: str) -> None:
-    """Show the adapters, choose or load one, or add two up."""
+    """Show the adapters, select or load one, or mix two."""
     column, engine = context.focus, context.engine
     if not isinstance(engine, Adapts):
         raise UsageError(f"{column.name} takes no adapters")
@@ -78,7 +77,7 @@ def _adapter(context: ChatContext, argument: str) -> None:
 
 
 def _choose(context: ChatContext, adapter: str) -> None:
-    """Let the column in focus answer with an adapter."""
+    """Use an adapter for the replies of the focused pane."""
     context.focus.adapter = adapter
     context.say(
         f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
@@ -86,21 +85,21 @@ def _choose(context: ChatContext, adapter: str) -> None:
 
 
 def _add(engine: Adapts, model: str) -> None:
-    """Load an adapter under its folder's name."""
+    """Load an adapter; its name is that of its folder."""
     engine.add_adapter(model, model)
 
 
 def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
-    """Make a sum, unless it was made before."""
+    """Create a weighted sum of adapters, unless it exists."""
     if name not in engine.adapters:
         engine.mix_adapters(name, parts)
 
 
 def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
-    """A sum as typed: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
+    """Parse a weighted sum: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
 
     Raises:
-        UsageError: When a part is unknown or the weight is no number from 0 to 1.
+        UsageError: When an adapter is unknown or the weight is not a number from 0 to 1.
     """
     names, _, typed = argument.partition(" ")
     try:
@@ -117,13 +116,13 @@ def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
 
 
 def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """The adapters there are, and paths."""
+    """Complete with the loaded adapters, and paths."""
     engine = context.engine
     return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *paths(context, argument)]
 
 
 def _ckpt(context: ChatContext, argument: str) -> None:
-    """List the checkpoints of the run, or ask another one the last message."""
+    """List the checkpoints of the run, or generate a reply to the last message with another checkpoint."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints, current, describe_checkpoint
 
@@ -152,14 +151,14 @@ def _ckpt(context: ChatContext, argument: str) -> None:
 
 
 def _no_checkpoints(context: ChatContext) -> str:
-    """Why there is no checkpoint to walk to."""
+    """Return why there are no checkpoints."""
     from sftchat.models.runs import checkpoints
 
     return "" if checkpoints(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
 
 
 def _steps(context: ChatContext, argument: str) -> Iterable[str]:
-    """The steps there are."""
+    """Complete with the checkpoint steps."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints
 

@@ -1,4 +1,4 @@
-"""Moving about in the tree of what was said; nothing that was said is ever lost."""
+"""Commands that move in the conversation tree; nodes are never deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftchat.text import counted
 
 
 def _system(context: ChatContext, argument: str) -> None:
-    """Show, change or drop the system prompt."""
+    """Show, change or remove the system prompt."""
     if not argument:
         context.say(context.conversation.system or "no system prompt; /system TEXT sets one")
     elif argument == "off":
@@ -24,7 +24,7 @@ def _system(context: ChatContext, argument: str) -> None:
 
 
 def _reset(context: ChatContext, argument: str) -> None:
-    """Start anew."""
+    """Go to the start of the conversation."""
     said = bool(context.conversation.turns)
     context.conversation = context.conversation.reset()
     system = "; the system prompt stays" if context.conversation.system else ""
@@ -32,19 +32,18 @@ def _reset(context: ChatContext, argument: str) -> None:
 
 
 def _undo(context: ChatContext, argument: str) -> None:
-    """Go back some turns."""
+    """Undo turns."""
     context.conversation = context.conversation.undo(whole_number(argument, "N", 1))
     context.say(_where(context))
 
 
 def _redo(context: ChatContext, argument: str) -> None:
-    """Take back an undo."""
     context.conversation = context.conversation.redo()
     context.say(_where(context))
 
 
 def _regen(context: ChatContext, argument: str) -> None:
-    """Have the last message answered once more; failed attempts can be repeated so, too."""
+    """Generate the last reply again; also repeats failed attempts."""
     conversation = context.conversation
     turn = conversation.turns[-1] if conversation.turns else None
     if turn is not None and turn.answer is not None and turn.id == conversation.head and not context.sampling.temperature:
@@ -55,7 +54,7 @@ def _regen(context: ChatContext, argument: str) -> None:
 
 
 def _edit(context: ChatContext, argument: str) -> None:
-    """Ask a message of the talk in other words, on a branch of its own."""
+    """Change an earlier message, on a new branch."""
     conversation = context.conversation
     number, text = re.fullmatch(r"(?:(\d+)(?::|$)\s*)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
     at = whole_number(number or "", "N", len(conversation.turns))
@@ -70,13 +69,13 @@ def _edit(context: ChatContext, argument: str) -> None:
 
 
 def _continue(context: ChatContext, argument: str) -> None:
-    """Have a reply that was cut go on."""
+    """Continue a reply that was cut off."""
     conversation = context.conversation
     context.generate(conversation.unanswered(), dict(enumerate(conversation.path[-1].answers)))
 
 
 def _complete(context: ChatContext) -> str:
-    """Why the last reply cannot go on."""
+    """Return why the last reply cannot be continued."""
     path = context.conversation.path
     if not path or not path[-1].answers:
         return "there is no reply yet"
@@ -84,7 +83,7 @@ def _complete(context: ChatContext) -> str:
 
 
 def _branch(context: ChatContext, argument: str) -> None:
-    """Go back to where a turn ended, to go on from there in another way."""
+    """Go back to the end of a turn, to start a new branch there."""
     conversation = context.conversation
     at = whole_number(argument, "N", least=0)
     if at > len(conversation.turns):
@@ -94,7 +93,7 @@ def _branch(context: ChatContext, argument: str) -> None:
 
 
 def _branches(context: ChatContext, argument: str) -> None:
-    """List where branches end, or go to one."""
+    """List the branches, or go to one."""
     conversation = context.conversation
     if argument:
         at = whole_number(argument, "N")
@@ -112,17 +111,17 @@ def _branches(context: ChatContext, argument: str) -> None:
 
 
 def _branch_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    """The branches there are."""
+    """Complete with the branch numbers."""
     return [str(number) for number in range(1, len(context.conversation.ends) + 1)]
 
 
 def _turn_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    """The turns there are."""
+    """Complete with the turn numbers."""
     return [str(number) for number in range(1, len(context.conversation.turns) + 1)]
 
 
 def _history(context: ChatContext, argument: str) -> None:
-    """Show what the models see of the talk."""
+    """Show the conversation as the models see it."""
     turns = list(enumerate(context.conversation.turns, start=1))
     shown = turns[-whole_number(argument, "N", len(turns)) :]
     texts = [f"{number} > {turn.question}\n{turn.reply.text if turn.reply else ''}" for number, turn in shown]
@@ -131,7 +130,7 @@ def _history(context: ChatContext, argument: str) -> None:
 
 
 def _where(context: ChatContext) -> str:
-    """Where the talk is."""
+    """Describe the current position."""
     turns = context.conversation.turns
     if not turns:
         return "at the beginning of the talk"
@@ -139,17 +138,17 @@ def _where(context: ChatContext) -> str:
 
 
 def _nothing_asked(context: ChatContext) -> str:
-    """Why there is nothing to ask again."""
+    """Return why there is no message to repeat."""
     return "" if context.conversation.head else "nothing was asked yet"
 
 
 def _nothing_undone(context: ChatContext) -> str:
-    """Why there is nothing to redo."""
+    """Return why there is nothing to redo."""
     return "" if context.conversation.undone else "nothing was undone"
 
 
 def _no_branches(context: ChatContext) -> str:
-    """Why there are no branches."""
+    """Return why there are no branches."""
     return "" if context.conversation.ends else "nothing was said yet"
 
 

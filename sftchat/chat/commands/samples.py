@@ -1,4 +1,4 @@
-"""Commands that ask in other ways: many samples of one answer, and a text continued without a template."""
+"""Commands that sample several replies, and that continue a raw text without a chat template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WARM = 0.7
 
 
 def _samples(context: ChatContext, argument: str) -> None:
-    """Sample answers to the last message and count those that say the same."""
+    """Sample replies to the last message and count equal answers."""
     count = whole_number(argument, "K")
     if count > MOST:
         raise UsageError(f"K is {count}, must be at most {MOST}")
@@ -34,7 +34,7 @@ def _samples(context: ChatContext, argument: str) -> None:
     task = context.desk.task
 
     def understood(reply: Reply) -> str:
-        """What a reply says, as the task's scorer reads it; its text where there is no task."""
+        """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
         said = judge(task, Example(request.messages, source="this sample"), reply).answer if task is not None else reply.text
         return normalise(said or reply.text)
 
@@ -61,13 +61,13 @@ def _samples(context: ChatContext, argument: str) -> None:
 
 
 def _line(group: Sequence[Reply]) -> str:
-    """What a group says, in one line."""
+    """Format a group of equal answers on one line."""
     text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
     return text or "(nothing)"
 
 
 def _raw(context: ChatContext, argument: str) -> None:
-    """Continue a text as it is, as a base model does."""
+    """Continue a text without a chat template, as a base model does."""
     if not argument:
         raise UsageError("TEXT is missing: what is to be continued")
     request = Request("raw", prompt=argument, sampling=context.sampling, adapter=context.focus.adapter)
@@ -90,7 +90,7 @@ def _raw(context: ChatContext, argument: str) -> None:
 
 
 def _nothing_asked(context: ChatContext) -> str:
-    """Why there is nothing to sample."""
+    """Return why there is no message to sample replies to."""
     return "" if context.conversation.head else "nothing was asked yet"
 
 

@@ -1,4 +1,4 @@
-"""The task's evalset in the talk."""
+"""Commands that use the task's evalset in the chat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ITEMS = 20
 
 @dataclass(frozen=True)
 class _Asked:
-    """An engine that is asked as the talk asks it: with its adapter and its template arguments."""
+    """Engine wrapper that adds the adapter and the template arguments of the chat to each request."""
 
     engine: Engine
     adapter: str
@@ -32,21 +32,21 @@ class _Asked:
 
     @property
     def name(self) -> str:
-        """The engine's."""
+        """Name of the wrapped engine."""
         return self.engine.name
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests."""
+        """Generate replies with the wrapped engine."""
         return self.engine.generate(
             replace(request, adapter=self.adapter, template_arguments=self.settings.template_arguments) for request in requests
         )
 
     def close(self) -> None:
-        """The talk still needs the engine."""
+        """Do nothing: the chat still uses the engine."""
 
 
 def _no_gold(context: ChatContext) -> str:
-    """Why there is nothing to score."""
+    """Return why there is nothing to score."""
     judge = context.desk.judge
     if judge is None:
         return "the talk has no task; 'sftchat chat MODEL --task TASK' has"
@@ -54,7 +54,7 @@ def _no_gold(context: ChatContext) -> str:
 
 
 def _eval(context: ChatContext, argument: str) -> None:
-    """Score every column on the same items, one after the other."""
+    """Score the model of each pane on the same items, one pane at a time."""
     judge = context.desk.judge
     assert judge is not None
     number = min(whole_number(argument, "K", ITEMS), len(judge.examples))
@@ -78,10 +78,10 @@ def _eval(context: ChatContext, argument: str) -> None:
 
 
 def _figures(engine: Engine, judge: GoldScorer, items: list[Example], work: JobHandle) -> str:
-    """Ask a model some items and put its figures into words.
+    """Score a model on items and format its metrics.
 
     Raises:
-        EngineError: When no item was answered, or the user wants no more.
+        EngineError: When no item got a reply, or the user stopped the job.
     """
     from sftchat.evaluation.evalset import EvalsetIdentity
     from sftchat.evaluation.evaluate import summarise
@@ -106,7 +106,7 @@ def _figures(engine: Engine, judge: GoldScorer, items: list[Example], work: JobH
 
 
 def _item(context: ChatContext, argument: str) -> None:
-    """Ask an item of the evalset, as the evalset asks it: on a branch of its own from the beginning."""
+    """Ask an evalset item as evaluation does: on a new branch from the root."""
     judge = context.desk.judge
     assert judge is not None
     by_id = {example.id: example for example in judge.examples}
@@ -121,7 +121,7 @@ def _item(context: ChatContext, argument: str) -> None:
 
 
 def _asking(conversation: Conversation, example: Example) -> Conversation:
-    """A conversation that goes to its beginning and asks an example."""
+    """Return the conversation with its head at the root and the messages of an example added."""
     messages = list(example.messages)
     found = conversation.reset()
     if messages[0]["role"] == "system":
@@ -133,7 +133,6 @@ def _asking(conversation: Conversation, example: Example) -> Conversation:
 
 
 def _ids(context: ChatContext, argument: str) -> Iterable[str]:
-    """The ids of the items."""
     judge = context.desk.judge
     return [example.id for example in judge.examples] if judge is not None else []
 

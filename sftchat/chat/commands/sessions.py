@@ -1,4 +1,4 @@
-"""Talks on disk."""
+"""Commands that list, name, load and export sessions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
 
 def _not_kept(context: ChatContext) -> str:
-    """Why there are no sessions."""
+    """Return why there are no sessions."""
     sessions = context.desk.session.sessions
     return "" if sessions is not None and not sessions.broken else "talks are not kept here"
 
 
 def _sessions(context: ChatContext, argument: str) -> None:
-    """List the sessions that were used last."""
+    """List the last used sessions."""
     sessions = context.desk.session.sessions
     assert sessions is not None
     context.say(listed(sessions.all(whole_number(argument, "N", SHOWN)), context.desk.session.id) or "no sessions yet")
 
 
 def listed(found: Iterable[Summary], current: int) -> str:
-    """Sessions, a line each; the current one is marked."""
+    """Format sessions, one line each, with a mark at the current one."""
     lines = []
     for one in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
@@ -43,7 +43,7 @@ def listed(found: Iterable[Summary], current: int) -> str:
 
 
 def _save(context: ChatContext, argument: str) -> None:
-    """Give the session a name."""
+    """Name the session."""
     session = context.desk.session
     assert session.sessions is not None
     if not NAME.fullmatch(argument):
@@ -54,7 +54,7 @@ def _save(context: ChatContext, argument: str) -> None:
 
 
 def _load(context: ChatContext, argument: str) -> None:
-    """Go on with another session, or with the talk in a file."""
+    """Continue another session, or a conversation from a file."""
     sessions = context.desk.session.sessions
     found = sessions.find(argument) if sessions is not None and argument else None
     if found is not None and sessions is not None:
@@ -81,14 +81,14 @@ def _load(context: ChatContext, argument: str) -> None:
 
 
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Sessions by name, else number, and files."""
+    """Complete with session names or numbers, and files."""
     sessions = context.desk.session.sessions
     named = [one.name or str(one.id) for one in sessions.all(SHOWN)] if sessions is not None else []
     return [*named, *paths(context, argument)]
 
 
 def _export(context: ChatContext, argument: str) -> None:
-    """Write the talk into a file."""
+    """Write the conversation to a file."""
     from sftchat.chat.export import export
 
     if not argument:

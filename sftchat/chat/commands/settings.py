@@ -1,4 +1,4 @@
-"""How replies are generated."""
+"""Commands that change how replies are generated."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _sample(context: ChatContext, name: str, value: str) -> None:
     """Change a sampling parameter.
 
     Raises:
-        UsageError: When the value is not of its kind, or out of its range.
+        UsageError: When the value has the wrong type, or is out of range.
     """
     kind = NUMBERS[name]
     try:
@@ -57,7 +57,7 @@ def _sample(context: ChatContext, name: str, value: str) -> None:
 
 
 def _shown(context: ChatContext, name: str) -> str:
-    """The value of a setting as it could be typed."""
+    """Format the value of a setting as it is typed."""
     if name == "overflow":
         return context.settings.overflow
     if name == "history":
@@ -68,19 +68,18 @@ def _shown(context: ChatContext, name: str) -> str:
 
 
 def _values(context: ChatContext, argument: str) -> Iterable[str]:
-    """The settings there are, and the values of those that have few."""
+    """Complete with setting names, and with the values of settings that have few."""
     return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off", "history off"]
 
 
 def _seed(context: ChatContext, argument: str) -> None:
-    """Show or change the seed."""
     if argument:
         _sample(context, "seed", str(whole_number(argument, "seed", least=0)))
     context.say(f"seed {context.sampling.seed}")
 
 
 def _stop(context: ChatContext, argument: str) -> None:
-    """Show, add or drop strings that end a reply."""
+    """Show, add or remove stop strings."""
     if argument:
         kept = () if argument == "off" else (*context.sampling.stop, _read(argument))
         context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
@@ -88,12 +87,12 @@ def _stop(context: ChatContext, argument: str) -> None:
 
 
 def _read(text: str) -> str:
-    """A string as typed, in which ``\\n`` is a line break and ``\\t`` a tab."""
+    """Parse a typed string, in which ``\\n`` is a line break and ``\\t`` a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _written(text: str) -> str:
-    """A string as it could be typed."""
+    """Format a string as it is typed."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -101,7 +100,7 @@ WORDS = {"true": True, "on": True, "false": False, "off": False}
 
 
 def _template(context: ChatContext, argument: str) -> None:
-    """Show the arguments of the chat template, or give it one."""
+    """Show the chat template arguments, or set one."""
     given: dict[str, Any] = dict(context.settings.template_arguments)
     engines = _templated(context)
     known = sorted({name for engine in engines for name in engine.template_variables})
@@ -122,7 +121,7 @@ def _template(context: ChatContext, argument: str) -> None:
 
 
 def _templated(context: ChatContext) -> list[Templated]:
-    """The engines that say what their template can be told, that in focus first."""
+    """Return the engines that report their template arguments, the focused one first."""
     columns = [context.focus, *(column for column in context.columns if column is not context.focus)]
     found: list[Templated] = []
     for column in columns:
@@ -133,12 +132,12 @@ def _templated(context: ChatContext) -> list[Templated]:
 
 
 def _said(value: Any) -> str:
-    """A template argument as it could be typed."""
+    """Format a template argument as it is typed."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """What the template in focus can be told."""
+    """Complete with the template arguments of the focused model."""
     names = [name for engine in _templated(context)[:1] for name in engine.template_variables]
     return ["reset", *(f"{name}=" for name in names), *(f"{name}={word}" for name in names for word in ("on", "off"))]
 

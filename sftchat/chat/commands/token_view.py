@@ -1,4 +1,4 @@
-"""How tokens are shown: safe to print, aligned whatever their width, and told apart without colours too."""
+"""Display of tokens: safe to print, aligned at any character width, distinguishable without colours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = Sequence[tuple[Style, str]]
 
 
 def sign(token: Token) -> str:
-    """A token in one line: line breaks and tabs as signs, a space at its ends as ``␣``."""
+    """Return a token on one line: line breaks and tabs as symbols, leading and trailing spaces as ``␣``."""
     text = escape_controls(token.text.translate(SIGNS))
     body = text.strip(" ")
     if not body:
@@ -33,12 +33,12 @@ def sign(token: Token) -> str:
 
 
 def running(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
-    """Tokens as the text they make."""
+    """Return tokens as running text."""
     return [(style, escape_controls(token.text)) for style, token in tokens]
 
 
 def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
-    """Tokens that hold parts of one character put together, so that their text can be read."""
+    """Join tokens that contain parts of one character, so that their text is readable."""
     found: list[Token] = []
     place = 0
     while place < len(tokens):
@@ -51,7 +51,7 @@ def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
                 break
             group.append(following)
         text = engine.decode([token.id for token in group]) if len(group) > 1 else first.text
-        if BROKEN in text:  # no character after all
+        if BROKEN in text:  # the bytes form no complete character
             group, text = [first], first.text
         found.append(replace(first, text=text))
         place += len(group)
@@ -59,7 +59,9 @@ def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
 
 
 def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
-    """Tokens of a server as text that can be read, each piece in the style of its first token: parts of one character are joined by their bytes."""
+    """Return a server's tokens as styled text, each piece in the style of its first token; parts of one character are joined by their
+    bytes.
+    """
     found: list[tuple[Style, Token]] = []
     place = 0
     while place < len(choices):
@@ -80,24 +82,24 @@ def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
 
 
 def style_of(probability: float) -> Style:
-    """How a token of a probability is shown."""
+    """Return the style for a probability."""
     return "likely" if probability >= LIKELY else "rare" if probability < RARE else "unlikely"
 
 
 def percent(probability: float) -> str:
-    """A probability in six cells."""
+    """Format a probability in six terminal cells."""
     return f"{100 * probability:5.1f}%" if probability >= 0.0005 else "<0.05%"
 
 
 def likelihood(choices: Sequence[Choice]) -> str:
-    """What a reply's tokens come to: log-likelihood and perplexity."""
+    """Format the log-likelihood and perplexity of a reply."""
     total = sum(choice.logprob for choice in choices)
     mean = total / len(choices)
     return f"{len(choices)} tokens, log-likelihood {total:.2f}, {mean:.3f} a token, perplexity {exp(min(-mean, 700)):.3g}"
 
 
 def table(rows: Sequence[Row]) -> Fragments:
-    """Rows of cells, each column as wide as its widest cell but the last, numbers to the right."""
+    """Format rows as a table: columns (except the last) padded to their widest cell, numbers right-aligned."""
     widths = [max(cells(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
     shown: list[tuple[Style, str]] = []
     for row in rows:

@@ -1,1 +1,1 @@
-"""Replies and status as styled lines."""
+"""Render replies and status as styled lines."""

@@ -1,4 +1,4 @@
-"""Several replies to one prompt, side by side: texts in, rows out. The column rule stands where it stands, whatever is beside it."""
+"""Layout of several replies side by side: texts in, rows out. The separators between columns stay aligned at any content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Side:
 
     Attributes:
         text: The reply so far.
-        done: It is over.
+        done: The reply is complete.
     """
 
     text: str
@@ -33,16 +33,17 @@ class Side:
 
 
 def column_widths(count: int, columns: int) -> list[int] | None:
-    """Widths of ``count`` columns on a terminal; None when they stand alone or must stand one below the other."""
+    """Return the widths of ``count`` columns on a terminal; None for a single column, or when the terminal is too narrow."""
     each = (columns - len(RULE) * (count - 1)) // max(1, count)
-    return [each] * count if count > 1 and each >= LEAST else None  # all the same, so that what is alike breaks alike
+    return [each] * count if count > 1 and each >= LEAST else None  # equal widths, so that equal texts wrap equally
 
 
 def first_difference(sides: Sequence[Side]) -> int | None:
-    """Index of the first character at which replies differ, once all are known up to there; None before, and when they are the same.
+    """Return the index of the first character at which replies differ, once all are known up to there; None before, and when they are
+    equal.
 
-    A reply that goes on where another has ended differs there. Clusters are kept whole: an emoji that differs in its last member differs
-    at its first character.
+    When one reply ends earlier, they differ there. Grapheme clusters are not split: emoji that differ in their last member differ at their
+    first character.
     """
     whole = [list(iter_graphemes(side.text)) for side in sides]
     at = 0
@@ -66,7 +67,9 @@ def first_difference(sides: Sequence[Side]) -> int | None:
 
 
 def side_rows(side: Side, columns: int, difference: int | None = None) -> list[Line]:
-    """One reply as rows no wider than its column, the character at ``difference`` marked: a line that ends there with ⏎, the reply's end with ∎."""
+    """Wrap one reply to its column and mark the character at ``difference``: with ⏎ at the end of a line, with ∎ at the end of the
+    reply.
+    """
     rows: list[Line] = []
     at = 0
     lines = side.text.split("\n")
@@ -80,29 +83,29 @@ def side_rows(side: Side, columns: int, difference: int | None = None) -> list[L
 
 @lru_cache(maxsize=2048)
 def _wrapped(line: str, columns: int, mark: int | None, end: str) -> list[Line]:
-    """A line in rows, with a mark before the character ``mark``, or ``end`` when there is none; most lines are asked for again and again."""
+    """Wrap a line and mark character ``mark``; add ``end`` when it is None. Cached, because most lines are requested repeatedly."""
     if mark is None:
         return wrap_line([("", _shown(line))], columns)
     before, rest = line[:mark], line[mark:]
     marked = next(iter_graphemes(rest), "")
-    seen = "␣" if marked.isspace() else _shown(marked)  # a blank at the end of a row would not be seen
+    seen = "␣" if marked.isspace() else _shown(marked)  # a blank at the end of a row is invisible
     shown = [("", _shown(before)), ("class:difference", seen or end), ("", _shown(rest[len(marked) :]))]
     return wrap_line([pair for pair in shown if pair[1]], columns)
 
 
 def settled(sides: Sequence[Side], drawn: Sequence[list[Line]]) -> int:
-    """How many rows, from the top, no further text can change in any column."""
+    """Return the number of rows, from the top, that no further text can change in any column."""
     growing = [len(rows) - 1 for side, rows in zip(sides, drawn, strict=True) if not side.done]
     return min(growing) if growing else max(map(len, drawn), default=0)
 
 
 def rest(text: str, columns: int, count: int) -> str:
-    """What is left of a text when its first rows, as ``side_rows`` breaks it, are taken away.
+    """Return the text that remains after its first ``count`` rows, as ``side_rows`` wraps it.
 
     Args:
-        text: Of a side, without control characters.
+        text: Text of a side, without control characters.
         columns: Width of its column.
-        count: How many rows.
+        count: Number of rows.
     """
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -118,19 +121,19 @@ def rest(text: str, columns: int, count: int) -> str:
 
 
 def table(drawn: Sequence[list[Line]], first: int = 0, last: int | None = None) -> list[Row]:
-    """Rows ``first`` to ``last`` of all columns together; a column that has ended is empty."""
+    """Return rows ``first`` to ``last`` of all columns; columns that have ended are empty."""
     height = max(map(len, drawn), default=0) if last is None else last
     return [[rows[level] if level < len(rows) else [] for rows in drawn] for level in range(first, height)]
 
 
 def join(row: Row, widths: Sequence[int], anchored: bool = False) -> Line:
-    """The columns of a row as one line with rules between them.
+    """Join the columns of a row into one line with separators.
 
     Args:
         row: A line for each column.
-        widths: Of the columns.
-        anchored: Have the terminal itself move to where each rule stands, so that it stands there even when the terminal draws an emoji
-            wider or narrower than we think.
+        widths: Widths of the columns.
+        anchored: Position each separator with a terminal escape sequence, so that it is aligned even when the terminal draws an emoji wider
+            or narrower than computed.
     """
     line: Line = []
     start = 0
@@ -145,7 +148,7 @@ def join(row: Row, widths: Sequence[int], anchored: bool = False) -> Line:
 
 
 def difference_note(titles: Sequence[str], texts: Sequence[str]) -> str:
-    """Whether the replies differ, and from where on, in words: for terminals where they stand one below the other."""
+    """Describe in words whether and where the replies differ, for replies shown one below the other."""
     at = first_difference([Side(text) for text in texts])
     if at is None:
         return "all say the same"
@@ -154,12 +157,12 @@ def difference_note(titles: Sequence[str], texts: Sequence[str]) -> str:
 
 
 def headings(titles: Sequence[str], widths: Sequence[int]) -> Row:
-    """The names above the columns, cut where they are too long."""
+    """Return the column titles, cut to their widths."""
     return [[("bold", clip(title, size))] for title, size in zip(titles, widths, strict=True)]
 
 
 def clip(text: str, columns: int) -> str:
-    """A text of one line cut to a width, with an ellipsis where something is missing."""
+    """Cut a one-line text to a width, with an ellipsis when it was cut."""
     text = _shown(text).replace("\n", " ")
     if width([("", text)]) <= columns:
         return text
@@ -172,5 +175,5 @@ def clip(text: str, columns: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text that can be drawn in cells."""
+    """Replace control characters."""
     return escape_controls(text).expandtabs(4)

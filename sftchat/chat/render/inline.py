@@ -1,7 +1,7 @@
-"""Markdown inside a line: code, emphasis, links. What may be anything else stays as it was written.
+"""Inline Markdown: code, emphasis, links. Ambiguous markup stays as written.
 
-Narrower than CommonMark on purpose: ``__init__``, ``2**3``, ``a*b*c``, ``\\(x\\)`` and ``<tag>`` are text in the replies of models, and a closing
-``**`` may stand between a Chinese full stop and the next word.
+Intentionally narrower than CommonMark: ``__init__``, ``2**3``, ``a*b*c``, ``\\(x\\)`` and ``<tag>`` are plain text in model replies, and a
+closing ``**`` may stand between a Chinese full stop and the next word.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _STYLES = {"strong": "bold", "both": "bold italic", "emphasis": "italic", "struc
 
 
 def inline(text: str, style: str = "") -> Line:
-    """A line with its emphasis, code and links styled, their marks taken away.
+    """Style emphasis, code and links of a line and remove their markers.
 
     Args:
         text: One line or a part of it.
-        style: What the line is styled with anyway.
+        style: Base style of the line.
     """
     return joined(_spans(text, style))
 
 
 def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
-    """The pieces of a text, those within emphasis included."""
+    """Split a text into styled pieces, recursively within emphasis."""
     at = 0
     for found in _SPAN.finditer(text):
         if found.start() > at:

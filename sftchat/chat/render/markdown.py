@@ -1,4 +1,4 @@
-"""Lines of code coloured as they come, by the library that knows the languages."""
+"""Markdown rendering of streamed lines, with code highlighted by Pygments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _STYLES = {"Keyword": "keyword", "String": "string", "Comment": "comment", "Numb
 
 
 class Code:
-    """A block of code that grows by lines.
+    """A code block that is highlighted line by line.
 
     Args:
-        language: As written behind the fence; unknown ones are shown without colours.
+        language: Info string of the fence; unknown languages are not highlighted.
     """
 
     def __init__(self, language: str) -> None:
@@ -28,7 +28,7 @@ class Code:
         self._count = 0
 
     def feed(self, line: str) -> Line:
-        """The next line, coloured."""
+        """Return the next line, highlighted."""
         self._count += 1
         if self._lexer is None or self._count > LINES:
             return [("", line)] if line else []
@@ -44,7 +44,7 @@ class Code:
 
 
 def _lexer(language: str) -> Any:
-    """The lexer of a language; None when there is none."""
+    """Return the Pygments lexer of a language; None when there is none."""
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
 
@@ -56,7 +56,7 @@ def _lexer(language: str) -> Any:
 
 
 def _style(token: Any) -> str:
-    """The style of a token, by the nearest of its ancestors that has one."""
+    """Return the style of a token type or its nearest styled ancestor."""
     for part in reversed(token):
         if part in _STYLES:
             return f"class:code.{_STYLES[part]}"
@@ -73,7 +73,7 @@ _HEADINGS = {1: "bold underline", 2: "bold"}
 
 
 class Markdown:
-    """Renders the lines of one reply."""
+    """Renders the lines of one reply as Markdown."""
 
     def __init__(self) -> None:
         self._fence = ""
@@ -82,42 +82,42 @@ class Markdown:
 
     @property
     def held(self) -> list[str]:
-        """Lines, as written, that are not rendered yet because they may be, or are, an unfinished table."""
+        """Source lines that are not rendered yet because they are, or may be, an unfinished table."""
         return list(self._table)
 
     def feed(self, line: str, columns: int) -> list[Line]:
-        """Take a complete line, without its newline, and return what can be shown now."""
+        """Add a complete line, without its newline, and return the lines that can be shown."""
         if self._fence:
             return [self._within(line)]
         if is_row(line) and (len(self._table) != 1 or is_delimiter(line)):
             self._table.append(line)
             return []
         drawn = self._end_table(columns)
-        if is_row(line):  # the one before was no header; this may be
+        if is_row(line):  # the previous line was not a table header; this one may be
             self._table.append(line)
             return drawn
         return [*drawn, self._block(line, columns)]
 
     def end(self, columns: int) -> list[Line]:
-        """The reply is over; what was held."""
+        """Finish the reply and return the remaining lines."""
         return self._end_table(columns)
 
     def _end_table(self, columns: int) -> list[Line]:
-        """Draw the rows that were held: a table, or lines that only looked like one."""
+        """Render the held lines: as a table, or as ordinary lines."""
         source, self._table = self._table, []
         if len(source) > 1:
             return draw_table(source, columns)
         return [inline(line) for line in source]
 
     def _within(self, line: str) -> Line:
-        """A line within a block of code."""
+        """Render a line of a code block."""
         if line.strip().startswith(self._fence) and not line.strip().strip(self._fence[0]):
             self._fence = ""
             return [("class:faint", line)]
         return self._code.feed(line)
 
     def _block(self, line: str, columns: int) -> Line:
-        """A line of its own."""
+        """Render a line outside code blocks."""
         if found := _FENCE.fullmatch(line):
             self._fence = found["marks"]
             self._code = Code(found["language"])

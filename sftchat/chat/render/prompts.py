@@ -1,4 +1,4 @@
-"""What a prompt says about the reply to come."""
+"""What the prompt determines about the reply."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ QUESTION = Message(role="user", content="?")
 
 
 def begins_with_thoughts(engine: Engine | None, arguments: Mapping[str, Any] | None = None, adapter: str = "") -> bool:
-    """Whether the engine's template opens the thoughts of its replies; False where that cannot be known, as of a server.
+    """Return whether the chat template opens the thoughts of a reply; False when unknown, for example behind a server.
 
     Args:
-        engine: What answers; None while it loads.
-        arguments: Arguments of the chat template, over the engine's own.
-        adapter: What the engine answers with.
+        engine: The engine; None while it loads.
+        arguments: Chat template arguments that override the engine's own.
+        adapter: Adapter that replies.
     """
     try:
         if (arguments or adapter) and isinstance(engine, Inspects):
@@ -27,4 +27,4 @@ def begins_with_thoughts(engine: Engine | None, arguments: Mapping[str, Any] | N
             return opens_thoughts("".join(token.text for token in tokens))
         return isinstance(engine, Renders) and opens_thoughts(engine.render([QUESTION]))
     except SftchatError:
-        return False  # the template refuses the question or the arguments; the request itself says so
+        return False  # the template rejects the message or the arguments; the request itself reports the error

@@ -1,4 +1,4 @@
-"""One reply on its way to the screen: pieces in, complete styled lines out, and the rest as it stands."""
+"""Incremental rendering of one reply: chunks in, complete styled lines out, and the unfinished rest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ THOUGHT = "class:thought"
 
 
 class ReplyText:
-    """Turns the pieces of one reply into lines; what it has given out never changes.
+    """Renders the chunks of one reply as lines; lines that were returned never change.
 
     Args:
-        display: What is rendered; whether thoughts are shown may change at any time, see ``unseen``.
-        thinking: The prompt already opened the thoughts.
+        display: Display options; the option for thoughts may change at any time, see ``unseen``.
+        thinking: True when the prompt opened the thoughts.
     """
 
     def __init__(self, display: Display, thinking: bool = False) -> None:
@@ -34,21 +34,22 @@ class ReplyText:
         self._lines = LineBuffer()
 
     def feed(self, piece: str, columns: int) -> list[Line]:
-        """Take a piece and return the lines that it completed.
+        """Add a piece of text and return the lines that it completes.
 
         Args:
             piece: Any part of the reply.
-            columns: Width of the terminal; tables are drawn to fit it.
+            columns: Width of the terminal; tables are fitted to it.
         """
         lines = self._take(self._thoughts.feed(piece), columns)
         self._given = self._given or bool(lines)
         return lines
 
     def retract(self, piece: str = "") -> None:
-        """What the reply said so far are thoughts: lines that were given out stay, with one below that says so; the rest is shown as thoughts are.
+        """Treat the reply so far as thoughts: lines already returned stay, followed by a line that says so; the rest is shown like
+        thoughts.
 
         Args:
-            piece: More of them.
+            piece: More of the thoughts.
         """
         held = "".join(f"{line}\n" for line in (self._markdown.held if self._markdown is not None else [])) + self._lines.tail + piece
         self._markdown = Markdown() if self._display.markdown else None
@@ -59,17 +60,17 @@ class ReplyText:
         self._waiting = self._think(self._thought_lines.feed(held))
 
     def end(self, columns: int) -> list[Line]:
-        """The reply is over: its last line is complete, newline or not."""
+        """Finish the reply; its last line is complete with or without a newline."""
         lines = self._take(self._thoughts.end(), columns) + self._end_thoughts() + self._render(self._lines.end(), columns)
         return lines + (self._markdown.end(columns) if self._markdown is not None else [])
 
     def unseen(self) -> list[Line]:
-        """Complete lines of thought that were not shown; after this they count as shown."""
+        """Return complete lines of thoughts that were not shown, and mark them as shown."""
         lines, self._unseen = self._unseen, []
         return [[(THOUGHT, line)] if line else [] for line in lines]
 
     def tail(self) -> list[Line]:
-        """What is not complete: an unfinished line, and a table before it as far as it came; of folded thoughts how long they are."""
+        """Return the unfinished part: the last line, and a table before it; for hidden thoughts, their length."""
         if self._thinking and not self._display.thoughts:
             return [[(THOUGHT, f"thinking, {len(self._thoughts.thought)} characters; f2 shows them")]]
         if self._thinking:
@@ -78,7 +79,7 @@ class ReplyText:
         return [[("", line)] for line in [*held, *([self._lines.tail] if self._lines.tail else [])]]
 
     def _take(self, parts: Iterable[Part], columns: int) -> list[Line]:
-        """Lines that parts complete."""
+        """Return the lines that the parts complete."""
         lines, self._waiting = self._waiting, []
         for part in parts:
             if part.thought:
@@ -89,7 +90,7 @@ class ReplyText:
         return lines
 
     def _think(self, text: str) -> list[Line]:
-        """Complete lines of thought, without the empty ones that they begin with."""
+        """Return complete lines of thoughts, without leading empty lines."""
         for line in text.split("\n")[:-1]:
             self._said_a_thought = self._said_a_thought or bool(line)
             if self._said_a_thought:
@@ -97,12 +98,12 @@ class ReplyText:
         return self.unseen() if self._display.thoughts else []
 
     def _end_thoughts(self) -> list[Line]:
-        """The thoughts are over: say so where they were not shown."""
+        """End the thoughts; add a line that says so when they were not shown."""
         if not self._thinking:
             return []
         lines = self._think(self._thought_lines.end())
         self._thinking = False
-        if self._begun and self._thoughts.thinking:  # it never said that the thoughts are over, so this may well be the reply
+        if self._begun and self._thoughts.thinking:  # the end of the thoughts never came, so this may be the reply
             lines += self.unseen()
         if any(self._unseen):
             lines.append([(THOUGHT, f"thought {len(self._thoughts.thought)} characters; f2 shows them")])
@@ -112,7 +113,7 @@ class ReplyText:
         return lines
 
     def _render(self, text: str, columns: int) -> list[Line]:
-        """Complete lines, each with its newline, as they are shown."""
+        """Render complete lines."""
         lines = text.split("\n")[:-1]
         if self._markdown is None:
             return [[("", line)] if line else [] for line in lines]

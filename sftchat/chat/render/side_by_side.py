@@ -1,4 +1,4 @@
-"""Several replies that stream at once, side by side: rows leave from the top as soon as no further text can change them."""
+"""Several replies streamed side by side; rows are emitted from the top once no further text can change them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NARROWEST = 6
 
 
 class Beside:
-    """The replies to one message in columns, as they come.
+    """Streams the replies to one message in columns.
 
     Args:
-        titles: What stands above each column.
-        show_thoughts: Show what the models think before they answer.
-        thinking: Of each model, whether the prompt opened its thoughts; none, when empty.
+        titles: Column titles.
+        show_thoughts: Show the models' thoughts.
+        thinking: For each model, whether the prompt opened its thoughts; empty when none did.
     """
 
     def __init__(self, titles: Sequence[str], show_thoughts: bool = False, thinking: Sequence[bool] = ()) -> None:
@@ -37,11 +37,11 @@ class Beside:
         self._drawn: list[list[Line]] = [[] for _ in titles]
 
     def feed(self, column: int, piece: str) -> None:
-        """Take a piece of a column's reply."""
+        """Add a piece of a reply."""
         self._take(column, self._thoughts[column].feed(piece))
 
     def retract(self, column: int) -> None:
-        """What a column said so far are thoughts: rows that stand above already stay, the others go unless thoughts are shown."""
+        """Treat the reply of a column so far as thoughts: emitted rows stay, the others are removed unless thoughts are shown."""
         if self._given or self._show_thoughts:
             text = self._texts[column]
             self._texts[column] = text + ("" if text.endswith("\n") or not text else "\n") + f"({UP_TO_HERE})\n"
@@ -49,27 +49,29 @@ class Beside:
             self._texts[column] = ""
 
     def end(self, column: int) -> None:
-        """A column's reply is over."""
+        """Finish the reply of a column."""
         thoughts = self._thoughts[column]
         self._take(column, thoughts.end())
-        if self._begun[column] and thoughts.thinking and not self._show_thoughts:  # it never said that they are over: this may be the reply
+        if (
+            self._begun[column] and thoughts.thinking and not self._show_thoughts
+        ):  # the end of the thoughts never came: this may be the reply
             self._take(column, [Part(thoughts.thought, False)])
         self._texts[column] = (self._texts[column] + self._printable[column].end()).removesuffix("\n")
         self._done[column] = True
 
     def _take(self, column: int, parts: Iterable[Part]) -> None:
-        """Keep what is shown of a reply."""
+        """Add the visible parts of a reply."""
         for part in parts:
             if self._show_thoughts or not part.thought:
                 self._texts[column] += self._printable[column].feed(part.text).replace("\t", "    ")
 
     def lines(self, columns: int) -> list[Line]:
-        """Draw everything for a terminal of this width, and return the rows that will not change any more and were not returned before."""
+        """Draw all rows for a terminal width and return those that are final and were not returned before."""
         each = max(NARROWEST, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
         if self._width and each != self._width:
             self._begin_anew()
         self._width = each
-        # a line feed may be the end of the reply, where it is no row: it is shown with what follows it
+        # a final line feed may end the reply without starting a row: it is shown with the text that follows
         shown = [text if done else text.removesuffix("\n") for text, done in zip(self._texts, self._done, strict=True)]
         self._sides = [Side(text, done) for text, done in zip(shown, self._done, strict=True)]
         difference = None if self._marked else first_difference(self._sides)
@@ -83,13 +85,13 @@ class Beside:
         return found
 
     def tail(self, height: int) -> list[Line]:
-        """The last rows of those that may still change, drawn with the last ``lines``."""
+        """Return the last rows that may still change, as drawn by the last call of ``lines``."""
         widths = [self._width] * len(self._titles)
         left = [rows[self._given :][-height:] for rows in self._drawn]
         return [join(row, widths, anchored=True) for row in table(left)] if any(left) else []
 
     def _begin_anew(self) -> None:
-        """The width changes: what was returned stays as it is, the rest begins on a row of its own."""
+        """Handle a change of width: emitted rows stay, the rest starts on a new row."""
         self._marked = self._marked or any(
             style == "class:difference" for rows in self._drawn for row in rows[: self._given] for style, _ in row
         )

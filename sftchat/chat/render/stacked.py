@@ -1,4 +1,4 @@
-"""Several replies that stream at once, one below the other: the first that is not over streams, the others wait with their last words shown."""
+"""Several replies streamed one below the other: the first unfinished one streams, the others show their last words."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 
 class Stacked:
-    """The replies to one message one below the other, as they come.
+    """Streams the replies to one message one below the other.
 
     Args:
-        titles: What stands above each; nothing for an empty one, as for a reply alone.
-        texts: Renders each.
+        titles: Title of each reply; empty for none, as for a single reply.
+        texts: Renderer of each reply.
     """
 
     def __init__(self, titles: Sequence[str], texts: Sequence[ReplyText]) -> None:
@@ -28,11 +28,11 @@ class Stacked:
         self._headed = False
 
     def feed(self, number: int, piece: str) -> None:
-        """Take a piece of a reply."""
+        """Add a piece of a reply."""
         self._waiting[number] += piece
 
     def retract(self, number: int) -> None:
-        """What a reply said so far are thoughts; of one that waits nothing has been shown but its last words."""
+        """Treat a reply so far as thoughts; of a reply that is not streaming yet, only the last words were shown."""
         if number == self._front:
             self._texts[number].retract(self._waiting[number])
             self._waiting[number] = ""
@@ -40,11 +40,11 @@ class Stacked:
             self._waiting[number] = f"{THOUGHTS_BEGIN}{self._waiting[number]}{THOUGHTS_END}"
 
     def end(self, number: int) -> None:
-        """A reply is over."""
+        """Finish a reply."""
         self._done[number] = True
 
     def lines(self, columns: int) -> list[Line]:
-        """The lines that became complete, in their order."""
+        """Return the lines that became complete, in order."""
         found: list[Line] = []
         while self._front < len(self._titles):
             if not self._headed and self._titles[self._front]:
@@ -60,11 +60,11 @@ class Stacked:
         return found
 
     def unseen(self) -> list[Line]:
-        """Thoughts that were folded so far, of replies that are shown."""
+        """Return hidden thoughts of the replies that are shown."""
         return [line for text in self._texts[: self._front + 1] for line in text.unseen()]
 
     def tail(self, columns: int) -> list[Line]:
-        """What is not complete of the one that streams, then one line for each that waits."""
+        """Return the unfinished part of the streaming reply, then one line for each waiting reply."""
         if self._front == len(self._titles):
             return []
         found = self._texts[self._front].tail()
@@ -76,7 +76,7 @@ class Stacked:
 
 
 def _end(text: str, columns: int) -> str:
-    """The end of a text, as far as there is room."""
+    """Return the end of a text that fits into a width."""
     if cells(text) <= columns:
         return text
     start = max(0, len(text) - columns)

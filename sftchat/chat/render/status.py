@@ -1,4 +1,4 @@
-"""The status line: what matters most, as far as there is room."""
+"""Status line: the most important items that fit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SEPARATOR = " · "
 
 @dataclass(frozen=True)
 class Item:
-    """A part of the status line.
+    """An item of the status line.
 
     Attributes:
-        text: What is shown; empty for nothing.
-        rank: How much it matters, 0 most; where there is no room, the highest rank goes first.
-        short: What is shown when the text is too long, before the item goes.
+        text: Text to show; empty for none.
+        rank: Importance, 0 is highest; when space is short, items of the highest rank number are removed first.
+        short: Shorter text to use before the item is removed.
     """
 
     text: str
@@ -27,9 +27,9 @@ class Item:
 
 
 def status_line(items: Sequence[Item], columns: int) -> str:
-    """The items in their order on one line of at most ``columns`` cells.
+    """Return the items in order on one line of at most ``columns`` cells.
 
-    Where they do not fit, the least important are shortened first, then left out; an item alone that is still too long is cut.
+    When they do not fit, the least important items are shortened first, then removed; a single item that is still too long is cut.
     """
     shown = [item for item in items if item.text]
     by_rank = sorted(range(len(shown)), key=lambda at: (-shown[at].rank, -at))
@@ -42,5 +42,4 @@ def status_line(items: Sequence[Item], columns: int) -> str:
 
 
 def _joined(items: Sequence[Item]) -> str:
-    """The items as they stand on the line."""
     return SEPARATOR.join(item.text for item in items)

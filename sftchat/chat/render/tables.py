@@ -1,4 +1,4 @@
-"""Tables of Markdown, drawn with columns that line up, Chinese included."""
+"""Markdown tables with aligned columns, including wide (Chinese) characters."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _LEAST = 4
 
 
 def is_row(line: str) -> bool:
-    """Whether a line may be a row of a table: only with a bar at its start, so that prose is never taken for one."""
+    """Return whether a line may be a table row: only with a leading bar, so that prose is never taken for a table."""
     return re.match(r" {0,3}\|.*\S", line) is not None
 
 
 def is_delimiter(line: str) -> bool:
-    """Whether a line is the one below the header."""
+    """Return whether a line is the delimiter below a table header."""
     return is_row(line) and "-" in line and _DELIMITER.fullmatch(line) is not None
 
 
 def draw_table(source: list[str], columns: int) -> list[Line]:
-    """A table as lines no wider than ``columns``; as it was written, when there is no room or rows have more cells than the header.
+    """Render a table as lines of at most ``columns`` cells; unchanged when it does not fit or a row has more cells than the header.
 
     Args:
-        source: Header, delimiter and rows, as written.
+        source: Source lines: header, delimiter and rows.
         columns: Width of the terminal.
     """
     header, delimiter, *body = [_split(line) for line in source]
@@ -47,27 +47,27 @@ def draw_table(source: list[str], columns: int) -> list[Line]:
 
 
 def _split(line: str) -> list[str]:
-    """The cells of a row; ``\\|`` and bars within code are text."""
+    """Split a row into cells; ``\\|`` and bars within code are text."""
     cells = [""]
     for token in _TOKEN.findall(line.strip().removeprefix("|")):
         if token == "|":
             cells.append("")
         else:
             cells[-1] += "|" if token == "\\|" else token
-    if len(cells) > 1 and not cells[-1].strip():  # behind the bar at the end
+    if len(cells) > 1 and not cells[-1].strip():  # after the closing bar
         cells.pop()
     return [cell.strip() for cell in cells]
 
 
 def _align(cell: str) -> str:
-    """How a column is aligned, from its cell of the delimiter."""
+    """Return the alignment that a delimiter cell specifies."""
     if cell.endswith(":"):
         return "center" if cell.startswith(":") else "right"
     return "left"
 
 
 def _fit(wanted: list[int], columns: int) -> list[int] | None:
-    """Widths that fit, the widest column giving way first; None when there is no room for all."""
+    """Return widths that fit, shrinking the widest column first; None when the columns cannot fit."""
     widths = list(wanted)
     if columns < sum(min(size, _LEAST) for size in widths):
         return None
@@ -78,7 +78,7 @@ def _fit(wanted: list[int], columns: int) -> list[int] | None:
 
 
 def _draw_row(row: list[Line], widths: list[int], aligns: list[str]) -> list[Line]:
-    """A row as lines: as many as its highest cell has."""
+    """Draw a row as as many lines as its highest cell has."""
     wrapped = [wrap_line(cell, size) for cell, size in zip(row, widths, strict=True)]
     lines: list[Line] = []
     for level in range(max(map(len, wrapped))):
@@ -91,7 +91,7 @@ def _draw_row(row: list[Line], widths: list[int], aligns: list[str]) -> list[Lin
 
 
 def _trimmed(line: Line) -> Line:
-    """A line without the spaces at its end."""
+    """Remove trailing spaces of a line."""
     while line and not line[-1][1].rstrip(" "):
         line = line[:-1]
     if line:

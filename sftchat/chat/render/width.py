@@ -1,7 +1,7 @@
-"""How wide text is on a terminal, and where a line may be broken.
+"""Width of text on a terminal, and line breaking.
 
-Terminals disagree about joined emoji: some draw a family in two cells, others each of its members. A cluster is never broken, and is
-given the room that the widest terminal needs.
+Terminals differ for joined emoji: some draw a family in two cells, others draw each member. A grapheme cluster is never split and is given
+the largest width that a terminal may need.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ Line: TypeAlias = list[tuple[str, str]]
 
 
 def cells(text: str) -> int:
-    """Cells of a text when each character is drawn on its own, which is how prompt_toolkit counts."""
+    """Return the width of a text in cells when each character is drawn separately, as prompt_toolkit counts."""
     return sum(max(0, wcwidth(character)) for character in text)
 
 
 @lru_cache(maxsize=4096)
 def room(cluster: str) -> int:
-    """Cells that a cluster may take at most, on any terminal."""
+    """Return the largest width of a grapheme cluster in cells on any terminal."""
     return max(cells(cluster), wcswidth(cluster))
 
 
 def width(line: Line) -> int:
-    """Cells of a line, joined emoji drawn apart."""
+    """Return the width of a line in cells, with joined emoji drawn separately."""
     return sum(cells(text) for _, text in line)
 
 
 def plain(line: Line) -> str:
-    """The text of a line."""
+    """Return the text of a line."""
     return "".join(text for _, text in line)
 
 
 def joined(clusters: Iterable[tuple[str, str]]) -> Line:
-    """Neighbours of one style as one pair; pairs without text are dropped."""
+    """Merge adjacent pairs of the same style; drop pairs without text."""
     line: Line = []
     for style, text in clusters:
         if not text:
@@ -51,13 +51,14 @@ def joined(clusters: Iterable[tuple[str, str]]) -> Line:
 
 
 def wrap_line(line: Line, columns: int) -> list[Line]:
-    """Break a line into rows no wider than ``columns``: after a space or beside a wide character, else anywhere between clusters.
+    """Break a line into rows of at most ``columns`` cells: after a space or next to a wide character if possible, otherwise between
+    clusters.
 
-    Nothing is dropped but the spaces at a break. Only the last row changes when the line grows at its end.
+    Only spaces at a break are dropped. When text is appended, only the last row changes.
 
     Args:
-        line: One line; control characters made visible, tabs expanded.
-        columns: At least 1. A cluster wider than that has a row to itself.
+        line: One line; control characters escaped, tabs expanded.
+        columns: At least 1. A wider cluster gets its own row.
     """
     rows: list[Line] = []
     row: list[tuple[str, str]] = []
@@ -73,7 +74,7 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
             rows.append(_without_end(row[:cut]))
             row = row[cut:]
             used, broken_at = sum(room(text) for _, text in row), 0
-        elif broken_at < 0:  # more spaces at a break
+        elif broken_at < 0:  # further spaces at a break
             if cluster == " ":
                 continue
             broken_at = 0
@@ -85,7 +86,7 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
 
 
 def rows_of(line: Line, columns: int) -> list[Line]:
-    """Break a line into rows as a terminal does, anywhere between clusters; nothing is dropped, and no terminal breaks a row once more."""
+    """Break a line into rows as a terminal does, between any clusters; nothing is dropped, and no terminal breaks the rows again."""
     rows: list[Line] = []
     row: list[tuple[str, str]] = []
     used = 0
@@ -99,21 +100,21 @@ def rows_of(line: Line, columns: int) -> list[Line]:
 
 
 def pad(line: Line, columns: int, align: str = "left") -> Line:
-    """The line with spaces around it up to a width; ``align`` is left, right or center."""
+    """Pad a line with spaces to a width; ``align`` is left, right or center."""
     free = max(0, columns - width(line))
     before = {"left": 0, "right": free, "center": free // 2}[align]
     return joined([("", " " * before), *line, ("", " " * (free - before))])
 
 
 def _clusters(line: Line) -> Iterator[tuple[str, str]]:
-    """The clusters of a line, each with its style."""
+    """Return the grapheme clusters of a line with their styles."""
     for style, text in line:
         for cluster in iter_graphemes(text):
             yield style, cluster
 
 
 def _without_end(row: list[tuple[str, str]]) -> Line:
-    """A row without the spaces at its end."""
+    """Remove trailing spaces of a row."""
     end = len(row)
     while end > 1 and row[end - 1][1] == " ":
         end -= 1

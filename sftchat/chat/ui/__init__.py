@@ -1,1 +1,1 @@
-"""What shows a chat: the terminal, plain lines, JSON lines."""
+"""Views of a chat: terminal, plain lines, JSON lines."""
