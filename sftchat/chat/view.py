@@ -1,4 +1,4 @@
-"""What a talk wants of whatever shows it."""
+"""Interface between the chat controller and its views."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from sftchat.chat.conversation import Mark
 
 
 class View(Protocol):
-    """What shows a talk to a person or to a pipe."""
+    """A view: shows a chat on a terminal or writes it to a pipe. All methods except ``post`` run on the UI thread."""
 
     def post(self, action: Callable[[], None]) -> None:
-        """Have an action run on the view's thread; called from any thread, harmless after the view is gone."""
+        """Run an action on the UI thread; callable from any thread, does nothing after the view has ended."""
 
     def show_typed(self, text: str) -> None:
-        """A line the user typed has its turn."""
+        """Show a typed line when it is processed."""
 
     def begin_reply(self, column: int, said: str) -> None:
-        """A column begins to reply; what it has said already is not empty when a reply is continued, and not among the pieces."""
+        """Begin the reply of a pane; ``said`` is the existing text of a continued reply and is not sent again as pieces."""
 
     def show_piece(self, text: str, column: int) -> None:
-        """The reply of a column goes on."""
+        """Show more text of a pane's reply."""
 
     def show_thoughts(self, text: str, column: int) -> None:
-        """The model of a column thinks; thoughts are no part of its reply, and shown where the user wants them."""
+        """Show thoughts of a pane's model; they are not part of the reply, and may be hidden."""
 
     def show_late_thoughts(self, column: int) -> None:
-        """What was shown of the reply of a column are thoughts: their end tag came, without an opening one."""
+        """Treat the reply shown so far as thoughts: a closing tag came without an opening one."""
 
     def end_reply(self, column: int) -> None:
-        """The reply of a column is over, for whatever reason; every ``begin_reply`` has one."""
+        """End the reply of a pane, for any reason; called once for each ``begin_reply``."""
 
     def show_mark(self, mark: Mark, column: int) -> None:
-        """What the task thinks of a column's last reply became known, after its end."""
+        """Show the score of a pane's last reply, after its end."""
 
     def say(self, text: str | Fragments) -> None:
-        """Show lines that are not the model's."""
+        """Show lines that are not from a model."""
 
     def complain(self, text: str) -> None:
-        """Show that something went wrong, in one line."""
+        """Show a one-line error."""
 
     def propose(self, text: str) -> bool:
-        """Put text into the input line for the user to change and send; False where there is no input line."""
+        """Put text into the input line for the user to edit and send; False when there is no input line."""
 
     def leave(self, error: Exception | None) -> None:
         """End the view; with an error, a model could not be loaded."""

@@ -1,1 +1,1 @@
-"""Rows of training and evaluation data: read, recognised, checked, generated and written; standard library only."""
+"""Rows of training and evaluation data: read, detect formats, check, generate and write; standard library only."""

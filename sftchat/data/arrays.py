@@ -1,4 +1,4 @@
-"""The elements of a JSON array one by one, each with the line where it begins."""
+"""Incremental parser of a JSON array: yields its elements with their line numbers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LONGEST_WORD = 12
 
 
 class Refused(Exception):
-    """Text that is not rows; becomes a DataError where the name of the file is known.
+    """Invalid input; converted to a DataError where the file name is known.
 
     Args:
-        message: What is wrong.
-        line: The line, where it is not the one being read.
+        message: The error.
+        line: Its line, if it is not the current one.
     """
 
     def __init__(self, message: str, line: int = 0) -> None:
@@ -30,32 +30,32 @@ class Refused(Exception):
 
 
 def reason(error: JSONDecodeError) -> str:
-    """What the parser says, in lower case."""
+    """Return the parser's message in lower case."""
     return error.msg[:1].lower() + error.msg[1:]
 
 
 class _Window:
-    """The part of a text that is being read: grows at its end, and forgets what lies behind.
+    """Sliding window over a text: reads more at its end and drops what was parsed.
 
     Args:
         pieces: The text.
-        first_line: The line of the file where it begins.
+        first_line: Line number of its start.
     """
 
     def __init__(self, pieces: Iterable[str], first_line: int) -> None:
         self.text = ""
         self._pieces = iter(pieces)
         self._line, self._counted = first_line, 0
-        self._before = 0  # characters of the line that were forgotten
+        self._before = 0  # characters of the current line that were dropped
 
     def more(self) -> bool:
-        """Read on; False at the end of the text."""
+        """Read more text; False at the end."""
         piece = next(self._pieces, None)
         self.text += piece or ""
         return piece is not None
 
     def skip(self, at: int) -> int:
-        """The position of the next character that is not blank."""
+        """Return the position of the next non-blank character."""
         while True:
             match = BLANK.match(self.text, at)
             at = self.forget(match.end() if match else at)
@@ -63,11 +63,11 @@ class _Window:
                 return at
 
     def element(self, decoder: JSONDecoder, at: int) -> tuple[Any, int]:
-        """Parse a value, reading on as long as it may be cut off; returns it and where it ends.
+        """Parse a value, reading more while it may be incomplete; return it and its end position.
 
         Raises:
-            JSONDecodeError: It is malformed.
-            Refused: It does not end for too long.
+            JSONDecodeError: When it is malformed.
+            Refused: When its end is not found within the limit.
         """
         while True:
             if len(self.text) - at > LARGEST:
@@ -75,18 +75,18 @@ class _Window:
             try:
                 value, end = decoder.raw_decode(self.text, at)
             except JSONDecodeError as error:
-                # a string that does not end is reported where it begins; all else that is cut off, close to the end
+                # an unterminated string is reported at its start; other truncated values close to the end of the text
                 cut = error.msg.startswith("Unterminated") or error.pos >= len(self.text) - LONGEST_WORD
                 if not cut or not self.more():
                     raise
                 continue
             rest = self.text[end : end + len("e+0")]
             whole = rest and (rest[0] not in ".eE" or len(rest) == len("e+0"))
-            if whole or not self.more():  # a number may go on, also after what is not one yet
+            if whole or not self.more():  # a number may continue in the next piece, also after an incomplete prefix such as "-"
                 return value, end
 
     def forget(self, at: int) -> int:
-        """Let go of what lies before a position, once it is worth it; returns where the position is now."""
+        """Drop the text before a position when there is enough of it; return the new position."""
         if at < FORGET:
             return at
         self.line(at)
@@ -95,27 +95,27 @@ class _Window:
         return 0
 
     def line(self, position: int) -> int:
-        """The line of a position not before the last one asked for."""
+        """Return the line of a position; positions must not decrease between calls."""
         self._line += self.text.count("\n", self._counted, position)
         self._counted = position
         return self._line
 
     def column(self, position: int) -> int:
-        """The column of a position, counted from 1."""
+        """Return the column of a position, from 1."""
         newline = self.text.rfind("\n", 0, position)
         return position - newline if newline >= 0 else self._before + position + 1
 
 
 def array_rows(pieces: Iterable[str], decoder: JSONDecoder, first_line: int = 1) -> Iterator[tuple[int, int, Any, str]]:
-    """Yield the line, the column, the value and the text of every element, holding no more than some of them at once.
+    """Yield line, column, value and source text of each element, in bounded memory.
 
     Args:
-        pieces: A JSON array in pieces of any size, blanks around it allowed.
+        pieces: A JSON array in pieces of any size; blanks around it are allowed.
         decoder: Parses one element; may raise ``Refused``.
-        first_line: The line of the file where the text begins.
+        first_line: Line number of the start of the text.
 
     Raises:
-        Refused: The text stops being an array; what came before has been yielded.
+        Refused: When the text is not a valid array; earlier elements have been yielded.
     """
     window = _Window(pieces, first_line)
     at = window.skip(window.skip(0) + 1)

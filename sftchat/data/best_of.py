@@ -1,7 +1,7 @@
-"""The best of several replies by a task's own scorer: rows to train on, and pairs of best and worst for preference training.
+"""Best-of-n sampling with a task's scorer: training rows, and preference pairs of best and worst reply.
 
-Only what the model said competes. The gold reply is what the scorer compares with and never among the candidates, so that no row teaches what
-the model cannot say; rejection sampling (Yuan et al. 2023, "Scaling relationship on learning mathematical reasoning"), and best-of-n distillation.
+Candidates are the model's own samples only; the gold reply is the reference of the scorer. Method: rejection sampling (Yuan et al. 2023,
+"Scaling relationship on learning mathematical reasoning") and best-of-n distillation.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sftchat.types import Example, Message, Reply
 
 @dataclass(frozen=True)
 class Judged:
-    """A prompt, and what each of its samples is worth.
+    """A prompt with its samples and their rewards.
 
     Attributes:
-        example: The prompt with its gold.
-        replies: What the model said.
-        rewards: The task's primary metric of each reply alone, more being better.
+        example: The prompt with its gold reply.
+        replies: The samples.
+        rewards: The task's primary metric of each reply alone, negated if needed so that higher is better.
     """
 
     example: Example
@@ -32,23 +32,23 @@ class Judged:
 
     @property
     def mean(self) -> float:
-        """How well the model does on the prompt."""
+        """Mean reward of the samples."""
         return sum(self.rewards) / len(self.rewards)
 
     @property
     def best(self) -> int | None:
-        """The place of the best reply that came to its own end, the first of equals; None where none did."""
+        """Index of the best complete reply (the first of equals); None when no reply is complete."""
         ended = [place for place, reply in enumerate(self.replies) if reply.finish_reason == "stop" and reply.text.strip()]
         return max(ended, key=lambda place: (self.rewards[place], -place), default=None)
 
     @property
     def worst(self) -> int:
-        """The place of the worst reply, the first of equals."""
+        """Index of the worst reply (the first of equals)."""
         return min(range(len(self.rewards)), key=lambda place: (self.rewards[place], place))
 
 
 def check_prompts(examples: Iterable[Example]) -> Iterator[Example]:
-    """Refuse rows that could not be asked or scored.
+    """Yield the examples after checking that each has a prompt and can be scored.
 
     Raises:
         DataError: Names the row.
@@ -62,13 +62,13 @@ def check_prompts(examples: Iterable[Example]) -> Iterator[Example]:
 
 
 def judged(task: Task, examples: Iterable[Example], samples: Samples, k: int) -> Iterator[Judged]:
-    """Score the samples of every prompt; one without any is left out.
+    """Score the samples of each prompt; prompts without samples are skipped.
 
     Args:
-        task: Its scorer and primary metric are the reward.
-        examples: Prompts with gold.
-        samples: What the model said.
-        k: Samples of a prompt that count, the first ones.
+        task: Its scorer and primary metric give the reward.
+        examples: Prompts with gold replies.
+        samples: The samples.
+        k: Number of samples per prompt to use, from the first.
 
     Raises:
         PluginError: When the scorer or the metric breaks its contract.
@@ -81,12 +81,12 @@ def judged(task: Task, examples: Iterable[Example], samples: Samples, k: int) ->
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of a prompt.
+    """Outcome for a prompt.
 
     Attributes:
-        fate: ``kept``, ``solved`` (it teaches nothing any more), or ``nothing good``.
-        row: The prompt with the best reply as its gold; only when kept.
-        pair: A row of ``prompt``, ``chosen`` and ``rejected`` as TRL reads it; only where best and worst differ.
+        fate: ``kept``, ``solved`` (nothing left to learn), or ``nothing good``.
+        row: The prompt with the best reply as gold; only when kept.
+        pair: A row with ``prompt``, ``chosen`` and ``rejected`` in TRL's format; only when best and worst reward differ.
     """
 
     fate: str
@@ -98,12 +98,12 @@ FATES = ("kept", "solved", "nothing good")
 
 
 def choose(found: Judged, *, solved: float | None = None, least: float | None = None) -> Choice:
-    """Make a row and a pair of a prompt's samples.
+    """Select a training row and a preference pair from a prompt's samples.
 
     Args:
-        found: The samples and what they are worth.
-        solved: Mean reward from which on the prompt is solved and left out; None leaves none out.
-        least: Reward that the best reply must reach; None asks for more than 0.
+        found: The samples with rewards.
+        solved: Mean reward at or above which the prompt counts as solved and is left out; None for never.
+        least: Minimum reward of the best reply; None for any reward above 0.
     """
     if solved is not None and found.mean >= solved:
         return Choice("solved")
@@ -128,10 +128,11 @@ def choose(found: Judged, *, solved: float | None = None, least: float | None = 
 
 
 def worth(task: Task, samples: Samples | None, example: Example) -> float:
-    """The mean reward of a model's samples to a row, or without any samples the reward of the row's own reply, which a sound row gets in full.
+    """Return the mean reward of a model's samples for a row; without samples, the reward of the row's own reply (a correct row gets the
+    maximum).
 
     Raises:
-        DataError: The row has no reply, or no sample of its prompt is there.
+        DataError: When the row has no reply, or its prompt has no sample.
         PluginError: When the scorer or the metric breaks its contract.
     """
     if example.gold is None:

@@ -1,4 +1,4 @@
-"""What may be wrong with a row, by class, and what is done about each class."""
+"""Check rows for problems; each class of problems has a policy."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Kind:
 
     Attributes:
         description: One line.
-        policy: What is done unless the user says otherwise.
-        keepable: The row can be read, so that it can be kept.
+        policy: Default policy.
+        keepable: True when rows with the problem are readable, so that they may be kept.
     """
 
     description: str
@@ -68,12 +68,12 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """A problem of a row or a file.
 
     Attributes:
         kind: A key of ``KINDS``.
-        source: Where: ``file:line``, or ``file`` where the whole of it is meant.
-        message: What, in one line.
+        source: ``file:line``, or ``file`` for the whole file.
+        message: Description, one line.
     """
 
     kind: str
@@ -86,10 +86,10 @@ class Problem:
 
 
 def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
-    """The policy of every class: the user's ``CLASS=POLICY`` over the defaults.
+    """Return the policy of each class: the defaults, updated by the user's ``CLASS=POLICY``.
 
     Raises:
-        UsageError: For a pair without ``=``, a class or policy that does not exist, a class given twice, or one whose rows cannot be kept.
+        UsageError: When a pair has no ``=``, a class or policy is unknown, a class is given twice, or its rows cannot be kept.
     """
     policies = {name: kind.policy for name, kind in KINDS.items()}
     given: set[str] = set()
@@ -114,7 +114,7 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
 Measure = Callable[[Example], Iterable[tuple[str, str]]]
 """What is wrong with a row once it is tokens: pairs of a class and a message."""
 
-# `</s>` and `[INST]` are also HTML and plain words; these are nobody's
+# `</s>` and `[INST]` are also HTML and plain text; these markers are unambiguous
 MARKERS = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
 )
@@ -127,16 +127,16 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
 @dataclass(frozen=True)
 class Findings:
-    """What a check found in one file.
+    """Results of checking one file.
 
     Attributes:
         path: The file, as given.
-        rows: Rows in the file, malformed ones and a broken end of an array included.
-        replies: Rows that hold a reply to learn from or to be scored against.
-        formats: Rows by shape; malformed ones are missing.
-        shapes: The line where each shape stands first.
-        problems: Everything wrong, in the order of the file.
-        notes: What reading changed in rows, and columns that are not used, one line each.
+        rows: Number of rows, including malformed ones and a truncated end of an array.
+        replies: Number of rows with a reply to train on or to score against.
+        formats: Number of rows by format, without malformed ones.
+        shapes: Line of the first row of each format.
+        problems: All problems, in file order.
+        notes: Changes made while reading, and unused columns, one line each.
     """
 
     path: str
@@ -149,11 +149,11 @@ class Findings:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Problems by class, the most frequent first."""
+        """Return the number of problems by class, most frequent first."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
     def sources(self, policies: Mapping[str, Policy], policy: Policy) -> frozenset[str]:
-        """Where rows stand that have a problem of a class with this policy."""
+        """Return the sources of rows that have a problem of a class with this policy."""
         return frozenset(problem.source for problem in self.problems if policies[problem.kind] == policy)
 
 
@@ -166,21 +166,21 @@ def check(
     near: float = THRESHOLD,
     measure: Measure | None = None,
 ) -> Findings:
-    """Read every row of a file and collect what is wrong, of every class of ``sftchat.data.check``, going on after a malformed row.
+    """Check all rows of a file and collect problems of every class; continues after malformed rows.
 
-    Of the rows only hashes are kept, so that a file may be larger than memory; with ``against`` its prompts are kept too.
+    Only hashes of rows are kept in memory, so the file may be larger than memory; with ``against`` its prompts are kept too.
 
     Args:
-        path: JSONL, a JSON array or what else ``iter_rows`` reads; ``-`` reads standard input.
-        task: A task whose own check is run on every row as well.
-        against: Files of training rows in which no prompt of this one may stand, nor nearly.
-        options: How rows are read.
-        near: Similarity from which on a row is a near duplicate, up to 1; 0 looks for none.
-        measure: Says what is wrong with a row once it is tokens.
+        path: JSONL, a JSON array, or another input of ``iter_rows``; ``-`` reads standard input.
+        task: Task whose own row check runs as well.
+        against: Training files that must not contain a prompt of this file, nor a near duplicate of one.
+        options: Options for reading rows.
+        near: Similarity, at most 1, from which a row is a near duplicate; 0 turns the check off.
+        measure: Returns problems of the tokenized row.
 
     Raises:
-        DataError: The file is missing or a folder; or a row of ``against`` cannot be read.
-        PluginError: The task's check itself failed.
+        DataError: When the file is missing or a folder, or a row of ``against`` is malformed.
+        PluginError: When the task's check raises.
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
@@ -217,16 +217,16 @@ def check(
     if neighbours is not None:
         problems += (_near(one.source, one.first, one.similarity) for one in neighbours.rest())
     problems += _leaks(compared, against, options)
-    problems.sort(key=lambda problem: order[problem.source])  # stable: those of one row stay in the order in which they were found
+    problems.sort(key=lambda problem: order[problem.source])  # stable sort: problems of one row stay in the order of detection
     return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
 
 
 def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file, unchanged, without those that cannot be read or stand where they are to be dropped.
+    """Yield the rows of a file unchanged, without malformed ones and those to drop.
 
     Args:
-        path: As for ``check``, but no standard input: it is read a second time.
-        dropped: ``Findings.sources`` of what is dropped.
+        path: As for ``check``, but not standard input: the file is read again.
+        dropped: Sources of the rows to drop, from ``Findings.sources``.
     """
     for item in _scan(path):
         if not isinstance(item, DataError) and item[0] not in dropped:
@@ -234,7 +234,7 @@ def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dic
 
 
 def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
-    """Every row; what is wrong with a file that is there, such as that it is empty, is one of its problems."""
+    """Yield every row or its error; errors of an existing file, such as being empty, are yielded too."""
     try:
         yield from iter_rows(path)
     except DataError as error:
@@ -244,7 +244,7 @@ def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
 
 
 def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
-    """What is wrong with a row in itself."""
+    """Return the problems of a row by itself."""
     turns = example.conversation
     if all(turn["role"] != "assistant" for turn in turns):
         yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
@@ -263,19 +263,19 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
             found = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
             if example.messages:
                 yield "special-token", f"{where} {found}; give the turns, not their rendering"
-            else:  # a text row is what its author rendered
+            else:  # a text row is already rendered by its author
                 yield "template-token", f"{where} {found}; the text is learned as it stands, so no template is added"
         if control := CONTROL.search(turn["content"]):
             yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
 
 def _near(source: str, first: str, similarity: float) -> Problem:
-    """A row that is nearly the same as one before it."""
+    """Build the problem for a near duplicate."""
     return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
 
 
 def _leaks(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
-    """The rows that a model trained on other files has seen."""
+    """Return the rows that also occur in the training files."""
     training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):
         same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
@@ -283,10 +283,10 @@ def _leaks(examples: Sequence[Example], against: Sequence[str], options: RowOpti
 
 
 def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:
-    """What the task finds wrong.
+    """Return the problems that the task finds in a row.
 
     Raises:
-        PluginError: When the check fails.
+        PluginError: When the check raises.
     """
     if task is not None:
         yield from (("task", " ".join(problem.split())) for problem in problems_of(task, example))

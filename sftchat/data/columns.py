@@ -1,4 +1,4 @@
-"""The columns of a row under the names that shapes are recognised by, and the columns that change what a row means."""
+"""Column mapping: rename columns to the names by which formats are detected, and handle columns that change the meaning of a row."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ LOOKS_LIKE = {
 
 
 class UnwantedReplyError(DataError):
-    """A row whose author marks its reply as one to avoid."""
+    """The row's label marks its reply as undesirable."""
 
 
 def named_columns(row: Mapping[str, Any], options: RowOptions, change: Change) -> dict[str, Any]:
-    """A row with its columns under the names that ``--map`` and ``--label-column`` give, and turns in JSON text read.
+    """Rename the columns of a row by ``--map`` and ``--label-column``, and parse turns stored as JSON text.
 
     Args:
-        row: As the file has it.
-        options: Of reading.
-        change: Is told what was changed.
+        row: The row as in the file.
+        options: Options for reading rows.
+        change: Called with a description of each change.
 
     Raises:
-        DataError: A column is missing or stands under both names; a label cannot be a reply.
-        UnwantedReplyError: The label of a reply is false.
+        DataError: When a column is missing or exists under both names, or a label cannot be a reply.
+        UnwantedReplyError: When the label of a reply is false.
     """
     found = dict(row)
     for name, column in options.columns.items():
@@ -65,7 +65,7 @@ def named_columns(row: Mapping[str, Any], options: RowOptions, change: Change) -
 
 
 def _labelled(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
-    """A row of text and label as one of prompt and completion."""
+    """Convert a row of text and label to prompt and completion."""
     column = options.label_column
     if row.keys() & _OF_REPLIES:
         raise DataError(f"the row has a reply already, so --label-column {column} cannot give it one; it has the keys {keys_of(row)}")
@@ -86,7 +86,7 @@ def _labelled(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
 
 
 def _check_label(row: Mapping[str, Any]) -> None:
-    """Refuse labels that training on the row as it is would ignore."""
+    """Reject labels that training would ignore."""
     for name in LABELS:
         label = row.get(name)
         if label is None or label == "" or row.get("gold") is not None:
@@ -104,7 +104,7 @@ def _check_label(row: Mapping[str, Any]) -> None:
 
 
 def _turns_of(text: str, name: str, change: Change) -> Any:
-    """The turns in a JSON text; any other text stays as it is, to be refused where turns are read."""
+    """Parse turns in a JSON text; any other text is returned unchanged and rejected later."""
     try:
         turns = load_json(text)
     except ValueError:
@@ -116,11 +116,11 @@ def _turns_of(text: str, name: str, change: Change) -> Any:
 
 
 def suggestion(row: Mapping[str, Any]) -> str:
-    """The ``--map`` that makes a known shape of a row whose columns have other names; empty where none looks alike."""
+    """Return a ``--map`` option that would turn the row's columns into a known format; empty when no names are similar."""
     columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
 
     def like(name: str) -> str | None:
-        """The column that looks like a name."""
+        """Return the column with a similar name."""
         return next((columns[other] for other in (name, *LOOKS_LIKE[name]) if other in columns), None)
 
     prompt, completion = like("prompt"), like("completion")

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files: the header names the columns, and every value is text."""
+"""Read CSV and TSV files: the header names the columns, all values are text."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def delimiter_of(name: str) -> str:
-    """The delimiter of a file by its name; empty where the name is of no such file."""
+    """Return the delimiter for a file name; empty when it is not a delimited file."""
     return next((delimiter for suffix, delimiter in DELIMITERS.items() if name.lower().endswith(suffix)), "")
 
 
 def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]] | DataError]:
-    """Read the rows of a table one by one, each at the line where it begins; a row with too many or too few values is handed over as an error.
+    """Yield rows with their start line; a row with too many or too few values is yielded as an error.
 
-    Quotes are those of RFC 4180: a value in ``"`` may hold the delimiter, ends of lines, and ``""`` for a quote.
+    Quoting follows RFC 4180: a value in ``"`` may contain the delimiter, line ends, and ``""`` for a quote.
 
     Args:
         stream: UTF-8, with or without a byte order mark.
-        name: Of the file, for sources.
-        delimiter: What stands between two values.
+        name: File name for sources.
+        delimiter: Separator of values.
 
     Raises:
-        DataError: The header cannot be used, there are no rows, or the rest of the file cannot be read.
+        DataError: When the header is invalid, there are no rows, or the rest of the file cannot be read.
     """
-    csv.field_size_limit(LARGEST)  # of the whole process: the default of 128 KiB is less than a long conversation
+    csv.field_size_limit(LARGEST)  # process-wide setting: the default of 128 KiB is less than a long conversation
     reader = csv.reader(_lines(stream, name), delimiter=delimiter, strict=True)
     begins = 1
     header: list[str] = []
@@ -64,7 +64,7 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
 
 
 def _check_header(header: list[str], delimiter: str, source: str) -> None:
-    """Refuse a header whose columns cannot be told apart."""
+    """Reject a header with empty or duplicate columns."""
     twice = next((column for column in header if header.count(column) > 1), None)
     if twice is not None:
         raise DataError(f"the column {abbreviate(twice)} stands twice in the header; rename one", source)
@@ -77,10 +77,10 @@ def _check_header(header: list[str], delimiter: str, source: str) -> None:
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    """The lines as text.
+    """Yield the lines as text.
 
     Raises:
-        DataError: A line is not UTF-8, holds NUL bytes or is too long.
+        DataError: When a line is not UTF-8, contains NUL bytes or is too long.
     """
     for number, line, cut_off in bounded_lines(stream):
         source = f"{name}:{number}"

@@ -1,4 +1,4 @@
-"""What two texts have in common: runs of consecutive words, whatever the language, with what belongs to the instruction left out."""
+"""Duplicates and near duplicates: word shingles of texts, in any language, without those of the shared instruction."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ Run = tuple[str, ...]
 
 
 def key(text: str) -> Run:
-    """Equal for texts that differ in nothing but spaces, width, case and punctuation; the text itself where nothing else is in it."""
+    """Return a key that ignores spaces, width, case and punctuation; for a text without other characters, the text itself."""
     return tuple(words(text)) or (normalise(text),)
 
 
 def shingles(text: Sequence[str]) -> set[Run]:
-    """Every run of ``SIZE`` consecutive tokens."""
+    """Return all runs of ``SIZE`` consecutive tokens."""
     return {tuple(text[at : at + SIZE]) for at in range(len(text) - SIZE + 1)}
 
 
 def common(texts: Iterable[set[Run]], number: int) -> frozenset[Run]:
-    """The runs that so many of a number of texts share that they say nothing: the instruction."""
+    """Return the shingles that so many of ``number`` texts share that they belong to the instruction."""
     counts = Counter(run for text in texts for run in text)
     most = max(FEWEST, int(COMMON * number))
     return frozenset(run for run, count in counts.items() if count > most)
 
 
 def prompt_text(example: Example) -> str:
-    """Everything that is said before the reply."""
+    """Return the text of all turns before the reply."""
     return "\n".join(turn["content"] for turn in example.messages)
 
 
 def whole_text(example: Example) -> str:
-    """Everything that is said, the reply included."""
+    """Return the text of all turns, including the reply."""
     return "\n".join(turn["content"] for turn in example.conversation)
 
 
@@ -58,7 +58,7 @@ K = TypeVar("K", str, bytes)
 
 
 class Repeats:
-    """Where prompts, rows and ids stood first; hashes, so that a file larger than memory can be checked."""
+    """First occurrences of prompts, rows and ids; stored as hashes, so that a file may be larger than memory."""
 
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
@@ -66,13 +66,13 @@ class Repeats:
         self.rows: dict[bytes, str] = {}
 
     def problems(self, example: Example) -> Iterator[tuple[str, str]]:
-        """Compare an example with all before it; yields classes and messages."""
+        """Compare an example with all earlier ones; yields problem class and message."""
         line = line_of(example.source)
         if example.id and (first := _before(self.ids, example.id, line)):
             yield "duplicate-id", f"id {abbreviate(example.id)} is taken by line {first}; give every row its own"
         turns = example.conversation
         first_row = _before(self.rows, digest(turns), line)
-        # a text without a prompt, or a prompt without a reply, can only be the same as a whole
+        # a text without a prompt, or a prompt without a reply, can be compared as a whole only
         replied = len(turns) > 1 and turns[-1]["role"] == "assistant"
         first_prompt = _before(self.prompts, digest(turns[:-1]), line) if replied else ""
         if first_row:
@@ -82,7 +82,7 @@ class Repeats:
 
 
 def _before(table: dict[K, str], key: K, line: str) -> str:
-    """The line where a key stood first; empty, and noted, when that is now."""
+    """Return the line of the first occurrence of a key; record it and return an empty string when this is the first."""
     if key in table:
         return table[key]
     table[key] = line
@@ -90,7 +90,7 @@ def _before(table: dict[K, str], key: K, line: str) -> str:
 
 
 def digest(value: object) -> bytes:
-    """A short hash of a value's JSON."""
+    """Return a short hash of a value's JSON."""
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
 
@@ -104,12 +104,12 @@ FIRST = 1000
 
 @dataclass(frozen=True)
 class Near:
-    """A row and the earlier one that it nearly is.
+    """A row and the earlier row that it nearly duplicates.
 
     Attributes:
-        source: Where the row stands.
-        first: Where the earlier one stands.
-        similarity: Estimate, from the threshold to 1.
+        source: Source of the row.
+        first: Source of the earlier row.
+        similarity: Estimated similarity, from the threshold to 1.
     """
 
     source: str
@@ -118,13 +118,13 @@ class Near:
 
 
 class NearDuplicates:
-    """Takes rows one by one and says which are near to an earlier one that was kept.
+    """Detects near duplicates of earlier kept rows (MinHash).
 
-    A row that is near is not compared with later ones: of a chain of ever so slightly changed rows the first stays, and with it those that
-    are far enough from it.
+    A near duplicate is not compared with later rows: of a chain of slightly changed rows, the first is kept, and later ones that differ
+    enough from it.
 
     Args:
-        threshold: Similarity from which on a row is near, above 0 and at most 1.
+        threshold: Similarity from which a row is a near duplicate; above 0, at most 1.
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
@@ -135,24 +135,24 @@ class NearDuplicates:
 
     @cached_property
     def _empty(self) -> Any:
-        """The sketch of nothing; importing what makes sketches takes a second, which a file of short rows need not wait for."""
+        """Empty MinHash sketch; created lazily, because the import takes a second that files of short rows do not need."""
         from datasketch import MinHash
 
         return MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)
 
     @cached_property
     def _index(self) -> Any:
-        """The sketches kept, by their bands."""
+        """Index of the kept sketches."""
         from datasketch import MinHashLSH
 
         return MinHashLSH(num_perm=HASHES, params=BANDS)
 
     def add(self, source: str, text: str) -> Iterator[Near]:
-        """Take a row; what is found may be about earlier rows, and nothing is found before ``FIRST`` rows are there.
+        """Add a row; results may concern earlier rows, and there are none before ``FIRST`` rows were added.
 
         Args:
-            source: Where it stands; no other row stands there.
-            text: What it says.
+            source: Unique source of the row.
+            text: Text of the row.
         """
         found = shingles(words(text))
         if self._instruction is not None:
@@ -163,7 +163,7 @@ class NearDuplicates:
             yield from self.rest()
 
     def rest(self) -> Iterator[Near]:
-        """Judge the rows that still wait; call it after the last."""
+        """Process the buffered rows; call it after the last ``add``."""
         if self._instruction is None:
             self._instruction = common((found for _, found in self._waiting), len(self._waiting))
         waiting, self._waiting = self._waiting, []
@@ -171,7 +171,7 @@ class NearDuplicates:
             yield from self._judge(source, found)
 
     def _judge(self, source: str, found: set[Run]) -> Iterator[Near]:
-        """Compare a row with those kept, and keep it where none is near."""
+        """Compare a row with the kept ones, and keep it when none is near."""
         telling = found - (self._instruction or frozenset())
         if len(telling) < FEW:
             return

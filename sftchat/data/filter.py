@@ -1,4 +1,4 @@
-"""The most different rows of many: farthest-first over n-gram vectors."""
+"""Filter rows: by rules, near duplicates, and diversity (farthest-first over n-gram vectors)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ BUCKETS = 1 << 18
 
 
 def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
-    """Choose rows so that the least distance between any two of them is large (Gonzalez 1985, greedy k-center: at most twice the optimum).
+    """Select rows so that the smallest distance between any two is large (Gonzalez 1985, greedy k-center: at most twice the optimum).
 
-    A text is the frequencies of its words and of its pairs of neighbouring words, a Chinese character being one, hashed and of length 1;
-    the distance is one minus the cosine. Each row chosen costs one product of all vectors with one: time grows with texts times number.
+    A text is represented by the hashed, normalised frequencies of its words and word bigrams (each Chinese character is a word); the
+    distance is one minus the cosine. Each selected row costs one matrix-vector product: time grows with texts times ``number``.
 
     Args:
-        texts: One a row.
-        number: How many to choose.
-        seed: Of the row to begin with.
+        texts: One for each row.
+        number: Number of rows to select.
+        seed: Selects the first row.
 
     Returns:
-        Places of the chosen rows, ascending.
+        Indices of the selected rows, ascending.
     """
     import numpy as np
     from scipy.sparse import csr_matrix
@@ -55,7 +55,7 @@ def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
     while True:
         last = vectors[chosen[-1]]
         nearest = np.minimum(nearest, 1 - np.asarray((vectors @ last.T).todense()).ravel())
-        nearest[chosen] = -np.inf  # equal rows are at distance 0 and may still have to be chosen
+        nearest[chosen] = -np.inf  # duplicates of selected rows have distance 0 too and may still be selected
         if len(chosen) == number:
             return sorted(chosen)
         chosen.append(int(np.argmax(nearest)))
@@ -67,13 +67,13 @@ Rule = Callable[[Example], str]
 
 @dataclass(frozen=True)
 class Selection:
-    """What to keep.
+    """Filter options.
 
     Attributes:
-        rules: By the reason that they give, in the order in which they are asked.
-        near: Similarity from which on a row is a near duplicate of an earlier one, up to 1; 0 looks for none.
-        keep: How many of the rest to keep, the most different ones; None keeps all.
-        seed: Of that choice.
+        rules: Predicates by removal reason, applied in order.
+        near: Similarity, at most 1, from which a row is a near duplicate of an earlier one; 0 turns this off.
+        keep: Number of remaining rows to keep, selected for diversity; None keeps all.
+        seed: Seed of that selection.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -84,12 +84,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Removed:
-    """A row that goes.
+    """A removed row.
 
     Attributes:
-        source: Where it stands.
-        reason: The name of the rule, ``duplicate``, ``near-duplicate`` or ``diversity``.
-        message: Why, in one line.
+        source: Source of the row.
+        reason: Name of the rule, ``duplicate``, ``near-duplicate`` or ``diversity``.
+        message: Explanation, one line.
     """
 
     source: str
@@ -98,17 +98,17 @@ class Removed:
 
 
 def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, list[Removed]]:
-    """Count the rows and find those that go.
+    """Count the rows and return the removed ones.
 
-    Rows are read once and not kept, so that a file may be larger than memory; only the most different ones are chosen from all that are left.
+    Rows are streamed, so a file may be larger than memory; only the selection for diversity needs all remaining rows.
 
     Args:
-        examples: Each with a source of its own.
-        selection: What to keep.
+        examples: Examples with unique sources.
+        selection: Filter options.
 
     Raises:
-        DataError: A row is malformed.
-        PluginError: A task's check or scorer failed.
+        DataError: When a row is malformed.
+        PluginError: When a task's check or scorer raises.
     """
     rows = 0
     gone: dict[str, Removed] = {}
@@ -145,5 +145,5 @@ def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, lis
 
 
 def _near(source: str, first: str, similarity: float) -> Removed:
-    """A near duplicate."""
+    """Build the entry of a near duplicate."""
     return Removed(source, "near-duplicate", f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")

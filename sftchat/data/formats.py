@@ -1,15 +1,15 @@
-"""The shapes that rows come in, recognised row by row from their keys; every one becomes an ``Example`` and back.
+"""Row formats, detected for each row from its keys, and their conversion to ``Example`` and back.
 
 ==================  =========================================================================================
 messages            ``{"messages": [{"role", "content"}…]}``, the last turn the assistant's
 prompt-completion   ``{"prompt", "completion"}``, both text or both lists of turns
 alpaca              ``{"instruction", "input"?, "output", "system"?, "history"?}``; also ``context`` and ``response``
 sharegpt            ``{"conversations": [{"from", "value"}…]}``
-text                ``{"text"}``: no turns, an example with no messages whose gold is the text
+text                ``{"text"}``: no turns; an example without messages whose gold is the text
 evalset             ``{"id"?, "messages": […ending in user], "gold", "metadata"?}``
 ==================  =========================================================================================
 
-Whatever else a row carries goes into ``Example.metadata``; an object under ``metadata`` is unpacked into it.
+Other keys of a row become ``Example.metadata``; an object under ``metadata`` is merged into it.
 """
 
 from __future__ import annotations
@@ -38,27 +38,29 @@ SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected
 
 
 def read_examples(path: str | os.PathLike[str], options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Iterator[Example]:
-    """Read a file of rows of any shape, stopping at the first that is not one.
+    """Read a file of rows of any format; stops at the first malformed row.
 
     Args:
-        path: A file that ``read_rows`` reads; ``-`` reads standard input.
-        options: How rows are read.
-        notes: Collects what was changed in rows or left unused.
+        path: Input of ``read_rows``; ``-`` reads standard input.
+        options: Options for reading rows.
+        notes: Collects changes to rows and unused columns.
 
     Raises:
-        DataError: With file and line, when the file or a row cannot be used.
+        DataError: With file and line, when the file or a row is invalid.
     """
     for source, row in read_rows(path):
         yield to_example(row, source, options, notes)
 
 
 def format_of(row: Mapping[str, Any]) -> str:
-    """The name of a row's shape, from its keys alone.
+    """Return the format name of a row, from its keys alone.
 
     Raises:
-        DataError: It has no shape that is known, or two; the message has no source.
+        DataError: When it matches no format, or two; the message has no source.
     """
-    keys = {key for key, value in row.items() if value is not None}  # in mixed files `datasets` gives every row every key
+    keys = {
+        key for key, value in row.items() if value is not None
+    }  # in mixed files `datasets` adds every key to every row, with null values
     found = []
     if "messages" in keys:
         found.append("evalset" if "gold" in row else "messages")
@@ -74,26 +76,26 @@ def format_of(row: Mapping[str, Any]) -> str:
         raise DataError(f"the row has the shapes {' and '.join(found)} at once; remove the keys of one")
     if found:
         return found[0]
-    if "text" in keys:  # last: Alpaca files and others carry a rendered copy of the row under this key
+    if "text" in keys:  # last: Alpaca and other files also have a rendered copy of the row under this key
         return "text"
     hint = f"; read it with {remedy}" if (remedy := suggestion(row)) else ""
     raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {SHAPES}{hint}")
 
 
 def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Example:
-    """Make an example of a row of any shape.
+    """Convert a row of any format to an example.
 
-    A last assistant turn becomes ``gold``, unless it holds more than text (tool calls), which ``gold`` could not: then it stays a turn.
+    A final assistant turn becomes ``gold``, unless it contains more than text (tool calls): then it stays a turn.
 
     Args:
         row: The row.
-        source: Where it came from, as ``file:line``.
-        options: How it is read.
-        notes: Collects what was changed in it or left unused.
+        source: Source of the row, ``file:line``.
+        options: Options for reading rows.
+        notes: Collects changes and unused columns.
 
     Raises:
-        DataError: The row is malformed; names the key and the value.
-        UnwantedReplyError: Its reply is marked as one to avoid.
+        DataError: When the row is malformed; names key and value.
+        UnwantedReplyError: When its reply is marked as undesirable.
     """
     changes: list[str] = []
     try:
@@ -107,16 +109,16 @@ def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = A
 
 
 def shape_of(row: Mapping[str, Any], options: RowOptions = AS_WRITTEN) -> str:
-    """The name of a row's shape once its columns have the names that ``options`` give them.
+    """Return the format name of a row after renaming its columns by ``options``.
 
     Raises:
-        DataError: As of ``to_example``.
+        DataError: As for ``to_example``.
     """
     return format_of(named_columns(row, options, lambda _: None))
 
 
 def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, change: Change) -> tuple[Example, list[str]]:
-    """``to_example`` with errors that do not know the source, and the columns that are not used."""
+    """Implement ``to_example``, with errors that lack the source; also return the unused columns."""
     row = named_columns(given, options, change)
     shape = format_of(row)
     used = {"id", *_KEYS[shape]}
@@ -129,7 +131,7 @@ def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, chan
         turns, gold, used = _read_alpaca(row, used)
     elif shape == "prompt-completion":
         turns = _read_pair(row, options, change)
-    elif shape == "preference":  # what there is to learn of a pair without preference training is the better reply
+    elif shape == "preference":  # without preference training, only the better reply of a pair is used
         turns = _read_preferred(row, options, change)
         change("of chosen and rejected only chosen is learned")
     else:
@@ -155,7 +157,7 @@ _MEANINGFUL = {"tools", "rejected", "finish_reason", *LABELS}
 
 
 def _tools(functions: Any, tools: Any, change: Change) -> list[dict[str, Any]]:
-    """The tools of a row in the normal form, under whichever name it has them."""
+    """Return the tools of a row in normal form, from either key."""
     if functions and tools:
         raise DataError("the row has both tools and functions; remove one")
     return normal_tools(functions, "functions", change) if functions else normal_tools(tools, "tools", change)
@@ -173,7 +175,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 
 
 def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the system prompt that a row holds beside its turns in front of them."""
+    """Prepend the system prompt that a row has in a key of its own."""
     if value is None or not text(value, "system", empty=True).strip():
         return turns
     if turns[0]["role"] == "system":
@@ -182,7 +184,7 @@ def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message, ...], str, set[str]]:
-    """Join instruction and input with a blank line; refuse what would have to be left out."""
+    """Join instruction and input with a blank line; reject rows with content that would be lost."""
     for one, other in (("input", "context"), ("output", "response")):
         if row.get(one) is not None and row.get(other) is not None:
             raise DataError(f"the row has both {one} and {other}; remove one")
@@ -199,7 +201,7 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
 
 
 def _history(value: Any) -> Iterator[Message]:
-    """The turns before the instruction: pairs of what was asked and answered."""
+    """Return the turns of earlier pairs of question and answer."""
     if value is None:
         return
     pairs = value if isinstance(value, list) else [value]
@@ -211,7 +213,7 @@ def _history(value: Any) -> Iterator[Message]:
 
 
 def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
-    """Read prompt and completion, both text or both turns."""
+    """Read prompt and completion, both as text or both as turns."""
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
         turns = read_turns(completion, "completion", options, change)
@@ -228,7 +230,7 @@ def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> t
 
 
 def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
-    """Read the prompt and the better reply of a pair; turns under chosen may begin with the prompt."""
+    """Read the prompt and the chosen reply of a preference pair; turns under ``chosen`` may include the prompt."""
     prompt, chosen = row.get("prompt"), row["chosen"]
     if isinstance(chosen, list):
         turns = read_turns(chosen, "chosen", options, change)
@@ -242,7 +244,7 @@ def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change)
 
 
 def _id(value: Any) -> str:
-    """The id of a row as text; empty where it has none."""
+    """Return the id of a row as text; empty when it has none."""
     if value is None:
         return ""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
@@ -251,7 +253,7 @@ def _id(value: Any) -> str:
 
 
 def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """Everything the shape did not use, with an object under ``metadata`` unpacked."""
+    """Return the keys that the format does not use, with an object under ``metadata`` merged."""
     rest = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED)}
     if not isinstance(rest.get("metadata"), dict):
         return rest
@@ -263,10 +265,10 @@ def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
 
 
 def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
-    """Number the examples that have no id, ``row-000001`` being the first of the file, and refuse ids that stand twice.
+    """Give ids to examples without one, from ``row-000001``, and reject duplicate ids.
 
     Raises:
-        DataError: Names both lines.
+        DataError: When an id is duplicate; names both lines.
     """
     seen: dict[str, str] = {}
     for number, example in enumerate(examples, 1):
@@ -279,7 +281,7 @@ def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
 
 
 def examples_hash(examples: Iterable[Example]) -> str:
-    """SHA-256 of prompts and gold replies, in order, as hex: for rows that are no file with bytes of its own."""
+    """Return the hex SHA-256 of prompts and gold replies, in order: for rows that are not a file."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.messages, example.gold], ensure_ascii=False, sort_keys=True).encode())
@@ -287,10 +289,10 @@ def examples_hash(examples: Iterable[Example]) -> str:
 
 
 def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
-    """Examples as rows of a shape; those of an evalset get ids, because a baseline knows its items by id.
+    """Convert examples to rows of a format; rows of an evalset get ids, because baselines refer to items by id.
 
     Raises:
-        DataError: The shape cannot hold an example, or two have one id.
+        DataError: When the format cannot represent an example, or ids are duplicate.
     """
     for example in with_ids(examples) if shape == "evalset" else examples:
         yield serialize(example, shape)

@@ -1,4 +1,4 @@
-"""Rows from a task's generator: its options by name, and a watch that it keeps its promises."""
+"""Rows from a task's generator: parse its options and validate its output."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ REQUIRED = inspect.Parameter.empty
 
 
 def generator_options(task: Task) -> dict[str, Any]:
-    """The options of a task's generator: its keyword-only parameters and their defaults, ``REQUIRED`` where there is none."""
+    """Return the generator's options: keyword-only parameters and their defaults, ``REQUIRED`` for those without."""
     parameters = call_plugin(f"the generator of task '{task.name}'", inspect.signature, task.generate).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
-    """Turn ``name=value`` pairs into arguments of a task's generator, each of the type that its default has.
+    """Parse ``name=value`` pairs into arguments of a task's generator, with the types of the defaults.
 
     Args:
         task: The task.
-        pairs: Such as ``"closed=true"``; whole numbers, reals, true and false, text, and lists of text with commas between.
+        pairs: Such as ``"closed=true"``; integers, floats, booleans, text, and comma-separated lists of text.
 
     Raises:
-        UsageError: A pair without ``=``, a name the generator has not or that is given twice, or a value of another type.
+        UsageError: When a pair has no ``=``, a name is unknown or given twice, or a value has the wrong type.
     """
     known = generator_options(task)
     options: dict[str, Any] = {}
@@ -51,8 +51,8 @@ def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _convert(name: str, value: str, default: Any) -> Any:
-    """Read a value as the type of the default."""
-    if isinstance(default, bool):  # before int, which bool is one of
+    """Convert a value to the type of the default."""
+    if isinstance(default, bool):  # before int, because bool is a subclass of int
         if value.lower() in TRUE + FALSE:
             return value.lower() in TRUE
         raise UsageError(f"option '{name}' is '{value}', must be true or false")
@@ -68,17 +68,17 @@ def _convert(name: str, value: str, default: Any) -> Any:
 
 
 def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] | None = None) -> Iterator[Example]:
-    """Yield exactly ``n`` examples of a task's generator; the same arguments give the same examples.
+    """Yield exactly ``n`` examples of a task's generator; deterministic in its arguments.
 
     Args:
         task: The task.
-        n: How many, at least 1.
-        seed: Any whole number.
-        options: Keyword arguments of the generator, as ``parse_options`` gives them.
+        n: Number of examples, at least 1.
+        seed: Any integer.
+        options: Keyword arguments of the generator, from ``parse_options``.
 
     Raises:
-        UsageError: The generator refused an option's value.
-        PluginError: The generator failed, or gave another number of examples.
+        UsageError: When the generator rejects an option value.
+        PluginError: When the generator raises, or yields another number of examples.
     """
     what = f"the generator of task '{task.name}'"
     count = 0
@@ -103,7 +103,7 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
                 )
             yield example
     except PluginError as error:
-        # a generator refuses values with ValueError, at the latest when the first row is asked for; anything later is a bug of the plugin
+        # a generator rejects values with ValueError, at the latest for the first row; a later ValueError is a bug of the plugin
         refusal = error.__cause__
         if isinstance(refusal, ValueError) and not isinstance(refusal, Malformed) and count == 0 and options:
             raise UsageError(f"task '{task.name}': {message_of(refusal)}") from refusal

@@ -1,8 +1,7 @@
-"""Which items of an evalset a model may have seen while it was trained.
+"""Leakage: evalset items that the model may have seen in training.
 
-An item leaks when a training row has the same prompt, or nearly: the Jaccard similarity of the two prompts' sets of three consecutive
-words (a Chinese character is one) reaches a threshold. What most prompts of the evalset have in common, their
-instruction, says nothing and is left out.
+An item leaks when a training row has the same or nearly the same prompt: the Jaccard similarity of their word 3-grams (each Chinese
+character is a word) reaches a threshold. N-grams that most prompts of the evalset share, those of the instruction, are left out.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ THRESHOLD = 0.8
 
 @dataclass(frozen=True)
 class Leak:
-    """An item and the training row that is most like it.
+    """An item and its most similar training row.
 
     Attributes:
-        id: The item's id.
-        item: Where the item stands, ``file:line``.
-        row: Where the training row stands, ``file:line``.
-        similarity: Jaccard similarity of their prompts, in ``[THRESHOLD, 1]``; 1.0 is the same prompt.
+        id: Item id.
+        item: Source of the item, ``file:line``.
+        row: Source of the training row, ``file:line``.
+        similarity: Jaccard similarity of their prompts, in ``[THRESHOLD, 1]``; 1.0 for equal prompts.
     """
 
     id: str
@@ -37,17 +36,17 @@ class Leak:
 
 
 def find_leaks(items: Sequence[Example], training: Iterable[Example], *, threshold: float = THRESHOLD) -> tuple[Leak, ...]:
-    """Compare every item with every training row.
+    """Compare each item with each training row.
 
-    The rows are read once and not kept, so a training file may be larger than memory; the items' runs of tokens are held in an index.
+    Training rows are streamed, so the file may be larger than memory; the items' shingles are held in an index.
 
     Args:
         items: The evalset, with ids.
-        training: Rows that a model was trained on.
-        threshold: Similarity from which on a row is a leak, above 0 and at most 1.
+        training: Training rows.
+        threshold: Similarity from which a row is a leak; above 0, at most 1.
 
     Returns:
-        One leak for each item that has any, the most similar row of each, in the items' order.
+        One leak, the most similar row, for each leaking item, in item order.
     """
     texts = [prompt_text(item) for item in items]
     same: dict[Run, list[int]] = defaultdict(list)
@@ -78,6 +77,6 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
 
 
 def _keep(best: dict[int, tuple[float, str]], item: int, similarity: float, source: str) -> None:
-    """Remember the most similar row of an item, the first of equals."""
+    """Update the most similar row of an item; the first of equals wins."""
     if similarity > best.get(item, (0.0, ""))[0]:
         best[item] = (similarity, source)

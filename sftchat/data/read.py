@@ -1,6 +1,6 @@
-"""Rows from a file, each with its ``file:line``, or what is wrong with it.
+"""Read rows from a file, each with its ``file:line`` or its error.
 
-JSON is read here rather than through ``datasets``, whose errors name neither file nor line and which keeps reading a stale cache.
+JSON is parsed here and not by ``datasets``, whose errors name neither file nor line and whose cache may be stale.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ BINARY_FORMATS = {
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
-    """Read the rows of a file one by one, stopping at the first that is malformed.
+    """Read the rows of a file one by one; stops at the first malformed row.
 
     Args:
-        path: A file of one JSON object a line, or of one JSON array of objects; UTF-8, with or without a byte order mark. ``-`` reads
-            standard input. Or a CSV or TSV file, by its suffix, a Parquet file, or ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``.
+        path: JSONL or one JSON array of objects, in UTF-8, with or without a byte order mark; ``-`` reads standard input. Also a CSV or TSV
+            file (by suffix), a Parquet file, or ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``.
 
     Raises:
-        DataError: The file is missing, a folder, empty, of another format, or a row of it is malformed.
+        DataError: When the file is missing, a folder, empty, or of another format, or a row is malformed.
     """
     for row in iter_rows(path):
         if isinstance(row, DataError):
@@ -57,20 +57,20 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
 
 
 def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
-    """Read every row of a file, handing over what is wrong with a malformed one in its place and going on.
+    """Read all rows of a file; yields an error in place of a malformed row.
 
     Args:
         path: As for ``read_rows``.
 
     Raises:
-        DataError: There is nothing to go on with: the file is missing, a folder, empty, or of another format.
+        DataError: When nothing can be read: the file is missing, a folder, empty, or of another format.
     """
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
     if name.startswith(HUB):
         yield from hub_rows(name)
         return
     try:
-        # entered below, out of reach of these excepts
+        # entered below, outside these except clauses
         stream = nullcontext(sys.stdin.buffer) if os.fspath(path) == "-" else Path(path).open("rb")  # noqa: SIM115
     except ValueError as error:  # a NUL byte in the path
         raise DataError(f"cannot be opened: {error}", repr(name)) from None
@@ -89,16 +89,16 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
 
 
 def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, Any]:
-    """Read one line of a file of rows, exactly as ``read_rows`` does.
+    """Parse one line of a file of rows, exactly as ``read_rows`` does.
 
     Args:
-        line: With or without its end; not blank, no byte order mark.
+        line: With or without its line end; not blank, no byte order mark.
         source: ``file:line``.
-        start: At which byte of the file it begins.
-        number: Of the line, from 1.
+        start: Byte offset of the line in the file.
+        number: Line number, from 1.
 
     Raises:
-        DataError: It is malformed.
+        DataError: When it is malformed.
     """
     try:
         return _as_row(_parse(_decode(line.rstrip(b"\r\n"), start, number)), line)
@@ -107,13 +107,13 @@ def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, An
 
 
 def line_of(source: str) -> str:
-    """The line of a source, or line and column, without the file; empty where it has none."""
+    """Return the line, or line and column, of a source; empty when it has none."""
     found = re.search(r":(\d+(?::\d+)?)$", source)
     return found[1] if found else ""
 
 
 def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
-    """Tell an array from lines by the first byte that is not blank, and read on accordingly; never seeks, so pipes work."""
+    """Distinguish array and lines by the first non-blank byte, and read the rest; never seeks, so pipes work."""
     offset = 0
     found = False
     marked = 0
@@ -149,14 +149,14 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
 
 
 def _parquet(name: str) -> Iterator[Row]:
-    """Leave a Parquet file to the module that reads tables."""
+    """Read a Parquet file; imports its reader lazily."""
     if name == "stdin":
         raise DataError("Parquet cannot be read from a pipe; give the file", name)
     yield from parquet_rows(name)
 
 
 def _array(raw: Iterable[bytes], name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
-    """Read the rows of a JSON array, each at the line where it begins."""
+    """Read the rows of a JSON array, each with its start line."""
     line = first_line
     try:
         empty = True
@@ -176,11 +176,11 @@ def _array(raw: Iterable[bytes], name: str, first_line: int, start: int) -> Iter
 
 
 def _pieces(raw: Iterable[bytes], start: int, line: int) -> Iterator[str]:
-    """Decode UTF-8 piece by piece, the bytes of a character that is cut in two kept for the next."""
+    """Decode UTF-8 in pieces; bytes of a split character are kept for the next piece."""
     held = b""
     for piece in raw:
         held += piece
-        # a character has at most four bytes, so that one of the last three may begin it
+        # a character has at most four bytes, so one of the last three may start an incomplete one
         end = next((len(held) - back for back in range(1, min(3, len(held)) + 1) if held[-back] >= 0xC0), len(held))
         whole, held = held[:end], held[end:]
         yield _decode(whole, start, line)
@@ -189,7 +189,7 @@ def _pieces(raw: Iterable[bytes], start: int, line: int) -> Iterator[str]:
 
 
 def _decode(raw: bytes, start: int, line: int) -> str:
-    """Decode UTF-8, saying at which byte of the file it stops being UTF-8."""
+    """Decode UTF-8; errors name the byte offset in the file."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -203,7 +203,6 @@ def _decode(raw: bytes, start: int, line: int) -> str:
 
 
 def _parse(text: str) -> Any:
-    """Parse one line."""
     try:
         return _DECODER.decode(text)
     except JSONDecodeError as error:
@@ -213,7 +212,7 @@ def _parse(text: str) -> Any:
 
 
 def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
-    """Refuse what parses but could not be a row, or could not be written again; ``raw`` saves looking where nothing can be wrong."""
+    """Reject values that are not rows or cannot be written again; ``raw`` allows a quick check first."""
     if not isinstance(value, dict):
         kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
         raise Refused(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
@@ -229,7 +228,7 @@ def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice."""
+    """Reject duplicate keys."""
     try:
         return one_of_each(pairs)
     except ValueError as error:
@@ -237,7 +236,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    """Refuse whole numbers that Python will not convert."""
+    """Reject integers that Python cannot convert."""
     try:
         return int(text)
     except ValueError:
@@ -245,7 +244,7 @@ def _integer(text: str) -> int:
 
 
 def _real(text: str) -> float:
-    """Refuse reals that would become infinite."""
+    """Reject floats that would become infinite."""
     value = float(text)
     if math.isinf(value):
         raise Refused(f"number {text[:24]} is too large to read; the largest is about 1.8e308")
@@ -253,7 +252,7 @@ def _real(text: str) -> float:
 
 
 def _constant(text: str) -> Any:
-    """Refuse the three names that Python reads and JSON has not."""
+    """Reject ``NaN``, ``Infinity`` and ``-Infinity``, which Python parses and JSON does not have."""
     raise Refused(f"{text} is not JSON; write null or a number")
 
 
@@ -262,7 +261,7 @@ TOO_DEEP = f"lists and objects lie more than {MAX_DEPTH} deep in one another; fl
 
 
 def _refuse_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
-    """Name the formats that people try, by their first bytes, and any other that is no text, by the bytes that follow."""
+    """Name common other formats by their first bytes, and reject binary data."""
     for mark, kind in BINARY_FORMATS.items():
         if line.startswith(mark):
             raise DataError(f"the file is {kind}, which is not read; give {READ}", name)
@@ -274,7 +273,7 @@ def _refuse_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
 
 
 def _missing(path: Path) -> str:
-    """Word the error for a file that is not there, with the nearest name that is."""
+    """Return the error for a missing file, with the most similar existing name."""
     folder = path.parent
     if not folder.is_dir():
         return f"no such file: there is no folder '{folder}'"
@@ -283,13 +282,13 @@ def _missing(path: Path) -> str:
 
 
 def _folder(path: Path) -> str:
-    """Word the error for a folder, with a file of rows that is in it."""
+    """Return the error for a folder, with a data file in it as a suggestion."""
     names = [name for name in _names(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
     return f"is a folder; give a file, such as '{path / names[0]}'" if names else "is a folder without a file of rows in it; give a file"
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder, as far as we may look."""
+    """Return the names in a folder; empty when it is not readable."""
     try:
         return sorted(entry.name for entry in folder.iterdir())
     except OSError:
@@ -297,5 +296,5 @@ def _names(folder: Path) -> list[str]:
 
 
 def _reason(error: OSError) -> str:
-    """The words of the operating system."""
+    """Return the operating system's message."""
     return (error.strerror or str(error)).lower()

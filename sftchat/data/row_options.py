@@ -1,4 +1,4 @@
-"""How the rows of a file are to be read: what the options of every command that reads rows say."""
+"""Options for reading rows, shared by all commands."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def unreported(_: str) -> None:
 
 @dataclass(frozen=True)
 class RowOptions:
-    """Options of reading rows; the default reads rows as they are.
+    """Options for reading rows; the defaults read rows unchanged.
 
     Attributes:
-        roles: Further names of roles, such as ``{"narrator": "user"}``.
-        columns: The column that is read under a name of ``NAMES``, such as ``{"prompt": "question"}``.
-        label_column: The column whose value becomes the reply, for rows of text and label; empty for none.
-        label_instruction: The instruction in front of the text of such rows; empty for none.
-        merge_turns: Join consecutive turns of one role.
-        leading_assistant: ``refuse`` rows that begin with an assistant turn, or ``drop`` those turns.
+        roles: Additional role names, such as ``{"narrator": "user"}``.
+        columns: The column to read for a name of ``NAMES``, such as ``{"prompt": "question"}``.
+        label_column: Column whose value becomes the reply, for rows of text and label; empty for none.
+        label_instruction: Instruction before the text of such rows; empty for none.
+        merge_turns: Join consecutive turns of the same role.
+        leading_assistant: ``refuse`` rows that start with an assistant turn, or ``drop`` those turns.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -44,17 +44,17 @@ class RowOptions:
     leading_assistant: str = "refuse"
 
     def __post_init__(self) -> None:
-        """Refuse an instruction without labels.
+        """Check that an instruction comes with a label column.
 
         Raises:
-            UsageError: Naming the option that is missing.
+            UsageError: When an option is missing; names it.
         """
         if self.label_instruction and not self.label_column:
             raise UsageError("--label-instruction stands in front of the text of labelled rows; give --label-column as well")
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that are not the default, for a manifest; ``RowOptions(**given)`` makes them again."""
+        """Return the non-default options for a manifest; ``RowOptions(**given)`` restores them."""
         return {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in vars(self).items()
@@ -67,13 +67,13 @@ AS_WRITTEN = RowOptions()
 
 
 def recorded_options(source: Mapping[str, Any]) -> RowOptions:
-    """The options that a file of rows was read with, from the manifest of the training.
+    """Return the options with which a training file was read, from the training manifest.
 
     Args:
-        source: The file's entry in the manifest.
+        source: Entry of the file in the manifest.
 
     Raises:
-        DataError: The manifest is damaged.
+        DataError: When the manifest is damaged.
     """
     try:
         return from_json(RowOptions, source.get("rows_read", {}))
@@ -82,10 +82,10 @@ def recorded_options(source: Mapping[str, Any]) -> RowOptions:
 
 
 def column_map(pairs: Iterable[str]) -> dict[str, str]:
-    """Read ``--map NAME=COLUMN``.
+    """Parse ``--map NAME=COLUMN``.
 
     Raises:
-        UsageError: For a pair without ``=``, a name that no row is recognised by, and a name or column given twice.
+        UsageError: When a pair has no ``=``, a name is unknown, or a name or column is given twice.
     """
     columns: dict[str, str] = {}
     for pair in pairs:

@@ -1,7 +1,7 @@
-"""What a model says to prompts, several times each, kept in a file as it comes: the costly phase of synthesis, done once and resumed where it stopped.
+"""Samples of a model for prompts, several per prompt, saved as they arrive; an interrupted run is resumed.
 
-The file has a header that says how the replies were made, then one reply a line. A prompt is known by the hash of its turns, so that prompts
-may be added, removed and reordered and the samples of the others still count.
+The file has a header with the generation settings, then one reply per line. Prompts are identified by a hash of their turns, so samples
+stay valid when other prompts are added, removed or reordered.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Key = tuple[str, int]
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
-    """What a prompt is known by: a hash of its turns."""
+    """Return the hash of a prompt's turns."""
     return digest(messages).hex()
 
 
 class Samples:
-    """The replies in a file, and those that are added to it; a context manager.
+    """The samples in a file, which may be extended; a context manager.
 
     Args:
-        path: The file; made at the first reply.
-        settings: What decides the replies, as JSON has it; None takes the file as it is, to be read alone.
-        fresh: Begin anew.
+        path: The file; created with the first reply.
+        settings: Generation settings as JSON values; None to read the file only.
+        fresh: Discard existing samples.
 
     Raises:
-        UsageError: The file holds replies made with other settings; says which.
-        DataError: It is no such file, or a line of it is malformed.
+        UsageError: When the file was written with other settings; names them.
+        DataError: When the file has another format, or a line is malformed.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any] | None = None, *, fresh: bool = False) -> None:
@@ -59,7 +59,7 @@ class Samples:
             self._read()
 
     def __enter__(self) -> Samples:
-        """Nothing is opened before the first reply."""
+        """Return self; the file is opened for the first reply."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -68,10 +68,10 @@ class Samples:
             self._file.close()
 
     def add(self, key: Key, reply: Reply) -> None:
-        """Keep a reply, handed to the operating system at once: a killed process loses none.
+        """Save a reply; flushed to the operating system at once, so that a killed process loses none.
 
         Raises:
-            SftchatError: The system refused to write, or another process adds to the file.
+            SftchatError: When writing fails, or another process writes to the file.
         """
         row = {
             "prompt": key[0],
@@ -92,19 +92,19 @@ class Samples:
         self._replies.setdefault(key[0], {})[key[1]] = reply
 
     def of(self, messages: Sequence[Message]) -> list[Reply]:
-        """The replies to a prompt, in the order of their numbers."""
+        """Return the replies to a prompt, by sample number."""
         return [reply for _, reply in sorted(self._replies.get(prompt_key(messages), {}).items())]
 
     def __contains__(self, key: Key) -> bool:
-        """Whether there is this sample of this prompt."""
+        """Whether the file has this sample."""
         return key[1] in self._replies.get(key[0], {})
 
     def __len__(self) -> int:
-        """How many replies there are."""
+        """Number of replies."""
         return sum(map(len, self._replies.values()))
 
     def _open(self) -> BinaryIO:
-        """Open for writing behind the last whole line; what a killed process left of a line after it goes."""
+        """Open for writing after the last complete line; truncates a partial line of a killed process."""
         stream = self.path.open("a+b")
         if not take_lock(stream) or stream.seek(0, os.SEEK_END) != self._size:
             stream.close()
@@ -117,7 +117,7 @@ class Samples:
         return stream
 
     def _read(self) -> None:
-        """Take up what is there."""
+        """Read the existing samples."""
         try:
             with self.path.open("rb") as file:
                 for number, line, cut_off in bounded_lines(file):
@@ -134,7 +134,7 @@ class Samples:
             raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", str(self.path)) from None
 
     def _compare(self, header: dict[str, Any]) -> None:
-        """Refuse replies that were made otherwise."""
+        """Reject replies made with other settings."""
         if header.pop(HEADER, None) != VERSION:
             raise DataError("the file holds no samples; give --samples another name", str(self.path))
         if self.settings is None:
@@ -148,7 +148,7 @@ class Samples:
                 )
 
     def _take(self, row: dict[str, Any], source: str) -> None:
-        """Take up one reply."""
+        """Add one reply from the file."""
         try:
             key = (from_json(str, row["prompt"]), from_json(int, row["sample"]))
             facts = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
@@ -159,18 +159,18 @@ class Samples:
 
 
 def settings_of(model: str, identity: str, sampling: SamplingParams) -> dict[str, Any]:
-    """What decides replies, flat, as the header of a file of samples has it."""
+    """Return the generation settings as a flat dict for the file header."""
     return {"model": model, "identity": identity, **asdict(sampling)}
 
 
 def requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samples: Samples) -> list[tuple[Key, Request]]:
-    """What has still to be asked: ``k`` samples of every prompt with a seed each, none that is there already, equal prompts once.
+    """Return the requests still missing: ``k`` samples per prompt with different seeds, equal prompts once.
 
     Args:
-        examples: With a prompt each.
-        k: Samples of a prompt, at least 1.
-        sampling: How they are made; sample j has the seed plus j.
-        samples: What is there.
+        examples: Examples with a prompt.
+        k: Samples per prompt, at least 1.
+        sampling: Sampling parameters; sample j uses the seed plus j.
+        samples: The existing samples.
     """
     wanted: dict[Key, Request] = {}
     for example in examples:
@@ -184,11 +184,11 @@ def requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samp
 
 
 def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Samples) -> Iterator[EngineError | None]:
-    """Ask an engine and keep every reply as it comes; yields once a request, None or the error it ended with.
+    """Generate replies and save each as it arrives; yields None or the error of each request.
 
     Raises:
-        EngineError: When the engine can generate nothing more; what came before is kept.
-        SftchatError: The system refused to write.
+        EngineError: When the engine fails as a whole; earlier replies are saved.
+        SftchatError: When writing fails.
     """
     keys = {request.id: key for key, request in wanted}
     with closing(collect(engine, (request for _, request in wanted))) as replies:
@@ -201,12 +201,12 @@ def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Sam
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    """One line; half a surrogate pair is written as the escape that JSON has for it."""
+    """Serialize a row to one line; lone surrogates are written as JSON escapes."""
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _parsed(line: bytes, source: str) -> dict[str, Any]:
-    """One line as an object."""
+    """Parse one line as an object."""
     try:
         row = load_json(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Examples as rows of a chosen shape, refusing what the shape cannot hold rather than leaving it out."""
+"""Convert examples to rows of a given format; rejects content that the format cannot represent."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def serialize(example: Example, format: str) -> dict[str, Any]:
-    """Write an example as a row; ``to_example`` of the row gives the example again, but for its source.
+    """Convert an example to a row; ``to_example`` of the row returns the same example, except for its source.
 
-    Metadata become keys of the row; an evalset row has them under ``metadata``.
+    Metadata become keys of the row; in an evalset row they are under ``metadata``.
 
     Args:
         example: The example.
         format: ``"messages"``, ``"prompt-completion"`` (as lists of turns), ``"alpaca"``, ``"sharegpt"``, ``"text"`` or ``"evalset"``.
 
     Raises:
-        UsageError: No such format.
-        DataError: The format cannot hold the example; says what does not fit and what to choose instead.
+        UsageError: When the format is unknown.
+        DataError: When the format cannot represent the example; says why and suggests another.
     """
     if format not in _WRITERS:
         raise UsageError(unknown("format", format, _WRITERS))
@@ -47,25 +47,27 @@ def serialize(example: Example, format: str) -> dict[str, Any]:
 
 
 def _messages(example: Example) -> dict[str, Any]:
-    """Every turn, the gold reply last."""
+    """Return all turns, the gold reply last."""
     return {"messages": _turns(example.conversation)}
 
 
 def _evalset(example: Example) -> dict[str, Any]:
-    """The prompt's turns, and gold beside them."""
+    """Return the prompt's turns and the gold reply separately."""
     if example.gold is None:
         raise DataError("the row has no gold reply, which evalset needs; choose the format messages")
     return {"messages": _turns(example.messages), "gold": example.gold}
 
 
 def _prompt_completion(example: Example) -> dict[str, Any]:
-    """Turns on both sides, so that every conversation fits and no template is guessed."""
+    """Return both sides as turns, so that every conversation fits without a template."""
     _need_reply(example, "prompt-completion")
     return {"prompt": _turns(example.conversation[:-1]), "completion": _turns(example.conversation[-1:])}
 
 
 def _alpaca(example: Example) -> dict[str, Any]:
-    """Questions and answers, the earlier ones as history, and a system turn; without a context, what was input is not known any more."""
+    """Return instruction, output, history and system prompt; the original split into instruction and input is only known when the example
+    kept it.
+    """
     _need_reply(example, "alpaca")
     need_plain_turns(example, "alpaca")
     turns = example.conversation
@@ -84,12 +86,12 @@ def _alpaca(example: Example) -> dict[str, Any]:
 
 
 def _sharegpt(example: Example) -> dict[str, Any]:
-    """Every turn under ShareGPT's names; what is called is a turn of its own, as LLaMA-Factory reads it."""
+    """Return all turns with ShareGPT's names; a tool call is a turn of its own, as LLaMA-Factory reads it."""
     return {"conversations": [_sharegpt_turn(turn, index) for index, turn in enumerate(example.conversation)]}
 
 
 def _sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
-    """One turn; calls that are more than a name and arguments stay as they are, beside the text."""
+    """Return one turn; calls with more than a name and arguments stay next to the text."""
     more = {key: value for key, value in turn.items() if key not in ("role", "content")}
     taken = sorted(more.keys() & {"from", "value"})
     if taken:
@@ -102,7 +104,7 @@ def _sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
 
 
 def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
-    """The calls of a turn that says nothing else, each its name and arguments; None where that would leave something out."""
+    """Return the calls of a turn without text, each as name and arguments; None when that would lose content."""
     calls = turn.get("tool_calls")
     if not calls or turn["content"]:
         return None
@@ -119,7 +121,7 @@ def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
 
 
 def _text(example: Example) -> dict[str, Any]:
-    """The text of a text row; a conversation becomes text only when somebody says how."""
+    """Return the text of a text row; a conversation is rejected, because its rendering is unspecified."""
     if example.messages or example.gold is None:
         raise DataError("a conversation becomes text only by a template; say which with --template, or choose the format messages")
     return {"text": example.gold}
@@ -139,18 +141,18 @@ FORMATS = tuple(_WRITERS)
 
 
 def _turns(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Copies, so that a row may be changed."""
+    """Return copies, so that a row can be modified."""
     return [dict(turn) for turn in turns]
 
 
 def _need_reply(example: Example, format: str) -> None:
-    """Refuse a prompt without a reply."""
+    """Reject a prompt without a reply."""
     if example.conversation[-1]["role"] != "assistant":
         raise DataError(f"the row has no reply, which {format} needs; choose the format messages")
 
 
 def need_plain_turns(example: Example, format: str) -> None:
-    """Refuse turns that hold more than a role and text, or are a tool's; which end of the text was context is no loss."""
+    """Reject turns with more than role and text, and tool turns; the split of a text into instruction and input may be lost."""
     for index, turn in enumerate(example.conversation):
         more = [key for key in turn if key not in ("role", "content", "context")]
         if more or turn["role"] == "tool":

@@ -1,4 +1,4 @@
-"""A file of rows in two parts, so that nothing in one is known from the other: groups stay whole, and leaks go to the training part."""
+"""Train/test split without leakage: groups stay together, and test rows with near duplicates in training move to training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sftchat.types import Example, Message
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows are for testing.
+    """Result of a split.
 
     Attributes:
-        test: Their places, from 0.
-        groups: Groups of rows that were kept whole.
-        moved: Rows that were chosen for testing and went to training, because a training row has nearly the same prompt.
+        test: Indices of the test rows, from 0.
+        groups: Number of groups.
+        moved: Number of rows selected for testing and moved to training because of a near-duplicate prompt.
     """
 
     test: frozenset[int]
@@ -31,10 +31,10 @@ class Split:
 
 
 def column_value(row: Mapping[str, Any], column: str, source: str) -> str:
-    """The value of a column, also under ``metadata``, as text that tells values apart.
+    """Return a column's value, also from ``metadata``, as text that is distinct for distinct values.
 
     Raises:
-        DataError: The row has no such column.
+        DataError: When the row has no such column.
     """
     inner = row.get("metadata")
     for place in (row, inner if isinstance(inner, Mapping) else {}):
@@ -44,20 +44,20 @@ def column_value(row: Mapping[str, Any], column: str, source: str) -> str:
 
 
 def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequence[str] = (), strata: Sequence[str] = ()) -> Split:
-    """Choose the rows for testing; the same rows and seed give the same choice.
+    """Select the test rows; deterministic in rows and seed.
 
-    Rows with the same prompt are in one group. Of every stratum the groups are taken in the order of a hash of seed and group until its share is
-    full. Rows whose prompt is nearly that of a training row then go to training with their group, until there is none.
+    Rows with the same prompt form one group. In each stratum, groups are taken in the order of a hash of seed and group until its share is
+    reached. Then rows with nearly the same prompt as a training row move to training with their group, until there are none.
 
     Args:
         examples: All rows.
-        test: Share of the rows for testing, between 0 and 1, or how many, 1 and more.
-        seed: Of the order of groups.
-        groups: The group of every row; empty for groups of the same prompt alone.
-        strata: The stratum of every row, of which each gives its share; empty for one.
+        test: Fraction of the rows for testing, between 0 and 1, or their number, from 1.
+        seed: Seed of the order of groups.
+        groups: Group of each row; empty to group by prompt only.
+        strata: Stratum of each row; empty for a single stratum.
 
     Raises:
-        DataError: No row, or every row, would be for testing.
+        DataError: When no row, or every row, would be for testing.
     """
     asked = [prompt_text(example) or example.gold or "" for example in examples]
     members = _groups([key(text) for text in asked], groups)
@@ -79,11 +79,11 @@ def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequen
 
 
 def _groups(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
-    """The places of rows that must stay together, each group and the list in the order of the file."""
+    """Return the groups as lists of row indices, in file order."""
     leader = list(range(len(prompts)))
 
     def find(place: int) -> int:
-        """The first row of the group of a row."""
+        """Return the first row of the group of a row (union-find root)."""
         while leader[place] != place:
             leader[place] = place = leader[leader[place]]
         return place
@@ -100,7 +100,7 @@ def _groups(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
 
 
 def _chosen(members: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
-    """The groups for testing: of every stratum as many rows as its share."""
+    """Select the test groups: in each stratum, its share of the rows."""
     of_stratum: dict[str, list[int]] = defaultdict(list)
     for group, places in enumerate(members):
         stratum = Counter(strata[place] for place in places).most_common(1)[0][0] if strata else ""
@@ -116,7 +116,7 @@ def _chosen(members: Sequence[Sequence[int]], strata: Sequence[str], share: floa
 
 
 def _without_leaks(members: Sequence[Sequence[int]], chosen: set[int], questions: Sequence[Example]) -> set[int]:
-    """The groups that no other row is nearly the same as; what goes may be nearly the same as another, so until none is left."""
+    """Remove test groups that nearly duplicate another row; repeated, because removed groups may nearly duplicate others."""
     group_of = {place: group for group, places in enumerate(members) for place in places}
     kept = set(chosen)
     while kept:
@@ -125,5 +125,5 @@ def _without_leaks(members: Sequence[Sequence[int]], chosen: set[int], questions
         leaking = {group_of[int(leak.id)] for leak in find_leaks(items, training)}
         if not leaking:
             break
-        kept -= leaking  # with fewer items another instruction may be left out, so all rows are compared again
+        kept -= leaking  # with fewer items the shared instruction may change, so all rows are compared again
     return kept

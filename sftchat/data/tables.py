@@ -1,6 +1,7 @@
-"""Rows of Parquet files and of data sets on the Hugging Face Hub, streamed through ``datasets``; the one module of the room that imports it.
+"""Rows of Parquet files and of data sets on the Hugging Face Hub, streamed through ``datasets``; the only module of the package that
+imports it.
 
-Streaming reads what is there now: nothing is copied into a cache that could be stale at the next run.
+Streaming always reads the current data; nothing is cached.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ _REFERENCE = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w.-]+
 
 
 def parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a Parquet file row by row; a row is called ``file:N``, counted from 1.
+    """Read a Parquet file row by row; the source of a row is ``file:N``, from 1.
 
     Raises:
-        DataError: The file is damaged.
-        MissingExtraError: ``datasets`` is not installed.
+        DataError: When the file is damaged.
+        MissingExtraError: When ``datasets`` is not installed.
     """
     yield from _stream(path, "the Parquet file cannot be read", "parquet", data_files=str(Path(path).absolute()), split="train")
 
 
 def hub_rows(reference: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a data set of the Hub row by row; a row is called ``reference:N``, counted from 1.
+    """Read a data set from the Hub row by row; the source of a row is ``reference:N``, from 1.
 
     Args:
-        reference: ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``; the split is ``train`` unless given.
+        reference: ``hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]``; the default split is ``train``.
 
     Raises:
-        DataError: The reference is malformed, or the data set cannot be fetched.
-        MissingExtraError: ``datasets`` is not installed.
+        DataError: When the reference is malformed, or the data set cannot be fetched.
+        MissingExtraError: When ``datasets`` is not installed.
     """
     match = _REFERENCE.fullmatch(reference.removeprefix(HUB))
     if match is None:
@@ -53,14 +54,14 @@ def hub_rows(reference: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _stream(source: str, failure: str, *words: str | None, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Stream what ``load_dataset`` opens, as JSON would have it."""
+    """Stream the result of ``load_dataset`` as JSON values."""
     if find_spec("datasets") is None:
         raise MissingExtraError(f"reading '{source}'")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import datasets
     import pyarrow
 
-    for name in ("datasets", "huggingface_hub"):  # what goes wrong is said here, in one line
+    for name in ("datasets", "huggingface_hub"):  # errors are reported here, on one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     rows = 0
     try:
@@ -74,7 +75,7 @@ def _stream(source: str, failure: str, *words: str | None, **options: Any) -> It
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON would have it: times as text."""
+    """Convert a value to JSON types; dates and times become text."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):

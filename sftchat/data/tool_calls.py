@@ -1,4 +1,4 @@
-"""Tools and calls of tools in one normal form: that of OpenAI's chat completions, with the arguments of calls as objects."""
+"""Normal form of tools and tool calls: that of OpenAI's chat completions, with call arguments as objects."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NULLS = "members that are null in turns, tools or calls of tools are left out; A
 
 
 def normal_tools(given: Any, where: str = "tools", change: Change = unreported) -> list[dict[str, Any]]:
-    """Tools as ``{"type": "function", "function": {"name", …}}``, whatever form the row has.
+    """Convert tools to ``{"type": "function", "function": {"name", …}}``.
 
     Args:
-        given: A list of tools or JSON text of one; a tool may be the function alone. None and empty text are no tools.
-        where: The key it stands under, for messages.
-        change: Is told what was changed.
+        given: A list of tools, or its JSON text; a tool may be the function alone. None and empty text are no tools.
+        where: Key in the row, for messages.
+        change: Called with a description of each change.
 
     Raises:
-        DataError: It is something else, or a tool has no name; the message has no source.
+        DataError: When it is anything else, or a tool has no name; the message has no source.
     """
     try:
         tools = (load_json(given) if given.strip() else []) if isinstance(given, str) else given or []
@@ -35,7 +35,7 @@ def normal_tools(given: Any, where: str = "tools", change: Change = unreported) 
 
 
 def _tool(tool: Mapping[str, Any], where: str, change: Change) -> dict[str, Any]:
-    """One tool in the normal form."""
+    """Convert one tool."""
     full = without_nulls(tool, change)
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -46,22 +46,22 @@ def _tool(tool: Mapping[str, Any], where: str, change: Change) -> dict[str, Any]
 
 
 def normal_calls(given: Any, where: str, change: Change = unreported) -> list[dict[str, Any]]:
-    """Calls of tools as ``{"type": "function", "function": {"name", "arguments"}}``, arguments in JSON text as the object that they are.
+    """Convert tool calls to ``{"type": "function", "function": {"name", "arguments"}}``, with arguments parsed from JSON text.
 
     Args:
         given: A call or a list of calls; a call may be the function alone: ``{"name", "arguments"}``.
-        where: The key it stands under, for messages.
-        change: Is told what was changed.
+        where: Key in the row, for messages.
+        change: Called with a description of each change.
 
     Raises:
-        DataError: It is something else, or a call has no name; the message has no source.
+        DataError: When it is anything else, or a call has no name; the message has no source.
     """
     calls = given if isinstance(given, list) else [given]
     return [_call(call, where if calls is not given else f"{where}[{index}]", change) for index, call in enumerate(calls)]
 
 
 def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
-    """One call in the normal form."""
+    """Convert one call."""
     full = without_nulls(call, change) if isinstance(call, dict) else {}
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -79,7 +79,7 @@ def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
 
 
 def _object(text: str) -> Any:
-    """The object that a JSON text is; any other text as it is, and one with null members, which its author wrote and Arrow did not add."""
+    """Parse JSON text; return other text unchanged, and also objects with null members, which the author wrote (not Arrow)."""
     try:
         value = load_json(text)
     except ValueError:
@@ -88,16 +88,16 @@ def _object(text: str) -> Any:
 
 
 def without_nulls(value: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """An object without the members that are null, at any depth; elements of lists stay.
+    """Return an object without null members, at any depth; list elements stay.
 
     Args:
-        value: At most ``MAX_DEPTH`` deep.
-        change: Is told when there were any.
+        value: Nested at most ``MAX_DEPTH`` levels.
+        change: Called when a member was removed.
     """
     found = False
 
     def cleaned(inner: Any) -> Any:
-        """A copy without null members."""
+        """Return a copy without null members."""
         nonlocal found
         if isinstance(inner, Mapping):
             found |= None in inner.values()
@@ -111,10 +111,10 @@ def without_nulls(value: Mapping[str, Any], change: Change) -> dict[str, Any]:
 
 
 def tools_of(example: Example) -> tuple[Mapping[str, Any], ...]:
-    """The tools that an example carries under ``tools``, in the normal form; none when it carries none.
+    """Return the tools of an example (key ``tools``) in normal form; empty when it has none.
 
     Raises:
-        DataError: When they are something else, or one has no name.
+        DataError: When they are anything else, or one has no name.
     """
     try:
         return tuple(normal_tools(example.metadata.get("tools")))

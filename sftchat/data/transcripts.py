@@ -1,12 +1,12 @@
-"""Conversations written out as one text, and texts that are such, read back: what data sets of the shape ``text`` usually hold.
+"""Transcripts: conversations rendered as one text and parsed back, as found in data sets of the format ``text``.
 
 ======  ================================================================================
-chatml  ``<|im_start|>user\\n…<|im_end|>\\n``, a turn after the other
-alpaca  ``### Instruction:\\n…\\n\\n### Response:\\n…``, a system turn before it; also read: ``### Input:``, ``### Human:``, ``### Assistant:``
+chatml  ``<|im_start|>user\\n…<|im_end|>\\n``, turn by turn
+alpaca  ``### Instruction:\\n…\\n\\n### Response:\\n…``, a system turn before it; also parsed: ``### Input:``, ``### Human:``, ``### Assistant:``
 plain   ``User: …\\nAssistant: …\\n``, a system turn as ``System: …``
 ======  ================================================================================
 
-A text is taken for a conversation only as a whole, and only when its turns are in an order that a conversation may have.
+A text is parsed as a conversation only if all of it matches and its turns are in a valid order.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _ROLES = {"Instruction": "user", "Human": "user", "Response": "assistant", "Assi
 
 
 def _write_chatml(turns: Sequence[Message]) -> str:
-    """Every turn between its markers."""
+    """Render each turn between its markers."""
     return "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns)
 
 
 def _write_alpaca(turns: Sequence[Message]) -> str:
-    """Every turn under its heading; a system turn has none."""
+    """Render each turn under its heading; a system turn has none."""
     headings = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n"}
     return "\n\n".join(headings[turn["role"]] + turn["content"] for turn in turns)
 
 
 def _write_plain(turns: Sequence[Message]) -> str:
-    """Every turn after its speaker."""
+    """Render each turn after its speaker's name."""
     return "".join(f"{turn['role'].capitalize()}: {turn['content']}\n" for turn in turns)
 
 
@@ -49,14 +49,14 @@ TRANSCRIPTS = tuple(_WRITERS)
 
 
 def written_out(example: Example, name: str) -> Example:
-    """An example whose conversation is one text; a text row stays what it is.
+    """Return an example whose conversation is rendered as one text; a text row is returned unchanged.
 
     Args:
         example: A conversation.
         name: One of ``TRANSCRIPTS``.
 
     Raises:
-        DataError: It holds tool calls, or a turn looks like the beginning of another, so that it could not be read back.
+        DataError: When it has tool calls, or a text looks like the start of a turn, so that it could not be parsed back.
     """
     if not example.messages:
         return example
@@ -75,7 +75,7 @@ def written_out(example: Example, name: str) -> Example:
 
 
 def read_back(example: Example) -> Example:
-    """The conversation that a text row is, or the example as it was where it is none."""
+    """Parse a text row into a conversation; return the example unchanged when it is not one."""
     turns = None if example.messages or example.gold is None else turns_of(example.gold)
     if turns is None:
         return example
@@ -85,7 +85,7 @@ def read_back(example: Example) -> Example:
 
 
 def turns_of(text: str) -> tuple[Message, ...] | None:
-    """The turns of a text that is a conversation in one of the ways of ``TRANSCRIPTS``; None for any other text."""
+    """Parse a text in one of the styles of ``TRANSCRIPTS``; None when it is not a conversation."""
     for read in (_read_chatml, _read_headings, _read_speakers):
         turns = read(text)
         if turns and all(turn["content"].strip() for turn in turns):
@@ -98,7 +98,7 @@ def turns_of(text: str) -> tuple[Message, ...] | None:
 
 
 def _read_chatml(text: str) -> tuple[Message, ...]:
-    """The turns of ChatML, if the text is nothing else."""
+    """Parse a text that consists of ChatML turns only."""
     found = list(_CHATML.finditer(text))
     if "".join(match[0] for match in found) != text:
         return ()
@@ -106,7 +106,7 @@ def _read_chatml(text: str) -> tuple[Message, ...]:
 
 
 def _read_headings(text: str) -> tuple[Message, ...]:
-    """The turns under ``###`` headings; what stands before the first is the system's, and an input belongs to its instruction."""
+    """Parse turns under ``###`` headings; text before the first is the system prompt, and an input belongs to its instruction."""
     before, *parts = _HEADING.split(text)
     turns = [Message(role="system", content=before.strip())] if before.strip() else []
     for heading, content in zip(parts[::2], parts[1::2], strict=True):
@@ -118,7 +118,7 @@ def _read_headings(text: str) -> tuple[Message, ...]:
 
 
 def _read_speakers(text: str) -> tuple[Message, ...]:
-    """The turns after ``User:`` and ``Assistant:``, if the text begins with one of them."""
+    """Parse turns after ``User:`` and ``Assistant:``, if the text starts with one of them."""
     before, *parts = _SPEAKER.split(text)
     if before.strip() or not parts:
         return ()

@@ -1,4 +1,4 @@
-"""The turns of a conversation: read from either spelling, and refused where no chat template could render them."""
+"""Turns of a conversation: parsed from either key style, and rejected when no chat template could render them."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _KNOWN = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
 def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change: Change = unreported) -> tuple[Message, ...]:
     """Read a list of turns, ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; other keys of a turn are kept unless null or [].
 
-    Calls of tools get one form, a call of ShareGPT's joins the text that the assistant wrote before it, and text in parts is joined.
+    Tool calls are converted to normal form, a ShareGPT call is merged with the assistant text before it, and text parts are joined.
 
     Args:
-        value: What the row holds.
-        where: The key it stands under, for messages.
-        options: Further names of roles, and what is done about turns that cannot stand where they are.
-        change: Is told what was changed.
+        value: Value in the row.
+        where: Key in the row, for messages.
+        options: Additional role names, and how to handle turns in an invalid order.
+        change: Called with a description of each change.
 
     Raises:
-        DataError: It is not a list of turns; the message has no source, which the caller adds.
+        DataError: When it is not a list of turns; the message has no source, which the caller adds.
     """
     if not isinstance(value, list):
         raise DataError(f"{where} is {abbreviate(value)}, must be a list of turns")
@@ -56,16 +56,16 @@ def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change:
 
 
 def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change: Change) -> tuple[Message, ...]:
-    """The turns of a row with what ``options`` say about their order applied.
+    """Apply the options about the order of turns.
 
     Args:
         turns: All turns of the row.
-        where: The key they stand under, for messages.
-        options: Of reading.
-        change: Is told what was changed.
+        where: Key in the row, for messages.
+        options: Options for reading rows.
+        change: Called with a description of each change.
 
     Raises:
-        DataError: Turns of one role cannot be joined.
+        DataError: When turns of one role cannot be joined.
     """
     if options.leading_assistant == "drop":
         start = int(turns[0]["role"] == "system")
@@ -86,7 +86,7 @@ def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change:
 
 
 def _joined(first: Message, second: Message, where: str) -> Message:
-    """Two turns of one role as one: the texts with a blank line between them, the calls in a row."""
+    """Merge two turns of one role: texts separated by a blank line, calls concatenated."""
     clash = next((key for key in first.keys() & second.keys() - {"role", "content", "tool_calls"} if first.get(key) != second.get(key)), "")
     if first.get("weight", 1) != second.get("weight", 1) or clash:
         raise DataError(f"{where} and the turn before it differ in {clash or 'weight'}, so they cannot be joined; make them alike")
@@ -97,12 +97,11 @@ def _joined(first: Message, second: Message, where: str) -> Message:
 
 
 def _is_bare_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
-    """Whether a turn is ShareGPT's ``function_call``."""
+    """Return whether a turn is ShareGPT's ``function_call``."""
     return "role" not in turn and turn.get("from") == "function_call" and "function_call" not in roles
 
 
 def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Message:
-    """Read one turn."""
     if not isinstance(turn, dict):
         raise DataError(f'{where} is {abbreviate(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
     names = ("role", "content") if "role" in turn else ("from", "value")
@@ -114,7 +113,7 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
     if text(role, f"{where}.{names[0]}") not in known:
         name = abbreviate(role)[1:-1]
         raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
-    # `datasets` fills keys that only other rows have with null, and templates that ask "is there a key tool_calls" would believe it
+    # `datasets` adds keys of other rows with null values, and templates that test for the key tool_calls would treat it as present
     rest = {key: value for key, value in turn.items() if key not in (*names, "function_call") and value is not None and value != []}
     if any(value is None for key, value in turn.items() if key not in names):
         change(NULLS)
@@ -126,14 +125,14 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
     elif calls:
         rest["tool_calls"] = normal_calls(turn[calls[0]], f"{where}.{calls[0]}", change)
     content = _parts(content, f"{where}.{names[1]}") if isinstance(content, list) else content
-    # a turn that only calls tools has null or no content in OpenAI's files, and a tool may have nothing to say
+    # in OpenAI's files a turn with tool calls only has null or no content, and a tool result may be empty
     may_be_empty = bool(known[role] == "assistant" and calls) or known[role] == "tool"
     checked = text(content or "" if may_be_empty else content, f"{where}.{names[1]}", empty=may_be_empty)
     return cast(Message, {"role": known[role], "content": checked, **_with_weight(rest, known[role], where)})
 
 
 def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
-    """The other keys of a turn, with what says whether it is learned under ``weight``: 0 where it is only read, absent where it is learned."""
+    """Return the other keys of a turn, with its training flag as ``weight``: 0 when it is not trained on, absent when it is."""
     said: dict[str, Any] = {key: rest.pop(key) for key in ("weight", "train", "loss") if key in rest}
     for key, value in said.items():
         if isinstance(value, str) or value not in (0, 1):
@@ -152,10 +151,10 @@ def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
 
 
 def _parts(parts: list[Any], where: str) -> str:
-    """The text of content in parts, as OpenAI writes it.
+    """Return the text of content parts in OpenAI's format.
 
     Raises:
-        DataError: A part is an image or something else that is no text.
+        DataError: When a part is not text, for example an image.
     """
     texts = []
     for index, part in enumerate(parts):
@@ -170,7 +169,7 @@ def _parts(parts: list[Any], where: str) -> str:
 
 
 def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
-    """The tool calls that ShareGPT writes as the JSON of ``{"name", "arguments"}``, or of a list of such."""
+    """Parse ShareGPT's tool calls: JSON of ``{"name", "arguments"}`` or of a list of those."""
     try:
         found = load_json(text(value, where)) if not isinstance(value, (dict, list)) else value
     except ValueError:
@@ -180,7 +179,7 @@ def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
         raise DataError(
             f'{where} is {abbreviate(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
         )
-    if isinstance(value, str):  # so that nulls in it are its author's
+    if isinstance(value, str):  # parsed here, so that nulls that the author wrote are kept
         calls = [
             {**call, "arguments": dumps(call["arguments"], ensure_ascii=False)} if isinstance(call.get("arguments"), dict) else call
             for call in calls
@@ -189,15 +188,15 @@ def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
 
 
 def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False) -> None:
-    """Refuse turns in an order that chat templates reject or, worse, render all the same.
+    """Reject an order of turns that chat templates reject or render wrongly.
 
     Args:
         turns: The turns.
-        where: The key they stand under, for messages.
-        has_gold: A gold reply follows, so that the last turn must not be the assistant's.
+        where: Key in the row, for messages.
+        has_gold: True when a gold reply follows, so that the last turn must not be the assistant's.
 
     Raises:
-        DataError: A system turn that is not the first, a speaker twice in a row, a tool nobody called, or no user turn.
+        DataError: When a system turn is not first, a role occurs twice in a row, a tool turn follows no call, or there is no user turn.
     """
     before = "nothing"
     for index, turn in enumerate(turns):
@@ -223,7 +222,7 @@ _MAY_FOLLOW = {
 
 
 def _remedy(before: str, role: str, asked: bool) -> str:
-    """The option that makes turns in such an order readable; empty where there is none."""
+    """Return the option that accepts turns in such an order; empty when there is none."""
     if before == role:
         return "--merge-turns joins consecutive turns of one role"
     if role == "assistant" and asked and before in ("nothing", "system"):
@@ -232,5 +231,5 @@ def _remedy(before: str, role: str, asked: bool) -> str:
 
 
 def _a(role: str) -> str:
-    """A role with its article."""
+    """Return a role with its indefinite article."""
     return f"an {role}" if role == "assistant" else f"a {role}"

@@ -1,4 +1,4 @@
-"""Values of a row: checked for being text, and put into messages."""
+"""Values of a row: check that they are text, and format them for messages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sftchat.errors import DataError
 
 
 def text(value: Any, where: str, *, empty: bool = False) -> str:
-    """The value, if it is text.
+    """Return the value if it is text.
 
     Args:
-        value: What the row holds.
+        value: Value in the row.
         where: Its key, for messages.
-        empty: Empty text is allowed.
+        empty: Allow empty text.
 
     Raises:
-        DataError: It is something else, or empty.
+        DataError: When it is not text, or empty.
     """
     if not isinstance(value, str):
         raise DataError(f"{where} is {abbreviate(value)}, must be text")
@@ -28,11 +28,11 @@ def text(value: Any, where: str, *, empty: bool = False) -> str:
 
 
 def keys_of(row: Mapping[str, Any]) -> str:
-    """The keys of an object for a message, with a note at those that hold nothing."""
+    """Format the keys of an object for a message; empty values are noted."""
     return ", ".join(abbreviate(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
 
 
 def abbreviate(value: Any, width: int = 40) -> str:
-    """A value as it stands in the file, cut to a length that fits a message."""
+    """Format a value as in the file, cut to a width that fits a message."""
     written = json.dumps(value, ensure_ascii=False, default=repr)
     return written if len(written) <= width else written[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""Rows to a file, whole or not at all."""
+"""Write rows to a file atomically."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sftchat.text import printable_json
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
-    """Write rows as JSONL in UTF-8, one object a line, and return how many.
+    """Write rows as JSONL in UTF-8, one object per line, and return their number.
 
-    The file appears under its name only when the last row is written; if anything fails before, what was there stays as it was.
+    The file is replaced after the last row is written; on any failure the previous file stays unchanged.
 
     Args:
         path: The file; ``-`` writes to standard output, row by row.
-        rows: The rows; consumed as they are written.
-        overwrite: Replace a file that is there.
+        rows: The rows; consumed while writing.
+        overwrite: Replace an existing file.
 
     Raises:
-        UsageError: The file exists, is a folder, or its folder does not exist.
-        DataError: A row holds something that JSON has not.
-        SftchatError: The system refused to write.
+        UsageError: When the file exists, is a folder, or its folder does not exist.
+        DataError: When a row has a value that JSON cannot represent.
+        SftchatError: When writing fails.
     """
     if os.fspath(path) == "-":
         return _write_stdout(rows)
@@ -43,10 +43,10 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], 
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a small file of text, whole or not at all.
+    """Write a small text file atomically.
 
     Raises:
-        SftchatError: The system refused to write.
+        SftchatError: When writing fails.
     """
     try:
         with replacing(path) as stream:
@@ -57,13 +57,13 @@ def replace_file(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file under a temporary name that takes the place of another when the block ends well, and goes when it does not.
+    """Write to a temporary file that replaces ``path`` when the block succeeds and is removed when it fails.
 
-    What a killed process has left under such a name is removed. A link stays a link: what it points to is replaced. A pipe or a device such as
-    ``/dev/null`` is written into, never replaced.
+    Temporary files of killed processes are removed. The target of a symbolic link is replaced, not the link. A pipe or device such as
+    ``/dev/null`` is written to directly.
 
     Raises:
-        OSError: The system refused to write.
+        OSError: When writing fails.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -73,15 +73,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     _remove_abandoned(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     while (locked := open_locked(partial)) is None:
-        time.sleep(0.01)  # a process that looks for abandoned files lets go of it at once
+        time.sleep(0.01)  # a process that checks for abandoned files releases the lock at once
     try:
         with locked as stream:
             stream.truncate()
             yield stream
             stream.flush()
-            if os.name != "nt":  # under the lock, so that no other process takes it for abandoned
+            if os.name != "nt":  # while the lock is held, so that no other process removes it as abandoned
                 partial.replace(target)
-        if os.name == "nt":  # an open file cannot be moved there
+        if os.name == "nt":  # Windows cannot move an open file
             partial.replace(target)
     finally:
         with suppress(OSError):
@@ -89,7 +89,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote a file: those that no process has locked."""
+    """Remove temporary files of killed processes: those that no process has locked."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         if path.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal() and path.is_file():
             with suppress(OSError), path.open("rb") as file:
@@ -98,15 +98,15 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse a place that cannot be written to, before any work is done for it.
+    """Check that a path can be written to, before any work is done.
 
     Args:
         path: The file; ``-`` is standard output.
-        overwrite: A file that is there may be replaced.
+        overwrite: Allow an existing file.
 
     Raises:
-        UsageError: The file exists, is a folder, or its folder does not exist.
-        SftchatError: Standard output is closed.
+        UsageError: When the file exists, is a folder, or its folder does not exist.
+        SftchatError: When standard output is closed.
     """
     target = Path(path)
     if os.fspath(path) == "-":
@@ -114,7 +114,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
         return
     try:
         is_folder, is_file, has_folder = target.is_dir(), target.is_file(), target.parent.is_dir()
-    except OSError as error:  # a name that is too long, a folder we may not look into
+    except OSError as error:  # a name that is too long, or a folder without permission
         raise UsageError(f"output '{path}' cannot be written: {(error.strerror or str(error)).lower()}") from None
     if is_folder:
         raise UsageError(f"output '{path}' is a folder; give a file, such as '{target / 'rows.jsonl'}'")
@@ -125,7 +125,6 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
 
 
 def _write(stream: Any, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write every row to a binary stream."""
     count = 0
     for line in _lines(rows):
         stream.write(line)
@@ -134,7 +133,7 @@ def _write(stream: Any, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write every row to standard output, as UTF-8 whatever the locale; a terminal gets the same rows with what it could obey escaped."""
+    """Write all rows to standard output, as UTF-8 in any locale; control characters are escaped on a terminal."""
     handle, count = data_handle(), 0
     handle.flush()
     for line in _lines(rows):
@@ -145,9 +144,9 @@ def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Every row as a line of UTF-8."""
+    """Serialize each row to a line of UTF-8."""
     for number, row in enumerate(rows, 1):
         try:
             yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
+        except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, raised for a lone surrogate, is a ValueError
             raise DataError(f"row {number} cannot be written as JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""The chat on a terminal: one long-lived prompt_toolkit application with the reply's unfinished line, the input and a status line."""
+"""Terminal view of a chat: one prompt_toolkit application with the unfinished reply line, the input and a status line."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ TICK_SECONDS = 0.5
 
 
 class Terminal:
-    """Shows a talk on a terminal; a ``View``.
+    """Shows a chat on a terminal; a ``View``.
 
     Args:
-        make_talk: Makes the talk that this view shows; it is started after the prompt is on the screen.
+        make_talk: Creates the chat controller for this view; it is started after the prompt is drawn.
         history: File of typed lines; None keeps them in memory.
-        vi: Begin with vi keys; None asks the user's ``~/.inputrc``.
-        input: Where keys come from; the terminal by default.
-        output: Where to draw; the terminal by default.
-        environment: Says what the terminal can do; the process's own by default.
-        clock: Seconds that never run backwards.
+        vi: Start with vi keys; None follows the user's ``~/.inputrc``.
+        input: Source of keys; the terminal by default.
+        output: Drawing target; the terminal by default.
+        environment: Environment variables that describe the terminal; those of the process by default.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class Terminal:
         self._app.before_drawing = self._above.before_drawing
 
     def run(self) -> None:
-        """Talk until the user leaves.
+        """Run the chat until the user leaves.
 
         Raises:
-            SftchatError: When the model could not be loaded.
+            SftchatError: When a model could not be loaded.
         """
-        # before anything is drawn: tmux copies to its history whatever is erased from the top of a screen
+        # before the first drawing: tmux copies to its history whatever is erased from the top of a screen
         self._above.note(f"talking to {' and '.join(self._names)}; /help says what can be typed, ctrl-d leaves")
-        writer = LineWriter(lambda line: self.post(lambda: self.say(line)))  # a bare print would be eaten by the next redraw
+        writer = LineWriter(lambda line: self.post(lambda: self.say(line)))  # the next redraw would overwrite the output of a plain print
         with contextlib.redirect_stdout(writer), contextlib.redirect_stderr(writer), contextlib.suppress(EOFError):
             try:
                 self._app.run(pre_run=lambda: self.post(self._begin))
@@ -109,18 +109,18 @@ class Terminal:
 
     @property
     def _names(self) -> list[str]:
-        """What the user called the models, harmless."""
+        """Model names as typed, with control characters escaped."""
         return [escape_controls(column.name).replace("\n", " ") for column in self.talk.columns]
 
     def _begin(self) -> None:
-        """The prompt is on the screen; now the model may take its time."""
+        """Start the chat after the prompt is drawn."""
         self.talk.start()
         self._keep_ticking()
 
-    # the view of the talk
+    # View interface
 
     def post(self, action: Callable[[], None]) -> None:
-        """Have an action run on this view's thread; harmless after the view is gone."""
+        """Run an action on the UI thread; does nothing after the view has ended."""
 
         def act() -> None:
             if self._app.is_done:  # the prompt is erased by then and must not be drawn again
@@ -128,94 +128,94 @@ class Terminal:
             before = self.talk.state
             action()
             if self.talk.state != before:
-                self._app.invalidate()  # the status line says so now, not at its next tick
+                self._app.invalidate()  # update the status line now, not at the next tick
 
         loop = self._app.loop
-        with contextlib.suppress(RuntimeError):  # the loop was closed in between
+        with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
             if loop is not None:
                 loop.call_soon_threadsafe(act)
 
     def show_typed(self, text: str) -> None:
-        """A line the user typed has its turn: it moves above the prompt."""
+        """Show a typed line above the prompt when it is processed."""
         self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", escape_controls(text).replace("\n", "\n  ") + "\n")])
         self._keep_ticking()
 
     def begin_reply(self, column: int, said: str) -> None:
-        """A column begins to reply."""
+        """Begin the reply of a pane."""
         self._thinking.discard(column)
         asked = self.talk.columns[column]
         thinking = begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter)
         self._replies.begin(column, self._names[column], said, thinking)
 
     def show_piece(self, text: str, column: int) -> None:
-        """The reply of a column goes on."""
+        """Show more text of a pane's reply."""
         over = "</think>" if column in self._thinking else ""
         self._thinking.discard(column)
         self._replies.feed(column, over + text)
 
     def show_thoughts(self, text: str, column: int) -> None:
-        """The model of a column thinks; what is drawn is told by tags which part of it are thoughts."""
+        """Show thoughts of a pane's model; they are drawn between tags."""
         begun = "" if column in self._thinking else "<think>"
         self._thinking.add(column)
         self._replies.feed(column, begun + text)
 
     def show_late_thoughts(self, column: int) -> None:
-        """What was drawn of a reply are thoughts: what can still be taken back is, and a line says so below the rest."""
+        """Treat the text shown so far as thoughts: hide what has not become final, and add a line that says so."""
         self._replies.retract(column)
 
     def end_reply(self, column: int) -> None:
-        """The reply of a column is over."""
+        """End the reply of a pane."""
         self._replies.end(column)
         if not self._replies.several:
             self._write_notes()
 
     def show_mark(self, mark: Mark, column: int) -> None:
-        """What the task thinks of a reply."""
+        """Show the score of a reply."""
         who = f"{self._names[column]}: " if len(self._names) > 1 else ""
         style = "class:note" if mark.value is None else "class:good" if mark.right else "class:bad"
         self._note(broken(who + mark.text, style, self._above.columns))
 
     def say(self, text: str | Fragments) -> None:
-        """Show lines that are not the model's."""
+        """Show lines that are not from a model."""
         if isinstance(text, str):
             self._note(broken(text, "class:note", self._above.columns))
         else:
             self._note(drawn(text, self._above.columns))
 
     def propose(self, text: str) -> bool:
-        """Put text into the input line, where nothing is lost by it."""
+        """Put text into the input line, if it is empty."""
         if self._buffer.text:
             return False
         self._buffer.insert_text(text)
         return True
 
     def complain(self, text: str) -> None:
-        """Show that something went wrong, in one line."""
+        """Show a one-line error."""
         self._note(broken("error: " + " ".join(text.split()), "class:error", self._above.columns))
 
     def _note(self, fragments: StyleAndTextTuples) -> None:
-        """Write what is not the models', below the replies that are under way when there are several."""
+        """Write a note; while several replies stream, delay it until they end."""
         self._notes.append(fragments)
         if not self._replies.several:
             self._write_notes()
 
     def _write_notes(self) -> None:
-        """Write what waited for the replies."""
+        """Write the delayed notes."""
         notes, self._notes = self._notes, []
         if notes:
             self._above.write([pair for note in notes for pair in note])
 
     def leave(self, error: Exception | None) -> None:
-        """End the view; the part of a reply stays on the screen."""
+        """End the view; partial replies stay on the screen."""
         if not self._app.is_done:
             self._replies.end_all()
             self._write_notes()
             self._app.exit(exception=error) if error is not None else self._app.exit()
 
-    # what keys do
+    # key actions
 
     def send(self) -> None:
-        """Send what is written."""
+        """Submit the input."""
         text = self._pasted.expand(self._buffer.text)
         if not text.strip():
             return
@@ -225,7 +225,7 @@ class Terminal:
         self.talk.submit(text)
 
     def interrupt(self) -> None:
-        """Clear the line, stop the reply, or arm the exit."""
+        """Clear the input, stop the reply, or arm the exit."""
         if self._buffer.text:
             self._clear()
         elif not self.talk.stop():
@@ -235,11 +235,11 @@ class Terminal:
             self._keep_ticking()
 
     def toggle_thoughts(self) -> None:
-        """Show thoughts, those of the last reply included, or fold them."""
+        """Show or hide thoughts, including those of the last reply."""
         self.say("thoughts are shown" if self._replies.toggle_thoughts() else "thoughts are folded")
 
     def edit_input(self) -> None:
-        """Write on in the editor of ``$VISUAL`` or ``$EDITOR``; what streams meanwhile waits."""
+        """Edit the input in ``$VISUAL`` or ``$EDITOR``; streamed output waits meanwhile."""
 
         def edited(text: str) -> None:
             self._pasted.clear()
@@ -249,16 +249,16 @@ class Terminal:
         self.edit(self._pasted.expand(self._buffer.text), edited)
 
     def edit(self, text: str, then: Callable[[str], None]) -> None:
-        """Have the user edit a text in an editor.
+        """Open a text in the user's editor.
 
         Args:
-            text: What to begin with.
-            then: Called with what was saved; not called when the editor failed.
+            text: Initial text.
+            then: Called with the saved text; not called when the editor failed.
         """
         self._app.create_background_task(self._edit(text, then))
 
     async def _edit(self, text: str, then: Callable[[str], None]) -> None:
-        """Lend the terminal to an editor."""
+        """Run an editor that takes over the terminal."""
         try:
             edited = await run_in_terminal(lambda: edit_text(text), in_executor=True)
         except UsageError as error:
@@ -267,23 +267,21 @@ class Terminal:
         then(edited)
 
     def suspend(self) -> None:
-        """Go to the background, as programs do; ``fg`` brings the chat back."""
+        """Suspend the process (ctrl-z); ``fg`` resumes it."""
         self._app.suspend_to_background()
 
     def _clear(self) -> None:
-        """Empty the input."""
         self._buffer.reset()
         self._pasted.clear()
 
     # drawing
 
     def _keep_ticking(self) -> None:
-        """Keep the seconds and the speed in the status line moving, as long as they move; a quiet chat draws nothing."""
+        """Schedule redraws of the status line while its numbers change; an idle chat draws nothing."""
         if self._tick is None and self._app.loop is not None:
             self._tick = self._app.loop.call_later(TICK_SECONDS, self._next_tick)
 
     def _next_tick(self) -> None:
-        """Draw the status line anew."""
         self._tick = None
         self._app.invalidate()
         if self.talk.state != "ready" or self._armed_until:
@@ -292,20 +290,20 @@ class Terminal:
             self._keep_ticking()
 
     def _tail(self) -> list[Line]:
-        """The unfinished line of the reply, as far as there is room; one row of the screen stays free, see ``run``."""
+        """Return the unfinished part of the replies, as far as it fits; one screen row stays free, see ``run``."""
         rows = self._output.get_size().rows
         others = 4 + self._buffer.text.count("\n") + len(self._waiting())
         return self._replies.tail(max(1, min(rows - others, rows // 2)))
 
     def _waiting(self) -> list[Line]:
-        """The first lines that wait for their turn."""
+        """Return the first pending lines."""
         pending = list(self.talk.pending)
         shown = [clip(f"  waits: {line}", self._above.columns) for line in pending[:3]]
         more = [f"  and {len(pending) - 3} more"] if len(pending) > 3 else []
         return [[("class:note", line)] for line in [*shown, *more]]
 
     def _status(self) -> str:
-        """Model, state and speed."""
+        """Return the status line: model, state and speed."""
         if self._clock() < self._armed_until:
             return "ctrl-c again leaves"
         doing = activity(self.talk, self._clock() - self._begun)

@@ -1,4 +1,4 @@
-"""Completion of commands, of their values, and of paths."""
+"""Input line: completion, history, long pastes, external editor."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from sftchat.errors import UsageError
 
 
 class CommandCompleter(Completer):
-    """Completes what the commands know how to complete.
+    """Completes commands, their arguments, and paths.
 
     Args:
-        talk: Whose commands.
+        talk: The chat whose commands are completed.
     """
 
     def __init__(self, talk: ChatController) -> None:
         self._talk = talk
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """The ways to go on, as the menu shows them."""
+        """Return completions for the menu."""
         for found in self._talk.commands.complete(self._talk, document.text_before_cursor):
             shown = escape_controls(found.text).replace("\n", "␊").replace("\t", "␉")
             yield Completion(found.text, -found.length, display=shown, display_meta=escape_controls(found.summary))
 
 
 def edit_text(text: str) -> str:
-    """Have the user edit a text in ``$VISUAL``, ``$EDITOR`` or whatever editor there is; blocks until it is closed.
+    """Edit a text in ``$VISUAL``, ``$EDITOR`` or another available editor; blocks until it is closed.
 
     Raises:
         UsageError: When there is no editor, or it failed.
@@ -53,7 +53,7 @@ def edit_text(text: str) -> str:
 
 
 class _TolerantHistory(FileHistory):
-    """A history file that a full disk or a read-only home cannot turn into a crash."""
+    """History file that ignores write errors, such as a full disk or a read-only home."""
 
     def load_history_strings(self) -> Iterable[str]:
         try:
@@ -67,7 +67,7 @@ class _TolerantHistory(FileHistory):
 
 
 def open_history(path: Path | None) -> History:
-    """The history file, readable by its owner only; memory where there can be none."""
+    """Open the history file, readable by its owner only; in memory when no file is possible."""
     if path is None:
         return InMemoryHistory()
     try:
@@ -83,13 +83,13 @@ LINES, CHARACTERS = 8, 1000
 
 
 class Pasted:
-    """The long pastes that an input holds, by the placeholder that stands for each."""
+    """Long pastes in the input, by placeholder."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def shorten(self, text: str) -> str:
-        """What to insert for a paste: itself, or a placeholder."""
+        """Return the text to insert for a paste: the paste, or a placeholder when it is long."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         lines = len(text.removesuffix("\n").split("\n"))
         if lines < LINES and len(text) < CHARACTERS:
@@ -101,21 +101,21 @@ class Pasted:
         return label
 
     def expand(self, text: str) -> str:
-        """A text with what its placeholders stand for."""
+        """Replace the placeholders in a text by the pastes."""
         pattern = self._pattern()
         return pattern.sub(lambda found: self._texts[found[0]], text) if pattern is not None else text
 
     def before(self, document: Document) -> int:
-        """Length of the placeholder that ends where the cursor is; 0 when there is none."""
+        """Return the length of the placeholder that ends at the cursor; 0 when there is none."""
         typed = document.text_before_cursor
         return next((len(label) for label in self._texts if typed.endswith(label)), 0)
 
     def clear(self) -> None:
-        """The input is sent or given up."""
+        """Forget all pastes, after the input was sent or discarded."""
         self._texts.clear()
 
     def split(self, line: str) -> StyleAndTextTuples:
-        """A line with its placeholders styled."""
+        """Split a line into text and styled placeholders."""
         pattern = self._pattern()
         if pattern is None:
             return [("", line)]
@@ -127,7 +127,6 @@ class Pasted:
         return [*fragments, ("", line[at:])]
 
     def _pattern(self) -> re.Pattern[str] | None:
-        """Whatever placeholders there are."""
         return re.compile("|".join(map(re.escape, self._texts))) if self._texts else None
 
 
@@ -138,6 +137,6 @@ class PastedLexer(Lexer):
         self._pasted = pasted
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
-        """Style one line at a time."""
+        """Return a function that styles one line."""
         lines = document.lines
         return lambda number: self._pasted.split(lines[number]) if number < len(lines) else []

@@ -1,13 +1,13 @@
-"""The chat for programs: one JSON object a line in, one JSON object a line out.
+"""JSON Lines view of a chat, for programs: one JSON object per line in and out.
 
-In: ``{"message": TEXT}``, a message or a command with its slash; an ``id`` comes back on whatever the line leads to.
-Out, told apart by ``type``:
+In: ``{"message": TEXT}``, a message or a command with its slash; an ``id`` is repeated in all objects that result from the line.
+Out, by ``type``:
 
 - ``reply``: ``model``, ``adapter``, ``reply``, ``finish_reason`` (stop, length, cancelled, error), ``prompt_tokens``, ``completion_tokens``,
-  ``first_token_seconds``, ``seconds``, and where there are any ``thoughts`` and ``refused``; one for each model of the conversation;
-- ``mark``: ``model``, ``metric``, ``value`` (null without gold), ``errors``, ``answer``: what the task thinks of a reply;
-- ``note``: ``text``, lines of a command for people;
-- ``error``: ``error``, one line; the talk goes on.
+  ``first_token_seconds``, ``seconds``, and, if present, ``thoughts`` and ``refused``; one for each model;
+- ``mark``: ``model``, ``metric``, ``value`` (null without gold), ``errors``, ``answer``: the score of a reply;
+- ``note``: ``text``, output of a command;
+- ``error``: ``error``, one line; the chat continues.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sftchat.thinking import apart, with_opening_tag
 
 
 class JsonLines(Plain):
-    """Shows a talk to a program; a ``View``."""
+    """Shows a chat as JSON Lines; a ``View``."""
 
     _id: Any = None
 
     def _take(self, line: str) -> None:
-        """A line is an object with a message."""
+        """Parse a line as an object with a message and submit it."""
         if not line.strip():
             return
         self._id = None
@@ -49,13 +49,13 @@ class JsonLines(Plain):
             self.talk.submit(row["message"])
 
     def show_piece(self, text: str, column: int) -> None:
-        """Replies are written whole."""
+        """Do nothing: replies are written when complete."""
 
     def show_late_thoughts(self, column: int) -> None:
-        """Replies are written whole."""
+        """Do nothing: replies are written when complete."""
 
     def end_reply(self, column: int) -> None:
-        """Write the replies when all are over."""
+        """Write the replies when all are complete."""
         self._running.discard(column)
         if self._running:
             return
@@ -80,20 +80,20 @@ class JsonLines(Plain):
         self._replies = {}
 
     def show_mark(self, mark: Mark, column: int) -> None:
-        """What the task thinks of a reply."""
+        """Write the score of a reply."""
         model = self.talk.columns[column].name
         self._put("mark", model=model, metric=mark.metric, value=mark.value, errors=list(mark.errors), answer=mark.answer)
 
     def say(self, text: str | Fragments) -> None:
-        """Notes are objects too."""
+        """Write a note."""
         self._put("note", text=text if isinstance(text, str) else "".join(piece for _, piece in text))
 
     def complain(self, text: str) -> None:
-        """Errors are counted."""
+        """Write an error and count it."""
         self.failures += 1
         self._put("error", error=" ".join(text.split()))
 
     def _put(self, kind: str, **fields: Any) -> None:
-        """Write an object."""
+        """Write an object on one line."""
         row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
         self._write(printable_json(json.dumps(row, ensure_ascii=False)) + "\n")

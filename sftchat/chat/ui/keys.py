@@ -1,4 +1,4 @@
-"""The keys of the chat: enter sends, ctrl-c clears, stops or arms, ctrl-d leaves; everything else is what readline and vi users expect."""
+"""Key bindings of the chat: enter sends, ctrl-c clears, stops or arms the exit, ctrl-d leaves; the rest as in readline and vi."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from sftchat.chat.ui.input import Pasted
 
 
 class Actions(Protocol):
-    """What keys can do to a chat."""
+    """Actions that keys trigger."""
 
     def send(self) -> None:
-        """Send what is written."""
+        """Submit the input."""
 
     def interrupt(self) -> None:
-        """Clear the line, stop the reply, or arm the exit."""
+        """Clear the input, stop the reply, or arm the exit."""
 
     def leave(self, error: Exception | None) -> None:
         """End the chat."""
 
     def toggle_thoughts(self) -> None:
-        """Show thoughts, or fold them."""
+        """Show or hide thoughts."""
 
     def edit_input(self) -> None:
-        """Write on in an editor."""
+        """Edit the input in an editor."""
 
     def suspend(self) -> None:
-        """Go to the background."""
+        """Suspend the process."""
 
 
 def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
-    """The bindings of a chat, over those of prompt_toolkit.
+    """Build the key bindings of a chat, on top of those of prompt_toolkit.
 
     Args:
-        actions: What they do.
+        actions: The actions.
         buffer: The input.
-        pasted: The long pastes it holds.
+        pasted: Long pastes in the input.
     """
     keys = KeyBindings()
     writing = has_focus(buffer)
@@ -54,7 +54,9 @@ def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         actions.send()
 
-    @keys.add("escape", "enter", filter=writing & emacs_mode)  # in vi mode a lone escape must not wait for what follows
+    @keys.add(
+        "escape", "enter", filter=writing & emacs_mode
+    )  # in vi mode a single escape must take effect without waiting for the next key
     @keys.add("c-j", filter=writing)
     def _(event: KeyPressEvent) -> None:
         buffer.insert_text("\n")
@@ -102,9 +104,9 @@ def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
 
 
 def _complete(buffer: Buffer) -> None:
-    """Write the only completion, what all have in common, or the next of those in the menu.
+    """Insert the only completion, the common prefix of all, or the next one in the menu.
 
-    prompt_toolkit's own binding does nothing when tab is pressed before the menu that opens while typing is there.
+    prompt_toolkit's own binding does nothing when tab is pressed before the menu has opened.
     """
     if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
         buffer.complete_next()
@@ -120,7 +122,7 @@ def _complete(buffer: Buffer) -> None:
 
 
 def prefers_vi(environment: Mapping[str, str]) -> bool:
-    """Whether the user's readline, which other programs use, is set to vi keys."""
+    """Return whether the user's readline configuration selects vi keys."""
     path = environment.get("INPUTRC") or Path("~/.inputrc")
     try:
         lines = path_of(path).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""What is drawn below the scrollback: tail of the reply, lines that wait, input, completions, status; whatever is empty takes no room."""
+"""Layout below the scrollback: unfinished reply, pending lines, input, completions, status; empty parts take no space."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def chat_layout(
     status: Callable[[], str],
     height: Callable[[], int],
 ) -> Layout:
-    """The layout of a chat.
+    """Build the layout of a chat.
 
     Args:
         buffer: The input.
-        pasted: The long pastes it holds.
-        tail: What is not complete of the reply, in rows.
-        waiting: Lines that wait for their turn.
-        status: The status line.
-        height: Rows of the terminal.
+        pasted: Long pastes in the input.
+        tail: Returns the unfinished part of the replies, in rows.
+        waiting: Returns the pending lines.
+        status: Returns the status line.
+        height: Returns the number of terminal rows.
     """
     search = SearchToolbar()
     written = Window(
@@ -44,7 +44,7 @@ def chat_layout(
     rows: list[AnyContainer] = [
         _as_high_as(tail),
         _as_high_as(waiting),
-        Window(height=Dimension(min=0, preferred=1, max=1)),  # what is typed stands apart, here and later above
+        Window(height=Dimension(min=0, preferred=1, max=1)),  # an empty line separates the input, as it does later in the scrollback
         written,
         search,
         CompletionsMenu(max_height=6),
@@ -54,7 +54,7 @@ def chat_layout(
 
 
 def _as_high_as(lines: Callable[[], list[Line]]) -> Window:
-    """A window that shows lines and is no higher than they are; the last ones, when there is less room."""
+    """Return a window no higher than its lines; shows the last ones when space is short."""
 
     def text() -> StyleAndTextTuples:
         shown = lines()

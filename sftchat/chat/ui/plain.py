@@ -1,4 +1,4 @@
-"""The chat without a terminal to draw on: one message a line in, replies on stdout, everything else on stderr, no escape sequences."""
+"""Plain view of a chat: one message per input line, replies on stdout, everything else on stderr, no escape sequences."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sftchat.thinking import Thoughts
 
 
 class Plain:
-    """Shows a talk line by line; a ``View``.
+    """Shows a chat line by line; a ``View``.
 
     Args:
-        make_talk: Makes the talk that this view shows.
-        stdin: Messages, one a line; empty lines are skipped.
+        make_talk: Creates the chat controller for this view.
+        stdin: Messages, one per line; empty lines are skipped.
         stdout: Replies.
         stderr: Notes and errors.
 
     Attributes:
-        failures: How many messages got no reply, or were commands that failed.
+        failures: Number of messages without a reply and of failed commands.
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class Plain:
         self._problem: Exception | None = None
 
     def run(self) -> None:
-        """Answer line after line until there are no more.
+        """Process all input lines.
 
         Raises:
-            SftchatError: When the model could not be loaded.
+            SftchatError: When a model could not be loaded.
             UsageError: When the input is not UTF-8.
         """
         self.talk.start()
         try:
-            self._work_until(lambda: self.talk.settled)  # a session that goes on may have messages without a reply
+            self._work_until(lambda: self.talk.settled)  # a resumed session may have a message without a reply
             while not self._left and (line := self._read()):
                 self._take(line.removesuffix("\n").removesuffix("\r"))
                 self._work_until(lambda: self.talk.settled)
@@ -71,11 +71,11 @@ class Plain:
             raise self._problem
 
     def _take(self, line: str) -> None:
-        """Every line is a message."""
+        """Submit a line."""
         self.talk.submit(line)
 
     def _read(self) -> str:
-        """The next line; empty at the end."""
+        """Read the next line; empty at the end."""
         if self._person:
             self._stderr.write("> ")
             self._stderr.flush()
@@ -90,7 +90,7 @@ class Plain:
         return line
 
     def _work_until(self, done: Callable[[], bool]) -> None:
-        """Do what the worker asks for."""
+        """Run posted actions until ``done`` returns True."""
         while not self._left and not done():
             try:
                 self._actions.get()()
@@ -98,53 +98,55 @@ class Plain:
                 self._interrupted()
 
     def _interrupted(self) -> None:
-        """A person's Ctrl-C ends the reply, and the chat at the second time; to a pipe it means what it always means."""
+        """Handle Ctrl-C: on a terminal, stop the reply, and leave at the second time; otherwise raise ``KeyboardInterrupt`` as usual."""
         if not self._person or self._armed:
             raise KeyboardInterrupt
         if not self.talk.stop():
             self._armed = True
             self.say("ctrl-c again leaves")
 
-    # the view of the talk
+    # View interface
 
     def post(self, action: Callable[[], None]) -> None:
-        """Have an action run by ``run``."""
+        """Queue an action for ``run``."""
         self._actions.put(action)
 
     def show_typed(self, text: str) -> None:
-        """Who typed the line knows it."""
+        """Do nothing: the typed line is already visible."""
 
     def begin_reply(self, column: int, said: str) -> None:
-        """The reply to the line that was read; of several, each will have to wait for those before it."""
+        """Begin the reply of a pane; of several, later ones wait for the earlier ones."""
         self._replies[column] = ""
         self._running.add(column)
         asked = self.talk.columns[column]
         if begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter):
             self._opened[column] = Thoughts(True)
-        self.show_piece(said, column)  # a line is a whole reply, one that was continued too
+        self.show_piece(said, column)  # a line contains a whole reply, even when it was continued
 
     def show_piece(self, text: str, column: int) -> None:
-        """Write what came, at once; replies of several models are written when all are over. Thoughts that the template opened are left out."""
+        """Write text immediately; replies of several models are written when all are complete. Thoughts that the template opened are left
+        out.
+        """
         opened = self._opened.get(column)
         self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), column)
 
     def _show(self, text: str, column: int) -> None:
-        """Take text of a reply."""
+        """Write or collect text of a reply."""
         self._replies[column] += text
         if len(self.talk.columns) == 1:
             self._write(text if self._printable is None else self._printable.feed(text))
 
     def show_thoughts(self, text: str, column: int) -> None:
-        """Lines are replies alone."""
+        """Do nothing: the output has replies only."""
 
     def show_late_thoughts(self, column: int) -> None:
-        """What was not written yet is left out; what was is ended with its line."""
+        """Discard thoughts that were not written yet; end the line of those that were."""
         written, self._replies[column] = self._replies[column], ""
         if len(self.talk.columns) == 1 and written and not written.endswith("\n"):
             self._write((self._printable.end() if self._printable is not None else "") + "\n")
 
     def end_reply(self, column: int) -> None:
-        """A reply ends with a newline."""
+        """End a reply with a newline."""
         self._running.discard(column)
         if self._running:
             return
@@ -163,30 +165,30 @@ class Plain:
             self._write(shown if self._printable is None else escape_controls(shown))
 
     def show_mark(self, mark: Mark, column: int) -> None:
-        """Marks are notes."""
+        """Write the score as a note."""
         self.say(mark.text)
 
     def say(self, text: str | Fragments) -> None:
-        """Notes go to stderr."""
+        """Write a note to stderr."""
         words = text if isinstance(text, str) else "".join(piece for _, piece in text)
         self._stderr.write(f"{escape_controls(words) if self._stderr.isatty() else words}\n")
         self._stderr.flush()
 
     def complain(self, text: str) -> None:
-        """Errors go to stderr and are counted."""
+        """Write an error to stderr and count it."""
         self.failures += 1
         self.say(f"sftchat: error: {' '.join(text.split())}")
 
     def propose(self, text: str) -> bool:
-        """There is no input line."""
+        """Return False: there is no input line."""
         return False
 
     def leave(self, error: Exception | None) -> None:
-        """End; with an error, the model could not be loaded."""
+        """End the view; with an error when a model could not be loaded."""
         self._left, self._problem = True, error
 
     def _write(self, text: str) -> None:
-        """Write to stdout, where somebody may be waiting for it."""
+        """Write to stdout and flush."""
         if text:
             self._stdout.write(text)
             self._stdout.flush()

@@ -1,4 +1,4 @@
-"""The replies under way: frames instead of tokens, complete lines to the scrollback, the rest to the layout."""
+"""Streaming replies on a terminal: drawn in frames, complete lines go to the scrollback, the rest to the layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAME_SECONDS = 0.04
 
 @dataclass(frozen=True)
 class _Begun:
-    """A reply that began; the arguments of ``Replies.begin``."""
+    """A reply that has begun; fields as the arguments of ``Replies.begin``."""
 
     name: str
     said: str
@@ -28,12 +28,12 @@ class _Begun:
 
 
 class Replies:
-    """The replies to the last message: one alone, several side by side, or below each other where the terminal is narrow.
+    """The replies to the last message: a single one, several side by side, or stacked when the terminal is narrow.
 
     Args:
-        above: Where complete lines go.
-        app: Gives the application, once there is one.
-        display: How replies are shown.
+        above: Scrollback for complete lines.
+        app: Returns the application, once it exists.
+        display: Display options.
     """
 
     def __init__(self, above: Scrollback, app: Callable[[], App], display: Display) -> None:
@@ -51,17 +51,17 @@ class Replies:
 
     @property
     def several(self) -> bool:
-        """More than one reply is under way: what else there is to say must wait until all are over."""
+        """True while more than one reply streams; notes must wait until all are complete."""
         return len(self._numbers) > 1 and bool(self._running)
 
     def begin(self, column: int, name: str, said: str, thinking: bool = False) -> None:
-        """A column begins to reply, before any of them says something.
+        """Begin the reply of a pane; called for all panes before the first chunk.
 
         Args:
-            column: Which one.
-            name: Its model.
-            said: What a reply that is continued said before.
-            thinking: The model's template opens its thoughts for it.
+            column: Index of the pane.
+            name: Name of its model.
+            said: Existing text of a reply that is continued.
+            thinking: True when the chat template opens the thoughts.
         """
         if not self._running:
             self._begun, self._numbers = {}, {}
@@ -69,7 +69,7 @@ class Replies:
         self._running.add(column)
 
     def feed(self, column: int, piece: str) -> None:
-        """Take a piece of a reply; it is drawn with the next frame."""
+        """Add a piece of a reply; drawn with the next frame."""
         self._choose()
         self._fresh.append((column, piece))
         loop = self._app().loop
@@ -77,7 +77,7 @@ class Replies:
             self._frame = loop.call_later(FRAME_SECONDS, self._draw)
 
     def retract(self, column: int) -> None:
-        """What a reply said so far are thoughts."""
+        """Treat the reply so far as thoughts."""
         self._choose()
         self._take_fresh()
         self._shown.retract(self._numbers[column])
@@ -85,7 +85,7 @@ class Replies:
         self._draw()
 
     def end(self, column: int) -> None:
-        """A reply is over."""
+        """End a reply."""
         if column not in self._running:
             return
         self._choose()
@@ -98,30 +98,30 @@ class Replies:
             self._above.note(difference_note(titles, [self._said[column] for column in self._numbers]))
 
     def end_all(self) -> None:
-        """The chat ends in mid-reply."""
+        """End all replies because the chat ends."""
         for column in list(self._running):
             self.end(column)
 
     def toggle_thoughts(self) -> bool:
-        """Show thoughts, those of the last reply included, or fold them; returns whether they are shown."""
+        """Show or hide thoughts, including those of the last reply; return whether they are shown."""
         self._display.thoughts = not self._display.thoughts
         if self._display.thoughts and isinstance(self._shown, Stacked):
             self._above.lines(self._shown.unseen())
         return self._display.thoughts
 
     def tail(self, height: int) -> list[Line]:
-        """What is not complete, in rows as the terminal will break them; the last ones, when there are more than there is room for."""
+        """Return the unfinished part in rows as the terminal breaks them; only the last ones when there are more than ``height``."""
         columns = self._above.columns
         if isinstance(self._shown, Beside):
             return self._shown.tail(height)
         tail = self._shown.tail(columns)
         key = (tail, columns, height)
-        if key != self._drawn[0]:  # a layout asks several times a frame
+        if key != self._drawn[0]:  # the layout calls this several times per frame
             self._drawn = key, [row for line in tail for row in rows_of(line, columns)][-height:]
         return self._drawn[1]
 
     def _choose(self) -> None:
-        """Now it is known how many reply: choose how to show them."""
+        """Select the layout, once the number of replies is known."""
         if self._numbers:
             return
         self._numbers = {column: number for number, column in enumerate(self._begun)}
@@ -135,14 +135,14 @@ class Replies:
         self._fresh += [(column, one.said) for column, one in self._begun.items() if one.said]
 
     def _take_fresh(self) -> None:
-        """Hand on what came since the last frame."""
+        """Pass on the text that arrived since the last frame."""
         for column, piece in self._fresh:
             self._shown.feed(self._numbers[column], piece)
             self._said[column] += piece
         self._fresh.clear()
 
     def _draw(self) -> None:
-        """Draw what came since the last frame."""
+        """Draw the text that arrived since the last frame."""
         if self._frame is not None:
             self._frame.cancel()
             self._frame = None

@@ -1,7 +1,8 @@
-"""Where the top of the prompt is after the terminal was made narrower.
+"""Scrollback above the prompt, and the position of the prompt after the terminal was made narrower.
 
-Many terminals then break rows that have become too long into several, and the cursor moves down with them. prompt_toolkit goes up as many rows
-as it drew, and what was above stays behind as stale copies. Asking the terminal where the cursor is would not say how it got there.
+Many terminals then break rows that have become too long, and the cursor moves down with them. prompt_toolkit moves up by the number of rows
+it drew, so stale copies of the upper rows remain. Querying the cursor position would not help, because it does not tell how many rows were
+broken.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ _TERMS = ("tmux", "xterm-kitty", "alacritty", "foot", "xterm-ghostty", "wezterm"
 
 
 def breaks_rows(environment: Mapping[str, str]) -> bool:
-    """Whether the terminal is known to break rows when it is made narrower; where that is not sure, no: a stale copy is better than a line
-    of the scrollback erased."""
-    if "STY" in environment:  # GNU screen, whatever it runs in
+    """Return whether the terminal is known to break rows when it is made narrower; False when unsure, because a stale copy is better than
+    an erased line of the scrollback.
+    """
+    if "STY" in environment:  # GNU screen, whatever the outer terminal
         return False
     return (
         any(name in environment for name in _MARKS)
@@ -57,35 +59,35 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
 
 
 def row_of_cursor(drawn: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
-    """The row, counted from the top of what was drawn, in which the cursor is after the terminal broke the rows.
+    """Return the cursor's row, counted from the top of the drawing, after the terminal broke the rows.
 
     Args:
-        drawn: The rows as they were drawn, without the blanks at their ends.
-        row: Where the cursor was.
-        column: Where the cursor was, in cells.
+        drawn: The rows as drawn, without trailing blanks.
+        row: Cursor row before.
+        column: Cursor column before, in cells.
         columns: The new width.
-        width: How many cells a character takes.
+        width: Returns the width of a character in cells.
     """
     above = sum(len(rows(text, columns, width)) for text in drawn[:row])
     return above + max(0, column - 1) // columns
 
 
 class App(Application[None]):
-    """An application that lets the scrollback see to the terminal before anything is drawn.
+    """Application that lets the scrollback adjust the terminal before each drawing.
 
     Attributes:
-        before_drawing: Called before every redraw, while the terminal is the application's.
+        before_drawing: Called before each redraw, while the application has the terminal.
     """
 
     before_drawing: Callable[[], None]
 
     @property
     def away(self) -> bool:
-        """Another program, such as an editor, has the terminal."""
+        """True while another program, such as an editor, has the terminal."""
         return self._running_in_terminal
 
     def redraw(self) -> None:
-        """Draw now; ``invalidate`` would draw later and let the prompt blink."""
+        """Draw now; ``invalidate`` would draw later, so that the prompt flickers."""
         self._redraw()
 
     def _redraw(self, render_as_done: bool = False) -> None:
@@ -100,7 +102,7 @@ class App(Application[None]):
 
 
 def missing_parts() -> tuple[str, ...]:
-    """Names of what this module takes from inside prompt_toolkit and the installed version does not have; empty when all is there."""
+    """Return the names of prompt_toolkit internals that this module uses and the installed version lacks."""
     app = Application[None](input=DummyInput(), output=DummyOutput())
     needed: tuple[tuple[object, tuple[str, ...]], ...] = (
         (app, ("_redraw", "_on_resize", "_running_in_terminal")),
@@ -110,13 +112,13 @@ def missing_parts() -> tuple[str, ...]:
 
 
 class Scrollback:
-    """What stands above the prompt of an application. Its methods run on the application's thread.
+    """Text above the prompt of an application. Thread: UI.
 
     Args:
         output: The terminal.
-        app: Gives the application, once there is one.
-        breaks_rows: The terminal breaks rows when it is made narrower.
-        keeps_erased: The terminal copies to its history what is erased from the top of the screen down, as tmux does.
+        app: Returns the application, once it exists.
+        breaks_rows: True when the terminal breaks rows when it is made narrower.
+        keeps_erased: True when the terminal copies text erased from the top of the screen to its history, as tmux does.
     """
 
     def __init__(self, output: Output, app: Callable[[], App], breaks_rows: bool, keeps_erased: bool = False) -> None:
@@ -127,15 +129,15 @@ class Scrollback:
         self._escapes = isinstance(output, Vt100_Output)
         self._composing = False
         write = output.write
-        # prompt_toolkit takes the escape character from text, and leaves the one-byte sequences and the marks that reorder
+        # prompt_toolkit removes the escape character, but not C1 control characters and bidirectional formatting characters
         output.write = lambda data: write(printable_lines(data, kept="\t\r"))  # type: ignore[method-assign]
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
             flush = output.flush
             output.flush = lambda: None if self._composing else flush()  # type: ignore[method-assign]
             if breaks_rows:
-                # a drawing that is under way when the terminal is made narrower must be broken like one that stood there already:
-                # rows cut at the margin instead would have us go up too far and erase what is not ours
+                # Keep autowrap on: a drawing in progress when the terminal is made narrower must be broken like existing rows. If its rows
+                # were cut at the margin, we would move up too far and erase the scrollback.
                 output.disable_autowrap = lambda: None  # type: ignore[method-assign]
             if keeps_erased:
                 output.erase_down = self._erase_rows  # type: ignore[method-assign]
@@ -152,11 +154,13 @@ class Scrollback:
             self.write([*fragments])
 
     def note(self, text: str, style: str = "class:note") -> None:
-        """Write lines that are not the model's."""
+        """Write lines that are not from a model."""
         self.write(broken(text, style, self.columns))
 
     def write(self, fragments: StyleAndTextTuples) -> None:
-        """Write whole lines; on terminals that know synchronized updates, in one stroke. While the terminal is an editor's, they wait."""
+        """Write whole lines, as one synchronized update where the terminal supports it. While an editor has the terminal, they are
+        queued.
+        """
         app = self._app()
         if not app.is_running:
             self._print(fragments)
@@ -164,7 +168,7 @@ class Scrollback:
         self._held += fragments
         if app.away:
             return
-        self._composing = True  # erasing, writing and drawing again leave as one piece: without it the prompt would blink
+        self._composing = True  # erase, write and redraw in one output, otherwise the prompt flickers
         try:
             if self._escapes:
                 self._output.write_raw("\x1b[?2026h")
@@ -176,7 +180,7 @@ class Scrollback:
             self._output.flush()
 
     def before_drawing(self) -> None:
-        """See to it that the prompt is drawn where it should be: find its top again after a resize, and write what waits above it."""
+        """Prepare a drawing: locate the prompt after a resize, and write queued lines above it."""
         app = self._app()
         self._find_top(app)
         if self._held:
@@ -185,7 +189,7 @@ class Scrollback:
             self._print(held)
 
     def _find_top(self, app: App) -> None:
-        """Tell the renderer where its cursor is when the terminal was made narrower since the last drawing."""
+        """Correct the renderer's cursor position when the terminal was made narrower since the last drawing."""
         renderer = app.renderer
         screen, size = renderer.last_rendered_screen, renderer._last_size
         if not self._breaks_rows or screen is None or size is None or self.columns >= size.columns:
@@ -196,27 +200,27 @@ class Scrollback:
         renderer.erase()
 
     def _erase_rows(self) -> None:
-        """Erase from the cursor down row by row."""
+        """Erase from the cursor down, row by row."""
         below = self._output.get_size().rows - 1
         self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
 
     def _print(self, fragments: StyleAndTextTuples) -> None:
-        """Write where the cursor is."""
+        """Write at the cursor."""
         print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
 
 
 def _text(row: Mapping[int, Char]) -> str:
-    """A row of a screen as text, without the blanks at its end."""
+    """Return a screen row as text without trailing blanks."""
     return "".join(row[column].char if column in row else " " for column in range(max(row, default=-1) + 1)).rstrip()
 
 
 def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
-    """Lines that are not the model's, broken between words."""
+    """Wrap lines that are not from a model between words."""
     return [(style, "".join(f"{row}\n" for line in escape_controls(text).split("\n") for row in wrap(line, columns, get_cwidth)))]
 
 
 def drawn(text: Fragments, columns: int) -> StyleAndTextTuples:
-    """What a command says, as it is drawn: lines that are notes alone are broken between words, and others, which may be copied, by the terminal."""
+    """Format command output: pure notes are wrapped between words; other text, which may be copied, is left to the terminal."""
     shown: StyleAndTextTuples = []
     for line in split_lines([(f"class:{style}" if style else "", escape_controls(piece)) for style, piece in text]):
         pairs = [(pair[0], pair[1]) for pair in line]

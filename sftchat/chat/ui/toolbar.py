@@ -1,4 +1,4 @@
-"""What the status line says about the models."""
+"""Status line items for the models."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sftchat.chat.safe_text import escape_controls
 
 
 def column_items(names: Sequence[str], columns: Sequence[ModelPane]) -> list[Item]:
-    """The models: one with all there is to know of it, several with the speed of each.
+    """Return the items for the models: all details of a single one, the speed of each of several.
 
     Args:
-        names: What the user called them, harmless.
-        columns: The models.
+        names: Names as typed, with control characters escaped.
+        columns: The panes.
     """
     if len(columns) > 1:
         return [Item(f"{_short(name)} {_speed(column)}".rstrip(), 2, _short(name)) for name, column in zip(names, columns, strict=True)]
@@ -43,11 +43,11 @@ def column_items(names: Sequence[str], columns: Sequence[ModelPane]) -> list[Ite
 
 
 def activity(talk: ChatController, seconds: float) -> Item:
-    """What the talk is doing.
+    """Return the item for the current activity of the chat.
 
     Args:
-        talk: It.
-        seconds: How long the chat has been running.
+        talk: The chat.
+        seconds: Time since the start of the chat.
     """
     if talk.state == "loading":
         return Item(f"loading, {seconds:.0f} s", 0, "loading")
@@ -59,23 +59,23 @@ def activity(talk: ChatController, seconds: float) -> Item:
 
 
 def vi_mode(app: Application[None]) -> str:
-    """The mode of vi keys; nothing with others."""
+    """Return the vi mode; empty with other key bindings."""
     if app.editing_mode != EditingMode.VI:
         return ""
     return {InputMode.NAVIGATION: "vi: command", InputMode.REPLACE: "vi: replace"}.get(app.vi_state.input_mode, "vi: insert")
 
 
 def _short(name: str) -> str:
-    """The last part of a path or of an address."""
+    """Return the last part of a path or URL."""
     return name.rstrip("/").rpartition("/")[2] or name
 
 
 def _speed(column: ModelPane) -> str:
-    """Tokens a second; nothing when unknown."""
+    """Format the speed in tokens per second; empty when unknown."""
     speed = column.tokens_per_second
     return f"{speed:.{0 if speed >= 100 else 1}f} tokens/s" if speed else ""
 
 
 def _seconds(seconds: float) -> str:
-    """A short time, readable."""
+    """Format a short duration."""
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
