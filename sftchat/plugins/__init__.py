@@ -1,1 +1,1 @@
-"""The hooks, and the manager that loads plugins by their entry points."""
+"""Plugin hooks, and the manager that loads plugins by their entry points."""

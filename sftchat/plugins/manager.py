@@ -1,6 +1,7 @@
-"""Find plugins by their entry points, load each on its own, and offer what they registered under typed names.
+"""Plugin manager: find plugins by entry points, load each separately, and expose what they register under typed names.
 
-Not ``pluggy.PluginManager.load_setuptools_entrypoints``: it dies at the first broken plugin and skips a second one of the same name in silence.
+``pluggy.PluginManager.load_setuptools_entrypoints`` is not used: it fails at the first broken plugin and silently skips a second plugin of
+the same name.
 """
 
 from __future__ import annotations
@@ -38,31 +39,31 @@ LONG = 5.0
 
 
 class EntryPoint(Protocol):
-    """The part of ``importlib.metadata.EntryPoint`` that loading needs; tests pass their own."""
+    """The part of ``importlib.metadata.EntryPoint`` that loading uses; tests pass their own."""
 
     @property
     def name(self) -> str:
-        """The name on the left of the entry point."""
+        """Name of the entry point."""
 
     @property
     def dist(self) -> Any:
-        """The distribution that declares it, with ``name`` and ``version``; None when unknown."""
+        """Distribution that declares it, with ``name`` and ``version``; None when unknown."""
 
     def load(self) -> Any:
-        """Import what the entry point names."""
+        """Import and return the object."""
 
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """One plugin, loaded or not.
+    """A plugin, loaded or failed.
 
     Attributes:
         name: Name of the entry point.
-        distribution: The distribution that brought it, with its version: ``sftchat 0.1.0``.
-        tasks: Names of the tasks it registered.
-        engines: Schemes of the engines it registered.
-        commands: Names of the chat commands it registered.
-        problem: Why it was not loaded; empty when it was.
+        distribution: Its distribution with version: ``sftchat 0.1.0``.
+        tasks: Names of its tasks.
+        engines: Schemes of its engines.
+        commands: Names of its chat commands.
+        problem: Why it failed to load; empty when it is loaded.
     """
 
     name: str
@@ -75,15 +76,15 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Registry:
-    """What all plugins registered.
+    """Objects registered by all plugins.
 
     Attributes:
-        manager: The pluggy manager behind it, for the hooks that are told of events.
+        manager: The pluggy manager, for event hooks.
         tasks: Tasks by name.
         engines: Engine types by scheme.
         commands: Chat commands by name.
-        plugins: Every plugin found, broken ones included, sorted by name, our own first.
-        contested: What is said when a task is used whose name another plugin wanted too, by that name.
+        plugins: All plugins, including broken ones, sorted by name, built-in ones first.
+        contested: By task name, a warning to show when the task is used and another plugin registered the same name.
     """
 
     manager: pluggy.PluginManager
@@ -94,10 +95,10 @@ class Registry:
     contested: Mapping[str, str] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
-        """The task of that name.
+        """Return a task by name.
 
         Raises:
-            UsageError: When no loaded plugin has it; names the nearest one, and the plugins that failed to load.
+            UsageError: When no loaded plugin has it; names the closest one, and plugins that failed to load.
         """
         if name in self.tasks:
             if name in self.contested:
@@ -108,11 +109,11 @@ class Registry:
         raise UsageError(unknown("task", name, self.tasks) + hint)
 
     def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[tuple[str, Any]]:
-        """The callbacks that plugins add to a training, each with the name of its plugin.
+        """Return the trainer callbacks of plugins, each with the name of its plugin.
 
         Raises:
             PluginError: When a hook fails.
-            SftchatError: What a hook raised on purpose, such as for a setting that its callback cannot be used with.
+            SftchatError: When a hook raises it intentionally, for example for a setting that its callback does not support.
         """
 
         def given_by(hook: Callable[..., Any]) -> list[Any]:
@@ -126,14 +127,14 @@ class Registry:
         ]
 
     def eval_finished(self, report: Report, output_dir: Path | None) -> list[PluginError]:
-        """Tell every plugin that an evaluation is done, whatever the others did with that.
+        """Call the evaluation hook of every plugin, even when others fail.
 
         Args:
-            report: What was measured; each plugin gets a copy.
-            output_dir: Folder of the results; None where there is none.
+            report: The report; each plugin gets a copy.
+            output_dir: Folder of the results; None when there is none.
 
         Returns:
-            The errors of the plugins that failed.
+            Errors of the plugins that failed.
         """
         failed = []
         for name, hook in _hooks(self.manager, "sftchat_eval_finished"):
@@ -146,10 +147,10 @@ class Registry:
 
 
 def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every plugin; one that fails is described in ``Registry.plugins`` and harms nobody else.
+    """Load all plugins; a failing one is described in ``Registry.plugins`` and does not affect others.
 
     Args:
-        entry_points: What to load; the installed entry points of the group ``sftchat`` by default.
+        entry_points: Entry points to load; the installed ones of the group ``sftchat`` by default.
     """
     manager = pluggy.PluginManager("sftchat")
     manager.add_hookspecs(hookspecs)
@@ -166,7 +167,7 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
                 added = _load(manager, entry_point, owner)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a stranger's import may raise anything, SystemExit too; it is reported, never hidden
+        except BaseException as error:  # importing third-party code may raise anything, SystemExit included; it is reported
             problem = in_one_line(error) if isinstance(error, PluginError) else class_and_message(error)
             infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=problem))
             if isinstance(error, NameTakenError) and error.task:
@@ -183,9 +184,9 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
 
 @contextlib.contextmanager
 def _nothing_on_stdout() -> Iterator[None]:
-    """Send to standard error what the block prints, also past Python's own streams: standard output is for results."""
+    """Redirect standard output of the block to standard error, at file descriptor level: standard output is for results."""
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as after:
-        with contextlib.suppress(OSError):  # a program without standard streams
+        with contextlib.suppress(OSError):  # a process without standard streams
             kept = os.dup(1)
             after.callback(os.close, kept)
             os.dup2(2, 1)
@@ -195,10 +196,9 @@ def _nothing_on_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _announced(entry_point: EntryPoint) -> Iterator[None]:
-    """Say which plugin is being imported when that takes long: an import that hangs cannot be cut off, but it can be named."""
+    """Report which plugin is being imported when the import is slow, because a hanging import cannot be interrupted."""
 
     def tell() -> None:
-        """Write one line."""
         sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(_distribution(entry_point))}) …\n")
         sys.stderr.flush()
 
@@ -213,7 +213,7 @@ def _announced(entry_point: EntryPoint) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Added:
-    """What one plugin registered."""
+    """Objects registered by one plugin."""
 
     tasks: dict[str, Task]
     engines: dict[str, EngineType]
@@ -221,14 +221,14 @@ class _Added:
 
 
 def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tuple[str, str], str]) -> _Added:
-    """Import, register and collect one plugin, or leave the manager as it was."""
+    """Import, register and collect one plugin; on failure, leave the manager unchanged."""
     if manager.has_plugin(entry_point.name):
         raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
     plugin = entry_point.load()
     _check_version(plugin, _distribution(entry_point))
     manager.register(plugin, name=entry_point.name)
     try:
-        manager.check_pending()  # a misspelt hook name shows only here
+        manager.check_pending()  # detects misspelt hook names
         added = _Added(
             _named(manager, plugin, "sftchat_register_tasks", Task, "name"),
             _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
@@ -249,10 +249,10 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tu
 
 
 def _check_version(plugin: Any, distribution: str) -> None:
-    """Refuse a plugin that says it is written for another version of the interface, and say what to install.
+    """Reject a plugin written for another version of the interface.
 
     Raises:
-        PluginError: Always with a line for pip.
+        PluginError: With the pip command that installs a compatible version.
     """
     wanted, have = getattr(plugin, "sftchat_plugin_api", hookspecs.PLUGIN_API), hookspecs.PLUGIN_API
     if wanted == have:
@@ -269,7 +269,7 @@ def _check_version(plugin: Any, distribution: str) -> None:
 
 
 def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
-    """Call a registering hook of one plugin alone and index what it gave."""
+    """Call a registering hook of one plugin and index the result."""
     found: dict[str, T] = {}
     for given in _alone(manager, plugin, hook)():
         for item in given:
@@ -283,29 +283,29 @@ def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T],
 
 
 def _alone(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
-    """A hook of one plugin, without those of the others."""
+    """Return a hook caller for one plugin only."""
     return manager.subset_hook_caller(hook, remove_plugins=[other for other in manager.get_plugins() if other is not plugin])
 
 
 def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
-    """A hook of every plugin that has it, by the plugin's name, so that each can be called alone."""
+    """Return the hook implementations by plugin name, so that each can be called separately."""
     implementing = [one.plugin for one in getattr(manager.hook, hook).get_hookimpls()]
     return [(manager.get_name(plugin) or "", _alone(manager, plugin, hook)) for plugin in implementing]
 
 
 def _installed() -> list[EntryPoint]:
-    """The entry points of every installed distribution."""
-    from importlib.metadata import entry_points  # here because it costs 30 ms that `--help` need not pay
+    """Return the entry points of all installed distributions."""
+    from importlib.metadata import entry_points  # imported here because it takes 30 ms that `--help` does not need
 
     return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
 
 
 def _own(entry_point: EntryPoint) -> bool:
-    """Whether it is one of ours; those come first, so that no stranger's plugin can take a name from them."""
+    """Whether the entry point is built in; built-in ones are loaded first, so that third-party plugins cannot take their names."""
     return entry_point.dist is not None and entry_point.dist.name == "sftchat"
 
 
 def _distribution(entry_point: EntryPoint) -> str:
-    """Name and version of the distribution that an entry point comes from."""
+    """Return name and version of the entry point's distribution."""
     dist = entry_point.dist
     return f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"

@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement; each registers objects or is told of an event, none is asked "is this yours?"."""
+"""Hook specifications for plugins; each hook registers objects or reports an event."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ hookimpl = pluggy.HookimplMarker("sftchat")
 
 @hookspec
 def sftchat_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
-    """Return the tasks that this plugin adds."""
+    """Return the tasks of this plugin."""
 
 
 @hookspec
 def sftchat_register_engines() -> Iterable[EngineType]:  # type: ignore[empty-body]
-    """Return the ways to open a model that this plugin adds."""
+    """Return the engine types of this plugin."""
 
 
 @hookspec
 def sftchat_register_chat_commands() -> Iterable[ChatCommand]:  # type: ignore[empty-body]
-    """Return the chat commands that this plugin adds."""
+    """Return the chat commands of this plugin."""
 
 
 @hookspec
@@ -52,4 +52,4 @@ def sftchat_trainer_callbacks(task: Task, config: TrainingConfig) -> Iterable[An
 
 @hookspec
 def sftchat_eval_finished(report: Report, output_dir: Path | None) -> None:
-    """Called when an evaluation is done and its files, if any, are written."""
+    """Called when an evaluation has finished and its files, if any, are written."""

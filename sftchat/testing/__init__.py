@@ -1,11 +1,11 @@
-"""The kit for plugin authors: what their tests import.
+"""Test helpers for plugin authors.
 
-    ScriptedEngine        an engine that says what it is told to say
-    check_task            holds a task to the contract
-    chat_with             types lines into a chat, and says what each of them showed
-    plugin_manager_with   a registry with the plugins of a test and no others
+    ScriptedEngine        an engine with scripted replies
+    check_task            checks a task against the contract
+    chat_with             types lines into a chat and returns the output of each
+    plugin_manager_with   a registry with the given plugins only
 
-Fixtures for pytest are in ``sftchat.testing.fixtures``, and ``chat_on_screen``, which presses keys in a chat and says what a person sees, in
+Pytest fixtures are in ``sftchat.testing.fixtures``; ``chat_on_screen``, which types keys and returns the screen, is in
 ``sftchat.testing.terminal``.
 """
 

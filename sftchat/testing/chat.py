@@ -1,4 +1,4 @@
-"""A chat for tests: lines go in as somebody types them, and what each of them shows comes out."""
+"""Chat for tests: takes typed lines and returns the output of each."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from sftchat.testing.registry import plugin_manager_with
 
 @dataclass(frozen=True)
 class Shown:
-    """What a chat showed after a line.
+    """Output of a chat after one line.
 
     Attributes:
-        line: What was typed.
-        replies: What the model said, each reply with a line break at its end.
-        notes: Everything else: what commands print, marks, and errors, which begin with ``sftchat: error:``.
+        line: The typed line.
+        replies: The model's replies, each with a line break at its end.
+        notes: Other output: of commands, scores, and errors, which start with ``sftchat: error:``.
     """
 
     line: str
@@ -38,7 +38,7 @@ class Shown:
 
 
 class _Typed(io.StringIO):
-    """An input that is read line by line, and notes at every reading what was shown since the one before."""
+    """Input stream that records, at each read, the output since the previous one."""
 
     def __init__(self, lines: Sequence[str], replies: io.StringIO, notes: io.StringIO) -> None:
         super().__init__("".join(f"{line}\n" for line in lines))
@@ -46,12 +46,12 @@ class _Typed(io.StringIO):
         self._outputs = (replies, notes)
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]  # typeshed's base class reads bytes
-        """The next line, once all that the one before it caused is over."""
+        """Return the next line, after the previous one is fully processed."""
         self.take()
         return super().readline(-1 if size is None else size)
 
     def take(self) -> None:
-        """Note what was shown, and be ready for more."""
+        """Record the output and reset the buffers."""
         self.shown.append((self._outputs[0].getvalue(), self._outputs[1].getvalue()))
         for output in self._outputs:
             output.seek(0)
@@ -59,23 +59,23 @@ class _Typed(io.StringIO):
 
 
 def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | None = None, rows: Path | None = None) -> list[Shown]:
-    """Type lines into a chat with an engine, one after the other, each when the one before is done with, and say what each of them showed.
+    """Type lines into a chat with an engine, each after the previous one is fully processed, and return the output of each.
 
-    It is the chat that ``sftchat chat`` holds with a pipe: the same talk, commands and messages, without a terminal, a session on disk or other
-    plugins than those given and the built-in one.
+    The chat is the one that ``sftchat chat`` runs on a pipe, with the same controller, commands and messages, but without a session on disk,
+    and with no plugins other than the given and built-in ones.
 
         shown = chat_with(ScriptedEngine(["SEA", "KINDLY: SEA"]), ["sea", "/again kindly"], my_plugin)
         assert shown[1] == Shown("/again kindly", replies="KINDLY: SEA\\n")
 
     Args:
-        engine: What answers, such as a ``ScriptedEngine``.
-        lines: Messages and commands; none holds a line break. After a line that leaves the chat nothing is typed.
+        engine: The engine, such as a ``ScriptedEngine``.
+        lines: Messages and commands without line breaks. Lines after one that leaves the chat are not typed.
         plugins: Modules or objects with functions marked ``@hookimpl``, for their chat commands.
-        task: Marks the replies, and says how they are sampled.
-        rows: Folder in which ``/good`` and its like write rows; None where they are refused.
+        task: Task that scores the replies and gives the sampling parameters.
+        rows: Folder for the rows of ``/good`` and similar commands; None when these are refused.
 
     Raises:
-        PluginError: When a plugin breaks the rules.
+        PluginError: When a plugin is invalid.
     """
     replies, notes = io.StringIO(), io.StringIO()
     typed = _Typed(lines, replies, notes)
@@ -94,14 +94,14 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
 
 
 def opening_of(engine: Engine) -> Opening:
-    """An engine as a talk opens it."""
+    """Return an ``Opening`` for an engine."""
     return Opening(lambda: engine, (str(getattr(engine, "name", "")) or "model",))
 
 
 def commands_of(*plugins: Any) -> Commands:
-    """The chat commands that are built in, and those of plugins.
+    """Return the built-in chat commands and those of plugins.
 
     Raises:
-        PluginError: When a plugin breaks the rules.
+        PluginError: When a plugin is invalid.
     """
     return Commands(tuple(plugin_manager_with(builtin, *plugins).commands.values()))

@@ -1,4 +1,4 @@
-"""The contract of a task, as one check that plugin authors run in their tests and that first-party tasks pass."""
+"""Contract of a task as one check, for the tests of plugin authors and of built-in tasks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MILLISECONDS = 20.0
 
 
 class BrokenContract(AssertionError):
-    """A task that does not keep the contract.
+    """A task violates the contract.
 
     Attributes:
-        faults: One message for every clause that fails.
+        faults: One message for each violated clause.
     """
 
     def __init__(self, task: Task, faults: tuple[str, ...]) -> None:
@@ -38,26 +38,26 @@ def check_task(
     milliseconds: float = MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> None:
-    """Hold a task to the contract that everything else in sftchat relies on.
+    """Check a task against the contract that sftchat relies on.
 
-    The same seed gives the same rows, another seed others, whatever the state of Python's own random numbers; ids are unique; every row ends
-    with a user turn and has a gold reply, and the task finds no problem in it; evalsets can be read. A gold reply scores top against itself,
-    without a fault; whatever else a reply is, the scorer does not raise, counts the same keys and gives the same score again; more wrong replies
-    never make a metric better, and metrics take numbers and arrays alike. The template renders every row and trains the token that
-    stops a reply. Nothing is printed, and a reply is scored fast enough to be marked while somebody chats.
+    The generator is deterministic in its seed, independent of the global ``random`` state, and differs between seeds; ids are unique; every
+    row ends with a user turn, has a gold reply and passes the task's own check; evalsets can be read. A gold reply gets the top score
+    without an error class. For any other reply, the scorer does not raise, returns the same count keys, and is deterministic. More wrong
+    replies never improve a metric, and metrics accept numbers and arrays. The template renders every row and trains the token that ends a
+    reply. Nothing is printed, and scoring is fast enough for use in a chat.
 
-    The clause on the template needs ``sftchat[local]``; where that is not installed it is left out.
+    The clause on the template requires ``sftchat[local]`` and is skipped without it.
 
     Args:
         task: The task.
-        rows: How many rows to draw from its generator, at least 10.
-        seed: Of those rows and of the garbage.
-        options: Options of the generator that have no default.
-        milliseconds: CPU time that scoring one reply may take.
-        model: Whose tokenizer renders the rows: the one to be trained.
+        rows: Number of rows to generate, at least 10.
+        seed: Seed of the rows and of the garbage replies.
+        options: Generator options without defaults.
+        milliseconds: Maximum CPU time to score one reply.
+        model: Model whose tokenizer renders the rows: the one to be trained.
 
     Raises:
-        BrokenContract: With one readable line for every clause that fails.
+        BrokenContract: With one line for each violated clause.
     """
     faults = tuple(contract_faults(task, rows=rows, seed=seed, options=options, milliseconds=milliseconds, model=model))
     if faults:
@@ -73,7 +73,7 @@ def contract_faults(
     milliseconds: float = MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> Iterator[str]:
-    """The same as lines instead of an error; nothing when the task keeps the contract. Arguments as for ``check_task``."""
+    """Yield the violations that ``check_task`` would raise, one line each; same arguments."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         faults = list(_faults(task, rows, seed, dict(options or {}), milliseconds, model))
@@ -83,7 +83,7 @@ def contract_faults(
 
 
 def _faults(task: Task, rows: int, seed: int, options: dict[str, Any], milliseconds: float, model: str) -> Iterator[str]:
-    """Every clause in turn; what needs good rows is skipped where there are none."""
+    """Check each clause; those that need valid rows are skipped when there are none."""
     examples, faults = generated(task, rows, seed, options)
     yield from faults
     yield from row_faults(task, examples)

@@ -1,4 +1,4 @@
-"""A checkpoint made worse on purpose, to see whether a gate notices."""
+"""Degrade a checkpoint, to test whether a gate detects it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LEVELS = 47
 
 
 def write_damaged(source: Path, target: Path, levels: int = LEVELS) -> None:
-    """Copy a checkpoint with the values of every matrix rounded to a few levels, as a careless quantisation does.
+    """Copy a checkpoint with the values of each matrix rounded to a few levels, like a careless quantisation.
 
-    It loads, talks and is worse: what a regression looks like from outside.
+    The result loads and generates, with worse replies.
 
     Args:
-        source: A checkpoint whose weights are in one file.
-        target: A folder that is not there yet.
-        levels: Values that are left for each matrix, an odd number from 3.
+        source: Checkpoint with its weights in one file.
+        target: Folder that does not exist yet.
+        levels: Number of values per matrix, odd, at least 3.
     """
     from safetensors.torch import load_file, save_file
 

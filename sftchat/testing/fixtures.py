@@ -1,6 +1,6 @@
-"""Fixtures for pytest: in ``conftest.py``, write ``pytest_plugins = ["sftchat.testing.fixtures"]``.
+"""Pytest fixtures; in ``conftest.py``, write ``pytest_plugins = ["sftchat.testing.fixtures"]``.
 
-Not loaded by itself: a plugin of pytest that is always on would import sftchat before coverage starts to count.
+Not registered as a pytest plugin, which would import sftchat before coverage measurement starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def sftchat_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home for caches, sessions and settings, so that a test neither sees nor changes the user's; no Hub, no colours."""
+    """Empty home for caches, sessions and settings, isolated from the user's; no Hub, no colours."""
     home = tmp_path_factory.mktemp("home")
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(home))
@@ -31,9 +31,9 @@ def sftchat_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture
 def run_sftchat(sftchat_home: Path, tmp_path: Path) -> Run:
-    """``run_sftchat("data", "generate", …, input="…")`` runs the installed program in ``tmp_path``.
+    """Run the installed program in ``tmp_path``: ``run_sftchat("data", "generate", …, input="…")``.
 
-    The result is a ``subprocess.CompletedProcess``: ``returncode``, ``stdout``, ``stderr``.
+    Returns a ``subprocess.CompletedProcess``: ``returncode``, ``stdout``, ``stderr``.
     """
 
     def run(*words: object, input: str = "") -> subprocess.CompletedProcess[str]:

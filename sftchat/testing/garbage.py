@@ -1,4 +1,4 @@
-"""Replies that no scorer may stumble over: what models really write when they go wrong, and what nobody expects."""
+"""Garbage replies for testing scorers: typical failures of models, and unusual input."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ _ALPHABETS = (
 
 
 def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
-    """Yield the fixed replies, random ones, and gold replies that were cut, doubled, reordered or written into.
+    """Yield fixed replies, random ones, and gold replies that were cut, repeated, reordered or modified.
 
     Args:
-        seed: Of the random ones; the same seed gives the same replies.
-        golds: Right replies to spoil; may be empty.
-        n: How many random ones, of each kind.
+        seed: Seed of the random replies.
+        golds: Correct replies to modify; may be empty.
+        n: Number of random replies of each kind.
     """
     for text in FIXED:
         yield Reply(text)
@@ -72,7 +72,7 @@ def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
 
 
 def _spoiled(text: str, rng: random.Random) -> str:
-    """A right reply with something done to it."""
+    """Return a modified copy of a correct reply."""
     lines, at = text.split("\n"), rng.randint(0, len(text))
     return rng.choice(
         (

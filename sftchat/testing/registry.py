@@ -1,4 +1,4 @@
-"""Plugins for a test, without installing a distribution."""
+"""Plugin registry for tests, without an installed distribution."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sftchat.plugins.manager import Registry, load_plugins
 
 @dataclass(frozen=True)
 class _Given:
-    """An entry point that is an object in hand."""
+    """Entry point of an object in memory."""
 
     name: str
     plugin: Any
     dist: Any = None
 
     def load(self) -> Any:
-        """The object."""
+        """Return the object."""
         return self.plugin
 
 
 def plugin_manager_with(*plugins: Any) -> Registry:
-    """A registry with these plugins and no others, loaded and checked as installed ones are.
+    """Return a registry with the given plugins only, loaded and checked like installed ones.
 
         registry = plugin_manager_with(my_plugin)
         check_task(registry.task("mine"))
@@ -32,7 +32,7 @@ def plugin_manager_with(*plugins: Any) -> Registry:
         plugins: Modules or objects with functions marked ``@hookimpl``.
 
     Raises:
-        PluginError: When one of them breaks the rules; installed, it would be listed as not loaded.
+        PluginError: When one is invalid; an installed one would be listed as not loaded.
     """
     points = []
     for index, plugin in enumerate(plugins):

@@ -1,4 +1,4 @@
-"""The clause of the contract that is about the template: rows become ids whose last trained one stops a reply."""
+"""Contract clause on the template: rows render to token ids whose last trained token ends a reply."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sftchat.types import Example
 
 
 def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Iterator[str]:
-    """Rows that cannot be trained on, and a template that nobody knows.
+    """Yield rows that cannot be trained on, and an unknown template.
 
     Args:
         task: The task.
-        examples: Its rows, with gold replies.
-        model: Whose tokenizer renders them.
+        examples: Rows with gold replies.
+        model: Model whose tokenizer renders them.
     """
     if task.template not in TEMPLATES:
         yield unknown("template", task.template, TEMPLATES)
@@ -55,7 +55,7 @@ def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Ite
 
 
 def _fault(renderer: Renderer, example: Example) -> tuple[str, int]:
-    """What is wrong with a rendered row, and its length in tokens."""
+    """Return the problem of a rendered row, and its length in tokens."""
     tools = tools_of(example)
     row = renderer.training_ids(example.conversation, tools)
     prompt = renderer.prompt_ids(example.messages, tools=tools)

@@ -1,4 +1,4 @@
-"""The clauses of the contract that are about rows: those of the generator and those of the gold sets."""
+"""Contract clauses on rows: of the generator and of the evalsets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftchat.types import Example
 
 
 def generated(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tuple[list[Example], list[str]]:
-    """Rows of the generator, and what is wrong with how it makes them."""
+    """Return rows of the generator, and violations of its contract."""
     try:
         first = _drawn(task, n, seed, options, state=1)
         again = _drawn(task, n, seed, options, state=2)
@@ -33,7 +33,7 @@ def generated(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tupl
 
 
 def row_faults(task: Task, examples: Iterable[Example]) -> Iterator[str]:
-    """What is wrong with single rows; each fault is named once, with the first row that has it."""
+    """Yield violations in single rows; each once, with the first row that has it."""
     rows = list(examples)
     seen: set[str] = set()
     for index, example in enumerate(rows):
@@ -44,7 +44,7 @@ def row_faults(task: Task, examples: Iterable[Example]) -> Iterator[str]:
 
 
 def evalset_faults(task: Task) -> tuple[list[Example], list[str]]:
-    """The rows of all gold sets, and why some cannot be read."""
+    """Return the rows of all evalsets, and the errors of those that cannot be read."""
     examples: list[Example] = []
     faults: list[str] = []
     for name, path in task.evalsets.items():
@@ -56,7 +56,7 @@ def evalset_faults(task: Task) -> tuple[list[Example], list[str]]:
 
 
 def _drawn(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
-    """Rows, with Python's own random numbers in a state that the generator must not look at."""
+    """Generate rows with the global ``random`` state set to ``state``, which must not matter."""
     before = random.getstate()
     random.seed(state)
     try:
@@ -66,12 +66,12 @@ def _drawn(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int
 
 
 def _content(example: Example) -> tuple[Any, ...]:
-    """What a row says, without the id, into which many a generator writes the seed."""
+    """Return the content of a row without its id, which often includes the seed."""
     return example.messages, example.gold
 
 
 def _faults_of(task: Task, example: Example) -> Iterator[str]:
-    """What is wrong with one row."""
+    """Return the violations in one row."""
     if not example.messages:
         yield "has no messages"
         return

@@ -1,4 +1,4 @@
-"""The clauses of the contract that are about scores and the metrics made of them."""
+"""Contract clauses on scores and metrics."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SLOWEST_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Scored:
-    """One reply and what the scorer said of it.
+    """A reply and its score.
 
     Attributes:
-        example: What was asked.
-        reply: What was answered.
-        score: The judgement; None where there is none.
-        fault: Why there is none; empty otherwise.
+        example: The prompt.
+        reply: The reply.
+        score: The score; None when scoring failed.
+        fault: Why scoring failed; empty otherwise.
     """
 
     example: Example
@@ -39,7 +39,7 @@ class Scored:
 
     @classmethod
     def of(cls, task: Task, example: Example, reply: Reply | str) -> Scored:
-        """Let a task score a reply, whatever it does then."""
+        """Score a reply and catch any exception."""
         given = Reply(reply) if isinstance(reply, str) else reply
         try:
             score = judge(task, example, given)
@@ -54,13 +54,13 @@ class Scored:
 
     @property
     def shown(self) -> str:
-        """The reply, short enough for a message."""
+        """Return the reply, shortened for a message."""
         text = self.reply.text
         return ascii(text) if len(text) <= 40 else f"{text[:40]!a}… ({len(text)} characters)"
 
 
 def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
-    """Gold replies that the scorer does not take for right."""
+    """Yield gold replies that do not get the top score."""
     for scored in right:
         name = scored.example.id or "without an id"
         if scored.score is None:
@@ -72,7 +72,7 @@ def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
 
 
 def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[Scored], list[str]]:
-    """Replies that are no answers, scored, and what the scorer did that it must not."""
+    """Score garbage replies; return the scores and the violations."""
     golds = [example.gold or "" for example in examples[:50]]
     keys = None
     scored, faults = [], dict[str, str]()
@@ -98,7 +98,7 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
 
 
 def metric_faults(task: Task, right: Sequence[Scored], wrong: Sequence[Scored]) -> Iterator[str]:
-    """Metrics that are no functions of sums, that rise when replies get worse, or that do not tell right from wrong."""
+    """Yield metrics that are not functions of sums, that improve when replies get worse, or that do not separate right from wrong."""
     try:
         table = counts(scored.score for scored in right if scored.score is not None)
         bad = counts(scored.score for scored in wrong if scored.score is not None)
@@ -116,7 +116,7 @@ def metric_faults(task: Task, right: Sequence[Scored], wrong: Sequence[Scored]) 
 
 
 def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -> Iterator[str]:
-    """A scorer that takes too long to be run under every reply of a chat: the median of CPU times, each the best of three."""
+    """Yield a violation when the scorer is too slow for use in a chat: median over replies of CPU time, best of three each."""
     times = []
     for example in examples[:20]:
         reply = Reply(example.gold or "")
@@ -132,12 +132,12 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
 
 
 def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right: Sequence[Scored]) -> Iterator[str]:
-    """The faults of one metric."""
+    """Yield the violations of one metric."""
     import numpy as np
 
     name, sign = f"metric '{metric.name}'", 1 if metric.higher_is_better else -1
     top = value(metric, table)
-    apply(metric, table, np.zeros((2, table.columns(metric).shape[1])))  # 0/0 must have a value
+    apply(metric, table, np.zeros((2, table.columns(metric).shape[1])))  # the metric must be defined for 0/0
     columns = table.columns(metric)
     single = [float(apply(metric, table, row)) for row in columns]
     together = apply(metric, table, columns)
@@ -160,13 +160,13 @@ def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right
 
 
 def _worse_and_worse(right: Array, wrong: Array) -> Iterator[Array]:
-    """The sums with none, one, two, … of the good rows replaced by the bad ones."""
+    """Yield the sums with 0, 1, 2, … of the right rows replaced by wrong ones."""
     for replaced in range(len(right) + 1):
         yield wrong[:replaced].sum(axis=0) + right[replaced:].sum(axis=0)
 
 
 def _fault(score: Score) -> str:
-    """What a plugin's author should know of a score that can be summed; empty where there is nothing."""
+    """Return the problem of a score that can be summed; empty when there is none."""
     for name, stats in (("stats", score.stats), *score.groups.items()):
         for key, count in stats.items():
             if count < 0:

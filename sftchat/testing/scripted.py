@@ -1,4 +1,4 @@
-"""An engine that says what it is told to say: for tests of chats, evaluations, data generators and plugins."""
+"""Engine with scripted replies, for tests of chats, evaluations, data generators and plugins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAUSE_SECONDS = 60.0
 class ScriptedEngine:
     """An ``Engine`` (and ``Renders``, ``Counts`` and ``Inspects``) without a model; every character is one token, its code point the id.
 
-    It honours what a real engine honours: ``max_new_tokens`` (the reply ends with ``"length"``), ``stop`` strings, and the closing of
+    It supports what a real engine supports: ``max_new_tokens`` (the reply ends with ``"length"``), ``stop`` strings, and closing
     the iterator.
 
         engine = ScriptedEngine({"hello": "hi there", "crash": EngineError("out of memory")})
@@ -34,19 +34,19 @@ class ScriptedEngine:
         engine = ScriptedEngine(["first", Reply("sec", finish_reason="length"), ["thi", "rd"]])
 
     Args:
-        replies: A mapping from the last user message (or the ``prompt``) to what is said, a function of the request, or a list that is
-            used up in order.
-        chunks: How a reply is cut into chunks: a number of characters, or a function from the text to its pieces.
-        pause: When given, the engine waits for this event after each chunk, so that a test can look, press a key, and set it.
-        context_length: What ``Renders.context_length`` reports; never enforced.
-        name: What the user would have called the model.
-        likeliest: For ``Inspects``: the probabilities of characters at each place of any reply, such as ``[{"a": 0.9, "b": 0.1}]``; a
-            character that is not there, or a place beyond the end, has 1 in 1000.
+        replies: A mapping from the last user message (or the ``prompt``) to the reply, a function of the request, or a list of replies used
+            in order.
+        chunks: How a reply is split into chunks: a number of characters, or a function from the text to its pieces.
+        pause: If given, the engine waits for this event after each chunk, so that a test can inspect the state and continue.
+        context_length: Value of ``Renders.context_length``; not enforced.
+        name: MODEL as the user would type it.
+        likeliest: For ``Inspects``: character probabilities at each position of any reply, such as ``[{"a": 0.9, "b": 0.1}]``; other
+            characters, and positions beyond the end, have 1 in 1000.
 
     Attributes:
-        requests: Every request it was given, in order.
-        cancelled: Ids of the requests whose iterator was closed before their end.
-        closed: ``close`` was called.
+        requests: All requests, in order.
+        cancelled: Ids of requests whose iterator was closed early.
+        closed: True after ``close``.
     """
 
     def __init__(
@@ -72,24 +72,24 @@ class ScriptedEngine:
 
     @property
     def name(self) -> str:
-        """What the user called the model."""
+        """MODEL as typed."""
         return self._name
 
     @property
     def context_length(self) -> int:
-        """The most tokens that prompt and reply may have together."""
+        """Context length in tokens, prompt and reply together."""
         return self._context_length
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The conversation as ``role: content`` lines, ready for the reply."""
+        """Return the conversation as ``role: content`` lines, ending at the start of the reply."""
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
 
     def count_tokens(self, request: Request) -> int:
-        """Characters of the prompt and of the beginning of the reply."""
+        """Return the number of characters of the prompt and of the partial reply."""
         return len(self._prompt(request))
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
-        """The characters of the prompt; those of role names and line ends are special."""
+        """Return the characters of the prompt; those of role names and line ends are special."""
         if request.prompt is not None:
             return tuple(_token(character) for character in self._prompt(request))
         said: list[Token] = []
@@ -100,7 +100,7 @@ class ScriptedEngine:
         return (*said, *map(_token, request.reply_prefix), *(_token(chr(token)) for token in request.reply_ids))
 
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
-        """The characters of the conversation; training would teach what the assistant says."""
+        """Return the characters of the conversation; those of assistant turns are trained."""
         said: list[Token] = []
         for message in messages:
             trained = message["role"] == "assistant"
@@ -110,11 +110,11 @@ class ScriptedEngine:
         return tuple(said)
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
-        """The characters."""
+        """Return the characters of the token ids."""
         return "".join(map(chr, token_ids))
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """Each character of a reply with the probability that ``likeliest`` gives it; a newline ends it."""
+        """Return each character of a reply with its probability from ``likeliest``; a newline ends the reply."""
         text = (reply if isinstance(reply, str) else self.decode(reply)) + ("\n" if ended else "")
         found = []
         for place, character in enumerate(text):
@@ -133,16 +133,16 @@ class ScriptedEngine:
         return tuple(found)
 
     def _prompt(self, request: Request) -> str:
-        """What it would be given to continue."""
+        """Return the text to continue."""
         prompt = request.prompt if request.prompt is not None else self.render(request.messages)
         return prompt + request.reply_prefix + self.decode(request.reply_ids)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests one after the other, each as its script says.
+        """Generate the scripted replies, one request at a time.
 
         Raises:
-            LookupError: When nothing is scripted for a request.
-            Exception: Whatever error the script holds.
+            LookupError: When no reply is scripted for a request.
+            Exception: An error from the script.
         """
         for request in requests:
             self.requests.append(request)
@@ -155,11 +155,11 @@ class ScriptedEngine:
                     raise
 
     def close(self) -> None:
-        """Remember that it was closed."""
+        """Set ``closed``."""
         self.closed = True
 
     def _answer(self, request: Request) -> Iterator[Chunk]:
-        """The chunks of one reply; the last one is empty but for why it ended."""
+        """Yield the chunks of one reply; the last one has only the finish reason."""
         script = self._script(request)
         if isinstance(script, Exception):
             raise script
@@ -186,7 +186,7 @@ class ScriptedEngine:
         yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused, opened=opened)
 
     def _script(self, request: Request) -> Script:
-        """What is to be said to a request."""
+        """Return the scripted reply to a request."""
         if callable(self._replies):
             return self._replies(request)
         if isinstance(self._replies, Mapping):
@@ -201,7 +201,7 @@ class ScriptedEngine:
         return self._replies[self._used - 1]
 
     def _pieces(self, script: str | Sequence[str | Exception]) -> Iterable[str | Exception]:
-        """A reply cut as the author wants it; pieces that are given stay as they are."""
+        """Split a reply into chunks; a list of pieces is used unchanged."""
         if not isinstance(script, str):
             return script
         if isinstance(self._chunks, int):
@@ -210,17 +210,17 @@ class ScriptedEngine:
         return self._chunks(script)
 
     def _wait(self) -> None:
-        """Hold until the test sets the event."""
+        """Wait until the test sets the event."""
         if self._pause is not None and not self._pause.wait(PAUSE_SECONDS):
             raise TimeoutError(f"the scripted engine was paused for {PAUSE_SECONDS:g} s; the test never set its event")
 
 
 def _token(character: str, special: bool = False, trained: bool = False) -> Token:
-    """A character as a token."""
+    """Return a character as a token."""
     return Token(ord(character), character, special, trained)
 
 
 def _stop_position(text: str, stops: Iterable[str]) -> int | None:
-    """Where the first stop string begins; None when there is none."""
+    """Return the position of the first stop string; None when there is none."""
     found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
     return min(found) if found else None

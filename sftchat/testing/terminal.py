@@ -1,4 +1,4 @@
-"""A chat on a screen for tests: keys go in as a terminal sends them, and what a person would see comes out."""
+"""Chat on an emulated terminal for tests: takes keys as a terminal sends them and returns the screen text."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SCROLLBACK = 100_000
 
 
 class Screen:
-    """What a person would see, scrollback included; filled from one thread, looked at from another.
+    """Emulated screen with scrollback; written by one thread, read by another.
 
     Args:
-        columns: Its width.
-        lines: Its height.
-        emulator: Makes the ``pyte.HistoryScreen`` behind it, given width and height; one of pyte's own by default.
+        columns: Width.
+        lines: Height.
+        emulator: Creates the ``pyte.HistoryScreen`` from width and height; pyte's own class by default.
 
     Attributes:
-        raw: All that was written, escape sequences included.
-        ended: Whether nothing more will come.
+        raw: All output, including escape sequences.
+        ended: True when there will be no more output.
 
     Raises:
         MissingExtraError: When pyte is not installed.
@@ -60,30 +60,30 @@ class Screen:
         self.ended = False
 
     def feed(self, text: str) -> None:
-        """Show what a program wrote."""
+        """Process output of a program."""
         with self.changed:
             self.raw += text
             self._stream.feed(text)
             self.changed.notify_all()
 
     def end(self) -> None:
-        """Say that nothing more will come."""
+        """Mark the output as ended."""
         with self.changed:
             self.ended = True
             self.changed.notify_all()
 
     def text(self) -> str:
-        """Scrollback and screen, without the blanks that fill lines and screen."""
+        """Return scrollback and screen, without padding blanks."""
         with self.changed:
             rows = [*self.emulator.history.top, *(self.emulator.buffer[y] for y in range(self.lines))]
             shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
         return "\n".join(shown).rstrip("\n")
 
     def wait(self, expected: str | Callable[[str], bool]) -> str:
-        """Wait until the text holds what is expected, or is as expected, and return it.
+        """Wait until the text contains ``expected``, or the function returns True, and return the text.
 
         Raises:
-            AssertionError: When that never happens; its message shows the screen.
+            AssertionError: On timeout; the message shows the screen.
         """
         holds = (lambda text: expected in text) if isinstance(expected, str) else expected
         with self.changed:
@@ -91,37 +91,37 @@ class Screen:
                 raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
         return self.text()
 
-    # what prompt_toolkit asks of a stdout
+    # the interface of stdout that prompt_toolkit uses
 
     def write(self, text: str) -> int:
-        """Show text."""
+        """Process output."""
         self.feed(text)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: output is not buffered."""
 
     def isatty(self) -> bool:
-        """It is a terminal."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """It is no file."""
+        """Raise an error: there is no file descriptor."""
         raise OSError("no file")
 
 
 class ChatOnScreen:
-    """The chat that ``sftchat chat`` holds in a terminal, run in a thread of this process.
+    """The chat of ``sftchat chat`` in a terminal, run in a thread of this process.
 
     Args:
         openings: Its models.
-        keys: Where keys come from.
-        screen: Where it is shown.
+        keys: Source of keys.
+        screen: Its screen.
         talk: Arguments of ``ChatController``.
         view: Arguments of ``Terminal``.
 
     Attributes:
-        problem: What the chat ended with, where it was an exception.
+        problem: The exception that ended the chat, if any.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class ChatOnScreen:
         screen.wait("\n>")
 
     def _run(self) -> None:
-        """Chat until somebody leaves."""
+        """Run the chat until it is left."""
         try:
-            with create_app_session():  # prompt_toolkit knows one current application a session
+            with create_app_session():  # prompt_toolkit has one current application per session
                 self.terminal.run()
         except BaseException as error:
             self.problem = error
@@ -148,21 +148,21 @@ class ChatOnScreen:
             self.screen.end()
 
     def type(self, keys: str) -> None:
-        r"""Press keys, each as a terminal sends it: ``\r`` is enter, ``\t`` tab, ``\x03`` ctrl-c, ``\x1b[A`` up."""
+        r"""Press keys, as a terminal sends them: ``\r`` is enter, ``\t`` tab, ``\x03`` ctrl-c, ``\x1b[A`` up."""
         self._keys.send_text(keys)
 
     def say(self, message: str) -> None:
-        """Type a message, press enter, and wait until the reply is over."""
+        """Type a message, press enter, and wait until the reply is complete."""
         self.until(lambda: self.talk.state == "ready")
         before = len(self.talk.conversation.turns)
         self.type(message + "\r")
         self.until(lambda: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for a state that no drawing announces.
+        """Wait until a condition holds that no drawing signals.
 
         Raises:
-            AssertionError: When it never comes; its message shows the screen.
+            AssertionError: On timeout; the message shows the screen.
         """
         end = time.monotonic() + SECONDS
         while not holds():
@@ -171,12 +171,12 @@ class ChatOnScreen:
             time.sleep(0.002)
 
     def leave(self) -> str:
-        """Press ctrl-d; returns what is left on the screen."""
+        """Press ctrl-d and return the remaining screen text."""
         self.type("\x04")
         return self.left()
 
     def left(self) -> str:
-        """Wait until the chat is over; returns what is left on the screen."""
+        """Wait until the chat has ended and return the remaining screen text."""
         self._thread.join(SECONDS)
         if self._thread.is_alive():
             raise AssertionError(f"the chat did not end; the screen:\n{self.screen.text()}")
@@ -185,7 +185,7 @@ class ChatOnScreen:
 
 @contextmanager
 def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int = 24) -> Iterator[ChatOnScreen]:
-    r"""A chat with an engine on a screen; needs ``pip install 'sftchat[testing]'``.
+    r"""Run a chat with an engine on an emulated screen; requires ``pip install 'sftchat[testing]'``.
 
         with chat_on_screen(ScriptedEngine(["SEA"]), my_plugin) as chat:
             chat.say("sea")
@@ -193,14 +193,14 @@ def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int 
             chat.screen.wait("> /again")
 
     Args:
-        engine: What answers, such as a ``ScriptedEngine``.
+        engine: The engine, such as a ``ScriptedEngine``.
         plugins: Modules or objects with functions marked ``@hookimpl``, for their chat commands.
         columns: Width of the screen.
-        lines: Its height.
+        lines: Height of the screen.
 
     Raises:
-        PluginError: When a plugin breaks the rules.
-        MissingExtraError: When the emulator is not installed.
+        PluginError: When a plugin is invalid.
+        MissingExtraError: When the emulator (pyte) is not installed.
     """
     talk = {"commands": commands_of(*plugins), "settings": Settings()}
     with create_pipe_input() as keys:
@@ -212,7 +212,7 @@ def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int 
 
 
 def close(chat: ChatOnScreen) -> None:
-    """End a chat whatever it is doing."""
+    """End a chat in any state."""
     if not chat.screen.ended:
         chat.type("\x03\x04\x04")
         chat.left()
