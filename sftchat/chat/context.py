@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Style = Literal["", "note", "special", "good", "bad", "trained", "likely", "unlikely", "rare"]
-"""How a view may emphasise a piece of text; one without colours shows the text alone."""
+"""Emphasis of a piece of text; a view without colours ignores it."""
 Fragments = Sequence[tuple[Style, str]]
-"""Text with emphasis: pieces that follow each other, line breaks included."""
+"""Styled text: consecutive pieces, line breaks included."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 

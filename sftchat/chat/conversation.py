@@ -14,7 +14,7 @@ from sftchat.errors import UsageError
 from sftchat.types import Choice, Message, Reply, SamplingParams
 
 Rating = Literal["", "good", "bad"]
-"""What the user thought of a reply."""
+"""The user's rating of a reply."""
 
 
 @dataclass(frozen=True)

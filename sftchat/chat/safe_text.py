@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-# one-byte (C1) control characters, then bidirectional and invisible formatting characters
+# C1 control characters (one-byte escape sequences), then line separators and bidirectional formatting characters
 _ESCAPED = {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)} | {
     code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }

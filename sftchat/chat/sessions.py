@@ -135,9 +135,9 @@ FILE = "sessions.sqlite"
 VERSION = 1
 WAIT_SECONDS = 10.0
 MOST_COLUMNS = 1000
-"""More than any talk has; what says otherwise is damaged."""
+"""Larger than any real number of panes; a larger value means that the data is damaged."""
 YEAR_10000 = 253_402_300_800
-"""In seconds since 1970: no clock shows it."""
+"""In seconds since 1970; upper bound of valid times."""
 
 TABLES = """
 CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, used REAL, facts TEXT);

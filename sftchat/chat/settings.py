@@ -23,8 +23,9 @@ class Display:
 
 
 Overflow = Literal["stop", "refuse", "drop-oldest"]
-"""What happens when the talk grows longer than the model's context: the reply ends where the context does; a message whose reply might not
-fit is refused; or the oldest turns are left out of what the model is shown. It is said each time."""
+"""Action when the conversation exceeds the model's context: let the reply end where the context ends; refuse a message whose reply might
+not fit; or leave the oldest turns out of the prompt. Each case is reported.
+"""
 OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
 
 

@@ -82,7 +82,7 @@ def _without_oldest(request: Request) -> Request | None:
 
 
 ALTERNATIVES = 10
-"""Likeliest tokens at each place that ``/why`` lists and servers are asked for."""
+"""Number of most likely tokens per position that ``/why`` lists and that servers are asked for."""
 
 
 class TurnRunner:

@@ -11,9 +11,9 @@ from sftchat._util.parsing import LARGEST
 
 BLANK = re.compile(r"[ \t\n\r]*")
 FORGET = 1 << 20
-"""Characters read that are worth being forgotten."""
+"""Minimum number of parsed characters to drop at once."""
 LONGEST_WORD = 12
-"""Characters of the longest thing in JSON that is malformed when it is cut in two: a surrogate pair of two escapes."""
+"""Length of the longest JSON token that is malformed when truncated: a surrogate pair of two escapes."""
 
 
 class Refused(Exception):
@@ -82,7 +82,7 @@ class _Window:
                 continue
             rest = self.text[end : end + len("e+0")]
             whole = rest and (rest[0] not in ".eE" or len(rest) == len("e+0"))
-            if whole or not self.more():  # a number may continue in the next piece, also after an incomplete prefix such as "-"
+            if whole or not self.more():  # a number may continue, also after "." or "e"
                 return value, end
 
     def forget(self, at: int) -> int:

@@ -128,8 +128,7 @@ def choose(found: Judged, *, solved: float | None = None, least: float | None = 
 
 
 def worth(task: Task, samples: Samples | None, example: Example) -> float:
-    """Return the mean reward of a model's samples for a row; without samples, the reward of the row's own reply (a correct row gets the
-    maximum).
+    """Return the mean reward of a model's samples for a row; without samples, that of its gold reply (the maximum for a correct row).
 
     Raises:
         DataError: When the row has no reply, or its prompt has no sample.

@@ -24,7 +24,7 @@ from sftchat.task import Task, problems_of
 from sftchat.types import Example, is_learned
 
 Policy = Literal["fail", "drop", "keep"]
-"""``fail`` makes a check fail, ``drop`` leaves the row out of the cleaned file, ``keep`` only reports it."""
+"""``fail`` makes the check fail, ``drop`` leaves the row out of the cleaned file, ``keep`` only reports it."""
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
@@ -63,7 +63,7 @@ KINDS: Mapping[str, Kind] = {
     "leak": Kind("a prompt that stands, or nearly, in a file to be checked against"),
     "task": Kind("what the task finds wrong"),
 }
-"""Every class by name."""
+"""All problem classes by name."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
 
 
 Measure = Callable[[Example], Iterable[tuple[str, str]]]
-"""What is wrong with a row once it is tokens: pairs of a class and a message."""
+"""Returns problems of the tokenized row: pairs of class and message."""
 
 # `</s>` and `[INST]` are also HTML and plain text; these markers are unambiguous
 MARKERS = re.compile(
@@ -120,9 +120,9 @@ MARKERS = re.compile(
 )
 
 TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
-"""Tokens of chat templates as they stand in a text row, where `</s>` and `[INST]` are what they look like."""
+"""Chat template tokens in a text row, where `</s>` and `[INST]` are template tokens too."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
-"""Control characters but tab and the ends of lines, U+0085 among them."""
+"""Control characters except tab and line ends (including U+0085)."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from sftchat.data.values import abbreviate, keys_of
 from sftchat.errors import DataError
 
 LABELS = ("label", "labels", "kto_tag")
-"""Names of columns that hold the class of a text, or whether a reply is wanted."""
+"""Column names of a text's class, or of whether a reply is desirable."""
 
 _OF_REPLIES = frozenset({"messages", "conversations", "completion", "chosen", "instruction"})
-"""Names that rows with replies have one of."""
+"""Rows with replies have at least one of these keys."""
 
 LOOKS_LIKE = {
     "prompt": ("question", "query", "user", "human", "problem", "input", "request", "source"),
@@ -24,7 +24,7 @@ LOOKS_LIKE = {
     "messages": ("chat", "conversation", "dialog", "dialogue", "turns"),
     "text": ("content", "document", "body", "sentence"),
 }
-"""Names that other files give to what a row is recognised by, the commonest first."""
+"""Other common names of the keys by which formats are detected, most common first."""
 
 
 class UnwantedReplyError(DataError):
@@ -116,7 +116,7 @@ def _turns_of(text: str, name: str, change: Change) -> Any:
 
 
 def suggestion(row: Mapping[str, Any]) -> str:
-    """Return a ``--map`` option that would turn the row's columns into a known format; empty when no names are similar."""
+    """Return a ``--map`` option that would give the row a known format; empty when no column name is similar."""
     columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
 
     def like(name: str) -> str | None:

@@ -11,7 +11,7 @@ from sftchat.data.values import abbreviate
 from sftchat.errors import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""What stands between two values, by the suffix of the file."""
+"""Delimiter by file suffix."""
 
 
 def delimiter_of(name: str) -> str:
@@ -64,7 +64,7 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
 
 
 def _check_header(header: list[str], delimiter: str, source: str) -> None:
-    """Reject a header with empty or duplicate columns."""
+    """Reject a header with duplicate columns or another delimiter."""
     twice = next((column for column in header if header.count(column) > 1), None)
     if twice is not None:
         raise DataError(f"the column {abbreviate(twice)} stands twice in the header; rename one", source)

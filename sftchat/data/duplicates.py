@@ -17,12 +17,12 @@ from sftchat.text import normalise, words
 from sftchat.types import Example
 
 SIZE = 3
-"""Words of a run; a Chinese character is one."""
+"""Words per shingle; each Chinese character is a word."""
 FEW = 8
-"""Texts with fewer runs than this are alike only when they are the same: short questions resemble each other."""
+"""Texts with fewer shingles are compared for equality only, because short questions resemble each other."""
 COMMON = 0.3
 FEWEST = 10
-"""A run in more than this share of the texts, and in more than this many, belongs to the instruction."""
+"""A shingle in more than this share of the texts, and in more than this many, belongs to the instruction."""
 
 Run = tuple[str, ...]
 
@@ -95,11 +95,11 @@ def digest(value: object) -> bytes:
 
 
 THRESHOLD = 0.8
-"""From here on two rows are nearly the same: a passage with one name replaced is, one with every name replaced is not."""
+"""Similarity from which rows are near duplicates: a passage with one name replaced is one, with all names replaced it is not."""
 HASHES = 128
 BANDS = (16, 8)
 FIRST = 1000
-"""Rows that are read before the first is judged, to learn which runs belong to the instruction."""
+"""Number of rows to read before the first comparison, to determine the shingles of the instruction."""
 
 
 @dataclass(frozen=True)

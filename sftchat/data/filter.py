@@ -15,7 +15,7 @@ from sftchat.text import words
 from sftchat.types import Example
 
 BUCKETS = 1 << 18
-"""Places of a vector; n-grams that fall into one place count together."""
+"""Dimension of the hashed vectors; n-grams with the same hash are counted together."""
 
 
 def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
@@ -62,7 +62,7 @@ def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
 
 
 Rule = Callable[[Example], str]
-"""What is wrong with a row; empty when nothing is."""
+"""Returns why to remove a row; empty to keep it."""
 
 
 @dataclass(frozen=True)

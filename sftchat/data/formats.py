@@ -153,7 +153,7 @@ def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, chan
 
 
 _MEANINGFUL = {"tools", "rejected", "finish_reason", *LABELS}
-"""Keys of metadata that are looked at, here or when rows are checked."""
+"""Metadata keys that are used here or when rows are checked."""
 
 
 def _tools(functions: Any, tools: Any, change: Change) -> list[dict[str, Any]]:

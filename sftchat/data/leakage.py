@@ -15,7 +15,7 @@ from sftchat.text import words
 from sftchat.types import Example
 
 THRESHOLD = 0.8
-"""From here on two prompts are nearly the same: a passage with one name replaced is, one with every name replaced is not."""
+"""Similarity from which prompts are nearly the same: a passage with one name replaced is, with all names replaced it is not."""
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
 
 Row = tuple[str, dict[str, Any]]
-"""Where a row begins, and the row: ``file:line``, with ``:column`` where a row of an array begins on the line of the one before."""
+"""Source and row: ``file:line``, with ``:column`` when an array element starts on the same line as the previous one."""
 
 PIECE = 1 << 20
-"""Bytes of an array that are read at once."""
+"""Bytes to read at once from an array."""
 READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 PEEKED = 4096
-"""Bytes at the beginning of a file that tell whether it is text."""
+"""Number of first bytes that are checked for being text."""
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 BINARY_FORMATS = {

@@ -13,10 +13,10 @@ NAMES = (
     "messages", "conversations", "prompt", "completion", "chosen", "rejected", "instruction", "input", "output", "system", "history", "text", "gold",
     "tools", "id", "label",
 )  # fmt: skip
-"""The names of columns that rows are recognised by: what ``--map NAME=COLUMN`` may give."""
+"""Column names by which formats are detected; valid names of ``--map NAME=COLUMN``."""
 
 Change = Callable[[str], None]
-"""Takes one line on what reading a row has changed in it."""
+"""Called with one line that describes a change made while reading a row."""
 
 
 def unreported(_: str) -> None:
@@ -63,7 +63,7 @@ class RowOptions:
 
 
 AS_WRITTEN = RowOptions()
-"""Read rows as they are."""
+"""Default options: read rows unchanged."""
 
 
 def recorded_options(source: Mapping[str, Any]) -> RowOptions:

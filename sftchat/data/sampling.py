@@ -27,7 +27,7 @@ HEADER = "sftchat_samples"
 VERSION = 1
 
 Key = tuple[str, int]
-"""A prompt by ``prompt_key``, and the number of the sample, from 0."""
+"""Prompt hash from ``prompt_key``, and sample number from 0."""
 
 
 def prompt_key(messages: Sequence[Message]) -> str:

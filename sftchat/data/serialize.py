@@ -13,7 +13,7 @@ _OF_ROWS = ("id", "metadata", "messages", "gold", "conversations", "prompt", "co
 _OF_ALPACA = ("instruction", "input", "context", "output", "response", "history")
 _OF_OTHERS = ("functions", "label", "labels", "kto_tag", "chosen")
 RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA, *_OF_OTHERS})
-"""Keys that mean something in one of the shapes; metadata of these names is written under ``metadata``, lest it be taken for the row."""
+"""Keys that have a meaning in one of the formats; metadata with these names is written under ``metadata`` to avoid confusion."""
 
 FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
@@ -65,9 +65,7 @@ def _prompt_completion(example: Example) -> dict[str, Any]:
 
 
 def _alpaca(example: Example) -> dict[str, Any]:
-    """Return instruction, output, history and system prompt; the original split into instruction and input is only known when the example
-    kept it.
-    """
+    """Return instruction, input, output, history and system prompt; the input is separate only when the example kept it as context."""
     _need_reply(example, "alpaca")
     need_plain_turns(example, "alpaca")
     turns = example.conversation
@@ -137,7 +135,7 @@ _WRITERS: dict[str, Callable[[Example], dict[str, Any]]] = {
 }
 
 FORMATS = tuple(_WRITERS)
-"""Every format by name, as ``--format`` and ``--to`` take it."""
+"""All format names, as in ``--format`` and ``--to``."""
 
 
 def _turns(turns: tuple[Message, ...]) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from typing import Any
 from sftchat.errors import DataError, MissingExtraError, first_line
 
 HUB = "hf://datasets/"
-"""What a data set on the Hub begins with."""
+"""Prefix of a data set on the Hub."""
 PARQUET = b"PAR1"
-"""The first bytes of a Parquet file."""
+"""First bytes of a Parquet file."""
 
 _REFERENCE = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w.-]+))?(?:/(?P<config>[\w.-]+))?(?:#(?P<split>[\w.-]+))?")
 

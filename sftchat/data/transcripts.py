@@ -45,7 +45,7 @@ def _write_plain(turns: Sequence[Message]) -> str:
 _WRITERS: dict[str, Callable[[Sequence[Message]], str]] = {"chatml": _write_chatml, "alpaca": _write_alpaca, "plain": _write_plain}
 
 TRANSCRIPTS = tuple(_WRITERS)
-"""The ways to write a conversation out, by name."""
+"""Names of the transcript styles."""
 
 
 def written_out(example: Example, name: str) -> Example:

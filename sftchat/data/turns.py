@@ -14,17 +14,17 @@ from sftchat.errors import DataError, unknown
 from sftchat.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
-"""The roles that a turn may have."""
+"""Valid roles."""
 
 ALIASES = {"developer": "system", "function": "tool"}
-"""Other names of roles in OpenAI's files: its newer name of the system's, its older one of a tool's."""
+"""Other role names in OpenAI's files: the newer name of ``system`` and the older one of ``tool``."""
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
-"""What ShareGPT calls them; the others go by their own name. The value of a ``function_call`` is the JSON of what is called."""
+"""ShareGPT's role names; others are the same. The value of a ``function_call`` is the JSON of the call."""
 
 _OPENAI = {**{role: role for role in ROLES}, **ALIASES}
 _KNOWN = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
-"""What each name of a role means: without ShareGPT's, and with them."""
+"""Role by name: without ShareGPT's names, and with them."""
 
 
 def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change: Change = unreported) -> tuple[Message, ...]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LONG = 5.0
-"""Seconds after which an import is said to be under way."""
+"""Time in seconds after which a slow import is reported."""
 
 
 class EntryPoint(Protocol):

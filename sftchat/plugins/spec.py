@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from sftchat.training.config import TrainingConfig
 
 ENTRY_POINT_GROUP = "sftchat"
-"""Entry points of this group are loaded as plugins."""
+"""Entry point group of plugins."""
 
 PLUGIN_API = 1
-"""Version of what plugins are promised: the hooks and the public names. A number that a plugin may state as ``sftchat_plugin_api``."""
+"""Version of the plugin interface: hooks and public names. A plugin may state the version it needs as ``sftchat_plugin_api``."""
 
 RELEASES = {1: ">=0.1"}
-"""Which releases of sftchat have which version of the plugin interface."""
+"""Releases of sftchat that support each version of the plugin interface."""
 
 hookspec = pluggy.HookspecMarker("sftchat")
 hookimpl = pluggy.HookimplMarker("sftchat")
-"""Marks a function of a plugin as the implementation of the hook of that name."""
+"""Marks a plugin function as the implementation of the hook of the same name."""
 
 
 @hookspec

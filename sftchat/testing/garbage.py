@@ -39,7 +39,7 @@ FIXED = (
     "the same line\n" * 500,
     "甲" * 3000,
 )
-"""Empty, invisible, hostile, unfinished, endless."""
+"""Fixed garbage replies: empty, invisible, hostile, truncated, very long."""
 
 _ALPHABETS = (
     "abc xyz.,",

@@ -18,7 +18,7 @@ from sftchat.types import Example, Reply, Score
 
 TOLERANCE = 1e-9
 SLOWEST_SECONDS = 1.0
-"""CPU time for the longest garbage: beyond it a scorer takes more than linear time."""
+"""Maximum CPU time for the longest garbage reply; above it a scorer is slower than linear."""
 
 
 @dataclass(frozen=True)

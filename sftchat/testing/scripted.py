@@ -13,14 +13,15 @@ from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token
 
 Script: TypeAlias = str | Reply | Exception | Sequence[str | Exception]
-"""One scripted reply: its text; a ``Reply``, whose ``finish_reason``, ``thoughts`` and ``refused`` are kept; an error, which is raised; or the very pieces of
-the reply, among which an error is raised when its turn comes."""
+"""One scripted reply: its text; a ``Reply``, whose ``finish_reason``, ``thoughts`` and ``refused`` are kept; an error to raise; or the
+pieces of the reply, among which errors are raised in order.
+"""
 
 Replies: TypeAlias = Mapping[str, Script] | Callable[[Request], Script] | Sequence[Script]
-"""Where replies come from: by the last user message, by a function of the request, or in order."""
+"""Source of replies: by the last user message, by a function of the request, or in order."""
 
 PAUSE_SECONDS = 60.0
-"""How long a paused engine waits before it decides that the test forgot it."""
+"""Maximum pause before the engine concludes that the test forgot it."""
 
 
 class ScriptedEngine:

@@ -25,7 +25,7 @@ from sftchat.testing.chat import commands_of, opening_of
 __all__ = ["ChatOnScreen", "Screen", "chat_on_screen"]
 
 SECONDS = 60.0
-"""How long is waited for what is expected; long, because a busy machine is no defect of the chat."""
+"""Timeout of waits; long, because the machine may be busy."""
 SCROLLBACK = 100_000
 
 

@@ -23,7 +23,7 @@ from sftchat.plugins.spec import hookimpl
 
 TOPICS = (general, navigation, settings, sessions, models, inspect_prompt, inspect_probs, likelihood, samples, data, scoring, display)
 BUILTINS: tuple[ChatCommand, ...] = tuple(command for topic in TOPICS for command in topic.COMMANDS)
-"""Listed in this order by ``/help``; the commands of other plugins follow."""
+"""Built-in commands in the order of ``/help``; those of plugins follow."""
 
 
 @hookimpl

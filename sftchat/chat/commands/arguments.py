@@ -48,7 +48,7 @@ def no_reply(context: ChatContext) -> str:
 
 
 MOST = 200
-"""No more paths than this are offered at a time."""
+"""Maximum number of paths offered as completions."""
 
 
 def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool = False) -> Iterator[str]:

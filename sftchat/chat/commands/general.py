@@ -12,7 +12,7 @@ ctrl-c stops a reply · ctrl-r searches · ctrl-d leaves
 ctrl-x ctrl-e: editor · f2: thoughts · f4: vi keys"""
 
 WIDEST = 28
-"""A call longer than this pushes its summary to the right, alone."""
+"""Width limit of a usage; a longer one shifts its own summary to the right."""
 
 
 def help_text(commands: Mapping[str, ChatCommand]) -> str:

@@ -20,7 +20,7 @@ from sftchat.text import counted
 from sftchat.types import UNNUMBERED, Choice, Token
 
 DOUBTFUL = 8
-"""Least likely tokens that ``/probs`` lists."""
+"""Number of least likely tokens that ``/probs`` lists."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,7 @@ def _why(context: ChatContext, argument: str) -> None:
             )
         served = choice.token.id == UNNUMBERED
         if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
-            beyond = (
-                f"#{choice.rank + 1}{'+' if served else ''}"  # A server returns only the top alternatives, so the exact rank is unknown.
-            )
+            beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # a server's exact rank is unknown
             rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
         fork = "" if served else f"; '/fork {place} #K' goes on with another"
         context.say([("note", f"token {place} of {len(judged.choices)}{fork}\n"), *table(rows)])

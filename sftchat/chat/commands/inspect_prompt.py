@@ -14,7 +14,7 @@ from sftchat.text import counted
 from sftchat.types import Message, Token
 
 MOST = 60
-"""Tokens that are listed one a line before the rest is only counted."""
+"""Maximum number of tokens listed one per line; the rest is only counted."""
 T = TypeVar("T")
 
 

@@ -12,7 +12,7 @@ from sftchat.engine import OFF, Adapts
 from sftchat.errors import UsageError, unknown
 
 LOADED = "loaded"
-"""What ``/adapter`` calls the model as it was loaded."""
+"""Name that ``/adapter`` uses for the model as loaded."""
 
 
 def _model(context: ChatContext, argument: str) -> None:

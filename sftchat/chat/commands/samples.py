@@ -18,9 +18,9 @@ from sftchat.text import counted, normalise
 from sftchat.types import Example, Reply
 
 MOST = 256
-"""The most samples of one answer."""
+"""Maximum number of samples."""
 WARM = 0.7
-"""Temperature of samples where the talk's is 0, at which all would be the same."""
+"""Sampling temperature when that of the chat is 0, at which all samples would be equal."""
 
 
 def _samples(context: ChatContext, argument: str) -> None:

@@ -14,11 +14,11 @@ from sftchat.types import Choice, Token
 
 SIGNS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
 BROKEN = "\ufffd"
-"""What a part of a character decodes to."""
+"""Decoded form of an incomplete character (U+FFFD)."""
 PARTS = 4
-"""The most tokens that hold one character."""
+"""Maximum number of tokens of one character."""
 LIKELY, RARE = 0.5, 0.05
-"""From this probability on a token is likely, and below this one rare."""
+"""Probability from which a token counts as likely, and below which it counts as rare."""
 Row = Sequence[tuple[Style, str]]
 
 

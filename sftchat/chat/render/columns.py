@@ -13,10 +13,10 @@ from sftchat.chat.safe_text import escape_controls
 
 RULE = " │ "
 LEAST = 48
-"""Replies narrower than this are easier to read one below the other: two side by side want a terminal of 99 columns."""
+"""Minimum column width; narrower replies are easier to read one below the other. Two columns need a terminal of 99 columns."""
 
 Row = list[Line]
-"""One line for each column, no wider than the column."""
+"""One line for each column, at most as wide as the column."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sftchat.chat.render.tables import draw_table, is_delimiter, is_row
 from sftchat.chat.render.width import Line, joined
 
 LINES = 400
-"""A block longer than this goes on without colours: each line is read with all before it."""
+"""Maximum highlighted lines of a code block; each line is lexed with all lines before it."""
 
 _STYLES = {"Keyword": "keyword", "String": "string", "Comment": "comment", "Number": "number", "Function": "name", "Class": "name"}
 

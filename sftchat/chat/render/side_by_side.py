@@ -10,7 +10,7 @@ from sftchat.chat.safe_text import Printable
 from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
 NARROWEST = 6
-"""Columns do not get narrower than this when the terminal is made narrower while they stream."""
+"""Minimum column width when the terminal is made narrower during streaming."""
 
 
 class Beside:
@@ -71,7 +71,7 @@ class Beside:
         if self._width and each != self._width:
             self._begin_anew()
         self._width = each
-        # a final line feed may end the reply without starting a row: it is shown with the text that follows
+        # a final line feed may start no row: it is shown with the next text
         shown = [text if done else text.removesuffix("\n") for text, done in zip(self._texts, self._done, strict=True)]
         self._sides = [Side(text, done) for text, done in zip(shown, self._done, strict=True)]
         difference = None if self._marked else first_difference(self._sides)

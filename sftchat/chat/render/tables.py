@@ -10,7 +10,7 @@ from sftchat.chat.render.width import Line, joined, pad, plain, width, wrap_line
 _DELIMITER = re.compile(r"\s{0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
 _TOKEN = re.compile(r"`[^`]*`|\\.|.")
 _LEAST = 4
-"""A column narrower than this is not worth drawing."""
+"""Minimum width of a table column."""
 
 
 def is_row(line: str) -> bool:

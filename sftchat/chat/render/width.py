@@ -13,7 +13,7 @@ from typing import TypeAlias
 from wcwidth import iter_graphemes, wcswidth, wcwidth
 
 Line: TypeAlias = list[tuple[str, str]]
-"""One line without its newline, as (style, text) pairs; styles are named as prompt_toolkit names them."""
+"""One line without its newline, as (style, text) pairs; style names as in prompt_toolkit."""
 
 
 def cells(text: str) -> int:

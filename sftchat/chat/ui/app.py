@@ -39,7 +39,7 @@ from sftchat.errors import UsageError
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
 TICK_SECONDS = 0.5
-"""How often the status line is drawn anew while something is under way."""
+"""Interval of status line redraws while something is running."""
 
 
 class Terminal:

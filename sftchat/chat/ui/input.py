@@ -53,7 +53,7 @@ def edit_text(text: str) -> str:
 
 
 class _TolerantHistory(FileHistory):
-    """History file that ignores write errors, such as a full disk or a read-only home."""
+    """History file that ignores I/O errors, such as a full disk or a read-only home."""
 
     def load_history_strings(self) -> Iterable[str]:
         try:
@@ -79,7 +79,7 @@ def open_history(path: Path | None) -> History:
 
 
 LINES, CHARACTERS = 8, 1000
-"""A paste of so many lines or characters is shown as a placeholder."""
+"""A paste of at least so many lines or characters is shown as a placeholder."""
 
 
 class Pasted:

@@ -15,7 +15,7 @@ from sftchat.chat.settings import Display
 from sftchat.chat.ui.scrollback import App, Scrollback
 
 FRAME_SECONDS = 0.04
-"""Pieces of a reply are drawn together at this pace; an engine may be faster than a terminal."""
+"""Drawing interval; pieces that arrive within it are drawn together, because an engine may be faster than a terminal."""
 
 
 @dataclass(frozen=True)
