@@ -4,7 +4,7 @@
 
 ``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` can be typed at, in a real terminal, best of five; and, of a model that reads a prompt of
             4,000 tokens and of one in the middle of a reply, how long Ctrl-C takes to give the prompt back.
-``turn``    time to the first token at turn 10 of a talk of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
+``turn``    time to the first token at turn 10 of a conversation of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
 ``decode``  tokens a second of one reply after its first: ours, without guesses, and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8
             weights.
 ``lookup``  the same for ``--run``, a checkpoint of the relation task, with and without prompt lookup and with ``generate``, whose replies must be equal.

@@ -21,7 +21,7 @@ VERBS = {
     "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",
-    "chat": "talk to a model",
+    "chat": "chat with a model",
     "ask": "replies on stdout, one or a file of them",
     "compare": "the same questions to several models, side by side",
     "cache": "what models have answered before: show it, prune it",
@@ -84,13 +84,13 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error (also SFTCHAT_TRACEBACK=1).")
 @click.pass_context
 def program(ctx: click.Context, traceback: bool) -> None:
-    """Talk to, score and gate fine-tuned language models.
+    """Chat with, score and gate fine-tuned language models.
 
     \b
     sftchat demo                         see it all on the embedded model
     sftchat train relation -o run        fine-tune on a task
     sftchat eval run                     score what came out
-    sftchat chat run                     talk to it
+    sftchat chat run                     chat with it
     """
     from sftchat.cli.shared import Session
 

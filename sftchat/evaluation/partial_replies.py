@@ -161,7 +161,7 @@ class PartialReplies:
         if self._replies:
             self._say(
                 f"{counted(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
-                "--fresh asks everything anew"
+                "--fresh asks everything again"
             )
 
     def _move_aside(self, path: Path, mark: str) -> Path:

@@ -145,7 +145,7 @@ def test_help_lists_every_command_and_explains_one() -> None:
     listed = context.run("/help")
     assert [line.split()[0] for line in listed.splitlines() if line.startswith("  /")] == [f"/{name}" for name in context.commands]
     headings = [block.splitlines()[0] for block in listed.split("\n\n")[:-1]]
-    assert headings == ["general", "talk", "settings", "sessions", "models", "looking inside", "data", "display", "plugins"]
+    assert headings == ["general", "conversation", "settings", "sessions", "models", "looking inside", "data", "display", "plugins"]
     assert context.run("/help shout") == context.run("/help /shout") == "/shout TEXT  say it loud"
     with pytest.raises(UsageError, match="did you mean 'shout'"):
         context.run("/help shot")

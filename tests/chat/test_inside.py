@@ -170,7 +170,7 @@ def test_the_gold_answer_of_an_item_is_judged_without_typing_it(tmp_path: Path) 
     shown = said("hi", "/nll gold", likeliest=likeliest, desk=ChatServices(judge=GoldScorer(task, gold)))
 
     assert "2 tokens, log-likelihood -1.39" in shown
-    assert "is no item of a gold set" in said("hi", "/nll gold", likeliest=likeliest)
+    assert "is no item of an evalset" in said("hi", "/nll gold", likeliest=likeliest)
 
 
 def test_samples_are_counted_by_what_they_say() -> None:

@@ -1,4 +1,4 @@
-"""Several models in one talk, and another model, adapter or checkpoint in the middle of it."""
+"""Several models in one conversation, and another model, adapter or checkpoint in the middle of it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_focus_says_which_column_commands_mean(view: View) -> None:
         "note: 1 > x\none1",
         "note: column 2: b",
         "note: 1 > x\ntwo1",
-        "error: there is no column 3: the talk has 2",
+        "error: there is no column 3: the conversation has 2",
     ]
     assert log.talk.engine.name == "two"
 

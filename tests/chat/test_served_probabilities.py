@@ -70,7 +70,7 @@ def test_alternatives_are_shown_without_a_fork_and_with_an_open_rank() -> None:
 
 def test_nothing_is_asked_for_before_it_is_wanted_and_what_to_type_is_said() -> None:
     server = served(paris)
-    words = "sftchat: error: no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies anew"
+    words = "sftchat: error: no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies again"
 
     for line in ("/probs", "/why 1"):
         assert last(server.engine, "hi", line) == [words]

@@ -47,7 +47,7 @@ class Asker:
         self.read.append(given["input_ids"].numel())
 
     def tokens(self, *said: str) -> list[int]:
-        """The prompt of a talk."""
+        """The prompt of a conversation."""
         messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(said)]
         return loaded(self.shape).renderer.prompt_ids(messages)
 
@@ -59,7 +59,7 @@ def alike(one: list[int], other: list[int]) -> int:
 
 @pytest.fixture(params=["llama", "qwen3", "gemma2", "mistral", "gpt2", "bloom"])
 def ask(request: pytest.FixtureRequest) -> Asker:
-    """A talk of one turn has been held; windows of the sliding shapes are shorter than it."""
+    """A conversation of one turn has been held; windows of the sliding shapes are shorter than it."""
     return Asker(request.param)
 
 

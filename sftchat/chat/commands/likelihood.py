@@ -29,7 +29,7 @@ def _gold(context: ChatContext) -> str:
     judge = context.desk.judge
     example = judge.find(context.conversation.unanswered().messages) if judge is not None else None
     if example is None or example.gold is None:
-        raise UsageError("the last message is no item of a gold set; chat with --task, or give the answer: /nll TEXT")
+        raise UsageError("the last message is no item of an evalset; chat with --task, or give the answer: /nll TEXT")
     return example.gold
 
 

@@ -43,14 +43,14 @@ def _focus(context: ChatContext, argument: str) -> None:
     """Show or choose the column that commands about one reply mean."""
     at = whole_number(argument, "N", context.conversation.column + 1)
     if at > len(context.columns):
-        raise UsageError(f"there is no column {at}: the talk has {len(context.columns)}")
+        raise UsageError(f"there is no column {at}: the conversation has {len(context.columns)}")
     context.conversation = context.conversation.seen_by(at - 1)
     context.say(f"column {at}: {context.focus.name}")
 
 
 def _one_column(context: ChatContext) -> str:
     """Why there is no focus to choose."""
-    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' talks to two"
+    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
 
 
 def _columns(context: ChatContext, argument: str) -> Iterable[str]:
