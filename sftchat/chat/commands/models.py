@@ -170,5 +170,14 @@ COMMANDS = (
     ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
     ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, impossible=_one_column, topic="models"),
     ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
-    ChatCommand("ckpt", "ask another checkpoint of the run", _ckpt, "[next|prev|STEP]", _steps, impossible=_no_checkpoints, topic="models"),
+    ChatCommand(
+        "checkpoint",
+        "ask another checkpoint of the run",
+        _ckpt,
+        "[next|prev|STEP]",
+        _steps,
+        impossible=_no_checkpoints,
+        topic="models",
+        aliases=("ckpt",),
+    ),
 )
