@@ -237,11 +237,11 @@ def best(replies: Iterable[Timed]) -> float:
 @contextmanager
 def unguessed() -> Iterator[None]:
     """No tokens are guessed: a random model repeats itself, which would be too easy."""
-    usual, lookup.ORDERS = lookup.ORDERS, (1_000_000,)  # no text repeats that much
+    usual, lookup.NGRAM_SIZES = lookup.NGRAM_SIZES, (1_000_000,)  # no text repeats that much
     try:
         yield
     finally:
-        lookup.ORDERS = usual
+        lookup.NGRAM_SIZES = usual
 
 
 def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:

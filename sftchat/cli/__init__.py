@@ -38,7 +38,7 @@ COULD_NOT, NOT_COMPARABLE = 3, 4
 CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
 """The exit codes that an error may have: 0 and 1 come from commands that ended as planned."""
 
-SPINS = "20000"
+GOMP_SPINCOUNT = "20000"
 """How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a training 1.7 times
 slower where other programs use the cores too (``scripts/bench_busy.py``)."""
 
@@ -207,7 +207,7 @@ _python_shows = warnings.showwarning
 def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
+        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # read when torch is imported
     prepare_process()
     warnings.showwarning = show_warning
     sys.exit(main())

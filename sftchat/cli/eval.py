@@ -191,7 +191,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
     from sftchat.evaluation.progress import progress
     from sftchat.evaluation.reply_cache import ReplyCache, default_path
     from sftchat.inference.distributed import process_info, take_accelerator, wait_for_all
-    from sftchat.inference.identity import UNIMPORTANT
+    from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
 
     place = process_info()
     if fresh and place.count > 1:
@@ -207,7 +207,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
             return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
 
         def describe(model: str) -> str:
-            asked = {name: value for name, value in options.items() if name not in UNIMPORTANT}
+            asked = {name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT}
             return repr((model, task.template, sorted(asked.items())))
 
         def say(words: str) -> None:

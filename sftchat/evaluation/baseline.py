@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, from_json, load_json
+from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
@@ -108,7 +108,7 @@ def version_of(path: Path) -> Any:
     """The schema version that the first line of a file states, of whatever type; None where the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            row = load_json(file.readline(LARGEST))
+            row = load_json(file.readline(MAX_BYTES))
     except (OSError, ValueError):
         return None
     return (row[HEADER] or 0) if isinstance(row, dict) and HEADER in row else None

@@ -105,7 +105,7 @@ def test_a_state_that_cannot_be_cut_is_read_again() -> None:
 
 
 def test_a_reply_that_was_stopped_leaves_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.inference.scheduler.PIECE", 16)
+    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_CHUNK", 16)
     ask = Asker("llama")
     text = "the user and the assistant talk " * 4
     request = Request("r", (Message(role="user", content=text),), sampling=SamplingParams(max_new_tokens=LENGTH))

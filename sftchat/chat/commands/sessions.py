@@ -13,7 +13,7 @@ from sftchat.chat.sessions import Summary, restored
 from sftchat.errors import UsageError
 from sftchat.text import counted
 
-SHOWN = 20
+LISTED_SESSIONS = 20
 NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
 FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
@@ -28,7 +28,7 @@ def _sessions(context: ChatContext, argument: str) -> None:
     """List the sessions that were used last."""
     sessions = context.desk.session.sessions
     assert sessions is not None
-    context.say(listed(sessions.all(whole_number(argument, "N", SHOWN)), context.desk.session.id) or "no sessions yet")
+    context.say(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.desk.session.id) or "no sessions yet")
 
 
 def listed(found: Iterable[Summary], current: int) -> str:
@@ -85,7 +85,7 @@ def _load(context: ChatContext, argument: str) -> None:
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
     """Sessions by name, else number, and files."""
     sessions = context.desk.session.sessions
-    named = [one.name or str(one.id) for one in sessions.all(SHOWN)] if sessions is not None else []
+    named = [one.name or str(one.id) for one in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
     return [*named, *paths(context, argument)]
 
 
