@@ -133,6 +133,7 @@ class ChatCommand:
         impossible: Returns why the command is unavailable, such as ``"there is no reply yet"``; empty when it is available. Called before
             the command runs; unavailable commands are not run and not offered as completions.
         topic: Heading in ``/help``.
+        aliases: Further names under which it is found, such as one of an earlier release; they are not listed.
     """
 
     name: str
@@ -143,7 +144,9 @@ class ChatCommand:
     while_generating: bool = False
     impossible: Callable[[ChatContext], str] = always
     topic: str = "plugins"
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"command name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
+        for name in (self.name, *self.aliases):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"command name '{name}' must be lower-case letters, digits, '-' and '_', starting with a letter")

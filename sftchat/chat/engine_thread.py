@@ -115,7 +115,7 @@ class Jobs:
             UsageError: When another job is running.
         """
         if self._work is not None:
-            raise UsageError(f"the talk is busy: {self.doing}")
+            raise UsageError(f"the conversation is busy: {self.doing}")
         self._work = work = JobHandle(lambda text: self._view.post(partial(self._view.say, text)))
         self.doing = title
 

@@ -324,7 +324,7 @@ class Sessions:
             with suppress(sqlite3.Error):
                 self.close()
             said = str(error) if isinstance(error, SftchatError) else (getattr(error, "strerror", None) or first_line(error)).lower()
-            self.warn(f"the talk is not kept from here on: cannot use '{self.path}': {said}")
+            self.warn(f"the conversation is not kept from here on: cannot use '{self.path}': {said}")
             return []
 
 

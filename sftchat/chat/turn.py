@@ -63,7 +63,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         return Fitted(request, dropped)
     if overflow == "refuse" and used < room:
         raise EngineError(
-            f"the talk has {used} tokens and the reply may have {reply}, the context holds {room}; "
+            f"the conversation has {used} tokens and the reply may have {reply}, the context holds {room}; "
             "'/set overflow drop-oldest' leaves out the oldest turns, '/set max_new_tokens N' asks for less"
         )
     remedy = (
@@ -71,7 +71,9 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         if dropped or _without_oldest(request) is None
         else "'/set overflow drop-oldest' leaves out the oldest turns, /undo and /reset take them back"
     )
-    raise EngineError(f"the context is full: the talk has {used} tokens, the context holds {room}, prompt and reply together; {remedy}")
+    raise EngineError(
+        f"the context is full: the conversation has {used} tokens, the context holds {room}, prompt and reply together; {remedy}"
+    )
 
 
 def _without_oldest(request: Request) -> Request | None:

@@ -16,12 +16,12 @@ from sftchat.data.values import abbreviate
 from sftchat.text import normalise, words
 from sftchat.types import Example
 
-SIZE = 3
+SHINGLE_WORDS = 3
 """Words per shingle; each Chinese character is a word."""
-FEW = 8
+MIN_SHINGLES = 8
 """Texts with fewer shingles are compared for equality only, because short questions resemble each other."""
-COMMON = 0.3
-FEWEST = 10
+COMMON_SHARE = 0.3
+COMMON_TEXTS = 10
 """A shingle in more than this share of the texts, and in more than this many, belongs to the instruction."""
 
 Run = tuple[str, ...]
@@ -33,14 +33,14 @@ def key(text: str) -> Run:
 
 
 def shingles(text: Sequence[str]) -> set[Run]:
-    """Return all runs of ``SIZE`` consecutive tokens."""
-    return {tuple(text[at : at + SIZE]) for at in range(len(text) - SIZE + 1)}
+    """Return all runs of ``SHINGLE_WORDS`` consecutive tokens."""
+    return {tuple(text[at : at + SHINGLE_WORDS]) for at in range(len(text) - SHINGLE_WORDS + 1)}
 
 
 def common(texts: Iterable[set[Run]], number: int) -> frozenset[Run]:
     """Return the shingles that so many of ``number`` texts share that they belong to the instruction."""
     counts = Counter(run for text in texts for run in text)
-    most = max(FEWEST, int(COMMON * number))
+    most = max(COMMON_TEXTS, int(COMMON_SHARE * number))
     return frozenset(run for run, count in counts.items() if count > most)
 
 
@@ -173,7 +173,7 @@ class NearDuplicates:
     def _judge(self, source: str, found: set[Run]) -> Iterator[Near]:
         """Compare a row with the kept ones, and keep it when none is near."""
         telling = found - (self._instruction or frozenset())
-        if len(telling) < FEW:
+        if len(telling) < MIN_SHINGLES:
             return
         sketch = self._empty.copy()
         sketch.update_batch([" ".join(run).encode() for run in telling])

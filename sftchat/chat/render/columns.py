@@ -12,7 +12,7 @@ from sftchat.chat.render.width import Line, pad, plain, width, wrap_line
 from sftchat.chat.safe_text import escape_controls
 
 RULE = " │ "
-LEAST = 48
+MIN_COLUMN_WIDTH = 48
 """Minimum column width; narrower replies are easier to read one below the other. Two columns need a terminal of 99 columns."""
 
 Row = list[Line]
@@ -35,7 +35,7 @@ class Side:
 def column_widths(count: int, columns: int) -> list[int] | None:
     """Return the widths of ``count`` columns on a terminal; None for a single column, or when the terminal is too narrow."""
     each = (columns - len(RULE) * (count - 1)) // max(1, count)
-    return [each] * count if count > 1 and each >= LEAST else None  # equal widths, so that equal texts wrap equally
+    return [each] * count if count > 1 and each >= MIN_COLUMN_WIDTH else None  # equal widths, so that equal texts wrap equally
 
 
 def first_difference(sides: Sequence[Side]) -> int | None:

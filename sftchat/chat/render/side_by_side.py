@@ -9,7 +9,7 @@ from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import Printable
 from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
-NARROWEST = 6
+MIN_STREAMED_WIDTH = 6
 """Minimum column width when the terminal is made narrower during streaming."""
 
 
@@ -52,9 +52,7 @@ class Beside:
         """Finish the reply of a column."""
         thoughts = self._thoughts[column]
         self._take(column, thoughts.end())
-        if (
-            self._begun[column] and thoughts.thinking and not self._show_thoughts
-        ):  # the end of the thoughts never came: this may be the reply
+        if self._begun[column] and thoughts.thinking and not self._show_thoughts:  # no end of thoughts: may be the reply
             self._take(column, [Part(thoughts.thought, False)])
         self._texts[column] = (self._texts[column] + self._printable[column].end()).removesuffix("\n")
         self._done[column] = True
@@ -67,7 +65,7 @@ class Beside:
 
     def lines(self, columns: int) -> list[Line]:
         """Draw all rows for a terminal width and return those that are final and were not returned before."""
-        each = max(NARROWEST, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
+        each = max(MIN_STREAMED_WIDTH, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
         if self._width and each != self._width:
             self._begin_anew()
         self._width = each
