@@ -96,8 +96,7 @@ class GoldScorer:
         return tuple(read_evalset(self.path).examples) if self.path is not None else ()
 
     def find(self, messages: Sequence[Message]) -> Example | None:
-        """Return the item that a conversation asks: the item's messages, without the system prompt, are the last messages of the
-        conversation.
+        """Return the item whose messages, without the system prompt, are the last messages of the conversation.
 
         Args:
             messages: The conversation; ends with a user message.

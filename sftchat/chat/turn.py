@@ -84,7 +84,7 @@ def _without_oldest(request: Request) -> Request | None:
 
 
 ALTERNATIVES = 10
-"""Number of most likely tokens per position that ``/why`` lists and that servers are asked for."""
+"""Number of most likely tokens per position that ``/why`` lists and that are requested from servers."""
 
 
 class TurnRunner:
@@ -267,7 +267,7 @@ class TurnRunner:
             seconds=generation.seconds,
         )
         if not self._generations:
-            self._end()  # Before the view draws the end, so that it shows the chat as ready.
+            self._end()  # before the view draws the end, so that it shows the chat as ready
         self._view.end_reply(column)
         if generation.late:
             self._view.say(f"{self._who(column)}{LATE}")

@@ -95,7 +95,7 @@ def digest(value: object) -> bytes:
 
 
 THRESHOLD = 0.8
-"""Similarity from which rows are near duplicates: a passage with one name replaced is one, with all names replaced it is not."""
+"""Similarity from which rows are near duplicates: with one name replaced in a passage they are, with all names replaced they are not."""
 HASHES = 128
 BANDS = (16, 8)
 FIRST = 1000

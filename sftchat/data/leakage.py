@@ -15,7 +15,7 @@ from sftchat.text import words
 from sftchat.types import Example
 
 THRESHOLD = 0.8
-"""Similarity from which prompts are nearly the same: a passage with one name replaced is, with all names replaced it is not."""
+"""Similarity from which prompts are nearly the same: with one name replaced in a passage they are, with all names replaced they are not."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
     """Return whether the terminal is known to break rows when it is made narrower; False when unsure, because a stale copy is better than
     an erased line of the scrollback.
     """
-    if "STY" in environment:  # GNU screen, whatever the outer terminal
+    if "STY" in environment:  # GNU screen, in any outer terminal
         return False
     return (
         any(name in environment for name in _MARKS)
