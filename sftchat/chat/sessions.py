@@ -197,10 +197,10 @@ class Sessions:
         self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(facts), session)
 
     def add(self, session: int, node: Node) -> None:
-        """Taken=>SessionConflict: When the session has another node with that id.
+        """Save a new node and delete the stored chunks of its reply.
 
         Raises:
-            Taken: When the session has another node in its place.
+            SessionConflict: When the session has another node with that id.
         """
         try:
             self._do("INSERT INTO nodes VALUES (?, ?, ?, ?)", session, node.id, node.parent, node_to_json(node))

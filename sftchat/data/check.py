@@ -81,7 +81,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """As it is printed."""
+        """Format the problem as printed in reports."""
         return f"{self.source}: {self.message}"
 
 
