@@ -90,7 +90,7 @@ def _details(item: ItemHistory) -> str:
 
 
 def _verdict_case(verdict: Verdict) -> Case:
-    """Return the case of the gate: a failure for a regression or a missed floor, skipped when nothing is proven and that is accepted, else an error."""
+    """Return the gate's case: a failure for a regression or a missed floor, skipped when nothing is proven and that is accepted, else an error."""
     if verdict.outcome == "pass":
         return Case("verdict")
     outcome = "error" if verdict.outcome == "inconclusive" and verdict.exit_code else _VERDICTS[verdict.outcome]
