@@ -82,7 +82,7 @@ class SkipLastMlp:
 
 
 def _last_network(model: Any) -> Any:
-    """Return the feed-forward network of the last layer; None for other layouts, and for mixtures of experts, whose load balance needs all positions."""
+    """Return the last layer's feed-forward network; None for other layouts, and for mixtures of experts, whose load balance needs all positions."""
     layers = getattr(getattr(model, "model", None), "layers", None)
     config = model.config.get_text_config()
     if not layers or any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
