@@ -132,7 +132,7 @@ def listed(ids: Sequence[str], most: int = 5) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an error; a note instead when a third-party class fails in ``__str__``."""
+    """Return the message of an error; a note instead when ``str``, which runs a plugin's code, fails."""
     try:
         return str(error)
     except KeyboardInterrupt:

@@ -268,7 +268,7 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
 
 
 def clear(path: Path) -> int:
-    """Delete all replies; a damaged or foreign file is deleted. Return the number of replies known to be deleted.
+    """Delete all content; a damaged file, or one that is no cache, is deleted. Return the number of replies known to be deleted.
 
     Raises:
         SftchatError: When the file is in use, or cannot be deleted.

@@ -88,7 +88,7 @@ def _running(run: Path, folder: int) -> UsageError:
 
 
 def _holder(folder: int) -> str:
-    """Return the process that holds the lock of an open folder, as text; empty when unknown."""
+    """Return the process that holds the lock of an open folder, as text; ``another process`` when unknown."""
     facts = os.fstat(folder)
     place = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
     with suppress(OSError):

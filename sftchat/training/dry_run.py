@@ -20,7 +20,7 @@ USUAL = 12
 """Number of batches of typical lengths for measuring speed; fewer when they take long."""
 
 FIRST = 2
-"""First measured step: step 1 reserves memory, step 2 allocates the optimizer state."""
+"""Number of steps before measuring starts: the first reserves memory, the second allocates the optimizer state."""
 
 ENOUGH = 10.0
 """Measuring time in seconds after which no further batch is started."""
