@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin,
 
 T = TypeVar("T")
 
-LARGEST = 64 << 20
+MAX_BYTES = 64 << 20
 """Bytes of a file that is read as a whole: what is larger is none of ours, and might not fit into memory."""
 MAX_DEPTH = 100
 """Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
@@ -31,20 +31,20 @@ def read_text(path: Path) -> str:
     """A small file of UTF-8, with or without a byte order mark.
 
     Raises:
-        OSError: When it cannot be read, or is larger than ``LARGEST``: a file of holes, a device.
+        OSError: When it cannot be read, or is larger than ``MAX_BYTES``: a file of holes, a device.
         UnicodeDecodeError: When it is not UTF-8.
     """
     with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return content.decode("utf-8-sig")
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """The lines of a file with their numbers, from 1, and whether each was cut at ``LARGEST`` bytes; what comes next is then the rest of it."""
-    for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), start=1):
-        yield number, line, len(line) == LARGEST and not line.endswith(b"\n")
+    """The lines of a file with their numbers, from 1, and whether each was cut at ``MAX_BYTES`` bytes; what comes next is then the rest of it."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
+        yield number, line, len(line) == MAX_BYTES and not line.endswith(b"\n")
 
 
 def not_utf_8(error: UnicodeDecodeError) -> str:

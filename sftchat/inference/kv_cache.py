@@ -23,7 +23,7 @@ except ImportError:
     DummyLayer = DynamicLayer = DynamicSlidingWindowLayer = type("NoLayer", (), {})
     MERGEABLE = ()
 
-SLACK = 64
+GROWTH_COLUMNS = 64
 """Columns added when the buffers grow: steps until they are copied again."""
 
 
@@ -141,7 +141,7 @@ class BatchCache(Cache):  # type: ignore[misc]
                 layer.values[row].zero_()
 
     def make_room(self, columns: int = 1) -> None:
-        """See to it that more columns fit, at most ``SLACK``."""
+        """See to it that more columns fit, at most ``GROWTH_COLUMNS``."""
         if self._frame.end + columns > self._filled[0].keys.shape[2]:
             self._rebuild(self._frame.rows, self.get_seq_length())
 
@@ -165,7 +165,7 @@ class BatchCache(Cache):  # type: ignore[misc]
         """New buffers, the columns in use ending before ``end``."""
         width = self.get_seq_length()
         for layer in self._filled:
-            layer.rebuild(rows, end + SLACK, end)
+            layer.rebuild(rows, end + GROWTH_COLUMNS, end)
         self._frame.start, self._frame.end = end - width, end
 
 

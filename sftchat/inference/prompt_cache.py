@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from sftchat.inference.kv_cache import layers
 from sftchat.inference.memory import free_bytes
 
-SAVED = 256
+MIN_SHARED_TOKENS = 256
 """Least tokens that sharing must save: fewer are read with the rest sooner than in a pass of their own."""
 
 
@@ -80,7 +80,7 @@ class Prefix:
                 layer.values[rows, :, gap : gap + size] = values
 
 
-SHARE = 0.125
+FREE_MEMORY_SHARE = 0.125
 """Of the memory that is free, what may be kept between requests."""
 MAX_CONVERSATIONS = 16
 """Talks, or branches of one, that are kept."""
@@ -93,7 +93,7 @@ class PromptCache:
         share: Of the memory that is free, what they may take.
     """
 
-    def __init__(self, share: float = SHARE) -> None:
+    def __init__(self, share: float = FREE_MEMORY_SHARE) -> None:
         self._share = share
         self._rows: list[Prefix] = []
 

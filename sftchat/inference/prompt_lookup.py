@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-ORDERS = (3, 2, 1)
+NGRAM_SIZES = (3, 2, 1)
 """Tokens that must have stood there before, for what followed them to be the guess; the most that are found decide.
 
 One is enough where a name is copied: its first token tells which."""
@@ -13,9 +13,9 @@ MIN_GUESSED_TOKENS = 4
 """The fewest tokens of a guess: a pass over five takes hardly longer than one over two."""
 MAX_GUESSED_TOKENS = 16
 """The most tokens of a guess."""
-REST = 32
-"""Tokens said without guesses of an order once they have gone wrong ``PATIENCE`` times in a row."""
-PATIENCE = 12
+PAUSE_TOKENS = 32
+"""Tokens said without guesses of an order once they have gone wrong ``MAX_WRONG_GUESSES`` times in a row."""
+MAX_WRONG_GUESSES = 12
 
 
 @dataclass
@@ -48,7 +48,7 @@ class PromptLookupDecoder:
     """
 
     def __init__(self) -> None:
-        self._orders = [_Order(size) for size in ORDERS]
+        self._orders = [_Order(size) for size in NGRAM_SIZES]
         self._last = self._orders[0]
 
     def guess(self, tokens: Sequence[int], room: int) -> list[int]:
@@ -73,5 +73,5 @@ class PromptLookupDecoder:
             order.length, order.wrong = max(MIN_GUESSED_TOKENS, right + 1), 0
         else:
             order.length, order.wrong = MIN_GUESSED_TOKENS, order.wrong + 1
-        if order.wrong == PATIENCE:
-            order.wrong, order.rest = 0, REST
+        if order.wrong == MAX_WRONG_GUESSES:
+            order.wrong, order.rest = 0, PAUSE_TOKENS

@@ -13,7 +13,7 @@ from sftchat.types import Message
 
 START, END = "\U000f0000", "\U000f0001"
 """Markers around text that looks like a special token: private-use characters, dropped from messages before they are marked."""
-NOTHING = "(?!)"
+MATCHES_NOWHERE = "(?!)"
 """Expression that matches nowhere."""
 
 
@@ -145,7 +145,7 @@ def _encoded_as_text(tokenizer: Any, text: str) -> list[int]:
 
 def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     """The expression that finds these tokens, a longer one before those that it contains."""
-    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or NOTHING)
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or MATCHES_NOWHERE)
 
 
 def _mark(value: Any, pattern: re.Pattern[str]) -> Any:

@@ -20,7 +20,7 @@ from sftchat.types import Message, SamplingParams
 
 MISTAKES = (400, 404, 422)
 """How servers answer to the name of a model that they do not have."""
-FEW = 50
+MAX_LISTED_MODELS = 50
 """The most models that an error lists."""
 
 
@@ -87,7 +87,9 @@ def _only(names: list[str], why: str, server: Server) -> str:
             f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
         )
     if len(names) > 1:
-        few = ", ".join(names[:FEW]) + (f" and {len(names) - FEW:,} more" if len(names) > FEW else "")
+        few = ", ".join(names[:MAX_LISTED_MODELS]) + (
+            f" and {len(names) - MAX_LISTED_MODELS:,} more" if len(names) > MAX_LISTED_MODELS else ""
+        )
         raise UsageError(f"the server at {server.url} has {len(names)} models; add one to the address as #MODEL: {few}")
     return names[0]
 
@@ -105,7 +107,7 @@ def _try_name(server: Server, model: str, names: list[str]) -> None:
         return  # it refuses a parameter, so it knows the model
     if answer.status in MISTAKES:
         what = (
-            unknown("model", model, names if len(names) <= FEW else get_close_matches(model, names, FEW))
+            unknown("model", model, names if len(names) <= MAX_LISTED_MODELS else get_close_matches(model, names, MAX_LISTED_MODELS))
             if names
             else f"no model '{model}'"
         )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 MARK = "***"
 """What stands in place of a key."""
-SHORTEST = 8
+MIN_KEY_CHARACTERS = 8
 """Characters below which a key is no secret but a word such as ``EMPTY`` or ``none``, which replies may contain."""
 
 
@@ -17,11 +17,11 @@ class Redaction:
     """Replaces known keys by ``***``: as they are, and percent-encoded as in an address.
 
     Args:
-        keys: Those of fewer than ``SHORTEST`` characters are left alone.
+        keys: Those of fewer than ``MIN_KEY_CHARACTERS`` characters are left alone.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        found = {form for key in keys if len(key) >= SHORTEST for form in _forms(key)}
+        found = {form for key in keys if len(key) >= MIN_KEY_CHARACTERS for form in _forms(key)}
         self.forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
         """What is replaced, the longest first."""
         self.pattern = re.compile("|".join(map(re.escape, self.forms))) if self.forms else None
@@ -79,8 +79,8 @@ class RedactedStream:
     def end(self) -> str:
         """What still waited; no more comes. So much of a key that it would be one by its length is replaced as a whole one is."""
         held, self._held = self._held, ""
-        self.replaced = self.replaced or len(held) >= SHORTEST
-        return MARK if len(held) >= SHORTEST else held
+        self.replaced = self.replaced or len(held) >= MIN_KEY_CHARACTERS
+        return MARK if len(held) >= MIN_KEY_CHARACTERS else held
 
     def _begun(self, text: str, done: int) -> int:
         """Where the longest end of the text begins that is the beginning of a key and no whole one; its length when there is none."""

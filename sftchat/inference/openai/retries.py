@@ -54,7 +54,7 @@ class AdaptiveConcurrencyLimit:
         self.places.total_tokens = int(self._size)
 
 
-PASSING = frozenset({408, 409, 429})
+RETRYABLE_STATUSES = frozenset({408, 409, 429})
 """Refusals that another attempt may turn, as the OpenAI library has them; every 5xx is one too."""
 LONGEST_WAIT = 1e9
 """Seconds, 32 years: a server that asks to wait longer is understood to ask for this."""

@@ -22,7 +22,7 @@ from sftchat.protocol import error_message
 KEYS = ("SFTCHAT_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, the first one that is set counts."""
 CONNECT_SECONDS = 10.0
-WORDS = 300
+MAX_ERROR_CHARACTERS = 300
 """The most characters of a server's own words that an error repeats."""
 LONGEST_NAME = 1000
 """Characters of a model's name; what is longer is no name."""
@@ -160,9 +160,9 @@ class Server:
 
     def shown(self, said: str) -> str:
         """A server's words made fit for a terminal: one line, not long, without keys and without control characters."""
-        safe = self.redaction.text(said)[: 10 * WORDS]
+        safe = self.redaction.text(said)[: 10 * MAX_ERROR_CHARACTERS]
         line = " ".join("".join(character if character.isprintable() else " " for character in safe).split())
-        return line if len(line) <= WORDS else line[:WORDS] + "…"
+        return line if len(line) <= MAX_ERROR_CHARACTERS else line[:MAX_ERROR_CHARACTERS] + "…"
 
 
 def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
