@@ -1,16 +1,16 @@
-"""Everything sftchat raises on purpose, and the exit code each one becomes.
+"""Errors that sftchat raises deliberately, with their exit codes.
 
-    SftchatError                 3  could not do it
+    SftchatError                 3  the operation failed
     ├── UsageError               2  unknown name, contradictory options, an output folder that is taken
-    ├── DataError                2  a file of rows that is missing, empty or malformed; says file and line
+    ├── DataError                2  a file of rows that is missing, empty or malformed; names file and line
     ├── ModelError               3  a model that cannot be found or loaded
-    ├── MissingExtraError        3  a package that an extra of sftchat would bring
-    ├── PluginError              3  a plugin that breaks the rules; ``sftchat._util.third_party`` makes one of whatever a plugin raises
+    ├── MissingExtraError        3  a missing package that an extra of sftchat installs
+    ├── PluginError              3  a plugin that breaks its contract; ``sftchat._util.third_party`` converts exceptions of plugins to it
     ├── EngineError              3  a model or a server that failed while generating
     └── NotComparableError       4  two results that measured different things
 
-Messages are one line in lower case: what was wrong, which value, what is allowed, what to type. ``cli`` catches them, once.
-What stops nothing is a ``SftchatWarning``, given to ``warnings.warn``.
+Messages are one line in lower case: the problem, the value, what is allowed, what to type. Only ``cli`` catches them.
+Conditions that do not stop the program are reported as ``SftchatWarning`` by ``warnings.warn``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class SftchatError(Exception):
     """Base of every error whose message is meant for the user.
 
     Attributes:
-        exit_code: What the command line exits with.
+        exit_code: Exit code of the command line.
     """
 
     exit_code: ClassVar[int] = 3
 
 
 class UsageError(SftchatError):
-    """What was asked cannot be right, whatever the state of the machine."""
+    """The request is invalid, whatever the state of the machine."""
 
     exit_code = 2
 
@@ -43,12 +43,12 @@ class DataError(SftchatError):
     """A file of rows cannot be used as it is.
 
     Args:
-        message: What is wrong.
-        source: Where, as ``file`` or ``file:line``.
+        message: Description of the problem.
+        source: Position, as ``file`` or ``file:line``.
 
     Attributes:
-        message: The same.
-        source: The same; empty where it is not known.
+        message: Description of the problem.
+        source: Position; empty when unknown.
     """
 
     exit_code = 2
@@ -67,8 +67,8 @@ class MissingExtraError(SftchatError):
     """An optional dependency is not installed.
 
     Args:
-        what: What needs it.
-        extra: The extra that brings it.
+        what: The feature that needs it.
+        extra: The extra that installs it.
     """
 
     def __init__(self, what: str, extra: str = "local") -> None:
@@ -80,11 +80,11 @@ class PluginError(SftchatError):
 
 
 class NameTakenError(PluginError):
-    """A plugin registers a name that another one has.
+    """A plugin registers a name that is already in use.
 
     Args:
-        message: What the user reads.
-        task: The name, where it is a task's.
+        message: Message for the user.
+        task: The name, if it is a task's.
     """
 
     def __init__(self, message: str, task: str) -> None:
@@ -103,20 +103,20 @@ class NotComparableError(SftchatError):
 
 
 MAX_LIBRARY_MESSAGE = 400
-"""Characters of a library's error that are shown where its first line says nothing by itself."""
+"""Maximum length, in characters, of a library's error whose first line only announces the next ones."""
 
 
 class SftchatWarning(UserWarning):
-    """Something worth knowing that stops nothing; the command line shows it as one line, once."""
+    """A condition worth reporting that stops nothing; the command line shows it once, on one line."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Word the message for a name that is not in a list: what was asked, the nearest match, what there is.
+    """Format the message for an unknown name: the name, the nearest match, and the known names.
 
     Args:
-        kind: What the name is of, such as ``"task"``.
-        name: What the user wrote.
-        known: The names there are.
+        kind: Kind of the name, such as ``"task"``.
+        name: Name as typed by the user.
+        known: All known names.
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
@@ -126,13 +126,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def listed(ids: Sequence[str], most: int = 5) -> str:
-    """The first few ids in quotes and how many more there are."""
+    """Format the first few ids in quotes, and the number of further ones."""
     rest = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(f"'{identity}'" for identity in ids[:most]) + rest
 
 
 def message_of(error: BaseException) -> str:
-    """The message of an error; a note instead where a class of a plugin cannot give one, since ``str`` runs that plugin's code."""
+    """Return the message of an error; a note instead when ``str``, which runs a plugin's code, fails."""
     try:
         return str(error)
     except KeyboardInterrupt:
@@ -142,21 +142,21 @@ def message_of(error: BaseException) -> str:
 
 
 def class_and_message(error: BaseException) -> str:
-    """An error in one line with the name of its class, as the last line of a traceback has it."""
+    """Format an error on one line with its class name, like the last line of a traceback."""
     return " ".join(f"{type(error).__name__}: {message_of(error)}".split())
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error in one line for the user: one of ours as it is, any other with the name of its class."""
+    """Format an error on one line for the user: an sftchat error as it is, any other with its class name."""
     return " ".join(message_of(error).split()) if isinstance(error, SftchatError) else class_and_message(error)
 
 
 def raised_at(error: BaseException, *, own: bool = False) -> str:
-    """Where an error was raised, as ``, in FILE:LINE``; empty where nothing says so.
+    """Return where an error was raised, as ``, in FILE:LINE``; empty when unknown.
 
     Args:
         error: The error.
-        own: Whether a place in sftchat is meant too; of a plugin's error it would say only that the call itself failed.
+        own: Whether to include positions in sftchat; for a plugin's error they would only show that the call failed.
     """
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
@@ -167,9 +167,9 @@ def raised_at(error: BaseException, *, own: bool = False) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error that says anything, or the name of its class.
+    """Return the first informative line of a library's error, or its class name.
 
-    A line that ends with a colon only announces what follows, so the lines after it are joined to it, up to ``MAX_LIBRARY_MESSAGE`` characters.
+    A line that ends with a colon is joined with the following lines, up to ``MAX_LIBRARY_MESSAGE`` characters.
     """
     lines = [" ".join(line.split()) for line in message_of(error).splitlines() if line.strip()]
     if not lines:

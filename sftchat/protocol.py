@@ -1,4 +1,4 @@
-"""What OpenAI-compatible servers send, read the same way from a live stream and from an imported file: finish reasons, content and errors."""
+"""Responses of OpenAI-compatible servers, in a live stream and in imported files: finish reasons, content and errors."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     **dict.fromkeys(LENGTH, "length"),
     **dict.fromkeys(CANCELLED, "cancelled"),
 }
-"""Finish reasons of servers and of other programs in lower case with underscores, and ours. All others end a reply that is none, such as
-``content_filter``, ``tool_calls``, ``abort``, ``safety``, ``load`` and ``error``."""
+"""Finish reasons of servers and of other programs, in lower case with underscores, mapped to ``FinishReason``. All others mean that there is no
+usable reply, such as ``content_filter``, ``tool_calls``, ``abort``, ``safety``, ``load`` and ``error``.
+"""
 
 
 def finish_reason(said: str | None) -> FinishReason:
-    """The finish reason that a server's or another program's word stands for.
+    """Convert a finish reason of a server or of another program.
 
     Args:
-        said: The word in any case, such as ``STOP``, ``end_turn`` or ``eos_token``; None and the empty text mean that the reply just ended.
+        said: Finish reason in any case, such as ``STOP``, ``end_turn`` or ``eos_token``; None and the empty string mean a normal end.
 
     Returns:
-        ``error`` for every word that is not in ``FINISH_REASONS``.
+        ``error`` for every value that is not in ``FINISH_REASONS``.
     """
     word = (said or "stop").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
     return FINISH_REASONS.get(word, "error")
 
 
 def unfinished(said: str) -> str:
-    """The error message of a reply that ended with a finish reason that makes it no reply."""
+    """Format the error message for a finish reason that means that there is no usable reply."""
     return f"the server ended the reply with '{said}'"
 
 
 def error_message(body: Any) -> str:
-    """The message in any of the shapes in which servers wrap one; empty when there is none.
+    """Extract the error message from a response in any of the known formats; empty when there is none.
 
     OpenAI and vLLM send ``{"error": {"message": …}}``, FastAPI ``{"detail": …}``, transformers ``{"error": "…"}``.
 
     Args:
-        body: JSON of an answer, or of one event of a stream.
+        body: JSON of a response, or of one event of a stream.
     """
     for key in ("error", "message", "detail"):
         found = body.get(key) if isinstance(body, Mapping) else None
@@ -59,12 +60,12 @@ def error_message(body: Any) -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """What a message, or a delta of one, says.
+    """Content of a message, or of a delta.
 
     Attributes:
-        text: Of the reply; a refusal is one.
-        thoughts: What the server keeps apart as reasoning.
-        refused: The text is a refusal by the server's own word.
+        text: Text of the reply, or of a refusal.
+        thoughts: Reasoning that the server returns separately.
+        refused: Whether the server marked the text as a refusal.
         called: Names of functions that the model calls.
     """
 
@@ -75,14 +76,14 @@ class Content:
 
 
 def content_of(message: Mapping[str, Any]) -> Content:
-    """Read a message of a whole answer or the delta of a stream.
+    """Parse a message of a whole response, or a delta of a stream.
 
     Args:
-        message: With ``content`` as text or as a list of parts (of kind ``text``, ``thinking``, ``reasoning``, ``refusal``), and perhaps
+        message: With ``content`` as text or as a list of parts (of kind ``text``, ``thinking``, ``reasoning``, ``refusal``), and optionally
             ``reasoning_content`` or ``reasoning``, ``refusal`` and ``tool_calls``.
 
     Raises:
-        TypeError: When one of them is of another type, or a part of another kind; says which.
+        TypeError: When one of them has another type, or a part is of another kind; names it.
     """
     texts, thoughts, refusals = [], [], [_text(message.get("refusal"), "refusal")]
     content = message.get("content")
@@ -110,14 +111,14 @@ def content_of(message: Mapping[str, Any]) -> Content:
 
 
 def _inner(content: Any) -> str:
-    """The text of thoughts, which may be parts too."""
+    """Return the text of thoughts, which may be a list of parts."""
     if not isinstance(content, list):
         return _text(content, "thinking")
     return "".join(_text(part.get("text") if isinstance(part, Mapping) else part, "thinking") for part in content)
 
 
 def _text(value: Any, what: str) -> str:
-    """A text that may be absent."""
+    """Return an optional text."""
     if value is None or isinstance(value, str):
         return value or ""
     raise TypeError(f"its {what} is no text")

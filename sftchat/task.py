@@ -1,4 +1,4 @@
-"""A task: one object that says how data is made, rendered, trained on and scored."""
+"""A task: how its data are generated, rendered, trained on and scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
-    """Divide, with a stated value where the denominator is 0; for numbers and for numpy arrays alike.
+    """Divide numbers or NumPy arrays, with a given value for a denominator of 0.
 
     Args:
         numerator: A number or an array.
@@ -25,7 +25,7 @@ def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
     """
     if isinstance(denominator, (int, float)):
         return numerator / denominator if denominator else empty
-    import numpy as np  # only reached with arrays: `sftchat plugins` must not pay for numpy
+    import numpy as np  # only imported for arrays: `sftchat plugins` must start without numpy
 
     zero = denominator == 0
     return np.where(zero, empty, numerator / np.where(zero, 1, denominator))
@@ -33,16 +33,16 @@ def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure computed from summed counts, so that it can be resampled by adding rows.
+    """A metric as a function of summed counts, so that it can be resampled by adding rows.
 
     Attributes:
         name: As printed and as typed in ``--min NAME=X``.
         function: Takes the sums of ``Score.stats`` by key (numbers, or arrays of one shape) and returns the value of the same shape.
             It must be a function of the sums alone: F1 is ``2·tp / (pred + gold)``, never a mean of items' F1.
-        description: One line for the reader of a table.
+        description: One line for tables.
         higher_is_better: False for error rates.
         stats: The keys that ``function`` reads.
-        items: Every item contributes 0 or 1 to the numerator and 1 to the denominator: a rate, whose interval is Wilson's.
+        items: Whether every item contributes 0 or 1 to the numerator and 1 to the denominator: a rate, with Wilson's interval.
     """
 
     name: str
@@ -54,19 +54,19 @@ class Metric:
 
 
 def rate(name: str, stat: str, description: str = "", total: str = "n") -> Metric:
-    """A metric that is the share of items for which ``stat`` is 1."""
+    """Return a metric that is the share of items with ``stat`` equal to 1."""
     return Metric(name, lambda sums: ratio(sums[stat], sums[total]), description, stats=(stat, total), items=True)
 
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """What a task wants of training where the user says nothing; None leaves the program's own default.
+    """A task's defaults for training; None uses the program's own default.
 
     Attributes:
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         batch_size: Rows of one forward pass.
-        max_length: Longest row in tokens, prompt and reply together.
+        max_length: Maximum row length in tokens, prompt and reply together.
         lora_rank: Rank of the adapter.
         rows: Rows drawn from the generator when no data is given.
     """
@@ -81,14 +81,14 @@ class TrainingDefaults:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """How ``sftchat demo`` shows a task on the embedded model: minutes on a CPU, nothing downloaded.
+    """Configuration of ``sftchat demo`` for a task: the embedded model, minutes on a CPU, no download.
 
     Attributes:
-        rows: Rows to draw from the generator and train on.
-        items: Items in each held-out set.
-        held_out: Generator options of each held-out set by the title it is shown under, such as ``{"new names": {"names": "test"}}``.
+        rows: Number of rows to generate and train on.
+        items: Number of items in each held-out set.
+        held_out: Generator options of each held-out set by its displayed title, such as ``{"new names": {"names": "test"}}``.
         epochs: Passes over the rows.
-        seconds: How long training may take; a machine that would take longer sees part of a pass.
+        seconds: Time limit of the training; a machine that would take longer trains on part of a pass.
     """
 
     rows: int
@@ -99,34 +99,34 @@ class Demonstration:
 
 
 def no_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """The trainer hook of a task that wants nothing special."""
+    """Default trainer hook: no task-specific defaults."""
     return TrainingDefaults()
 
 
 def no_problems(example: Example) -> Iterable[str]:
-    """The row check of a task that has none of its own."""
+    """Default row check: no problems."""
     return ()
 
 
 @dataclass(frozen=True)
 class Task:
-    """Everything sftchat needs to know of a task.
+    """Definition of a task.
 
     Attributes:
         name: Lower-case letters, digits, ``-`` and ``_``; unique among all plugins.
         description: One line.
         generate: ``generate(n, seed, **options)`` yields ``n`` examples; the same arguments yield the same examples everywhere.
             Keyword-only parameters are the options of ``sftchat data generate --option name=value``.
-        score: Judges one reply against its example. Never raises, whatever the reply is. It is given copies, and what it returns is copied.
-        metrics: At least one; the first is the primary one, which picks checkpoints and gates.
-        template: Name of the chat template for models that have none of their own.
-        sampling: How replies are generated for scoring.
+        score: Scores one reply to an example. Must not raise, whatever the reply is. It receives copies, and its result is copied.
+        metrics: At least one; the first is the primary one, which selects checkpoints and gates.
+        template: Name of the chat template for models without their own.
+        sampling: Sampling parameters for scoring.
         training_defaults: The trainer hook: ``training_defaults(method, parameters)`` for the method (``"full"``, ``"lora"``, …)
-            and the number of parameters of the base model. The user's own flags win.
-        problems: What is wrong with a row in the eyes of the task, one line each.
-        evalsets: Gold sets by name; the first is what ``sftchat eval`` scores when no ``--evalset`` is given.
-        row_format: The shape of rows that ``sftchat data generate`` writes unless told otherwise.
-        demonstration: How ``sftchat demo`` shows the task; None when it cannot be learned by a small model in minutes.
+            and the number of parameters of the base model. The user's options take precedence.
+        problems: Yields the problems of a row, one line each.
+        evalsets: Evalsets by name; ``sftchat eval`` uses the first without ``--evalset``.
+        row_format: Default row format of ``sftchat data generate``.
+        demonstration: Configuration of ``sftchat demo``; None when a small model cannot learn the task in minutes.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Task:
     demonstration: Demonstration | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a task that could not be typed, tabulated or gated; keep copies of what is listed."""
+        """Validate names and metrics; copy the collections."""
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "evalsets", {str(name): Path(path) for name, path in self.evalsets.items()})
         if not NAME.fullmatch(self.name):
@@ -161,10 +161,10 @@ class Task:
 
 
 def judge(task: Task, example: Example, reply: Reply) -> Score:
-    """Let a task judge one reply; it gets copies, and what it returns is copied.
+    """Score one reply with the task's scorer, which receives copies; the result is copied too.
 
     Raises:
-        PluginError: When the scorer raises or returns something that is no score, though its contract is to judge anything.
+        PluginError: When the scorer raises or returns anything but a valid score; its contract is to accept any reply.
     """
 
     def scored() -> Score:
@@ -174,10 +174,10 @@ def judge(task: Task, example: Example, reply: Reply) -> Score:
 
 
 def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
-    """A metric of summed counts, for one reply or for many.
+    """Compute a metric from summed counts, of one reply or of many.
 
     Raises:
-        PluginError: When the metric cannot be computed from what the scorer counts, or is no finite number.
+        PluginError: When the metric cannot be computed from the scorer's counts, or is not a finite number.
     """
 
     def computed() -> float:
@@ -191,25 +191,25 @@ def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
 
 
 def _listed(sums: Mapping[str, float]) -> str:
-    """Summed counts in words."""
+    """Format summed counts as text."""
     return ", ".join(f"{key} {count:g}" for key, count in sums.items())
 
 
 def reward(task: Task, score: Score) -> float:
-    """The primary metric of one reply alone, turned so that more is better.
+    """Return the primary metric of a single reply, negated if lower is better.
 
     Raises:
-        PluginError: When the metric cannot be computed from what the scorer counts.
+        PluginError: When the metric cannot be computed from the scorer's counts.
     """
     value = metric_value(task.metric, score.stats)
     return value if task.metric.higher_is_better else -value
 
 
 def problems_of(task: Task, example: Example) -> tuple[str, ...]:
-    """What is wrong with a row in the eyes of its task.
+    """Return the problems that a task finds in a row.
 
     Raises:
-        PluginError: When the check raises, or yields something that is no text.
+        PluginError: When the check raises, or yields anything but text.
     """
 
     def found() -> tuple[str, ...]:
@@ -219,15 +219,15 @@ def problems_of(task: Task, example: Example) -> tuple[str, ...]:
 
 
 def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefaults:
-    """What a task wants of training.
+    """Return a task's defaults for training.
 
     Args:
-        task: Whose trainer hook is asked.
+        task: Task whose trainer hook is called.
         method: ``full``, ``lora``, ….
-        parameters: Parameters of the base model; 0 where they are not known yet.
+        parameters: Number of parameters of the base model; 0 when not yet known.
 
     Raises:
-        PluginError: When the hook raises, or returns something else than ``TrainingDefaults`` of numbers.
+        PluginError: When the hook raises, or returns anything but ``TrainingDefaults`` of numbers.
     """
 
     def wanted() -> TrainingDefaults:
@@ -240,7 +240,7 @@ def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefau
 
 
 def _setting(name: str, value: object) -> Any:
-    """A number that a trainer hook wants; whole where only whole ones make sense."""
+    """Validate a value of a trainer hook: a number, and an integer where required."""
     if value is None:
         return None
     try:

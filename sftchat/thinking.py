@@ -1,4 +1,4 @@
-"""Thoughts at the beginning of a reply, told from the reply itself as both stream in, or in a whole reply."""
+"""Separation of the thoughts at the beginning of a reply from its answer, in a stream or in a whole reply."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from sftchat.types import FinishReason, Reply
 
 THOUGHTS_BEGIN, THOUGHTS_END = "<think>", "</think>"
 LATE = f"what was shown before {THOUGHTS_END} are thoughts, no part of the reply: their opening tag is not sent"
-"""Said when text that was shown turns out to be thoughts."""
+"""Message when text that was already shown turns out to be thoughts."""
 UP_TO_HERE = "thoughts up to here"
-"""Stands below such text, before the answer."""
+"""Line below such text, before the answer."""
 
 
 def opens_thoughts(prompt: str) -> bool:
-    """Whether a templated prompt ends within ``<think>``, as those of models that always think do.
+    """Return whether a rendered prompt ends with ``<think>``, as with models that always think.
 
     Args:
-        prompt: Its text, or the end of it.
+        prompt: Text of the prompt, or its end.
     """
     return prompt.rstrip().endswith(THOUGHTS_BEGIN)
 
 
 def with_opening_tag(text: str, finish_reason: FinishReason) -> str:
-    """The text of a reply whose thoughts the template opened, with the tag that it lacks, so that every reader tells thoughts from the answer.
+    """Add the opening tag to a reply whose ``<think>`` is in the prompt, so that thoughts can be told from the answer.
 
     Args:
-        text: As generated. A finished reply that never closes its thoughts is all answer, and stays as it is.
+        text: Text as generated. A finished reply without a closing tag is all answer and is returned unchanged.
         finish_reason: Why it ended.
     """
     if finish_reason == "stop" and THOUGHTS_END not in text:
@@ -37,12 +37,12 @@ def with_opening_tag(text: str, finish_reason: FinishReason) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a stream.
+    """A part of a streamed reply.
 
     Attributes:
-        text: What came.
-        thought: It belongs to the thoughts.
-        before: All parts before were thoughts too, though they were given as text: their end tag came without an opening one.
+        text: Text of the part.
+        thought: Whether it belongs to the thoughts.
+        before: Whether all earlier parts were thoughts too, although yielded as text: the closing tag came without an opening one.
     """
 
     text: str
@@ -51,15 +51,15 @@ class Part:
 
 
 class Thoughts:
-    """Splits a stream into thoughts and reply. Only what a reply begins with is a thought: ``<think>`` further on is text.
+    """Splits a stream into thoughts and answer. Only thoughts at the beginning of a reply count; a later ``<think>`` is text.
 
     Args:
-        begun: The prompt ended within ``<think>``, as some templates do, so that the stream begins with thoughts.
-        bare: Take what stands before an end tag without an opening one for thoughts; they were given as text by then (``Part.before``).
+        begun: Whether the prompt ended with ``<think>``, so that the stream begins with thoughts.
+        bare: Whether text before a closing tag without an opening one counts as thoughts; it was already yielded as text (``Part.before``).
 
     Attributes:
-        thinking: The thoughts go on.
-        thought: Them, so far.
+        thinking: Whether the stream is inside the thoughts.
+        thought: Text of the thoughts so far.
     """
 
     def __init__(self, begun: bool = False, *, bare: bool = False) -> None:
@@ -72,23 +72,23 @@ class Thoughts:
 
     @property
     def held(self) -> int:
-        """Characters that wait, because they may be the beginning of a tag."""
+        """Number of characters held back because they may begin a tag."""
         return len(self._held)
 
     def feed(self, text: str) -> list[Part]:
-        """Take a piece; what may be a part of a tag is held back."""
+        """Process the next text of the stream; text that may begin a tag is held back."""
         return self._split(self._held + text, final=False)
 
     def end(self) -> list[Part]:
-        """The stream is over; what was held."""
+        """Finish the stream; return the text held back."""
         return self._split(self._held, final=True)
 
     def _split(self, text: str, final: bool) -> list[Part]:
-        """Tell the parts of a text that is not settled yet."""
+        """Split text that is not yet assigned to a part."""
         self._held = ""
         if not self._settled:
             start = text.lstrip()
-            if not final and THOUGHTS_BEGIN.startswith(start):  # also while there is nothing but blanks
+            if not final and THOUGHTS_BEGIN.startswith(start):  # also true for white space only
                 self._held = text
                 return []
             self._settled = True
@@ -114,7 +114,7 @@ class Thoughts:
         return self._reply(text)
 
     def _reply(self, text: str) -> list[Part]:
-        """The reply itself, without the empty lines that part it from the thoughts."""
+        """Return the answer without the empty lines after the thoughts."""
         if self._trimming:
             text = text.lstrip("\n")
             self._trimming = not text
@@ -122,16 +122,16 @@ class Thoughts:
 
 
 def _without_begun_tag(text: str) -> tuple[str, str]:
-    """Cut off an end that may be the beginning of the end tag."""
+    """Split off an ending that may begin the closing tag."""
     kept = max((size for size in range(1, len(THOUGHTS_END)) if text.endswith(THOUGHTS_END[:size])), default=0)
     return text[: len(text) - kept], text[len(text) - kept :]
 
 
 def apart(reply: Reply) -> Reply:
-    """A reply whose thoughts are in ``thoughts`` and no more in its text.
+    """Return a reply with its thoughts moved from ``text`` to ``thoughts``.
 
     Args:
-        reply: As an engine gave it, its text with both tags or the closing one alone.
+        reply: Reply of an engine; its text has both tags or only the closing one.
     """
     split = Thoughts(bare=True)
     parts = [*split.feed(reply.text), *split.end()]
@@ -142,7 +142,7 @@ def apart(reply: Reply) -> Reply:
 
 
 def only_thoughts(reply: Reply) -> bool:
-    """Whether a reply has thoughts and no answer: it was cut while the model thought."""
+    """Return whether a reply has thoughts but no answer, because it was cut while the model thought."""
     if strip_thinking(reply.text).strip():
         return False
     return bool(reply.thoughts.strip() or reply.text.strip())

@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: messages, examples, replies and scores.
+"""Shared value types: messages, examples, replies and scores.
 
 Standard library only, so that a plugin, a scorer or a CI job can import them without loading a model library.
 """
@@ -14,10 +14,10 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as the OpenAI and Hugging Face libraries write it.
+    """One turn of a conversation, in the format of the OpenAI and Hugging Face libraries.
 
-    ``context`` is the end of a user's content that an Alpaca row had under ``input`` or ``context``: some templates give it a heading of its own.
-    ``weight`` is 0 for an assistant turn that is read but not learned, as in OpenAI's files for fine-tuning.
+    ``context`` is the end of a user's content that an Alpaca row had under ``input`` or ``context``: some templates render it under a separate
+    heading. ``weight`` is 0 for an assistant turn without a loss, as in OpenAI's fine-tuning files.
     """
 
     role: str
@@ -29,20 +29,20 @@ class Message(TypedDict):
 
 
 def is_learned(message: Mapping[str, Any]) -> bool:
-    """Whether training has a loss on a turn: on those of the assistant, unless their ``weight`` is 0."""
+    """Return whether training has a loss on a turn: on assistant turns, unless their ``weight`` is 0."""
     return bool(message["role"] == "assistant" and message.get("weight", 1))
 
 
 @dataclass(frozen=True)
 class Example:
-    """One item of a task: a prompt and, where it is known, the gold reply.
+    """One item of a task: a prompt and its gold reply, if known.
 
     Attributes:
-        messages: The conversation so far; ends with a user turn when there is a gold reply to be generated.
-        gold: The reply a perfect model gives; None for a prompt without one.
-        id: Unique within its file; empty until a reader or an evalset gives it one.
-        metadata: Whatever else the row carried; kept, shown, never interpreted by the core.
-        source: Where it came from, as ``file:line``; empty for generated rows.
+        messages: The conversation so far; ends with a user turn when there is a gold reply to generate.
+        gold: The ideal reply; None for a prompt without one.
+        id: Unique within its file; empty until a reader or an evalset assigns one.
+        metadata: Further values of the row; stored and shown, never interpreted by the core.
+        source: Origin as ``file:line``; empty for generated rows.
     """
 
     messages: tuple[Message, ...]
@@ -53,7 +53,7 @@ class Example:
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        """The messages with the gold reply as the last assistant turn: what training sees."""
+        """The messages with the gold reply as the last assistant turn, as used in training."""
         if self.gold is None:
             return self.messages
         return (*self.messages, Message(role="assistant", content=self.gold))
@@ -61,15 +61,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered to one example.
+    """A model's reply to one example.
 
     Attributes:
-        text: The reply as generated, special tokens removed, nothing else changed.
+        text: The reply as generated, without special tokens, otherwise unchanged.
         finish_reason: Why it ended.
         prompt_tokens: Length of the rendered prompt, in tokens.
-        completion_tokens: Length of the reply, in tokens, the stop token not counted.
-        thoughts: What a server kept apart as reasoning; thoughts of a local model stand in its text, as ``<think>…</think>``.
-        refused: The text is a refusal by the server's own word.
+        completion_tokens: Length of the reply, in tokens, without the stop token.
+        thoughts: Reasoning that a server returned separately; a local model's thoughts are part of its text, as ``<think>…</think>``.
+        refused: Whether the server marked the text as a refusal.
     """
 
     text: str
@@ -82,14 +82,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Token:
-    """One token, to be looked at.
+    """One token, for display.
 
     Attributes:
-        id: Its number in the vocabulary; ``UNNUMBERED`` from a server, which gives texts alone.
-        text: What it decodes to alone; a part of a character is U+FFFD. Nobody has made it safe to print.
-        special: It was put there by the template or ends the reply; no text can write it.
-        trained: Training would make the model write it.
-        data: Its bytes, each from 0 to 255, where a server gives them and they are a part of a character; empty otherwise.
+        id: Id in the vocabulary; ``UNNUMBERED`` from a server, which returns texts only.
+        text: Its decoded text; a part of a character is U+FFFD. Not sanitized for printing.
+        special: Whether the template added it or it ends the reply; text input cannot produce it.
+        trained: Whether training has a loss on it.
+        data: Its bytes, each from 0 to 255, if a server returns them and they are a part of a character; empty otherwise.
     """
 
     id: int
@@ -100,18 +100,18 @@ class Token:
 
 
 UNNUMBERED = -1
-"""The ``Token.id`` of a token whose number is not known."""
+"""The ``Token.id`` of a token whose id is unknown."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a model thought of one token of a reply, before temperature and all other sampling parameters.
+    """The model's probabilities at one token of a reply, before temperature and other sampling parameters.
 
     Attributes:
-        token: The token that stands there.
-        logprob: Natural logarithm of the probability it had.
-        rank: How many tokens were likelier, from 0; of a server's token that is not among the alternatives, how many of those there are.
-        alternatives: The likeliest tokens there with their log-probabilities, best first.
+        token: The token in the reply.
+        logprob: Natural logarithm of its probability.
+        rank: Number of more probable tokens, from 0; for a server's token that is not among the alternatives, the number of alternatives.
+        alternatives: The most probable tokens with their log-probabilities, best first.
     """
 
     token: Token
@@ -122,15 +122,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Score:
-    """A scorer's judgement of one reply.
+    """A scorer's result for one reply.
 
     Attributes:
         stats: Counts that add up over examples, such as ``{"tp": 2, "pred": 3, "gold": 3}``; a metric is a function of their sums.
-            A scorer returns the same keys for every reply. A count is a finite number: ``int``, ``float``, ``bool`` (kept as 0 or 1),
-            ``Decimal``, ``Fraction`` or a scalar of numpy. Text, None, NaN and infinity are errors that name the item.
-        answer: What the scorer understood the reply to say, in normal form.
-        errors: One short class name for every fault, such as ``"missing"`` or ``"unparsable"``; empty when all is right.
-        groups: The same kind of counts by slice, such as one relation: ``{"师徒": {"tp": 1, "pred": 1, "gold": 1}}``.
+            A scorer returns the same keys for every reply. A count is a finite number: ``int``, ``float``, ``bool`` (stored as 0 or 1),
+            ``Decimal``, ``Fraction`` or a NumPy scalar. Text, None, NaN and infinity are errors that name the item.
+        answer: The answer that the scorer parsed from the reply, normalised.
+        errors: Short names of the error classes found, such as ``"missing"`` or ``"unparsable"``; empty when the reply is right.
+        groups: Counts of the same kind by slice, such as one relation: ``{"师徒": {"tp": 1, "pred": 1, "gold": 1}}``.
     """
 
     stats: Mapping[str, float]
@@ -141,15 +141,15 @@ class Score:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are chosen.
+    """Sampling parameters of a reply.
 
     Attributes:
-        max_new_tokens: The most tokens a reply may have, at least 1.
-        temperature: 0 is greedy: always the likeliest token; up to 2.
+        max_new_tokens: Maximum length of a reply in tokens, at least 1.
+        temperature: 0 is greedy decoding; up to 2.
         top_p: Keep the smallest set of tokens whose probability reaches this, in (0, 1].
-        top_k: Keep this many likeliest tokens; 0 keeps all.
+        top_k: Keep this many most probable tokens; 0 keeps all.
         repetition_penalty: Divides the logits of tokens already present (Keskar et al. 2019); 1 is off.
-        seed: Seed of the samples; ignored when greedy.
+        seed: Seed of the sampling; ignored when greedy.
         stop: Strings that end the reply; not part of it.
     """
 
@@ -162,7 +162,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse values that no engine could honour."""
+        """Refuse values out of range."""
         checks = (
             (self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}, must be at least 1"),
             (0.0 <= self.temperature <= 2.0, f"temperature is {self.temperature}, must be from 0 to 2"),

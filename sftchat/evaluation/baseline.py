@@ -1,6 +1,6 @@
-"""The baseline file: what the last good model said, and what it was asked, in one JSONL that reads well in a git diff.
+"""Baseline files: the replies of a reference model with their counts and the conditions of the run, as JSONL with readable git diffs.
 
-The first line is a header, every further line an item, sorted by id. There is no clock in it: the same model gives the same bytes.
+The first line is a header, every further line an item, sorted by id. The file has no timestamps: the same model gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from sftchat.types import Example, Reply, SamplingParams
 SCHEMA_VERSION = 2
 """Version 1 had no hash of the items' metadata."""
 FILES = frozenset((".jsonl", ".json", ".jsonlines", ".ndjson", ".txt", ".gz", ".bak"))
-"""What the name of a file of replies ends with; the name of a MODEL does not."""
+"""File name suffixes of reply files; names of models do not end with them."""
 _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
 class Header:
-    """Under which conditions a baseline was made.
+    """Conditions under which a baseline was generated.
 
     Attributes:
         task: Name of the task.
         metrics: Names of its metrics, the primary one first.
-        model: What the user called the model.
-        identity: Hash of its weights; empty where nobody knows, as with replies from elsewhere.
-        template_hash: Hash of its chat template, where it is known.
-        evalsets: What it was asked.
-        sampling: How replies were generated; None where nobody knows.
+        model: Model name as typed by the user.
+        identity: Hash of its weights; empty when unknown, as for replies of another program.
+        template_hash: Hash of its chat template, when known.
+        evalsets: Evalsets of the run.
+        sampling: Sampling parameters; None when unknown.
     """
 
     task: str
@@ -53,7 +53,7 @@ class Header:
 
     @property
     def size(self) -> int:
-        """How many items the file must have: a baseline is only ever written of whole gold sets."""
+        """Number of items that the file must have; a baseline always covers whole evalsets."""
         return sum(evalset.size for evalset in self.evalsets)
 
 
@@ -62,10 +62,10 @@ class StoredItem:
     """One item of a baseline.
 
     Attributes:
-        reply: What was said.
-        stats: How it was counted.
-        right: Whether it was without a fault.
-        content: Hash of the example: everything that a scorer is given.
+        reply: Stored reply.
+        stats: Its counts.
+        right: Whether it had no error class.
+        content: Hash of the example, over everything the scorer receives.
     """
 
     reply: Reply
@@ -79,9 +79,9 @@ class Baseline:
     """A baseline file.
 
     Attributes:
-        path: Where it was read.
+        path: Path of the file.
         header: Its first line.
-        items: By id.
+        items: Items by id.
     """
 
     path: Path
@@ -90,22 +90,22 @@ class Baseline:
 
 
 def content_hash(example: Example) -> str:
-    """Hash of everything that a scorer is given of an example: id, messages, gold reply and metadata.
+    """Hash everything of an example that a scorer receives: id, messages, gold reply and metadata.
 
-    Two items of one id are the same item only if it is equal.
+    Two items with the same id are the same item only when their hashes are equal.
     """
     given = [example.id, list(example.messages), example.gold, dict(example.metadata)]
     return hashlib.sha256(_ENCODER.encode(given).encode()).hexdigest()[:16]
 
 
 def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
-    """Sampling as the header holds it; greedy decoding has no seed."""
+    """Return the sampling parameters as stored in the header; greedy decoding has no seed."""
     values = asdict(sampling) | {"stop": list(sampling.stop)}
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
 
 
 def version_of(path: Path) -> Any:
-    """The schema version that the first line of a file states, of whatever type; None where the file is no baseline."""
+    """Return the schema version in the first line of a file, of any type; None when the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             row = load_json(file.readline(MAX_BYTES))
@@ -115,22 +115,22 @@ def version_of(path: Path) -> Any:
 
 
 def is_baseline(path: Path) -> bool:
-    """Whether a file begins with a baseline's header."""
+    """Return whether a file begins with a baseline header."""
     return version_of(path) is not None
 
 
 def is_missing(text: str) -> bool:
-    """Whether the word after ``--baseline`` names a file that is not there, rather than a MODEL.
+    """Return whether the argument of ``--baseline`` names a missing file rather than a model.
 
     Args:
-        text: As typed.
+        text: Argument as typed.
     """
     path = Path(text)
     return path.suffix.lower() in FILES and "://" not in text and not path.exists()
 
 
 def nearest_file(text: str) -> str:
-    """For the message about a file that is not there: the file of nearly that name, in parentheses after a space; empty where there is none."""
+    """Return a hint for the message about a missing file: a file with a similar name, in parentheses after a space; empty when there is none."""
     path = Path(text)
     if not path.parent.is_dir():
         return f" (there is no folder '{path.parent}')"
@@ -143,8 +143,8 @@ def read_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        DataError: When it is malformed, or lacks items that its header counts.
-        NotComparableError: When another version wrote it.
+        DataError: When it is malformed, or has another number of items than its header states.
+        NotComparableError: When it has another schema version.
     """
     lines = numbered_lines(path, "baseline")
     header = parse_header(next(lines, (1, ""))[1], path)
@@ -161,15 +161,15 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def check_size(path: Path, header: Header, count: int) -> None:
-    """Refuse a baseline that was cut or filled up.
+    """Refuse a baseline with missing or additional items.
 
     Args:
         path: The file.
         header: Its first line.
-        count: How many items follow it.
+        count: Number of items in the file.
 
     Raises:
-        DataError: When the header counts others.
+        DataError: When the header states another number.
     """
     if count != header.size:
         raise DataError(
@@ -179,15 +179,15 @@ def check_size(path: Path, header: Header, count: int) -> None:
 
 
 def parse_header(line: str, path: Path) -> Header:
-    """The first line.
+    """Parse the first line of a baseline.
 
     Args:
         line: One JSON object.
-        path: Of the file.
+        path: Path of the file, for error messages.
 
     Raises:
-        DataError: When it is not the header of a baseline.
-        NotComparableError: When another version wrote it.
+        DataError: When it is not a baseline header.
+        NotComparableError: When it has another schema version.
     """
     try:
         row = load_json(line)
@@ -204,11 +204,11 @@ def parse_header(line: str, path: Path) -> Header:
 
 
 def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
-    """One further line: its id and the item.
+    """Parse an item line into its id and the item.
 
     Args:
         line: One JSON object.
-        source: Where it stands, as ``file:line``.
+        source: Position of the line, as ``file:line``.
 
     Raises:
         DataError: When it is malformed.
@@ -227,14 +227,14 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
 
 
 def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
-    """Refuse a baseline that lacks items of a gold set which is, byte for byte, the one it was made from.
+    """Refuse a baseline that lacks items of an evalset whose file has not changed since.
 
     Args:
-        baseline: What was stored.
-        evalsets: What is asked today.
+        baseline: Stored baseline.
+        evalsets: Evalsets of this run.
 
     Raises:
-        NotComparableError: When it does; names the items.
+        NotComparableError: When items are missing; names them.
     """
     sizes = {evalset.sha256: evalset.size for evalset in baseline.header.evalsets if evalset.sha256}
     for evalset in evalsets:
@@ -253,19 +253,19 @@ def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
 
 
 def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> None:
-    """Refuse a comparison with what was measured differently.
+    """Refuse a comparison with a baseline that was measured differently.
 
-    Items may have been added or removed since; an item that both have must be the same, and must be counted as it was then: counting again
-    shows a changed scorer, whatever its version number says.
+    Items may have been added or removed since. An item in both must be unchanged; whether it is still counted the same is checked by
+    ``check_counts``, because scoring again detects a changed scorer whatever its version number is.
 
     Args:
-        baseline: What was stored.
-        task: What scores today.
-        examples: What is asked today.
-        sampling: How replies are generated today; None where nobody knows.
+        baseline: Stored baseline.
+        task: Task of this run.
+        examples: Examples of this run.
+        sampling: Sampling parameters of this run; None when unknown.
 
     Raises:
-        NotComparableError: When something differs; says what.
+        NotComparableError: When something differs; names it.
     """
     header, path = baseline.header, baseline.path
     if header.task != task.name:
@@ -285,26 +285,26 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
 
 
 def is_same(example: Example, item: StoredItem) -> bool:
-    """Whether an example is what was asked then."""
+    """Return whether an example equals the stored one."""
     return content_hash(example) == item.content
 
 
 def of_another_evalset(baseline: Baseline, ids: Sequence[str]) -> NotComparableError:
-    """The error for items that are no longer what was asked then."""
+    """Build the error for items whose example has changed."""
     return NotComparableError(
         f"baseline {baseline.path} is of another evalset: prompt, gold reply or metadata of {listed(ids)} has changed"
     )
 
 
 def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
-    """Refuse a comparison with what another scorer counted.
+    """Refuse a comparison with a baseline that another scorer counted.
 
     Args:
-        baseline: What was stored.
-        items: The stored replies, scored today.
+        baseline: Stored baseline.
+        items: The stored replies, scored in this run.
 
     Raises:
-        NotComparableError: When an item is counted differently; says which, and how.
+        NotComparableError: When the counts of an item differ; names the item and the count.
     """
     for item in items:
         if error := recounted(baseline, item, baseline.items[item.example.id]):
@@ -312,12 +312,12 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
 
 
 def recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
-    """The error for an item that is counted otherwise than it was; None where it is not.
+    """Return the error for an item whose counts differ from the stored ones; None when they are equal.
 
     Args:
-        baseline: What was stored.
-        item: The stored reply, scored today.
-        stored: The item as it was.
+        baseline: Stored baseline.
+        item: The stored reply, scored in this run.
+        stored: The stored item.
     """
     then, now = stored.stats, item.score.stats
     key = None if now == then else next((key for key in sorted({*then, *now}) if then.get(key) != now.get(key)), None)
@@ -331,10 +331,8 @@ def recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparab
 
 
 def _verdict(right: bool) -> str:
-    """Whether an item was without a fault, in a word."""
     return "right" if right else "wrong"
 
 
 def _plain(count: float | None) -> str:
-    """A count, or that there is none."""
     return "not counted" if count is None else f"{count:g}"

@@ -1,4 +1,4 @@
-"""An engine that asks a model nothing twice: the reply store in front of a model that is opened at the first question it was never asked."""
+"""Engine that serves cached replies and loads the model on the first cache miss."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Identify = Callable[[str], str]
 
 
 def _silent(_: str) -> None:
-    """Tell no one."""
+    """Ignore a message."""
 
 
 @dataclass
 class CacheOptions:
-    """What an evaluation remembers, and how much it has used of that.
+    """Reply cache of an evaluation and its usage counters.
 
     Attributes:
-        store: Where replies are.
-        identify: From the name of a model to a hash of everything but the request that decides its replies; empty when unknown.
-        fresh: Ask everything anew; the new replies take the place of the old ones.
-        kept: Replies of this evaluation that lie in the store, found there or put there.
-        describe: From the name of a model to all that is known of it where its identity is not: its name and options.
-        say: Told a line for the user.
-        lost: Replies of this evaluation that are kept nowhere.
+        store: The reply cache.
+        identify: Maps a model name to a hash of everything but the request that affects its replies; empty when unknown.
+        fresh: Whether to ignore cached replies and replace them.
+        kept: Number of this evaluation's replies that are in the cache, found or stored.
+        describe: Maps the name of a model without an identity to its name and options.
+        say: Called with a line for the user.
+        lost: Number of this evaluation's replies that are stored nowhere.
     """
 
     store: ReplyCache
@@ -47,11 +47,11 @@ class CacheOptions:
 
 
 def request_key(identity: str, request: Request) -> bytes:
-    """The key of a reply: hash of what decides it, all of the request but its id.
+    """Return the cache key of a reply: a hash of the model's identity and the request without its id.
 
     Args:
-        identity: Hash of everything else, in hexadecimal.
-        request: What is asked.
+        identity: Hash of everything else that affects the reply, in hexadecimal.
+        request: The request.
     """
     facts: list[Any] = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
     if request.template_arguments:
@@ -66,17 +66,17 @@ def request_key(identity: str, request: Request) -> bytes:
 
 
 class CachedEngine:
-    """An ``Engine`` that answers what it can from the store and asks a model the rest; equal requests are asked once.
+    """An ``Engine`` that serves cached replies and sends the other requests to a model; equal requests are generated once.
 
     Args:
-        name: What the user calls the model.
-        open_engine: Opens it; called when something has to be asked.
-        memory: None remembers nothing.
+        name: Model name as typed by the user.
+        open_engine: Opens the model; called on the first cache miss.
+        memory: Cache options; None disables the cache.
 
     Attributes:
-        memory: None remembers nothing.
-        found: How many replies came from the store.
-        opening_seconds: How long opening took.
+        memory: Cache options; None disables the cache.
+        found: Number of replies served from the cache.
+        opening_seconds: Time taken to open the model.
     """
 
     def __init__(self, name: str, open_engine: Callable[[str], Engine], memory: CacheOptions | None = None) -> None:
@@ -93,26 +93,26 @@ class CachedEngine:
 
     @property
     def remembers(self) -> bool:
-        """Whether what the model answers is kept."""
+        """Whether generated replies are cached."""
         return self.memory is not None and bool(self._identity) and not self.memory.store.broken
 
     def key_of(self, request: Request) -> bytes:
-        """The key of a request to this model; by its name and options where its identity is unknown."""
+        """Return the key of a request to this model; without an identity, by the model's name and options."""
         if self._identity:
             return request_key(self._identity, request)
         return request_key(self._described, request)
 
     @cached_property
     def _described(self) -> str:
-        """Hash of what is known of a model without an identity."""
+        """Hash of the name and options of a model without an identity."""
         described = self.memory.describe(self.name) if self.memory is not None else self.name
         return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests; nothing is opened as long as every reply is in the store.
+        """Answer requests; the model is not opened while every reply is cached.
 
         Raises:
-            EngineError: When nothing more can be generated, or the files of the model changed while it was opened.
+            EngineError: When the engine cannot generate any more, or the files of the model changed while it was opened.
             ModelError: When the model has to be opened and cannot be.
         """
         source = iter(requests)
@@ -127,7 +127,7 @@ class CachedEngine:
             yield known
 
     def _ask(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Pass on what is not known, and put in between what is."""
+        """Send cache misses to the model and yield cache hits in between."""
         known: deque[Chunk] = deque()
         keys: dict[str, bytes] = {}
         waiting: dict[bytes, list[str]] = {}
@@ -151,7 +151,7 @@ class CachedEngine:
                 while known:
                     yield known.popleft()
                 if chunk.request_id not in keys:
-                    yield chunk  # it has no key, or nobody asked for it, which whoever collects the replies will say
+                    yield chunk  # no key, or an id that was not requested, which the collector of the replies reports
                     continue
                 said[chunk.request_id].append(chunk)
                 if chunk.finish_reason is None:
@@ -170,11 +170,11 @@ class CachedEngine:
             self._engine.close()
 
     def _key(self, request: Request) -> bytes | None:
-        """The key of a request to this model; none where another adapter answers, whose bytes are not in the identity."""
+        """Return the key of a request to this model; None with an adapter, whose weights are not part of the identity."""
         return None if request.adapter else request_key(self._identity, request)
 
     def _recall(self, request: Request, key: bytes | None) -> Chunk | None:
-        """The whole reply as one chunk, if it is in the store and may be used."""
+        """Return the cached reply as one chunk, or None."""
         memory = self.memory
         if memory is None or key is None or (memory.fresh and key not in self._renewed):
             return None
@@ -186,12 +186,12 @@ class CachedEngine:
         return Chunk(request.id, stored.text, stored.token_ids, stored.finish_reason, stored.prompt_tokens)
 
     def _keep(self, key: bytes, parts: Sequence[Chunk]) -> None:
-        """Put a reply into the store; what failed or was cancelled is no reply."""
+        """Cache a reply, unless it failed or was cancelled."""
         memory, last = self.memory, parts[-1]
         if memory is None or last.finish_reason not in ("stop", "length"):
             return
         if any(part.thoughts or part.revises or part.refused or part.choices for part in parts):
-            return  # the store has text alone, and such a reply would come back as another one
+            return  # the cache stores text only, so such a reply could not be restored
         text, token_ids = reply_of(parts, last.finish_reason).text, tuple(token for part in parts for token in part.token_ids)
         reply = Stored(text, token_ids, last.finish_reason, last.prompt_tokens)
         memory.kept += memory.store.put(key, self._identity, reply, replace=memory.fresh)
@@ -199,7 +199,7 @@ class CachedEngine:
             self._renewed.add(key)
 
     def opened(self) -> Engine:
-        """The model, opened once."""
+        """Return the model's engine, opening it at the first call."""
         if self._engine is None:
             start = time.perf_counter()
             self._engine = self._open(self.name)

@@ -1,4 +1,4 @@
-"""Were some of the items in what a checkpoint was trained on, and what does it score without them?"""
+"""Checks of a result: leaks from the training data, repeatability, and the ranking of checkpoints."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from sftchat.task import Task
 from sftchat.types import Example, SamplingParams
 
 MOST_ROWS = 200_000
-"""Training sets larger than this are not compared unasked: it would take longer than ten seconds."""
+"""Maximum size of a training set that is compared by default; a larger one would take longer than ten seconds."""
 
 
 def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapping[str, Task], *, seed: int = 0) -> LeakCheck:
     """Compare the items of a result with the rows its checkpoint was trained on.
 
     Args:
-        result: What the checkpoint scored.
-        manifest: Says what it was trained on: files, with the hash of their bytes, or a call of a task's generator.
-        task: Scored the result.
-        tasks: By name; a generator's rows are made again, the same seed giving the same rows.
-        seed: Of the resampling.
+        result: Result of the checkpoint.
+        manifest: Training sources of the checkpoint: files with their hashes, or calls of a task's generator.
+        task: Task of the result.
+        tasks: All tasks by name; a generator's rows are reproduced from its seed.
+        seed: Seed of the resampling.
 
     Raises:
         PluginError: When a metric cannot be computed.
@@ -56,7 +56,7 @@ def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapp
 
 
 def _rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unchecked: list[str]) -> Iterator[Example]:
-    """The training rows of every source; one that is not what it was is noted instead."""
+    """Yield the training rows of every source; a changed or missing source is added to ``unchecked``."""
     for source in sources:
         try:
             yield from _source(source, tasks)
@@ -66,7 +66,7 @@ def _rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unche
 
 
 def _source(source: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[Example]:
-    """The rows of one source.
+    """Yield the rows of one source.
 
     Raises:
         SftchatError: When they are not what the checkpoint was trained on.
@@ -87,25 +87,25 @@ def _source(source: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[Ex
 
 
 ITEMS = 50
-"""How many items are asked again: enough to notice that one reply in twenty changes, with 92 % probability."""
+"""Number of items to repeat: detects that one reply in twenty changes, with 92 % probability."""
 SHUFFLES = 2
 
 
 def self_check(
     engine: Engine, task: Task, items: Sequence[Item], *, sampling: SamplingParams | None = None, most: int = ITEMS, seed: int = 0
 ) -> SelfCheck:
-    """Ask some items again, each alone and then all of them in shuffled batches, and compare with the first answers.
+    """Repeat some items, each alone and then all of them in shuffled batches, and compare with the original replies.
 
     Args:
-        engine: The model that gave the answers.
-        task: Scores the replies.
-        items: Answered and scored; a sample of them is asked again.
-        sampling: As for the first answers.
-        most: The largest sample.
-        seed: Of the sample and of the shuffles.
+        engine: Engine of the model that generated the replies.
+        task: Task with the scorer.
+        items: Scored items; a sample of them is repeated.
+        sampling: Sampling parameters of the original replies.
+        most: Maximum sample size.
+        seed: Seed of the sample and of the shuffles.
 
     Raises:
-        EngineError: When the engine can generate nothing more.
+        EngineError: When the engine cannot generate any more.
         PluginError: When the task's scorer breaks its contract.
     """
     rng = Random(seed)
@@ -118,27 +118,27 @@ def self_check(
 
 
 def _alone(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> dict[str, Item]:
-    """The answers to examples that are asked one at a time."""
+    """Generate replies to examples one at a time."""
     return _items(outcome for example in examples for outcome in run(engine, task, [example], sampling=sampling))
 
 
 def _shuffled(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None, rng: Random) -> dict[str, Item]:
-    """The answers to examples in another order, so in other batches."""
+    """Generate replies to examples in another order, and so in other batches."""
     return _items(run(engine, task, rng.sample(list(examples), len(examples)), sampling=sampling))
 
 
 def _items(outcomes: Iterator[Outcome]) -> dict[str, Item]:
-    """What was answered, by id."""
+    """Return the answered items by id."""
     return {outcome.example.id: outcome for outcome in outcomes if isinstance(outcome, Item)}
 
 
 def _differing(first: Sequence[Item], again: Sequence[Mapping[str, Item]], what: Callable[[Item], object]) -> int:
-    """How many items came out otherwise at least once; one that was not answered again counts as before."""
+    """Count the items that differed at least once; an unanswered repetition counts as unchanged."""
     return sum(any(what(answers.get(item.example.id, item)) != what(item) for answers in again) for item in first)
 
 
 def _floors(task: Task, first: Sequence[Item], again: Sequence[Mapping[str, Item]]) -> dict[str, float]:
-    """The largest change of each metric; an item that was not answered again counts as before."""
+    """Return the largest change of each metric; an unanswered repetition counts as unchanged."""
     if not first:
         return {}
     tables = [
@@ -152,19 +152,19 @@ def _floors(task: Task, first: Sequence[Item], again: Sequence[Mapping[str, Item
 
 
 def rank(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[Ranked, ...]:
-    """Order checkpoints by their step and say which are as good as the best.
+    """Order checkpoints by step and mark those that cannot be distinguished from the best.
 
-    A checkpoint is tied with the best when the paired comparison of the primary metric does not call it worse: with few items many
-    are. The best is chosen on the very items that it is compared on, so its own value is optimistic (the winner's curse): it takes other items
-    to say how good it is.
+    A checkpoint is tied with the best when the paired comparison of the primary metric does not call it worse; with few items many are tied.
+    The best is chosen on the same items that it is compared on, so its value is optimistic (winner's curse): estimating it without bias needs
+    other items.
 
     Args:
-        results: Of one evalset, at least one with a metric.
-        task: Names the primary metric.
-        seed: Of the resampling.
+        results: Results on one evalset, at least one with a metric.
+        task: Task with the primary metric.
+        seed: Seed of the resampling.
 
     Returns:
-        By step, those without a step first in the order given.
+        Sorted by step; those without a step come first, in the given order.
 
     Raises:
         NotComparableError: When two were not scored on the same items.
@@ -180,7 +180,7 @@ def rank(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[
 
 
 def _ranked(result: ModelResult, best: ModelResult, task: Task, seed: int) -> Ranked:
-    """One checkpoint beside the best."""
+    """Compare one checkpoint with the best."""
     step = step_of(result.model)
     if result is best:
         return Ranked(result, step, best=True, tied=True)

@@ -1,4 +1,4 @@
-"""Two models on the same items, and what the gate says of them, as data."""
+"""Comparison of two models on the same items, with gate results, as data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Judgement = Literal["better", "worse", "no significant difference"]
 Outcome = Literal["regressed", "inconclusive", "fine"]
 LEVEL = 0.05
-"""A smaller p is called significant."""
+"""Significance level: a smaller p-value is significant."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,20 @@ class MetricDifference:
     """One metric of two models on the same items.
 
     Attributes:
-        name: The metric's name.
-        baseline: Value of the first, over the items that both answered.
-        candidate: Value of the second, over the same items.
-        low: Lower bound of the 95 % interval of ``candidate - baseline``; None where the items give no hint of the spread.
+        name: Name of the metric.
+        baseline: Value of the first model, over the items that both answered.
+        candidate: Value of the second model, over the same items.
+        low: Lower bound of the 95 % interval of ``candidate - baseline``; None when the spread cannot be estimated.
         high: Upper bound; None with ``low``.
-        p: Two-sided, of the test.
-        interval: How the interval was computed: ``bootstrap``, ``discordance`` or ``none``.
-        test: How ``p`` was: ``mcnemar``, ``exact permutation``, ``permutation`` or ``identical``.
-        differing: How many items have different counts.
-        low_90: Lower bound of the 90 % interval: a drop beyond it can be excluded at 5 %; None where the items give no hint of the spread.
+        p: Two-sided p-value.
+        interval: Method of the interval: ``bootstrap``, ``discordance`` or ``none``.
+        test: Method of ``p``: ``mcnemar``, ``exact permutation``, ``permutation`` or ``identical``.
+        differing: Number of items with different counts.
+        low_90: Lower bound of the 90 % interval: a drop beyond it is excluded at the 5 % level; None when the spread cannot be estimated.
         high_90: Upper bound; None with ``low_90``.
-        standard_error: Of the difference, from the bootstrap; None where nothing differs.
-        higher_is_better: As the metric says.
-        p_adjusted: ``p`` adjusted over everything that is gated together (Holm 1979); None where the gate does not look at the metric.
+        standard_error: Standard error of the difference, from the bootstrap; None when no item differs.
+        higher_is_better: Direction of the metric.
+        p_adjusted: ``p`` adjusted over all gated metrics (Holm 1979); None when the metric is not gated.
     """
 
     name: str
@@ -56,19 +56,19 @@ class MetricDifference:
 
     @property
     def deciding_p(self) -> float:
-        """The p that says whether the difference is significant: the adjusted one where there is one."""
+        """The p-value that decides significance: the adjusted one if there is one."""
         return self.p if self.p_adjusted is None else self.p_adjusted
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the 95 % interval lies on one side of 0."""
+        """Whether the 95 % interval excludes 0."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the candidate is better: the one rule behind every verdict, colour and word.
+        """Whether the candidate is better, worse or neither; every verdict, colour and word in the output uses this rule.
 
-        A difference is significant when the deciding p is under 0.05 *and* the 95 % interval lies on one side of 0.
+        A difference is significant when ``deciding_p`` is below 0.05 *and* the 95 % interval excludes 0.
         """
         if self.deciding_p >= LEVEL or self.low is None or not self.excludes_zero:
             return "no significant difference"
@@ -81,12 +81,12 @@ class MetricDifference:
 
     @property
     def gain(self) -> float:
-        """How much better the candidate is; negative when it is worse, whichever way the metric points."""
+        """Improvement of the candidate, negative when it is worse; accounts for the metric's direction."""
         return self.difference if self.higher_is_better else -self.difference
 
     @property
     def smallest_gain(self) -> float | None:
-        """The one-sided 5 % bound of ``gain``: the drop that cannot be excluded; None where the items give no hint of the spread."""
+        """One-sided 5 % lower bound of ``gain``: the drop that cannot be excluded; None when the spread cannot be estimated."""
         if self.low_90 is None or self.high_90 is None:
             return None
         return self.low_90 if self.higher_is_better else -self.high_90
@@ -94,23 +94,23 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same gold set.
+    """Two models on the same evalset.
 
     Attributes:
-        baseline: The one compared with.
-        candidate: The one in question.
-        n: Items that both answered.
-        metrics: One for each metric of the task, the primary one first; empty when no item was answered by both.
-        broken: Items that were right and are not, the greatest loss in the primary metric first.
-        fixed: Items that were not right and are, the greatest gain first.
-        differing: How many replies differ in their text.
-        shifted: Items as right or wrong as before, with other counts, the greatest loss first.
+        baseline: Result of the reference model.
+        candidate: Result of the model under test.
+        n: Number of items that both answered.
+        metrics: One entry per metric of the task, the primary one first; empty when no item was answered by both.
+        broken: Items that were right and are wrong now, the largest loss in the primary metric first.
+        fixed: Items that were wrong and are right now, the largest gain first.
+        differing: Number of replies with different text.
+        shifted: Items right or wrong as before, with other counts, the largest loss first.
         alike: Items with the same counts and another text.
-        losses: What each item with other counts costs the primary metric, by id; negative where it gains.
-        added: Ids that the baseline does not have.
-        removed: Ids that only the baseline has.
-        units: What was resampled and swapped: items, or clusters of them.
-        cluster: The metadata key that makes the clusters; empty where items stand alone.
+        losses: Loss of the primary metric by id, for items whose counts changed; negative for a gain.
+        added: Ids that are not in the baseline.
+        removed: Ids that are only in the baseline.
+        units: Number of resampling units: items, or clusters of them.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
     """
 
     baseline: ModelResult
@@ -129,15 +129,15 @@ class Comparison:
     cluster: str = ""
 
     def metric(self, name: str) -> MetricDifference:
-        """The difference in one metric.
+        """Return the difference in one metric.
 
         Raises:
-            KeyError: When there is none of that name.
+            KeyError: When there is no metric of that name.
         """
         return named(self.metrics, name)
 
     def as_json(self) -> dict[str, Any]:
-        """What stands in ``report.json``."""
+        """The comparison as stored in ``report.json``."""
         kinds = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.shifted), ("alike", self.alike))
         return {
             "baseline": self.baseline.model,
@@ -157,7 +157,7 @@ class Comparison:
         }
 
     def _change(self, kind: str, old: Item, new: Item) -> dict[str, Any]:
-        """One changed item as it stands in ``report.json``."""
+        """Return one changed item as stored in ``report.json``."""
         return {
             "id": new.example.id,
             "change": kind,
@@ -170,19 +170,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The gate's verdict on one metric of one comparison.
+    """Outcome of the gate for one metric of one comparison.
 
     Attributes:
-        model: The candidate.
+        model: Name of the candidate.
         task: Name of the task.
-        evalset: Name of the gold set.
+        evalset: Name of the evalset.
         metric: Name of the metric.
         outcome: ``regressed``, ``inconclusive`` or ``fine``.
-        p: Two-sided, adjusted over everything that is gated together (Holm 1979).
-        margin: In points of the metric, 0.01 of it each.
+        p: Two-sided p-value, adjusted over all gated metrics (Holm 1979).
+        margin: In points of the metric; a point is 0.01.
         n: Items, or clusters, compared.
-        items_needed: How many would settle an inconclusive verdict; None for the others, and where nothing says so.
-        comparison: Which of the report's comparisons it is about, from 0.
+        items_needed: Number that would settle an inconclusive outcome; None for other outcomes, and when unknown.
+        comparison: Index of the comparison in the report.
     """
 
     model: str
@@ -199,14 +199,14 @@ class GateResult:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One checkpoint among several.
+    """One checkpoint of a ranking.
 
     Attributes:
-        result: What it scored.
-        step: Optimiser steps it was trained for; None where its name and its folder do not say.
-        best: Whether the primary metric is best here; the earliest of equals.
-        tied: Whether the items cannot tell it from the best: True for the best itself.
-        difference: The primary metric, this checkpoint against the best; None for the best itself and where no item was answered by both.
+        result: Result of the checkpoint.
+        step: Number of optimiser steps; None when neither name nor folder states it.
+        best: Whether its primary metric is the best; the earliest among equals.
+        tied: Whether it cannot be distinguished from the best; True for the best itself.
+        difference: Primary metric of this checkpoint against the best; None for the best itself and when no item was answered by both.
     """
 
     result: ModelResult
@@ -216,7 +216,7 @@ class Ranked:
     difference: MetricDifference | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What stands in ``report.json``."""
+        """The ranking entry as stored in ``report.json``."""
         return {
             "model": self.result.model,
             "task": self.result.task,

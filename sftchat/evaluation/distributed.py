@@ -1,4 +1,4 @@
-"""One evaluation in several processes: each asks its share of the items and remembers the replies; the first then evaluates as it would alone."""
+"""Evaluation in several processes: each generates its shard and fills the reply cache; the first process then evaluates from the cache."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, place: ProcessInfo) -> None:
-    """Ask every model this process's share of the items that no memory has an answer to.
+    """Generate this process's shard of the replies that are not cached, for every model.
 
     Args:
-        plans: All of the evaluation, the same in every process.
-        opener: For a task, what opens a model by the name the user typed, with what it is remembered to have answered.
+        plans: All plans of the evaluation, the same in every process.
+        opener: For a task, returns a function that opens a model by the name the user typed, as an engine with cached replies.
         watch: Shows progress.
-        place: Whose share.
+        place: Rank and number of processes.
 
     Raises:
-        UsageError: When a model's replies are not remembered, and so could not be handed over.
+        UsageError: When a model's replies cannot be cached, and so not be shared.
         ModelError: When a model cannot be loaded.
-        EngineError: When one can generate nothing more.
+        EngineError: When a model cannot generate any more.
         PluginError: When the task's scorer breaks its contract.
     """
     for plan in plans:

@@ -1,4 +1,4 @@
-"""A gold set: examples whose right replies are known, and the hash that says which ones they were."""
+"""Evalsets: examples with gold replies, identified by the hash of their file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sftchat.types import Example
 
 @dataclass(frozen=True)
 class EvalsetIdentity:
-    """Which gold set was scored.
+    """Identity of an evalset.
 
     Attributes:
         name: File name without its folder.
-        sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
-        size: Rows in the file; more than the items scored where the user limited them.
+        sha256: Hash of the file's bytes, in hexadecimal; empty for examples without a file.
+        size: Number of rows in the file; more than the scored items when the user limited them.
     """
 
     name: str
@@ -29,14 +29,14 @@ class EvalsetIdentity:
 
 @dataclass(frozen=True)
 class Evalset:
-    """One gold set as it will be scored.
+    """An evalset with the examples to score.
 
     Attributes:
-        name: Name of the file, without its folder: the same set elsewhere is the same set.
-        sha256: Hash of the file's bytes, in hexadecimal; empty for examples that came from no file.
-        examples: Those to be scored, in the file's order.
-        size: How many the file has; more than ``examples`` where the user limited them.
-        ids: Ids of all of them, the limited ones included.
+        name: File name without its folder, so that a copy elsewhere is the same evalset.
+        sha256: Hash of the file's bytes, in hexadecimal; empty for examples without a file.
+        examples: Examples to score, in file order.
+        size: Number of rows in the file; more than ``examples`` when the user limited them.
+        ids: Ids of all rows, including those beyond the limit.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Evalset:
 
     @property
     def identity(self) -> EvalsetIdentity:
-        """What a report says of it."""
+        """Identity of the evalset for a report."""
         return EvalsetIdentity(self.name, self.sha256, self.size)
 
 
 def read_evalset(path: Path, limit: int | None = None) -> Evalset:
-    """Read a gold set and check that every row can be scored.
+    """Read an evalset and check that every row can be scored.
 
     Args:
-        path: Any of the formats that ``sftchat.data`` reads.
-        limit: Score only this many rows from the start, at least 1; None scores all.
+        path: File in any format that ``sftchat.data`` reads.
+        limit: Maximum number of rows to score, from the start, at least 1; None scores all.
 
     Raises:
         DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
@@ -71,16 +71,16 @@ def read_evalset(path: Path, limit: int | None = None) -> Evalset:
 
 
 def file_hash(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
+    """Return the hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_examples(examples: Iterable[Example]) -> None:
-    """Refuse examples that cannot be told apart, asked or scored.
+    """Refuse examples that cannot be identified, rendered or scored.
 
     Raises:
-        DataError: When an example has no id, no messages or no gold reply, or when two share an id; says where it stands.
+        DataError: When an example has no id, no messages or no gold reply, or when two share an id; names its position.
     """
     seen: dict[str, Example] = {}
     for number, example in enumerate(examples, start=1):
@@ -93,11 +93,11 @@ def check_examples(examples: Iterable[Example]) -> None:
 
 
 def check_example(example: Example, where: str) -> None:
-    """Refuse an example that cannot be asked or scored.
+    """Refuse an example that cannot be identified, rendered or scored.
 
     Args:
-        example: Any.
-        where: It stands, for the message.
+        example: Example to check.
+        where: Its position, for the error message.
 
     Raises:
         DataError: When it has no id, no messages or no gold reply.
@@ -111,14 +111,14 @@ def check_example(example: Example, where: str) -> None:
 
 
 def cluster_of(example: Example, key: str) -> str:
-    """Which cluster an example belongs to.
+    """Return the cluster of an example.
 
     Args:
-        example: With the key in its metadata.
-        key: Such as ``"document"``.
+        example: Example with the key in its metadata.
+        key: Metadata key, such as ``"document"``.
 
     Raises:
-        UsageError: When it has no such key.
+        UsageError: When the example lacks the key.
     """
     if key not in example.metadata:
         there = ", ".join(sorted(example.metadata)) or "none"
@@ -127,13 +127,13 @@ def cluster_of(example: Example, key: str) -> str:
 
 
 def all_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
-    """The examples of several sets in one row, for one pass of the engine.
+    """Concatenate the examples of several evalsets.
 
     Raises:
-        DataError: When two sets share an id.
+        DataError: When two evalsets share an id.
     """
     if len(evalsets) == 1:
-        return evalsets[0].examples  # checked when they were read
+        return evalsets[0].examples  # already checked by read_evalset
     examples = tuple(example for evalset in evalsets for example in evalset.examples)
     check_examples(examples)
     return examples

@@ -1,4 +1,4 @@
-"""Score a model, compare two: where asking, judging and statistics meet."""
+"""Evaluate one model, or compare two: combines generation, scoring and statistics."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def evaluate(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> ModelResult:
-    """Let a model answer examples, score the replies and sum up.
+    """Generate replies to examples, score them and summarise the scores.
 
     Args:
-        engine: The model.
-        task: Scores the replies and names the metrics.
-        examples: With gold replies; those without an id are numbered.
-        evalset: What the examples are called in the report.
-        sampling: How replies are generated; the task's own by default.
-        seed: Of the resampling.
-        on_progress: Told of every outcome as soon as it is known.
+        engine: Engine of the model.
+        task: Task with the scorer and the metrics.
+        examples: Examples with gold replies; those without an id are numbered.
+        evalset: Identity of the evalset in the report.
+        sampling: Sampling parameters; the task's own by default.
+        seed: Seed of the resampling.
+        on_progress: Called with every outcome as soon as it is available.
 
     Raises:
         DataError: When two examples share an id or a gold reply is missing.
-        EngineError: When the engine can generate nothing more.
+        EngineError: When the engine cannot generate any more.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
@@ -72,20 +72,20 @@ def summarise(
     replies: str = "",
     remembered: int = 0,
 ) -> ModelResult:
-    """Sum scored items up to a result.
+    """Summarise scored items as the result of one model.
 
     Args:
-        model: What the model is called in the report.
-        task: Names the metrics.
-        items: In the evalset's order.
-        evalset: What was scored.
-        seed: Of the resampling.
-        seconds: How long generating took, where it did.
+        model: Name of the model in the report.
+        task: Task with the metrics.
+        items: Scored items in the evalset's order.
+        evalset: Identity of the evalset.
+        seed: Seed of the resampling.
+        seconds: Generation time; None when replies were stored.
         replies: Name of the file that will hold the replies.
-        remembered: How many came from the reply store.
+        remembered: Number of replies from the reply cache.
 
     Raises:
-        PluginError: When a metric cannot be computed from what the scorer counts.
+        PluginError: When a metric cannot be computed from the scorer's counts.
     """
     metrics = []
     if items:
@@ -101,16 +101,15 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
     """Compare two models on the items that both answered.
 
     Args:
-        baseline: The one compared with.
-        candidate: The one in question.
-        task: Names the metrics.
-        seed: Of the resampling.
-        removed: Further ids that the baseline has and nobody asked the candidate.
+        baseline: Result of the reference model.
+        candidate: Result of the model under test.
+        task: Task with the metrics.
+        seed: Seed of the resampling.
+        removed: Further ids that are in the baseline but were not requested from the candidate.
 
     Raises:
-        NotComparableError: When they were scored on different evalsets, or have no item in common; a baseline without any item
-            compares with nothing.
-        PluginError: When the scorer counted other keys for one of them than for the other.
+        NotComparableError: When they were scored on different evalsets, or have no item in common although the baseline has items.
+        PluginError: When the scorer counted different keys for the two models.
     """
     asked_before, asked = baseline.items.asked, candidate.items.asked
     added = _missing(candidate.items, asked_before)
@@ -151,23 +150,23 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
 
 
 def _missing(items: ScoredItems, asked: Sequence[str]) -> tuple[str, ...]:
-    """Ids that are not among others."""
+    """Return the ids of ``items`` that are not in ``asked``."""
     others = frozenset(asked)
     return tuple(identity for identity in items.asked if identity not in others)
 
 
 def units(items: ScoredItems) -> statistics.Counts:
-    """Counts of what is resampled: items, at least one, or clusters of them."""
+    """Return the counts of the resampling units: items (at least one), or clusters of items."""
     return statistics.clustered(items.table, items.figures.clusters) if items.cluster else items.table
 
 
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
-    """The task's metrics; sums over clusters are no longer 0 or 1, so rates are then resampled like everything else."""
+    """Return the task's metrics; sums over clusters are not 0 or 1, so rates are then resampled like other metrics."""
     return tuple(replace(metric, items=False) for metric in task.metrics) if cluster else task.metrics
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that the numbers of a report depend on."""
+    """Return the versions of the packages that affect the numbers of a report."""
     found = {}
     for name in VERSIONED:
         try:
@@ -178,7 +177,7 @@ def versions() -> dict[str, str]:
 
 
 def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:
-    """The slices of a result, the largest first."""
+    """Return the slices of a result, the largest first."""
     found = [
         GroupResult(name, total.get("gold", tally.occurrences[name]), _group_metrics(task, total)) for name, total in tally.groups.items()
     ]
@@ -186,6 +185,6 @@ def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:
 
 
 def _group_metrics(task: Task, total: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that read only what the scorer counts for slices."""
+    """Compute the metrics whose counts the scorer reports per slice."""
     computable = [metric for metric in task.metrics if metric.stats and set(metric.stats) <= set(total)]
     return {metric.name: metric_value(metric, total) for metric in computable}

@@ -1,8 +1,8 @@
-"""The gate: three verdicts on every gated metric of every comparison.
+"""The gate: one of three outcomes for every gated metric of every comparison.
 
-*Regressed*: the difference is judged ``worse`` (``MetricDifference.judgement``, by the p adjusted after Holm), and the drop is at least
-``min_drop`` and more than a model was seen to differ from itself. *Inconclusive*: not regressed, but a drop larger than the margin cannot be
-excluded at 5 %. *Fine*: the rest.
+*Regressed*: the difference is judged ``worse`` (``MetricDifference.judgement``, on the Holm-adjusted p-value), and the drop is at least
+``min_drop`` and larger than the observed run-to-run variation of the model. *Inconclusive*: not regressed, but a drop larger than the margin
+cannot be excluded at the 5 % level. *Fine*: otherwise.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from sftchat.evaluation.rules import POINT, GateConfig, GatedMetric
 from sftchat.text import counted
 
 TOLERANCE = 1e-12
-"""A drop this little short of a limit has reached it: 0.005 is not a binary fraction."""
+"""Tolerance when a drop is compared with a limit: 0.005 is not a binary fraction."""
 
 
 Gating = Callable[[Comparison], Sequence[GatedMetric]]
-"""Which metrics of a comparison count."""
+"""Returns the gated metrics of a comparison."""
 
 
 def gate(comparisons: Sequence[Comparison], gated: Gating) -> tuple[tuple[Comparison, ...], tuple[GateResult, ...]]:
-    """Judge every gated metric of every comparison, p-values adjusted over all of them: the exit code is one decision.
+    """Decide every gated metric of every comparison, with p-values adjusted over all of them because the exit code is one decision.
 
     Args:
-        comparisons: Those that share the decision.
-        gated: Which metrics of a comparison count.
+        comparisons: Comparisons that share the decision.
+        gated: Returns the gated metrics of a comparison.
 
     Returns:
-        The comparisons, their gated metrics with the adjusted p, on which their judgement rests; and the verdicts.
+        The comparisons, with the adjusted p-value in their gated metrics, and the gate results.
     """
     asked = [(place, rule) for place, comparison in enumerate(comparisons) if comparison.metrics for rule in gated(comparison)]
     adjusted = holm([comparisons[place].metric(rule.metric).p for place, rule in asked])
@@ -54,7 +54,7 @@ def gate(comparisons: Sequence[Comparison], gated: Gating) -> tuple[tuple[Compar
 
 
 def _result(place: int, comparison: Comparison, rule: GatedMetric) -> GateResult:
-    """One verdict with what it rests on."""
+    """Build the gate result of one metric, with the numbers behind it."""
     candidate, difference = comparison.candidate, comparison.metric(rule.metric)
     checks = [result.self_check for result in (comparison.baseline, candidate) if result.self_check is not None]
     verdict = outcome(difference, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
@@ -74,27 +74,27 @@ def _result(place: int, comparison: Comparison, rule: GatedMetric) -> GateResult
 
 
 def items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
-    """How many items would settle it in four cases of five, if the difference and its spread stayed what they are.
+    """Estimate how many items would settle the outcome with a power of 80 %, if the difference and its spread stayed the same.
 
-    The standard error falls with the square root of the number of items; the answer is the smaller of what it would take to exclude a drop
-    of ``margin`` and what it would take to make the drop seen significant, with the power that ``--plan`` reckons with.
+    The standard error falls with the square root of the number of items. The result is the smaller of two numbers: the items needed to exclude
+    a drop of ``margin``, and those needed to make the observed drop significant, with the same power as ``--plan``.
 
     Args:
-        difference: Between the models.
-        n: Items, or clusters, that it was measured on.
-        margin: In points of the metric, as everything the user sees.
+        difference: Difference between the models.
+        n: Number of items, or clusters, in the comparison.
+        margin: Margin in points of the metric.
 
     Returns:
-        At least ``n + 1``; None where the items give no hint of the spread, and where more of them would not settle it: a drop beyond the
-        margin that is significant as it is.
+        At least ``n + 1``; None when the spread cannot be estimated, or when more items would not change the outcome (a drop beyond the
+        margin that is already significant).
     """
     error, least = difference.standard_error, 0.0
     if difference.differing < MIN_DIFFERING_ITEMS:
-        bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may
+        bound = difference.smallest_gain  # hardly any item differs: use the upper bound of the share of items that may differ
         room = margin * POINT + min(0.0, difference.gain)
         if bound is None:
             return None
-        # where a drop beyond the margin was seen, it must become significant, which fewer changed items than FEWEST cannot
+        # an observed drop beyond the margin must become significant, which takes at least MIN_DIFFERING_ITEMS changed items
         least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else MIN_DIFFERING_ITEMS / difference.differing)
     elif not error:
         return None
@@ -107,18 +107,18 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
 
 
 def outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> Outcome:
-    """The verdict on one metric.
+    """Return the outcome of one metric.
 
     Args:
-        difference: Between the models, with the adjusted p where several metrics are gated together.
-        rule: Margin and smallest drop, in points.
-        floor: How far one of the models was seen to differ from itself when asked again; no drop up to that is a regression.
+        difference: Difference between the models, with the adjusted p-value when several metrics are gated.
+        rule: Margin and minimum drop, in points.
+        floor: Run-to-run variation of the models, as repeated items showed it; no drop up to this is a regression.
     """
     drop = -difference.gain
     if difference.judgement == "worse" and drop >= rule.min_drop * POINT - TOLERANCE and drop > floor + TOLERANCE:
         return "regressed"
     if difference.differing == 0:
-        return "fine"  # the same counts on every item are no hint of a drop, however few the items are
+        return "fine"  # equal counts on every item do not suggest a drop, however few items there are
     bound = difference.smallest_gain
     return "inconclusive" if bound is None or bound < -rule.margin * POINT - TOLERANCE else "fine"
 
@@ -128,21 +128,21 @@ PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
 Ruling = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
 Tone = Literal["pass", "fail", "unsure"]
 COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow"}
-"""Of a verdict on the terminal."""
+"""Terminal colour of each tone."""
 
 
 @dataclass(frozen=True)
 class Unsettled:
-    """What an inconclusive comparison leaves open.
+    """An inconclusive comparison: what it could not exclude.
 
     Attributes:
         metric: Name of the metric.
-        drop: Points of the drop that cannot be excluded at 5 %; None where the items give no bound.
-        margin: Points of the drop that had to be excluded.
+        drop: Drop, in points, that cannot be excluded at the 5 % level; None without a bound.
+        margin: Drop, in points, that had to be excluded.
         n: Items, or clusters, compared.
-        items_needed: About how many would settle it; None where nothing says so.
-        units: What is counted: ``items`` or ``clusters``.
-        falls: Whether a fall of the metric is what must be excluded; False for a metric that is better when lower.
+        items_needed: Approximate number that would settle it; None when unknown.
+        units: ``items`` or ``clusters``.
+        falls: Whether a fall of the metric is a loss; False for a metric that is better when lower.
     """
 
     metric: str
@@ -155,7 +155,7 @@ class Unsettled:
 
     @property
     def words(self) -> str:
-        """The drop and the items that would settle it, for people."""
+        """The drop and the number of items that would settle it, as text."""
         way = "drop" if self.falls else "rise"
         bound = f"no bound on the {way} of {self.metric}"
         if self.drop is not None:
@@ -168,17 +168,17 @@ class Unsettled:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of an evaluation with its reasons.
+    """Verdict of an evaluation with its reasons.
 
     Attributes:
-        outcome: ``pass``; ``fail``: a regression or a missed demand; ``inconclusive``: a drop beyond the margin can be neither shown nor
-            excluded; ``not comparable``: other items than the baseline's, where the rules are strict, or only a part of them; ``could not judge``: some items were
-            not answered, whatever the others say; ``not asked``: nothing was demanded.
-        reasons: One line for each demand, comparison and remark.
-        unsettled: What an inconclusive verdict leaves open: of several metrics the one furthest beyond its margin.
-        strict: Whether the rules refuse an inconclusive verdict.
-        lost: The tasks that failed, where there are several.
-        partial: Only a part of the items has replies, and something was demanded of all.
+        outcome: ``pass``; ``fail``: a regression or a missed requirement; ``inconclusive``: a drop beyond the margin can be neither shown nor
+            excluded; ``not comparable``: other items than the baseline's under strict rules, or only a part of the items; ``could not judge``:
+            some items were not answered, whatever the others show; ``not asked``: nothing was required.
+        reasons: One line per requirement, comparison and remark.
+        unsettled: Details of an inconclusive verdict: among several metrics, the one furthest beyond its margin.
+        strict: Whether the rules treat an inconclusive verdict as a failure.
+        lost: The tasks that failed, when there are several.
+        partial: Whether only a part of the items has replies although requirements cover all of them.
     """
 
     outcome: Ruling = "not asked"
@@ -190,7 +190,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 passed, inconclusive or not asked; 1 failed; 3 could not judge; 4 not comparable, and inconclusive where the rules are strict."""
+        """0: passed, inconclusive or not asked. 1: failed. 3: could not judge. 4: not comparable, or inconclusive under strict rules."""
         if self.outcome == "inconclusive":
             return NOT_COMPARABLE if self.strict else PASSED
         codes = {"fail": GATE_FAILED, "could not judge": COULD_NOT, "not comparable": NOT_COMPARABLE}
@@ -198,12 +198,12 @@ class Verdict:
 
     @property
     def tone(self) -> Tone:
-        """How it is shown: green, red, or yellow for everything that is neither."""
+        """Display tone: green, red, or yellow for everything else."""
         return "pass" if self.outcome == "pass" else "fail" if self.outcome == "fail" else "unsure"
 
     @property
     def headline(self) -> str:
-        """The outcome and what must be read first with it, on one line; empty where nothing was asked."""
+        """The outcome and its most important detail on one line; empty when nothing was required."""
         if self.outcome == "not asked":
             return ""
         refused = ", which --strict does not accept" if self.strict and self.exit_code == NOT_COMPARABLE else ""
@@ -214,11 +214,11 @@ class Verdict:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The reasons and the verdict last; empty where nothing was asked and nothing is to be said."""
+        """The reasons, then the verdict; empty when nothing was required and there are no remarks."""
         return (*self.reasons, f"verdict: {self.headline}") if self.headline else self.reasons
 
     def as_json(self) -> dict[str, Any]:
-        """What stands in ``report.json``."""
+        """The verdict as stored in ``report.json``."""
         return asdict(self) | {
             "reasons": list(self.reasons),
             "lost": list(self.lost),
@@ -228,11 +228,11 @@ class Verdict:
 
 
 def decide(report: Report, rules: Mapping[str, GateConfig] | GateConfig) -> Verdict:
-    """Decide: every floor and every must-pass item for every model, and every gated comparison.
+    """Decide the evaluation: all floors and must-pass items of every model, and all gated comparisons.
 
     Args:
-        report: What was measured; ``report.gates`` are the verdicts on its comparisons.
-        rules: What was demanded, for all tasks alike or by the name of the task.
+        report: Measurements; ``report.gates`` holds the gate results of its comparisons.
+        rules: Gate configuration, for all tasks or by task name.
     """
     demanded = {result.task: rules.get(result.task, GateConfig()) if isinstance(rules, Mapping) else rules for result in report.results}
     lines: list[str] = []
@@ -279,7 +279,7 @@ def decide(report: Report, rules: Mapping[str, GateConfig] | GateConfig) -> Verd
 
 
 def _demands(result: ModelResult, rules: GateConfig) -> Iterator[tuple[bool, str]]:
-    """Whether one model meets each floor and each item that must be right, and the lines that say so."""
+    """Yield, for each floor and for the must-pass items, whether the model meets it and the line that reports it."""
     where = f"{result.model} on {result.evalset.name}"
     for name, floor in rules.floors.items():
         if not result.metrics:
@@ -307,7 +307,7 @@ def _demands(result: ModelResult, rules: GateConfig) -> Iterator[tuple[bool, str
 
 
 def _unsettled(comparison: Comparison, found: GateResult) -> Unsettled:
-    """What one inconclusive metric leaves open."""
+    """Describe an inconclusive gate result."""
     difference = comparison.metric(found.metric)
     bound = difference.smallest_gain
     units = "clusters" if comparison.cluster else "items"
@@ -323,7 +323,7 @@ def _unsettled(comparison: Comparison, found: GateResult) -> Unsettled:
 
 
 def _compared(comparison: Comparison, found: GateResult, rules: GateConfig) -> str:
-    """The line on one gated metric; every figure in points of it."""
+    """Return the line on one gated metric; all numbers are in points."""
     difference = comparison.metric(found.metric)
     points = difference.difference / POINT
     bounds = ""
@@ -345,7 +345,7 @@ def _compared(comparison: Comparison, found: GateResult, rules: GateConfig) -> s
 
 
 def _excuse(difference: MetricDifference, rules: GateConfig) -> str:
-    """Why a metric that is worse is no regression."""
+    """Return why a metric that is worse is no regression."""
     rule = next((rule for rule in rules.gated if rule.metric == difference.name), GatedMetric(difference.name))
     if -difference.gain < rule.min_drop * POINT - TOLERANCE:
         return f"worse by less than --min-drop {rule.min_drop:g}"
@@ -353,7 +353,7 @@ def _excuse(difference: MetricDifference, rules: GateConfig) -> str:
 
 
 def _part(result: ModelResult, report: Report, rules: GateConfig) -> str:
-    """The line on a judgement of the first items alone; empty where nothing is judged, or all items are."""
+    """Return the line on a verdict over a part of the items; empty when nothing is decided or all items are included."""
     asked, size = len(result.items.asked), result.evalset.size
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
     if asked >= size or not (compared or rules.floors or rules.lower_floors or rules.must_pass):
@@ -363,14 +363,14 @@ def _part(result: ModelResult, report: Report, rules: GateConfig) -> str:
 
 
 def _other_items(comparison: Comparison) -> str:
-    """The line on items that only one of the two has, and the share of the baseline that is compared."""
+    """Return the line on items that only one of the two models has, and on the share of the baseline that is compared."""
     parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
     where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
     return f"{where}: compared on {comparison.n} of the baseline's {comparison.n + len(comparison.removed)} items; since the baseline {' and '.join(parts)}"
 
 
 def _worth(result: ModelResult) -> Iterator[str]:
-    """The lines on what a model's score is worth: items it was trained on, and how far it differs from itself."""
+    """Yield the lines on leaked items and on run-to-run variation."""
     where = f"{result.model} on {result.evalset.name}"
     leaks, again = result.leak_check, result.self_check
     if leaks is not None and leaks.leaks:
@@ -389,7 +389,7 @@ def _worth(result: ModelResult) -> Iterator[str]:
 
 
 def _losers(report: Report, missed: Collection[str]) -> tuple[str, ...]:
-    """Which tasks were lost, where there are several: by a regression, or because they missed a demand."""
+    """Return the tasks that failed, by a regression or a missed requirement, when there are several tasks."""
     tasks = dict.fromkeys(result.task for result in report.results)
     regressed = {found.task for found in report.gates if found.outcome == "regressed"}
     return tuple(task for task in tasks if task in regressed or task in missed) if len(tasks) > 1 else ()

@@ -1,6 +1,6 @@
-"""Is the difference between two models on the same items more than chance?
+"""Paired tests and intervals of the difference between two models on the same items.
 
-Both answered the same items, so only those on which they differ carry evidence; tests that forget the pairing understate it (Yeh 2000).
+Only the items on which the models differ carry evidence; tests that ignore the pairing underestimate it (Yeh 2000).
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ from sftchat.evaluation.statistics import (
 from sftchat.task import Metric
 
 EXACT_ITEMS = 16
-"""Up to this many differing items every swap is enumerated: 65,536 of them."""
+"""Maximum number of differing items for which every swap is enumerated: 65,536 swaps."""
 MIN_DIFFERING_ITEMS = 6
-"""Two-sided, five items that all break are no evidence (p = 2 / 2^5 = .063), six are (.031); nor can a bootstrap know from fewer what others would do."""
+"""Minimum number of changed items for a significant result: two-sided, five items that all break give p = 2 / 2^5 = .063, six give .031.
+The bootstrap cannot estimate the spread from fewer items either.
+"""
 TOLERANCE = 1e-12
-"""Two values of a statistic closer than this are a tie: sums in another order differ in the last bits."""
+"""Values of a statistic closer than this are ties: the order of summation changes the last bits."""
 POWER = 0.8
-"""How often a drop of the size that is spoken of would be found."""
+"""Probability of detecting a drop of the stated size."""
 INNER = 0.90
-"""Confidence of the interval whose bounds are one-sided bounds at 5 %: what a margin is compared with."""
+"""Confidence level of the interval whose bounds are one-sided 5 % bounds, compared with a margin."""
 
 
 @dataclass(frozen=True)
 class _Moves:
-    """What the changed items do to a metric, each taken alone.
+    """Effects of the changed items on a metric, each item taken alone.
 
     Attributes:
-        n: All items.
-        worse: How many of them lower the metric.
-        better: How many raise it.
-        loss: What the first cost together, 0 or more.
-        gain: What the others bring together, 0 or more.
+        n: Number of all items.
+        worse: Number of items that lower the metric.
+        better: Number of items that raise it.
+        loss: Total decrease, 0 or more.
+        gain: Total increase, 0 or more.
     """
 
     n: int
@@ -62,7 +64,7 @@ class _Moves:
 
 @dataclass(frozen=True)
 class _Spread:
-    """Intervals of a difference and its standard error; None where the items give no hint of them."""
+    """Intervals of a difference and its standard error; None when they cannot be estimated."""
 
     method: str
     low: float | None = None
@@ -75,23 +77,22 @@ class _Spread:
 def paired_difference(
     baseline: Counts, candidate: Counts, metric: Metric, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> MetricDifference:
-    """Compare two models on the same items, row by row.
+    """Compare two models on the same items.
 
-    The interval is the paired percentile bootstrap (Koehn 2004): items are drawn with what both models did to them. Where fewer than six
-    items got worse, or fewer than six got better, it is widened as ``_widened`` says. The test is approximate
-    randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts are swapped item by item, a tie counts as at least as
-    large, and all swaps are enumerated where few items differ. For rates of items the test is the exact form of McNemar's (1947), which
-    is the same test in closed form.
+    The interval is the paired percentile bootstrap (Koehn 2004). If fewer than six items got worse, or fewer than six got better, it is
+    widened as described in ``_widened``. The test is approximate randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts
+    are swapped item by item, a tie counts as at least as large, and all swaps are enumerated when few items differ. For rates of items the
+    test is McNemar's exact test (1947), which is the same test in closed form.
 
     Args:
         baseline: Counts of the first model.
         candidate: Counts of the second, on the same items in the same order.
-        metric: What to compare.
-        seed: Of the resampling.
-        resamples: How many, for the interval and for the test.
+        metric: Metric to compare.
+        seed: Seed of the resampling.
+        resamples: Number of resamples, for the interval and for the test.
 
     Raises:
-        NotComparableError: When the two do not have the same items or the same counts.
+        NotComparableError: When the two do not have the same items or the same count keys.
     """
     if baseline.keys != candidate.keys or baseline.rows.shape != candidate.rows.shape:
         raise NotComparableError("the two results do not have the same items and the same counts, so they cannot be paired")
@@ -125,10 +126,10 @@ def paired_difference(
 
 
 def holm(values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p-values of several tests so that the chance of any false alarm among them stays at the level (Holm 1979).
+    """Adjust p-values of several tests to control the family-wise error rate (Holm 1979).
 
     Args:
-        values: One p a test, in any order; the answer is in the same.
+        values: One p-value per test; the result has the same order.
     """
     adjusted = [0.0] * len(values)
     largest = 0.0
@@ -139,7 +140,7 @@ def holm(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> _Spread:
-    """The paired bootstrap, widened where the items that changed are too few, or all changed in the same way."""
+    """Compute the paired bootstrap, widened when too few items changed, or all in the same direction."""
     width = a.shape[1]
     sums = bootstrap(np.hstack((a, b)), seed, resamples)
     before, after = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
@@ -149,7 +150,7 @@ def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, s
     moves = _moves(metric, table, a, b, changed)
     if moves.worse >= MIN_DIFFERING_ITEMS and moves.better >= MIN_DIFFERING_ITEMS:
         return _Spread("bootstrap", *bounds, error)
-    if moves.worse + moves.better < MIN_DIFFERING_ITEMS and not bounded:  # a share of items says nothing about a metric on another scale
+    if moves.worse + moves.better < MIN_DIFFERING_ITEMS and not bounded:  # a share of items has no meaning for a metric on another scale
         return _Spread("bootstrap", *bounds, error) if changed.any() else _Spread("none")
     seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
     outer, inner = _widened(moves, seen, CONFIDENCE), _widened(moves, seen, INNER)
@@ -162,12 +163,12 @@ def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, s
 
 
 def _moves(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Moves:
-    """How many items lowered and raised the metric, each taken alone, and by how much together."""
+    """Count the items that lower and raise the metric, each taken alone, with their total effects."""
     if not changed.any():
         return _Moves(len(a))
     gains, times = grouped((b - a)[changed])
     before, after = a.sum(axis=0), b.sum(axis=0)
-    # seen from both models, so that swapping them turns the signs and nothing else
+    # the mean of both models' views, so that swapping the models only changes the signs
     alone = apply(metric, table, before + gains) - apply(metric, table, before)
     alone = (alone + apply(metric, table, after) - apply(metric, table, after - gains)) / 2
     down, up = alone < -TOLERANCE, alone > TOLERANCE
@@ -177,16 +178,16 @@ def _moves(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) ->
 
 
 def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, float]:
-    """An interval of a difference from how many items moved the metric down and how many up.
+    """Compute an interval of a difference from how many items lowered and how many raised the metric.
 
-    Both shares of items have the exact interval of Clopper and Pearson (1934); the two are combined by recovering variances (Zou and Donner
-    2008, with the correlation of two shares of one sample, as Newcombe 1998 does for paired shares). An item that may still change counts
-    as much as one that did on average; where fewer than six did, as much as an item can in a metric from 0 to 1: its share of all items.
+    Both shares of items get the exact interval of Clopper and Pearson (1934); the two are combined by recovering variances (Zou and Donner
+    2008, with the correlation of two shares of one sample, as Newcombe 1998 does for paired shares). An item that may still change counts as
+    much as a changed item does on average; if fewer than six changed, as much as an item can in a metric from 0 to 1: its share of all items.
 
     Args:
-        moves: Of the items.
-        seen: The difference, which the interval surrounds.
-        confidence: Of the interval, between 0 and 1.
+        moves: Effects of the changed items.
+        seen: Observed difference; the interval contains it.
+        confidence: Confidence level, between 0 and 1.
     """
     n, worse, better = moves.n, moves.worse, moves.better
     unseen = n * (moves.loss + moves.gain) / (worse + better) if worse + better >= MIN_DIFFERING_ITEMS else 1.0
@@ -202,20 +203,20 @@ def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, floa
 
 
 def _mcnemar(a: Array, b: Array) -> float:
-    """The exact sign test on the items that only one of two models got right."""
+    """Return the p-value of the exact sign test on the items that only one of two models got right."""
     broken, fixed = int((a > b).sum()), int((b > a).sum())
     n = broken + fixed
     if n == 0:
         return 1.0
     term = as_few = 1
-    for k in range(min(broken, fixed)):  # each binomial coefficient from the one before: whole numbers, so exact for any n
+    for k in range(min(broken, fixed)):  # each binomial coefficient follows from the previous one; integers, so exact for any n
         term = term * (n - k) // (k + 1)
         as_few += term
     return min(1.0, float(2 * as_few / 2**n))
 
 
 def _permutation(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> float:
-    """Two-sided p of the difference under swaps of the two models' counts, item by item; items with equal counts drop out."""
+    """Return the two-sided p-value under swaps of the two models' counts, item by item; items with equal counts drop out."""
     gain = (b - a)[changed]
     if len(gain) <= EXACT_ITEMS:
         swapped = np.array(list(product((0.0, 1.0), repeat=len(gain)))) @ gain

@@ -1,4 +1,4 @@
-"""The items that two models answered, side by side."""
+"""Items that two models answered, in pairs, and the changes between them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PairedItems:
     """Items that both models answered, in the candidate's order.
 
     Attributes:
-        old: The baseline's items.
-        new: The candidate's.
-        places: Which of the baseline's, and which of the candidate's.
+        old: Items of the baseline.
+        new: Items of the candidate.
+        places: Indices into ``old`` and into ``new``, one pair per item.
     """
 
     old: ScoredItems
@@ -30,47 +30,46 @@ class PairedItems:
     places: tuple[Ints, Ints]
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self.places[0])
 
     def chosen(self, places: Iterable[int]) -> tuple[Pair, ...]:
-        """Some of them, in the given order."""
+        """Return the pairs at the given indices, in that order."""
         old, new = self.places
         return tuple((self.old[old[place]], self.new[new[place]]) for place in places)
 
     @property
     def ids(self) -> list[str]:
-        """The id of every item."""
+        """Id of every item."""
         return [self.new.ids[place] for place in self.places[1]]
 
     @property
     def clusters(self) -> list[str]:
-        """The cluster of every item."""
+        """Cluster of every item."""
         return [self.new.figures.clusters[place] for place in self.places[1]]
 
     @cached_property
     def tables(self) -> tuple[Counts, Counts]:
-        """The baseline's counts, and the candidate's; there must be items."""
+        """Counts of the baseline and of the candidate; requires at least one item."""
         return _counts(self.old.table, self.places[0]), _counts(self.new.table, self.places[1])
 
     @property
     def faults(self) -> tuple[Ints, Ints]:
-        """How many faults each item had with the baseline, and how many it has with the candidate."""
+        """Number of error classes per item, with the baseline and with the candidate."""
         return self.old.figures.faults[self.places[0]], self.new.figures.faults[self.places[1]]
 
     @property
     def differs(self) -> NDArray[np.bool_]:
-        """Whether the two said something different."""
+        """Whether the two reply texts of an item differ."""
         return np.not_equal(self.old.figures.said[self.places[0]], self.new.figures.said[self.places[1]])
 
 
 def _counts(table: Counts, places: Ints) -> Counts:
-    """The counts of some items."""
-    return Counts(table.keys, np.asfortranarray(table.rows[places]))  # metrics read columns
+    """Return the rows at some indices."""
+    return Counts(table.keys, np.asfortranarray(table.rows[places]))  # column-major: metrics read columns
 
 
 def pair_items(old: ScoredItems, new: ScoredItems) -> PairedItems:
-    """The items that both answered, in the candidate's order: what one of them failed to answer says nothing about either."""
+    """Pair the items that both models answered, in the candidate's order; an item that one of them failed to answer is left out."""
     where = {identity: place for place, identity in enumerate(old.ids)}
     found = np.fromiter((where.get(identity, -1) for identity in new.ids), np.int64, len(new))
     both = (found >= 0).nonzero()[0]
@@ -79,14 +78,14 @@ def pair_items(old: ScoredItems, new: ScoredItems) -> PairedItems:
 
 @dataclass(frozen=True)
 class ItemChanges:
-    """The changed items in four kinds, every changed item in exactly one.
+    """The changed items, each in exactly one of four groups.
 
     Attributes:
-        broken: Right before, not right now; the greatest loss first.
-        fixed: Not right before, right now; the greatest gain first.
-        shifted: As right or wrong as before, with other counts; the greatest loss first.
-        alike: The same counts, another text.
-        losses: What each item with other counts costs the metric, by id; negative where it gains.
+        broken: Right before, wrong now; largest loss first.
+        fixed: Wrong before, right now; largest gain first.
+        shifted: Right or wrong as before, but with other counts; largest loss first.
+        alike: Same counts, other text.
+        losses: Loss of the metric by id, for items whose counts changed; negative for a gain.
     """
 
     broken: tuple[Pair, ...]
@@ -97,14 +96,14 @@ class ItemChanges:
 
 
 def item_changes(both: PairedItems, metric: Metric) -> ItemChanges:
-    """Sort changed items by what they cost.
+    """Group changed items and sort them by loss.
 
-    The loss of an item is how much better the metric would be with this one reply as it was: metrics are no means of items, so an item
-    has no value of its own.
+    The loss of an item is how much better the metric would be if only this reply were the old one: a metric is not a mean over items, so a
+    single item has no value of its own.
 
     Args:
-        both: Every item under both models.
-        metric: The primary one.
+        both: All items under both models.
+        metric: Primary metric.
     """
     before, after = both.tables
     faults_before, faults_after = both.faults
@@ -127,16 +126,16 @@ def item_changes(both: PairedItems, metric: Metric) -> ItemChanges:
     fewer = faults_before - faults_after
 
     def cost(place: int) -> tuple[float, int]:
-        """The loss, and among equals the number of faults."""
+        """Sort key: largest loss first, then most additional error classes."""
         return -round(losses.get(place, 0.0), 12), int(fewer[place])
 
     def gain(place: int) -> tuple[float, int]:
-        """The opposite."""
+        """Sort key: the reverse of ``cost``."""
         loss, faults = cost(place)
         return -loss, -faults
 
     places = {kind: [int(place) for place in which.nonzero()[0]] for kind, which in kinds.items()}
-    # sorted is stable: items that cost the same stay in the evalset's order
+    # sorted is stable: items with equal loss stay in the evalset's order
     return ItemChanges(
         both.chosen(sorted(places["broken"], key=cost)),
         both.chosen(sorted(places["fixed"], key=gain)),

@@ -1,7 +1,7 @@
-"""``replies.partial.jsonl``: what a model answered whose replies cannot be remembered, kept until the evaluation ends and used when it goes on.
+"""``replies.partial.jsonl``: replies that cannot be cached, kept until the evaluation ends so that it can be resumed.
 
-A file is only ever appended to. A line counts for a request when it has the key of that request, a hash of everything that is known to decide the
-reply. A file that holds anything else is moved aside, and none is deleted before the finished replies hold all that it held.
+Files are append-only. A line matches a request by its key, a hash of everything known to affect the reply. A file with other content is moved
+aside, and no file is deleted before the final reply files contain all its replies.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from sftchat.text import counted
 from sftchat.types import Reply
 
 PARTIAL_FILES = "replies*.partial*.jsonl"
-"""Files of an output folder that may hold replies to go on with."""
+"""Files of an output folder that may hold replies to resume from."""
 MOVED_ASIDE = ".old-"
-"""Part of the name of a file that ``--fresh`` moved aside: its replies are not used any more."""
+"""Part of the name of a file that ``--fresh`` moved aside; its replies are not used again."""
 
 Known = tuple[str, str]
-"""Id and key of a request; a model may be asked the same for two items."""
+"""Id and key of a request; two items may have equal requests."""
 
 
 def partial_of(replies: Path) -> Path:
-    """Where the replies of a file go while there are not all of them."""
+    """Return the path of the partial file for a file of replies."""
     return replies.with_suffix(".partial.jsonl")
 
 
 class PartialReplies:
-    """An ``Engine`` that answers from what an evaluation that broke off has kept, asks the rest, and keeps that; a context manager.
+    """An ``Engine`` that serves replies of an interrupted evaluation, generates the rest and stores it; a context manager.
 
-    Every reply is with the operating system before it is scored. When the block ends well and every request was answered, the files go whose
-    replies are all among the finished ones.
+    Every reply is handed to the operating system before it is scored. When the block ends without an error and every request was answered, partial
+    files whose replies are all in the final ones are deleted.
 
     Args:
-        engine: Asked what is not kept.
-        path: The partial file; its folder is searched for others. None keeps nothing.
-        wanted: All requests that will come.
+        engine: Engine for the requests without a stored reply.
+        path: Partial file; its folder is searched for others. None stores nothing.
+        wanted: All requests of the evaluation.
 
     Attributes:
-        found: How many replies came from files.
+        found: Number of replies served from files.
     """
 
     def __init__(self, engine: CachedEngine, path: Path | None, wanted: Iterable[Request]) -> None:
@@ -61,14 +61,14 @@ class PartialReplies:
 
     @property
     def name(self) -> str:
-        """What the user called the model."""
+        """Model name as typed by the user."""
         return self.engine.name
 
     def __enter__(self) -> PartialReplies:
-        """Read what is kept.
+        """Read the stored replies.
 
         Raises:
-            SftchatError: When another evaluation writes to the file, or the system refuses.
+            SftchatError: When another evaluation writes to the file, or on an I/O error.
         """
         if self.path is not None and (self.path.exists() or not self.engine.remembers):
             try:
@@ -78,10 +78,10 @@ class PartialReplies:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the file; remove those that hold nothing beside the finished replies."""
+        """Close the file; delete partial files whose replies are all in the final ones."""
         if self.path is None or self._file is None:
             return
-        if os.name == "nt":  # which deletes no open file
+        if os.name == "nt":  # Windows cannot delete an open file
             self._file.close()
         done = kind is None and self._wanted <= self._answered
         others = _files(self.path, old=True) if done else []
@@ -93,12 +93,12 @@ class PartialReplies:
         self._file.close()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests, those with a kept reply first; the model is asked nothing when all have one.
+        """Answer requests, those with a stored reply first; the engine is not called when all have one.
 
         Raises:
-            EngineError: When nothing more can be generated.
+            EngineError: When the engine cannot generate any more.
             ModelError: When the model has to be opened and cannot be.
-            SftchatError: When a reply cannot be kept.
+            SftchatError: When a reply cannot be stored.
         """
         asked: dict[str, Request] = {}
         for request in requests:
@@ -130,16 +130,16 @@ class PartialReplies:
         self.engine.close()
 
     def _say(self, words: str) -> None:
-        """Tell the user a line."""
+        """Show the user a line."""
         if self.engine.memory is not None:
             self.engine.memory.say(words)
 
     def _known(self, request: Request) -> Known:
-        """By what a request is known again."""
+        """Return what identifies a request."""
         return request.id, self.engine.key_of(request).hex()
 
     def _begin(self, path: Path) -> None:
-        """Take up the replies that are kept, and move aside a file that holds others."""
+        """Load the stored replies, and move aside a file with other content."""
         fresh = self.engine.memory is not None and self.engine.memory.fresh
         self._file = _locked(path)
         rows = _read(path)
@@ -165,12 +165,12 @@ class PartialReplies:
             )
 
     def _move_aside(self, path: Path, mark: str) -> Path:
-        """Move the file to the first free name and begin another."""
+        """Move the file to the first free name and start a new one."""
         assert self._file is not None
         number = 1
         while (aside := path.with_name(f"{path.stem}{mark}{number}.jsonl")).exists():
             number += 1
-        if os.name == "nt":  # which renames no open file
+        if os.name == "nt":  # Windows cannot rename an open file
             self._file.close()
         path.rename(aside)
         self._file.close()
@@ -178,7 +178,7 @@ class PartialReplies:
         return aside
 
     def _keep(self, request: Request, parts: Sequence[Chunk]) -> None:
-        """Keep a reply that was just given."""
+        """Store a generated reply."""
         known = self._known(request)
         self._answered.add(known)
         if self.engine.remembers:
@@ -197,7 +197,7 @@ class PartialReplies:
             raise _unwritable(self.path, error) from error
 
     def _write(self, known: Known, reply: Reply) -> None:
-        """Append a line and hand it to the operating system: a killed process loses none."""
+        """Append a line and hand it to the operating system, so that it survives a killed process."""
         assert self._file is not None
         row = {
             "id": known[0],
@@ -213,12 +213,12 @@ class PartialReplies:
 
 
 def _files(path: Path, old: bool = False) -> list[Path]:
-    """The other files of the folder that hold replies to go on with; with ``old`` those too that are not used any more."""
+    """List the folder's other partial files; with ``old``, including those that are not used again."""
     return sorted(file for file in path.parent.glob(PARTIAL_FILES) if file != path and (old or MOVED_ASIDE not in file.name))
 
 
 def _read(path: Path) -> dict[Known, Reply]:
-    """The replies of a file; a line that is none is there under a name that no request has."""
+    """Read the replies of a file; a malformed line gets a key that no request has."""
     found: dict[Known, Reply] = {}
     for number, line in numbered_lines(path, "replies"):
         try:
@@ -232,20 +232,20 @@ def _read(path: Path) -> dict[Known, Reply]:
 
 
 def _locked(path: Path) -> BinaryIO:
-    """Open a file for appending behind its last whole line, while no other evaluation does.
+    """Open a file for appending after its last complete line, with an exclusive lock.
 
     Raises:
-        UsageError: When another one does.
-        OSError: When the system refuses.
+        UsageError: When another evaluation holds the lock.
+        OSError: When the file cannot be opened.
     """
     file = open_locked(path)
     if file is None:
         raise UsageError(f"another evaluation writes to {path}; wait for it, or give another folder with -o")
     file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)  # a killed process may have left a part of a line
+    file.truncate(file.read().rfind(b"\n") + 1)  # a killed process may have left an incomplete line
     return file
 
 
 def _unwritable(path: Path, error: OSError) -> SftchatError:
-    """What to say when a reply cannot be kept."""
+    """Build the error for a reply that cannot be stored."""
     return SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}")

@@ -1,4 +1,4 @@
-"""Carry a plan out: ask one model after the other, keep what they say, compare, report."""
+"""Run a plan: evaluate the models one after the other, store replies, compare, report."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from sftchat.task import Task
 
 OpenLate = Callable[[str], CachedEngine]
 Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[Progress]]
-"""Called with a title, a number of items, and what says how many of them were remembered; what it yields is told of every outcome."""
+"""Called with a title, the number of items and a function that returns how many replies were cached; yields a callback for every outcome."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a model said to one gold set.
+    """Replies of a model to one evalset.
 
     Attributes:
-        items: In the evalset's order.
-        seconds: How long generating took; None where any reply was stored.
-        remembered: How many came from the reply store.
-        self_check: Whether it says the same when asked again, where that was asked for.
+        items: Scored items in the evalset's order.
+        seconds: Generation time; None when any reply was stored.
+        remembered: Number of replies from the reply cache.
+        self_check: Result of the repeatability check; None when it was not requested.
     """
 
     items: ScoredItems
@@ -51,21 +51,21 @@ class Answered:
 
 
 def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch) -> Report:
-    """Evaluate, compare, judge, and write ``report.json`` and the replies into the plans' folder, if they have one.
+    """Evaluate, compare and decide; write ``report.json`` and the replies into the plans' folder, if there is one.
 
-    Models are opened one at a time, the baseline first, and closed before the next; one whose replies are all remembered is not opened. What
-    a model answered before it failed, or before the user interrupted, is in the memory, so that the same evaluation goes on from there;
-    where its replies cannot be remembered, they stay in ``replies.partial.jsonl`` until the report is written and no item is unanswered.
+    Models are opened one at a time, the baseline first, and closed before the next. A model whose replies are all cached is not opened. Replies
+    that were generated before an error or an interrupt are in the cache, so the same evaluation can be resumed. Replies that cannot be cached
+    are kept in ``replies.partial.jsonl`` until the report is written and every item is answered.
 
     Args:
-        plans: What to do, one for each task; with the same folder, sampling seed and models.
-        opener: For a task, what opens a model by the name the user typed, with what it is remembered to have answered.
+        plans: One plan per task; all with the same folder, sampling seed and models.
+        opener: For a task, returns a function that opens a model by the name the user typed, as an engine with cached replies.
         watch: Shows progress.
 
     Raises:
-        UsageError: When the folder cannot be made.
+        UsageError: When the folder cannot be created.
         ModelError: When a model cannot be loaded.
-        EngineError: When one can generate nothing more.
+        EngineError: When a model cannot generate any more.
         NotComparableError: When a baseline was counted by another scorer.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
@@ -77,7 +77,7 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
 
 
 def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, keeping: ExitStack) -> Report:
-    """Do that; what ``keeping`` holds is kept until the report is written."""
+    """Implement ``carry_out``; the contexts in ``keeping`` stay open until the report is written."""
     output = plans[0].output
     parts = [_measure(plan, opener(plan.task), watch, keeping) for plan in plans]
     comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
@@ -100,12 +100,12 @@ def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch:
         before = _replies_of(output / REPORT)
         write_atomically(output / REPORT, report.to_json())
         for name in before - {result.replies for result in (*report.results, *report.baselines)}:
-            (output / name).unlink(missing_ok=True)  # of the report that was replaced
+            (output / name).unlink(missing_ok=True)  # belongs to the replaced report
     return report
 
 
 def _replies_of(report: Path) -> set[str]:
-    """Names of the files of replies beside a report; none where it cannot be read."""
+    """Return the names of the reply files of a report; none when the report cannot be read."""
     try:
         found = load_json(read_text(report))
         names = {result.get("replies") for kind in ("results", "baselines") for result in found[kind]}
@@ -115,7 +115,7 @@ def _replies_of(report: Path) -> set[str]:
 
 
 def _measure(plan: Plan, open_late: OpenLate, watch: Watch, keeping: ExitStack) -> Report:
-    """One task, not judged yet."""
+    """Evaluate and compare the models of one task, without a verdict."""
     asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)), keeping)
     stored = _stored(plan)
     baselines = _results(plan, plan.baseline, asking, stored) if plan.baseline else ()
@@ -130,7 +130,7 @@ def _measure(plan: Plan, open_late: OpenLate, watch: Watch, keeping: ExitStack) 
 
 
 def _stored(plan: Plan) -> dict[str, tuple[ScoredItems, ...]]:
-    """What stored replies score on every gold set, by the name of the file they become: all of them in one pass."""
+    """Score the stored replies on every evalset in one pass, by name of the output file."""
     stored = {source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None}
     baseline = plan.baseline.baseline if plan.baseline is not None else None
     by_set = [score_stored(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
@@ -138,7 +138,7 @@ def _stored(plan: Plan) -> dict[str, tuple[ScoredItems, ...]]:
 
 
 def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
-    """Several models on each gold set that all of them answered in full."""
+    """Rank the models on each evalset that all of them answered completely."""
     if len(by_source) < 2:
         return ()
     sets = [results for results in zip(*by_source, strict=True) if all(result.metrics and not result.failures for result in results)]
@@ -147,7 +147,7 @@ def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[t
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """The output folder, made while failing is still cheap."""
+    """Create the output folder before any work is done."""
     with ExitStack() as stack:
         try:
             stack.enter_context(made_folder(folder))
@@ -158,7 +158,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Asking:
-    """How the models of one task are asked, who scores what they answer, and what keeps it until the report is written."""
+    """What is needed to run the models of one task; the contexts in ``keeping`` stay open until the report is written."""
 
     open_late: OpenLate
     watch: Watch
@@ -167,7 +167,7 @@ class _Asking:
 
 
 def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, Sequence[ScoredItems]]) -> tuple[ModelResult, ...]:
-    """One source on every gold set, its replies written."""
+    """Evaluate one source on every evalset and write its replies."""
     answered = _ask(plan, source, asking) if source.stored is None else [Answered(items) for items in stored[source.file]]
     file = ""
     if plan.output is not None:
@@ -178,7 +178,7 @@ def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, S
 
 
 def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None) -> ModelResult:
-    """What one source scored on one gold set, and what that is worth."""
+    """Summarise one source on one evalset, with leak check and self check."""
     result = summarise(
         source.name,
         plan.task,
@@ -194,7 +194,7 @@ def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, fil
 
 
 def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
-    """What a model answers to every gold set."""
+    """Generate a model's replies to every evalset."""
     answered: list[Answered] = []
     path = None if plan.output is None else partial_of(plan.output / source.file)
     with closing(asking.open_late(source.name)) as engine:
@@ -216,5 +216,5 @@ def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
 
 
 def _again(plan: Plan, engine: CachedEngine, items: ScoredItems) -> SelfCheck:
-    """Ask the model itself, not what is remembered of it."""
+    """Repeat some items with the model itself, bypassing the cache."""
     return self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)

@@ -1,4 +1,4 @@
-"""Only some items of a gold set: those named, or those that failed or broke the last time."""
+"""Plan an evaluation: select items, resolve baseline and replies, and check that they fit together."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Selection:
-    """Which items alone to evaluate, as typed.
+    """Restriction of an evaluation to some items, as typed.
 
     Attributes:
-        words: Ids, or files with one id a line.
-        only: What went wrong the last time.
-        source: The output folder of an earlier evaluation, or a baseline; the baseline compared with when None.
+        words: Ids, or files with one id per line.
+        only: Select the items that failed or broke in an earlier evaluation.
+        source: Output folder of that evaluation, or a baseline file; when None, the baseline of this evaluation.
     """
 
     words: tuple[str, ...] = ()
@@ -35,11 +35,11 @@ class Selection:
     source: Path | None = None
 
     def ids(self, known: Collection[str], baseline: str | None = None) -> frozenset[str]:
-        """The ids of the items; with both ways of selecting, those that both select.
+        """Return the selected ids: the intersection when both ways of selecting are used.
 
         Args:
-            known: The ids there are.
-            baseline: What is compared with.
+            known: All ids of the evalsets.
+            baseline: Baseline of this evaluation.
 
         Raises:
             UsageError: When an id is unknown or nothing is selected.
@@ -55,10 +55,10 @@ class Selection:
 
 
 def select(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, ...]:
-    """The gold sets with the items asked for alone; a set of which none is left is dropped.
+    """Restrict evalsets to some items; an evalset without a selected item is dropped.
 
     Raises:
-        UsageError: When none is left at all.
+        UsageError: When no item is left.
     """
     kept = [replace(one, examples=tuple(example for example in one.examples if example.id in ids)) for one in evalsets]
     if not any(one.examples for one in kept):
@@ -67,14 +67,14 @@ def select(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, 
 
 
 def past_ids(kind: Kind, source: Path) -> frozenset[str]:
-    """Ids of the items that went wrong the last time.
+    """Return the ids of items that went wrong in an earlier evaluation.
 
     Args:
-        kind: ``newly-broken`` since the baseline of that time, or all that were ``failing``.
-        source: The output folder of an earlier evaluation, or, for ``failing``, a baseline file.
+        kind: ``newly-broken`` since the baseline of that evaluation, or all ``failing``.
+        source: Output folder of that evaluation or, for ``failing``, a baseline file.
 
     Raises:
-        UsageError: When the source cannot say.
+        UsageError: When the source does not contain this information.
         DataError: When it is malformed.
     """
     if source.is_file() and is_baseline(source):
@@ -88,7 +88,7 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
         document = load_json(read_text(report))
         if kind == "newly-broken":
             return _some(kind, source, {identity for comparison in document["comparisons"] for identity in comparison["broken"]})
-        # a name alone: what a report says must not lead out of its folder
+        # base name only: a path in the report must not lead out of its folder
         files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
         rows = [load_json(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
         return _some(kind, source, {row["id"] for row in rows if row.get("errors") or row.get("error")})
@@ -97,7 +97,7 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
 
 
 def _some(kind: Kind, source: Path, ids: Collection[str]) -> frozenset[str]:
-    """The ids, of which there must be one."""
+    """Return the ids; raise UsageError when there is none."""
     if not ids:
         raise UsageError(f"nothing in '{source}' is {kind.replace('-', ' ')}, so there is nothing to evaluate")
     return frozenset(ids)
@@ -108,13 +108,13 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class Source:
-    """Where replies come from: a model to be opened, or a file.
+    """Source of replies: a model to open, or a file.
 
     Attributes:
-        name: What the user typed.
-        file: What its replies are called in the output folder.
-        stored: The replies of the file; None for a model.
-        baseline: The file as a baseline, where it is one.
+        name: Name as typed by the user.
+        file: File name of its replies in the output folder.
+        stored: Replies of the file; None for a model.
+        baseline: The file's content as a baseline, when it is one.
     """
 
     name: str
@@ -125,23 +125,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation that can begin.
+    """A checked evaluation, ready to run.
 
     Attributes:
-        task: Scores the replies.
-        evalsets: What is asked, at least one.
-        sources: Who is asked, at least one.
-        baseline: With whom they are compared.
-        sampling: How replies are generated.
-        seed: Of the statistics.
-        output: Folder of the results.
-        rules: What is demanded.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
-        removed: Ids that the baseline has and the gold sets do not.
-        selected: Only chosen items are evaluated, which no gate can judge.
-        remarks: What the verdict must mention.
-        self_check: Whether each model is asked some items again.
-        tasks: All there are, by name, so that rows of their generators can be made again.
+        task: Task with the scorer.
+        evalsets: Evalsets, at least one.
+        sources: Models or files under test, at least one.
+        baseline: Source to compare with.
+        sampling: Sampling parameters.
+        seed: Seed of the statistics.
+        output: Folder for the results.
+        rules: Gate configuration.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
+        removed: Ids that are in the baseline but not in the evalsets.
+        selected: Whether only selected items are evaluated; no gate is then computed.
+        remarks: Messages that the verdict must include.
+        self_check: Whether some items are repeated with each model.
+        tasks: All tasks by name, needed to regenerate the rows of their generators.
     """
 
     task: Task
@@ -161,13 +161,13 @@ class Plan:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every model that has to be opened, in that order."""
+        """Names of the models to open, in that order."""
         asked = (self.baseline, *self.sources) if self.baseline else self.sources
         return tuple(source.name for source in asked if source.stored is None)
 
     @property
     def demanded(self) -> GateConfig:
-        """The rules that hold: none for chosen items."""
+        """The gate configuration in force: an empty one for selected items."""
         return GateConfig() if self.selected else self.rules
 
 
@@ -189,29 +189,29 @@ def make_plan(
     tasks: Mapping[str, Task] | None = None,
     partial: bool = False,
 ) -> Plan:
-    """Read what is small and check that it fits together.
+    """Read the evalsets and replies, and check that they fit together; no model is opened.
 
     Args:
-        task: Scores the replies.
+        task: Task with the scorer.
         models: MODEL arguments; none when ``replies`` is given.
-        evalsets: Gold sets; the task's first one when empty.
+        evalsets: Evalset files; the task's first one when empty.
         baseline: A MODEL, or a file of replies, to compare with.
-        replies: Stored replies to be scored.
-        limit: Score only this many rows of each gold set, at least 1.
-        seed: Of the resampling, and of the samples where the task's sampling is not greedy.
-        output: Folder of the results.
-        demands: What is demanded of the results, as typed.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
-        selection: Which items alone to evaluate.
-        self_check: Ask each model some items again, alone and in other batches.
-        tasks: All there are, by name; their generators make the rows again that a checkpoint was trained on.
-        partial: Score the items alone that ``replies`` has a reply to.
-        label: What the names of files begin with after ``replies``, such as ``.relation`` where there are several tasks.
+        replies: File of stored replies to score.
+        limit: Maximum number of rows of each evalset, at least 1.
+        seed: Seed of the resampling, and of the sampling when it is not greedy.
+        output: Folder for the results.
+        demands: Gate options as typed.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
+        selection: Restriction to some items.
+        self_check: Whether to repeat some items with each model, alone and in other batches.
+        tasks: All tasks by name; their generators reproduce the rows that a checkpoint was trained on.
+        partial: Whether to score only the items that have a reply in ``replies``.
+        label: Inserted after ``replies`` in file names, such as ``.relation`` when there are several tasks.
 
     Raises:
-        UsageError: When the task has no gold set and none is given, or an option does not fit the items.
-        DataError: When a gold set or a file of replies is missing, malformed, or does not fit.
-        NotComparableError: When the baseline measured something else, is missing, or would be compared in part where all is demanded.
+        UsageError: When the task has no evalset and none is given, or an option does not fit the items.
+        DataError: When an evalset or a file of replies is missing, malformed, or does not fit.
+        NotComparableError: When the baseline measured something else, is missing, or would be compared only in part although all is required.
     """
     demands = demands or GateOptions()
     missing = baseline is not None and is_missing(baseline)
@@ -235,7 +235,7 @@ def make_plan(
         if replies is None:
             raise UsageError("--partial says that some items have no reply in the file of --replies FILE; add that, or leave --partial out")
         sets, remark = _answered(sets, replies)
-        if remark:  # else the file is complete
+        if remark:  # otherwise the file is complete
             rules, remarks = replace(rules, partial=True), (*remarks, remark)
     examples = all_examples(sets)
     asked = [example.id for example in examples]
@@ -280,10 +280,10 @@ def make_plan(
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds results nobody said may be replaced.
+    """Refuse an output folder that already holds a report.
 
     Raises:
-        UsageError: When it does, or when it is no folder.
+        UsageError: When it holds a report and ``overwrite`` is False, or when it is not a folder.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output '{folder}' is a file; give a folder")
@@ -292,18 +292,18 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
 
 
 def _default_evalset(task: Task) -> Path:
-    """The task's own gold set."""
+    """Return the task's first evalset."""
     if not task.evalsets:
         raise UsageError(f"task '{task.name}' brings no evalset; give one with --evalset FILE")
     return next(iter(task.evalsets.values()))
 
 
 def _refuse_part(sets: Sequence[Evalset], rules: GateConfig, asked: Sequence[str], *, compared: bool) -> None:
-    """Refuse ``--limit`` where what it leaves out is demanded.
+    """Refuse ``--limit`` when it leaves out required items.
 
     Raises:
-        UsageError: When an item that must be right is not asked.
-        NotComparableError: When a comparison must be of every item.
+        UsageError: When a must-pass item is left out.
+        NotComparableError: When the comparison must cover every item.
     """
     limited = next((one for one in sets if len(one.examples) < one.size), None)
     if limited is None:
@@ -317,7 +317,7 @@ def _refuse_part(sets: Sequence[Evalset], rules: GateConfig, asked: Sequence[str
 
 
 def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str]) -> Source:
-    """With what to compare: a model, a baseline, or a file of replies."""
+    """Resolve ``--baseline``: a model, a baseline file, or a file of replies."""
     path = Path(text)
     if not path.is_file():
         return Source(text, file)
@@ -328,7 +328,7 @@ def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str])
 
 
 def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
-    """The gold sets with the items alone that have a reply in a file, and a remark that says how many those are."""
+    """Restrict evalsets to the items with a reply in a file; also return a remark with their number, empty when the file is complete."""
     _check_file(path)
     ids = {identity for identity, reply in read_replies(path).items() if isinstance(reply, Reply)}
     count = sum(len(evalset.examples) for evalset in sets)
@@ -340,13 +340,12 @@ def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...],
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file."""
     if not path.is_file():
         raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
 
 
 def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], advice: str = "") -> Source:
-    """A file of replies that fits the gold sets."""
+    """Read a file of replies and match it with the evalsets."""
     _check_file(path)
     replies = read_replies(path)
     match(replies, asked, str(path), known, advice)

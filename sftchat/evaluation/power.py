@@ -1,10 +1,10 @@
-"""Before anything runs: the smallest drop that a gold set can show, from how a stored model did on its items.
+"""Minimum detectable effect of an evalset, from a stored model's replies, before anything runs.
 
-Two checkpoints of a model agree on most items, and only the others carry evidence. The assumption here, stated with every answer, is the
-share ``q`` of items that the new checkpoint answers *afresh*, independently of the stored one, and all of the drop ``d`` happens on those.
-With ``v`` the variance of one item's part in the metric (from the jackknife, Efron and Stein 1981) and ``w`` that of a fresh one, the
-difference over ``n`` items has the variance ``(q (v + w + (d / q)^2) - d^2) / n``; the drop found with power ``b`` at level ``a`` is
-``z(1 - a / 2) + z(b)`` times its root. For shares this is exact up to the normal approximation; other metrics borrow the ratio of ``w`` to ``v``.
+Two checkpoints of a model agree on most items, and only the others carry evidence. The stated assumption is a share ``q`` of items that the new
+checkpoint answers independently of the stored one (*resampled* items); all of the drop ``d`` happens on those. With ``v`` the variance
+of one item's contribution to the metric (from the jackknife, Efron and Stein 1981) and ``w`` that of a resampled one, the difference over ``n``
+items has the variance ``(q (v + w + (d / q)^2) - d^2) / n``; the drop detected with power ``b`` at level ``a`` is ``z(1 - a / 2) + z(b)`` times
+its square root. For shares this is exact up to the normal approximation; for other metrics it uses the ratio of ``w`` to ``v`` of shares.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from sftchat.task import Metric
 from sftchat.text import counted
 
 RESAMPLED_SHARES = (0.1, 0.2, 0.4)
-"""Shares of items answered afresh that are tabulated: a careful step, the usual one, another recipe."""
+"""Tabulated shares of resampled items: a small change, the usual one, a new training recipe."""
 USUAL_RESAMPLED_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class MinimumDetectableEffect:
-    """What one gold set can show of one metric.
+    """Minimum detectable effect of one metric on one evalset.
 
     Attributes:
-        evalset: Name of the gold set.
+        evalset: Name of the evalset.
         metric: Name of the metric.
-        value: Of the stored model.
+        value: Value of the stored model.
         n: Items, or clusters.
-        margin: The gate's, in points.
-        drops: Points of the smallest drop found with 80 % power, by the share of items answered afresh; without those at which
-            no drop that the metric has room for would be found.
-        items_needed: For a drop as large as the margin, at the usual share; None where nothing says so.
+        margin: Margin of the gate, in points.
+        drops: Smallest drop, in points, that is detected with 80 % power, by share of resampled items; shares for which no possible drop
+            would be detected are left out.
+        items_needed: Items needed to detect a drop of the margin, at the usual share; None when unknown.
     """
 
     evalset: str
@@ -56,10 +56,10 @@ class MinimumDetectableEffect:
 
 
 def planned(plans: Sequence[Plan]) -> tuple[MinimumDetectableEffect, ...]:
-    """What every gold set can show of every gated metric, from the stored replies of the baselines; no model is asked.
+    """Compute the minimum detectable effect of every gated metric on every evalset, from the baselines' stored replies; no model is opened.
 
     Args:
-        plans: One for each task, gated together.
+        plans: One plan per task, gated together.
 
     Raises:
         UsageError: When a plan has no stored replies.
@@ -76,7 +76,7 @@ def planned(plans: Sequence[Plan]) -> tuple[MinimumDetectableEffect, ...]:
 
 
 def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
-    """The counts of the stored replies to every gold set."""
+    """Yield the counts of the stored replies to every evalset."""
     source = next((one for one in (plan.baseline, *plan.sources) if one is not None and one.stored is not None), None)
     if source is None or source.stored is None:
         raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
@@ -87,27 +87,27 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
 
 
 def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule: GatedMetric, tests: int = 1) -> MinimumDetectableEffect:
-    """The smallest drop that a gold set can show.
+    """Compute the minimum detectable effect of one metric.
 
     Args:
-        evalset: Its name.
-        metric: What is gated.
+        evalset: Name of the evalset.
+        metric: Gated metric.
         table: Counts of the stored items, or clusters.
-        rule: The margin.
-        tests: How many metrics and gold sets are gated together; the level is divided among them.
+        rule: Margin of the gate.
+        tests: Number of metrics and evalsets gated together; the level is divided by it.
     """
     n = len(table.rows)
     found = value(metric, table)
     if n < MIN_DIFFERING_ITEMS:
         return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
     spread = _spread(metric, table)
-    # however alike the items are, some must break before a test can notice
+    # a test needs a minimum number of broken items, even when all items have equal counts
     least = _rarest(tests) if metric.items or not spread else 0.0
     reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
     down = -1.0 if metric.higher_is_better else 1.0
 
     def smallest(share: float, items: int) -> float:
-        """The drop in units of the metric; the variance depends on it, so it is approached from 0."""
+        """Return the drop in units of the metric; the variance depends on it, so it is found by iteration from 0."""
         drop = 0.0
         for _ in range(50):
             variance = share * (spread * (1 + _growth(found, found + down * drop / share)) + (drop / share) ** 2) - drop**2
@@ -122,12 +122,12 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
     )
     drops = {share: smallest(share, n) / POINT for share in RESAMPLED_SHARES}
     if metric.higher_is_better and 0 <= found <= 1:
-        drops = {share: drop for share, drop in drops.items() if drop * POINT <= found}  # it cannot fall further than to 0
+        drops = {share: drop for share, drop in drops.items() if drop * POINT <= found}  # the metric cannot fall below 0
     return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, drops, needed)
 
 
 def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
-    """What to tell the user."""
+    """Return the lines for the user."""
     head = f"{found.evalset}, {counted(found.n, 'item')}: {found.metric} {found.value:.3f}"
     if found.n < MIN_DIFFERING_ITEMS:
         return (f"{head}; fewer than {MIN_DIFFERING_ITEMS} items can show no drop at all",)
@@ -147,7 +147,7 @@ def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
 
 
 def _spread(metric: Metric, table: Counts) -> float:
-    """The variance of one item's part in a metric, by the jackknife."""
+    """Return the variance of one item's contribution to a metric, by the jackknife."""
     rows, times = grouped(table.columns(metric))
     n = len(table.rows)
     without = apply(metric, table, (rows * times[:, None]).sum(axis=0) - rows)
@@ -156,7 +156,7 @@ def _spread(metric: Metric, table: Counts) -> float:
 
 
 def _growth(before: float, after: float) -> float:
-    """How the variance of a share changes with it; 1 for metrics on another scale."""
+    """Return the ratio of a share's variances after and before; 1 for metrics on another scale."""
     if not 0 < before < 1:
         return 1.0
     after = min(max(after, 0.0), 1.0)
@@ -164,7 +164,7 @@ def _growth(before: float, after: float) -> float:
 
 
 def _rarest(tests: int) -> float:
-    """How many items must break on average so that enough break with the power wanted (Poisson)."""
+    """Return how many items must break on average so that enough break with the required power (Poisson)."""
     enough = math.ceil(1 + math.log2(tests / LEVEL))
     low, high = 0.0, 10.0 * enough
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""How far a long evaluation is: a bar on a terminal, a plain line now and then anywhere else."""
+"""Progress of an evaluation: a bar on a terminal, occasional plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINES = 10
-"""Lines written over a whole evaluation where there is no terminal: enough to see life in a CI log, few enough to read it."""
+"""Number of progress lines without a terminal, such as in a CI log."""
 
 
 @contextmanager
 def progress(console: Console, title: str, total: int, remembered: Callable[[], int] = lambda: 0) -> Iterator[Progress]:
-    """Show progress while the block runs; yields what has to be called with every outcome.
+    """Show progress while the block runs; yields a callback for every outcome.
 
     Args:
-        console: Where to show it; standard error.
-        title: What is being done.
-        total: How many outcomes there will be, at least 1.
-        remembered: Says how many outcomes so far came from the reply store.
+        console: Console of standard error.
+        title: Title of the work.
+        total: Expected number of outcomes, at least 1.
+        remembered: Returns how many outcomes so far came from the reply cache.
     """
     show = _bar if console.is_terminal else _lines
     yield from show(console, title, total, lambda: f", {count} remembered" if (count := remembered()) else "")
 
 
 def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
-    """A bar that disappears when the block ends."""
+    """Show a bar that disappears at the end of the block."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from sftchat._util.consoles import bars
@@ -54,7 +54,7 @@ def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> I
 
 
 def _lines(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
-    """A line each time another tenth is done."""
+    """Print a line after each tenth of the work."""
     done = 0
 
     def advance(outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
-"""Rows that other tools write and that say by their keys what they are, read as if they were ours.
+"""Files of replies: reading, writing and matching; including the formats of other tools.
 
-Only formats in which every row names its item are read here; for those that go by position, docs/replies.md has a few lines of Python each.
+Of foreign formats only those are read in which every row has the id of its item; docs/replies.md has a few lines of Python for formats that rely
+on row order.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from sftchat.types import Reply
 
 Row = Mapping[str, Any]
 FILTER = "lm_eval_filter"
-"""The key under which a translated row has the name of the filter."""
+"""Key of the filter name in a converted row."""
 
 
 def translated(row: dict[str, Any]) -> dict[str, Any]:
-    """A row in our form: ``id``, ``reply``, and what else is known.
+    """Convert a row to this program's keys: ``id``, ``reply``, and further known values.
 
     Args:
-        row: A line of ``vllm run-batch`` or OpenAI's Batch API, of lm-evaluation-harness with ``--log_samples``, or of ours.
+        row: A line of ``vllm run-batch`` or OpenAI's Batch API, of lm-evaluation-harness with ``--log_samples``, or of this program.
     """
     if "reply" in row:
         return row
@@ -36,12 +37,12 @@ def translated(row: dict[str, Any]) -> dict[str, Any]:
             try:
                 return read(row)
             except (KeyError, IndexError, TypeError, AttributeError):
-                return row  # not what it looked like: whoever checks our form names what is missing
+                return row  # another format after all: the check of this program's format reports what is missing
     return row
 
 
 def _openai_batch(row: Row) -> dict[str, Any]:
-    """One response of a batch of chat completions; https://platform.openai.com/docs/api-reference/batch."""
+    """Convert one response of a batch of chat completions; https://platform.openai.com/docs/api-reference/batch."""
     identity, response = row["custom_id"], row["response"] or {}
     body = response.get("body") or {}
     if row.get("error") or response.get("status_code") != 200:
@@ -62,12 +63,12 @@ def _openai_batch(row: Row) -> dict[str, Any]:
 
 
 def _lm_eval(row: Row) -> dict[str, Any]:
-    """One sample of ``generate_until``: the raw response, before the harness's filters cut it; the harness writes it once for each filter."""
+    """Convert one sample of ``generate_until``: the raw response, before the harness's filters; the harness writes it once per filter."""
     return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0], FILTER: row.get("filter")}
 
 
 def another_filter(row: Row, other: Row) -> bool:
-    """Whether two rows of one id, as ``translated`` gives them, are one sample of lm-evaluation-harness under two filters."""
+    """Return whether two rows with one id, from ``translated``, are the same sample of lm-evaluation-harness under two filters."""
     return bool(row.get(FILTER) and other.get(FILTER) and row[FILTER] != other[FILTER] and row["reply"] == other["reply"])
 
 
@@ -78,15 +79,15 @@ _READERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
 
 
 HEADER = "sftchat_baseline"
-"""The key that the first line of a baseline begins with; its value is the version of the schema."""
+"""First key of a baseline's first line; its value is the schema version."""
 BLANK = " \t\r\n"
-"""What JSON takes for white space; Python takes more."""
+"""White space in JSON; Python's set is larger."""
 UNPAIRED = "backslashreplace"
-"""How half a surrogate pair, which is no UTF-8, is written: as the very escape that JSON has for it."""
+"""Error handler that writes an unpaired surrogate, which UTF-8 cannot encode, as its JSON escape."""
 
 
 def reply_rows(item: Item) -> dict[str, Any]:
-    """What is kept of a reply and its counts, wherever replies are stored."""
+    """Return the reply and its counts as stored in a file of replies."""
     reply = item.reply
     return {
         "id": item.example.id,
@@ -99,7 +100,7 @@ def reply_rows(item: Item) -> dict[str, Any]:
 
 
 def reply_line(outcome: Outcome) -> str:
-    """One outcome as a line of JSON, the newline included; a failed one keeps its error instead of a score."""
+    """Return one outcome as a line of JSON with a newline; a failure has an error instead of a score."""
     if isinstance(outcome, Failure):
         row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
@@ -110,15 +111,15 @@ def reply_line(outcome: Outcome) -> str:
 
 
 def kept_apart(reply: Reply) -> dict[str, Any]:
-    """What a row says of a reply beside its text, where there is any of it: ``thoughts``, and ``refused``."""
+    """Return the fields of a reply other than its text, if any: ``thoughts`` and ``refused``."""
     return {**({"thoughts": reply.thoughts} if reply.thoughts else {}), **({"refused": True} if reply.refused else {})}
 
 
 def read_replies(path: Path) -> dict[str, Reply | str]:
-    """Read replies by id; a failed item has the words of its error instead.
+    """Read replies by id; a failed item has an error message instead.
 
-    Only ``id`` and ``reply`` are needed, so that the output of any other program can be scored; unknown keys and the header of a
-    baseline are ignored.
+    Only ``id`` and ``reply`` are required, so the output of any program can be scored; unknown keys and the header of a baseline are
+    ignored.
 
     Raises:
         DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
@@ -144,14 +145,14 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
 
 
 def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers, from 1; never more than one of them is in memory.
+    """Yield the lines of a file with their numbers, from 1, one at a time in memory.
 
     Args:
-        path: UTF-8, with or without a byte order mark.
-        what: It should hold, for messages.
+        path: UTF-8 file, with or without a byte order mark.
+        what: Expected content, for error messages.
 
     Raises:
-        DataError: When it cannot be read, is not UTF-8, or a line is longer than any can be.
+        DataError: When it cannot be read, is not UTF-8, or a line exceeds the maximum length.
     """
     try:
         with path.open("rb") as file:
@@ -169,11 +170,11 @@ def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str,
     """Check that there is exactly one reply to every example.
 
     Args:
-        replies: By id.
-        asked: Ids of the examples to be scored.
-        source: Name of the file, for the message.
-        known: Further ids that may have replies, such as the rows that ``--limit`` cut off.
-        advice: What to do where a reply is missing, for the message.
+        replies: Replies by id.
+        asked: Ids of the examples to score.
+        source: Name of the file, for error messages.
+        known: Further ids that may have replies, such as the rows beyond ``--limit``.
+        advice: Hint for the message about a missing reply.
 
     Raises:
         DataError: When an example has no reply or a reply has no example; names them.
@@ -191,22 +192,22 @@ def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str,
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write text so that nobody ever reads half a file, and none is left on a full disk.
+    """Write a text file atomically: readers never see an incomplete file, and a full disk leaves none.
 
     Args:
         path: The file.
-        text: What it will hold, whole or in pieces.
+        text: Its content, as one string or in pieces.
     """
-    with replacing(path) as file:  # bytes: the same file on every platform
+    with replacing(path) as file:  # bytes, for the same file on every platform
         file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
 
 
 def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:
-    """One line of a file of replies: its id, the reply or the words of its error, and the whole row.
+    """Parse a line of a file of replies into its id, the reply or an error message, and the whole row.
 
     Args:
         line: One JSON object.
-        source: Where it stands, as ``file:line``.
+        source: Position of the line, as ``file:line``.
 
     Raises:
         DataError: When it is malformed.
@@ -220,7 +221,7 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
     row = translated(row)
     identity, text = row.get("id"), row.get("reply")
     if isinstance(identity, int) and not isinstance(identity, bool):
-        identity = str(identity)  # other programs number their rows
+        identity = str(identity)  # other programs use numeric ids
     if not isinstance(identity, str) or not identity:
         raise DataError("'id' must be a text that is not empty", source)
     if "reply" not in row and isinstance(row.get("error"), str):
@@ -242,7 +243,7 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
 
 
 def _count(row: Mapping[str, Any], key: str, source: str) -> int:
-    """A number of tokens, 0 where the program that wrote the file did not count."""
+    """Return a number of tokens; 0 when the file has none."""
     value = row.get(key, 0)
     if type(value) is not int or value < 0:
         raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)

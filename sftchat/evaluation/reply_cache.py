@@ -1,7 +1,7 @@
-"""The reply store: what models answered, by the weights that answered it, in one SQLite file.
+"""Reply cache: generated replies under a hash of everything that affects them, in one SQLite file.
 
-Every reply is a transaction of its own in write-ahead mode, so a killed process loses none that it had, and two processes may write at once.
-A store that cannot be used is never in the way of an evaluation: it says so once, and remembers nothing.
+SQLite in WAL mode, one transaction per reply: safe for concurrent writers, crash-safe. A cache that cannot be used never stops an evaluation:
+it warns once and is then disabled.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ VERSION = 1
 WAIT_SECONDS = 30.0
 """How long to wait for another process that is writing."""
 SETTLED_SECONDS = 2.0
-"""A file changed later than this before it was hashed is hashed again: clocks of file systems are so coarse that it may change once more
-within the same tick and with the same size (git calls such an entry racily clean)."""
+"""Minimum age of a file's last change, when it is hashed, for its hash to be cached. Timestamps of file systems are coarse: a younger file may
+change again within the same tick and with the same size (git calls such an entry racily clean).
+"""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -45,13 +46,13 @@ CREATE TABLE IF NOT EXISTS files (
 
 @dataclass(frozen=True)
 class Stored:
-    """A reply as it is kept.
+    """A cached reply.
 
     Attributes:
-        text: As generated.
-        token_ids: Its tokens, the stop token not among them.
-        finish_reason: ``stop`` or ``length``; others are not kept.
-        prompt_tokens: Length of the rendered prompt.
+        text: Generated text.
+        token_ids: Its tokens without the stop token.
+        finish_reason: ``stop`` or ``length``; other replies are not cached.
+        prompt_tokens: Length of the rendered prompt in tokens.
     """
 
     text: str
@@ -61,7 +62,7 @@ class Stored:
 
 
 def default_path() -> Path:
-    """Where replies are kept: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
+    """Return the path of the cache: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
     given = os.environ.get(VARIABLE)
     if given:
         return path_of(given) / FILE
@@ -71,15 +72,15 @@ def default_path() -> Path:
 
 
 class ReplyCache:
-    """Replies by key; opened at its first use.
+    """Replies by key; the file is opened at first use.
 
     Args:
-        path: The file; made with its folder when missing.
-        warn: Told once, in one line, when nothing can be remembered any more.
-        settled_seconds: How long a file must have been left alone for its hash to be remembered.
+        path: SQLite file; created with its folder when missing.
+        warn: Called once, with one line, when the cache becomes unusable.
+        settled_seconds: Minimum age of a file's last change for its hash to be cached.
 
     Attributes:
-        broken: It could not be used; nothing is found or kept.
+        broken: Whether the cache is unusable; then nothing is found or stored.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None], settled_seconds: float = SETTLED_SECONDS) -> None:
@@ -90,7 +91,7 @@ class ReplyCache:
         self._connection: sqlite3.Connection | None = None
 
     def get(self, key: bytes) -> Stored | None:
-        """The reply of a key."""
+        """Return the reply with a key, or None."""
         rows = self._do("SELECT text, tokens, finish_reason, prompt_tokens FROM replies WHERE key = ?", (key,))
         if not rows:
             return None
@@ -104,10 +105,10 @@ class ReplyCache:
             return None
 
     def put(self, key: bytes, identity: str, reply: Stored, *, replace: bool = False) -> bool:
-        """Keep a reply; on disk when this returns. The first one of a key stays unless it is to be replaced.
+        """Store a reply; it is on disk when this returns. An existing reply stays unless ``replace`` is set.
 
         Returns:
-            Whether there is a reply of that key now.
+            Whether the cache now holds a reply with that key.
         """
         row = (key, bytes.fromhex(identity), reply.text.encode("utf-8", "surrogatepass"), _packed(reply.token_ids))
         word = "REPLACE" if replace else "IGNORE"
@@ -115,14 +116,14 @@ class ReplyCache:
         return not self.broken
 
     def touch(self, identity: str, name: str) -> None:
-        """Note that a model is in use, and what it is called."""
+        """Record that a model is in use, and its name."""
         readable = name.encode("utf-8", "backslashreplace").decode()
         self._do("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", (bytes.fromhex(identity), readable, time.time()))
 
     def file_hash(self, path: Path) -> str:
-        """SHA-256 of a file, from memory when path, size, both times and inode are those of the last time.
+        """SHA-256 of a file; the cached hash is returned when path, size, timestamps, inode and device are unchanged.
 
-        The time of the last status change is among them because, unlike that of the last modification, no program can set it back.
+        The time of the last status change is included because, unlike the modification time, no program can set it back.
 
         Raises:
             OSError: When the file cannot be read.
@@ -144,7 +145,7 @@ class ReplyCache:
             self._connection = None
 
     def _do(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        """Carry out a statement, or give up on the store for good."""
+        """Execute a statement; on an error, disable the cache."""
         if self.broken:
             return []
         try:
@@ -156,17 +157,17 @@ class ReplyCache:
             return []
 
     def _give_up(self, error: Exception) -> None:
-        """Say why nothing can be remembered any more."""
+        """Disable the cache and warn with the reason."""
         self.broken = True
         self.close()
         self._warn(f"replies are not remembered: {reason(self.path, error)}")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a store, made when it is missing; every statement is a transaction.
+    """Open a cache file, creating it when missing; every statement is a transaction.
 
     Raises:
-        OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` puts them into words.
+        OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` turns them into a message.
     """
     return open_database(
         path,
@@ -178,7 +179,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a store cannot be used, with its path, in one line."""
+    """Return one line with the path and the reason why a cache cannot be used."""
     if isinstance(error, SftchatError):
         return str(error)
     said = getattr(error, "strerror", None) or first_line(error)
@@ -186,18 +187,18 @@ def reason(path: Path, error: Exception) -> str:
 
 
 def _facts(path: Path) -> tuple[int, int, int, int, int]:
-    """By what a file is known again: size, times of modification and status change, inode, device."""
+    """Return what identifies an unchanged file: size, times of modification and status change, inode, device."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def _packed(token_ids: tuple[int, ...]) -> bytes:
-    """Token ids, four bytes each, in the byte order of this machine, which a cache folder does not leave."""
+    """Encode token ids with four bytes each, in this machine's byte order: a cache is not moved between machines."""
     return array("I", token_ids).tobytes()
 
 
 def _unpacked(data: bytes) -> tuple[int, ...]:
-    """Token ids from their bytes."""
+    """Decode token ids."""
     ids = array("I")
     ids.frombytes(data)
     return tuple(ids)
@@ -213,13 +214,13 @@ GROUP BY replies.identity ORDER BY coalesce(used, 0) DESC, replies.identity
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of one model.
+    """Summary of one model's cached replies.
 
     Attributes:
-        name: What the user called it last.
-        identity: Hash of everything that decides its replies, in hexadecimal.
-        replies: How many are kept.
-        used: When it was last asked, in seconds since 1970.
+        name: Latest name of the model, as typed by the user.
+        identity: Hash of everything that affects its replies, in hexadecimal.
+        replies: Number of cached replies.
+        used: Time of last use, in seconds since 1970.
     """
 
     name: str
@@ -229,7 +230,7 @@ class Kept:
 
 
 def summary(path: Path) -> list[Kept]:
-    """What is kept of each model, the last used first; nothing when there is no store.
+    """Summarise the cached replies by model, the last used first; empty when there is no cache.
 
     Raises:
         SftchatError: When the file cannot be used.
@@ -241,12 +242,12 @@ def summary(path: Path) -> list[Kept]:
 
 
 def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
-    """Forget replies, and the hashes of files that are no more; returns how many replies.
+    """Delete cached replies, and the hashes of files that no longer exist; return the number of replies deleted.
 
     Args:
-        path: The store; nothing happens when there is none.
-        identity: Only of models whose identity begins with this, in hexadecimal; empty for any.
-        older_than: Only of models last asked this many days ago or earlier; 0 for any.
+        path: SQLite file; nothing happens when it does not exist.
+        identity: Only models whose identity starts with this, in hexadecimal; empty for all.
+        older_than: Only models last used at least this many days ago; 0 for all.
 
     Raises:
         SftchatError: When the file cannot be used.
@@ -258,7 +259,7 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
             for model in gone:
                 for table in ("replies", "models"):
                     connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
-            connection.execute("DELETE FROM files WHERE typeof(path) != 'blob'")  # of a damaged store
+            connection.execute("DELETE FROM files WHERE typeof(path) != 'blob'")  # from a damaged file
             for (file,) in connection.execute("SELECT path FROM files").fetchall():
                 if not os.path.exists(file):  # noqa: PTH110 - bytes, which pathlib does not take
                     connection.execute("DELETE FROM files WHERE path = ?", (file,))
@@ -267,7 +268,7 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
 
 
 def clear(path: Path) -> int:
-    """Forget everything; a file that is damaged or no store is deleted. Returns how many replies are known to have gone.
+    """Delete all content; a damaged file, or one that is no cache, is deleted. Return the number of replies known to be deleted.
 
     Raises:
         SftchatError: When the file is in use, or cannot be deleted.
@@ -280,7 +281,7 @@ def clear(path: Path) -> int:
             connection.executescript("DELETE FROM replies; DELETE FROM models; DELETE FROM files; VACUUM;")
             return count
     except SftchatError as error:
-        if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or not to be written: not damaged
+        if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
             raise
     for file in files(path):
         try:
@@ -291,18 +292,18 @@ def clear(path: Path) -> int:
 
 
 def size(path: Path) -> int:
-    """Bytes on disk."""
+    """Return the size on disk in bytes."""
     return sum(file.stat().st_size for file in files(path) if file.is_file())
 
 
 def files(path: Path) -> tuple[Path, ...]:
-    """The database and what SQLite keeps beside it."""
+    """Return the database file and the files that SQLite keeps next to it."""
     return tuple(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection whose errors are ours."""
+    """Open a connection that raises ``SftchatError``."""
     try:
         with closing(connect(path)) as connection:
             yield connection

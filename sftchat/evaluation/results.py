@@ -1,4 +1,4 @@
-"""What one model scored on one gold set, as data."""
+"""Result of one model on one evalset, as data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """What has the name of a metric."""
+    """Anything with the name of a metric."""
 
     @property
     def name(self) -> str:
-        """The metric's name."""
+        """Name of the metric."""
 
 
 M = TypeVar("M", bound=Named)
 
 
 def named(metrics: Iterable[M], name: str) -> M:
-    """The one of that name.
+    """Return the entry with a name.
 
     Raises:
         KeyError: When there is none.
@@ -43,11 +43,11 @@ class MetricResult:
     """One metric of one model.
 
     Attributes:
-        name: The metric's name.
-        value: Over all scored items.
-        low: Lower bound of the 95 % interval; None where the items give no hint of the spread.
+        name: Name of the metric.
+        value: Value over all scored items.
+        low: Lower bound of the 95 % interval; None when the spread cannot be estimated.
         high: Upper bound; None with ``low``.
-        interval: How the interval was computed: ``wilson``, ``bootstrap`` or ``none``.
+        interval: Method of the interval: ``wilson``, ``bootstrap`` or ``none``.
     """
 
     name: str
@@ -59,12 +59,12 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """One slice of the items, such as one relation: to look at, too small to gate on.
+    """One slice of the items, such as one relation; informative only, too small for a gate.
 
     Attributes:
-        name: The slice, as the scorer calls it.
-        support: How many gold answers it has, where the scorer counts ``gold``; else in how many items it occurs.
-        metrics: The metrics that can be computed from what the scorer counts for slices, by name.
+        name: Name of the slice, from the scorer.
+        support: Number of gold answers when the scorer counts ``gold``, else number of items in the slice.
+        metrics: Values by name, of the metrics whose counts the scorer reports per slice.
     """
 
     name: str
@@ -74,12 +74,12 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class LeakCheck:
-    """What comparing an evalset with the training data of a checkpoint showed.
+    """Result of comparing an evalset with a checkpoint's training data.
 
     Attributes:
-        leaks: Items that the checkpoint has seen, or nearly.
-        clean: The metrics over the other items; empty when nothing leaked or nothing else is left.
-        unchecked: Sources of training rows that could not be read as they were: gone, changed, or no longer generated.
+        leaks: Items that are in the training data, exactly or nearly.
+        clean: The metrics over the other items; empty when nothing leaked or no item is left.
+        unchecked: Training sources that could not be reproduced: missing, changed, or no longer generated.
     """
 
     leaks: tuple[Leak, ...]
@@ -89,14 +89,14 @@ class LeakCheck:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What asking a model again showed.
+    """Result of the repeatability check.
 
     Attributes:
-        n: Items asked again.
-        times: How often each was asked again: once alone, the others in shuffled batches.
-        changed: Items whose reply was another one at least once.
-        rescored: Items whose counts were others at least once.
-        floors: For every metric, the largest difference between the first answers and one repetition, over the items asked again.
+        n: Number of items repeated.
+        times: Number of repetitions: one alone, the others in shuffled batches.
+        changed: Items whose reply differed at least once.
+        rescored: Items whose counts differed at least once.
+        floors: Per metric, the largest difference between the original replies and one repetition, over the repeated items.
     """
 
     n: int
@@ -107,26 +107,26 @@ class SelfCheck:
 
     @property
     def flip_rate(self) -> float:
-        """The share of items whose reply was another one at least once."""
+        """Share of items whose reply differed at least once."""
         return self.changed / self.n if self.n else 0.0
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model on one gold set.
+    """Result of one model on one evalset.
 
     Attributes:
-        model: What the user called it.
-        evalset: What it was scored on.
-        items: What it answered, with scores, in the evalset's order; knows what it could not answer.
-        metrics: One for each metric of the task, the primary one first; empty when nothing was answered.
+        model: Model name as typed by the user.
+        evalset: Identity of the evalset.
+        items: Scored items in the evalset's order, with the failures.
+        metrics: One entry per metric of the task, the primary one first; empty when nothing was answered.
         groups: Slices, the largest first.
-        seconds: Wall-clock time of generating; None where any reply was stored. Not in the JSON.
-        replies: Name of the file that holds the replies, where there is one.
-        remembered: How many replies came from the reply store. Not in the JSON, which is the same wherever replies come from.
-        task: Name of the task that scored.
-        leak_check: Whether it has seen items in its training; None where nothing says what it was trained on.
-        self_check: Whether it answers the same when asked again; None where that was not asked for.
+        seconds: Wall-clock generation time; None when any reply was stored. Not in the JSON.
+        replies: Name of the file that holds the replies, if there is one.
+        remembered: Number of replies from the reply cache. Not in the JSON, which does not depend on where replies come from.
+        task: Name of the task.
+        leak_check: Comparison with the training data; None when the training data are unknown.
+        self_check: Repeatability check; None when it was not requested.
     """
 
     model: str
@@ -143,58 +143,58 @@ class ModelResult:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """What it could not answer; in no metric."""
+        """Requests without a reply; in no metric."""
         return self.items.failures
 
     @property
     def tally(self) -> Totals:
-        """What the items add up to."""
+        """Totals over the items."""
         return self.items.figures.tally
 
     @property
     def errors(self) -> dict[str, int]:
-        """How many faults of each class, the most frequent first."""
+        """Number of errors per error class, the most frequent first."""
         return dict(sorted(self.tally.errors.items(), key=lambda pair: (-pair[1], pair[0])))
 
     @property
     def right(self) -> int:
-        """Items without any fault."""
+        """Number of items without an error."""
         return self.tally.right
 
     @property
     def truncated(self) -> int:
-        """Replies that ran into the token limit."""
+        """Number of replies that reached the token limit."""
         return self.tally.truncated
 
     @property
     def cut_thinking(self) -> int:
-        """Replies that were cut while the model thought: thoughts and no answer."""
+        """Number of replies that were cut while the model thought: thoughts without an answer."""
         return self.tally.cut_thinking
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of all prompts."""
+        """Number of tokens of all prompts."""
         return self.tally.prompt_tokens
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens of all replies."""
+        """Number of tokens of all replies."""
         return self.tally.completion_tokens
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
-        """The items of some ids, in the evalset's order."""
+        """Return the items with the given ids, in the evalset's order."""
         return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]
 
     def metric(self, name: str) -> MetricResult:
-        """The result of one metric.
+        """Return the result of one metric.
 
         Raises:
-            KeyError: When there is none of that name.
+            KeyError: When there is no metric of that name.
         """
         return named(self.metrics, name)
 
     def as_json(self) -> dict[str, Any]:
-        """What stands in ``report.json``: everything but the replies, which have their own file."""
+        """The result as stored in ``report.json``: everything but the replies, which have their own file."""
         row: dict[str, Any] = {
             "model": self.model,
             "task": self.task,

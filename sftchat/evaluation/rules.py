@@ -1,4 +1,4 @@
-"""What a user demands of an evaluation: gated metrics with margins, floors, items that must be right; read from the words typed."""
+"""Gate options and gate configuration: gated metrics with margins, floors, must-pass items; parsed from the command line."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sftchat.errors import DataError, UsageError, unknown
 from sftchat.task import Metric, Task
 
 POINT = 0.01
-"""One point of a metric: margins, drops and the items needed are all on this scale."""
+"""One point of a metric: the unit of margins, drops and the items needed."""
 MARGIN = 2.0
 MIN_DROP = 0.5
 
 
 @dataclass(frozen=True)
 class GatedMetric:
-    """One metric that the gate looks at.
+    """A metric of the gate.
 
     Attributes:
-        metric: Its name.
-        margin: The drop, in points of the metric, that must be excluded before the gate calls a model fine; above 0.
-        min_drop: A smaller drop, in points, is no regression even where it is significant; 0 or more.
+        metric: Name of the metric.
+        margin: Drop, in points, that must be excluded before the outcome is ``fine``; above 0.
+        min_drop: A smaller drop, in points, is no regression even when significant; 0 or more.
     """
 
     metric: str
@@ -34,15 +34,15 @@ class GatedMetric:
 
 @dataclass(frozen=True)
 class GateConfig:
-    """Everything that can turn the exit code.
+    """Everything that can change the exit code.
 
     Attributes:
         gated: Metrics compared with the baseline; the task's primary one when empty.
-        floors: Smallest acceptable value by metric, compared with the point value.
-        lower_floors: Smallest acceptable lower bound of the 95 % interval by metric.
+        floors: Minimum value by metric, compared with the point estimate.
+        lower_floors: Minimum of the lower bound of the 95 % interval, by metric.
         must_pass: Ids of items that must be right.
-        strict: Inconclusive comparisons and changed item sets fail too, with a code of their own.
-        partial: Only items with a reply are scored, so nothing that is demanded is proven.
+        strict: Whether inconclusive comparisons and changed item sets fail too, with their own exit code.
+        partial: Whether only items with a reply are scored, so that no requirement can be proven.
     """
 
     gated: tuple[GatedMetric, ...] = ()
@@ -55,17 +55,17 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What a user demands, as typed, before task and items are known.
+    """Gate options as typed, before task and items are read.
 
     Attributes:
         gated: ``METRIC[=MARGIN]``.
         min_drop: In points.
         floors: ``METRIC=X``.
         lower_floors: ``METRIC=X``.
-        must_pass: Ids, or files with one id a line.
-        strict: Accept nothing that is not proven.
-        require_baseline: Do not go on without a baseline, which is the default.
-        allow_missing_baseline: Go on without one, as in the first run of a job.
+        must_pass: Ids, or files with one id per line.
+        strict: Whether to accept only proven results.
+        require_baseline: Whether to stop without a baseline, which is the default.
+        allow_missing_baseline: Whether to continue without one, as in the first run of a CI job.
     """
 
     gated: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class GateOptions:
 
     @property
     def against_baseline(self) -> tuple[str, ...]:
-        """The options that were given and mean nothing without a baseline."""
+        """The options in use that require a baseline."""
         given = {
             "--gate": self.gated, "--min-drop": self.min_drop != MIN_DROP, "--strict": self.strict,
             "--require-baseline": self.require_baseline, "--allow-missing-baseline": self.allow_missing_baseline,
@@ -88,15 +88,15 @@ class GateOptions:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The options that demand something of the result."""
+        """The options in use that the result must satisfy."""
         floors = {"--min": self.floors, "--min-lower": self.lower_floors, "--must-pass": self.must_pass}
         return (*self.against_baseline, *(name for name, value in floors.items() if value))
 
     def check(self) -> None:
-        """Refuse demands that contradict each other.
+        """Refuse contradictory options.
 
         Raises:
-            UsageError: When a baseline may be missing and may not.
+            UsageError: When a missing baseline is both allowed and refused.
         """
         given = [name for name in ("--strict", "--require-baseline") if name in self.against_baseline]
         if self.allow_missing_baseline and given:
@@ -105,14 +105,14 @@ class GateOptions:
             )
 
     def rules(self, task: Task, known: Iterable[str]) -> GateConfig:
-        """The rules for one task.
+        """Parse the options for one task.
 
         Args:
-            task: Says which metrics there are.
+            task: Task with the metrics.
             known: Ids of all its items.
 
         Raises:
-            UsageError: When one of them makes no sense.
+            UsageError: When an option is invalid.
             DataError: When a file of ids cannot be read.
         """
         if not math.isfinite(self.min_drop):
@@ -127,14 +127,14 @@ class GateOptions:
 
 
 def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
-    """Read ``METRIC=X`` arguments.
+    """Parse ``METRIC=X`` arguments.
 
     Args:
-        texts: As typed.
-        task: Says which metrics there are.
+        texts: Arguments as typed.
+        task: Task with the metrics.
 
     Raises:
-        UsageError: When one is not of that form, names no metric of the task, names one for which lower is better, or comes twice.
+        UsageError: When an argument has another form, names an unknown metric or one that is better when lower, or is repeated.
     """
     floors: dict[str, float] = {}
     for text in texts:
@@ -153,15 +153,15 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
 
 
 def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) -> tuple[GatedMetric, ...]:
-    """Read ``METRIC[=MARGIN]`` arguments, the margin in points of the metric.
+    """Parse ``METRIC[=MARGIN]`` arguments; the margin is in points.
 
     Args:
-        texts: As typed; none gates the task's primary metric.
-        task: Says which metrics there are.
-        min_drop: Of every one of them, in points.
+        texts: Arguments as typed; without any, the task's primary metric is gated.
+        task: Task with the metrics.
+        min_drop: Minimum drop of each metric, in points.
 
     Raises:
-        UsageError: When one is not of that form, names no metric of the task, or comes twice.
+        UsageError: When an argument has another form, names an unknown metric, or is repeated.
     """
     found: dict[str, GatedMetric] = {}
     for text in texts:
@@ -176,12 +176,12 @@ def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) ->
 
 
 def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozenset[str]:
-    """Read ids, or files with one id a line.
+    """Parse ids, or files with one id per line.
 
     Args:
-        words: Ids and files as typed; what is a file is read.
-        known: The ids there are.
-        option: Name of the option, for the message.
+        words: Ids and files as typed; a known id takes precedence over a file of that name.
+        known: All ids of the evalsets.
+        option: Name of the option, for error messages.
 
     Raises:
         DataError: When a file cannot be read or is empty.
@@ -199,7 +199,6 @@ def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozen
 
 
 def _lines(path: Path) -> list[str]:
-    """The ids of a file."""
     try:
         ids = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -210,7 +209,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _metric(name: str, task: Task) -> Metric:
-    """A metric of the task."""
+    """Return a metric of the task by name."""
     metrics = {metric.name: metric for metric in task.metrics}
     if name not in metrics:
         raise UsageError(unknown("metric", name, metrics))
@@ -218,7 +217,7 @@ def _metric(name: str, task: Task) -> Metric:
 
 
 def _number(text: str) -> float | None:
-    """A finite number, or None."""
+    """Parse a finite number; return None for anything else."""
     try:
         number = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Ask an engine every example of a gold set and score what it answers."""
+"""Generate replies to the examples of an evalset and score them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sftchat.types import Example, Reply, SamplingParams, Score
 
 @dataclass(frozen=True)
 class Item:
-    """One example, what the model answered, and what the task thinks of it."""
+    """One example with the model's reply and the task's score."""
 
     example: Example
     reply: Reply
@@ -24,17 +24,17 @@ class Item:
 
     @property
     def right(self) -> bool:
-        """Whether the scorer found no fault."""
+        """Whether the scorer found no error."""
         return not self.score.errors
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One example that was not answered: never scored, so that a dead server is not mistaken for a bad model.
+    """One example without a reply. It is not scored, so that a dead server is not mistaken for a bad model.
 
     Attributes:
-        example: What was asked.
-        error: What went wrong, in the engine's words.
+        example: The example of the request.
+        error: Error message of the engine.
     """
 
     example: Example
@@ -43,7 +43,7 @@ class Failure:
 
 Outcome = Item | Failure
 Pair = tuple[Item, Item]
-"""One item twice: what the baseline answered, and what the candidate did."""
+"""The same item twice: with the baseline's reply and with the candidate's."""
 Progress = Callable[[Outcome], None]
 
 
@@ -56,21 +56,21 @@ def run(
     sampling: SamplingParams | None = None,
     scorer: Scorer | None = None,
 ) -> Iterator[Outcome]:
-    """Answer and score examples, yielded in their order whatever the order of the answers.
+    """Generate and score replies, yielded in example order whatever the order of completion.
 
-    Closing the iterator cancels what the engine has under way.
+    Closing the iterator cancels the running requests.
 
     Args:
-        engine: Gets all requests at once; batching is its business.
-        task: Scores the replies.
-        examples: With unique ids and gold replies.
-        on_progress: Told of every outcome as soon as it is known, so in the order of the answers.
-        sampling: How replies are generated; the task's own by default.
-        scorer: Of that task, where several runs must count alike or share scores; one of this run alone by default.
+        engine: Receives all requests at once and batches them itself.
+        task: Task whose scorer is used.
+        examples: Examples with unique ids and gold replies.
+        on_progress: Called with every outcome as soon as it is available, in order of completion.
+        sampling: Sampling parameters; the task's own by default.
+        scorer: Scorer of the task, to share count keys or scores between runs; a new one by default.
 
     Raises:
         DataError: When ids are not unique or a gold reply is missing.
-        EngineError: When the engine can generate nothing more.
+        EngineError: When the engine cannot generate any more.
         PluginError: When the task's scorer breaks its contract.
     """
     check_examples(examples)
@@ -98,16 +98,16 @@ def run(
 
 
 def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
-    """What a model is asked for each example."""
+    """Build one request per example."""
     return [Request(example.id, example.messages, sampling=sampling, tools=tools_of(example)) for example in examples]
 
 
 class Scorer:
-    """The scorer of a task in one run; it counts the same keys for every item.
+    """Scorer of a task for one run; enforces the same count keys for every item.
 
     Args:
-        task: Scores.
-        remembers: Whether to keep every score: two checkpoints say the same to most items, and a scorer gives the same reply the same score.
+        task: Task whose scorer is called.
+        remembers: Whether to cache scores by example and reply; two checkpoints give the same reply to most items.
     """
 
     def __init__(self, task: Task, *, remembers: bool = False) -> None:
@@ -117,7 +117,7 @@ class Scorer:
         self._first = ""
 
     def __call__(self, example: Example, reply: Reply) -> Item:
-        """Let the task judge one reply.
+        """Score one reply.
 
         Raises:
             PluginError: When the scorer breaks its contract.
@@ -130,7 +130,7 @@ class Scorer:
         return self._known[key]
 
     def _judged(self, example: Example, reply: Reply) -> Item:
-        """One reply, judged anew."""
+        """Score one reply without the cache."""
         item = score(self.task, example, reply)
         if self._keys is None:
             self._keys, self._first = frozenset(item.score.stats), example.id
@@ -140,7 +140,7 @@ class Scorer:
 
 
 def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
-    """The error for a scorer that counts other keys for one item than for another, each given as id and keys."""
+    """Build the error for a scorer that counts different keys for two items, each given as id and keys."""
     (id, keys), (first, others) = one, other
     return PluginError(
         f"the scorer of task '{task.name}' counts {', '.join(sorted(keys))} on item '{id}' and {', '.join(sorted(others))} on item '{first}'; "
@@ -149,21 +149,21 @@ def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Ite
 
 
 def score(task: Task, example: Example, reply: Reply) -> Item:
-    """Let the task judge one reply.
+    """Score one reply.
 
     Raises:
-        PluginError: When the scorer raises, though its contract is to judge anything.
+        PluginError: When the scorer raises; its contract is to accept any reply.
     """
     return Item(example, reply, judge(task, example, reply))
 
 
 def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
-    """Judge what several models said to one example, the same reply once.
+    """Score several models' replies to one example; equal replies are scored once.
 
     Args:
-        scorer: Scores.
-        example: What was asked.
-        replies: Of every model; the words of an error where it failed, None where it was not asked.
+        scorer: Scorer of the task.
+        example: The example of the requests.
+        replies: One per model; an error message when the model failed, None when it was not called.
 
     Raises:
         PluginError: When the scorer raises.

@@ -1,4 +1,4 @@
-"""Scored items, and their counts in arrays."""
+"""Scored items with their counts in arrays."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Replies = Mapping[str, Reply | str]
 
 @dataclass
 class ItemArrays:
-    """What is held of some scored items, in their order.
+    """Counts of scored items, in item order.
 
     Attributes:
-        table: Their counts; None where nothing was answered.
-        faults: How many faults each has.
-        said: A hash of what was said.
-        clusters: Which cluster each belongs to; empty where they stand alone.
-        tally: What they add up to.
+        table: Counts of each item; None when no item was answered.
+        faults: Number of error classes per item.
+        said: Hash of each reply's text.
+        clusters: Cluster of each item; empty when items are not clustered.
+        tally: Totals over all items.
     """
 
     table: statistics.Counts | None
@@ -43,15 +43,15 @@ class ItemArrays:
 
 
 def item_arrays(outcomes: Sequence[Outcome | None], cluster: str = "") -> ItemArrays:
-    """The figures of some outcomes.
+    """Compute the arrays of the answered items; failures and None are skipped.
 
     Args:
-        outcomes: None where nobody asked.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
+        outcomes: Outcomes in item order; None for an item that was not requested.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
 
     Raises:
-        UsageError: When an item lacks the key.
-        PluginError: When two items have different counts.
+        UsageError: When an item lacks the metadata key.
+        PluginError: When two items have different count keys.
     """
     items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
     tally = Totals()
@@ -68,12 +68,12 @@ def item_arrays(outcomes: Sequence[Outcome | None], cluster: str = "") -> ItemAr
 
 @dataclass(frozen=True, eq=False)
 class ScoredItems(Sequence[Item]):
-    """Scored items in the evalset's order.
+    """Scored items in the evalset's order; as a sequence, the answered ones.
 
     Attributes:
-        outcomes: What was answered to each id that was asked, or why nothing was.
-        figures: Of what was answered.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
+        outcomes: Item or failure by id, for every requested id.
+        figures: Arrays over the answered items.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
     """
 
     outcomes: Mapping[str, Outcome]
@@ -82,26 +82,25 @@ class ScoredItems(Sequence[Item]):
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """What was answered."""
+        """The answered items."""
         return tuple(outcome for outcome in self.outcomes.values() if isinstance(outcome, Item))
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """What was not answered."""
+        """The requests without a reply."""
         return tuple(outcome for outcome in self.outcomes.values() if isinstance(outcome, Failure))
 
     @cached_property
     def asked(self) -> list[str]:
-        """The ids of everything that was asked."""
+        """Ids of all requested items."""
         return list(self.outcomes)
 
     @cached_property
     def ids(self) -> list[str]:
-        """The ids of what was answered."""
+        """Ids of the answered items."""
         return [item.example.id for item in self.items]
 
     def __len__(self) -> int:
-        """How many were answered."""
         return len(self.items)
 
     @overload
@@ -109,29 +108,28 @@ class ScoredItems(Sequence[Item]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
     def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
-        """One item, or some of them."""
         return self.items[index]
 
     @property
     def table(self) -> statistics.Counts:
-        """Their counts.
+        """Counts of the answered items.
 
         Raises:
-            PluginError: When nothing was answered.
+            PluginError: When no item was answered.
         """
         return self.figures.table or statistics.counts(())
 
 
 def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
-    """Outcomes with their counts.
+    """Collect outcomes into ``ScoredItems``.
 
     Args:
-        outcomes: In the gold set's order, each of another id.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
+        outcomes: In the evalset's order, with unique ids.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
 
     Raises:
-        UsageError: When an item lacks the key.
-        PluginError: When the items have different counts.
+        UsageError: When an item lacks the metadata key.
+        PluginError: When the items have different count keys.
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
     return ScoredItems(by_id, item_arrays([*by_id.values()], cluster), cluster)
@@ -140,18 +138,18 @@ def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
 def score_stored(
     task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
 ) -> list[ScoredItems]:
-    """Score files of replies to one evalset.
+    """Score several sets of stored replies to one evalset in a single pass.
 
     Args:
-        task: Scores.
-        examples: The gold set.
-        stored: The files, by id; an example that one lacks is left out of its items. The first is the baseline's, where there is one.
-        baseline: Must have counted alike.
-        cluster: Metadata key of items that belong together; empty where they stand alone.
+        task: Task whose scorer is used.
+        examples: Examples of the evalset.
+        stored: Replies by id, one mapping per file; an example without a reply is left out. The first is the baseline's, if there is a baseline.
+        baseline: Baseline whose stored counts must match today's.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
 
     Raises:
         NotComparableError: When the baseline was counted by another scorer.
-        UsageError: When an item lacks the key.
+        UsageError: When an item lacks the metadata key.
         PluginError: When the task's scorer breaks its contract.
     """
     found: list[list[Outcome]] = [[] for _ in stored]
@@ -167,9 +165,9 @@ def score_stored(
 
 
 def text_hash(text: str) -> int:
-    """A number that two texts share only by a chance of one in 2⁶⁴.
+    """64-bit hash of a text; two different texts collide with probability 2⁻⁶⁴.
 
     Args:
-        text: Any; halves of surrogate pairs too.
+        text: Any text, including unpaired surrogates.
     """
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -1,8 +1,8 @@
-"""Sums of counts, what metrics make of them, and how far one gold set can be trusted.
+"""Metrics from summed counts, and their confidence intervals.
 
-A metric is a function of summed counts, so every resample is a sum of rows: F1 is never a mean of items' F1. Items with equal counts are
-interchangeable, so all resampling draws how often each *distinct* row occurs: the same distribution, independent of the items' order, and
-thousands of items cost as much as the few dozen different rows they have.
+A metric is a function of summed counts, so a resample is a sum of rows: F1 is never a mean of items' F1. Items with equal counts are
+interchangeable, so resampling draws how often each *distinct* row occurs: the distribution is the same, it does not depend on item order, and
+thousands of items cost as much as their few dozen distinct rows.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ Array = NDArray[np.float64]
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 CELLS = 2_000_000
-"""The most numbers drawn at once: bounds the memory of a resampling to some tens of megabytes."""
+"""Maximum number of values drawn at once; limits the memory of resampling to some tens of megabytes."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The stats of many items.
+    """Counts of many items.
 
     Attributes:
-        keys: The keys of the stats, sorted.
-        rows: One row an item, one column a key.
+        keys: Count keys, sorted.
+        rows: Array of shape (items, keys).
     """
 
     keys: tuple[str, ...]
     rows: Array
 
     def columns(self, metric: Metric) -> Array:
-        """The columns a metric reads, in its order; all of them when it does not say.
+        """Return the columns that a metric reads, in its order; all of them when it names none.
 
         Raises:
             PluginError: When it reads a key that the scorer does not count.
@@ -61,7 +61,7 @@ class Interval:
     """A 95 % confidence interval.
 
     Attributes:
-        low: Lower bound; None where the items give no hint of the spread.
+        low: Lower bound; None when the spread cannot be estimated.
         high: Upper bound; None with ``low``.
         method: ``wilson``, ``bootstrap`` or ``none``.
     """
@@ -72,10 +72,10 @@ class Interval:
 
 
 def counts(scores: Iterable[Score]) -> Counts:
-    """Lay the stats of scores out as a matrix.
+    """Build the matrix of counts from scores.
 
     Raises:
-        PluginError: When there are none, when two scores have different keys, or when a count is not a finite number.
+        PluginError: When there are no scores, two scores have different keys, or a count is not a finite number.
     """
     stats = [score.stats for score in scores]
     if not stats or not stats[0]:
@@ -91,16 +91,15 @@ def counts(scores: Iterable[Score]) -> Counts:
 
 
 def _other_keys(some: Sequence[str], others: Sequence[str]) -> str:
-    """What is wrong with a scorer that counts now this, now that."""
+    """Describe how the keys of two scores differ."""
     return f"the scorer counts {', '.join(some) or 'nothing'} for one reply and {', '.join(others) or 'nothing'} for another"
 
 
 def clustered(table: Counts, clusters: Sequence[str]) -> Counts:
-    """Counts with one row a cluster: because every metric is a function of sums, resampling and swapping these rows is resampling and
-    swapping whole clusters, and no formula changes.
+    """Sum counts to one row per cluster.
 
-    Items of one document are right and wrong together; treating them as independent makes intervals up to three times too narrow
-    (Miller 2024, arXiv 2411.00640).
+    Every metric is a function of sums, so resampling and swapping these rows resamples and swaps whole clusters. Items of one document are
+    correlated; treating them as independent makes intervals up to three times too narrow (Miller 2024, arXiv 2411.00640).
 
     Args:
         table: Counts of items.
@@ -114,7 +113,7 @@ def clustered(table: Counts, clusters: Sequence[str]) -> Counts:
 
 
 def value(metric: Metric, table: Counts) -> float:
-    """The metric over all items.
+    """Compute a metric over all items.
 
     Raises:
         PluginError: When the metric reads what is not counted, or cannot be computed.
@@ -126,9 +125,9 @@ def apply(metric: Metric, table: Counts, sums: Array) -> Array:
     """Compute a metric from sums of its columns.
 
     Args:
-        metric: What to compute.
-        table: Says which keys there are.
-        sums: Any shape whose last axis is ``table.columns(metric)``'s.
+        metric: Metric to compute.
+        table: Counts with the keys.
+        sums: Any shape whose last axis matches ``table.columns(metric)``.
 
     Raises:
         PluginError: When the function raises, or returns another shape or a value that is not finite.
@@ -140,7 +139,7 @@ def apply(metric: Metric, table: Counts, sums: Array) -> Array:
         result = np.asarray(metric.function(given))
         if result.dtype.kind not in "biufO" or result.shape not in ((), shape):
             raise Malformed(f"gives {shown(result)}, must give a number, or an array of the shape {shape}")
-        return np.broadcast_to(result.astype(np.float64), shape)  # a copy, which the plugin cannot change
+        return np.broadcast_to(result.astype(np.float64), shape)  # a copy that the plugin cannot change
 
     values = call_plugin(f"metric '{metric.name}'", computed, doing=f"for sums of {', '.join(given)}")
     if not np.isfinite(values).all():
@@ -149,17 +148,17 @@ def apply(metric: Metric, table: Counts, sums: Array) -> Array:
 
 
 def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """How far the value of a metric can be trusted: a 95 % interval over the choice of items.
+    """Compute a 95 % confidence interval of a metric over the choice of items.
 
-    Rates of items get the score interval of Wilson (1927), which is right for small sets and at 0 and 1. Everything else gets the
-    percentile bootstrap over items (Efron 1979). Where every resample gives the same value the bootstrap would claim certainty: a value
-    of 0 or 1 then gets Wilson's interval for that many items, any other value none.
+    Rates of items get the Wilson (1927) score interval, which is valid for small sets and at 0 and 1. Other metrics get the percentile
+    bootstrap over items (Efron 1979). If every resample gives the same value, the bootstrap interval would have no width: a value of 0 or 1
+    then gets Wilson's interval for that many items, any other value none.
 
     Args:
-        metric: What to estimate.
-        table: The items' counts.
-        seed: Of the resampling; the same seed gives the same interval.
-        resamples: How many, at least 1000 for anything but tests.
+        metric: Metric to estimate.
+        table: Counts of the items.
+        seed: Seed of the resampling; the same seed gives the same interval.
+        resamples: Number of resamples, at least 1000 outside tests.
 
     Raises:
         PluginError: When the metric cannot be computed, or is declared a rate of items and is none.
@@ -178,7 +177,7 @@ def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = R
 
 
 def wilson(share: float, n: int) -> Interval:
-    """The score interval of a share of ``n`` items (Wilson 1927); exact 0 and 1 stay inside it."""
+    """Return the score interval of a share of ``n`` items (Wilson 1927); it contains shares of exactly 0 and 1."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
@@ -186,12 +185,12 @@ def wilson(share: float, n: int) -> Interval:
 
 
 def clopper_pearson(count: int, n: int, confidence: float) -> tuple[float, float]:
-    """The exact interval of a share of ``n`` items (Clopper and Pearson 1934), by bisection of the binomial tails.
+    """Return the exact interval of a share of ``n`` items (Clopper and Pearson 1934), by bisection of the binomial tails.
 
     Args:
-        count: Items that have the property, from 0 to ``n``.
-        n: All items, at least 1.
-        confidence: Of the interval, between 0 and 1.
+        count: Number of items that have the property, from 0 to ``n``.
+        n: Number of all items, at least 1.
+        confidence: Confidence level, between 0 and 1.
     """
     if 2 * count > n:
         low, high = clopper_pearson(n - count, n, confidence)
@@ -202,7 +201,7 @@ def clopper_pearson(count: int, n: int, confidence: float) -> tuple[float, float
 
 
 def _share_at(below: Callable[[float], bool]) -> float:
-    """The share up to which a condition holds."""
+    """Find the share up to which a condition holds, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -211,8 +210,8 @@ def _share_at(below: Callable[[float], bool]) -> float:
 
 
 def _at_most(count: int, n: int, share: float) -> float:
-    """The probability of at most ``count`` successes in ``n`` trials, summed over the terms that floats can tell from 0."""
-    deviation = math.sqrt(count)  # at least the binomial's own
+    """Return the probability of at most ``count`` successes in ``n`` trials, summed over the terms that are not 0 in floating point."""
+    deviation = math.sqrt(count)  # at least the binomial's own deviation
     if n * share < count - 6 * deviation:
         return 1.0
     first = max(0, count - int(12 * deviation) - 50)
@@ -224,7 +223,7 @@ def _at_most(count: int, n: int, share: float) -> float:
 
 
 def bootstrap(rows: Array, seed: int, resamples: int) -> Array:
-    """Sums of ``len(rows)`` rows drawn with replacement, once for every resample."""
+    """Draw ``len(rows)`` rows with replacement and sum them, once per resample."""
     distinct, times = grouped(rows)
     generator = np.random.default_rng(seed)
     shares = times / len(rows)
@@ -232,21 +231,20 @@ def bootstrap(rows: Array, seed: int, resamples: int) -> Array:
 
 
 def coin_flips(rows: Array, seed: int, resamples: int) -> Array:
-    """Sums of the rows for which a fair coin falls heads, once for every resample."""
+    """Sum the rows selected by fair coin flips, once per resample."""
     distinct, times = grouped(rows)
     generator = np.random.default_rng(seed)
     return _chunked(lambda size: generator.binomial(times, 0.5, (size, len(times))), distinct, resamples)
 
 
 def grouped(rows: Array) -> tuple[Array, NDArray[np.int64]]:
-    """The distinct rows in lexicographic order, and how often each occurs.
+    """Return the distinct rows in lexicographic order, and how often each occurs.
 
-    Whole numbers, which counts nearly always are, are packed into one number a row: sorting a million of those takes a tenth of a second,
-    sorting rows takes several.
+    Integer counts are packed into one number per row: sorting a million of those takes a tenth of a second, sorting rows several seconds.
     """
     low = rows.min(axis=0)
     spans = rows.max(axis=0) - low + 1
-    if (rows != np.floor(rows)).any() or float(np.prod(spans)) >= 2**53:  # beyond, floats skip whole numbers
+    if (rows != np.floor(rows)).any() or float(np.prod(spans)) >= 2**53:  # floats represent every integer only below 2**53
         distinct, times = np.unique(rows, axis=0, return_counts=True)
         return distinct, times
     steps = np.append(np.cumprod(spans[:0:-1])[::-1], 1).astype(np.int64)
@@ -255,13 +253,13 @@ def grouped(rows: Array) -> tuple[Array, NDArray[np.int64]]:
 
 
 def percentiles(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The middle part of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
+    """Return the central interval of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def _chunked(draw: Callable[[int], NDArray[np.int64]], distinct: Array, resamples: int) -> Array:
-    """Draw how often each distinct row occurs and sum, some resamples at a time; the size of the chunks does not change the numbers."""
+    """Draw how often each distinct row occurs and sum, in chunks of resamples; the chunk size does not change the result."""
     size = max(1, CELLS // len(distinct))
     chunks = [draw(min(size, resamples - start)) @ distinct for start in range(0, resamples, size)]
     return np.concatenate(chunks)

@@ -1,4 +1,4 @@
-"""What the items of a result add up to."""
+"""Totals over the items of a result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ T = TypeVar("T", int, float)
 
 @dataclass
 class Totals:
-    """Sums over items; items can be added.
+    """Sums over items, updated item by item.
 
     Attributes:
-        right: Items without any fault.
-        truncated: Replies that ran into the token limit.
-        cut_thinking: Replies that were cut while the model thought: thoughts and no answer.
-        prompt_tokens: Tokens of all prompts.
-        completion_tokens: Tokens of all replies.
-        errors: How many faults of each class.
-        groups: The counts of every slice, summed.
-        occurrences: In how many items every slice occurs.
+        right: Number of items without an error.
+        truncated: Number of replies that reached the token limit.
+        cut_thinking: Number of replies that were cut while the model thought: thoughts without an answer.
+        prompt_tokens: Number of tokens of all prompts.
+        completion_tokens: Number of tokens of all replies.
+        errors: Number of errors per error class.
+        groups: Summed counts per slice.
+        occurrences: Number of items per slice.
     """
 
     right: int = 0
@@ -37,7 +37,7 @@ class Totals:
     occurrences: dict[str, int] = field(default_factory=dict)
 
     def add(self, item: Item) -> None:
-        """Count one item."""
+        """Add one item."""
         reply, score = item.reply, item.score
         self.right += not score.errors
         self.truncated += reply.finish_reason == "length"
@@ -52,6 +52,6 @@ class Totals:
 
 
 def _add(total: dict[str, T], more: Mapping[str, T]) -> None:
-    """Add counts to those of the same name."""
+    """Add values by key, in place."""
     for name, count in more.items():
         total[name] = total.get(name, 0) + count

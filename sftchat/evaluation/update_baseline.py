@@ -1,4 +1,4 @@
-"""A model's replies become the new baseline."""
+"""Write a model's replies as the new baseline."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sftchat.text import counted
 
 
 def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str, ...]:
-    """Write a baseline, whole or not at all.
+    """Write a baseline atomically.
 
     Args:
-        path: The file; may hold an older one.
-        header: Its first line.
-        items: All that were asked.
+        path: Path of the file; an existing baseline is replaced.
+        header: First line of the file.
+        items: Scored items of the whole evalsets.
 
     Returns:
-        What changed, in lines for the user.
+        Lines for the user that describe what changed.
     """
     told = [f"written, {counted(len(items), 'item')} of {header.model}"]
     try:
         old = read_baseline(path) if is_baseline(path) else None
-    except (DataError, NotComparableError) as error:  # what it is replaced for
+    except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
         old = None
         told.append(f"in place of one that could not be read ({error})")
     if old is not None:
@@ -39,19 +39,18 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str,
 
 
 def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
-    """The whole file, line by line; the items sorted by id."""
+    """Yield the lines of the file; the items are sorted by id."""
     yield json.dumps({HEADER: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
     yield from map(_line, sorted(items, key=lambda item: item.example.id))
 
 
 def _line(item: Item) -> str:
-    """One item."""
     row = {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _changed(old: Baseline, items: ScoredItems) -> Iterator[str]:
-    """What a new baseline does to the old one."""
+    """Yield the lines that describe the changes from the old baseline."""
     figures = items.figures
     new = dict(zip(items.ids, zip((figures.faults == 0).tolist(), figures.said.tolist(), strict=True), strict=True))
     facts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}

@@ -1,4 +1,4 @@
-"""What happens while training runs: progress with loss and time left, scores now and then, a polite stop."""
+"""Trainer callbacks: progress with loss and remaining time, periodic scoring, graceful stop, and guarded callbacks of plugins."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sftchat.errors import PluginError
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
         step: Optimiser steps done.
-        steps: Optimiser steps in all.
+        steps: Total number of optimiser steps.
         loss: Mean loss since the last report, None before the first.
-        learning_rate: The current one.
-        seconds_left: Estimate from the speed so far.
+        learning_rate: Current learning rate.
+        seconds_left: Estimated remaining time in seconds.
     """
 
     step: int
@@ -35,7 +35,7 @@ class Progress:
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Tells the front end how far it is.
+    """Reports progress to the front end.
 
     Args:
         tell: Called at every logging step.
@@ -47,11 +47,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._first = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Record the start time."""
         self._started, self._first = time.monotonic(), state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Pass the loss on."""
+        """Report loss and remaining time."""
         if not logs or "loss" not in logs:
             return
         done = max(1, state.global_step - self._first)
@@ -61,18 +61,18 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a scoring during training found.
+    """Result of one scoring during training.
 
     Attributes:
         step: Optimiser steps done; 0 is the base model.
         metric: Name of the task's primary metric.
-        value: Its value.
-        low: Lower end of its 95 % interval, None where it has none.
-        high: Upper end.
-        items: How many items were scored.
-        best: The best step so far; 0 while only the base model was scored.
-        best_value: The metric there.
-        seconds: How long it took.
+        value: Value of the metric.
+        low: Lower bound of its 95 % interval; None without one.
+        high: Upper bound; None with ``low``.
+        items: Number of scored items.
+        best: Best step so far; 0 while only the base model was scored.
+        best_value: Metric at the best step.
+        seconds: Duration of the scoring in seconds.
     """
 
     step: int
@@ -87,41 +87,42 @@ class Scored:
 
 
 class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
-    """Asks for a scoring every so many steps and at the last, and ends training when scores stall.
+    """Requests a scoring at regular steps and at the last, and ends training when the scores stop improving.
 
-    A loss is logged at the last step and at every step that scores or saves, so that the means between two reports begin at the same steps in a resumed run.
+    A loss is logged at the last step and at every step that scores or saves, so that the means between two reports start at the same steps in a
+    resumed run.
 
     Args:
         every: Steps between scorings; 0 never scores.
-        stalled: Whether to end.
+        stalled: Returns whether to end training.
     """
 
     def __init__(self, every: int, stalled: Callable[[], bool]) -> None:
         self._every, self._stalled = every, stalled
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a scoring where one is due."""
+        """Request a scoring when one is due."""
         if self._every and (state.global_step % self._every == 0 or state.global_step >= state.max_steps):
             control.should_evaluate = True
         control.should_log |= control.should_evaluate or control.should_save or state.global_step >= state.max_steps
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop when nothing gets better."""
+        """End training when the scores stop improving."""
         if state.global_step and self._stalled():
             control.should_training_stop = True
 
 
 def guarded(plugin: str, callback: Any) -> TrainerCallback:
-    """A callback of a plugin, each of its events called as ``call_plugin`` does.
+    """Wrap a plugin's callback so that each event is called through ``call_plugin``.
 
-    It stays the same object, of a class derived from its own: transformers knows by their classes which callbacks have a state to be saved.
+    The object stays the same but gets a class derived from its own: transformers decides by the class which callbacks have a state to save.
 
     Args:
         plugin: Name of the plugin.
-        callback: What its hook gave: an object derived from ``TrainerCallback``, or such a class.
+        callback: Return value of its hook: an instance or a subclass of ``TrainerCallback``.
 
     Raises:
-        PluginError: When it is none, or its class cannot be derived from.
+        PluginError: When it is neither, or its class cannot be derived from.
     """
     what = f"trainer callback {getattr(callback, '__name__', type(callback).__name__)} of plugin '{plugin}'"
     if isinstance(callback, type) and issubclass(callback, TrainerCallback):
@@ -139,7 +140,7 @@ def guarded(plugin: str, callback: Any) -> TrainerCallback:
 
 
 def _event(what: str, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """An event that calls a plugin's."""
+    """Wrap one event of a plugin's callback."""
 
     def call(self: TrainerCallback, *args: Any, **kwargs: Any) -> Any:
         def returned() -> Any:
@@ -160,13 +161,13 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
         self.asked = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop."""
+        """Save a checkpoint and end training."""
         if self.asked and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
     @contextmanager
     def listening(self, announce: Callable[[], None]) -> Iterator[None]:
-        """Let the first Ctrl-C ask for a stop and the second interrupt; only the main thread gets signals."""
+        """Handle Ctrl-C in the block: the first requests a stop, the second interrupts. Only the main thread receives signals."""
         import threading
 
         if threading.current_thread() is not threading.main_thread():

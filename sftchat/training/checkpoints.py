@@ -1,4 +1,7 @@
-"""One training a folder: the system's lock on the run's folder itself, which ends with its process, however that ends."""
+"""Folders of a run: exclusive lock, atomic checkpoints, publishing and pruning of weights, and the conditions for resuming.
+
+The lock is the operating system's lock on the run folder, which is released when the process ends for any reason.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from sftchat.templates.renderer import Renderer
 from sftchat.training.config import TrainingConfig
 
 LOCKS = Path("/proc/locks")
-"""Where Linux lists the locks that are held."""
+"""Linux's list of held locks."""
 
 
 def refuse_running(run: Path) -> None:
-    """Stop when another process is training into a folder.
+    """Refuse a folder that another process is training into.
 
     Raises:
-        UsageError: Naming the process where the system says which it is.
+        UsageError: When it is locked; names the process if the system reports it.
     """
     with suppress(OSError):
         folder = os.open(run, os.O_RDONLY)
@@ -41,14 +44,14 @@ def refuse_running(run: Path) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the lock of a run while the block runs.
+    """Hold the lock of a run folder while the block runs.
 
-    The folder is made when it is missing, and removed when nothing was put into it; so are those above it. No file is written for the lock, so
-    that a killed training leaves none behind. Where the system has no locks for folders, as on NFS, nothing is refused.
+    The folder is created when missing; created folders that are still empty at the end are removed. The lock needs no file, so a killed training
+    leaves none. On file systems without folder locks, such as NFS, nothing is refused.
 
     Raises:
-        UsageError: When another process holds it.
-        SftchatError: When the folder of the run cannot be made.
+        UsageError: When another process holds the lock.
+        SftchatError: When the run folder cannot be created.
     """
     real = Path(os.path.realpath(run))
     with ExitStack() as stack:
@@ -65,14 +68,14 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def _opened(folder: Path) -> int | None:
-    """The folder opened, made again where another process has removed it meanwhile; None on Windows, which opens no folders."""
+    """Open the folder, creating it again if another process has removed it; return None on Windows, which cannot open folders."""
     if os.name == "nt":
         return None
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         opened = os.open(folder, os.O_RDONLY)
         if not take_lock(opened):
-            return opened  # held by another
+            return opened  # locked by another process
         with suppress(OSError):
             if os.path.samestat(os.fstat(opened), folder.stat()):
                 return opened
@@ -80,12 +83,12 @@ def _opened(folder: Path) -> int | None:
 
 
 def _running(run: Path, folder: int) -> UsageError:
-    """The error for a folder that another process is training into."""
+    """Build the error for a folder that another process is training into."""
     return UsageError(f"{_holder(folder)} is training into '{run}'; wait for it, or give another -o")
 
 
 def _holder(folder: int) -> str:
-    """The process that holds the lock of an open folder, as far as the system says."""
+    """Return the process that holds the lock of an open folder, as text; ``another process`` when unknown."""
     facts = os.fstat(folder)
     place = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
     with suppress(OSError):
@@ -98,7 +101,7 @@ def _holder(folder: int) -> str:
 
 STATE_FILE = "trainer_state.json"
 NEEDED_FILES = (MANIFEST, STATE_FILE, "scheduler.pt")
-"""What a checkpoint must have to be continued from, beside its weights and the state of the optimizer."""
+"""Files required to resume from a checkpoint, in addition to weights and optimizer state."""
 STATE = (
     "optimizer",
     "scheduler",
@@ -111,15 +114,15 @@ STATE = (
     "zero_to_fp32",
     "README",
 )
-"""What names begin with that belong to the training and not to the model, and the libraries' model card, which says less than the manifest."""
+"""Name prefixes of files that belong to the training and not to the model, and of the libraries' model card, which the manifest replaces."""
 TORCH_WRITES = ("PytorchStreamWriter", "inline_container.cc")
-"""What stands in torch's errors about files that it writes."""
+"""Text in torch's errors about files that it writes."""
 UNFINISHED = ".unfinished"
-"""Folder of a run in which weights are written before they get their name."""
+"""Folder of a run for files that are not yet complete."""
 
 
 def checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
-    """The checkpoints of a run that can be continued from, the earliest first, and those that cannot: what a kill left half-written or half-deleted."""
+    """Return the checkpoints of a run that can be resumed from, the earliest first, and the incomplete ones that a killed process left."""
     found = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()]
     found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
     broken = [path for path in found if not _whole(path)]
@@ -128,7 +131,7 @@ def checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _whole(checkpoint: Path) -> bool:
-    """Whether nothing is missing; the manifest is written last and deleted first."""
+    """Return whether a checkpoint is complete; the manifest is written last and deleted first."""
     names = {path.name for path in checkpoint.iterdir()}
     weights = any(name.endswith(".safetensors") for name in names) or any(
         name.startswith(("global_step", "pytorch_model_fsdp")) for name in names
@@ -138,7 +141,7 @@ def _whole(checkpoint: Path) -> bool:
 
 
 def _to_its_end(path: Path) -> bool:
-    """Whether a file was written to its end, as far as it says where that is: a power cut may leave names and lose what they name."""
+    """Return whether a file has its full length, when its format states it; a power failure may keep file names and lose their content."""
     if path.suffix == ".safetensors":
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -160,11 +163,11 @@ def _to_its_end(path: Path) -> bool:
 
 
 def prune(run: Path, keep: int, best: int | None) -> None:
-    """Delete the oldest checkpoints until ``keep`` are left; the last and the best never go.
+    """Delete the oldest checkpoints until ``keep`` are left; the last and the best are never deleted.
 
     Args:
-        run: The run's folder.
-        keep: The most checkpoints, at least 1; two are kept at 1 where the last is not the best.
+        run: Run folder.
+        keep: Maximum number of checkpoints, at least 1; with 1, two are kept when the last is not the best.
         best: Step of the best one.
     """
     whole, _ = checkpoints(run)
@@ -175,18 +178,18 @@ def prune(run: Path, keep: int, best: int | None) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint, its manifest first, so that one which is half gone is known for what it is."""
+    """Delete a checkpoint, its manifest first, so that a half-deleted one is recognised as incomplete."""
     (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(source: Path, run: Path, only_move: bool = False) -> None:
-    """Put the model of a folder into the run's own: weights first, then configs, so that what is there never names weights that are not.
+    """Publish the model of a folder as the run's own: weights first, then configs, so that no config refers to missing weights.
 
     Args:
-        source: A checkpoint, or a folder that was written to be published.
-        run: The run's folder.
-        only_move: Whether the source is not needed afterwards.
+        source: A checkpoint, or a folder written for publishing.
+        run: Run folder.
+        only_move: Whether the files may be moved instead of copied.
     """
     files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(STATE) and path.name != MANIFEST]
     files += (source / MORE_TEMPLATES).glob("*.jinja")
@@ -206,10 +209,10 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
 
 @contextmanager
 def cleanup_on_write_error(run: Path) -> Iterator[None]:
-    """Say in one line what the system refused to write while the block runs, and take away what is half-written.
+    """Turn write errors in the block into a one-line message, and delete incomplete files.
 
     Raises:
-        SftchatError: A full disk, a folder that went away or may not be written to.
+        SftchatError: When the disk is full, or the folder was removed or is not writable.
     """
     from safetensors import SafetensorError
 
@@ -220,33 +223,33 @@ def cleanup_on_write_error(run: Path) -> Iterator[None]:
         if not reason:
             raise
         clear_unfinished(run)
-        with suppress(OSError):  # it holds what was saved before
+        with suppress(OSError):  # not empty: it holds earlier checkpoints
             run.rmdir()
         again = "; --resume goes on once there is room" if run.is_dir() else ""
         raise SftchatError(f"run folder '{run}' cannot be written: {reason}{again}") from error
 
 
 def os_write_error(error: BaseException) -> str:
-    """Why the system would not write, in its words; empty when the error is of another kind."""
+    """Return the reason of a write error; empty for other errors."""
     if isinstance(error, OSError):
         return (error.strerror or first_line(error)).lower()
-    if isinstance(error, (RuntimeError, MemoryError)):  # what torch says of a file that it writes
+    if isinstance(error, (RuntimeError, MemoryError)):  # torch's error types for failed writes
         return "a file could not be written to its end; is the disk full?" if any(words in str(error) for words in TORCH_WRITES) else ""
     found = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(error))
     return (found[1] if found else first_line(error)).lower()
 
 
 def clear_unfinished(run: Path, broken: Iterable[Path] = ()) -> None:
-    """Take away what a killed run left half-written."""
+    """Delete incomplete files and checkpoints of a killed run."""
     for path in (*broken, run / UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def check_output(run: Path, resume: bool) -> None:
-    """Refuse a folder that cannot take the run, before anything slow.
+    """Refuse an unsuitable run folder, before any slow work.
 
     Raises:
-        UsageError: When it holds a run (and none is resumed), other files, or nothing to resume, or can be no folder.
+        UsageError: When it holds a run although none is resumed, holds other files, has nothing to resume, or cannot be a folder.
     """
     if run.is_symlink() and not run.exists():
         raise UsageError(f"output '{run}' is a link that leads nowhere; make the folder that it names, or give another -o")
@@ -274,9 +277,9 @@ def check_output(run: Path, resume: bool) -> None:
 
 
 def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
-    """Put beside weights what a loader needs to talk as training did: template, stop tokens, and the key-value cache on again.
+    """Add what inference needs to a folder of weights: chat template, stop tokens, and ``use_cache`` switched on again.
 
-    transformers writes no generation config beside an adapter, and leaves ``use_cache`` off in the config of a trained model.
+    transformers writes no generation config for an adapter, and leaves ``use_cache`` off in the config of a trained model.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -296,11 +299,11 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
 
 
 RESUMABLE_CHANGES = ("save_steps", "save_limit", "report_to", "device", "logging_steps")
-"""Hyper-parameters that may change between two parts of a run: no weight depends on them."""
+"""Hyper-parameters that may change when a run is resumed: they do not affect the weights."""
 
 
 def earlier(run: Path) -> Manifest:
-    """The manifest of the run to be continued.
+    """Return the manifest of the run to resume.
 
     Raises:
         UsageError: When there is none.
@@ -313,10 +316,10 @@ def earlier(run: Path) -> Manifest:
 
 
 def refuse_changed(run: Path, before: Manifest, now: Manifest) -> None:
-    """Stop a resumption that would continue something else.
+    """Refuse to resume a run under other conditions.
 
     Raises:
-        UsageError: Naming everything that changed.
+        UsageError: When something changed; names everything that did.
     """
     changes = list(_changes(before, as_read(now)))
     if changes:
@@ -324,7 +327,7 @@ def refuse_changed(run: Path, before: Manifest, now: Manifest) -> None:
 
 
 def _changes(before: Manifest, now: Manifest) -> Iterator[str]:
-    """What is not as it was, in words."""
+    """Yield descriptions of what changed."""
     for name, words in (("task", "the task"), ("method", "the method")):
         if getattr(before, name) != getattr(now, name):
             yield f"{words} was {getattr(before, name)}, is now {getattr(now, name)}"
@@ -339,14 +342,14 @@ def _changes(before: Manifest, now: Manifest) -> Iterator[str]:
     if before.validation != now.validation:
         yield "the validation items changed"
     for name in sorted({*before.config, *now.config} - {*RESUMABLE_CHANGES, "method"}):
-        # what an earlier version did not know had its default
+        # a parameter that an earlier version lacked had its default
         old, new = (manifest.config.get(name, getattr(TrainingConfig(), name, None)) for manifest in (before, now))
         if old != new:
             yield f"--{name.replace('_', '-')} was {old}, is now {new}"
 
 
 def _data_changes(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
-    """Files with other bytes, and other sources."""
+    """Yield descriptions of changed files and changed sources."""
     old = {str(entry.get("file")): entry for entry in before}
     for entry in now:
         name = str(entry.get("file"))
@@ -358,7 +361,7 @@ def _data_changes(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str,
 
 
 def _shown(places: list[Any]) -> str:
-    """Sources of rows in a few words."""
+    """Describe sources of rows briefly."""
     words = [
         place if isinstance(place, str) else ", ".join(f"{key} {value}" for key, value in place.items() if value not in ({}, None))
         for place in places

@@ -1,4 +1,4 @@
-"""What is refused of a training from words and names of files alone, before rows are read and a model library is imported."""
+"""Checks of a training that need only option values and file names, before rows are read and model libraries are imported."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sftchat.training.validation import from_file
 def check_words(
     task: Task, model: str, given: Mapping[str, Any], validation: str | None, registry: Registry, rows_read: RowOptions = AS_WRITTEN
 ) -> ModelReference:
-    """Refuse a model that cannot be trained, hyper-parameters out of range, and a validation file that is not there.
+    """Refuse a model that cannot be trained, hyper-parameters out of range, and a missing validation file.
 
     Args:
         task: The task.
         model: The base model as MODEL.
-        given: Hyper-parameters that the user set.
-        validation: As of ``TrainingJob``.
-        registry: The loaded plugins.
-        rows_read: How its rows are read.
+        given: Hyper-parameters set by the user.
+        validation: As in ``TrainingJob``.
+        registry: Loaded plugins.
+        rows_read: Options for reading its rows.
 
     Returns:
-        Where the weights of the base model are.
+        Reference to the weights of the base model.
 
     Raises:
-        UsageError: A model that cannot be trained, an option out of range, options that contradict each other.
-        DataError: A validation file that is not there.
+        UsageError: When the model cannot be trained, or an option is out of range or contradicts another.
+        DataError: When the validation file is missing.
     """
     reference = resolve(model, schemes=registry.engines)
     if reference.scheme:

@@ -1,4 +1,4 @@
-"""What a training is: every choice, with the task's wishes and the program's defaults filled in."""
+"""Training hyper-parameters: the user's values, completed from the task's and the program's defaults."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from sftchat.task import Task, training_defaults
 Method = Literal["full", "lora", "dora", "qlora"]
 METHODS: tuple[Method, ...] = ("full", "lora", "dora", "qlora")
 SMALL_MODEL = 50_000_000
-"""Parameters under which a model is trained with the learning rates of small models."""
+"""Number of parameters below which the learning rates of small models apply."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Every hyper-parameter of a training.
+    """All hyper-parameters of a training.
 
     Attributes:
         method: ``full`` trains all weights; ``lora`` a low-rank adapter (Hu et al. 2021) on all linear layers, ``dora`` one with magnitudes
-            (Liu et al. 2024), ``qlora`` one over a base in four bits (Dettmers et al. 2023).
+            (Liu et al. 2024), ``qlora`` one over a 4-bit base (Dettmers et al. 2023).
         learning_rate: Peak learning rate of the optimizer.
         epochs: Passes over the rows; ignored when ``max_steps`` is set.
-        max_steps: Optimiser steps, or 0 to count epochs.
+        max_steps: Optimiser steps, or 0 to use epochs.
         batch_size: Rows of one forward pass on one device.
-        accumulation: Forward passes in one optimiser step.
-        max_length: Longest row in tokens; longer ones are dropped and counted.
+        accumulation: Forward passes per optimiser step.
+        max_length: Maximum row length in tokens; longer rows are dropped and counted.
         warmup: Share of the steps over which the learning rate rises from 0.
-        schedule: How it falls afterwards, as transformers names it.
-        optimizer: As transformers names it: ``adamw_torch_fused``, ``adafactor``, ``paged_adamw_8bit``, ….
-        weight_decay: Of the optimizer.
-        max_grad_norm: Gradients are clipped to this norm.
+        schedule: Learning rate schedule after the warmup, by its transformers name.
+        optimizer: Optimizer by its transformers name: ``adamw_torch_fused``, ``adafactor``, ``paged_adamw_8bit``, ….
+        weight_decay: Weight decay of the optimizer.
+        max_grad_norm: Norm to which gradients are clipped.
         lora_rank: Rank of the adapter.
-        lora_alpha: Its scale; the adapter is multiplied by ``alpha / rank``.
+        lora_alpha: Scale of the adapter; its output is multiplied by ``alpha / rank``.
         lora_dropout: Dropout on its input.
         neftune_alpha: Noise on the embeddings while training (Jain et al. 2023); 0 is none.
-        train_on: ``assistant`` learns what the assistant says, ``all`` every token.
-        packing: ``on`` computes the rows of a batch as one, without padding and each seeing only itself; ``off`` pads; ``auto`` packs on a CPU
-            where the model was tried and gives the same logits.
+        train_on: ``assistant`` for a loss on assistant turns, ``all`` for a loss on every token.
+        packing: ``on`` computes the rows of a batch as one, without padding and without attention between rows; ``off`` pads; ``auto`` packs on
+            a CPU when a trial gives the same logits.
         precision: ``float32``, or ``bfloat16`` for mixed precision; ``auto`` decides by the processor and the model's width.
-        gradient_checkpointing: Recompute activations instead of keeping them: less memory, slower.
+        gradient_checkpointing: Whether to recompute activations: less memory, slower.
         eval_steps: Steps between scorings of generated replies to the validation items; 0 never scores.
-        validation_items: How many items are scored.
-        patience: Scorings without a better one after which training ends; 0 never ends early.
-        save_steps: Steps between checkpoints; 0 keeps only the final weights, and the best where it is scored.
-        save_limit: The most checkpoints kept.
+        validation_items: Number of validation items.
+        patience: Number of scorings without improvement after which training ends; 0 never ends early.
+        save_steps: Steps between checkpoints; 0 keeps only the final weights, and the best if scored.
+        save_limit: Maximum number of checkpoints kept.
         logging_steps: Steps between reports of the loss.
-        report_to: Trackers, as transformers names them; ``tensorboard`` writes under ``RUN/runs``.
-        seed: Of shuffling, initialisation and dropout.
+        report_to: Trackers by their transformers names; ``tensorboard`` writes under ``RUN/runs``.
+        seed: Seed of shuffling, initialisation and dropout.
         device: ``auto``, ``cpu``, ``cuda``, ….
     """
 
@@ -85,10 +85,10 @@ class TrainingConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what could not be trained.
+        """Validate the values.
 
         Raises:
-            UsageError: Naming the option, its value and what is allowed.
+            UsageError: When a value is out of range; names the option, its value and what is allowed.
         """
         checks = (
             (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
@@ -128,17 +128,17 @@ class TrainingConfig:
 
 
 def configure(task: Task, parameters: int, given: Mapping[str, Any]) -> TrainingConfig:
-    """Fill in a config: the user's values, else the task's, else the program's for a model of this size.
+    """Complete a config: the user's values, else the task's, else the program's for a model of this size.
 
     Args:
-        task: Whose trainer hook is asked.
-        parameters: Parameters of the base model.
-        given: What the user set; None counts as not set.
+        task: Task whose trainer hook is called.
+        parameters: Number of parameters of the base model.
+        given: Values set by the user; None counts as not set.
     """
     chosen = {key: value for key, value in given.items() if value is not None}
     method = chosen.get("method", "full")
     small = parameters < SMALL_MODEL
-    # LoRA wants about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models want more than large ones
+    # LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models need more than large ones
     rate = (1e-3 if small else 2e-5) if method == "full" else (5e-3 if small else 2e-4)
     defaults = TrainingConfig(method=method, learning_rate=rate)
     wanted = training_defaults(task, method, parameters)

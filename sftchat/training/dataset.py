@@ -1,4 +1,4 @@
-"""Examples become rows of ids and labels; nothing is cut, and what does not fit is counted and named."""
+"""Render examples to rows of token ids and labels; rows that do not fit are dropped, counted and named, never truncated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftchat.templates.renderer import Rendered, Renderer, RowText, TemplateErro
 from sftchat.types import Example, is_learned
 
 AT_ONCE = 512
-"""Examples that are tokenised in one call."""
+"""Number of examples tokenised in one call."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class RenderedRows:
 
     Attributes:
         ids: Token ids of each row.
-        labels: Labels of each row, ``IGNORED`` where there is no loss.
-        too_long: Where the rows came from that were over the length and are left out.
-        without_reply: Where the rows came from that have nothing to learn.
+        labels: Labels of each row; ``IGNORED`` for tokens without a loss.
+        too_long: Sources of the rows that were dropped because of their length.
+        without_reply: Sources of the rows without a token to train on.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -36,17 +36,17 @@ class RenderedRows:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows."""
+        """Total number of tokens."""
         return sum(map(len, self.ids))
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens with a label."""
+        """Number of tokens with a label."""
         return sum(label >= 0 for row in self.labels for label in row)
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the ids and labels in order: equal only if the model sees the same."""
+        """SHA-256 of the ids and labels in order; equal for equal model input."""
         digest = hashlib.sha256()
         for ids, labels in zip(self.ids, self.labels, strict=True):
             digest.update(struct.pack(f"<i{2 * len(ids)}i", len(ids), *ids, *labels))
@@ -54,7 +54,7 @@ class RenderedRows:
 
 
 def _texts(example: Example, renderer: Renderer) -> tuple[RowText | Rendered, ...]:
-    """The rows of an example, none when it holds nothing to learn. An example without messages is plain text."""
+    """Return the rows of an example, none without a turn to train on; an example without messages is plain text."""
     if not example.messages:
         return (renderer.text_ids(example.gold),) if example.gold else ()
     conversation = example.conversation
@@ -64,7 +64,7 @@ def _texts(example: Example, renderer: Renderer) -> tuple[RowText | Rendered, ..
 
 
 def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[str, list[Rendered]]]:
-    """Yield where each example came from and its rows, tokenised many at a time."""
+    """Yield the source of each example and its rows, tokenised in batches."""
     numbered = enumerate(examples, 1)
     while some := list(islice(numbered, AT_ONCE)):
         texts: list[tuple[str, tuple[RowText | Rendered, ...]]] = []
@@ -86,18 +86,18 @@ def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[s
 def render_rows(
     examples: Iterable[Example], renderer: Renderer, max_length: int, *, everything: bool = False, most: int | None = None
 ) -> RenderedRows:
-    """Render every example, the gold reply as the last assistant turn; where the template rewrites history, a row for each reply.
+    """Render every example, with the gold reply as the last assistant turn; if the template rewrites history, one row per reply.
 
     Args:
-        examples: Conversations to learn from.
+        examples: Conversations to train on.
         renderer: Tokenizer and template.
-        max_length: Rows of more tokens are left out: a row without its stop token would teach the model never to stop.
-        everything: Learn every token, not only what the assistant says.
-        most: Tokens of the model's context, which no advice exceeds; None where it has no limit.
+        max_length: Maximum row length in tokens. Longer rows are dropped: a row without its stop token would teach the model never to stop.
+        everything: Whether every token has a loss, not only assistant turns.
+        most: Context length of the model in tokens, the maximum that an error message recommends; None without a limit.
 
     Raises:
         DataError: When no row is left.
-        TemplateError: When the template cannot write a conversation.
+        TemplateError: When the template cannot render a conversation.
     """
     ids, labels, too_long, without_reply, shortest = [], [], [], [], 0
     for where, rows in _render(examples, renderer):

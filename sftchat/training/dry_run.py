@@ -1,4 +1,4 @@
-"""``--dry-run``: a few real steps, the longest batch first, tell whether a training fits into memory and when it would end."""
+"""``--dry-run``: run a few real steps, the longest batch first, to measure memory use and estimate the training time."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from sftchat.training.prepare import TrainingSetup
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
 
 MEASURED_BATCHES = 12
-"""Batches of rows of all lengths by which the speed is measured, fewer where these take long."""
+"""Number of batches of typical lengths for measuring speed; fewer when they take long."""
 
 FIRST_TIMED_STEP = 2
-"""The step from which time is taken: the first reserves memory, the second allocates what the optimizer keeps."""
+"""Index of the first timed step: the two before it reserve memory and allocate the optimizer state."""
 
 MAX_MEASURING_SECONDS = 10.0
-"""Seconds of measuring after which no further batch is begun."""
+"""Measuring time in seconds after which no further batch is started."""
 
 MEMORY_ADVICE = "lower --max-length or --batch-size (with --accumulation for the same effective batch), add --gradient-checkpointing, or use --method lora"
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a dry run found.
+    """Result of a dry run.
 
     Attributes:
-        longest: Tokens of the longest row.
-        rows_at_once: Rows computed at once: the batch size, or less where memory ran out.
-        peak_bytes: The most memory in use: of the accelerator, or of the whole process on a CPU.
-        tokens_per_second: Of rows of all lengths, prompt and reply.
+        longest: Length of the longest row in tokens.
+        rows_at_once: Rows per forward pass: the batch size, or less if memory ran out.
+        peak_bytes: Peak memory: of the accelerator, or of the whole process on a CPU.
+        tokens_per_second: Speed on rows of all lengths, prompt and reply tokens together.
         steps: Optimiser steps of the training.
-        seconds: How long all of them would take, without scoring and saving.
+        seconds: Estimated time of all steps, without scoring and saving.
     """
 
     longest: int
@@ -50,7 +50,7 @@ class DryRun:
 
 
 class _Clock(TrainerCallback):  # type: ignore[misc]
-    """When each step began, and when the last ended."""
+    """Records the start of each step and the end of the last."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -67,13 +67,13 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def perform_dry_run(ready: TrainingSetup) -> DryRun:
-    """Train on the longest rows, then on some of all lengths; the weights in memory are spoilt, nothing is written.
+    """Train on the longest rows, then on some of all lengths. The weights in memory are changed; nothing is written.
 
     Args:
-        ready: What would be trained.
+        ready: The training to measure.
 
     Raises:
-        EngineError: When one row alone does not fit into memory; says what to change.
+        EngineError: When a single row does not fit into memory; recommends what to change.
     """
     config = ready.config
     rows, size = ready.rows, min(config.batch_size, len(ready.rows.ids))
@@ -108,7 +108,7 @@ def perform_dry_run(ready: TrainingSetup) -> DryRun:
 
 
 def _peak(device: str) -> int:
-    """The most memory that was in use."""
+    """Return the peak memory in bytes."""
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated())
     import resource

@@ -1,4 +1,4 @@
-"""The order of the rows: batches of similar lengths, in random order."""
+"""Batches of similar lengths in random order, and sequence packing: the rows of a batch as one long row, with causal attention within each."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sftchat.models.loading import unwrapped
 from sftchat.templates.renderer import IGNORED
 
 POOL_BATCHES = 50
-"""Batches that are cut from one pool of rows: the more, the more alike the rows of a batch are, and the less random its company."""
+"""Number of batches cut from one pool of rows: a larger pool gives more similar lengths within a batch and less random batches."""
 
 
 class SimilarLengths(Sampler[int]):
-    """Indices of rows such that every slice of a batch's size holds rows of similar lengths.
+    """Yields row indices such that each batch holds rows of similar lengths.
 
-    transformers' own sampler for this (``group_by_length``) leaves the batches of each pool in descending order of length, so that training
-    swings from long rows to short ones and back every fifty steps. Here the batches are shuffled.
+    transformers' own sampler for this (``group_by_length``) leaves the batches of each pool in descending order of length, so that row length
+    falls and jumps back every fifty steps. Here the batches are shuffled.
 
     Args:
-        lengths: Tokens of each row.
-        batch_size: Rows of a batch, at least 1.
+        lengths: Length of each row in tokens.
+        batch_size: Rows per batch, at least 1.
         seed: The same seed and epoch give the same order.
     """
 
@@ -38,15 +38,14 @@ class SimilarLengths(Sampler[int]):
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of another epoch; the training loop calls it."""
+        """Set the epoch, which determines the order; called by the training loop."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Rows."""
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        """Every index once; a batch that is not full comes last."""
+        """Yield every index once; an incomplete batch comes last."""
         rng = Random(f"{self.seed}-{self.epoch}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
@@ -63,24 +62,24 @@ class SimilarLengths(Sampler[int]):
 
 
 LENGTH_MULTIPLE = 32
-"""The long row is filled up to a multiple of this: libraries for matrix products compile or tune for every new shape."""
+"""The long row is padded to a multiple of this, because matrix libraries compile or tune for every new shape."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a batch stand in the long row.
+    """Token positions of a batch in the long row.
 
     Attributes:
         ids: Token ids, shape ``(1, tokens)``.
-        positions: Place of each token in its own row, shape ``(1, tokens)``.
-        cells: For each cell of the padded batch the place of its token in the long row, shape ``(rows, width)``; 0 for padding.
-        owners: For each token of the long row its cell, counted through the padded batch, shape ``(tokens,)``; tokens of the shared beginning
-            belong to the first row, filling to cell 0.
-        shared: Tokens of the shared beginning.
-        count: Tokens of the long row that are not filling.
-        rest: 1 for cells that own their token, 0 for padding and for other rows' shared beginnings, shape ``(rows, width, 1)``.
-        labelled: Places in the long row that predict a labelled token; one of the shared beginning may come several times.
-        targets: The tokens predicted there.
+        positions: Position of each token in its own row, shape ``(1, tokens)``.
+        cells: Index into the long row for each cell of the padded batch, shape ``(rows, width)``; 0 for padding.
+        owners: Index into the flattened padded batch for each token of the long row, shape ``(tokens,)``; tokens of the shared prefix belong
+            to the first row, padding of the long row to cell 0.
+        shared: Length of the prefix that all rows share.
+        count: Number of tokens in the long row without its padding.
+        rest: 1 for cells that own their token, 0 for padding and for the shared prefix of other rows, shape ``(rows, width, 1)``.
+        labelled: Positions in the long row that predict a labelled token; those of the shared prefix may occur several times.
+        targets: The labelled tokens predicted there.
     """
 
     ids: Tensor
@@ -95,12 +94,12 @@ class Layout:
 
 
 def pack(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
-    """Lay a padded batch out as one row.
+    """Convert a padded batch to one long row, with the shared prefix stored once.
 
     Args:
         ids: Token ids padded on the right, shape ``(rows, width)``.
-        labels: Labels, ``IGNORED`` where there is no loss; same shape.
-        lengths: Tokens of each row, shape ``(rows,)``.
+        labels: Labels, ``IGNORED`` for tokens without a loss; same shape.
+        lengths: Length of each row in tokens, shape ``(rows,)``.
     """
     rows, width = int(ids.shape[0]), int(lengths.max())
     ids, labels = ids[:, :width], labels[:, :width]
@@ -125,7 +124,7 @@ def pack(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
 
 
 class _Spread(torch.autograd.Function):
-    """From the long row to padded rows; the gradients of shared tokens are summed over the rows."""
+    """Long row to padded rows; gradients of the shared prefix are summed over the rows."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, layout: Layout) -> Tensor:
@@ -137,13 +136,13 @@ class _Spread(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         layout, gradient = ctx.layout, gradients[0]
         flat = gradient.flatten(0, 1).index_select(0, layout.owners)
-        flat[layout.count :] = 0  # filling owns nothing
+        flat[layout.count :] = 0  # padding has no gradient
         flat[: layout.shared] += gradient[1:, : layout.shared].sum(0)
         return flat, None
 
 
 class _Join(torch.autograd.Function):
-    """From padded rows to the long row; what no token owns gets no gradient."""
+    """Padded rows to long row; cells without their own token get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, layout: Layout) -> Tensor:
@@ -165,23 +164,23 @@ def spread(states: Tensor, layout: Layout) -> Tensor:
 
 
 def join(states: Tensor, layout: Layout) -> Tensor:
-    """Copy padded rows, shape ``(rows, width, size)``, back into the long row, shape ``(tokens, size)``."""
+    """Copy padded rows, shape ``(rows, width, size)``, back to the long row, shape ``(tokens, size)``."""
     result: Tensor = _Join.apply(states, layout)
     return result
 
 
 NAME = "sftchat_causal"
 MAX_MATRIX_TOKENS = 512
-"""Tokens of the longest row up to which the two products are used: their memory grows with the square."""
+"""Maximum row length for attention by two explicit matrix products, whose memory grows with the square of the length."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How a model attends while it is trained.
+    """Attention implementation used in training.
 
     Attributes:
-        name: What transformers calls the implementation.
-        packed: Whether batches are given to it as one row with a ``layout``.
+        name: Its transformers name.
+        packed: Whether batches are passed as one long row with a ``layout``.
     """
 
     name: str
@@ -198,16 +197,16 @@ def causal_attention(
     layout: Layout | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend to everything before in the same row.
+    """Causal attention within each row, as a transformers attention function.
 
     Args:
-        module: The attention layer; not used.
+        module: Attention layer; not used.
         query: Shape ``(batch, heads, tokens, size)``.
         key: Shape ``(batch, groups, tokens, size)``.
-        value: As ``key``.
-        attention_mask: Must be None: training pads on the right, where a causal model never looks.
-        scaling: Factor of the scores; one over the root of the size by default.
-        layout: Where the rows stand, when the batch is one long row.
+        value: Same shape as ``key``.
+        attention_mask: Must be None: training pads on the right, where causal attention never looks.
+        scaling: Factor of the scores; ``size ** -0.5`` by default.
+        layout: Layout of the batch when it is one long row.
     """
     if attention_mask is not None:
         raise ValueError("causal_attention takes no mask")
@@ -219,14 +218,14 @@ def causal_attention(
 
 
 def _padded(states: Tensor, layout: Layout) -> Tensor:
-    """From one row, shape ``(1, heads, tokens, size)``, to padded rows, shape ``(rows, heads, width, size)``."""
+    """Convert the long row, shape ``(1, heads, tokens, size)``, to padded rows, shape ``(rows, heads, width, size)``."""
     _, heads, _, size = states.shape
     rows, width = layout.cells.shape
     return spread(states[0].transpose(0, 1).flatten(1), layout).view(rows, width, heads, size).transpose(1, 2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Causal attention within each row, the queries of a group folded into one product with their shared keys; returns ``(batch, tokens, heads, size)``."""
+    """Compute causal attention; queries of a group share one product with their keys. Returns shape ``(batch, tokens, heads, size)``."""
     batch, heads, tokens, size = query.shape
     groups = key.shape[1]
     if tokens > MAX_MATRIX_TOKENS or query.device.type != "cpu":
@@ -242,15 +241,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor
 
 
 def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attention:
-    """Make a model train with ``causal_attention`` where that gives the same logits; returns what it uses now.
+    """Switch a model to ``causal_attention`` if it gives the same logits; return the attention in use.
 
-    Tried on a few tokens rather than decided from a list of architectures: one with sinks or capped scores fails the comparison and keeps its own.
-    A sliding window does not show on a few tokens and is excluded by name. The choice never depends on a clock: a resumed run must make it again.
+    A trial on a few tokens decides, not a list of architectures: a model with attention sinks or capped scores fails the comparison and keeps its
+    own attention. A sliding window has no effect on a few tokens, so it is excluded by its config. The choice does not depend on timing, because
+    a resumed run must repeat it.
 
     Args:
-        model: A causal language model, perhaps with an adapter.
-        longest: Tokens of the longest row.
-        packing: ``auto`` packs on a CPU, ``on`` anywhere, ``off`` nowhere.
+        model: A causal language model, possibly with an adapter.
+        longest: Length of the longest row in tokens.
+        packing: ``auto`` packs on a CPU, ``on`` on any device, ``off`` never.
     """
     inner = unwrapped(model)
     config = inner.config.get_text_config()
@@ -280,7 +280,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
 
 @contextmanager
 def own_attention(model: Any) -> Iterator[None]:
-    """Give a model its ordinary attention back for the block, for generating."""
+    """Restore the model's own attention within the block, for generation."""
     inner = unwrapped(model)
     ours = implementation(inner) == NAME
     if ours:
@@ -293,20 +293,20 @@ def own_attention(model: Any) -> Iterator[None]:
 
 
 def restore_attention(model: Any) -> None:
-    """Give a model its ordinary attention back for good."""
+    """Restore the model's own attention permanently."""
     if implementation(unwrapped(model)) == NAME:
         unwrapped(model).set_attn_implementation("sdpa")
 
 
 def _sample(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A few rows that begin alike, with padding, and their lengths."""
+    """Return a padded batch of rows with a shared prefix, and their lengths."""
     ids = (torch.arange(72, device=device).reshape(3, 24) * 7 + 1) % vocabulary
     ids[:, :5] = ids[0, :5].clone()
     return ids, torch.tensor([24, 11, 17], device=device)
 
 
 def _same(before: Tensor | None, after: Tensor | None, lengths: Tensor) -> bool:
-    """Whether two sets of logits are the same for real tokens, as far as their precision goes."""
+    """Return whether two sets of logits agree on real tokens within their precision."""
     if before is None or after is None:
         return False
     tolerance = 1e-3 if before.dtype == torch.float32 else 5e-2
@@ -315,7 +315,7 @@ def _same(before: Tensor | None, after: Tensor | None, lengths: Tensor) -> bool:
 
 
 def _logits(model: Any, ids: Tensor, **more: Any) -> Tensor | None:
-    """Logits of a batch; None when the model refuses."""
+    """Return the logits of a batch; None when the model raises."""
     training = model.training
     try:
         with torch.inference_mode():
@@ -328,7 +328,7 @@ def _logits(model: Any, ids: Tensor, **more: Any) -> Tensor | None:
 
 
 def _packed_logits(model: Any, ids: Tensor, lengths: Tensor) -> Tensor | None:
-    """Logits of the same batch given as one row."""
+    """Return the logits of the same batch, passed as one long row."""
     layout = pack(ids, ids, lengths)
     logits = _logits(model, layout.ids, position_ids=layout.positions, layout=layout)
     return None if logits is None else logits[0][layout.cells]

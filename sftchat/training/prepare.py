@@ -1,4 +1,4 @@
-"""What is trained: all weights, or an adapter over a base in full or four-bit precision."""
+"""Preparation of a training: checks, rendering, precision, and the model with its adapter, in full or 4-bit precision."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from sftchat.types import Example
 
 
 def check_method(method: str, device: str, optimizer: str = "") -> None:
-    """Refuse what this machine cannot do, before anything is loaded.
+    """Refuse methods that this machine does not support, before anything is loaded.
 
     Args:
-        method: As of ``TrainingConfig``.
-        device: Where it is to run, decided.
-        optimizer: As of ``TrainingConfig``; those in eight bits are bitsandbytes' too.
+        method: As in ``TrainingConfig``.
+        device: Resolved device.
+        optimizer: As in ``TrainingConfig``; 8-bit optimizers need bitsandbytes too.
 
     Raises:
-        UsageError: An unknown method, or a device that it cannot run on.
-        MissingExtraError: When bitsandbytes is needed and not installed.
+        UsageError: When the method is unknown or does not run on the device.
+        MissingExtraError: When bitsandbytes is required and not installed.
     """
     if method not in METHODS:
         raise UsageError(f"--method is {method}, must be one of {', '.join(METHODS)}")
@@ -56,7 +56,7 @@ def check_method(method: str, device: str, optimizer: str = "") -> None:
 
 
 def load_base(reference: ModelReference, method: str, device: str, trust_remote_code: bool) -> Any:
-    """The base model: in float32 to train all of it, in the precision that ``eval`` loads under an adapter, in four bits for ``qlora``.
+    """Load the base model: in float32 for full fine-tuning, in the precision of ``eval`` under an adapter, in 4 bits for ``qlora``.
 
     Raises:
         ModelError: When it cannot be loaded.
@@ -72,12 +72,12 @@ def load_base(reference: ModelReference, method: str, device: str, trust_remote_
 
 
 def with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
-    """The model, or an adapter over all its linear layers but the head.
+    """Return the model, or an adapter over all its linear layers except the head.
 
     Args:
-        model: The base model.
+        model: Base model.
         config: Method, rank, scale and dropout.
-        name: The base as the user named it, for the adapter's config.
+        name: Name of the base as typed by the user, for the adapter's config.
     """
     if config.method == "full":
         return model
@@ -97,19 +97,20 @@ def with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
 
 
 MIN_BFLOAT16_WIDTH = 512
-"""Hidden width from which bfloat16 pays on a CPU. At the 256 of ``sftchat:nano`` the two take equal time on a processor with AMX, so the digits
-are kept; a wider model spends its time in the matrix products that AMX and AVX512_BF16 make faster."""
+"""Hidden width from which bfloat16 is faster on a CPU. At the 256 of ``sftchat:nano`` both take equal time on a processor with AMX, so float32 is
+used; a wider model spends its time in the matrix products that AMX and AVX512_BF16 accelerate.
+"""
 BFLOAT16_INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}
-"""Capabilities of a CPU that multiply bfloat16, as ``torch.cpu.get_capabilities`` names them, and how people do."""
+"""CPU capabilities with bfloat16 products, by their names in ``torch.cpu.get_capabilities``, and their display names."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a training computes in.
+    """Precision of a training.
 
     Attributes:
         name: ``float32``, or ``bfloat16`` for mixed precision.
-        reason: Why, in a few words.
+        reason: Short reason for the choice.
     """
 
     name: str
@@ -117,12 +118,12 @@ class Precision:
 
 
 def choose_precision(wanted: str, device: str, multiplies: str, width: int) -> Precision:
-    """What to train in; a function of its arguments alone.
+    """Choose the precision; depends on the arguments alone.
 
     Args:
         wanted: ``auto``, ``float32`` or ``bfloat16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, …
-        multiplies: What multiplies bfloat16 there, as of ``bfloat16_unit``; empty for nothing.
+        multiplies: Hardware unit for bfloat16 products, from ``bfloat16_unit``; empty for none.
         width: Hidden width of the model.
     """
     if wanted != "auto":
@@ -135,7 +136,7 @@ def choose_precision(wanted: str, device: str, multiplies: str, width: int) -> P
 
 
 def bfloat16_unit(device: str) -> str:
-    """What multiplies bfloat16 on a device, in words; empty where it would be emulated, which is slower than float32.
+    """Return the name of a device's hardware unit for bfloat16 products; empty when they are emulated, which is slower than float32.
 
     Args:
         device: ``cpu`` or an accelerator.
@@ -150,7 +151,7 @@ def bfloat16_unit(device: str) -> str:
 
 
 def cpu_unit(capabilities: dict[str, Any]) -> str:
-    """What multiplies bfloat16 on a CPU with these capabilities, in words; empty for nothing."""
+    """Return the name of a CPU's unit for bfloat16 products, given its capabilities; empty for none."""
     return next((words for name, words in BFLOAT16_INSTRUCTIONS.items() if capabilities.get(name)), "")
 
 
@@ -159,24 +160,24 @@ PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "acce
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train, on what, to where.
+    """A training as requested: model, data, output and options.
 
     Attributes:
         task: The task.
         model: The base model as MODEL.
         output: The run folder.
-        examples: Conversations to learn from.
-        data: Where they come from, for the manifest; one entry with ``generator`` for rows that were drawn.
-        given: Hyper-parameters the user set; the rest is filled in.
-        validation: A file of items to score, or a data set of the Hub; without one some are kept from the rows, or drawn from the generator.
-        template: Chat template name or file, instead of the model's own.
-        template_name: Which of the model's own templates writes every conversation; kept in the manifest, and empty to let tools decide.
-        template_arguments: Arguments of the template; kept in the manifest, so that inference uses the same.
-        rows_read: How the rows of ``validation`` are read, and those of ``data`` were.
-        force: Train even when the parity proof fails.
-        resume: Continue from the last checkpoint of ``output``.
-        trust_remote_code: Whether code that comes with the model may run.
-        command: What was typed.
+        examples: Conversations to train on.
+        data: Sources of the examples, for the manifest; generated rows have one entry with ``generator``.
+        given: Hyper-parameters set by the user; the others get defaults.
+        validation: A file of items to score, or a data set of the Hub; without one, items are split off from the rows or drawn from the generator.
+        template: Chat template name or file that replaces the model's own.
+        template_name: Which of the model's own templates renders every conversation, stored in the manifest; empty to choose by the use of tools.
+        template_arguments: Arguments of the template, stored in the manifest so that inference uses the same.
+        rows_read: Options for reading the rows of ``validation``, and used for those of ``data``.
+        force: Whether to train even when the parity proof fails.
+        resume: Whether to continue from the last checkpoint of ``output``.
+        trust_remote_code: Whether code in the model repository may run.
+        command: Command line as typed.
     """
 
     task: Task
@@ -198,19 +199,19 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """Everything known before the first step.
+    """A training that is ready to start.
 
     Attributes:
-        config: The hyper-parameters, resolved.
-        rows: The rendered rows.
-        validation: The items to score, where any are.
+        config: Resolved hyper-parameters.
+        rows: Rendered rows.
+        validation: Items to score, if any.
         renderer: Tokenizer and template.
-        model: The model, with its adapter.
-        attention: How it attends while it is trained.
-        manifest: The manifest as it stands.
-        parameters: Parameters of the model.
-        trainable: Parameters that training changes.
-        device: Where it runs.
+        model: The model, with its adapter if any.
+        attention: Attention implementation.
+        manifest: The manifest before the first step.
+        parameters: Number of parameters of the model.
+        trainable: Number of parameters that training changes.
+        device: Device of the training.
     """
 
     config: TrainingConfig
@@ -231,13 +232,13 @@ class TrainingSetup:
 
 
 def prepare(job: TrainingJob, registry: Registry) -> TrainingSetup:
-    """Check, render, load and measure.
+    """Check the job, render the rows, load the model and choose precision and attention.
 
     Raises:
-        UsageError: A folder that is taken, an option out of range, a run that cannot be resumed with these rows.
-        DataError: No row to learn from.
-        ModelError: A model that cannot be loaded, or whose template fails the proof.
-        MissingExtraError: A method whose packages are not installed.
+        UsageError: When the folder is taken, an option is out of range, or the run cannot be resumed with these rows.
+        DataError: When there is no row to train on.
+        ModelError: When the model cannot be loaded, or its template fails the parity proof.
+        MissingExtraError: When packages of the method are not installed.
     """
     if is_main_process():
         check_output(job.output, job.resume)
@@ -280,10 +281,10 @@ def prepare(job: TrainingJob, registry: Registry) -> TrainingSetup:
 
 
 def refuse_unproved(checks: Iterable[Check]) -> None:
-    """Stop when training and inference would see different tokens.
+    """Refuse a training when training and inference would see different tokens.
 
     Raises:
-        ModelError: Naming the first claim that does not hold.
+        ModelError: When a check failed; names the first one.
     """
     for check in checks:
         if check.required and not check.holds:
@@ -293,10 +294,10 @@ def refuse_unproved(checks: Iterable[Check]) -> None:
 
 
 def _device(wanted: str) -> str:
-    """Where to train: this process's accelerator in a run of several.
+    """Resolve the device: in a distributed run, this process's accelerator.
 
     Raises:
-        UsageError: When several accelerators are visible and nobody said which.
+        UsageError: When several accelerators are visible and none is selected.
     """
     device = choose_device(wanted)
     if device != "cuda":
@@ -314,7 +315,7 @@ def _device(wanted: str) -> str:
 
 
 def _validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Example], Validation | None]:
-    """The rows to train on and the items to score."""
+    """Return the rows to train on and the items to score."""
     examples = list(job.examples)
     if not config.eval_steps:
         return examples, None
@@ -327,14 +328,14 @@ def _validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Example]
 
 
 def _seed(seed: int) -> None:
-    """Start the generators that initialise adapters."""
+    """Seed the random generators that initialise adapters."""
     from transformers import set_seed
 
     set_seed(seed)
 
 
 def _precision(before: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:
-    """The precision to train in; that of the run that is continued, where ``auto`` was asked for."""
+    """Return the precision; with ``auto``, a resumed run keeps its earlier one."""
     if before is not None and config.precision == "auto" and (earlier_choice := str(before.config.get("precision", "auto"))) != "auto":
         return Precision(earlier_choice, before.precision_reason)
     return choose_precision(config.precision, device, bfloat16_unit(device), int(model.get_input_embeddings().weight.shape[1]))
@@ -348,7 +349,7 @@ def _manifest(
     rows: RenderedRows,
     validation: Validation | None,
 ) -> Manifest:
-    """What is known before training."""
+    """Build the manifest of what is known before training."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""One training from a job to a folder that can be talked to: trainer, scores, checkpoints, the best weights, the proof of what was saved."""
+"""Run a training: trainer, scoring, checkpoints, selection of the best weights, and the parity proof of the saved model."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from sftchat.training.validation import ValidationHistory, read_curve
 __all__ = ["TrainingJob", "TrainingListener", "TrainingSetup", "train"]
 
 LAST_LOSSES = 5
-"""Reports whose mean is the final loss."""
+"""Number of reports whose mean is the final loss."""
 MEMORY_ADVICE = "lower --batch-size, --max-length or --validation-items, add --gradient-checkpointing, or use --method lora"
 
 
 def _silent(*_: object) -> None:
-    """Tell nobody."""
+    """Ignore any arguments."""
 
 
 @dataclass(frozen=True)
 class TrainingListener:
-    """Who is told how a training goes.
+    """Callbacks of a training.
 
     Attributes:
-        started: Called once, when all is ready for the first step.
+        started: Called once, before the first step.
         tell: Called at every report of the loss.
         scored: Called after every scoring.
-        stopping: Called when Ctrl-C asked for a stop after the current step.
+        stopping: Called when Ctrl-C requested a stop after the current step.
         remark: Called with a line about something unusual.
     """
 
@@ -69,22 +69,22 @@ class TrainingListener:
 
 
 def train(job: TrainingJob, registry: Registry, audience: TrainingListener | None = None) -> Manifest:
-    """Fine-tune and leave a folder that ``eval``, ``chat`` and transformers load.
+    """Fine-tune a model and write a folder that ``eval``, ``chat`` and transformers can load.
 
     Args:
-        job: What to do.
-        registry: The loaded plugins, for their trainer callbacks.
-        audience: Who is told; nobody by default.
+        job: The training job.
+        registry: Loaded plugins, for their trainer callbacks.
+        audience: Callbacks; none by default.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        UsageError: A folder that is taken, by another process too, an option out of range, a run that cannot be resumed with these rows.
-        DataError: No row to learn from.
-        ModelError: A model that cannot be loaded, or whose template fails the proof.
+        UsageError: When the folder is taken or in use, an option is out of range, or the run cannot be resumed with these rows.
+        DataError: When there is no row to train on.
+        ModelError: When the model cannot be loaded, or its template fails the parity proof.
         EngineError: When training itself fails.
-        SftchatError: When the folder cannot be written to; what was saved before is whole.
+        SftchatError: When the folder cannot be written to; earlier checkpoints stay complete.
         KeyboardInterrupt: When it was stopped; a checkpoint of the last step is kept.
     """
     with locked(job.output) if is_main_process() else nullcontext():
@@ -94,13 +94,13 @@ def train(job: TrainingJob, registry: Registry, audience: TrainingListener | Non
 
 
 class Run:
-    """A training under way: what has been scored, and where its files are.
+    """A running training with its scores and files.
 
     Args:
-        job: What to do.
-        registry: The loaded plugins.
-        audience: Who is told.
-        ready: Everything known before the first step.
+        job: The training job.
+        registry: Loaded plugins.
+        audience: Callbacks.
+        ready: The prepared training.
     """
 
     def __init__(self, job: TrainingJob, registry: Registry, audience: TrainingListener, ready: TrainingSetup) -> None:
@@ -110,7 +110,7 @@ class Run:
         self.curve = ValidationHistory(job.task.metric.name, job.task.metric.higher_is_better)
 
     def carry_out(self) -> Manifest:
-        """Train, save and prove."""
+        """Train, save the model and prove parity."""
         ready = self.ready
         ready.renderer.tokenizer.chat_template = ready.renderer.saved
         checkpoint = self._checkpoint() if self.job.resume else None
@@ -121,7 +121,7 @@ class Run:
                 write_manifest(self.output, ready.manifest)
         if checkpoint is not None:
             state = load_json(read_text(checkpoint / STATE_FILE))
-            if state["global_step"] >= state["max_steps"]:  # the trainer would do a step too many
+            if state["global_step"] >= state["max_steps"]:  # the trainer would run one step too many
                 return self._finish(None, state["global_step"], state["log_history"], 0.1)
         stopper = StopWhenAsked()
         trainer = self._trainer(stopper, resumed=checkpoint is not None)
@@ -142,7 +142,7 @@ class Run:
         return manifest
 
     def _trainer(self, stopper: StopWhenAsked, resumed: bool) -> Trainer:
-        """The trainer with everything that listens to it."""
+        """Build the trainer with its callbacks."""
         ready, config = self.ready, self.ready.config
         settings = arguments(config, str(self.output), config.precision, ready.device)
         settings.eval_on_start = config.eval_steps > 0 and not resumed
@@ -166,7 +166,7 @@ class Run:
         return trainer
 
     def _checkpoint(self) -> Path | None:
-        """Where to go on from; what is broken is named and taken away."""
+        """Return the checkpoint to resume from; incomplete ones are reported and deleted."""
         whole, broken = checkpoints(self.output)
         if broken:
             self.audience.remark(f"ignored as incomplete: {', '.join(path.name for path in broken)}")
@@ -175,7 +175,7 @@ class Run:
         if not whole:
             self.audience.remark("the run has no complete checkpoint yet: it starts again from the base model")
             return None
-        if any(whole[-1].glob("*.safetensors")):  # not shards, which only the launcher can read
+        if any(whole[-1].glob("*.safetensors")):  # not for sharded checkpoints, which only the launcher can read
             check_saved(whole[-1], self.ready.model)
         self.audience.remark(f"continuing from {whole[-1].name}")
         manifest = read_manifest(whole[-1])
@@ -184,7 +184,7 @@ class Run:
         return whole[-1]
 
     def _score(self, step: int) -> tuple[dict[str, float], bool]:
-        """Score the model as it is now."""
+        """Score the current model."""
         validation = self.ready.validation
         assert validation is not None
         before = time.monotonic()
@@ -199,27 +199,27 @@ class Run:
         return dict(self.curve.scores[step]), best == step
 
     def _manifest(self, steps: int, chosen: int) -> Manifest:
-        """The manifest after some steps, for weights of one of them."""
+        """Return the manifest after ``steps`` steps, for the weights of step ``chosen``."""
         best = f"checkpoint-{self.curve.best}" if self.curve.best and (self.output / f"checkpoint-{self.curve.best}").is_dir() else ""
         return replace(self.ready.manifest, steps=steps, chosen_step=chosen, scores=self.curve.as_manifest(), best_checkpoint=best)
 
     def _complete(self, folder: Path, step: int) -> None:
-        """Put beside a checkpoint's weights what is needed to talk to it."""
+        """Add what inference needs to a checkpoint's weights."""
         complete_checkpoint(folder, self.ready.model, self.ready.renderer)
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads, and that would count as weights
+        (folder / "training_args.bin").unlink(missing_ok=True)  # an unused pickle that would count as weights
         write_manifest(folder, self._manifest(step, step))
 
     def _saved(self, run: Path) -> None:
-        """Let the run name its best checkpoint, and delete those that are one too many."""
+        """Record the best checkpoint in the run's manifest, and delete surplus checkpoints."""
         write_manifest(run, replace(self._manifest(0, 0)))
         prune(run, self.ready.config.save_limit, self.curve.best)
 
     def _smaller(self, rows: int) -> None:
-        """Say that memory ran out."""
+        """Report that memory ran out."""
         self.audience.remark(f"out of memory: {rows} rows at once from here on, the effective batch as before")
 
     def _finish(self, trainer: Trainer | None, step: int, history: list[dict[str, Any]], seconds: float) -> Manifest:
-        """Make the best weights, else the last, the run's own, and prove what was saved; without a trainer both are checkpoints."""
+        """Publish the best weights, or the last without scores, and prove parity; without a trainer the weights come from a checkpoint."""
         model, renderer = self.ready.model, self.ready.renderer
         chosen = self.curve.best or step
         restore_attention(model)
@@ -249,7 +249,7 @@ class Run:
 
 @contextmanager
 def _tensorboard_under(folder: Path) -> Iterator[None]:
-    """Let TensorBoard's callback, which knows no argument for it, write into a folder; where the user named one, it stays."""
+    """Set TensorBoard's folder through the environment, its callback's only setting for it, unless the user has set it."""
     name = "TENSORBOARD_LOGGING_DIR"
     if name in os.environ:
         yield

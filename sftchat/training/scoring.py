@@ -1,4 +1,4 @@
-"""Score the model that is being trained as ``sftchat eval`` will score its checkpoint: same renderer, engine, scorer and precision."""
+"""Score the model in training exactly as ``sftchat eval`` scores its checkpoint: same renderer, engine, scorer and precision."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sftchat.types import Example
 
 
 def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[Example], title: str) -> ModelResult:
-    """Let a model in memory answer examples; in a run of several processes each answers its share and all get the whole.
+    """Generate and score replies with a model in memory; in a distributed run each process handles its shard and all get the full result.
 
     Args:
-        model: The model itself, not what a distributed run wraps it in.
+        model: The model without the wrapper of a distributed run.
         renderer: Tokenizer and template.
-        task: Scores the replies.
-        examples: With ids and gold replies.
-        title: What the examples are called.
+        task: Task with the scorer.
+        examples: Examples with ids and gold replies.
+        title: Name of the evalset in the result.
 
     Raises:
-        EngineError: When not one was answered.
+        EngineError: When no item was answered.
         PluginError: When the task's scorer breaks its contract.
     """
     import torch
@@ -49,12 +49,12 @@ def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[E
 
 @contextmanager
 def _answering(model: Any) -> Iterator[None]:
-    """The model as a loader would give it: in eval mode, with its own attention, and in the precision of its weights.
+    """Prepare the model as a loader would: eval mode, its own attention, the precision of its weights.
 
-    accelerate's mixed precision wraps ``forward``; a checkpoint that is loaded knows nothing of it, so the wrapper is set aside.
+    accelerate's mixed precision wraps ``forward``; a loaded checkpoint has no such wrapper, so it is removed for the block.
     """
     training, wrapped = model.training, model.__dict__.get("forward")
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]  # peft freezes an adapter that answers
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]  # peft freezes an adapter for inference
     plain = model.__dict__.get("_original_forward")
     model.eval()
     if plain is not None:
@@ -71,7 +71,7 @@ def _answering(model: Any) -> Iterator[None]:
 
 
 def _place() -> tuple[int, int]:
-    """Rank and number of processes."""
+    """Return the rank and the number of processes."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -80,7 +80,7 @@ def _place() -> tuple[int, int]:
 
 
 def _gathered(outcomes: list[Outcome], world: int, count: int) -> list[Outcome]:
-    """The outcomes of all processes, in the order of the examples."""
+    """Gather the outcomes of all processes in example order."""
     if world == 1:
         return outcomes
     from torch import distributed

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on our rows: packed batches, the head where there is a label, the task's score as its evaluation, checkpoints whole or not at all."""
+"""TRL's SFTTrainer for rendered rows: packed batches, output head on labelled positions only, the task's score as evaluation, atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from sftchat.training.packing import Layout, SimilarLengths, pack
 from sftchat.training.trimming import SkipLastMlp
 
 PADDING_MULTIPLE = 32
-"""Batches are padded to a multiple of this. oneDNN compiles a matrix product anew for every shape it meets, which on a CPU cost more
-than the padding: measured with rows of 105 tokens on average, 4,400 tokens/s unpadded, 7,500 (padding included) at 32."""
+"""Batches are padded to a multiple of this. oneDNN compiles a matrix product for every new shape, which on a CPU cost more than the padding:
+measured with rows of 105 tokens on average, 4,400 tokens/s unpadded, 7,500 (padding included) at 32.
+"""
 
 
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     """Pad rows on the right, without an attention mask.
 
-    A causal model's real positions never see what stands to their right, so no mask is needed, and attention without a mask takes the fast kernel.
-    Padding is token 0, which has no label.
+    In a causal model, real positions never attend to padding on their right, so no mask is needed, and attention without a mask uses the fast
+    kernel. Padding is token 0 without a label.
     """
     width = -(-max(len(row["input_ids"]) for row in rows) // PADDING_MULTIPLE) * PADDING_MULTIPLE
 
@@ -44,13 +45,13 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the trainer calls while it runs.
+    """Callbacks of the trainer.
 
     Attributes:
-        score: Scores the model at a step and returns the values to be logged, and whether they are the best so far.
-        complete: Writes what else belongs into a checkpoint's folder, the manifest last.
-        prune: Deletes checkpoints that are no longer kept, after a new one got its name.
-        smaller: Told how many rows are computed at once after memory ran out.
+        score: Scores the model at a step; returns the values to log, and whether they are the best so far.
+        complete: Writes the remaining files of a checkpoint's folder, the manifest last.
+        prune: Deletes surplus checkpoints after a new one is complete.
+        smaller: Called with the new number of rows per forward pass after memory ran out.
     """
 
     score: Callable[[int], tuple[dict[str, float], bool]] | None = None
@@ -60,16 +61,16 @@ class Hooks:
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose loss is the mean over labelled positions, the head being applied to those alone.
+    """SFTTrainer with the mean loss over labelled positions; the output head runs on those alone.
 
-    TRL 1.16 does so on CUDA only: on a CPU its fused head runs over every position, masked or not. Selecting the hidden states in front of the output
-    embedding works for every causal model of transformers, whatever it does to its logits afterwards.
+    TRL 1.16 does so on CUDA only: on a CPU its fused head runs over every position, masked or not. Selecting the hidden states before the output
+    embedding works for every causal model of transformers, however it post-processes its logits.
 
     Args:
-        packed: Whether the model takes a batch as one row (``training.attention``).
-        in_order: Take the rows as they come instead of shuffled.
-        hooks: What to call.
-        rest: As of ``SFTTrainer``.
+        packed: Whether the model takes a batch as one long row (``training.packing``).
+        in_order: Whether to keep the order of the rows instead of shuffling.
+        hooks: Callbacks.
+        rest: Arguments of ``SFTTrainer``.
     """
 
     def __init__(self, *, packed: bool = False, in_order: bool = False, hooks: Hooks | None = None, **rest: Any) -> None:
@@ -77,18 +78,18 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._packed, self._in_order, self._hooks = packed, in_order, hooks or Hooks()
         self.control: Any = self.control
         self._labelled: Tensor | None = None
-        # layers that are computed again for their gradients would be computed whole then
+        # layers recomputed for their gradients would be recomputed in full
         self._trimming = None if self.args.activation_checkpointing else SkipLastMlp(self.model)
         self._pieces, self._again = 1, False
         self._completed = -1
         for callback in [one for one in self.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:
-            self.remove_callback(callback)  # it prints dictionaries; ours reports progress
+            self.remove_callback(callback)  # it prints dictionaries; Reporter shows progress instead
         self.add_callback(_CompleteInPlace(self))
         self._done: list[dict[str, Any]] = []
         self.accelerator.unwrap_model(self.model).get_output_embeddings().register_forward_pre_hook(self._select)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Batches of similar lengths; every process of a distributed run takes its share of the same order."""
+        """Return a sampler of batches with similar lengths; the processes of a distributed run share one order."""
         if self._in_order:
             return None
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -96,17 +97,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return SimilarLengths([len(ids) for ids in rows["input_ids"]], size, self.args.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
-        """The columns of our rows; nothing is removed."""
+        """Name the columns of the rows, so that none is removed."""
         self._signature_columns = ["input_ids", "labels"]
 
     def _select(self, _module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Keep the hidden states that predict a labelled token, as one row."""
+        """Keep only the hidden states that predict a labelled token, as one row."""
         if self._labelled is None:
             return None
         return (inputs[0].flatten(0, 1)[self._labelled][None],)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """Cross entropy over the labelled positions of the batch, divided by those of the whole accumulated batch."""
+        """Return the summed cross entropy over the batch's labelled positions, divided by their number in the whole accumulated batch."""
         batch, self._labelled, targets = self._arranged(inputs)
         try:
             with self._trimming.at(self._labelled) if self._trimming else nullcontext():
@@ -121,7 +122,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def _arranged(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """What the model is given, the places that predict a labelled token, counted through the batch, and those tokens."""
+        """Return the model inputs, the flattened positions that predict a labelled token, and those tokens."""
         if self._packed:
             layout: Layout = pack(inputs["input_ids"], inputs["labels"], inputs["lengths"])
             return {"input_ids": layout.ids, "position_ids": layout.positions, "layout": layout}, layout.labelled, layout.targets
@@ -130,17 +131,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return {"input_ids": inputs["input_ids"]}, labelled, following[labelled]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of one optimiser step; remembered one by one as they are done, see ``training_step``."""
+        """Return the micro-batches of one optimiser step; clears the list of completed ones that ``training_step`` fills."""
         self._done = []
         return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward; when memory runs out, with half as many rows at once until it fits, the effective batch unchanged.
+        """Run forward and backward; when memory runs out, halve the rows per pass until it fits, with an unchanged effective batch.
 
-        What failed may have left a part of its gradients, so all gradients of this optimiser step are computed again.
+        A failed pass may have added part of its gradients, so all gradients of this optimiser step are computed again.
 
         Raises:
-            RuntimeError: When one row alone does not fit, or in a run of several processes, whose steps must stay alike.
+            RuntimeError: When a single row does not fit, or in a distributed run, whose processes must run the same steps.
         """
         while True:
             try:
@@ -153,7 +154,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 rows = -(-len(inputs["lengths"]) // self._pieces)
                 if not is_out_of_memory(error) or rows == 1 or self.args.world_size > 1:
                     raise
-            # outside of the handler: its traceback would keep the tensors of the failed step alive
+            # outside the handler: its traceback would keep the tensors of the failed step alive
             self._pieces *= 2
             self._again = True
             model.zero_grad()
@@ -162,18 +163,18 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             self._hooks.smaller(-(-rows // 2))
 
     def _in_pieces(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        """One micro-batch, a part of its rows at a time; the losses are sums over the same count, so they and their gradients add up."""
+        """Run one micro-batch in parts; the losses are sums over the same count, so they and their gradients add up."""
         size = -(-len(inputs["lengths"]) // self._pieces)
         parts = [{key: value[at : at + size] for key, value in inputs.items()} for at in range(0, len(inputs["lengths"]), size)]
         losses = [super(Trainer, self).training_step(model, part, num_items_in_batch) for part in parts]
         return torch.stack(losses).sum()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: nobody reads it, and counting goes through all parameters at every step."""
+        """Return 0: the value is unused, and counting visits all parameters at every step."""
         return 0
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The task's score of generated replies, in place of a loss; a checkpoint is saved whenever it is the best."""
+        """Score generated replies instead of computing a loss; a checkpoint is saved whenever the score is the best."""
         if self._hooks.score is None:
             return {}
         values, best = self._hooks.score(self.state.global_step)
@@ -186,11 +187,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Checkpoints are begun in a folder of their own."""
+        """Return the folder for checkpoints that are not yet complete."""
         return str(Path(super()._get_output_dir(trial)) / UNFINISHED)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint aside, complete it, and give it its name at the end: a kill at any moment leaves it whole or unnamed."""
+        """Write a checkpoint in a separate folder, complete it, then rename it: a killed process leaves it complete or unnamed."""
         import shutil
 
         name, run = f"checkpoint-{self.state.global_step}", Path(self.args.output_dir)
@@ -212,7 +213,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def complete_in_place(self) -> None:
-        """Complete a checkpoint that the library has written under its own name, past ``_save_checkpoint`` or ``_get_output_dir``."""
+        """Complete a checkpoint that the library wrote under its final name, without calling ``_save_checkpoint`` or ``_get_output_dir``."""
         step, run = self.state.global_step, Path(self.args.output_dir)
         if self._completed == step or not self.args.should_save or not (run / f"checkpoint-{step}").is_dir():
             return
@@ -225,24 +226,24 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
 
 class _CompleteInPlace(TrainerCallback):  # type: ignore[misc]
-    """Sees to it that every checkpoint is complete, also where a newer library does not call what ``Trainer`` overrides."""
+    """Completes checkpoints even when a newer library does not call the methods that ``Trainer`` overrides."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Complete what has just been saved, unless it is."""
+        """Complete the saved checkpoint if necessary."""
         self._trainer.complete_in_place()
 
 
 def arguments(config: TrainingConfig, output: str, precision: str, device: str) -> SFTConfig:
-    """TRL's configuration for ours, with every default that would surprise set outright.
+    """Convert a ``TrainingConfig`` to TRL's configuration; defaults that would be surprising are set explicitly.
 
     Args:
-        config: Our configuration.
+        config: Hyper-parameters.
         output: Folder for checkpoints.
-        precision: ``float32`` or ``bfloat16``, decided.
-        device: ``cpu`` or an accelerator, decided.
+        precision: ``float32`` or ``bfloat16``, resolved.
+        device: ``cpu`` or an accelerator, resolved.
     """
     return SFTConfig(
         output_dir=output,
@@ -276,7 +277,7 @@ def arguments(config: TrainingConfig, output: str, precision: str, device: str) 
 
 
 def table(rows: RenderedRows) -> Any:
-    """The rows as a ``datasets.Dataset``."""
+    """Convert the rows to a ``datasets.Dataset``."""
     from datasets import Dataset
 
     return Dataset.from_dict({"input_ids": [list(row) for row in rows.ids], "labels": [list(row) for row in rows.labels]})

@@ -1,7 +1,7 @@
-"""The last layer's feed-forward network, computed only where its result is looked at: at the positions that predict a labelled token.
+"""Skip the last layer's feed-forward network at positions that do not predict a labelled token.
 
-Nothing attends to what comes after the last layer's attention, so the other positions need none. In a model of six layers whose rows are four fifths prompt,
-this spares a tenth of the work; loss and gradients stay what they are.
+No attention follows the last layer's feed-forward network, so its output is needed only at those positions. In a six-layer model whose rows are
+four fifths prompt this saves a tenth of the computation; loss and gradients are unchanged.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from sftchat.models.loading import unwrapped
 
 TRIAL_POSITIONS = (1, 4, 4, 9)
-"""Positions that the trial looks at; one comes twice, as the end of a shared beginning may."""
+"""Positions compared in the trial; one occurs twice, as the end of a shared prefix may."""
 
 
 class SkipLastMlp:
-    """Hooks on the last feed-forward network of a model, at work inside ``at``; without effect on models where they change the result.
+    """Hooks on the last feed-forward network of a model, active inside ``at``; removed when they would change the result.
 
     Args:
-        model: A causal language model, perhaps with an adapter.
+        model: A causal language model, possibly with an adapter.
     """
 
     def __init__(self, model: Any) -> None:
@@ -41,7 +41,7 @@ class SkipLastMlp:
 
     @contextmanager
     def at(self, positions: Tensor) -> Iterator[None]:
-        """Compute only these positions, counted through the batch, in forward passes within the block."""
+        """Compute only these positions of the flattened batch, in forward passes within the block."""
         self._positions = torch.unique(positions) if self.works else None
         try:
             yield
@@ -49,7 +49,7 @@ class SkipLastMlp:
             self._positions = None
 
     def _select(self, _module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """What the network is given."""
+        """Select the inputs of the network."""
         if self._positions is None:
             return None
         states: Tensor = inputs[0]
@@ -57,14 +57,14 @@ class SkipLastMlp:
         return (states.flatten(0, 1).index_select(0, self._positions)[None], *inputs[1:])
 
     def _put_back(self, _module: Any, _inputs: Any, output: Any) -> Any:
-        """What the network gives, with nothing added elsewhere."""
+        """Scatter the outputs of the network; the other positions get 0."""
         if self._positions is None or self._shape is None:
             return None
         whole = torch.zeros(self._shape.numel() // self._shape[-1], self._shape[-1], dtype=output.dtype, device=output.device)
         return whole.index_copy(0, self._positions, output[0]).view(self._shape)
 
     def _same(self, model: Any) -> bool:
-        """Whether the logits at a few positions are the same with and without."""
+        """Return whether the logits at a few positions are the same with and without the hooks."""
         inner, training = unwrapped(model), model.training
         ids = (torch.arange(12, device=inner.device) * 5 + 1)[None] % inner.config.get_text_config().vocab_size
         positions = torch.tensor(TRIAL_POSITIONS, device=inner.device)
@@ -82,7 +82,7 @@ class SkipLastMlp:
 
 
 def _last_network(model: Any) -> Any:
-    """The feed-forward network of the last layer, where the model is built as most are; None for experts, whose balance all positions decide."""
+    """Return the last layer's feed-forward network; None for other layouts, and for mixtures of experts, whose load balance needs all positions."""
     layers = getattr(getattr(model, "model", None), "layers", None)
     config = model.config.get_text_config()
     if not layers or any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):

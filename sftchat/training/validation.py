@@ -1,4 +1,4 @@
-"""The task's own metric over the steps of a training: which step is best, and when to stop."""
+"""Validation scores over training steps: the best step, early stopping, and the choice of validation items."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ValidationHistory:
     """Scores by step; step 0 is the base model.
 
     Attributes:
-        metric: The primary metric, which decides.
-        higher_is_better: False for error rates.
+        metric: Primary metric, which selects the best step.
+        higher_is_better: Direction of the primary metric; False for error rates.
         scores: Every metric of the task by step.
     """
 
@@ -35,59 +35,59 @@ class ValidationHistory:
     scores: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def add(self, step: int, values: Mapping[str, float]) -> ValidationHistory:
-        """The curve with one step more; a step that is scored again, as after a resumption, is replaced."""
+        """Return the history with the scores of one step added, or replaced when a resumed run scores it again."""
         return replace(self, scores={**self.scores, step: dict(values)})
 
     def value(self, step: int) -> float:
-        """The primary metric at a step."""
+        """Return the primary metric at a step."""
         return self.scores[step][self.metric]
 
     @property
     def trained(self) -> tuple[int, ...]:
-        """The steps scored after the base model, in order."""
+        """The scored steps after the base model, in order."""
         return tuple(sorted(step for step in self.scores if step > 0))
 
     @property
     def best(self) -> int | None:
-        """The best of the trained steps, the earliest of those that tie; None before the first."""
+        """The best step after the base model, the earliest among ties; None before the first scoring."""
         sign = 1 if self.higher_is_better else -1
         return max(self.trained, key=lambda step: (sign * self.value(step), -step), default=None)
 
     @property
     def helped(self) -> bool:
-        """Whether the best step is better than the base model; so where there is nothing to compare."""
+        """Whether the best step is better than the base model; True when there is nothing to compare."""
         if self.best is None or 0 not in self.scores:
             return True
         return (self.value(self.best) > self.value(0)) == self.higher_is_better and self.value(self.best) != self.value(0)
 
     def stalled(self, patience: int) -> bool:
-        """Whether the last ``patience`` scorings brought nothing better; never with a patience of 0."""
+        """Return whether the last ``patience`` scorings brought no improvement; False with a patience of 0."""
         since = sum(step > (self.best or 0) for step in self.trained)
         return patience > 0 and since >= patience
 
     def as_manifest(self) -> dict[str, dict[str, float]]:
-        """The scores as a manifest holds them: steps as text, in order."""
+        """Return the scores as stored in a manifest: step numbers as strings, in order."""
         return {str(step): dict(self.scores[step]) for step in sorted(self.scores)}
 
 
 def read_curve(metric: str, higher_is_better: bool, scores: Mapping[str, Mapping[str, float]]) -> ValidationHistory:
-    """The curve of a manifest."""
+    """Read the history from a manifest's scores."""
     return ValidationHistory(metric, higher_is_better, {int(step): dict(values) for step, values in scores.items()})
 
 
 FILE = "validation.jsonl"
-"""Where a run keeps them, as an evalset that ``sftchat eval --evalset`` reads."""
+"""Name of a run's file of validation items, an evalset for ``sftchat eval --evalset``."""
 ROWS_PER_VALIDATION_ROW = 5
-"""At most one row in so many is taken away from training."""
+"""At most one row in this many is split off from training."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Items to score.
+    """Validation items.
 
     Attributes:
-        examples: With ids and gold replies.
-        source: Where they come from, in words.
+        examples: Examples with ids and gold replies.
+        source: Description of their source.
     """
 
     examples: tuple[Example, ...]
@@ -99,14 +99,14 @@ class Validation:
         return examples_hash(self.examples)
 
     def write(self, run: Path) -> Path:
-        """Keep the items in the run's folder."""
+        """Write the items to the run folder."""
         path = run / FILE
         write_rows(path, (serialize(example, "evalset") for example in self.examples), overwrite=True)
         return path
 
 
 def from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Validation:
-    """The first rows of a file, or of a data set on the Hub, as ``sftchat eval --limit`` takes them.
+    """Read the first rows of a file or of a data set on the Hub, like ``sftchat eval --limit``.
 
     Raises:
         DataError: When it cannot be used, or a row has no gold reply.
@@ -119,12 +119,12 @@ def from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Vali
 
 
 def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[Example], Validation]:
-    """Take a random slice out of the training rows; returns the rows that are left, in their order, and the slice.
+    """Split a random sample off from the training rows; return the remaining rows, in their order, and the sample.
 
-    Rows with the prompt of an item that was taken go with it, so that nothing scored was trained on.
+    Rows with the same prompt as a sampled item are removed too, so that no scored item is trained on.
 
     Raises:
-        DataError: When there are too few rows to spare any.
+        DataError: When there are too few rows.
     """
     places = [place for place, example in enumerate(examples) if example.messages and example.gold is not None]
     count = min(items, len(places) // ROWS_PER_VALIDATION_ROW)
@@ -142,14 +142,14 @@ def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[
 def from_generator(
     task: Task, examples: Sequence[Example], items: int, seed: int, options: dict[str, Any]
 ) -> tuple[list[Example], Validation]:
-    """Draw items that the task's generator holds back from training where it says how, else new rows of another seed.
+    """Generate items from the task's held-out set if it declares one, else new rows with another seed.
 
     Args:
-        task: Whose demonstration may name the options of a held-out set.
-        examples: The training rows; those with the prompt of an item are left out.
-        items: How many.
-        seed: Of the training rows.
-        options: Options of the generator that were given for them.
+        task: Task whose demonstration may name the options of a held-out set.
+        examples: Training rows; those with the prompt of an item are removed.
+        items: Number of items.
+        seed: Seed of the training rows.
+        options: Generator options of the training rows.
     """
     held_out = next(iter(task.demonstration.held_out.items()), None) if task.demonstration else None
     title, more = held_out if held_out else ("another seed", {})
@@ -162,5 +162,5 @@ def from_generator(
 
 
 def _without(examples: Sequence[Example], prompts: Container[str]) -> list[Example]:
-    """The rows that ask something else."""
+    """Return the rows with other prompts."""
     return [example for example in examples if not example.messages or example.messages[-1]["content"] not in prompts]

@@ -1,4 +1,4 @@
-"""The result of an evaluation as data; the same inputs give the same bytes, so no clock is in it."""
+"""The report of an evaluation as data; without timestamps, so that the same inputs give the same bytes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from sftchat.text import printable_json
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.gate import Verdict  # is reached from a report
+    from sftchat.evaluation.gate import Verdict  # imports the report
 
 SCHEMA_VERSION = 1
 DIGITS = 10
-"""Decimals kept in JSON: far more than any set can measure, and fewer than another order of summing changes."""
+"""Decimals in the JSON: more than any evalset can measure, and few enough to hide the rounding errors of another summation order."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation: some models, some gold sets, maybe a baseline; mostly one task.
+    """Report of an evaluation: models, evalsets, and a baseline if there is one; usually of one task.
 
     Attributes:
-        task: Name of the task; of all of them with commas where there are several, and each result then says which is its own.
-        results: One for each model and gold set, in the order asked for.
-        baselines: The baseline's results, one for each gold set.
-        comparisons: Each model with the baseline on each gold set.
-        sampling: How replies were generated.
+        task: Name of the task; comma-separated when there are several, and each result then names its own.
+        results: One per model and evalset, in the order of the command line.
+        baselines: The baseline's results, one per evalset.
+        comparisons: Each model with the baseline on each evalset.
+        sampling: Sampling parameters.
         seed: Seed of the statistics.
-        versions: Versions of the packages that the numbers depend on.
-        gates: The gate's verdicts, one for each gated metric of each comparison.
-        rankings: For each gold set that several models were scored on, the models by step and which tie with the best.
-        verdict: What it means; None where nothing has judged it.
-        remarks: What else whoever reads the verdict must know, such as that there is no baseline yet.
+        versions: Versions of the packages that affect the numbers.
+        gates: Gate results, one per gated metric of each comparison.
+        rankings: Per evalset with several models, the models by step, with those that tie with the best.
+        verdict: Verdict on the results; None before it is decided.
+        remarks: Further lines for the reader of the verdict, such as that there is no baseline yet.
     """
 
     task: str
@@ -52,18 +52,18 @@ class Report:
     verdict: Verdict | None = None
 
     def gates_of(self, comparison: Comparison) -> tuple[GateResult, ...]:
-        """The verdicts on one comparison."""
+        """Return the gate results of one comparison."""
         return tuple(found for found in self.gates if self.comparisons[found.comparison] is comparison)
 
     @property
     def failures(self) -> tuple[tuple[ModelResult, Failure], ...]:
-        """Every item that some model could not answer."""
+        """Failures of all models, with the model's result."""
         return tuple((result, failure) for result in (*self.baselines, *self.results) for failure in result.failures)
 
     def to_json(self) -> str:
-        """The report as JSON with sorted keys and a newline at the end; the same inputs give the same bytes.
+        """Return the report as JSON with sorted keys and a final newline; the same inputs give the same bytes.
 
-        Control characters and marks that reorder or hide text are escaped, see ``sftchat.text.printable_json``.
+        Control characters and characters that reorder or hide text are escaped, see ``sftchat.text.printable_json``.
         """
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -83,9 +83,9 @@ class Report:
 
 
 def _rounded(value: Any) -> Any:
-    """Cut floats to the decimals that are the same everywhere."""
+    """Round floats to the decimals that are the same on every machine."""
     if isinstance(value, float):
-        return round(value, DIGITS) + 0.0  # -0.0 and 0.0 are one number
+        return round(value, DIGITS) + 0.0  # turns -0.0 into 0.0
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

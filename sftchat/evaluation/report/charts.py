@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no library, no style attributes (a strict Content-Security-Policy forbids them), colours by class."""
+"""Charts as inline SVG, without a library; colours by class, because a strict Content-Security-Policy forbids style attributes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ WHISKER = 240
 HEIGHT = 220
 """Height of a curve, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 44, 20, 20, 34
-"""Room around a curve for its labels, in pixels."""
+"""Margins of a curve for its labels, in pixels."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value on a curve.
+    """A point of a curve.
 
     Attributes:
         step: Training step.
-        value: Of the metric.
-        low: Lower bound of its interval; None where there is none.
+        value: Value of the metric.
+        low: Lower bound of its interval; None without one.
         high: Upper bound; None with ``low``.
     """
 
@@ -35,11 +35,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """The checkpoints of one run, in the order of their steps.
+    """The checkpoints of one run, in step order.
 
     Attributes:
-        name: The run.
-        points: At least one.
+        name: Name of the run.
+        points: At least one point.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Series:
 
 
 def domain(values: Iterable[float | None]) -> tuple[float, float]:
-    """The range of an axis: 0 to 1 for shares, else from the least to the greatest value."""
+    """Return the range of an axis: 0 to 1 for shares, else from the minimum to the maximum."""
     known = [value for value in values if value is not None]
     if all(0 <= value <= 1 for value in known):
         return 0.0, 1.0
@@ -56,11 +56,11 @@ def domain(values: Iterable[float | None]) -> tuple[float, float]:
 
 
 def whisker(points: Sequence[tuple[str, float | None, float | None, float | None]], axis: tuple[float, float]) -> Markup:
-    """Dots with their intervals on one axis.
+    """Draw dots with their intervals on one axis.
 
     Args:
-        points: Class, value, lower and upper bound of each; None for what is not known.
-        axis: From ``domain``.
+        points: Class, value, lower and upper bound of each; None when unknown.
+        axis: Range from ``domain``.
     """
     low, high = axis
 
@@ -80,11 +80,11 @@ def whisker(points: Sequence[tuple[str, float | None, float | None, float | None
 
 
 def bar(value: float, before: float | None, most: float) -> Markup:
-    """A bar that fills its place, with a mark where the baseline stood.
+    """Draw a bar, with a mark at the baseline's value.
 
     Args:
-        value: Its length.
-        before: The baseline's; None or 0 for no mark.
+        value: Length of the bar.
+        before: Value of the baseline; None or 0 for no mark.
         most: Length of a full bar, above 0.
     """
     mark = "" if not before else f'<rect class="before" x="{min(99.2, 100 * before / most):.2f}" y="-1" width="0.8" height="10"/>'
@@ -95,13 +95,13 @@ def bar(value: float, before: float | None, most: float) -> Markup:
 
 
 def curve(series: Sequence[Series], baseline: float | None, width: int, title: str) -> Markup:
-    """A metric over training steps, with the intervals as bands and the baseline as a broken line.
+    """Draw a metric over training steps, with the intervals as bands and the baseline as a dashed line.
 
     Args:
-        series: One for each run, at most four colours.
-        baseline: The baseline's value; None without one.
-        width: In pixels; text keeps its size, so each width is drawn on its own.
-        title: What is read out instead of the picture.
+        series: One per run; there are four colours.
+        baseline: Value of the baseline; None without one.
+        width: Width in pixels; text is not scaled, so each width is drawn separately.
+        title: Accessible title for screen readers.
     """
     points = [point for one in series for point in one.points]
     values = [value for point in points for value in (point.value, point.low, point.high) if value is not None]
@@ -146,7 +146,7 @@ def curve(series: Sequence[Series], baseline: float | None, width: int, title: s
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Two to seven round numbers between two bounds."""
+    """Return two to seven round numbers between two bounds."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
@@ -154,14 +154,14 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """A range around values; one of shares stays within 0 and 1."""
+    """Return a range around values; for shares within 0 and 1."""
     low, high = min(values), max(values)
     room = max((high - low) * 0.12, 0.02)
     return (max(0.0, low - room), min(1.0, high + room)) if low >= 0 and high <= 1 else (low - room, high + room)
 
 
 def _thinned(steps: Sequence[int], most: int) -> list[int]:
-    """Evenly spaced ones of many, the first and the last among them."""
+    """Return evenly spaced steps, including the first and the last."""
     if len(steps) <= most:
         return list(steps)
     return sorted({steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)})

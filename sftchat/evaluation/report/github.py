@@ -1,7 +1,7 @@
-"""A verdict as GitHub workflow commands, which the runner turns into annotations beside the changed lines.
+"""A verdict as GitHub workflow commands, which become annotations of the changed lines.
 
-GitHub shows ten errors a step and drops the rest without a word, so there is one for the verdict and at most nine for newly broken items; the same
-holds for warnings, which an inconclusive verdict has instead.
+GitHub shows ten errors per step and silently drops the rest, so there is one for the verdict and at most nine for newly broken items. The same
+limit applies to warnings, which an inconclusive verdict uses instead.
 Escapes: https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
 """
 
@@ -18,13 +18,13 @@ from sftchat.text import printable_lines
 
 Level = Literal["error", "warning"]
 ITEMS = 9
-"""Annotations that are left for items once the verdict has its own."""
+"""Maximum number of annotations for items, next to the one for the verdict."""
 
 
 def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
-    """Lines to be printed inside a workflow: warnings where the verdict is inconclusive, none where it is a pass or nothing was asked.
+    """Return the lines to print inside a workflow: warnings for an inconclusive verdict, none when it passes or nothing was required.
 
-    An item's annotation stands at its line of the gold set, where the item knows it.
+    The annotation of an item is at its line in the evalset when the line is known.
     """
     if verdict.outcome in ("pass", "not asked"):
         return ()
@@ -34,7 +34,7 @@ def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
 
 
 def _broken(report: Report, level: Level) -> Iterator[str]:
-    """Newly broken items, the worst first."""
+    """Yield the annotations of newly broken items, the worst first."""
     for comparison in report.comparisons:
         where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
         for _, new in comparison.broken:
@@ -44,16 +44,16 @@ def _broken(report: Report, level: Level) -> Iterator[str]:
 
 
 def _command(level: Level, message: str, **properties: str) -> str:
-    """One workflow command."""
+    """Format one workflow command."""
     given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{level} {given}::{_data(message)}"
 
 
 def _data(text: str) -> str:
-    """A message: what would end it is escaped, and what a log's reader could obey is replaced."""
+    """Escape a message; characters that could control a terminal are replaced."""
     return printable_lines(text, kept="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """The value of a property: what would end it is escaped."""
+    """Escape the value of a property."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,7 +1,7 @@
-"""A report as one HTML page that needs nothing else: no network, no fonts, no libraries; open it from a mail or a CI artifact.
+"""A report as one self-contained HTML page: no network, no fonts, no libraries; works as a mail attachment or a CI artifact.
 
-``page/`` has the template, the style and the script. Figures are in the page as written; the items lie in it as JSON and are drawn a page at
-a time, so that thousands stay quick. The Content-Security-Policy allows the page's own style and script by their hashes and nothing else.
+``page/`` has the template, the style and the script. Numbers are static HTML; items are embedded as JSON and rendered one page at a time, so that
+thousands stay fast. The Content-Security-Policy allows only the page's own style and script, by their hashes.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 ITEMS = 20_000
-"""Items in a page; of more, those that are right go first. ``replies.jsonl`` has all."""
+"""Maximum number of items in a page; right ones are left out first. ``replies.jsonl`` has all."""
 CURVES = {"wide": 1056, "narrow": 328}
-"""Widths at which curves are drawn, in pixels; the style shows the one that fits."""
+"""Widths of curves, in pixels; the style shows the one that fits."""
 Place = tuple[str, EvalsetIdentity]
-"""A task and a gold set."""
+"""Task and evalset."""
 PAGE = Path(__file__).parent / "page"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -60,10 +60,10 @@ class Shown:
     """One result on the page.
 
     Attributes:
-        number: Its place in the report, from 0.
-        result: The figures.
-        comparison: With the baseline, where there is one.
-        counts: How many items became what.
+        number: Index in the report.
+        result: The result.
+        comparison: Comparison with the baseline, if there is one.
+        counts: Number of items per kind of change.
     """
 
     number: int
@@ -73,11 +73,11 @@ class Shown:
 
 
 def to_html(report: Report, verdict: Verdict) -> str:
-    """The report as a page; the same inputs give the same bytes.
+    """Return the report as an HTML page; the same inputs give the same bytes.
 
     Args:
-        report: What was measured.
-        verdict: What it means.
+        report: Measurements.
+        verdict: Verdict on them.
     """
     found = [item_histories(result, comparison_of(report, result)) for result in report.results]
     shown = [
@@ -100,12 +100,12 @@ def to_html(report: Report, verdict: Verdict) -> str:
         payload=payload,
         left_out=left_out,
     )
-    return printable_lines(page)  # at the end, so that no field is forgotten; the items are escaped already
+    return printable_lines(page)  # on the whole page, so that no field is missed; the items are escaped already
 
 
 @cache
 def _template() -> Template:
-    """The page with its gaps; compiled once."""
+    """Compile the page template once."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(PAGE)
@@ -116,7 +116,7 @@ def _template() -> Template:
 
 
 def metric_rows(shown: Shown) -> list[dict[str, Any]]:
-    """Every metric of a result with its picture and, beside a baseline, its difference."""
+    """Return a row per metric, with its chart and, if there is a baseline, its difference."""
     comparison = shown.comparison
     olds = {} if comparison is None else {metric.name: metric for metric in comparison.baseline.metrics}
     differences = {} if comparison is None else {metric.name: metric for metric in comparison.metrics}
@@ -132,7 +132,7 @@ def metric_rows(shown: Shown) -> list[dict[str, Any]]:
 
 
 def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
-    """The slices by the first metric that can be computed for them, and that metric's name; empty where there is none."""
+    """Return the name of the first metric that can be computed per slice, and a row per slice; empty when there is none."""
     name = next((m.name for m in shown.result.metrics if any(m.name in group.metrics for group in shown.result.groups)), "")
     groups = [group for group in shown.result.groups if name in group.metrics]
     olds = {} if shown.comparison is None else {group.name: group.metrics.get(name) for group in shown.comparison.baseline.groups}
@@ -149,7 +149,7 @@ def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
 
 
 def fault_rows(shown: Shown) -> list[dict[str, Any]]:
-    """The error classes, the most frequent first, with the baseline's counts where there is one."""
+    """Return a row per error class, the most frequent first, with the baseline's counts if there is one."""
     new = shown.result.errors
     old = None if shown.comparison is None else shown.comparison.baseline.errors
     names = sorted({*new, *(old or {})}, key=lambda name: (-max(new.get(name, 0), (old or {}).get(name, 0)), name))
@@ -163,12 +163,12 @@ def fault_rows(shown: Shown) -> list[dict[str, Any]]:
 
 
 def _place(result: ModelResult) -> Place:
-    """Which task and gold set a result belongs to."""
+    """Return the task and evalset of a result."""
     return result.task, result.evalset
 
 
 def _curves(report: Report, where: Place) -> dict[str, Any]:
-    """The primary metric over the steps of checkpoints, drawn at every width, and the runs; empty with fewer than two steps."""
+    """Return the primary metric over training steps, drawn at every width, and the runs; empty with fewer than two steps."""
     runs: dict[str, list[Point]] = {}
     name = ""
     for result in report.results:
@@ -187,7 +187,7 @@ def _curves(report: Report, where: Place) -> dict[str, Any]:
 
 
 def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
-    """The items as JSON that can stand in a script element, and how many were left out."""
+    """Return the items as JSON for a script element, and how many were left out."""
     room = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]
     places: list[dict[str, int]] = [{} for _ in evalsets]
@@ -196,7 +196,7 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
         which = evalsets.index(_place(result))
         comparison = comparison_of(report, result)
         rows = []
-        for item in items[:room]:  # the right ones are last
+        for item in items[:room]:  # right items are last
             example = item.example
             if example.id not in places[which]:
                 places[which][example.id] = len(sets[which])
@@ -212,14 +212,14 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
 
 
 def _prompt(messages: Sequence[Message]) -> str:
-    """What was asked: the one message, or the whole conversation with its roles."""
+    """Return the prompt: the only message, or the conversation with its roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _policy(style: str, script: str) -> str:
-    """What the page may load and run: its own style and script, by their hashes (https://www.w3.org/TR/CSP3/)."""
+    """Return the Content-Security-Policy: only the page's own style and script, by their hashes (https://www.w3.org/TR/CSP3/)."""
 
     def source(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

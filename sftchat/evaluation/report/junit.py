@@ -1,12 +1,11 @@
-"""A report as JUnit XML, so that a CI server lists what a checkpoint broke and not the errors it always had.
+"""A report as JUnit XML, so that a CI server lists the items that a checkpoint newly broke, not those that were wrong before.
 
-One suite for each model and gold set, one case an item. Beside a baseline a newly broken item is a failure, an item broken as before is
-skipped. Without a baseline nobody can say which faults are new, so items that are not right are skipped as well, and the gate's own case
-carries the floors. An item that was not answered is an error. The suite ``gate`` has one case, the verdict, and what it rests on as
-properties.
+There is one suite per model and evalset, and one case per item. With a baseline, a newly broken item is a failure and an item that was wrong
+before is skipped. Without a baseline new errors cannot be told from old ones, so wrong items are skipped and the gate's case reports the
+floors. An item that was not answered is an error. The suite ``gate`` has one case, the verdict, with its numbers as properties.
 
-The format is what GitHub actions, GitLab and Jenkins read, and valid against ``junit-10.xsd`` of Jenkins' xunit-plugin. It has no times: the
-same replies give the same bytes.
+GitHub Actions, GitLab and Jenkins read this format; it is valid against ``junit-10.xsd`` of Jenkins' xunit-plugin. It has no times: the same
+replies give the same bytes.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class Case:
     """One test case.
 
     Attributes:
-        name: Shown in the list.
+        name: Name in the list of cases.
         outcome: None for a case that passed.
         message: One line.
-        details: What is shown when the case is opened.
+        details: Text of the opened case.
     """
 
     name: str
@@ -44,11 +43,11 @@ class Case:
 
 
 def to_junit(report: Report, verdict: Verdict) -> str:
-    """The report as JUnit XML; control characters and marks that reorder or hide text become ``\N{REPLACEMENT CHARACTER}``.
+    """Return the report as JUnit XML; control characters and characters that reorder or hide text become ``\N{REPLACEMENT CHARACTER}``.
 
     Args:
-        report: What was measured.
-        verdict: What it means; it makes no case when nothing was asked of the models.
+        report: Measurements.
+        verdict: Verdict on them; it makes no case when nothing was required.
     """
     suites: list[tuple[str, Mapping[str, str], list[Case]]] = [
         (f"{result.model} on {result.evalset.name}", {}, _cases(report, number)) for number, result in enumerate(report.results)
@@ -67,13 +66,12 @@ def to_junit(report: Report, verdict: Verdict) -> str:
 
 
 def _cases(report: Report, number: int) -> list[Case]:
-    """One result as cases."""
+    """Return the cases of one result."""
     result = report.results[number]
     return [_case(item) for item in item_histories(result, comparison_of(report, result))]
 
 
 def _case(item: ItemHistory) -> Case:
-    """One item as a case."""
     name, wrong = item.example.id, ", ".join(faults(item.new))
     if item.change == "failed":
         return Case(name, "error", "not answered", said(item.new))
@@ -86,13 +84,13 @@ def _case(item: ItemHistory) -> Case:
 
 
 def _details(item: ItemHistory) -> str:
-    """Gold, old and new reply, one after the other."""
+    """Return the gold, old and new reply, one after the other."""
     texts = (("gold", item.example.gold or ""), ("baseline", said(item.old)), ("model", said(item.new)))
     return "\n\n".join(f"{title}:\n{text}" for title, text in texts)
 
 
 def _verdict_case(verdict: Verdict) -> Case:
-    """The gate as a case: it fails for a regression or a missed floor, is skipped where nothing is proven and that is accepted, and else an error."""
+    """Return the gate's case: a failure for a regression or a missed floor, skipped when nothing is proven and that is accepted, else an error."""
     if verdict.outcome == "pass":
         return Case("verdict")
     outcome = "error" if verdict.outcome == "inconclusive" and verdict.exit_code else _VERDICTS[verdict.outcome]
@@ -100,7 +98,7 @@ def _verdict_case(verdict: Verdict) -> Case:
 
 
 def _facts(verdict: Verdict) -> dict[str, str]:
-    """The verdict and what it leaves open, as properties of its suite; what is not known is left out."""
+    """Return the verdict and its open questions as properties; unknown values are left out."""
     found: dict[str, object] = {"verdict": verdict.outcome, "exit_code": verdict.exit_code}
     if verdict.unsettled is not None:
         found |= {name: value for name, value in vars(verdict.unsettled).items() if value is not None}
@@ -108,7 +106,7 @@ def _facts(verdict: Verdict) -> dict[str, str]:
 
 
 def _properties(found: Mapping[str, str]) -> Iterator[str]:
-    """The properties of a suite as XML; nothing where there are none."""
+    """Yield the properties of a suite as XML; nothing when there are none."""
     if found:
         yield "    <properties>"
         yield from (f"      <property name={_quoted(name)} value={_quoted(value)}/>" for name, value in found.items())
@@ -116,7 +114,7 @@ def _properties(found: Mapping[str, str]) -> Iterator[str]:
 
 
 def _elements(cases: Iterable[Case], suite: str) -> Iterator[str]:
-    """The cases of a suite as XML."""
+    """Yield the cases of a suite as XML."""
     for case in cases:
         head = f"    <testcase classname={_quoted(suite)} name={_quoted(case.name)}"
         if case.outcome is None:
@@ -130,21 +128,21 @@ def _elements(cases: Iterable[Case], suite: str) -> Iterator[str]:
 
 
 def _counts(cases: Sequence[Case]) -> str:
-    """How many cases there are, and how many of them failed."""
+    """Return the attributes with the number of cases by outcome."""
     failures, errors = (sum(case.outcome == outcome for case in cases) for outcome in ("failure", "error"))
     return f'tests="{len(cases)}" failures="{failures}" errors="{errors}"'
 
 
 def _legal(text: str) -> str:
-    """A text that XML 1.0 can hold (https://www.w3.org/TR/xml/#charsets), without what commands or reorders where it is shown."""
+    """Replace what XML 1.0 cannot contain (https://www.w3.org/TR/xml/#charsets) and what could control or reorder the display."""
     return printable_lines(text, kept="\t\r")
 
 
 def _text(text: str) -> str:
-    """A text between tags; a carriage return is escaped, because a parser reads a bare one as a newline."""
+    """Escape text between tags; a carriage return too, because a parser reads a bare one as a newline."""
     return escape(_legal(text), {"\r": "&#13;"})
 
 
 def _quoted(text: str) -> str:
-    """A text as the value of an attribute, in its quotes."""
+    """Return text as a quoted attribute value."""
     return quoteattr(_legal(text))

@@ -1,7 +1,7 @@
-"""A report as GitHub-flavoured Markdown: figures, verdict and what broke, never longer than the place it is meant for allows.
+"""A report as GitHub-flavoured Markdown: metrics, verdict and changed items, within the size limit of its destination.
 
-Replies are strangers' text: they stand in ``<code>``, where GitHub links no @user, #1 or :emoji:, and whatever Markdown or HTML would read as
-their own is written as a character reference. Chinese stays as it is.
+Replies are untrusted text: they are placed in ``<code>``, where GitHub links no @user, #1 or :emoji:, and all Markdown or HTML syntax in them is
+written as character references. Chinese characters are kept.
 """
 
 from __future__ import annotations
@@ -30,32 +30,33 @@ from sftchat.evaluation.run import Item
 from sftchat.text import printable_lines
 
 SUMMARY_BYTES = 1024 * 1024
-"""The most that a step may write into its summary; of a longer one GitHub shows nothing
-(https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands#step-isolation-and-limits)."""
+"""Maximum size of a step summary; GitHub shows nothing of a longer one
+(https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands#step-isolation-and-limits).
+"""
 COMMENT_BYTES = 65_536
-"""The most that a comment on GitHub may have; it counts characters, of which there are never more than bytes."""
+"""Maximum size of a GitHub comment; the limit is in characters, of which there are never more than bytes."""
 
 GROUPS = 30
 CHARACTERS = 400
-"""Shown of one reply."""
+"""Maximum number of characters shown of one reply."""
 CUT = "*The rest does not fit here; it is in the other files of the report.*\n"
 
 Pair = tuple[Item, Item]
-"""The baseline's and the candidate's."""
+"""The baseline's item and the candidate's."""
 
 _SPECIAL = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
 _SIGNS: dict[Ruling, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
 
 
 def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) -> str:
-    """The report as Markdown.
+    """Return the report as Markdown.
 
-    Figures come first, then newly broken items, then newly fixed ones; what does not fit is counted instead.
+    Metrics come first, then newly broken items, then newly fixed ones; items that do not fit are counted instead.
 
     Args:
-        report: What was measured.
-        verdict: What it means.
-        limit: The most bytes that the text may have in UTF-8: ``COMMENT_BYTES``, ``SUMMARY_BYTES`` or less.
+        report: Measurements.
+        verdict: Verdict on them.
+        limit: Maximum size in bytes of UTF-8: ``COMMENT_BYTES``, ``SUMMARY_BYTES`` or less.
     """
     blocks = [f"## sftchat eval: {escaped(report.task)}"]
     if verdict.headline:
@@ -85,18 +86,18 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
 
 
 def escaped(text: str) -> str:
-    """A text on one line that Markdown and HTML read as nothing but text."""
+    """Return text on one line, with all Markdown and HTML syntax escaped."""
     shown = printable_lines(text.replace("\r\n", "\n").strip("\n"), kept="")
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", shown).replace("\n", "<br>")
 
 
 def code(text: str) -> str:
-    """A stranger's text, cut where it gets long."""
+    """Return untrusted text in ``<code>``, truncated."""
     return f"<code>{escaped(text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + '…')}</code>" if text.strip() else "*(empty)*"
 
 
 def _single(result: ModelResult) -> Iterator[str]:
-    """One model, nothing to compare it with."""
+    """Yield the section of one model without a comparison."""
     yield f"{code(result.model)}: {_facts(result)}"
     rows = [(escaped(metric.name), number(metric.value), bounds(metric.low, metric.high)) for metric in result.metrics]
     yield _table(("metric", ">value", "95 % interval"), rows)
@@ -105,7 +106,7 @@ def _single(result: ModelResult) -> Iterator[str]:
 
 
 def _overview(results: Sequence[ModelResult]) -> str:
-    """Several models, one row each."""
+    """Return a table of several models, one row each."""
     names = [metric.name for metric in results[0].metrics][:4]
     rows = []
     for result in results:
@@ -117,7 +118,7 @@ def _overview(results: Sequence[ModelResult]) -> str:
 
 
 def _compared(comparison: Comparison) -> Iterator[str]:
-    """A model beside the baseline."""
+    """Yield the section of a model compared with the baseline."""
     old, new = comparison.baseline, comparison.candidate
     broken, fixed = len(comparison.broken), len(comparison.fixed)
     counts = f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ"
@@ -147,7 +148,7 @@ def _compared(comparison: Comparison) -> Iterator[str]:
 
 
 def _facts(result: ModelResult) -> str:
-    """What else is worth knowing of one model."""
+    """Return further facts on one model."""
     facts = [without_errors(result)]
     facts += [f"{result.truncated} truncated"] if result.truncated else []
     facts += [f"{result.cut_thinking} cut while thinking"] if result.cut_thinking else []
@@ -156,7 +157,7 @@ def _facts(result: ModelResult) -> str:
 
 
 def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
-    """Newly broken items of every comparison, then newly fixed ones: a title, and pairs that may be left out from the end."""
+    """Yield the tables of newly broken items of every comparison, then of newly fixed ones: a title, and pairs that may be cut at the end."""
     kinds = [("broken", comparison, comparison.broken) for comparison in report.comparisons]
     kinds += [("fixed", comparison, comparison.fixed) for comparison in report.comparisons]
     for change, comparison, pairs in kinds:
@@ -167,14 +168,14 @@ def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
 
 
 def _item(pair: Pair) -> str:
-    """One row of a table of items: with the faults of whichever reply has some."""
+    """Return one row of an item table, with the error classes of either reply."""
     old, new = pair
     cells = (code(new.example.id), code(new.example.gold or ""), code(old.reply.text), code(new.reply.text))
     return f"| {' | '.join(cells)} | {escaped(', '.join(faults(new) or faults(old)))} |\n"
 
 
 def _fitting(title: str, items: Sequence[Pair], room: int) -> str:
-    """A foldable table with as many items as fit into some bytes, and a word on how many do not; empty when none does."""
+    """Return a foldable table with as many items as fit into ``room`` bytes, and the number of the others; empty when none fits."""
     head = f"<details><summary>{title}</summary>\n\n| item | gold | baseline | model | faults |\n|---|---|---|---|---|\n"
     rest, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
     left = room - _size(head) - _size(rest.format(len(items))) - _size(end)
@@ -190,18 +191,18 @@ def _fitting(title: str, items: Sequence[Pair], room: int) -> str:
 
 
 def _folded(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table behind a title; nothing when it has no rows."""
+    """Yield a foldable table; nothing when it has no rows."""
     if rows:
         yield f"<details><summary>{title}</summary>\n\n{_table(headers, rows)}\n\n</details>"
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a column whose header begins with ``>`` is aligned to the right."""
+    """Return a table; a column whose header begins with ``>`` is right-aligned."""
     rule = "".join("---:|" if header.startswith(">") else "---|" for header in headers)
     lines = [f"| {' | '.join(header.removeprefix('>') for header in headers)} |", f"|{rule}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _size(text: str) -> int:
-    """Bytes of a text as it is written to a file."""
+    """Return the size of a text in bytes, as written to a file."""
     return len(text.encode("utf-8", UNPAIRED))

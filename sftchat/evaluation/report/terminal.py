@@ -1,4 +1,4 @@
-"""A report on the terminal: values with intervals, differences with p, slices, faults, and the items that changed."""
+"""A report on the terminal: metrics with intervals, differences with p-values, slices, error classes, and changed items."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sftchat.evaluation.run import Item
 from sftchat.text import counted, printable
 
 EXAMPLES = 5
-"""Changed items shown of each kind; ``report.json`` lists all."""
+"""Maximum number of changed items shown of each kind; ``report.json`` lists all."""
 GROUPS = 30
 LINES = 8
-"""Lines shown of one reply."""
+"""Maximum number of lines shown of one reply."""
 COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no significant difference": "dim"}
 
 
@@ -32,7 +32,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def parts(report: Report) -> Iterator[RenderableType]:
-    """What a report looks like, one evalset after the other."""
+    """Yield the renderables of a report, one evalset after the other."""
     for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
         results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
         comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
@@ -53,7 +53,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
 
 
 def _single(result: ModelResult) -> Iterator[RenderableType]:
-    """One model, nothing to compare it with."""
+    """Yield the section of one model without a comparison."""
     table = _table("metric", ">value", "95 % interval")
     for metric in result.metrics:
         table.add_row(_plain(metric.name), number(metric.value), bounds(metric.low, metric.high))
@@ -74,7 +74,7 @@ def _single(result: ModelResult) -> Iterator[RenderableType]:
 
 
 def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> RenderableType:
-    """Several models, one row each, by step where they have one; the best and what ties with it marked."""
+    """Return a table of several models, one row each, by step if they have one; the best and its ties are marked."""
     shown = [ranked.result for ranked in ranking] or results
     names = [metric.name for metric in shown[0].metrics]
     steps = any(ranked.step is not None for ranked in ranking)
@@ -93,7 +93,7 @@ def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> Rend
 
 
 def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
-    """A model beside the baseline."""
+    """Yield the section of a model compared with the baseline."""
     old, new = comparison.baseline, comparison.candidate
     yield _legend(baseline=old.model, model=new.model)
     table = _table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
@@ -117,13 +117,13 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
-    """The difference, ``~`` before it where it is not significant, with interval and p."""
+    """Return the difference, with ``~`` before it when it is not significant, the interval and the p-value."""
     colour = COLOURS[metric.judgement]
     return Text(difference(metric), colour), Text(difference_bounds(metric), colour), p_values(metric)
 
 
 def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
-    """Slices of both models by the first metric that can be computed for slices."""
+    """Yield a table of the slices of both models, by the first metric that can be computed per slice."""
     befores = {group.name: group for group in old.groups}
     names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)]
     if not names:
@@ -138,7 +138,7 @@ def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableTyp
 
 
 def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[RenderableType]:
-    """How often each fault occurred, and how that changed."""
+    """Yield a table of the error classes with their counts before and after."""
     if not before and not after:
         return
     table = _table("fault", ">baseline", ">model", ">change")
@@ -149,7 +149,7 @@ def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Itera
 
 
 def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
-    """A few items with their gold reply and what both models said."""
+    """Yield a few items with their gold reply and both models' replies."""
     if not pairs:
         return
     table = _table(title, "gold", "baseline", "model")
@@ -164,7 +164,7 @@ def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[R
 
 
 def _marked(item: Item, gold: str) -> Text:
-    """A reply, its lines that are not in the gold reply in red, and the classes of its faults."""
+    """Return a reply with its error classes; lines that are not in the gold reply are red."""
     right = {line.strip() for line in gold.split("\n")}
     reply = item.reply.text.strip() or "(empty)"
     shown = _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
@@ -173,18 +173,18 @@ def _marked(item: Item, gold: str) -> Text:
 
 
 def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
-    """The first lines of a text, each in its style."""
+    """Return the first lines of a text, each in its style."""
     shown = Text("\n").join(_plain(line, style(line)) for line in lines[:LINES])
     return shown if len(lines) <= LINES else Text.assemble(shown, (f"\n… {len(lines) - LINES} more lines", "dim"))
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Text from a model or a plugin, without markup and without anything that could move the cursor."""
+    """Return text of a model or a plugin, without markup and without control characters."""
     return Text(printable(text), style)
 
 
 def _table(*headers: str) -> Table:
-    """A quiet table; a column whose header begins with ``>`` is aligned to the right."""
+    """Return a table without borders; a column whose header begins with ``>`` is right-aligned."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for header in headers:
         name = header.removeprefix(">")
@@ -193,13 +193,13 @@ def _table(*headers: str) -> Table:
 
 
 def _legend(**names: str) -> Text:
-    """Which model is which."""
+    """Return the legend of the models."""
     wide = max(map(len, names))
     return Text("\n".join(f"{role:<{wide}}  {name}" for role, name in names.items()), "dim")
 
 
 def _footer(result: ModelResult) -> Text:
-    """What else is worth knowing of one model."""
+    """Return further facts on one model."""
     facts = [without_errors(result)]
     if result.truncated:
         facts.append(f"{result.truncated} truncated")

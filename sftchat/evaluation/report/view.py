@@ -1,4 +1,4 @@
-"""What became of every item since the baseline: the list behind the cases of JUnit and the items of the HTML page."""
+"""Changes of the items since the baseline and number formats, shared by the output formats."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Change = Literal["broken", "failed", "fixed", "wrong", "right"]
 
 @dataclass(frozen=True)
 class ItemHistory:
-    """One item under one model, beside the baseline where there is one.
+    """One item under one model, and under the baseline if there is one.
 
     Attributes:
-        change: ``broken`` was right and is not; ``failed`` was not answered; ``fixed`` was not right and is; ``wrong`` and ``right`` are
-            all others, among them every answered item of a report without a baseline.
-        new: What the model answered, or why it did not.
-        old: The same of the baseline; None when there is no baseline.
+        change: ``broken``: was right and is wrong; ``failed``: was not answered; ``fixed``: was wrong and is right; ``wrong`` and ``right``:
+            all others, including every answered item of a report without a baseline.
+        new: Outcome of the model.
+        old: Outcome of the baseline; None without a baseline.
     """
 
     change: Change
@@ -32,26 +32,26 @@ class ItemHistory:
 
     @property
     def example(self) -> Example:
-        """What was asked."""
+        """The example of the item."""
         return self.new.example
 
     @property
     def differs(self) -> bool:
-        """Whether both answered, in different words."""
+        """Whether both models answered with different text."""
         return isinstance(self.new, Item) and isinstance(self.old, Item) and self.new.reply.text != self.old.reply.text
 
 
 def comparison_of(report: Report, result: ModelResult) -> Comparison | None:
-    """The comparison of a result with the baseline, where there is one."""
+    """Return the comparison of a result with the baseline, if there is one."""
     return next((comparison for comparison in report.comparisons if comparison.candidate == result), None)
 
 
 def item_histories(result: ModelResult, comparison: Comparison | None = None) -> list[ItemHistory]:
-    """Every item of a result: newly broken ones first, the worst leading; then what failed, newly fixed, wrong, right.
+    """Return the items of a result: newly broken ones first, in order of loss; then failed, newly fixed, wrong, right.
 
     Args:
-        result: One model on one evalset.
-        comparison: Its comparison with the baseline, where there is one; what counts as broken and fixed is decided there.
+        result: Result of one model on one evalset.
+        comparison: Its comparison with the baseline, if there is one; it defines which items are broken and fixed.
     """
     old = {} if comparison is None else comparison.baseline.items.outcomes
     broken, fixed = ((), ()) if comparison is None else ([new for _, new in pairs] for pairs in (comparison.broken, comparison.fixed))
@@ -68,7 +68,7 @@ def item_histories(result: ModelResult, comparison: Comparison | None = None) ->
 
 
 def change_counts(histories: Iterable[ItemHistory]) -> dict[Change, int]:
-    """How many items became what."""
+    """Count the items per kind of change."""
     counts: dict[Change, int] = dict.fromkeys(get_args(Change), 0)
     for history in histories:
         counts[history.change] += 1
@@ -76,50 +76,50 @@ def change_counts(histories: Iterable[ItemHistory]) -> dict[Change, int]:
 
 
 def faults(outcome: Outcome | None) -> tuple[str, ...]:
-    """The error classes of an answered item, each once, in the scorer's order."""
+    """Return the distinct error classes of an answered item, in the scorer's order."""
     return tuple(dict.fromkeys(outcome.score.errors)) if isinstance(outcome, Item) else ()
 
 
 def said(outcome: Outcome | None) -> str:
-    """What a model answered; for a failure the words of its error in brackets."""
+    """Return the text of a reply; for a failure, the error message in brackets."""
     if outcome is None:
         return ""
     return f"[not answered: {outcome.error}]" if isinstance(outcome, Failure) else outcome.reply.text
 
 
 def number(value: float | None) -> str:
-    """A value of a metric; empty for None."""
+    """Format the value of a metric; empty for None."""
     return "" if value is None else f"{value:.3f}"
 
 
 def bounds(low: float | None, high: float | None) -> str:
-    """An interval of a value; empty where there is none."""
+    """Format the interval of a value; empty when there is none."""
     return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
 
 
 def difference(metric: MetricDifference) -> str:
-    """A difference with its sign, ``~`` before it where it is not significant, as benchstat writes it."""
+    """Format a difference with its sign, with ``~`` before it when it is not significant, as in benchstat."""
     return f"{'~ ' if metric.judgement == 'no significant difference' else ''}{metric.difference:+.3f}"
 
 
 def difference_bounds(metric: MetricDifference) -> str:
-    """The interval of a difference; empty where there is none."""
+    """Format the interval of a difference; empty when there is none."""
     return "" if metric.low is None or metric.high is None else f"[{metric.low:+.3f}, {metric.high:+.3f}]"
 
 
 def p_value(p: float) -> str:
-    """A p-value, without pretending to know one under 0.001."""
+    """Format a p-value; values below 0.001 as ``<0.001``."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def p_values(metric: MetricDifference) -> str:
-    """The p of a difference, and the adjusted one that decides, where it is another."""
+    """Format the p-value of a difference, and the adjusted one that decides if it differs."""
     plain, deciding = p_value(metric.p), p_value(metric.deciding_p)
     return plain if plain == deciding else f"{plain} ({deciding} adjusted)"
 
 
 def disagreement(metric: MetricDifference) -> str:
-    """What test and interval say where only one of them sees a difference, which is then not significant; empty where they agree."""
+    """Describe how test and interval disagree when only one of them finds a difference (then not significant); empty when they agree."""
     significant = metric.deciding_p < LEVEL
     if significant == metric.excludes_zero:
         return ""
@@ -131,12 +131,12 @@ def disagreement(metric: MetricDifference) -> str:
 
 
 def without_errors(result: ModelResult) -> str:
-    """How many answered items have no error class at all, which need not be the items that a metric counts as right."""
+    """Format how many answered items have no error class, which may differ from the items that a metric counts as right."""
     return f"{result.right} of {len(result.items)} items without any error class"
 
 
 def signed(change: float) -> str:
-    """A change of a count or a value; empty when there is none."""
+    """Format a change of a count or a value; empty for none."""
     if not change:
         return ""
     return f"{change:+d}" if isinstance(change, int) else f"{change:+.3f}"
