@@ -25,9 +25,7 @@ _UNSUPPORTED = re.compile(
 
 _TOO_MANY = re.compile(r"greater|larger|exceed|at most|less than|maximum|\bmax\b|between|range|<=|too (many|large)", re.IGNORECASE)
 _ROLES = re.compile(r"roles must alternate|only user and assistant roles", re.IGNORECASE)
-"""Messages of templates without system turns, some of which also complain of two consecutive turns of one role; templates with system turns
-mention an optional system message.
-"""
+"""Messages of templates that have no system turns; templates that have them mention an optional system message instead."""
 
 
 @dataclass(frozen=True)
