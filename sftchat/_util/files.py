@@ -35,7 +35,7 @@ def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Return an empty temporary folder; it is renamed to ``folder`` if the block succeeds, and removed otherwise.
+    """Yield an empty temporary folder; it is renamed to ``folder`` if the block succeeds, and removed otherwise.
 
     Remains of a killed process are removed at the next call.
 

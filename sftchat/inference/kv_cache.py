@@ -76,6 +76,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
             setattr(self, name, new)
 
     def copy_row(self, row: int, to: int) -> None:
+        """Overwrite one row with another."""
         used = slice(self.frame.start, self.frame.end)
         self.keys[to, :, used] = self.keys[row, :, used]
         self.values[to, :, used] = self.values[row, :, used]

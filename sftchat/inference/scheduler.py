@@ -199,7 +199,7 @@ class Scheduler:
         yield from chunks
 
     def _end(self, last: Mapping[int, Chunk]) -> None:
-        """Remove finished and failed requests; clear the state of failed ones, whose non-finite values would spread to later rows.
+        """Remove requests: cache the state of finished ones, clear that of failed ones, whose non-finite values would spread to later rows.
 
         Args:
             last: Last chunk of each request, by its index.
@@ -217,7 +217,7 @@ class Scheduler:
             moves_into_gaps(self._running, gone)
 
     def _shed(self) -> None:
-        """Return the shortest requests to the queue when the batch exceeds the memory budget."""
+        """Move the shortest requests back to the queue when the batch exceeds the memory budget."""
         width, count = self._batch.width + 1, len(self._running)
         if self._budget is None or count * width <= self._budget:
             return

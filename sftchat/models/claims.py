@@ -296,7 +296,7 @@ def _shapes(folder: Path) -> Iterator[tuple[int, ...]]:
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return a config and those of its sub-models."""
+    """Yield a config and those of its sub-models."""
     yield config
     yield from (value for value in config.values() if isinstance(value, dict))
 

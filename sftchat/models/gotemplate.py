@@ -72,7 +72,7 @@ def literal(text: str) -> str:
 
 
 def _pieces(source: str) -> Iterator[tuple[str, Any]]:
-    """Return texts and the words of actions, after trimming at ``{{- `` and `` -}}``."""
+    """Yield texts and the words of actions, after trimming at ``{{- `` and `` -}}``."""
     at = 0
     for match in ACTION.finditer(source):
         if match.start() > at:

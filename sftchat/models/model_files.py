@@ -224,7 +224,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _no_weights(folder: Path) -> str:
-    """Return an error for missing weights, with advice if there are only pickled ones."""
+    """Return an error message for missing weights, with advice if there are only pickled ones."""
     adapter = (folder / ADAPTER_CONFIG).is_file()
     what, wanted, pickled = ("adapter", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS) if adapter else ("checkpoint", WEIGHTS, PICKLED_WEIGHTS)
     if _first(folder, pickled):

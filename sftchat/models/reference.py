@@ -179,7 +179,7 @@ def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle
 
 
 def _stacked(adapter: Path, base: Path) -> str:
-    """Return an error: the base of an adapter is an adapter, possibly the same."""
+    """Return an error message: the base of an adapter is an adapter, possibly the same."""
     if _same(adapter, base):
         return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
     return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"

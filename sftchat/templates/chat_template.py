@@ -87,7 +87,7 @@ class TextTemplate:
 
     @cached_property
     def _implied_stop(self) -> str:
-        """Return the text that ends a reply if the template writes none: up to the first token of the next turn, else the end-of-text token."""
+        """Text that ends a reply if the template writes none: up to the first token of the next turn, else the end-of-text token."""
         between = self._before_next_turn
         if token := self._first_token(between):
             return between[: between.find(token) + len(token)]
@@ -100,7 +100,7 @@ class TextTemplate:
 
     @cached_property
     def _implied_call_stop(self) -> str:
-        """Return the same after a turn with a tool call: up to the first token of the tool turn."""
+        """The same after a turn with a tool call: up to the first token of the tool turn."""
         try:
             called = self._shaped(CALLED, ())
             answered = self._shaped([*CALLED, {"role": "tool", "name": "look", "tool_call_id": CALL["id"], "content": NEXT}], ())
@@ -112,7 +112,7 @@ class TextTemplate:
 
     @cached_property
     def _after_reply(self) -> str:
-        """Return the text after the content of a final assistant turn.
+        """Text after the content of a final assistant turn.
 
         Raises:
             TemplateError: When the template does not render the content.
@@ -124,7 +124,7 @@ class TextTemplate:
 
     @cached_property
     def _before_next_turn(self) -> str:
-        """Return the text between a reply and the next user turn; empty if the template fails."""
+        """Text between a reply and the next user turn; empty if the template fails."""
         try:
             text = self._shaped([ASKED, {"role": "assistant", "content": MARK}, {"role": "user", "content": NEXT}], ())
         except TemplateError:
@@ -202,12 +202,12 @@ class TextTemplate:
 
     @cached_property
     def _forgeries(self) -> SpecialTokenPatterns:
-        """Return the patterns of text that is marked in messages."""
+        """Patterns of text that is marked in messages."""
         return special_token_patterns(self.tokenizer)
 
     @cached_property
     def _longest_first(self) -> list[str]:
-        """Return the added tokens of the tokenizer, longest first."""
+        """Added tokens of the tokenizer, longest first."""
         return sorted(self.tokenizer.added_tokens_encoder, key=len, reverse=True)
 
     def turns(self, messages: Sequence[Message], tools: Tools, prompt: bool = False) -> tuple[list[Turn], str]:

@@ -97,7 +97,7 @@ class Renderer:
 
     @cached_property
     def each(self) -> tuple[Renderer, ...]:
-        """Return the renderers for conversations without and with tools; one if they are the same."""
+        """The renderers for conversations without and with tools; one if they are the same."""
         source = "" if self.picked else self.named.get(TOOL_USE, "")
         return (self, replace(self, name=TOOL_USE, source=source, picked=TOOL_USE)) if source else (self,)
 

@@ -144,7 +144,7 @@ def _are_offsets(offsets: Any, texts: Sequence[Any]) -> bool:
 
 
 def _starts(texts: Sequence[Any]) -> list[int]:
-    """Yield the offset of each token, computed from the texts."""
+    """Return the offset of each token, computed from the texts."""
     starts, at = [], 0
     for text in texts:
         starts.append(at)

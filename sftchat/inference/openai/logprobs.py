@@ -285,7 +285,7 @@ def _pair(entry: Any, redact: Redact) -> tuple[Token, float] | None:
 
 
 def _columns(logprobs: Mapping[str, Any], redact: Redact) -> list[Choice | None]:
-    """Yield the tokens of ``/completions``, which come as lists of equal length; None for one without log-probability, such as the first."""
+    """Return the tokens of ``/completions``, which come as lists of equal length; None for one without log-probability, such as the first."""
     texts, values, tops = (logprobs.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(texts, list) or not isinstance(values, list) or len(texts) != len(values):
         return []

@@ -92,6 +92,6 @@ class RedactedStream:
 
 
 def _forms(key: str) -> set[str]:
-    """Yield a key literally and percent-encoded, with and without escaped slashes, in upper and lower case."""
+    """Return a key literally and percent-encoded, with and without escaped slashes, in upper and lower case."""
     encoded = {quote(key, safe=safe) for safe in ("", "/")}
     return {key, *encoded, *(re.sub("%..", lambda escape: escape[0].lower(), form) for form in encoded)}

@@ -190,6 +190,6 @@ class StreamedReply:
 
     @property
     def _handed_out(self) -> int:
-        """Return the position in the stream up to which the reply was emitted."""
+        """Position in the stream up to which the reply was emitted."""
         done = self._text.released
         return next((start + done - before for start, before in reversed(self._places) if before < done), 0)

@@ -145,7 +145,7 @@ class Server:
 
     @cached_property
     def redaction(self) -> Redaction:
-        """Return the redaction of the server's key and of all keys in the environment."""
+        """Redaction of the server's key and of all keys in the environment."""
         return Redaction({self.key, *(os.environ.get(name, "").strip() for name in KEYS)})
 
     def words(self, answer: Answer) -> str:
