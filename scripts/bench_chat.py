@@ -4,7 +4,7 @@
 
 ``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` can be typed at, in a real terminal, best of five; and, of a model that reads a prompt of
             4,000 tokens and of one in the middle of a reply, how long Ctrl-C takes to give the prompt back.
-``turn``    time to the first token at turn 10 of a talk of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
+``turn``    time to the first token at turn 10 of a conversation of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
 ``decode``  tokens a second of one reply after its first: ours, without guesses, and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8
             weights.
 ``lookup``  the same for ``--run``, a checkpoint of the relation task, with and without prompt lookup and with ``generate``, whose replies must be equal.
@@ -237,11 +237,11 @@ def best(replies: Iterable[Timed]) -> float:
 @contextmanager
 def unguessed() -> Iterator[None]:
     """No tokens are guessed: a random model repeats itself, which would be too easy."""
-    usual, lookup.ORDERS = lookup.ORDERS, (1_000_000,)  # no text repeats that much
+    usual, lookup.NGRAM_SIZES = lookup.NGRAM_SIZES, (1_000_000,)  # no text repeats that much
     try:
         yield
     finally:
-        lookup.ORDERS = usual
+        lookup.NGRAM_SIZES = usual
 
 
 def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:

@@ -258,7 +258,7 @@ def speed() -> Iterator[str]:
 
 
 def _stored(folder: Path, items: int) -> list[str]:
-    """A gold set, two files of replies and a baseline of the relation task; the words that gate them."""
+    """An evalset, two files of replies and a baseline of the relation task; the words that gate them."""
     from sftchat.cli import main
 
     def name(kind: str) -> str:

@@ -1,11 +1,11 @@
 """Record a chat as a picture: the real program in a real terminal, typed to by this script, drawn as SVG.
 
-    python scripts/record_chat.py MODEL… -o docs/chat.svg --task relation --line '从以下小说内容中提取人物关系:…' --line /nll
+    python scripts/record_chat.py MODEL… -o docs/chat.svg --task relation --line '从以下小说内容中提取人物关系:…' --line /likelihood
 
 The picture in the README: in a folder with the demo's ``run`` and its ``new-names.jsonl``
 
     python …/scripts/record_chat.py sftchat:nano run -o chat.svg --task relation --evalset new-names.jsonl \\
-        --line $'从以下小说内容中提取人物关系:\\n远处传来更鼓。…' --line '/focus 2' --line '/why 2' --line '/fork 2 #2' --line '/nll gold'
+        --line $'从以下小说内容中提取人物关系:\\n远处传来更鼓。…' --line '/focus 2' --line '/why 2' --line '/fork 2 #2' --line '/likelihood gold'
 
 Each ``--line`` is typed when the reply to the one before is over. What is drawn is the whole scrollback with the colours the program chose.
 """

@@ -102,7 +102,7 @@ class NotComparableError(SftchatError):
     exit_code = 4
 
 
-LONGEST = 400
+MAX_LIBRARY_MESSAGE = 400
 """Characters of a library's error that are shown where its first line says nothing by itself."""
 
 
@@ -169,7 +169,7 @@ def raised_at(error: BaseException, *, own: bool = False) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of a library's error that says anything, or the name of its class.
 
-    A line that ends with a colon only announces what follows, so the lines after it are joined to it, up to ``LONGEST`` characters.
+    A line that ends with a colon only announces what follows, so the lines after it are joined to it, up to ``MAX_LIBRARY_MESSAGE`` characters.
     """
     lines = [" ".join(line.split()) for line in message_of(error).splitlines() if line.strip()]
     if not lines:
@@ -177,4 +177,4 @@ def first_line(error: BaseException) -> str:
     if not lines[0].endswith(":") or len(lines) == 1:
         return lines[0]
     joined = " ".join(lines)
-    return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
+    return joined if len(joined) <= MAX_LIBRARY_MESSAGE else joined[: MAX_LIBRARY_MESSAGE - 1] + "…"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.cli import SPINS
+from sftchat.cli import GOMP_SPINCOUNT
 
-os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the program does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # as the program does, before torch is imported
 
 
 @pytest.fixture(autouse=True)

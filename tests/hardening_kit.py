@@ -1,4 +1,4 @@
-"""A folder with a gold set and replies, and commands run in it with a model that says yes."""
+"""A folder with an evalset and replies, and commands run in it with a model that says yes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENGINE = EngineType("yes", "says yes", lambda rest, options: ScriptedEngine(lamb
 
 
 def fill(folder: Path) -> None:
-    """Put a gold set, replies and a config into a folder."""
+    """Put an evalset, replies and a config into a folder."""
     folder.mkdir(exist_ok=True)
     (folder / "gold.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     (folder / "replies.jsonl").write_text("".join(json.dumps({"id": item["id"], "reply": "yes"}) + "\n" for item in ITEMS))

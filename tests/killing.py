@@ -598,12 +598,12 @@ BEFORE = Conversation().ask("hello").answer(Answer(Reply("hi"), model=MODEL))
 
 
 def sessions_of(place: Place) -> Path:
-    """The file of the talks."""
+    """The file of the conversations."""
     return place.root / "data/sftchat/sessions.sqlite"
 
 
 def told(place: Place) -> list[tuple[str, str, str]]:
-    """What the last talk is: each question with its reply and how that ended."""
+    """What the last conversation is: each question with its reply and how that ended."""
     sessions = Sessions(sessions_of(place), lambda words: None)
     try:
         found = sessions.find("")
@@ -625,7 +625,7 @@ def said_tokens(place: Place) -> int:
 
 
 def chat(tokens: int = 320) -> Command:
-    """``chat`` that goes on with a talk: every piece that was printed is kept, and the reply goes on from there."""
+    """``chat`` that goes on with a conversation: every piece that was printed is kept, and the reply goes on from there."""
     words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
 
     def prepare(place: Place) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftchat.errors import LONGEST, first_line
+from sftchat.errors import MAX_LIBRARY_MESSAGE, first_line
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_the_first_line_stands_for_an_error_with_the_lines_that_it_announces(mes
 def test_announced_lines_are_cut_to_a_length_that_can_be_read() -> None:
     shown = first_line(RuntimeError("these do not fit:\n" + "layer\n" * 1000))
 
-    assert (len(shown), shown[:23], shown[-1]) == (LONGEST, "these do not fit: layer", "…")
+    assert (len(shown), shown[:23], shown[-1]) == (MAX_LIBRARY_MESSAGE, "these do not fit: layer", "…")

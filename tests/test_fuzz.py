@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.fuzz.everything import CORPUS, TARGETS, kept
+from tests.fuzz.everything import CORPUS, TARGETS, add_to_corpus, corpus_of
 from tests.fuzz.target import Room, Target, TooSlow, attempt
 
 SLOW = {"weights", "checkpoints"}
@@ -15,17 +16,27 @@ SLOW = {"weights", "checkpoints"}
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TARGETS])
 def test_whatever_the_corpus_holds_is_a_value_or_a_named_error(name: str) -> None:
-    corpus = kept(name)
+    corpus = corpus_of(name)
     attempt(TARGETS[name], b"", seconds=0)
 
     assert len(corpus) >= 4
-    for path in corpus:
-        attempt(TARGETS[name], path.read_bytes())
+    for content in corpus.values():
+        attempt(TARGETS[name], content)
 
 
 def test_the_corpus_is_small_and_belongs_to_targets() -> None:
-    assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
-    assert sum(path.stat().st_size for path in CORPUS.rglob("*")) < 200_000
+    assert {path.name for path in CORPUS.iterdir()} == {f"{name}.jsonl" for name in TARGETS}
+    assert sum(len(content) for name in TARGETS for content in corpus_of(name).values()) < 200_000
+
+
+def test_an_input_comes_back_from_the_corpus_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tests.fuzz.everything.CORPUS", tmp_path)
+    inputs = {"text": "行\r\n\x00".encode(), "bytes": b"\xff\n\xfe"}
+
+    for name, content in inputs.items():
+        add_to_corpus("ids", name, content)
+
+    assert corpus_of("ids") == inputs
 
 
 def _run(content: bytes, room: Room) -> None:

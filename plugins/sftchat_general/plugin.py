@@ -49,6 +49,6 @@ def training_defaults(method: str, parameters: int) -> TrainingDefaults:
 
 
 def _evalset(name: str) -> Path:
-    """A gold set: inside the package where it was installed from a wheel, in the repository's ``evalsets/`` in a checkout."""
+    """An evalset: inside the package where it was installed from a wheel, in the repository's ``evalsets/`` in a checkout."""
     packaged = _PACKAGE / "evalsets" / name
     return packaged if packaged.is_file() else _PACKAGE.parent.parent / "evalsets" / name

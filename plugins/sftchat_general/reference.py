@@ -1,4 +1,4 @@
-"""What was said earlier in the talk: a name, a number, a colour; two or three turns of the user.
+"""What was said earlier in the conversation: a name, a number, a colour; two or three turns of the user.
 
 A row: ``我叫小明。`` – ``你好，小明！`` – ``我叫什么名字？`` → ``你叫小明。``
 """

@@ -1,1 +1,1 @@
-"""Relation extraction from Chinese novel prose: generator, parser, scorer and gold set of the task ``relation``."""
+"""Relation extraction from Chinese novel prose: generator, parser, scorer and evalset of the task ``relation``."""

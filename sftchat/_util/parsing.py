@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin,
 
 T = TypeVar("T")
 
-LARGEST = 64 << 20
+MAX_BYTES = 64 << 20
 """Maximum size in bytes of a file that is read as a whole; larger ones might not fit into memory."""
 MAX_DEPTH = 100
 """Maximum nesting of lists and objects; fixed, so that results do not depend on the depth of Python's stack."""
@@ -31,20 +31,20 @@ def read_text(path: Path) -> str:
     """Read a small UTF-8 file, with or without a byte order mark.
 
     Raises:
-        OSError: When it cannot be read, or is larger than ``LARGEST``, such as a sparse file or a device.
+        OSError: When it cannot be read, or is larger than ``MAX_BYTES``, such as a sparse file or a device.
         UnicodeDecodeError: When it is not UTF-8.
     """
     with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return content.decode("utf-8-sig")
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield the lines of a file with their numbers, from 1, and whether each was cut at ``LARGEST`` bytes; its rest then comes as the next line."""
-    for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), start=1):
-        yield number, line, len(line) == LARGEST and not line.endswith(b"\n")
+    """Yield the lines of a file with their numbers, from 1, and whether each was cut at ``MAX_BYTES`` bytes; its rest then comes as the next line."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
+        yield number, line, len(line) == MAX_BYTES and not line.endswith(b"\n")
 
 
 def not_utf_8(error: UnicodeDecodeError) -> str:

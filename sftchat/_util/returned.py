@@ -14,7 +14,7 @@ from sftchat.types import Example, Message, Reply, Score
 
 T = TypeVar("T")
 
-LARGEST = 10**308
+MAX_COUNT = 10**308
 """Largest count: sums are computed as 64-bit floats, and a baseline with a larger number would be unreadable."""
 COUNTS = "counts are finite numbers"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -27,9 +27,11 @@ def plain_number(value: object) -> int | float:
         value: A number, a boolean, a ``Decimal``, a ``Fraction``, or a scalar of numpy or a similar library.
 
     Raises:
-        Malformed: When it is not a number, not finite, or larger than ``LARGEST``.
+        Malformed: When it is not a number, not finite, or larger than ``MAX_COUNT``.
     """
-    if (type(value) is int or type(value) is float) and -LARGEST <= value <= LARGEST:  # nearly every count; comparisons with NaN are false
+    if (
+        type(value) is int or type(value) is float
+    ) and -MAX_COUNT <= value <= MAX_COUNT:  # nearly every count; comparisons with NaN are false
         return value
     if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
         value = item()
@@ -40,7 +42,7 @@ def plain_number(value: object) -> int | float:
         number = float(value)
     else:
         raise Malformed(shown(value))
-    if not -LARGEST <= number <= LARGEST:
+    if not -MAX_COUNT <= number <= MAX_COUNT:
         raise Malformed(shown(value))
     return number
 
@@ -80,7 +82,7 @@ def _counts(where: str, given: object) -> dict[str, float]:
         raise Malformed(f"gives {shown(given)} as {where}, must be counts by name")
     found: dict[str, float] = {}
     for key, count in given.items():
-        if type(key) is str and type(count) is int and -LARGEST <= count <= LARGEST:  # five times as fast as the general conversion
+        if type(key) is str and type(count) is int and -MAX_COUNT <= count <= MAX_COUNT:  # five times as fast as the general conversion
             found[key] = count
             continue
         if not isinstance(key, str):

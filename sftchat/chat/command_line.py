@@ -53,6 +53,7 @@ class Commands(Mapping[str, "ChatCommand"]):
     given: tuple[ChatCommand, ...]
     shadowed: tuple[ChatCommand, ...] = field(init=False)
     _by_name: Mapping[str, ChatCommand] = field(init=False, repr=False)
+    _aliases: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Index by name."""
@@ -60,6 +61,12 @@ class Commands(Mapping[str, "ChatCommand"]):
         shadowed = [command for command in self.given if found.setdefault(command.name, command) is not command]
         object.__setattr__(self, "shadowed", tuple(shadowed))
         object.__setattr__(self, "_by_name", found)
+        aliases: dict[str, str] = {}
+        for command in found.values():
+            for alias in command.aliases:
+                if alias not in found:
+                    aliases.setdefault(alias, command.name)
+        object.__setattr__(self, "_aliases", aliases)
 
     def __getitem__(self, name: str) -> ChatCommand:
         return self._by_name[name]
@@ -81,6 +88,7 @@ class Commands(Mapping[str, "ChatCommand"]):
         if not line.startswith("/"):
             return CommandLine(None, line)
         name, *argument = re.split(r"\s+", line[1:].rstrip(), maxsplit=1)
+        name = self._aliases.get(name, name)
         if name in self._by_name:
             return CommandLine(self._by_name[name], "".join(argument))
         near = get_close_matches(name, self._by_name, n=1)
@@ -96,8 +104,8 @@ class Commands(Mapping[str, "ChatCommand"]):
             for command in self._by_name.values():
                 if command.name.startswith(name) and _makes_sense(command, context):
                     yield Completion(f"/{command.name}", len(typed), command.summary)
-        elif name in self._by_name:
-            for word in _words(self._by_name[name], context, argument):
+        elif (command_name := self._aliases.get(name, name)) in self._by_name:
+            for word in _words(self._by_name[command_name], context, argument):
                 if word.startswith(argument) and word != argument:
                     yield Completion(word, len(argument))
 

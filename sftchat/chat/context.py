@@ -133,6 +133,7 @@ class ChatCommand:
         impossible: Why the command makes no sense now, such as ``"there is no reply yet"``; empty when it does. It is asked when the
             command's turn has come, and one that makes no sense is neither run nor offered.
         topic: Under which heading ``/help`` lists it.
+        aliases: Further names under which it is found, such as one of an earlier release; they are not listed.
     """
 
     name: str
@@ -143,8 +144,10 @@ class ChatCommand:
     while_generating: bool = False
     impossible: Callable[[ChatContext], str] = always
     topic: str = "plugins"
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be typed."""
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"command name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
+        for name in (self.name, *self.aliases):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"command name '{name}' must be lower-case letters, digits, '-' and '_', starting with a letter")

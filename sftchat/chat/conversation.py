@@ -257,7 +257,7 @@ class Conversation:
         """
         seen = self.turns
         if not 1 <= turns <= len(seen):
-            raise UsageError(f"cannot go back {turns} turns: the talk has {len(seen)}")
+            raise UsageError(f"cannot go back {turns} turns: the conversation has {len(seen)}")
         kept = seen[len(seen) - turns - 1].id if turns < len(seen) else 0
         return replace(self, head=kept, undone=(*self.undone, self.head))
 

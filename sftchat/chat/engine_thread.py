@@ -115,14 +115,16 @@ class Jobs:
             UsageError: When another one is under way.
         """
         if self._work is not None:
-            raise UsageError(f"the talk is busy: {self.doing}")
+            raise UsageError(f"the conversation is busy: {self.doing}")
         self._work = work = JobHandle(lambda text: self._view.post(partial(self._view.say, text)))
         self.doing = title
 
         def run(engine: Engine) -> None:
             try:
                 result = job(engine, work)
-            except BaseException as error:  # whatever a model library or a plugin raises, SystemExit too, ends the job, not the talk
+            except (
+                BaseException
+            ) as error:  # whatever a model library or a plugin raises, SystemExit too, ends the job, not the conversation
                 self._view.post(partial(self._end, work, problem=in_one_line(error)))
             else:
                 self._view.post(partial(self._end, work, partial(done, result)))

@@ -91,7 +91,7 @@ def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
     for index, message in enumerate(messages):
         if message["role"] != ("user", "assistant")[index % 2]:
             raise DataError(
-                f"turn {index + 1} is of role '{message['role']}'; a talk alternates between user and assistant", example.source
+                f"turn {index + 1} is of role '{message['role']}'; a conversation alternates between user and assistant", example.source
             )
         if index % 2:
             found = found.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))

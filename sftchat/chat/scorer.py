@@ -49,7 +49,7 @@ class ReplyScoring:
         def job(engine: Engine) -> None:
             try:
                 mark = judge.mark(messages, answer.reply)
-            except Exception as error:  # a scorer that fails costs a mark, never the talk
+            except Exception as error:  # a scorer that fails costs a mark, never the conversation
                 self._view.post(partial(self._judged, id, column, answer, None, in_one_line(error)))
             else:
                 self._view.post(partial(self._judged, id, column, answer, mark))

@@ -15,7 +15,7 @@ from sftchat.task import Task
 
 def _closed(model: str) -> Engine:
     """Refuse to open another model."""
-    raise UsageError(f"this talk cannot open '{model}': it keeps the models it began with")
+    raise UsageError(f"this conversation cannot open '{model}': it keeps the models it began with")
 
 
 def _unknown(model: str) -> str:

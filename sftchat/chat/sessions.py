@@ -57,7 +57,7 @@ class Session:
         if self.sessions is None or self.sessions.broken or not (self.id or conversation.nodes or pending):
             return
         if conversation.nodes[: len(self._nodes)] != self._nodes and not self._changed(conversation):
-            self.id, self._nodes = 0, ()  # another talk altogether, such as one that was loaded
+            self.id, self._nodes = 0, ()  # another conversation altogether, such as one that was loaded
         self.id = self.id or self.sessions.new()
         try:
             for node in conversation.nodes[len(self._nodes) :]:
@@ -324,7 +324,7 @@ class Sessions:
             with suppress(sqlite3.Error):
                 self.close()
             said = str(error) if isinstance(error, SftchatError) else (getattr(error, "strerror", None) or first_line(error)).lower()
-            self.warn(f"the talk is not kept from here on: cannot use '{self.path}': {said}")
+            self.warn(f"the conversation is not kept from here on: cannot use '{self.path}': {said}")
             return []
 
 

@@ -63,7 +63,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         return Fitted(request, dropped)
     if overflow == "refuse" and used < room:
         raise EngineError(
-            f"the talk has {used} tokens and the reply may have {reply}, the context holds {room}; "
+            f"the conversation has {used} tokens and the reply may have {reply}, the context holds {room}; "
             "'/set overflow drop-oldest' leaves out the oldest turns, '/set max_new_tokens N' asks for less"
         )
     remedy = (
@@ -71,7 +71,9 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         if dropped or _without_oldest(request) is None
         else "'/set overflow drop-oldest' leaves out the oldest turns, /undo and /reset take them back"
     )
-    raise EngineError(f"the context is full: the talk has {used} tokens, the context holds {room}, prompt and reply together; {remedy}")
+    raise EngineError(
+        f"the context is full: the conversation has {used} tokens, the context holds {room}, prompt and reply together; {remedy}"
+    )
 
 
 def _without_oldest(request: Request) -> Request | None:
@@ -208,7 +210,7 @@ class TurnRunner:
                 wanted.append(fitted.request)
                 stops[request.id] = generation.stop
             replies = stream_replies(engine, wanted, show, stops) if wanted else {}
-        except Exception as error:  # whatever breaks inside a model library ends the replies, not the talk
+        except Exception as error:  # whatever breaks inside a model library ends the replies, not the conversation
             for column in batch:
                 post(column, "error", problem=in_one_line(error))
             return
@@ -265,7 +267,7 @@ class TurnRunner:
             seconds=generation.seconds,
         )
         if not self._generations:
-            self._end()  # before anything is drawn, so that what is drawn shows the talk ready
+            self._end()  # before anything is drawn, so that what is drawn shows the conversation ready
         self._view.end_reply(column)
         if generation.late:
             self._view.say(f"{self._who(column)}{LATE}")

@@ -21,7 +21,7 @@ VERBS = {
     "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",
-    "chat": "talk to a model",
+    "chat": "chat with a model",
     "ask": "replies on stdout, one or a file of them",
     "compare": "the same questions to several models, side by side",
     "cache": "what models have answered before: show it, prune it",
@@ -38,7 +38,7 @@ COULD_NOT, NOT_COMPARABLE = 3, 4
 CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
 """The exit codes that an error may have: 0 and 1 come from commands that ended as planned."""
 
-SPINS = "20000"
+GOMP_SPINCOUNT = "20000"
 """How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a training 1.7 times
 slower where other programs use the cores too (``scripts/bench_busy.py``)."""
 
@@ -84,13 +84,13 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error (also SFTCHAT_TRACEBACK=1).")
 @click.pass_context
 def program(ctx: click.Context, traceback: bool) -> None:
-    """Talk to, score and gate fine-tuned language models.
+    """Chat with, score and gate fine-tuned language models.
 
     \b
     sftchat demo                         see it all on the embedded model
     sftchat train relation -o run        fine-tune on a task
     sftchat eval run                     score what came out
-    sftchat chat run                     talk to it
+    sftchat chat run                     chat with it
     """
     from sftchat.cli.shared import Session
 
@@ -207,7 +207,7 @@ _python_shows = warnings.showwarning
 def console_script() -> None:
     """The entry point that the installed ``sftchat`` command runs."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
+        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # read when torch is imported
     prepare_process()
     warnings.showwarning = show_warning
     sys.exit(main())

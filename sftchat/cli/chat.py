@@ -1,4 +1,4 @@
-"""``sftchat chat``: talk to models in the terminal, or line by line through a pipe."""
+"""``sftchat chat``: chat with models in the terminal, or line by line through a pipe."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 )
 @click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Gold for the marks, instead of the task's own evalset.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--continue", "go_on", is_flag=True, help="Go on with the last talk.")
-@click.option("--session", "name", metavar="ID", help="Go on with a talk by its name or number.")
+@click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
+@click.option("--session", "name", metavar="ID", help="Go on with a conversation by its name or number.")
 @click.option("--overflow", type=click.Choice(["stop", "refuse", "drop-oldest"]), help="What happens when the context is full; /help set.")
 @click.option(
     "--rows",
@@ -50,7 +50,7 @@ def command(
     session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, go_on: bool, name: str | None,
     overflow: str | None, rows: Path, jsonl: bool, vi: bool, **options: Any,
 ) -> int:  # fmt: skip
-    """Talk to a MODEL, or to several side by side. Without one, the runs in this folder are offered, the newest first.
+    """Chat with a MODEL, or with several side by side. Without one, the runs in this folder are offered, the newest first.
 
     The prompt is there at once; what you type while a model loads waits for it. Enter sends, esc enter or ctrl-j starts a new line,
     ctrl-c stops a reply, /help says the rest. When standard input is not a terminal, every line is a message and standard output
@@ -79,7 +79,7 @@ def command(
     plain = jsonl or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
     plain = plain or not _has_terminal()
     if go_on and name is not None:
-        raise click.UsageError("--continue goes on with the last talk, --session with another; give one of them")
+        raise click.UsageError("--continue goes on with the last conversation, --session with another; give one of them")
     chosen = session.registry.task(task) if task else None
     if evalset is not None and chosen is None:
         raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
@@ -107,7 +107,7 @@ def command(
 
     def make_talk(view: View) -> ChatController:
         sessions.warn = view.say
-        # what a script pipes through is not a talk that somebody will go on with
+        # what a script pipes through is not a conversation that somebody will go on with
         kept = Kept(None if plain and found is None else sessions, found, before)
         single = {**options, "base": None}
         others = Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single))

@@ -116,7 +116,7 @@ class Story:
         return 0 if all(self._helped(comparison) for comparison in comparisons.values()) else 3
 
     def _data(self) -> dict[str, list[Example]]:
-        """Write the training rows and the held-out sets; returns the sets by title, gold sets included."""
+        """Write the training rows and the held-out sets; returns the sets by title, evalsets included."""
         from sftchat.data.generate import generate_examples
         from sftchat.data.serialize import serialize
         from sftchat.data.write import write_rows
@@ -133,8 +133,8 @@ class Story:
             write_rows(path, (serialize(example, "evalset") for example in sets[title]))
             self._line(f"{len(sets[title]):,} items with {title}, none of them trained on", path.name)
         for name, path in self.task.evalsets.items():
-            sets[f"gold set '{name}'"] = list(read_evalset(path).examples)
-            self._line(f"{len(sets[f'gold set {name!r}']):,} items of the gold set '{name}', written by hand", path.name)
+            sets[f"evalset '{name}'"] = list(read_evalset(path).examples)
+            self._line(f"{len(sets[f'evalset {name!r}']):,} items of the evalset '{name}', written by hand", path.name)
         sample = examples[0]
         self.console.print(
             f"\n  a row:  {_shorten(sample.messages[-1]['content'])}\n      →   {_shorten(sample.gold or '')}", soft_wrap=True

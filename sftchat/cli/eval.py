@@ -1,4 +1,4 @@
-"""``sftchat eval``: score models on gold sets, compare them with a baseline, and exit with what that means."""
+"""``sftchat eval``: score models on evalsets, compare them with a baseline, and exit with what that means."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     shell_complete=complete_task,
     help="Task that scores, repeatable; by default the one of the training.",
 )
-@click.option("--evalset", "evalsets", multiple=True, metavar="[TASK=]FILE", help="Gold set, repeatable; by default the task's own.")
+@click.option("--evalset", "evalsets", multiple=True, metavar="[TASK=]FILE", help="Evalset, repeatable; by default the task's own.")
 @click.option(
     "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."
 )
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
-@click.option("--fresh", is_flag=True, help="Ask everything anew, also what these very weights have answered before.")
+@click.option("--fresh", is_flag=True, help="Ask everything again, also what these very weights have answered before.")
 @click.option(
     "--self-check", is_flag=True, help="Ask 50 items again, alone and in other batches; no drop up to what changes is a regression."
 )
@@ -191,11 +191,11 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
     from sftchat.evaluation.progress import progress
     from sftchat.evaluation.reply_cache import ReplyCache, default_path
     from sftchat.inference.distributed import process_info, take_accelerator, wait_for_all
-    from sftchat.inference.identity import UNIMPORTANT
+    from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
 
     place = process_info()
     if fresh and place.count > 1:
-        raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it anew in several")
+        raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it again in several")
     quiet = quiet or place.rank > 0
     console = stderr()
     store = ReplyCache(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
@@ -207,7 +207,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
             return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
 
         def describe(model: str) -> str:
-            asked = {name: value for name, value in options.items() if name not in UNIMPORTANT}
+            asked = {name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT}
             return repr((model, task.template, sorted(asked.items())))
 
         def say(words: str) -> None:

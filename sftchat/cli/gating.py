@@ -36,7 +36,7 @@ _DEMANDS = (
 )
 _OTHERS = (
     click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
-    click.option("--plan", "planning", is_flag=True, help="Load no model; say how small a drop the gold set can show."),
+    click.option("--plan", "planning", is_flag=True, help="Load no model; say how small a drop the evalset can show."),
     click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
     click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
     click.option("--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate what went wrong the last time, without a gate."),
@@ -150,7 +150,7 @@ def update_baselines(
 
 
 def show_plan(plans: Sequence[Plan], as_json: bool) -> None:
-    """Print the smallest drops that the gold sets can show, from the baselines' items.
+    """Print the smallest drops that the evalsets can show, from the baselines' items.
 
     Raises:
         UsageError: When there are no stored items to plan from.

@@ -38,7 +38,7 @@ def chosen_sampling(task: Task | None, options: dict[str, Any], begin: SamplingP
     Args:
         task: Whose sampling to begin with; None for the program's own.
         options: The keyword arguments of the command; the flags are removed from it.
-        begin: What to begin with instead, such as what a talk had that goes on.
+        begin: What to begin with instead, such as what a conversation had that goes on.
 
     Raises:
         UsageError: When a value is out of its range.

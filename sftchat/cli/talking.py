@@ -1,4 +1,4 @@
-"""From the words of ``sftchat chat`` to a talk: which models, what is refused before any of them is loaded, what goes on."""
+"""From the words of ``sftchat chat`` to a conversation: which models, what is refused before any of them is loaded, what goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def openings(session: Session, models: Sequence[str], options: Mapping[str, Any]) -> list[Opening]:
-    """How to open the models of a talk; adapters of one base get one engine.
+    """How to open the models of a conversation; adapters of one base get one engine.
 
     Args:
         session: Opens models.
@@ -98,12 +98,12 @@ def wanted_session(sessions: Sessions, go_on: bool, name: str | None) -> Summary
         return None
     found = sessions.find(name or "")
     if found is None:
-        raise UsageError(f"no session '{name}'; /sessions lists them" if name else "there is no talk to go on with yet")
+        raise UsageError(f"no session '{name}'; /sessions lists them" if name else "there is no conversation to go on with yet")
     return found
 
 
 def chosen_models(given: Sequence[str], found: Summary | None) -> tuple[str, ...]:
-    """The models to talk to: those given, else those of the session that goes on, else one of the runs here that the user chooses.
+    """The models to chat with: those given, else those of the session that goes on, else one of the runs here that the user chooses.
 
     Raises:
         UsageError: When there is nobody to choose, or nothing to choose from.

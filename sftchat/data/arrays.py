@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
-from sftchat._util.parsing import LARGEST
+from sftchat._util.parsing import MAX_BYTES
 
 BLANK = re.compile(r"[ \t\n\r]*")
 FORGET = 1 << 20
@@ -70,8 +70,8 @@ class _Window:
             Refused: It does not end for too long.
         """
         while True:
-            if len(self.text) - at > LARGEST:
-                raise Refused(f"an element of the array is longer than {LARGEST >> 20} MiB; the rest was not read")
+            if len(self.text) - at > MAX_BYTES:
+                raise Refused(f"an element of the array is longer than {MAX_BYTES >> 20} MiB; the rest was not read")
             try:
                 value, end = decoder.raw_decode(self.text, at)
             except JSONDecodeError as error:

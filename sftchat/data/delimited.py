@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from sftchat._util.parsing import LARGEST, bounded_lines, not_utf_8
+from sftchat._util.parsing import MAX_BYTES, bounded_lines, not_utf_8
 from sftchat.data.values import abbreviate
 from sftchat.errors import DataError
 
@@ -32,7 +32,7 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
     Raises:
         DataError: The header cannot be used, there are no rows, or the rest of the file cannot be read.
     """
-    csv.field_size_limit(LARGEST)  # of the whole process: the default of 128 KiB is less than a long conversation
+    csv.field_size_limit(MAX_BYTES)  # of the whole process: the default of 128 KiB is less than a long conversation
     reader = csv.reader(_lines(stream, name), delimiter=delimiter, strict=True)
     begins = 1
     header: list[str] = []
@@ -85,7 +85,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
     for number, line, cut_off in bounded_lines(stream):
         source = f"{name}:{number}"
         if cut_off:
-            raise DataError(f"the line is longer than {LARGEST >> 20} MiB", source)
+            raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB", source)
         if b"\0" in line:
             raise DataError("the line holds NUL bytes; the file is damaged or not text", source)
         try:

@@ -16,12 +16,12 @@ from sftchat.data.values import abbreviate
 from sftchat.text import normalise, words
 from sftchat.types import Example
 
-SIZE = 3
+SHINGLE_WORDS = 3
 """Words of a run; a Chinese character is one."""
-FEW = 8
+MIN_SHINGLES = 8
 """Texts with fewer runs than this are alike only when they are the same: short questions resemble each other."""
-COMMON = 0.3
-FEWEST = 10
+COMMON_SHARE = 0.3
+COMMON_TEXTS = 10
 """A run in more than this share of the texts, and in more than this many, belongs to the instruction."""
 
 Run = tuple[str, ...]
@@ -33,14 +33,14 @@ def key(text: str) -> Run:
 
 
 def shingles(text: Sequence[str]) -> set[Run]:
-    """Every run of ``SIZE`` consecutive tokens."""
-    return {tuple(text[at : at + SIZE]) for at in range(len(text) - SIZE + 1)}
+    """Every run of ``SHINGLE_WORDS`` consecutive tokens."""
+    return {tuple(text[at : at + SHINGLE_WORDS]) for at in range(len(text) - SHINGLE_WORDS + 1)}
 
 
 def common(texts: Iterable[set[Run]], number: int) -> frozenset[Run]:
     """The runs that so many of a number of texts share that they say nothing: the instruction."""
     counts = Counter(run for text in texts for run in text)
-    most = max(FEWEST, int(COMMON * number))
+    most = max(COMMON_TEXTS, int(COMMON_SHARE * number))
     return frozenset(run for run, count in counts.items() if count > most)
 
 
@@ -173,7 +173,7 @@ class NearDuplicates:
     def _judge(self, source: str, found: set[Run]) -> Iterator[Near]:
         """Compare a row with those kept, and keep it where none is near."""
         telling = found - (self._instruction or frozenset())
-        if len(telling) < FEW:
+        if len(telling) < MIN_SHINGLES:
             return
         sketch = self._empty.copy()
         sketch.update_batch([" ".join(run).encode() for run in telling])

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftchat.data.duplicates import FEW, Run, common, key, prompt_text, shingles
+from sftchat.data.duplicates import MIN_SHINGLES, Run, common, key, prompt_text, shingles
 from sftchat.text import words
 from sftchat.types import Example
 
@@ -68,7 +68,7 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
         of_row = shingles(words(text)) - instruction
         shared = Counter(item for run in of_row for item in index.get(run, ()))
         for item, count in shared.items():
-            if sizes[item] >= FEW:
+            if sizes[item] >= MIN_SHINGLES:
                 _keep(best, item, count / (sizes[item] + len(of_row) - count), row.source)
     return tuple(
         Leak(items[item].id, items[item].source, source, round(similarity, 3))

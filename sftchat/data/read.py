@@ -18,7 +18,7 @@ from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat._util.parsing import LARGEST, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
+from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
 from sftchat.data.arrays import Refused, array_rows, reason
 from sftchat.data.delimited import delimited_rows, delimiter_of
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
@@ -136,7 +136,9 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         source = f"{name}:{number}"
         if cut_off:
             what = (
-                "holds NUL bytes; the file is damaged or not text" if b"\0" in line else f"is longer than {LARGEST >> 20} MiB; give {READ}"
+                "holds NUL bytes; the file is damaged or not text"
+                if b"\0" in line
+                else f"is longer than {MAX_BYTES >> 20} MiB; give {READ}"
             )
             raise DataError(f"the line {what}", source)
         try:

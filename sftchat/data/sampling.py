@@ -144,7 +144,7 @@ class Samples:
             there, here = header.get(name), wanted.get(name)
             if there != here:
                 raise UsageError(
-                    f"{self.path} holds replies made with {name} {abbreviate(there)}, not {abbreviate(here)}; give --fresh to make them anew, or --samples another file"
+                    f"{self.path} holds replies made with {name} {abbreviate(there)}, not {abbreviate(here)}; give --fresh to make them again, or --samples another file"
                 )
 
     def _take(self, row: dict[str, Any], source: str) -> None:
@@ -154,7 +154,7 @@ class Samples:
             facts = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
             reply = from_json(Reply, {"text": row["reply"], **facts, "thoughts": row.get("thoughts", "")})
         except (KeyError, ValueError):
-            raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source) from None
+            raise DataError("the line is no sample; restore the file, or give --fresh to make all replies again", source) from None
         self._replies.setdefault(key[0], {})[key[1]] = reply
 
 
@@ -212,5 +212,5 @@ def _parsed(line: bytes, source: str) -> dict[str, Any]:
     except ValueError:
         row = None
     if not isinstance(row, dict):
-        raise DataError("the line is no sample; restore the file, or give --fresh to make all replies anew", source)
+        raise DataError("the line is no sample; restore the file, or give --fresh to make all replies again", source)
     return row

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, from_json, load_json
+from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
@@ -108,7 +108,7 @@ def version_of(path: Path) -> Any:
     """The schema version that the first line of a file states, of whatever type; None where the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            row = load_json(file.readline(LARGEST))
+            row = load_json(file.readline(MAX_BYTES))
     except (OSError, ValueError):
         return None
     return (row[HEADER] or 0) if isinstance(row, dict) and HEADER in row else None
@@ -173,7 +173,7 @@ def check_size(path: Path, header: Header, count: int) -> None:
     """
     if count != header.size:
         raise DataError(
-            f"the header counts {counted(header.size, 'item')} and the file has {count}; restore it, or write it anew with --update-baseline",
+            f"the header counts {counted(header.size, 'item')} and the file has {count}; restore it, or write it again with --update-baseline",
             str(path),
         )
 
@@ -194,7 +194,7 @@ def parse_header(line: str, path: Path) -> Header:
         version = row.pop(HEADER)
         if type(version) is int and version < SCHEMA_VERSION:
             raise NotComparableError(
-                f"baseline {path} has schema version {version}, which has no hash of the items' metadata; write it anew with --update-baseline {path}"
+                f"baseline {path} has schema version {version}, which has no hash of the items' metadata; write it again with --update-baseline {path}"
             )
         if version != SCHEMA_VERSION:
             raise NotComparableError(f"baseline {path} has schema version {version}; this sftchat reads {SCHEMA_VERSION}")
@@ -243,12 +243,12 @@ def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
         if lacking := sorted(evalset.ids - baseline.items.keys()):
             raise NotComparableError(
                 f"baseline {baseline.path} lacks {len(lacking)} of the {evalset.size} items of {evalset.name}, which has not changed since: "
-                f"{listed(lacking)}; restore it, or write it anew with --update-baseline"
+                f"{listed(lacking)}; restore it, or write it again with --update-baseline"
             )
         if sizes[evalset.sha256] != evalset.size:
             raise NotComparableError(
                 f"baseline {baseline.path} counts {counted(sizes[evalset.sha256], 'item')} of {evalset.name}, which has {evalset.size} and "
-                "has not changed since; restore it, or write it anew with --update-baseline"
+                "has not changed since; restore it, or write it again with --update-baseline"
             )
 
 
@@ -327,7 +327,7 @@ def recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparab
         what = f"item '{item.example.id}' was {_verdict(stored.right)} and is {_verdict(item.right)}"
     else:
         return None
-    return NotComparableError(f"baseline {baseline.path} was counted by another scorer: {what}; write it anew with --update-baseline")
+    return NotComparableError(f"baseline {baseline.path} was counted by another scorer: {what}; write it again with --update-baseline")
 
 
 def _verdict(right: bool) -> str:

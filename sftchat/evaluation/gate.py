@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sftchat.errors import listed
 from sftchat.evaluation.comparison import LEVEL, Comparison, GateResult, MetricDifference, Outcome
-from sftchat.evaluation.paired_test import FEWEST, POWER, holm
+from sftchat.evaluation.paired_test import MIN_DIFFERING_ITEMS, POWER, holm
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import disagreement
 from sftchat.evaluation.results import ModelResult
@@ -89,13 +89,13 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
         margin that is significant as it is.
     """
     error, least = difference.standard_error, 0.0
-    if difference.differing < FEWEST:
+    if difference.differing < MIN_DIFFERING_ITEMS:
         bound = difference.smallest_gain  # hardly anything differs: by the share of items that still may
         room = margin * POINT + min(0.0, difference.gain)
         if bound is None:
             return None
         # where a drop beyond the margin was seen, it must become significant, which fewer changed items than FEWEST cannot
-        least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else FEWEST / difference.differing)
+        least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else MIN_DIFFERING_ITEMS / difference.differing)
     elif not error:
         return None
     power = NormalDist().inv_cdf(POWER)
@@ -161,8 +161,8 @@ class Unsettled:
         if self.drop is not None:
             bound = f"a {way} of {self.drop:.1f} points of {self.metric} cannot be excluded"
         more = "" if self.items_needed is None else f"; about {self.items_needed:,} {self.units} would settle it, here are {self.n:,}"
-        if self.n < FEWEST:
-            more = f"; {self.n} {self.units} are too few for any {way} to be significant, it takes {FEWEST}"
+        if self.n < MIN_DIFFERING_ITEMS:
+            more = f"; {self.n} {self.units} are too few for any {way} to be significant, it takes {MIN_DIFFERING_ITEMS}"
         return f"{bound}, the margin is {self.margin:g}{more}"
 
 

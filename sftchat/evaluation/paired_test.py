@@ -31,7 +31,7 @@ from sftchat.task import Metric
 
 EXACT_ITEMS = 16
 """Up to this many differing items every swap is enumerated: 65,536 of them."""
-FEWEST = 6
+MIN_DIFFERING_ITEMS = 6
 """Two-sided, five items that all break are no evidence (p = 2 / 2^5 = .063), six are (.031); nor can a bootstrap know from fewer what others would do."""
 TOLERANCE = 1e-12
 """Two values of a statistic closer than this are a tie: sums in another order differ in the last bits."""
@@ -147,9 +147,9 @@ def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, s
     bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
     bounded = min(before.min(), after.min()) >= 0 and max(before.max(), after.max()) <= 1
     moves = _moves(metric, table, a, b, changed)
-    if moves.worse >= FEWEST and moves.better >= FEWEST:
+    if moves.worse >= MIN_DIFFERING_ITEMS and moves.better >= MIN_DIFFERING_ITEMS:
         return _Spread("bootstrap", *bounds, error)
-    if moves.worse + moves.better < FEWEST and not bounded:  # a share of items says nothing about a metric on another scale
+    if moves.worse + moves.better < MIN_DIFFERING_ITEMS and not bounded:  # a share of items says nothing about a metric on another scale
         return _Spread("bootstrap", *bounds, error) if changed.any() else _Spread("none")
     seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
     outer, inner = _widened(moves, seen, CONFIDENCE), _widened(moves, seen, INNER)
@@ -189,7 +189,7 @@ def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, floa
         confidence: Of the interval, between 0 and 1.
     """
     n, worse, better = moves.n, moves.worse, moves.better
-    unseen = n * (moves.loss + moves.gain) / (worse + better) if worse + better >= FEWEST else 1.0
+    unseen = n * (moves.loss + moves.gain) / (worse + better) if worse + better >= MIN_DIFFERING_ITEMS else 1.0
     (low_loss, high_loss), (low_gain, high_gain) = clopper_pearson(worse, n, confidence), clopper_pearson(better, n, confidence)
     less_loss = moves.loss * (1 - low_loss * n / worse) if worse else 0.0
     less_gain = moves.gain * (1 - low_gain * n / better) if better else 0.0

@@ -21,9 +21,9 @@ from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, par
 from sftchat.text import counted
 from sftchat.types import Reply
 
-KEPT = "replies*.partial*.jsonl"
+PARTIAL_FILES = "replies*.partial*.jsonl"
 """Files of an output folder that may hold replies to go on with."""
-OLD = ".old-"
+MOVED_ASIDE = ".old-"
 """Part of the name of a file that ``--fresh`` moved aside: its replies are not used any more."""
 
 Known = tuple[str, str]
@@ -145,7 +145,7 @@ class PartialReplies:
         rows = _read(path)
         others = list(rows) if fresh else [known for known in rows if known not in self._wanted]
         if others:
-            aside = self._move_aside(path, OLD if fresh else ".")
+            aside = self._move_aside(path, MOVED_ASIDE if fresh else ".")
             what = "" if fresh else " to other requests"
             self._say(f"{counted(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
             rows = {}
@@ -161,7 +161,7 @@ class PartialReplies:
         if self._replies:
             self._say(
                 f"{counted(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
-                "--fresh asks everything anew"
+                "--fresh asks everything again"
             )
 
     def _move_aside(self, path: Path, mark: str) -> Path:
@@ -214,7 +214,7 @@ class PartialReplies:
 
 def _files(path: Path, old: bool = False) -> list[Path]:
     """The other files of the folder that hold replies to go on with; with ``old`` those too that are not used any more."""
-    return sorted(file for file in path.parent.glob(KEPT) if file != path and (old or OLD not in file.name))
+    return sorted(file for file in path.parent.glob(PARTIAL_FILES) if file != path and (old or MOVED_ASIDE not in file.name))
 
 
 def _read(path: Path) -> dict[Known, Reply]:

@@ -18,7 +18,7 @@ from statistics import NormalDist
 from sftchat.errors import UsageError
 from sftchat.evaluation.comparison import LEVEL
 from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.paired_test import FEWEST, POWER
+from sftchat.evaluation.paired_test import MIN_DIFFERING_ITEMS, POWER
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.rules import POINT, GatedMetric
 from sftchat.evaluation.scored import score_stored
@@ -26,9 +26,9 @@ from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 from sftchat.text import counted
 
-SHARES = (0.1, 0.2, 0.4)
+RESAMPLED_SHARES = (0.1, 0.2, 0.4)
 """Shares of items answered afresh that are tabulated: a careful step, the usual one, another recipe."""
-USUAL = 0.2
+USUAL_RESAMPLED_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
     """
     n = len(table.rows)
     found = value(metric, table)
-    if n < FEWEST:
+    if n < MIN_DIFFERING_ITEMS:
         return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
     spread = _spread(metric, table)
     # however alike the items are, some must break before a test can notice
@@ -114,11 +114,13 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
             drop = reach * math.sqrt(max(0.0, variance) / items)
         return max(drop, least / items)
 
-    enough = FEWEST
-    while smallest(USUAL, enough) > rule.margin * POINT:
+    enough = MIN_DIFFERING_ITEMS
+    while smallest(USUAL_RESAMPLED_SHARE, enough) > rule.margin * POINT:
         enough *= 2
-    needed = bisect_left(range(enough), True, lo=FEWEST, key=lambda items: smallest(USUAL, items) <= rule.margin * POINT)
-    drops = {share: smallest(share, n) / POINT for share in SHARES}
+    needed = bisect_left(
+        range(enough), True, lo=MIN_DIFFERING_ITEMS, key=lambda items: smallest(USUAL_RESAMPLED_SHARE, items) <= rule.margin * POINT
+    )
+    drops = {share: smallest(share, n) / POINT for share in RESAMPLED_SHARES}
     if metric.higher_is_better and 0 <= found <= 1:
         drops = {share: drop for share, drop in drops.items() if drop * POINT <= found}  # it cannot fall further than to 0
     return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, drops, needed)
@@ -127,8 +129,8 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
 def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
     """What to tell the user."""
     head = f"{found.evalset}, {counted(found.n, 'item')}: {found.metric} {found.value:.3f}"
-    if found.n < FEWEST:
-        return (f"{head}; fewer than {FEWEST} items can show no drop at all",)
+    if found.n < MIN_DIFFERING_ITEMS:
+        return (f"{head}; fewer than {MIN_DIFFERING_ITEMS} items can show no drop at all",)
     if not found.drops:
         return (f"{head}; no drop can be found with {POWER:.0%} power, the metric has not that far to fall",)
     return (
@@ -136,7 +138,7 @@ def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
         *(f"  {drop:4.1f} points where {share:.0%} of the items are answered afresh" for share, drop in found.drops.items()),
         *(
             [
-                f"  for a drop of {found.margin:g} {'point' if found.margin == 1 else 'points'} it takes about {found.items_needed:,} items (at {USUAL:.0%})"
+                f"  for a drop of {found.margin:g} {'point' if found.margin == 1 else 'points'} it takes about {found.items_needed:,} items (at {USUAL_RESAMPLED_SHARE:.0%})"
             ]
             if found.items_needed
             else []

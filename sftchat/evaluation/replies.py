@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, bounded_lines, load_json, not_utf_8
+from sftchat._util.parsing import MAX_BYTES, bounded_lines, load_json, not_utf_8
 from sftchat.data.values import abbreviate
 from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
@@ -157,7 +157,7 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         with path.open("rb") as file:
             for number, line, cut_off in bounded_lines(file):
                 if cut_off:
-                    raise DataError(f"the line is longer than {LARGEST >> 20} MiB, so these are no {what}", f"{path}:{number}")
+                    raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB, so these are no {what}", f"{path}:{number}")
                 yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {what}: {not_utf_8(error)}", str(path)) from error

@@ -203,7 +203,7 @@ def _unpacked(data: bytes) -> tuple[int, ...]:
     return tuple(ids)
 
 
-DAY = 86_400
+SECONDS_A_DAY = 86_400
 BY_MODEL = """
 SELECT CAST(coalesce(name, '') AS TEXT), lower(hex(replies.identity)), count(*), CAST(coalesce(used, 0) AS REAL)
 FROM replies LEFT JOIN models ON replies.identity = models.identity
@@ -251,7 +251,7 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
     Raises:
         SftchatError: When the file cannot be used.
     """
-    latest = time.time() - older_than * DAY
+    latest = time.time() - older_than * SECONDS_A_DAY
     gone = [model for model in summary(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
     if path.exists():
         with _opened(path) as connection:

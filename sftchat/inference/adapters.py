@@ -17,7 +17,7 @@ from sftchat.models.loading import LOADING, Loaded, load_renderer, stop_ids, unw
 from sftchat.models.reference import ModelReference
 from sftchat.templates.renderer import Renderer
 
-FIRST = "default"
+DEFAULT_ADAPTER = "default"
 """peft's name for the adapter that a model was loaded with."""
 
 
@@ -49,7 +49,7 @@ class Adapters:
         self._loaded = loaded
         self._name = name
         adapted = self.model is not unwrapped(self.model)
-        self._own = AdapterProfile(FIRST if adapted else "", loaded.renderer, loaded.stop_ids)
+        self._own = AdapterProfile(DEFAULT_ADAPTER if adapted else "", loaded.renderer, loaded.stop_ids)
         self._voices: dict[str, AdapterProfile] = {name: self._own} if adapted else {}
         self._base: AdapterProfile | None = None if adapted else self._own
         self._routed: tuple[str, ...] | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sftchat.inference.kv_cache import BatchCache, without_windows
-from sftchat.inference.prompt_cache import SAVED, Prefix, PromptCache, common_prefix
+from sftchat.inference.prompt_cache import MIN_SHARED_TOKENS, Prefix, PromptCache, common_prefix
 from sftchat.models.loading import unwrapped
 
 T = TypeVar("T")
@@ -164,7 +164,7 @@ class Batch:
             and self._prefix.begins(prompts)
         ):
             return self._prefix
-        if (len(prompts) - 1) * size < SAVED:
+        if (len(prompts) - 1) * size < MIN_SHARED_TOKENS:
             return None
         cache = self._empty()
         self._forward(torch.tensor([prompts[0][:size]], device=self.device), cache, (size,), size, [adapter])

@@ -20,11 +20,11 @@ from sftchat.inference.int8 import int8_linear, quantize
 from sftchat.inference.memory import free_bytes
 from sftchat.models.loading import unwrapped
 
-PROBE = (1, 2, 3)
+PROBE_TOKENS = (1, 2, 3)
 """Token ids of the test prompt."""
 TOLERANCE = {torch.float32: 1e-3}
-"""Maximum relative difference of two logit vectors due to rounding, by dtype; ``ROUGH`` for dtypes of lower precision."""
-ROUGH = 0.1
+"""Maximum relative difference of two logit vectors due to rounding, by dtype; ``LOW_PRECISION_TOLERANCE`` for dtypes of lower precision."""
+LOW_PRECISION_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _agrees(optimizations: Sequence[Optimization], expected: Tensor, logits: Cal
         found = logits()
     except Exception as error:  # a changed library may raise anything; reported as a warning
         return False, error
-    tolerance = TOLERANCE.get(expected.dtype, ROUGH)
+    tolerance = TOLERANCE.get(expected.dtype, LOW_PRECISION_TOLERANCE)
     before, after = expected.double(), found.double()
     same = torch.isfinite(before) == torch.isfinite(after)
     distance = torch.linalg.vector_norm((before - after).nan_to_num())
@@ -139,18 +139,18 @@ def _agrees(optimizations: Sequence[Optimization], expected: Tensor, logits: Cal
 
 @torch.inference_mode()
 def _plain_logits(model: Any) -> Tensor:
-    """Return the logits after ``PROBE`` from a forward pass without a cache, shape ``(vocabulary,)``."""
-    logits: Tensor = model(input_ids=torch.tensor([PROBE], device=model.device), use_cache=False).logits
+    """Return the logits after ``PROBE_TOKENS`` from a forward pass without a cache, shape ``(vocabulary,)``."""
+    logits: Tensor = model(input_ids=torch.tensor([PROBE_TOKENS], device=model.device), use_cache=False).logits
     return logits[0, -1]
 
 
 def _decoded_logits(model: Any, merges: bool) -> Tensor:
     """Return the same logits as the engine computes them: prefill, join a batch, one decoding step."""
     batch = Batch(model, merges=merges)
-    reading = batch.begin([list(PROBE[:-1])], [""])
+    reading = batch.begin([list(PROBE_TOKENS[:-1])], [""])
     batch.read(reading)
     batch.join(reading)
-    return batch.step(PROBE[-1:])[0]
+    return batch.step(PROBE_TOKENS[-1:])[0]
 
 
 NAME = "sftchat_decoding"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names in transformers of linear layers in one module that receive the same input, one after the other in this order."""
 
 Compute = Callable[[Tensor], Tensor]
@@ -55,7 +55,7 @@ class FusedLinear:
 
 
 def fused_linears(model: Any) -> Iterator[FusedLinear]:
-    """Yield the linear layers of a model, those of ``TOGETHER`` fused; layers of other types, such as adapted ones, are skipped."""
+    """Yield the linear layers of a model, those of ``FUSED_LAYERS`` fused; layers of other types, such as adapted ones, are skipped."""
     taken: set[nn.Linear] = set()
     for layers in (layers for module in model.modules() for layers in _together(module)):
         taken.update(layers)
@@ -71,7 +71,7 @@ def fused_linears(model: Any) -> Iterator[FusedLinear]:
 
 def _together(module: nn.Module) -> Iterator[list[nn.Linear]]:
     """Yield the groups of layers of a module that can be fused."""
-    for names in TOGETHER:
+    for names in FUSED_LAYERS:
         layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
         kinds = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
         if len(layers) == len(names) and len(kinds) == 1:
@@ -112,9 +112,9 @@ class _Shared:
         return compute
 
 
-ROWS = 128
+PACKED_ROWS = 128
 """Number of rows for which the weight layout is optimized; other numbers work too."""
-SINGLE = 1 << 20
+MIN_PACKED_WEIGHTS = 1 << 20
 """Minimum number of weights for which a single float32 row uses the packed copy; below it a plain matrix-vector product is as fast."""
 
 
@@ -142,9 +142,9 @@ def packed_weight(product: FusedLinear) -> Compute:
     Args:
         product: Linear layers on a CPU, of a dtype that ``can_pack`` accepts.
     """
-    weight = torch.ops.mkldnn._reorder_linear_weight(product.weight, ROWS)
+    weight = torch.ops.mkldnn._reorder_linear_weight(product.weight, PACKED_ROWS)
     bias, inputs, plain = product.bias, product.weight.shape[1], product.plain
-    plain_single = product.weight.dtype == torch.float32 and product.weight.numel() < SINGLE
+    plain_single = product.weight.dtype == torch.float32 and product.weight.numel() < MIN_PACKED_WEIGHTS
 
     def compute(states: Tensor) -> Tensor:
         if plain_single and states.numel() == inputs:

@@ -20,14 +20,14 @@ from sftchat.models.reference import resolve
 from sftchat.plugins.manager import Registry
 from sftchat.templates.builtin import template_file
 
-UNIMPORTANT = ("concurrency", "request_timeout", "timeout")
+OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
 VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 SOURCES = ("inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
 """The source files of sftchat that render prompts and sample tokens."""
 DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
-CHOSEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Environment variables that hide accelerators."""
 
 
@@ -84,7 +84,7 @@ def identify(
     manifest = read_manifest(reference.folder) if reference.folder else None
     used = as_trained(manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments)
     facts = {
-        **{name: value for name, value in options.items() if name not in UNIMPORTANT},
+        **{name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT},
         "files": files,
         "allow_pickle": allow_pickle,
         "template": _template(template or ""),
@@ -116,7 +116,7 @@ def device_facts(device: str) -> str:
     if device != "auto":
         return device.partition(":")[0]
     found = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
-    hidden = [f"{name}={os.environ[name]}" for name in CHOSEN if name in os.environ]
+    hidden = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
     return " ".join(["auto", platform.system(), platform.machine(), *found, *hidden])
 
 

@@ -41,7 +41,7 @@ def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
     return [*ids, *request.reply_ids]
 
 
-ROWS = 64
+POSITIONS_AT_ONCE = 64
 """Number of positions whose probabilities over the vocabulary are computed at a time."""
 
 
@@ -106,8 +106,8 @@ def judge(
     found: list[tuple[float, int, list[tuple[int, float]]]] = []
     with torch.inference_mode():
         logits = _logits(model, [*before, *reply[:-1]], len(reply))
-        for start in range(0, len(reply), ROWS):
-            found += _judged(logits[start : start + ROWS], reply[start : start + ROWS], alternatives)
+        for start in range(0, len(reply), POSITIONS_AT_ONCE):
+            found += _judged(logits[start : start + POSITIONS_AT_ONCE], reply[start : start + POSITIONS_AT_ONCE], alternatives)
     if broken := next((place for place, (value, _, _) in enumerate(found, start=1) if math.isnan(value)), None):
         raise EngineError(f"the model's logits are not finite at token {broken} of the reply")
     named = {token.id: token for token in tokens_of(renderer, sorted({*reply, *(token for _, _, others in found for token, _ in others)}))}

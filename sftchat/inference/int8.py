@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sftchat.inference.fused_linear import Compute, FusedLinear, computes_in_bfloat16
 
-ROWS = 4
+MAX_INT8_ROWS = 4
 """Maximum number of rows computed from int8 weights; more use the same weights in bfloat16 if the CPU has units for that."""
 HIGH = 127
 """Largest absolute value of an int8."""
@@ -50,7 +50,7 @@ def int8_linear(product: FusedLinear, weight: Tensor, scales: Tensor, other: Com
 
     def compute(states: Tensor) -> Tensor:
         rows = states.reshape(-1, states.shape[-1])
-        if not (wide or len(rows) <= ROWS):
+        if not (wide or len(rows) <= MAX_INT8_ROWS):
             return other(states)
         outputs = outputs_of(rows).view(*states.shape[:-1], -1)
         return outputs if bias is None else outputs + bias

@@ -23,7 +23,7 @@ except ImportError:
     DummyLayer = DynamicLayer = DynamicSlidingWindowLayer = type("NoLayer", (), {})
     MERGEABLE = ()
 
-SLACK = 64
+GROWTH_COLUMNS = 64
 """Number of columns added when the buffers grow, i.e. steps between two copies."""
 
 
@@ -141,7 +141,7 @@ class BatchCache(Cache):  # type: ignore[misc]
                 layer.values[row].zero_()
 
     def make_room(self, columns: int = 1) -> None:
-        """Grow the buffers if needed to fit ``columns`` more columns, at most ``SLACK``."""
+        """Grow the buffers if needed to fit ``columns`` more columns, at most ``GROWTH_COLUMNS``."""
         if self._frame.end + columns > self._filled[0].keys.shape[2]:
             self._rebuild(self._frame.rows, self.get_seq_length())
 
@@ -165,7 +165,7 @@ class BatchCache(Cache):  # type: ignore[misc]
         """Allocate new buffers, the columns in use ending before ``end``."""
         width = self.get_seq_length()
         for layer in self._filled:
-            layer.rebuild(rows, end + SLACK, end)
+            layer.rebuild(rows, end + GROWTH_COLUMNS, end)
         self._frame.start, self._frame.end = end - width, end
 
 

@@ -24,7 +24,7 @@ from sftchat.types import Choice, Message, Token
 
 WINDOW = 2048
 """Number of requests sorted by length at a time; bounds memory for evalsets of any size."""
-FEW = 8
+MAX_CHAT_REQUESTS = 8
 """Maximum number of requests per call that count as a chat, whose keys and values go into the prompt cache."""
 
 TAG_TOKENS = 8
@@ -141,7 +141,7 @@ class TransformersEngine:
         source = iter(requests)
         size = WINDOW if self.batch_size > 1 else 1
         window = list(islice(source, size))
-        kept = self.kept if len(window) <= FEW else None
+        kept = self.kept if len(window) <= MAX_CHAT_REQUESTS else None
         adapters = self._adapters
         scheduler = Scheduler(
             self.name, adapters.model, self.batch_size, route=adapters.route, mixes=adapters.mixes, kept=kept, merges=self._merges

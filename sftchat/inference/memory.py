@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-COMPLAINTS = ("out of memory", "can't allocate memory", "not enough memory")
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
 """Parts of the messages when torch and its backends raise a plain RuntimeError."""
 
 
@@ -20,4 +20,4 @@ def free_bytes(device: torch.device) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch, a backend or Python means that memory ran out."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error).lower() for words in COMPLAINTS)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES)

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from sftchat.inference.kv_cache import layers
 from sftchat.inference.memory import free_bytes
 
-SAVED = 256
+MIN_SHARED_TOKENS = 256
 """Minimum number of tokens that sharing a prefix must save; below that, a separate forward pass for it costs more."""
 
 
@@ -80,7 +80,7 @@ class Prefix:
                 layer.values[rows, :, gap : gap + size] = values
 
 
-SHARE = 0.125
+FREE_MEMORY_SHARE = 0.125
 """Share of free memory for the prompt cache."""
 MAX_CONVERSATIONS = 16
 """Maximum number of cached conversations or branches."""
@@ -93,7 +93,7 @@ class PromptCache:
         share: Share of free memory that the cache may take.
     """
 
-    def __init__(self, share: float = SHARE) -> None:
+    def __init__(self, share: float = FREE_MEMORY_SHARE) -> None:
         self._share = share
         self._rows: list[Prefix] = []
 

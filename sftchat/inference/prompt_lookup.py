@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-ORDERS = (3, 2, 1)
+NGRAM_SIZES = (3, 2, 1)
 """n-gram sizes: a guess is what followed an earlier occurrence of the last n tokens; the largest n with a match wins.
 
 One token is enough when a name is copied: its first token identifies it.
@@ -14,9 +14,9 @@ MIN_GUESSED_TOKENS = 4
 """Minimum length of a guess in tokens: a forward pass over five tokens is hardly slower than one over two."""
 MAX_GUESSED_TOKENS = 16
 """Maximum length of a guess in tokens."""
-REST = 32
-"""Number of tokens without guesses from an n-gram size after ``PATIENCE`` wrong guesses in a row."""
-PATIENCE = 12
+PAUSE_TOKENS = 32
+"""Number of tokens without guesses from an n-gram size after ``MAX_WRONG_GUESSES`` wrong guesses in a row."""
+MAX_WRONG_GUESSES = 12
 
 
 @dataclass
@@ -49,7 +49,7 @@ class PromptLookupDecoder:
     """
 
     def __init__(self) -> None:
-        self._orders = [_Order(size) for size in ORDERS]
+        self._orders = [_Order(size) for size in NGRAM_SIZES]
         self._last = self._orders[0]
 
     def guess(self, tokens: Sequence[int], room: int) -> list[int]:
@@ -74,5 +74,5 @@ class PromptLookupDecoder:
             order.length, order.wrong = max(MIN_GUESSED_TOKENS, right + 1), 0
         else:
             order.length, order.wrong = MIN_GUESSED_TOKENS, order.wrong + 1
-        if order.wrong == PATIENCE:
-            order.wrong, order.rest = 0, REST
+        if order.wrong == MAX_WRONG_GUESSES:
+            order.wrong, order.rest = 0, PAUSE_TOKENS

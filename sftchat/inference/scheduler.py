@@ -13,7 +13,7 @@ from sftchat._util.fallback import report_fallback
 from sftchat.engine import Chunk
 from sftchat.errors import EngineError, first_line, in_one_line
 from sftchat.inference.batch import Batch, Prefill, Route, moves_into_gaps, unrouted
-from sftchat.inference.kv_cache import SLACK
+from sftchat.inference.kv_cache import GROWTH_COLUMNS
 from sftchat.inference.memory import free_bytes, is_out_of_memory
 from sftchat.inference.prompt_cache import Prefix, PromptCache, shared
 from sftchat.inference.prompt_lookup import PromptLookupDecoder
@@ -22,13 +22,13 @@ from sftchat.inference.sequence import RunningRequest
 
 PREFILL_TOKENS = 2048
 """Maximum number of tokens, padding included, prefilled in one forward pass; more is no faster and takes memory."""
-PIECE = 256
+PREFILL_CHUNK = 256
 """Number of columns of one prompt prefilled between two chances to cancel."""
 REFILL = 8
 """Free slots are filled once they are at least 1/8 of all: prefilling few prompts at a time costs more than idle slots."""
 CACHE_SHARE = 0.5
 """Share of free memory for keys and values; the rest is for activations and for moving buffers."""
-CHANGED = (AttributeError, TypeError, NotImplementedError, ImportError)
+LIBRARY_CHANGED_ERRORS = (AttributeError, TypeError, NotImplementedError, ImportError)
 """Exceptions raised when a library no longer has a name or accepts an argument."""
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class Scheduler:
         longest = _length(self._waiting[-1])
         count = min(free, max(1, PREFILL_TOKENS // longest) if self._batch.mergeable else free)
         if self._budget is not None:
-            count = min(count, self._budget // (max(self._batch.width, longest) + SLACK) - len(self._running))
+            count = min(count, self._budget // (max(self._batch.width, longest) + GROWTH_COLUMNS) - len(self._running))
         if count < 1:
             if self._running:
                 return []
@@ -132,7 +132,7 @@ class Scheduler:
         if reading is None:
             return
         self._reading = (group, reading)
-        while not (read := (yield from self._attempt(lambda: self._batch.read(reading, PIECE), group))):
+        while not (read := (yield from self._attempt(lambda: self._batch.read(reading, PREFILL_CHUNK), group))):
             if read is None:
                 return
             yield Chunk(group[0].request.id)  # empty chunk: gives the caller a chance to cancel
@@ -221,7 +221,7 @@ class Scheduler:
         width, count = self._batch.width + 1, len(self._running)
         if self._budget is None or count * width <= self._budget:
             return
-        surplus = count - max(1, self._budget // (width + SLACK))
+        surplus = count - max(1, self._budget // (width + GROWTH_COLUMNS))
         gone = sorted(range(count), key=lambda index: _length(self._running[index]))[:surplus]
         for index in gone:
             self.add(self._running[index])
@@ -253,7 +253,7 @@ class Scheduler:
             reason = first_line(error)
             if is_out_of_memory(error):
                 fits = False
-            elif isinstance(error, CHANGED) and (self._batch.mergeable or self._mixes):
+            elif isinstance(error, LIBRARY_CHANGED_ERRORS) and (self._batch.mergeable or self._mixes):
                 report_fallback("continuous batching", in_one_line(error))
                 self._merges = self._mixes = False
             else:

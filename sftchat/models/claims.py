@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from sftchat._util.parsing import LARGEST, keyed_texts, load_json, read_text
+from sftchat._util.parsing import MAX_BYTES, keyed_texts, load_json, read_text
 from sftchat.errors import ModelError, first_line
 
 CONFIG = "config.json"
@@ -109,7 +109,7 @@ def check_sizes(folder: Path) -> None:
             found = path.stat()
         except OSError as error:
             raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
-        most = LARGEST if path.name in VOCABULARIES or path.name.endswith(INDEX) or path.suffix != ".json" else SMALL
+        most = MAX_BYTES if path.name in VOCABULARIES or path.name.endswith(INDEX) or path.suffix != ".json" else SMALL
         if not S_ISREG(found.st_mode):
             raise ModelError(f"'{path}' is no file: it is a pipe or a device")
         if found.st_size > most:

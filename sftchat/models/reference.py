@@ -173,7 +173,7 @@ def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle
         below = _folder(name, cached, None, schemes, allow_pickle, adapter)
     except ModelError as error:
         raise ModelError(
-            f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it anew with --base {name}"
+            f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it again with --base {name}"
         ) from error
     return ModelReference(name, below.source)
 

@@ -9,7 +9,7 @@ from typing import Any
 from sftchat.templates.coverage import squashed
 from sftchat.templates.special_tokens import unmarked
 
-AROUND = 24
+EXCERPT_CHARACTERS = 24
 """Number of characters that an excerpt shows before and after the first difference."""
 
 
@@ -76,8 +76,8 @@ def after_same_words(prompt: str, finished: str, opening: str) -> int:
 def parting(prompt: str, finished: str) -> tuple[str, str]:
     """Return two excerpts, without markers, around the first difference between a prompt and the text with its reply."""
     at = shared_length(prompt, finished)
-    begin = max(0, at - AROUND)
-    return unmarked(prompt[begin : at + AROUND]), unmarked(finished[begin : at + AROUND])
+    begin = max(0, at - EXCERPT_CHARACTERS)
+    return unmarked(prompt[begin : at + EXCERPT_CHARACTERS]), unmarked(finished[begin : at + EXCERPT_CHARACTERS])
 
 
 def not_continued(index: int, opening: str, before: str, finished: str) -> str:

@@ -22,21 +22,21 @@ from sftchat.errors import SftchatWarning
 
 T = TypeVar("T")
 
-SECONDS = 3.0
+MAX_SECONDS = 3.0
 """Maximum processor time of one rendering in seconds; a conversation of a thousand turns takes 1% of it."""
-MEMORY = 256 << 20
+MAX_MEMORY_GROWTH = 256 << 20
 """Maximum growth of the process in bytes during one long rendering."""
-LONG = 0.25
+SECONDS_BEFORE_WATCHING = 0.25
 """Processor time in seconds after which the memory of a rendering is checked too."""
 POLL = 0.05
 """Polling interval of the watchdog thread in seconds."""
 IDLE = 5.0
 """Seconds without a rendering after which the watchdog thread sleeps until the next one."""
-MOST = 16 << 20
+MAX_CHARACTERS = 16 << 20
 """Maximum characters of a value's text form."""
-WIDEST = 100_000
+MAX_WIDTH = 100_000
 """Maximum width or count in an operation."""
-BITS = 100_000
+MAX_BITS = 100_000
 """Maximum bits of an integer product or power."""
 WIDTHS = frozenset({"center", "indent", "batch", "slice", "wordwrap", "truncate", "round", "tojson"})
 """Filters whose arguments are widths or counts."""
@@ -157,13 +157,13 @@ def _excess(one: _Rendering) -> str:
         seconds = one.clock() - one.began
     except OSError:  # the thread has ended
         return ""
-    if seconds > SECONDS:
-        return f"it runs for more than {SECONDS:g} seconds"
-    if seconds > LONG:
+    if seconds > MAX_SECONDS:
+        return f"it runs for more than {MAX_SECONDS:g} seconds"
+    if seconds > SECONDS_BEFORE_WATCHING:
         now = _memory()
         one.memory = one.memory or now
-        if now - one.memory > MEMORY:
-            return f"it takes more than {MEMORY >> 20} MiB of memory"
+        if now - one.memory > MAX_MEMORY_GROWTH:
+            return f"it takes more than {MAX_MEMORY_GROWTH >> 20} MiB of memory"
     return ""
 
 
@@ -279,8 +279,8 @@ def weighed(value: T) -> T:
     Raises:
         TooMuchError: When it is too large.
     """
-    if isinstance(value, str | list | tuple | dict) and (weight := _weight(value, {})) > MOST:
-        raise TooMuchError(f"a value would have {weight} characters, more than {MOST}")
+    if isinstance(value, str | list | tuple | dict) and (weight := _weight(value, {})) > MAX_CHARACTERS:
+        raise TooMuchError(f"a value would have {weight} characters, more than {MAX_CHARACTERS}")
     return value
 
 
@@ -333,8 +333,8 @@ def check_operator(operator: str, left: Any, right: Any) -> None:
             _check_widths(left, r"%[^%a-zA-Z]*(\d{6,}|\*)")
     elif isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() * max(right, 0) if operator == "**" else left.bit_length() + right.bit_length()
-        if abs(left) > 1 and bits > BITS:
-            raise TooMuchError(f"operator '{operator}' would make a number of {bits} bits, more than {BITS}")
+        if abs(left) > 1 and bits > MAX_BITS:
+            raise TooMuchError(f"operator '{operator}' would make a number of {bits} bits, more than {MAX_BITS}")
     elif operator == "*":
         for items, times in ((left, right), (right, left)):
             if isinstance(items, str | bytes | list | tuple) and isinstance(times, int):
@@ -395,17 +395,17 @@ def check_method(owner: Any, name: str, args: tuple[Any, ...]) -> None:
 def _check_numbers(values: tuple[Any, ...], where: str) -> None:
     """Check widths and counts."""
     for value in values:
-        if isinstance(value, int) and abs(value) > WIDEST:
-            raise TooMuchError(f"{where} is given {value:.3e}, more than {WIDEST}")
+        if isinstance(value, int) and abs(value) > MAX_WIDTH:
+            raise TooMuchError(f"{where} is given {value:.3e}, more than {MAX_WIDTH}")
 
 
 def _check_widths(text: str, pattern: str) -> None:
     """Check a format string for wide fields and for fields with variable width."""
     if found := re.search(pattern, text):
-        raise TooMuchError(f"the width of a field is {found[1]}, must be a number under {WIDEST}")
+        raise TooMuchError(f"the width of a field is {found[1]}, must be a number under {MAX_WIDTH}")
 
 
 def _within(size: int, where: str) -> None:
     """Raise TooMuchError for a size above the limit."""
-    if size > MOST:
-        raise TooMuchError(f"{where} would make {size} characters, more than {MOST}")
+    if size > MAX_CHARACTERS:
+        raise TooMuchError(f"{where} would make {size} characters, more than {MAX_CHARACTERS}")

@@ -13,7 +13,7 @@ from sftchat.types import Message
 
 START, END = "\U000f0000", "\U000f0001"
 """Markers around text that looks like a special token: private-use characters, removed from messages before marking."""
-NOTHING = "(?!)"
+MATCHES_NOWHERE = "(?!)"
 """Regular expression that never matches."""
 
 
@@ -143,7 +143,7 @@ def _encoded_as_text(tokenizer: Any, text: str) -> list[int]:
 
 def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     """Return a pattern for these tokens, longer ones first."""
-    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or NOTHING)
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or MATCHES_NOWHERE)
 
 
 def _mark(value: Any, pattern: re.Pattern[str]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 from sftchat._util.files import made_folder, take_lock
-from sftchat._util.parsing import LARGEST, load_json, read_text
+from sftchat._util.parsing import MAX_BYTES, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.models.hub import reach
 from sftchat.models.manifest import MANIFEST, Manifest, as_read, read_manifest
@@ -97,7 +97,7 @@ def _holder(folder: int) -> str:
 
 
 STATE_FILE = "trainer_state.json"
-NEEDED = (MANIFEST, STATE_FILE, "scheduler.pt")
+NEEDED_FILES = (MANIFEST, STATE_FILE, "scheduler.pt")
 """What a checkpoint must have to be continued from, beside its weights and the state of the optimizer."""
 STATE = (
     "optimizer",
@@ -134,7 +134,7 @@ def _whole(checkpoint: Path) -> bool:
         name.startswith(("global_step", "pytorch_model_fsdp")) for name in names
     )
     optimizer = any(name.startswith(("optimizer", "global_step")) for name in names)
-    return set(NEEDED) <= names and weights and optimizer and all(map(_to_its_end, checkpoint.iterdir()))
+    return set(NEEDED_FILES) <= names and weights and optimizer and all(map(_to_its_end, checkpoint.iterdir()))
 
 
 def _to_its_end(path: Path) -> bool:
@@ -143,7 +143,7 @@ def _to_its_end(path: Path) -> bool:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             try:
-                header = load_json(file.read(min(length, LARGEST)))
+                header = load_json(file.read(min(length, MAX_BYTES)))
                 ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
                 return bool(path.stat().st_size == 8 + length + max(ends, default=0))
             except (ValueError, TypeError, KeyError, AttributeError, IndexError):

@@ -16,16 +16,16 @@ from sftchat.training.dataset import RenderedRows
 from sftchat.training.prepare import TrainingSetup
 from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
 
-USUAL = 12
+MEASURED_BATCHES = 12
 """Batches of rows of all lengths by which the speed is measured, fewer where these take long."""
 
-FIRST = 2
+FIRST_TIMED_STEP = 2
 """The step from which time is taken: the first reserves memory, the second allocates what the optimizer keeps."""
 
-ENOUGH = 10.0
+MAX_MEASURING_SECONDS = 10.0
 """Seconds of measuring after which no further batch is begun."""
 
-KNOBS = "lower --max-length or --batch-size (with --accumulation for the same effective batch), add --gradient-checkpointing, or use --method lora"
+MEMORY_ADVICE = "lower --max-length or --batch-size (with --accumulation for the same effective batch), add --gradient-checkpointing, or use --method lora"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now = time.perf_counter()
-        if len(self.times) > FIRST and now - self.times[FIRST] > ENOUGH:
+        if len(self.times) > FIRST_TIMED_STEP and now - self.times[FIRST_TIMED_STEP] > MAX_MEASURING_SECONDS:
             control.should_training_stop = True
         if control.should_training_stop or state.global_step == state.max_steps:
             self.times.append(now)
@@ -78,7 +78,7 @@ def perform_dry_run(ready: TrainingSetup) -> DryRun:
     config = ready.config
     rows, size = ready.rows, min(config.batch_size, len(ready.rows.ids))
     order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
-    usual = max(2, min(USUAL, len(order) // size))
+    usual = max(2, min(MEASURED_BATCHES, len(order) // size))
     batches = [order[:size], *([order[(k + i * usual) % len(order)] for i in range(size)] for k in range(usual))]
     chosen = [row for batch in batches for row in batch]
     sample = RenderedRows(tuple(rows.ids[row] for row in chosen), tuple(rows.labels[row] for row in chosen))
@@ -98,9 +98,9 @@ def perform_dry_run(ready: TrainingSetup) -> DryRun:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise EngineError(f"the dry run failed: {first_line(error)}") from error
-            raise EngineError(f"one row of {len(rows.ids[order[0]])} tokens does not fit into memory: {KNOBS}") from error
-    measured = batches[FIRST : len(clock.times) - 1]
-    speed = sum(len(rows.ids[row]) for batch in measured for row in batch) / (clock.times[-1] - clock.times[FIRST])
+            raise EngineError(f"one row of {len(rows.ids[order[0]])} tokens does not fit into memory: {MEMORY_ADVICE}") from error
+    measured = batches[FIRST_TIMED_STEP : len(clock.times) - 1]
+    speed = sum(len(rows.ids[row]) for batch in measured for row in batch) / (clock.times[-1] - clock.times[FIRST_TIMED_STEP])
     batch = config.batch_size * config.accumulation
     a_pass = -(-len(rows.ids) // batch)
     steps = config.max_steps or round(a_pass * config.epochs)

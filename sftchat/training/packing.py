@@ -18,7 +18,7 @@ from sftchat.inference.cpu import implementation
 from sftchat.models.loading import unwrapped
 from sftchat.templates.renderer import IGNORED
 
-POOL = 50
+POOL_BATCHES = 50
 """Batches that are cut from one pool of rows: the more, the more alike the rows of a batch are, and the less random its company."""
 
 
@@ -52,14 +52,17 @@ class SimilarLengths(Sampler[int]):
         rng.shuffle(order)
         size, rest = self.batch_size, len(order) % self.batch_size
         full, left = order[: len(order) - rest], order[len(order) - rest :]
-        pools = [sorted(full[at : at + POOL * size], key=lambda row: self.lengths[row]) for at in range(0, len(full), POOL * size)]
+        pools = [
+            sorted(full[at : at + POOL_BATCHES * size], key=lambda row: self.lengths[row])
+            for at in range(0, len(full), POOL_BATCHES * size)
+        ]
         batches = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
         rng.shuffle(batches)
         yield from (row for batch in batches for row in batch)
         yield from left
 
 
-MULTIPLE = 32
+LENGTH_MULTIPLE = 32
 """The long row is filled up to a multiple of this: libraries for matrix products compile or tune for every new shape."""
 
 
@@ -112,7 +115,7 @@ def pack(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
     cells[owners] = torch.arange(count, device=ids.device)
     cells = cells.view(rows, width)
     cells[:, :shared] = cells[0, :shared]
-    filling = torch.zeros(-count % MULTIPLE, dtype=torch.long, device=ids.device)
+    filling = torch.zeros(-count % LENGTH_MULTIPLE, dtype=torch.long, device=ids.device)
     owners = torch.cat([owners, filling])
     following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     wanted = following != IGNORED
@@ -168,7 +171,7 @@ def join(states: Tensor, layout: Layout) -> Tensor:
 
 
 NAME = "sftchat_causal"
-LONGEST = 512
+MAX_MATRIX_TOKENS = 512
 """Tokens of the longest row up to which the two products are used: their memory grows with the square."""
 
 
@@ -226,7 +229,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor
     """Causal attention within each row, the queries of a group folded into one product with their shared keys; returns ``(batch, tokens, heads, size)``."""
     batch, heads, tokens, size = query.shape
     groups = key.shape[1]
-    if tokens > LONGEST or query.device.type != "cpu":
+    if tokens > MAX_MATRIX_TOKENS or query.device.type != "cpu":
         attended = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, enable_gqa=groups != heads
         )
@@ -255,7 +258,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     cpu = inner.device.type == "cpu"
     pack_it = packing == "on" or (packing == "auto" and cpu)
-    if own != "sdpa" or windowed or getattr(config, "attention_dropout", 0.0) or not (pack_it or (cpu and longest <= LONGEST)):
+    if own != "sdpa" or windowed or getattr(config, "attention_dropout", 0.0) or not (pack_it or (cpu and longest <= MAX_MATRIX_TOKENS)):
         return Attention(own, packed=False)
     try:
         from transformers import AttentionInterface
@@ -269,7 +272,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     inner.set_attn_implementation(NAME)
     if pack_it and _same(before, _packed_logits(inner, ids, lengths), lengths):
         return Attention(NAME, packed=True)
-    if cpu and longest <= LONGEST and _same(before, _logits(inner, ids), lengths):
+    if cpu and longest <= MAX_MATRIX_TOKENS and _same(before, _logits(inner, ids), lengths):
         return Attention(NAME, packed=False)
     inner.set_attn_implementation(own)
     return Attention(own, packed=False)

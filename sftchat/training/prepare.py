@@ -96,10 +96,10 @@ def with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
     return adapted
 
 
-WIDE = 512
+MIN_BFLOAT16_WIDTH = 512
 """Hidden width from which bfloat16 pays on a CPU. At the 256 of ``sftchat:nano`` the two take equal time on a processor with AMX, so the digits
 are kept; a wider model spends its time in the matrix products that AMX and AVX512_BF16 make faster."""
-INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}
+BFLOAT16_INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}
 """Capabilities of a CPU that multiply bfloat16, as ``torch.cpu.get_capabilities`` names them, and how people do."""
 
 
@@ -129,8 +129,8 @@ def choose_precision(wanted: str, device: str, multiplies: str, width: int) -> P
         return Precision(wanted, f"--precision {wanted}")
     if not multiplies:
         return Precision("float32", f"the {device.partition(':')[0]} device does not multiply bfloat16")
-    if device == "cpu" and width < WIDE:
-        return Precision("float32", f"a model of width {width} is below {WIDE}, from which {multiplies} gains by bfloat16")
+    if device == "cpu" and width < MIN_BFLOAT16_WIDTH:
+        return Precision("float32", f"a model of width {width} is below {MIN_BFLOAT16_WIDTH}, from which {multiplies} gains by bfloat16")
     return Precision("bfloat16", f"{multiplies} multiplies bfloat16")
 
 
@@ -151,7 +151,7 @@ def bfloat16_unit(device: str) -> str:
 
 def cpu_unit(capabilities: dict[str, Any]) -> str:
     """What multiplies bfloat16 on a CPU with these capabilities, in words; empty for nothing."""
-    return next((words for name, words in INSTRUCTIONS.items() if capabilities.get(name)), "")
+    return next((words for name, words in BFLOAT16_INSTRUCTIONS.items() if capabilities.get(name)), "")
 
 
 PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")

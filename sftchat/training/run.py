@@ -42,7 +42,7 @@ __all__ = ["TrainingJob", "TrainingListener", "TrainingSetup", "train"]
 
 LAST_LOSSES = 5
 """Reports whose mean is the final loss."""
-KNOBS = "lower --batch-size, --max-length or --validation-items, add --gradient-checkpointing, or use --method lora"
+MEMORY_ADVICE = "lower --batch-size, --max-length or --validation-items, add --gradient-checkpointing, or use --method lora"
 
 
 def _silent(*_: object) -> None:
@@ -133,7 +133,7 @@ class Run:
         except (RuntimeError, MemoryError) as error:
             if os_write_error(error):
                 raise
-            knobs = f"; {KNOBS}" if is_out_of_memory(error) else ""
+            knobs = f"; {MEMORY_ADVICE}" if is_out_of_memory(error) else ""
             raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}{knobs}") from error
         if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
             raise KeyboardInterrupt

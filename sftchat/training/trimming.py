@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sftchat.models.loading import unwrapped
 
-TRIED = (1, 4, 4, 9)
+TRIAL_POSITIONS = (1, 4, 4, 9)
 """Positions that the trial looks at; one comes twice, as the end of a shared beginning may."""
 
 
@@ -67,7 +67,7 @@ class SkipLastMlp:
         """Whether the logits at a few positions are the same with and without."""
         inner, training = unwrapped(model), model.training
         ids = (torch.arange(12, device=inner.device) * 5 + 1)[None] % inner.config.get_text_config().vocab_size
-        positions = torch.tensor(TRIED, device=inner.device)
+        positions = torch.tensor(TRIAL_POSITIONS, device=inner.device)
         model.eval()
         try:
             with torch.inference_mode():

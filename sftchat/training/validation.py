@@ -77,7 +77,7 @@ def read_curve(metric: str, higher_is_better: bool, scores: Mapping[str, Mapping
 
 FILE = "validation.jsonl"
 """Where a run keeps them, as an evalset that ``sftchat eval --evalset`` reads."""
-SHARE = 5
+ROWS_PER_VALIDATION_ROW = 5
 """At most one row in so many is taken away from training."""
 
 
@@ -127,7 +127,7 @@ def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[
         DataError: When there are too few rows to spare any.
     """
     places = [place for place, example in enumerate(examples) if example.messages and example.gold is not None]
-    count = min(items, len(places) // SHARE)
+    count = min(items, len(places) // ROWS_PER_VALIDATION_ROW)
     if count == 0:
         raise DataError(f"{len(places)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
     taken = {examples[place].messages[-1]["content"]: place for place in sorted(Random(f"validation-{seed}").sample(places, count))}

@@ -194,7 +194,7 @@ def terminal() -> Iterator[Callable[..., Pty]]:
 
 @pytest.fixture
 def view() -> Iterator[Callable[..., Log]]:
-    """Start talks without a terminal; the argument is an engine, or a function that loads one."""
+    """Start conversations without a terminal; the argument is an engine, or a function that loads one."""
     opened: list[Log] = []
 
     def start(engine: Any = None, **options: Any) -> Log:

@@ -2,7 +2,7 @@
 
     python tests/chat/everything.py FOLDER
 
-Asks how many models there are to be, has a talk with them in a new folder below FOLDER, and asks again when it was left. ``cut`` is answered by half a reply, ``think`` with a thought, ``bold`` in
+Asks how many models there are to be, has a conversation with them in a new folder below FOLDER, and asks again when it was left. ``cut`` is answered by half a reply, ``think`` with a thought, ``bold`` in
 Markdown, and everything else by its echo.
 """
 
@@ -70,7 +70,7 @@ class Model(ScriptedEngine):
 
 
 def prepare(folder: Path) -> None:
-    """Go to a new folder and make the run and the gold set there."""
+    """Go to a new folder and make the run and the evalset there."""
     folder.mkdir(parents=True)
     os.chdir(folder)
     for step in STEPS:
@@ -81,7 +81,7 @@ def prepare(folder: Path) -> None:
 
 
 def make_talk(view: Any, models: int) -> ChatController:
-    """A talk with one model or two."""
+    """A conversation with one model or two."""
     desk = ChatServices(
         judge=GoldScorer(TASK, Path("gold.jsonl")),
         session=Session(Sessions(Path("sessions.sqlite"), view.say)),

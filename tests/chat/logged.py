@@ -1,4 +1,4 @@
-"""A view that writes down what it is told, and a talk behind it: for tests of what needs no terminal."""
+"""A view that writes down what it is told, and a conversation behind it: for tests of what needs no terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Log:
         return log
 
     def type(self, *lines: str) -> list[str]:
-        """Type lines one after the other, each when the talk is ready; what was logged meanwhile, but for the lines."""
+        """Type lines one after the other, each when the conversation is ready; what was logged meanwhile, but for the lines."""
         found: list[str] = []
         for line in lines:
             self.ready()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sftchat.chat.command_line import Commands
+from sftchat.chat.command_line import CommandLine, Commands
 from sftchat.chat.commands import BUILTINS
 from sftchat.chat.context import ChatCommand, ChatContext, Fragments
 from sftchat.chat.conversation import Answer, Conversation
@@ -103,6 +103,20 @@ def test_an_unknown_command_is_one_line_with_the_nearest(line: str, hint: str) -
     assert "'//'" in str(caught.value)
 
 
+@pytest.mark.parametrize(("old", "name"), [("n", "samples"), ("ckpt", "checkpoint"), ("nll", "likelihood")])
+def test_a_command_is_found_under_its_name_of_an_earlier_release_and_listed_under_its_own(old: str, name: str) -> None:
+    commands = Commands(BUILTINS)
+
+    assert commands.parse(f"/{old} 2") == CommandLine(commands[name], "2")
+    assert old not in commands
+
+
+def test_an_alias_takes_no_name_from_another_command() -> None:
+    commands = Commands((ChatCommand("new", "", lambda *_: None, aliases=("old",)), ChatCommand("old", "", lambda *_: None)))
+
+    assert [commands.parse(line).command for line in ("/new", "/old")] == list(commands.given)
+
+
 def test_no_plugin_replaces_a_built_in() -> None:
     impostor = ChatCommand("reset", "evil", shout)
     commands = Commands((*BUILTINS, impostor, SHOUT))
@@ -145,7 +159,7 @@ def test_help_lists_every_command_and_explains_one() -> None:
     listed = context.run("/help")
     assert [line.split()[0] for line in listed.splitlines() if line.startswith("  /")] == [f"/{name}" for name in context.commands]
     headings = [block.splitlines()[0] for block in listed.split("\n\n")[:-1]]
-    assert headings == ["general", "talk", "settings", "sessions", "models", "looking inside", "data", "display", "plugins"]
+    assert headings == ["general", "conversation", "settings", "sessions", "models", "looking inside", "data", "display", "plugins"]
     assert context.run("/help shout") == context.run("/help /shout") == "/shout TEXT  say it loud"
     with pytest.raises(UsageError, match="did you mean 'shout'"):
         context.run("/help shot")

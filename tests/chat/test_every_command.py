@@ -35,7 +35,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "help": (("/help",), help_text(Commands(BUILTINS))),
     "exit": (("/exit",), "how many models>"),
     "system": (("/system 简短 be brief", "/system"), "简短 be brief"),
-    "undo": (("hi", "/undo"), "at the beginning of the talk"),
+    "undo": (("hi", "/undo"), "at the beginning of the conversation"),
     "redo": (("hi", "/undo", "/redo"), "after turn 1: hi"),
     "regen": (("hi", "/set temperature 1", "/regen"), "答：hi"),
     "edit": (("hi", "again", "/edit 1: 你好"), "答：你好"),
@@ -43,27 +43,27 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "branch": (("hi", "again", "/branch 1"), "after turn 1: hi; what you say next is a new branch"),
     "branches": (("hi", "again", "/branch 1", "你好", "/branches"), "  1  2 turns: again → 答：again\n* 2  2 turns: 你好 → 答：你好"),
     "history": (("/system s", "hi", "again", "/history"), "system: s\n1 > hi\n答：hi\n2 > again\n答：again"),
-    "reset": (("/system s", "hi", "/reset"), "the talk starts anew; the system prompt stays; /branches leads back"),
+    "reset": (("/system s", "hi", "/reset"), "the conversation starts again; the system prompt stays; /branches leads back"),
     "set": (("/set temperature 0.5",), "temperature 0.5"),
     "seed": (("/seed 7",), "seed 7"),
     "stop": (("/stop \\n\\n", "/stop 。"), "stop \\n\\n 。"),
     "template": (("/template enable_thinking=off",), "enable_thinking off"),
     "sessions": (("hi", "/sessions"), "* 1  DAY  1 turn with run/checkpoint-9: hi"),
-    "save": (("hi", "/save 日记"), "this talk is '日记' now: 'sftchat chat --session 日记' or /load 日记 goes on with it"),
+    "save": (("hi", "/save 日记"), "this conversation is '日记' now: 'sftchat chat --session 日记' or /load 日记 goes on with it"),
     "load": (("hi", "/save a", "again", "/load a"), "session a: 2 turns, said with run/checkpoint-9; /history shows it"),
     "export": (("hi", "/export talk.md"), "1 turn written to talk.md as markdown"),
     "model": (("hi", "/model other"), "other answers from the next message on; /regen asks it the last one again"),
     "focus": (("/focus 2",), "column 2: other"),
     "adapter": (("/adapter lora", "hi"), "答：hi by lora"),
-    "ckpt": (("hi", "/ckpt next"), "run/checkpoint-20: step 20\n答：hi"),
+    "checkpoint": (("hi", "/checkpoint next"), "run/checkpoint-20: step 20\n答：hi"),
     "prompt": (("hi", "/prompt"), "user: hi\nassistant: ▏20 tokens"),
     "tokens": (("/tokens 你",), listed("user: 你\nassistant: ")),
     "mask": (("hi", "/mask"), "user: hi\nassistant: ⟦答：hi\n⟧\nlearns 5 of 25 tokens, those in ⟦⟧"),
     "probs": (("hi", "/probs"), PROBABILITIES),
     "why": (("hi", "/why 2"), "token 2 of 5; '/fork 2 #K' goes on with another\n#1   75.0%  ：  ← said\n#2   25.0%  ，"),
     "fork": (("hi", "/fork 2 #2"), "答，明月光"),
-    "nll": (("问 1", "/nll gold"), "run/checkpoint-9  6 tokens, log-likelihood -28.02, -4.671 a token, perplexity 107"),
-    "n": (("hi", "/n 3"), "3 samples at temperature 0.7, 1 different answer\n3×  答：hi"),
+    "likelihood": (("问 1", "/likelihood gold"), "run/checkpoint-9  6 tokens, log-likelihood -28.02, -4.671 a token, perplexity 107"),
+    "samples": (("hi", "/samples 3"), "3 samples at temperature 0.7, 1 different answer\n3×  答：hi"),
     "raw": (("/raw 从前",), "从前答：从前"),
     "good": (("hi", "/good"), "row written: rows/messages.jsonl:1"),
     "bad": (("hi", "/bad"), "noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT"),
@@ -82,7 +82,7 @@ SEVERAL = ("focus",)
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pty]:
-    """A program that has one talk after the other, so that Python is started once."""
+    """A program that has one conversation after the other, so that Python is started once."""
     script = str(Path(__file__).with_name("everything.py"))
     program = Pty([script, str(tmp_path_factory.mktemp("talks"))], COLUMNS, LINES, (), {})
     yield program
@@ -90,7 +90,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pty]:
 
 
 def begin(talks: Pty, models: int = 1) -> None:
-    """Begin a talk on an empty screen; the last one is left before."""
+    """Begin a conversation on an empty screen; the last one is left before."""
     while not talks.screen.wait(lambda text: ASKS.strip() in text or "ready" in text).endswith(ASKS.strip()):
         talks.type("\x15\x04")
         talks.screen.wait(ASKS.strip())

@@ -153,7 +153,7 @@ def test_a_given_answer_is_judged_by_every_model() -> None:
     engine = ScriptedEngine({"hi": "abc"}, name="tuned", likeliest=[{"g": 0.5}, {"\n": 0.5}])
     other = ScriptedEngine({"hi": "abd"}, name="基座", likeliest=[{"g": 0.25}, {"\n": 0.25}])
 
-    _, err = talked(engine, "hi", "/nll g", "/nll", others=[other])
+    _, err = talked(engine, "hi", "/likelihood g", "/likelihood", others=[other])
 
     assert err.splitlines()[-4:-2] == [
         "tuned  2 tokens, log-likelihood -1.39, -0.693 a token, perplexity 2",
@@ -167,10 +167,10 @@ def test_the_gold_answer_of_an_item_is_judged_without_typing_it(tmp_path: Path) 
     task = Task("t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}), (rate("m", "right"),))
     likeliest = [{"g": 0.5}, {"\n": 0.5}]
 
-    shown = said("hi", "/nll gold", likeliest=likeliest, desk=ChatServices(judge=GoldScorer(task, gold)))
+    shown = said("hi", "/likelihood gold", likeliest=likeliest, desk=ChatServices(judge=GoldScorer(task, gold)))
 
     assert "2 tokens, log-likelihood -1.39" in shown
-    assert "is no item of a gold set" in said("hi", "/nll gold", likeliest=likeliest)
+    assert "is no item of an evalset" in said("hi", "/likelihood gold", likeliest=likeliest)
 
 
 def test_samples_are_counted_by_what_they_say() -> None:
@@ -179,17 +179,17 @@ def test_samples_are_counted_by_what_they_say() -> None:
     )
     replies = ["x", "甲", "乙", "甲。", "甲"]
 
-    shown = said("hi", "/n 4", replies=replies, desk=ChatServices(judge=GoldScorer(task)))
+    shown = said("hi", "/samples 4", replies=replies, desk=ChatServices(judge=GoldScorer(task)))
 
     assert shown.splitlines() == ["4 samples at temperature 0.7, 2 different answers", "3×  甲", "1×  乙"]
-    assert said("hi", "/n 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"
-    assert said("hi", "/n 999") == "sftchat: error: K is 999, must be at most 256\n"
+    assert said("hi", "/samples 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"
+    assert said("hi", "/samples 999") == "sftchat: error: K is 999, must be at most 256\n"
 
 
 def test_samples_are_one_batch_with_seeds_of_their_own() -> None:
     engine = ScriptedEngine(["x", "a", "b", "c"])
 
-    talked(engine, "hi", "/n 3")
+    talked(engine, "hi", "/samples 3")
 
     assert [(r.sampling.seed, r.sampling.temperature, r.messages) for r in engine.requests[1:]] == [
         (seed, 0.7, engine.requests[0].messages) for seed in range(3)
@@ -216,7 +216,7 @@ class Blind:
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("line", ["/prompt", "/tokens", "/mask", "/probs", "/why 1", "/fork 1 x", "/nll g"])
+@pytest.mark.parametrize("line", ["/prompt", "/tokens", "/mask", "/probs", "/why 1", "/fork 1 x", "/likelihood g"])
 def test_a_model_that_cannot_be_looked_into_says_so(line: str) -> None:
     _, err = talked(Blind(), "hi", line)
 
@@ -230,7 +230,7 @@ def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
     engine = load_engine(str(tiny_checkpoint), load_plugins([]))
     assert isinstance(engine, Inspects)
 
-    _, err = talked(engine, "你好 hi", "/prompt", "/mask", "/probs all", "/why 1", "/nll 你好", "/n 3", "/raw hi")
+    _, err = talked(engine, "你好 hi", "/prompt", "/mask", "/probs all", "/why 1", "/likelihood 你好", "/samples 3", "/raw hi")
 
     assert "<|im_start|>user\n你好 hi<|im_end|>\n<|im_start|>assistant\n▏" in err
     assert "error" not in err

@@ -1,4 +1,4 @@
-"""Several models in one talk, and another model, adapter or checkpoint in the middle of it."""
+"""Several models in one conversation, and another model, adapter or checkpoint in the middle of it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_focus_says_which_column_commands_mean(view: View) -> None:
         "note: 1 > x\none1",
         "note: column 2: b",
         "note: 1 > x\ntwo1",
-        "error: there is no column 3: the talk has 2",
+        "error: there is no column 3: the conversation has 2",
     ]
     assert log.talk.engine.name == "two"
 
@@ -230,15 +230,15 @@ def test_checkpoints_of_a_run_are_walked_on_the_same_question(view: View, tmp_pa
     log = view(openings=[Opening(lambda: engines[names[0]], (names[0],))], desk=opener(engines))
     log.type("x")
 
-    assert log.type("/ckpt next") == [f"note: {names[1]}: step 20, f1 0.2", "20 1", "|"]
-    assert log.type("/ckpt next") == [f"note: {names[2]}: step 20, f1 0.2", "end 1", "|"]
-    assert log.type("/ckpt next", "/ckpt 7") == [
+    assert log.type("/checkpoint next") == [f"note: {names[1]}: step 20, f1 0.2", "20 1", "|"]
+    assert log.type("/checkpoint next") == [f"note: {names[2]}: step 20, f1 0.2", "end 1", "|"]
+    assert log.type("/checkpoint next", "/checkpoint 7") == [
         f"error: {names[2]} is the last checkpoint of its run",
         "error: the run has no checkpoint of step 7; it has 9, 20",
     ]
-    assert log.type("/ckpt 9")[1:] == ["9 1", "|"]
-    assert log.type("/ckpt prev") == [f"error: {names[0]} is the first checkpoint of its run"]
-    assert log.type("/ckpt") == [f"note: * step 9, f1 0.09  {names[0]}\n  step 20, f1 0.2  {names[1]}\n  step 20, f1 0.2  {names[2]}"]
+    assert log.type("/checkpoint 9")[1:] == ["9 1", "|"]
+    assert log.type("/checkpoint prev") == [f"error: {names[0]} is the first checkpoint of its run"]
+    assert log.type("/checkpoint") == [f"note: * step 9, f1 0.09  {names[0]}\n  step 20, f1 0.2  {names[1]}\n  step 20, f1 0.2  {names[2]}"]
     assert len(log.talk.conversation.ends) == 4
 
 

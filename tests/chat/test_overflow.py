@@ -1,4 +1,4 @@
-"""A talk that outgrows the context is never cut in silence, and user text never becomes a special token."""
+"""A conversation that outgrows the context is never cut in silence, and user text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_a_message_whose_reply_might_not_fit_is_refused_and_taken_back(view: Vie
 
     (end, said) = log.type("cccc")
     assert end == "|"
-    assert said.startswith(f"error: the talk has {ROOM + 20} tokens") or said.startswith("error: the context is full: the talk has ")
+    assert said.startswith(f"error: the conversation has {ROOM + 20} tokens") or said.startswith(
+        "error: the context is full: the conversation has "
+    )
     assert said.endswith("the message is taken back")
     assert "/set overflow drop-oldest" in said
     assert len(model.requests) == 2
@@ -67,7 +69,7 @@ def test_a_reply_is_let_run_to_the_end_of_the_context_and_it_is_said_where_it_wa
         "|",
         f"note: cut where the context ends, at {prompt + 4} tokens of prompt and reply; '/set overflow drop-oldest' makes room",
     ]
-    assert log.type("bbbb")[1].startswith("error: the context is full: the talk has ")
+    assert log.type("bbbb")[1].startswith("error: the context is full: the conversation has ")
     assert log.type("/history") == ["note: system: s\n1 > aaaa\nAAAA"]
 
 

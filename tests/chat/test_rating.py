@@ -246,7 +246,7 @@ def test_an_item_is_asked_as_the_evalset_asks_it(view: View, desk: ChatServices)
 def test_without_a_task_there_is_nothing_to_score(view: View) -> None:
     log = view(ScriptedEngine(["A"], chunks=9))
 
-    assert log.type("a", "/eval") == ["A", "|", "error: /eval: the talk has no task; 'sftchat chat MODEL --task TASK' has"]
+    assert log.type("a", "/eval") == ["A", "|", "error: /eval: the conversation has no task; 'sftchat chat MODEL --task TASK' has"]
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_alternatives_are_shown_without_a_fork_and_with_an_open_rank() -> None:
 
 def test_nothing_is_asked_for_before_it_is_wanted_and_what_to_type_is_said() -> None:
     server = served(paris)
-    words = "sftchat: error: no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies anew"
+    words = "sftchat: error: no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies again"
 
     for line in ("/probs", "/why 1"):
         assert last(server.engine, "hi", line) == [words]
@@ -94,10 +94,10 @@ def test_a_server_that_gives_none_is_no_traceback() -> None:
 def test_a_given_answer_is_judged_where_the_server_can() -> None:
     engine = served(paris).engine
 
-    assert last(engine, "hi", "/nll ab") == [
+    assert last(engine, "hi", "/likelihood ab") == [
         "served  2 tokens, log-likelihood -2.00, -1.000 a token, perplexity 2.72; the token that ends a reply is not among them"
     ]
-    assert last(engine, "hi", "/nll", **ON) == ["served  5 tokens, log-likelihood -11.12, -2.224 a token, perplexity 9.25"]
+    assert last(engine, "hi", "/likelihood", **ON) == ["served  5 tokens, log-likelihood -11.12, -2.224 a token, perplexity 9.25"]
 
 
 def test_what_a_server_lacks_is_one_line_alone_and_beside_a_model_that_can() -> None:
@@ -107,8 +107,8 @@ def test_what_a_server_lacks_is_one_line_alone_and_beside_a_model_that_can() -> 
     )
     local = ScriptedEngine({"hi": "abc"}, name="local", likeliest=[{"g": 0.5}, {"\n": 0.5}])
 
-    assert last(plain.engine, "hi", "/nll g") == [f"sftchat: error: {lacking}"]
-    assert last(plain.engine, "hi", "/nll g", others=[local]) == [
+    assert last(plain.engine, "hi", "/likelihood g") == [f"sftchat: error: {lacking}"]
+    assert last(plain.engine, "hi", "/likelihood g", others=[local]) == [
         f"served  {lacking}", "local   2 tokens, log-likelihood -1.39, -0.693 a token, perplexity 2",
     ]  # fmt: skip
 

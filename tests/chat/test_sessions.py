@@ -1,4 +1,4 @@
-"""Talks are kept as they go, come back whole, and cost nobody anything when they cannot be kept."""
+"""Conversations are kept as they go, come back whole, and cost nobody anything when they cannot be kept."""
 
 from __future__ import annotations
 
@@ -243,8 +243,8 @@ def test_what_cannot_be_kept_is_said_once_and_the_talk_goes_on(view: View, path:
 
     assert log.type("a", "b") == ["A", "|", "B", "|"]
     assert len(warnings) == 1
-    assert warnings[0].startswith(f"the talk is not kept from here on: cannot use '{path}': ")
-    assert log.type("/sessions")[0] == "error: /sessions: talks are not kept here"
+    assert warnings[0].startswith(f"the conversation is not kept from here on: cannot use '{path}': ")
+    assert log.type("/sessions")[0] == "error: /sessions: conversations are not kept here"
 
 
 def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
     sessions._connection.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]
 
     assert log.type("b", "c")[-2:] == ["C", "|"]
-    assert warnings == [f"the talk is not kept from here on: cannot use '{path}': database or disk is full"]
+    assert warnings == [f"the conversation is not kept from here on: cannot use '{path}': database or disk is full"]
 
 
 def test_a_talk_gets_a_name_and_is_loaded_by_it_with_the_settings_it_had_last(view: View, path: Path) -> None:
@@ -274,9 +274,9 @@ def test_a_talk_gets_a_name_and_is_loaded_by_it_with_the_settings_it_had_last(vi
     (listed,) = again.type("/sessions")
     assert [line.split("  20")[0] for line in listed.removeprefix("note: ").splitlines()] == ["* 1 first", "  2"]
     assert again.type("/save", "/save two words", "/save 7") == [
-        "error: the name is missing: a name must be one word that begins with a letter and has no '/'; talks are kept anyway, /export writes a file",
+        "error: the name is missing: a name must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file",
         *(
-            f"error: session name '{name}' must be one word that begins with a letter and has no '/'; talks are kept anyway, /export writes a file"
+            f"error: session name '{name}' must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file"
             for name in ("two words", "7")
         ),
     ]

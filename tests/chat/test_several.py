@@ -1,4 +1,4 @@
-"""Several models in one talk, as a person sees them."""
+"""Several models in one conversation, as a person sees them."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_what_is_typed_while_the_model_loads_waits_in_order(view: Callable[..., 
 
     loaded.set()
     log.until(lambda: len(engine.requests) == 2 and log.talk.state == "ready")
-    assert log.log == ["> one", "1", "|", "> /reset", "note: the talk starts anew; /branches leads back", "> two", "1", "|"]
+    assert log.log == ["> one", "1", "|", "> /reset", "note: the conversation starts again; /branches leads back", "> two", "1", "|"]
 
 
 def test_stopping_keeps_the_part_at_once_even_while_the_engine_is_deaf(view: Callable[..., Log]) -> None:

@@ -30,7 +30,7 @@ def test_undo_goes_back_and_redo_takes_it_back(view: View) -> None:
     assert shown(engine) == ["u:a", "a:A", "u:d"]
     assert log.type("/redo", "/undo 9", "/undo x") == [
         "error: /redo: nothing was undone",
-        "error: cannot go back 9 turns: the talk has 2",
+        "error: cannot go back 9 turns: the conversation has 2",
         "error: N is 'x', must be a whole number from 1 on",
     ]
 
@@ -67,7 +67,7 @@ def test_editing_asks_in_other_words_and_keeps_the_old_branch(view: View) -> Non
     assert log.type("/edit 1: x\ny", "/edit 2 apples") == ["C", "|", "D", "|"]
     assert shown(engine) == ["u:2 apples"]
     assert log.type("/edit 7", "/branches 1", "/history 1") == [
-        "error: there is no turn 7: the talk has 1",
+        "error: there is no turn 7: the conversation has 1",
         "note: after turn 2: b",
         "note: 2 > b\nB",
     ]
@@ -102,9 +102,9 @@ def test_branching_starts_from_any_turn(view: View) -> None:
     assert shown(engine) == ["s:s", "u:a", "a:A", "u:c"]
     assert log.type("/branch", "/branch 3", "/branches 3", "/branch 0") == [
         "error: N is missing, must be a whole number from 0 on",
-        "error: there is no turn 3: the talk has 2",
-        "error: there is no branch 3: the talk has 2",
-        "note: at the beginning of the talk; what you say next is a new branch",
+        "error: there is no turn 3: the conversation has 2",
+        "error: there is no branch 3: the conversation has 2",
+        "note: at the beginning of the conversation; what you say next is a new branch",
     ]
 
 

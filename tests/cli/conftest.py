@@ -1,4 +1,4 @@
-"""A desk for ``sftchat eval``: a gold set, scripted models, and no plugin installed."""
+"""A desk for ``sftchat eval``: an evalset, scripted models, and no plugin installed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = [{"id": f"i{n}", "messages": [{"role": "user", "content": f"question {n}"
 
 @dataclass
 class Desk:
-    """A folder with a gold set, and a program that knows some scripted models; remembers what was opened and reported."""
+    """A folder with an evalset, and a program that knows some scripted models; remembers what was opened and reported."""
 
     folder: Path
     registry: Registry

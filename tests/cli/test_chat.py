@@ -84,7 +84,7 @@ def test_what_nobody_foresaw_while_a_model_loads_is_one_line_with_a_way_to_see_a
         (("--evalset", "x"), "name the task with --task"),
         (("--continue", "--session", "3"), "give one of them"),
         (("--session", "3"), "no session '3'"),
-        (("--continue",), "there is no talk to go on with yet"),
+        (("--continue",), "there is no conversation to go on with yet"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_loads_nothing(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str) -> None:

@@ -180,7 +180,7 @@ def test_replies_of_other_weights_are_not_taken_for_these(desk: Desk, capsys: py
     assert desk.run(*BEST, "--overwrite") == 2
     assert capsys.readouterr().err == (
         'sftchat: error: out.samples.jsonl holds replies made with identity "ab", not "cd"; '
-        "give --fresh to make them anew, or --samples another file\n"
+        "give --fresh to make them again, or --samples another file\n"
     )
     assert desk.run(*BEST, "--overwrite", "--fresh", "-q") == 0
     assert rows("out.samples.jsonl")[0]["identity"] == "cd"
@@ -190,7 +190,7 @@ def test_best_of_refuses_what_could_not_work_before_it_asks(desk: Desk, capsys: 
     Path("prompts").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     for words, message in (
         (("--temperature", "0"), "temperature 0 gives the same reply 2 times; give --temperature above 0, or -k 1"),
-        (("--score-only", "--fresh"), "--fresh makes replies anew and --score-only makes none; give one of them"),
+        (("--score-only", "--fresh"), "--fresh makes replies again and --score-only makes none; give one of them"),
         (("--pairs", "out"), "two of the outputs are one file; give each a name of its own"),
         (("-o", "-"), "the output is a file with samples and provenance beside it; give a name, not -"),
         (

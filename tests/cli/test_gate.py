@@ -14,7 +14,7 @@ from tests.cli.conftest import Desk
 
 
 def gold(path: str, n: int, start: int = 0, **metadata: object) -> None:
-    """A gold set of questions whose answers are their numbers."""
+    """An evalset of questions whose answers are their numbers."""
     rows = [
         {"id": f"i{k:03}", "messages": [{"role": "user", "content": f"question {k}"}], "gold": f"answer {k}", "metadata": metadata}
         for k in range(start, start + n)
@@ -30,7 +30,7 @@ def replies(path: str, n: int, wrong: range | tuple[int, ...] = (), start: int =
 
 @pytest.fixture
 def base(desk: Desk) -> Desk:
-    """A desk with a gold set of 200 items, and a baseline that has 20 of them wrong."""
+    """A desk with an evalset of 200 items, and a baseline that has 20 of them wrong."""
     gold("gold.jsonl", 200)
     replies("old.jsonl", 200, range(20))
     assert desk.run("--replies", "old.jsonl", "--update-baseline", "base.jsonl")[0] == 0
@@ -225,7 +225,7 @@ def test_a_baseline_counted_by_another_scorer_is_not_comparable(base: Desk) -> N
         4,
         [
             "sftchat: error: baseline base.jsonl was counted by another scorer: 'right' of item 'i000' was 0 and is 1; "
-            "write it anew with --update-baseline"
+            "write it again with --update-baseline"
         ],
     )
 

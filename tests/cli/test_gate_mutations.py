@@ -210,7 +210,7 @@ def test_a_baseline_cut_to_some_of_its_rows_is_refused_by_the_numbers(gated: Des
     assert gated.run("s:worse", "--baseline", "base.jsonl") == (
         2,
         "",
-        f"sftchat: error: base.jsonl: the header counts {N} items and the file has {kept}; restore it, or write it anew with --update-baseline\n",
+        f"sftchat: error: base.jsonl: the header counts {N} items and the file has {kept}; restore it, or write it again with --update-baseline\n",
     )
     Path("base.jsonl").write_text("".join([lines[0].replace(f'"size": {N}', f'"size": {kept}'), *lines[1 : kept + 1]]), encoding="utf-8")
     code, _, err = gated.run("s:worse", "--baseline", "base.jsonl")

@@ -64,7 +64,7 @@ def run(*words: object, task: Task = TASK, listeners: tuple[object, ...] = ()) -
 
 @dataclass(frozen=True)
 class Files:
-    """A gold set with two files of replies and the baseline that the good one made."""
+    """An evalset with two files of replies and the baseline that the good one made."""
 
     gold: Path
     good: Path

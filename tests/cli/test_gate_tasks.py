@@ -14,7 +14,7 @@ from tests.cli.test_gate import gold, replies
 
 @pytest.fixture
 def two(desk: Desk) -> Desk:
-    """Two tasks with a gold set of 100 items each, and stored replies and baselines of both."""
+    """Two tasks with an evalset of 100 items each, and stored replies and baselines of both."""
     quiz = desk.registry.tasks["quiz"]
     desk.registry = replace(desk.registry, tasks={"quiz": quiz, "general": replace(quiz, name="general", evalsets={"g": Path("g.jsonl")})})
     gold("gold.jsonl", 100)

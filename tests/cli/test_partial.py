@@ -69,7 +69,7 @@ def test_an_evaluation_goes_on_from_what_two_interruptions_left(desk: Desk, erro
     assert (first[0], second[0]) == (130 if isinstance(error, KeyboardInterrupt) else 3,) * 2
     assert f"3 replies kept in {PARTIAL}; the same command goes on from there\n" in first[2]
     assert second[2].startswith(
-        f"sftchat: 3 replies kept in {PARTIAL} and not asked again; 's:model' may have changed since, --fresh asks everything anew\n"
+        f"sftchat: 3 replies kept in {PARTIAL} and not asked again; 's:model' may have changed since, --fresh asks everything again\n"
         f"5 replies kept in {PARTIAL}; the same command goes on from there\n"
     )
     third = desk.run("s:model", "-o", "out", "--quiet")

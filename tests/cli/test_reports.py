@@ -35,7 +35,7 @@ def right_or_wrong(example: Example, reply: Reply) -> Score:
 
 
 def quiz() -> Registry:
-    """The task that this folder has a gold set of."""
+    """The task that this folder has an evalset of."""
     manager = pluggy.PluginManager("sftchat")
     manager.add_hookspecs(hookspecs)
     task = Task(

@@ -71,7 +71,7 @@ def test_replies_made_with_other_settings_are_refused_and_fresh_ones_take_their_
     with pytest.raises(UsageError) as caught:
         Samples(path, settings_of("m", "ab", SamplingParams(temperature=1.0, seed=10)))
     assert str(caught.value) == (
-        f"{path} holds replies made with temperature 0.8, not 1.0; give --fresh to make them anew, or --samples another file"
+        f"{path} holds replies made with temperature 0.8, not 1.0; give --fresh to make them again, or --samples another file"
     )
     with pytest.raises(UsageError) as caught:
         Samples(path, settings_of("m", "cd", SAMPLING))
@@ -108,10 +108,10 @@ def test_a_run_that_read_all_that_is_there_still_waits_for_the_one_that_adds(tmp
     ("content", "message"),
     [
         ('{"text": "a"}\n', "{path}: the file holds no samples; give --samples another name"),
-        ("no\n", "{path}:1: the line is no sample; restore the file, or give --fresh to make all replies anew"),
+        ("no\n", "{path}:1: the line is no sample; restore the file, or give --fresh to make all replies again"),
         (
             '{"sftchat_samples": 1}\n{"prompt": "p"}\n',
-            "{path}:2: the line is no sample; restore the file, or give --fresh to make all replies anew",
+            "{path}:2: the line is no sample; restore the file, or give --fresh to make all replies again",
         ),
     ],
 )

@@ -70,7 +70,10 @@ ITEM = '{"id": "a", "reply": "x", "stats": {"n": 1}, "right": true, "content": "
         (FIRST[:-1] + ', "sampling": null}\n{\n', ":2: not a JSON object: "),
         (FIRST[:-1] + ', "sampling": null, "task": "u"}\n', ':1: not the header of a baseline: key "task" stands twice in one object'),
         (FIRST[:-1] + ', "sampling": null}\n{"id": "a", "id": "b"}\n', ':2: not a JSON object: key "id" stands twice in one object; '),
-        (FIRST[:-1] + ', "sampling": null}\n' + ITEM, ": the header counts 0 items and the file has 1; restore it, or write it anew with "),
+        (
+            FIRST[:-1] + ', "sampling": null}\n' + ITEM,
+            ": the header counts 0 items and the file has 1; restore it, or write it again with ",
+        ),
     ],
 )
 def test_a_malformed_baseline_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -94,7 +97,7 @@ def test_a_baseline_of_a_later_version_is_not_comparable(tmp_path: Path) -> None
 def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_written_anew(task: Task, example: Make, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
     path.write_text('{"sftchat_baseline": 1}\n', encoding="utf-8")
-    words = f"baseline {path} has schema version 1, which has no hash of the items' metadata; write it anew with --update-baseline {path}"
+    words = f"baseline {path} has schema version 1, which has no hash of the items' metadata; write it again with --update-baseline {path}"
 
     with pytest.raises(NotComparableError, match=re.escape(words)):
         read_baseline(path)

@@ -1,4 +1,4 @@
-"""Reading gold sets."""
+"""Reading evalsets."""
 
 from __future__ import annotations
 

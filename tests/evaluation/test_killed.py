@@ -47,7 +47,7 @@ sys.exit(main(["eval", "s:model", "--quiet", "--overwrite", "-o", sys.argv[1]], 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with a gold set; the reply store is in ``cache``, and ``asked`` grows by a line for every request answered."""
+    """A folder with an evalset; the reply store is in ``cache``, and ``asked`` grows by a line for every request answered."""
     rows = [{"id": f"i{n}", "messages": [{"role": "user", "content": f"question {n}"}], "gold": "x"} for n in range(ITEMS)]
     (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "asked").touch()

@@ -1,4 +1,4 @@
-"""What a gold set can show, before anything is run, and whether that is true."""
+"""What an evalset can show, before anything is run, and whether that is true."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     scripts/fuzz MINUTES [TARGET…] [--coverage | --distil]
 
 Without ``--coverage`` Hypothesis generates and shrinks; what it found is kept in build/fuzz, which git ignores, and tried again first the next time.
-With it Atheris (libFuzzer) mutates bytes by the coverage of sftchat's own lines, beginning with tests/corpus/TARGET, and keeps what reaches more in
+With it Atheris (libFuzzer) mutates bytes by the coverage of sftchat's own lines, beginning with tests/corpus/TARGET.jsonl, and keeps what reaches more in
 build/fuzz/coverage/TARGET. Atheris is in no group that others need: ``uv pip install --group fuzz``; it has wheels for Linux on x86-64 alone.
 ``--distil`` copies from there into tests/corpus what reaches lines that no smaller input reaches.
 """
@@ -11,6 +11,7 @@ build/fuzz/coverage/TARGET. Atheris is in no group that others need: ``uv pip in
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def by_coverage(name: str, minutes: float) -> int:
     except ImportError:
         sys.exit("--coverage needs Atheris: uv pip install --group fuzz (Linux on x86-64)")
     with atheris.instrument_imports(include=["sftchat"]):
-        from tests.fuzz.everything import CORPUS, TARGETS
+        from tests.fuzz.everything import TARGETS, corpus_of
         from tests.fuzz.target import attempt
 
         target, folder = TARGETS[name], BUILD / "coverage" / name
@@ -67,12 +68,15 @@ def by_coverage(name: str, minutes: float) -> int:
     words = BUILD / f"{name}.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.tokens or ("{",)), encoding="ascii")
     arguments = [f"-max_total_time={60 * minutes:.0f}", "-timeout=20", "-rss_limit_mb=6000", "-max_len=4096", f"-dict={words}", f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=1"]  # fmt: skip
-    seeds = [str(CORPUS / name)] if (CORPUS / name).is_dir() else []
+    seeds = BUILD / "seeds" / name
+    seeds.mkdir(parents=True, exist_ok=True)
+    for input_name, content in corpus_of(name).items():
+        (seeds / input_name).write_bytes(content)
 
     def attack(content: bytes) -> None:
         attempt(target, content, seconds=0)
 
-    atheris.Setup([sys.argv[0], *arguments, str(folder), *seeds], attack)
+    atheris.Setup([sys.argv[0], *arguments, str(folder), str(seeds)], attack)
     atheris.Fuzz()
     return 0
 
@@ -84,7 +88,7 @@ def _escaped(word: str) -> str:
 
 def distil(name: str) -> int:
     """Copy into the corpus what reaches lines that nothing smaller does; returns how many inputs there are then."""
-    from tests.fuzz.everything import CORPUS, TARGETS, kept
+    from tests.fuzz.everything import TARGETS, add_to_corpus, corpus_of
     from tests.fuzz.target import attempt
 
     lines: set[Any] = set()
@@ -95,19 +99,19 @@ def distil(name: str) -> int:
         lines.add((frame.f_code.co_filename, frame.f_lineno))
         return trace
 
-    found = sorted((BUILD / "coverage" / name).glob("*"), key=lambda path: path.stat().st_size)
+    known = corpus_of(name)
+    found = sorted((path.read_bytes() for path in (BUILD / "coverage" / name).glob("*")), key=len)
     attempt(TARGETS[name], b"")  # what is done once does not count
-    for path in [*kept(name), *found]:
+    for content in [*known.values(), *found]:
         before = len(lines)
         sys.settrace(trace)
         try:
-            attempt(TARGETS[name], path.read_bytes(), seconds=0)
+            attempt(TARGETS[name], content, seconds=0)
         finally:
             sys.settrace(None)
-        if len(lines) > before and path.stat().st_size <= LARGEST and path.parent.name == name and path.parent.parent != CORPUS:
-            (CORPUS / name).mkdir(parents=True, exist_ok=True)
-            (CORPUS / name / path.name[:12]).write_bytes(path.read_bytes())
-    return len(kept(name))
+        if len(lines) > before and len(content) <= LARGEST and content not in known.values():
+            add_to_corpus(name, hashlib.sha1(content, usedforsecurity=False).hexdigest()[:12], content)
+    return len(corpus_of(name))
 
 
 LARGEST = 1500

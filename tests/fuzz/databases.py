@@ -1,4 +1,4 @@
-"""Targets: the SQLite files of talks and of stored replies; a file that is damaged, and a whole one whose rows say anything.
+"""Targets: the SQLite files of conversations and of stored replies; a file that is damaged, and a whole one whose rows say anything.
 
 Bytes that begin as SQLite files do are the file. All others are rows, a line each: a table's name and its values as JSON, ``"0x…"`` for bytes.
 """
@@ -52,7 +52,7 @@ def _value(value: Any) -> Any:
 
 
 def sessions(content: bytes, room: Room) -> None:
-    """Whatever a file of talks holds, talks are listed and go on, or it is said why not."""
+    """Whatever a file of talks holds, conversations are listed and go on, or it is said why not."""
     path = database(content, room.scratch("sessions.sqlite"), TABLES)
     said: list[str] = []
     with closing(Sessions(path, said.append)) as kept:
@@ -69,7 +69,7 @@ def sessions(content: bytes, room: Room) -> None:
 
 
 def _look(conversation: Conversation) -> None:
-    """Everything that a talk is asked for when it goes on."""
+    """Everything that a conversation is asked for when it goes on."""
     for id in range(len(conversation.nodes) + 1):
         conversation.turns_to(id)
     assert all(isinstance(message["content"], str) for message in conversation.messages)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 from tests.fuzz import databases, models, results, rows, settings, texts
@@ -20,6 +22,18 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def kept(name: str) -> list[Path]:
-    """The corpus of a target."""
-    return sorted((CORPUS / name).iterdir()) if (CORPUS / name).is_dir() else []
+def corpus_of(name: str) -> dict[str, bytes]:
+    """The inputs of a target's corpus by name, in the file's order: one row an input, as text where it is UTF-8 and else in base64."""
+    path = CORPUS / f"{name}.jsonl"
+    rows = map(json.loads, path.read_text("ascii").splitlines()) if path.is_file() else ()
+    return {row["name"]: row["text"].encode() if "text" in row else base64.b64decode(row["base64"]) for row in rows}
+
+
+def add_to_corpus(name: str, input_name: str, content: bytes) -> None:
+    """Append an input to the corpus of a target."""
+    try:
+        row = {"name": input_name, "text": content.decode()}
+    except UnicodeDecodeError:
+        row = {"name": input_name, "base64": base64.b64encode(content).decode()}
+    with (CORPUS / f"{name}.jsonl").open("a", encoding="ascii") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""Targets: gold sets, stored replies, baselines, folders of earlier evaluations."""
+"""Targets: evalsets, stored replies, baselines, folders of earlier evaluations."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def adapter(content: bytes, room: Room) -> None:
 
 
 def talk(content: bytes, room: Room) -> None:
-    """Any bytes are a talk that ``/load`` goes on with."""
+    """Any bytes are a conversation that ``/load`` goes on with."""
     path = room.file(content)
     for row in (1, 2):
         with refused():

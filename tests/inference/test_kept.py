@@ -47,7 +47,7 @@ class Asker:
         self.read.append(given["input_ids"].numel())
 
     def tokens(self, *said: str) -> list[int]:
-        """The prompt of a talk."""
+        """The prompt of a conversation."""
         messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(said)]
         return loaded(self.shape).renderer.prompt_ids(messages)
 
@@ -59,7 +59,7 @@ def alike(one: list[int], other: list[int]) -> int:
 
 @pytest.fixture(params=["llama", "qwen3", "gemma2", "mistral", "gpt2", "bloom"])
 def ask(request: pytest.FixtureRequest) -> Asker:
-    """A talk of one turn has been held; windows of the sliding shapes are shorter than it."""
+    """A conversation of one turn has been held; windows of the sliding shapes are shorter than it."""
     return Asker(request.param)
 
 
@@ -105,7 +105,7 @@ def test_a_state_that_cannot_be_cut_is_read_again() -> None:
 
 
 def test_a_reply_that_was_stopped_leaves_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.inference.scheduler.PIECE", 16)
+    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_CHUNK", 16)
     ask = Asker("llama")
     text = "the user and the assistant talk " * 4
     request = Request("r", (Message(role="user", content=text),), sampling=SamplingParams(max_new_tokens=LENGTH))

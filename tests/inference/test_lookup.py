@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_lookup import MIN_GUESSED_TOKENS, ORDERS, PATIENCE, REST, PromptLookupDecoder
+from sftchat.inference.prompt_lookup import MAX_WRONG_GUESSES, MIN_GUESSED_TOKENS, NGRAM_SIZES, PAUSE_TOKENS, PromptLookupDecoder
 from tests.inference.test_identity import loaded, replies, request
 
 
@@ -37,11 +37,11 @@ def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
         lookup.learn(sizes[-1], sizes[-1])
     assert sizes == [4, 8, 16, 16] or sizes == [3, 3, 3, 3]
 
-    for _ in ORDERS:
-        for _ in range(PATIENCE):
+    for _ in NGRAM_SIZES:
+        for _ in range(MAX_WRONG_GUESSES):
             lookup.learn(len(lookup.guess(tokens, 50)), 0)
     silent = next(count for count in range(1000) if lookup.guess(tokens, 50))
-    assert 0 < silent <= REST
+    assert 0 < silent <= PAUSE_TOKENS
 
 
 def test_a_guess_is_as_long_as_the_last_was_right_and_one_more_but_never_below_the_fewest() -> None:

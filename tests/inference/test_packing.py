@@ -31,7 +31,7 @@ def model(dtype: torch.dtype = torch.float32, **sizes: Any) -> LlamaForCausalLM:
 def test_logits_are_the_same_for_any_number_of_rows(
     dtype: torch.dtype, rows: int, tokens: int, single: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.inference.fused_linear.SINGLE", single)
+    monkeypatch.setattr("sftchat.inference.fused_linear.MIN_PACKED_WEIGHTS", single)
     plain, prepared = model(dtype), model(dtype)
     optimize_for_inference(prepared)
     ids = torch.arange(tokens * rows).reshape(rows, tokens) % 64

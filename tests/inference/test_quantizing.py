@@ -14,7 +14,7 @@ from sftchat.cli import main
 from sftchat.engine import Request, collect
 from sftchat.inference import open as loading
 from sftchat.inference.cpu import optimize_for_inference
-from sftchat.inference.int8 import ROWS
+from sftchat.inference.int8 import MAX_INT8_ROWS
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import resolve
@@ -49,7 +49,7 @@ def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> No
 
 
 @pytest.mark.parametrize("integers", [True, False])
-@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+@pytest.mark.parametrize("rows", range(1, MAX_INT8_ROWS + 1))
 @torch.inference_mode()
 def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if integers and not torch.cpu._is_vnni_supported():

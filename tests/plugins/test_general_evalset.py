@@ -1,4 +1,4 @@
-"""The mechanical half of reviewing the general gold set: what a program can check."""
+"""The mechanical half of reviewing the general evalset: what a program can check."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> Non
     if context.settings.logprobs:
         raise UsageError("no log-probabilities came with this reply")
     raise UsageError(
-        "no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies anew"
+        "no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies again"
     )
 
 

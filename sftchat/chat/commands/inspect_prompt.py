@@ -155,5 +155,7 @@ COMMANDS = (
     ChatCommand(
         "tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]", topic="looking inside"
     ),
-    ChatCommand("mask", "show what training on this talk would learn, or with TEXT as the reply", _mask, "[TEXT]", topic="looking inside"),
+    ChatCommand(
+        "mask", "show what training on this conversation would learn, or with TEXT as the reply", _mask, "[TEXT]", topic="looking inside"
+    ),
 )

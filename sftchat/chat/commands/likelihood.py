@@ -29,7 +29,7 @@ def _gold(context: ChatContext) -> str:
     judge = context.desk.judge
     example = judge.find(context.conversation.unanswered().messages) if judge is not None else None
     if example is None or example.gold is None:
-        raise UsageError("the last message is no item of a gold set; chat with --task, or give the answer: /nll TEXT")
+        raise UsageError("the last message is no item of an evalset; chat with --task, or give the answer: /likelihood TEXT")
     return example.gold
 
 
@@ -75,5 +75,12 @@ def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) ->
 
 
 COMMANDS = (
-    ChatCommand("nll", "show how likely TEXT, the gold answer or the last reply is to every model", _nll, "[gold|TEXT]", topic=TOPIC),
+    ChatCommand(
+        "likelihood",
+        "show how likely TEXT, the gold answer or the last reply is to every model",
+        _nll,
+        "[gold|TEXT]",
+        topic=TOPIC,
+        aliases=("nll",),
+    ),
 )

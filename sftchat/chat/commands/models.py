@@ -43,14 +43,14 @@ def _focus(context: ChatContext, argument: str) -> None:
     """Show or choose the column that commands about one reply mean."""
     at = whole_number(argument, "N", context.conversation.column + 1)
     if at > len(context.columns):
-        raise UsageError(f"there is no column {at}: the talk has {len(context.columns)}")
+        raise UsageError(f"there is no column {at}: the conversation has {len(context.columns)}")
     context.conversation = context.conversation.seen_by(at - 1)
     context.say(f"column {at}: {context.focus.name}")
 
 
 def _one_column(context: ChatContext) -> str:
     """Why there is no focus to choose."""
-    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' talks to two"
+    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
 
 
 def _columns(context: ChatContext, argument: str) -> Iterable[str]:
@@ -170,5 +170,14 @@ COMMANDS = (
     ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
     ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, impossible=_one_column, topic="models"),
     ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
-    ChatCommand("ckpt", "ask another checkpoint of the run", _ckpt, "[next|prev|STEP]", _steps, impossible=_no_checkpoints, topic="models"),
+    ChatCommand(
+        "checkpoint",
+        "ask another checkpoint of the run",
+        _ckpt,
+        "[next|prev|STEP]",
+        _steps,
+        impossible=_no_checkpoints,
+        topic="models",
+        aliases=("ckpt",),
+    ),
 )

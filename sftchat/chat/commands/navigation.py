@@ -28,7 +28,7 @@ def _reset(context: ChatContext, argument: str) -> None:
     said = bool(context.conversation.turns)
     context.conversation = context.conversation.reset()
     system = "; the system prompt stays" if context.conversation.system else ""
-    context.say(f"the talk starts anew{system}{'; /branches leads back' if said else ''}")
+    context.say(f"the conversation starts again{system}{'; /branches leads back' if said else ''}")
 
 
 def _undo(context: ChatContext, argument: str) -> None:
@@ -60,7 +60,7 @@ def _edit(context: ChatContext, argument: str) -> None:
     number, text = re.fullmatch(r"(?:(\d+)(?::|$)\s*)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
     at = whole_number(number or "", "N", len(conversation.turns))
     if at > len(conversation.turns):
-        raise UsageError(f"there is no turn {at}: the talk has {len(conversation.turns)}")
+        raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
     turn = conversation.turns[at - 1]
     if text:
         question = conversation.node(conversation.node(turn.id).parent)
@@ -88,7 +88,7 @@ def _branch(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     at = whole_number(argument, "N", least=0)
     if at > len(conversation.turns):
-        raise UsageError(f"there is no turn {at}: the talk has {len(conversation.turns)}")
+        raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
     context.conversation = conversation.go(conversation.turns[at - 1].id if at else 0)
     context.say(f"{_where(context)}; what you say next is a new branch")
 
@@ -99,7 +99,7 @@ def _branches(context: ChatContext, argument: str) -> None:
     if argument:
         at = whole_number(argument, "N")
         if at > len(conversation.ends):
-            raise UsageError(f"there is no branch {at}: the talk has {len(conversation.ends)}")
+            raise UsageError(f"there is no branch {at}: the conversation has {len(conversation.ends)}")
         context.conversation = conversation.go(conversation.ends[at - 1])
         context.say(_where(context))
         return
@@ -134,7 +134,7 @@ def _where(context: ChatContext) -> str:
     """Where the talk is."""
     turns = context.conversation.turns
     if not turns:
-        return "at the beginning of the talk"
+        return "at the beginning of the conversation"
     return f"after turn {len(turns)}: {shortened(turns[-1].question)}"
 
 
@@ -154,14 +154,20 @@ def _no_branches(context: ChatContext) -> str:
 
 
 COMMANDS = (
-    ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]", topic="talk"),
-    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, impossible=no_reply, topic="talk"),
-    ChatCommand("redo", "take back an undo", _redo, impossible=_nothing_undone, topic="talk"),
-    ChatCommand("regen", "have the last message answered once more", _regen, impossible=_nothing_asked, topic="talk"),
-    ChatCommand("edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, impossible=no_reply, topic="talk"),
-    ChatCommand("continue", "have a reply that was cut go on", _continue, impossible=_complete, topic="talk"),
-    ChatCommand("branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, impossible=no_reply, topic="talk"),
-    ChatCommand("branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, impossible=_no_branches, topic="talk"),
-    ChatCommand("history", "show the talk, or its last N turns", _history, "[N]", impossible=no_reply, topic="talk"),
-    ChatCommand("reset", "forget all but the system prompt", _reset, topic="talk"),
+    ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]", topic="conversation"),
+    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, impossible=no_reply, topic="conversation"),
+    ChatCommand("redo", "take back an undo", _redo, impossible=_nothing_undone, topic="conversation"),
+    ChatCommand("regen", "have the last message answered once more", _regen, impossible=_nothing_asked, topic="conversation"),
+    ChatCommand(
+        "edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, impossible=no_reply, topic="conversation"
+    ),
+    ChatCommand("continue", "have a reply that was cut go on", _continue, impossible=_complete, topic="conversation"),
+    ChatCommand(
+        "branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, impossible=no_reply, topic="conversation"
+    ),
+    ChatCommand(
+        "branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, impossible=_no_branches, topic="conversation"
+    ),
+    ChatCommand("history", "show the conversation, or its last N turns", _history, "[N]", impossible=no_reply, topic="conversation"),
+    ChatCommand("reset", "forget all but the system prompt", _reset, topic="conversation"),
 )

@@ -96,12 +96,13 @@ def _nothing_asked(context: ChatContext) -> str:
 
 COMMANDS = (
     ChatCommand(
-        "n",
+        "samples",
         "sample K answers to the last message and count what they say",
         _samples,
         "K",
         impossible=_nothing_asked,
         topic="looking inside",
+        aliases=("n",),
     ),
     ChatCommand("raw", "continue TEXT as it is, without a chat template", _raw, "TEXT", topic="looking inside"),
 )

@@ -49,7 +49,7 @@ def _no_gold(context: ChatContext) -> str:
     """Why there is nothing to score."""
     judge = context.desk.judge
     if judge is None:
-        return "the talk has no task; 'sftchat chat MODEL --task TASK' has"
+        return "the conversation has no task; 'sftchat chat MODEL --task TASK' has"
     return "" if judge.path is not None else f"task '{judge.task.name}' has no evalset; --evalset FILE gives one"
 
 

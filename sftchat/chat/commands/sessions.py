@@ -13,7 +13,7 @@ from sftchat.chat.sessions import Summary, restored
 from sftchat.errors import UsageError
 from sftchat.text import counted
 
-SHOWN = 20
+LISTED_SESSIONS = 20
 NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
 FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
@@ -21,14 +21,14 @@ FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 def _not_kept(context: ChatContext) -> str:
     """Why there are no sessions."""
     sessions = context.desk.session.sessions
-    return "" if sessions is not None and not sessions.broken else "talks are not kept here"
+    return "" if sessions is not None and not sessions.broken else "conversations are not kept here"
 
 
 def _sessions(context: ChatContext, argument: str) -> None:
     """List the sessions that were used last."""
     sessions = context.desk.session.sessions
     assert sessions is not None
-    context.say(listed(sessions.all(whole_number(argument, "N", SHOWN)), context.desk.session.id) or "no sessions yet")
+    context.say(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.desk.session.id) or "no sessions yet")
 
 
 def listed(found: Iterable[Summary], current: int) -> str:
@@ -48,9 +48,11 @@ def _save(context: ChatContext, argument: str) -> None:
     assert session.sessions is not None
     if not NAME.fullmatch(argument):
         said = f"session name '{argument}'" if argument else "the name is missing: a name"
-        raise UsageError(f"{said} must be one word that begins with a letter and has no '/'; talks are kept anyway, /export writes a file")
+        raise UsageError(
+            f"{said} must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file"
+        )
     session.sessions.rename(session.id, argument)
-    context.say(f"this talk is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
+    context.say(f"this conversation is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
 
 
 def _load(context: ChatContext, argument: str) -> None:
@@ -83,7 +85,7 @@ def _load(context: ChatContext, argument: str) -> None:
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
     """Sessions by name, else number, and files."""
     sessions = context.desk.session.sessions
-    named = [one.name or str(one.id) for one in sessions.all(SHOWN)] if sessions is not None else []
+    named = [one.name or str(one.id) for one in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
     return [*named, *paths(context, argument)]
 
 
@@ -101,13 +103,30 @@ def _export(context: ChatContext, argument: str) -> None:
 
 COMMANDS = (
     ChatCommand(
-        "sessions", "list the last talks, or the last N", _sessions, "[N]", while_generating=True, impossible=_not_kept, topic="sessions"
+        "sessions",
+        "list the last conversations, or the last N",
+        _sessions,
+        "[N]",
+        while_generating=True,
+        impossible=_not_kept,
+        topic="sessions",
     ),
     ChatCommand(
-        "save", "give this talk a name", _save, "NAME", impossible=lambda context: no_reply(context) or _not_kept(context), topic="sessions"
+        "save",
+        "give this conversation a name",
+        _save,
+        "NAME",
+        impossible=lambda context: no_reply(context) or _not_kept(context),
+        topic="sessions",
     ),
-    ChatCommand("load", "go on with a talk, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
+    ChatCommand("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
     ChatCommand(
-        "export", "write the talk: messages, sharegpt, markdown", _export, "FILE [FORMAT]", paths, impossible=no_reply, topic="sessions"
+        "export",
+        "write the conversation: messages, sharegpt, markdown",
+        _export,
+        "FILE [FORMAT]",
+        paths,
+        impossible=no_reply,
+        topic="sessions",
     ),
 )

@@ -12,7 +12,7 @@ from sftchat.chat.render.width import Line, pad, plain, width, wrap_line
 from sftchat.chat.safe_text import escape_controls
 
 RULE = " │ "
-LEAST = 48
+MIN_COLUMN_WIDTH = 48
 """Replies narrower than this are easier to read one below the other: two side by side want a terminal of 99 columns."""
 
 Row = list[Line]
@@ -35,7 +35,7 @@ class Side:
 def column_widths(count: int, columns: int) -> list[int] | None:
     """Widths of ``count`` columns on a terminal; None when they stand alone or must stand one below the other."""
     each = (columns - len(RULE) * (count - 1)) // max(1, count)
-    return [each] * count if count > 1 and each >= LEAST else None  # all the same, so that what is alike breaks alike
+    return [each] * count if count > 1 and each >= MIN_COLUMN_WIDTH else None  # all the same, so that what is alike breaks alike
 
 
 def first_difference(sides: Sequence[Side]) -> int | None:

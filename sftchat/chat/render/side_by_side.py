@@ -9,7 +9,7 @@ from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import Printable
 from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
-NARROWEST = 6
+MIN_STREAMED_WIDTH = 6
 """Columns do not get narrower than this when the terminal is made narrower while they stream."""
 
 
@@ -65,7 +65,7 @@ class Beside:
 
     def lines(self, columns: int) -> list[Line]:
         """Draw everything for a terminal of this width, and return the rows that will not change any more and were not returned before."""
-        each = max(NARROWEST, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
+        each = max(MIN_STREAMED_WIDTH, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
         if self._width and each != self._width:
             self._begin_anew()
         self._width = each

@@ -39,7 +39,7 @@ def asking_options(command: F) -> F:
             click.option("-o", "--output", required=True, metavar="OUT", help="Where to."),
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N prompts."),
             click.option("--samples", metavar="FILE", help="What the model says, kept as it comes.  [default: OUT.samples.jsonl]"),
-            click.option("--fresh", is_flag=True, help="Ask everything anew, also what is in the file of samples."),
+            click.option("--fresh", is_flag=True, help="Ask everything again, also what is in the file of samples."),
         )
     ):
         command = option(command)

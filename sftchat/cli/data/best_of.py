@@ -77,7 +77,7 @@ def best_of(
     session: Session = ctx.obj
     found = session.registry.task(task)
     if score_only and fresh:
-        raise UsageError("--fresh makes replies anew and --score-only makes none; give one of them")
+        raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
         options["temperature"] = max(found.sampling.temperature, TEMPERATURE)
     sampling = chosen_sampling(found, options)

@@ -21,13 +21,13 @@ from sftchat.inference.openai.bounds import Meter, Overrun
 from sftchat.inference.openai.events import DONE, ended, error_fields, path_and_body, read_event
 from sftchat.inference.openai.likelihood import score_text
 from sftchat.inference.openai.reply import StreamedReply
-from sftchat.inference.openai.retries import PASSING, AdaptiveConcurrencyLimit, RequestFailed, Retries, retry_after
+from sftchat.inference.openai.retries import RETRYABLE_STATUSES, AdaptiveConcurrencyLimit, RequestFailed, Retries, retry_after
 from sftchat.inference.openai.server import KEYS, Answer, Server
 from sftchat.types import Choice
 
-SILENCE = 0.1
+IDLE_CHUNK_SECONDS = 0.1
 """Seconds without data after which the caller gets an empty chunk, so that it can cancel while the server is busy."""
-DRAIN = 1.0
+DRAIN_SECONDS = 1.0
 """Seconds to read the end of a stream after its last event; only a fully read connection can be reused."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 """Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
@@ -93,7 +93,7 @@ class EndpointEngine:
                     service.cancel()
                     return
                 try:
-                    news = arrived.get(timeout=SILENCE)
+                    news = arrived.get(timeout=IDLE_CHUNK_SECONDS)
                 except Empty:
                     if service.done():
                         service.result()  # raises the service's exception
@@ -261,7 +261,7 @@ class EndpointEngine:
                 if event.data:
                     heard = True
                     yield event.data
-            with move_on_after(DRAIN):
+            with move_on_after(DRAIN_SECONDS):
                 async for _ in events:
                     pass
             if done:
@@ -317,7 +317,7 @@ class EndpointEngine:
         status, words = answer.status, self._server.words(answer)
         if self._learns(answer, body, say):
             return RequestFailed(words, otherwise=True)
-        if status in PASSING or status >= 500:
+        if status in RETRYABLE_STATUSES or status >= 500:
             wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
             asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
             return RequestFailed(words + asked, passing=True, crowded=status == 429, wait=wait)

@@ -10,7 +10,7 @@ from typing import Any
 from sftchat._util.parsing import load_json
 from sftchat.engine import Request
 from sftchat.inference.openai.logprobs import Redact, asked_for, choices_of
-from sftchat.inference.openai.retries import PASSING, RequestFailed
+from sftchat.inference.openai.retries import RETRYABLE_STATUSES, RequestFailed
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
 from sftchat.types import Choice, FinishReason
 
@@ -18,7 +18,7 @@ DONE = "[DONE]"
 """Data of the event after the last one."""
 ERROR = b"error:"
 """Field of an event stream in which llama-server sends errors; it is not part of the standard."""
-OURS = ("context", "weight")
+OWN_KEYS = ("context", "weight")
 """Keys of a message that are private to sftchat; some servers refuse unknown keys."""
 MOST_COUNTED = 1_000_000_000
 """Token counts above this are invalid."""
@@ -89,7 +89,7 @@ def path_and_body(
     body |= asked_for(request.logprobs, chat=request.prompt is None)
     if request.prompt is not None:
         return "/completions", {**body, "prompt": request.prompt + request.reply_prefix}
-    messages = [{key: value for key, value in turn.items() if key not in OURS} for turn in request.messages]
+    messages = [{key: value for key, value in turn.items() if key not in OWN_KEYS} for turn in request.messages]
     if not request.reply_prefix:
         return "/chat/completions", {**body, "messages": messages}
     begun = [*messages, {"role": "assistant", "content": request.reply_prefix}]
@@ -184,7 +184,7 @@ def _error_of(event: Mapping[str, Any]) -> RequestFailed | None:
     codes = [error.get(name, event.get(name)) for name in ("code", "status", "type")]
     numbers = [int(code) for code in codes if isinstance(code, int | str) and str(code).isdecimal() and len(str(code)) == 3]
     named = [str(code).lower().replace(" ", "_") for code in codes if isinstance(code, str)]
-    allowed = numbers[0] in PASSING or numbers[0] >= 500 if numbers else False
+    allowed = numbers[0] in RETRYABLE_STATUSES or numbers[0] >= 500 if numbers else False
     passing = allowed or (not numbers and any(known in name for name in named for known in PASSING_CODES))
     crowded = 429 in numbers or any("rate_limit" in name for name in named)
     return RequestFailed(words, passing=passing, crowded=crowded)

@@ -14,7 +14,7 @@ from sftchat.inference.openai.logprobs import asked_for, choice_of, choices_of, 
 from sftchat.inference.openai.server import Answer
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 
-ONE = SamplingParams(max_new_tokens=1)
+ONE_TOKEN = SamplingParams(max_new_tokens=1)
 """A server must generate at least one token."""
 Ask = Callable[[str, Mapping[str, Any], int], Answer]
 """Posts a body to a path and returns the response; the number is the number of tokens that limits its size."""
@@ -47,7 +47,7 @@ def score_text(
     Raises:
         EngineError: When the server does not support it; names the missing feature.
     """
-    request = replace(request, sampling=ONE, logprobs=None, reply_ids=())
+    request = replace(request, sampling=ONE_TOKEN, logprobs=None, reply_ids=())
     whole = replace(request, reply_prefix=request.reply_prefix + text)
 
     def asked(one: Request, extra: Mapping[str, Any], lacking: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from sftchat.types import Message, SamplingParams
 
 MISTAKES = (400, 404, 422)
 """HTTP statuses with which servers reject an unknown model name."""
-FEW = 50
+MAX_LISTED_MODELS = 50
 """Maximum number of models listed in an error message."""
 
 
@@ -87,7 +87,9 @@ def _only(names: list[str], why: str, server: Server) -> str:
             f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
         )
     if len(names) > 1:
-        few = ", ".join(names[:FEW]) + (f" and {len(names) - FEW:,} more" if len(names) > FEW else "")
+        few = ", ".join(names[:MAX_LISTED_MODELS]) + (
+            f" and {len(names) - MAX_LISTED_MODELS:,} more" if len(names) > MAX_LISTED_MODELS else ""
+        )
         raise UsageError(f"the server at {server.url} has {len(names)} models; add one to the address as #MODEL: {few}")
     return names[0]
 
@@ -105,7 +107,7 @@ def _try_name(server: Server, model: str, names: list[str]) -> None:
         return  # it refuses only a parameter, so the model exists
     if answer.status in MISTAKES:
         what = (
-            unknown("model", model, names if len(names) <= FEW else get_close_matches(model, names, FEW))
+            unknown("model", model, names if len(names) <= MAX_LISTED_MODELS else get_close_matches(model, names, MAX_LISTED_MODELS))
             if names
             else f"no model '{model}'"
         )

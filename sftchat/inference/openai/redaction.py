@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 MARK = "***"
 """Replacement for a key."""
-SHORTEST = 8
+MIN_KEY_CHARACTERS = 8
 """Keys with fewer characters are placeholders such as ``EMPTY`` or ``none``, which replies may contain."""
 
 
@@ -17,11 +17,11 @@ class Redaction:
     """Replaces known keys by ``***``, both literal and percent-encoded.
 
     Args:
-        keys: API keys; those with fewer than ``SHORTEST`` characters are ignored.
+        keys: API keys; those with fewer than ``MIN_KEY_CHARACTERS`` characters are ignored.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        found = {form for key in keys if len(key) >= SHORTEST for form in _forms(key)}
+        found = {form for key in keys if len(key) >= MIN_KEY_CHARACTERS for form in _forms(key)}
         self.forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
         """The strings to replace, longest first."""
         self.pattern = re.compile("|".join(map(re.escape, self.forms))) if self.forms else None
@@ -77,10 +77,10 @@ class RedactedStream:
         return ready + text[done:begun]
 
     def end(self) -> str:
-        """Return the text still held back; a partial key of at least ``SHORTEST`` characters is replaced too."""
+        """Return the text still held back; a partial key of at least ``MIN_KEY_CHARACTERS`` characters is replaced too."""
         held, self._held = self._held, ""
-        self.replaced = self.replaced or len(held) >= SHORTEST
-        return MARK if len(held) >= SHORTEST else held
+        self.replaced = self.replaced or len(held) >= MIN_KEY_CHARACTERS
+        return MARK if len(held) >= MIN_KEY_CHARACTERS else held
 
     def _begun(self, text: str, done: int) -> int:
         """Return the start of the longest suffix that may be the beginning of a key; the length of the text if there is none."""

@@ -54,7 +54,7 @@ class AdaptiveConcurrencyLimit:
         self.places.total_tokens = int(self._size)
 
 
-PASSING = frozenset({408, 409, 429})
+RETRYABLE_STATUSES = frozenset({408, 409, 429})
 """HTTP statuses worth a retry, as in the OpenAI library; so is every 5xx."""
 LONGEST_WAIT = 1e9
 """Upper limit of a requested wait in seconds, 32 years."""

@@ -22,7 +22,7 @@ from sftchat.protocol import error_message
 KEYS = ("SFTCHAT_API_KEY", "OPENAI_API_KEY")
 """Environment variables for the API key; the first one that is set is used."""
 CONNECT_SECONDS = 10.0
-WORDS = 300
+MAX_ERROR_CHARACTERS = 300
 """Maximum number of characters of a server's message in an error."""
 LONGEST_NAME = 1000
 """Maximum number of characters of a model name; longer ones are invalid."""
@@ -160,9 +160,9 @@ class Server:
 
     def shown(self, said: str) -> str:
         """Sanitize a server's message for a terminal: one line, shortened, without keys and control characters."""
-        safe = self.redaction.text(said)[: 10 * WORDS]
+        safe = self.redaction.text(said)[: 10 * MAX_ERROR_CHARACTERS]
         line = " ".join("".join(character if character.isprintable() else " " for character in safe).split())
-        return line if len(line) <= WORDS else line[:WORDS] + "…"
+        return line if len(line) <= MAX_ERROR_CHARACTERS else line[:MAX_ERROR_CHARACTERS] + "…"
 
 
 def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
