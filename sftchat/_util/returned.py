@@ -29,9 +29,7 @@ def plain_number(value: object) -> int | float:
     Raises:
         Malformed: When it is not a number, not finite, or larger than ``MAX_COUNT``.
     """
-    if (
-        type(value) is int or type(value) is float
-    ) and -MAX_COUNT <= value <= MAX_COUNT:  # nearly every count; comparisons with NaN are false
+    if (type(value) is int or type(value) is float) and -MAX_COUNT <= value <= MAX_COUNT:  # nearly every count; False for NaN
         return value
     if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
         value = item()
