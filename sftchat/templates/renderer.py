@@ -92,7 +92,7 @@ class Renderer:
         return TextTemplate(self.tokenizer, self.name, self.source, self.arguments, self.forced)
 
     def for_tools(self, tools: Tools) -> Renderer:
-        """Return the renderer for conversations with these tools, as transformers' ``get_chat_template``: ``tool_use`` if there are any."""
+        """Return the renderer for conversations with these tools, as transformers' ``get_chat_template``: ``tool_use`` if there are tools."""
         return self.each[-1] if tools else self
 
     @cached_property

@@ -75,7 +75,7 @@ class Alignment:
                 yield from self._pop([following], length)
 
     def _find(self, text: str, most: int, final: bool) -> tuple[int, int] | None:
-        """Return the offset (at most ``most``) and length of a token's text; at the final end the text may be cut."""
+        """Return the offset (at most ``most``) and length of a token's text; with ``final`` the text may be cut."""
         for form in _forms(text):
             for gap in range(most + 1):
                 rest = self._text[gap : gap + len(form)]
