@@ -1,7 +1,7 @@
-"""The one seam to every model: requests go in, chunks come out.
+"""The ``Engine`` protocol, through which all of sftchat reaches a model: requests go in, chunks of replies come out.
 
-A chat turn is one request; an eval is thousands; a side-by-side is one prompt under several adapters; best-of-k is one prompt with k seeds.
-Tests pass ``sftchat.testing.ScriptedEngine``; nothing is patched.
+A chat turn is one request, an eval is thousands, a side-by-side is one prompt under several adapters, best-of-k is one prompt with k seeds. Tests
+pass ``sftchat.testing.ScriptedEngine`` instead of patching.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to be continued.
+    """One prompt for a model to continue.
 
     Attributes:
-        id: Comes back on every chunk; unique among the requests of one call.
+        id: Repeated in every chunk of the reply; unique among the requests of one call.
         messages: The conversation; rendered by the engine's chat template.
-        prompt: Text to be continued as it is, without a template, instead of messages.
-        sampling: How tokens are chosen.
-        adapter: Name of the adapter to answer with, ``OFF`` for the base without any; empty for what was loaded.
-        reply_prefix: The beginning of the reply, to be continued; not repeated in the chunks.
-        reply_ids: The same as token ids, for an engine that was heard to say them; ``reply_prefix`` is empty then.
-        template_arguments: Arguments of the chat template, over those the model has of its own; engines that render elsewhere refuse them.
+        prompt: Raw text to continue, without a template, instead of messages.
+        sampling: Sampling parameters.
+        adapter: Name of the adapter to use, ``OFF`` for the base model without adapters; empty for the model as it was loaded.
+        reply_prefix: The beginning of the reply, which the model continues; not repeated in the chunks.
+        reply_ids: The same as token ids, if the engine generated them earlier; ``reply_prefix`` is empty then.
+        template_arguments: Arguments of the chat template; they override the model's own. Engines that do not render the template themselves refuse
+            them.
         tools: Functions that the model may call, as JSON schemas.
-        logprobs: Ask for ``Chunk.choices``, with this many of the likeliest tokens at each place, from 0; None does not ask. Engines that are
-            ``Inspects`` compute them afterwards and may ignore it.
+        logprobs: Number of top alternatives per token in ``Chunk.choices``, at least 0; None requests no log-probabilities. Engines that implement
+            ``Inspects`` compute them afterwards and may ignore this.
     """
 
     id: str
@@ -51,25 +52,25 @@ Revision = Literal["", "thought", "again"]
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of one reply.
+    """A part of one reply, as it is streamed.
 
     Attributes:
-        request_id: Whose reply it is.
-        text: New text, always whole characters; may be empty.
-        token_ids: The tokens since the last chunk, the stop token not among them.
-        finish_reason: Set on the last chunk of the request, exactly once.
+        request_id: ``Request.id`` of the request.
+        text: New text; never ends within a character; may be empty.
+        token_ids: The tokens since the last chunk, without the stop token.
+        finish_reason: Set on the last chunk of the request only.
         prompt_tokens: Length of the rendered prompt; set on the last chunk.
-        cached_tokens: How many of those the engine still knew from an earlier request and did not read again; set on the last chunk.
-        logprobs: Log-probability of each of ``token_ids``, where the engine gives them; or of each of ``choices``, where a server does.
-        error: What went wrong, when ``finish_reason`` is ``"error"``: that request failed, the others go on.
-        unlisted_tokens: How many more tokens there are than ``token_ids`` lists, from engines that know only the number.
-        thoughts: New text that is kept apart from the reply because the server or its tags say that it is reasoning.
-        refused: The reply is a refusal by the server's own word.
-        revises: What of the chunks before is something else: with ``thought`` their text was thoughts, with ``again`` their thoughts are void
-            because the request was sent once more.
-        choices: The tokens of the reply's text whose whole text has been handed out since the last ones, where ``Request.logprobs`` asked for
-            them and the engine gives them; those of thoughts are not among them.
-        opened: The template opened the thoughts of this reply: its text begins within ``<think>``, without that tag. On every chunk of it.
+        cached_tokens: Prompt tokens taken from the prompt cache instead of being prefilled; set on the last chunk.
+        logprobs: Log-probability of each of ``token_ids``, if the engine provides them; for a server, of each of ``choices``.
+        error: Error message if ``finish_reason`` is ``"error"``: this request failed, the others continue.
+        unlisted_tokens: Tokens of this chunk that are missing from ``token_ids``, for engines that report only a count.
+        thoughts: New reasoning text, separated from the reply by the server or by its tags.
+        refused: Whether the server marked the reply as a refusal.
+        revises: How to reinterpret earlier chunks: ``thought`` means that their text was reasoning, ``again`` that their thoughts are void because
+            the request was sent again.
+        choices: Tokens whose text has been emitted completely since the last chunk, if ``Request.logprobs`` requested them and the engine provides
+            them; tokens of thoughts are excluded.
+        opened: Whether the template opened the reasoning: the text begins within ``<think>``, without that tag. Set on every chunk of the reply.
     """
 
     request_id: str
@@ -89,58 +90,58 @@ class Chunk:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the chunk adds to the reply."""
+        """Number of tokens that the chunk adds to the reply."""
         return len(self.token_ids) + self.unlisted_tokens
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Whatever answers requests."""
+    """The interface of everything that generates replies."""
 
     @property
     def name(self) -> str:
-        """What the user called the model."""
+        """Name of the model, as the user gave it."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests, in any order and interleaved; each ends with one chunk that has a ``finish_reason``.
+        """Generate replies, in any order and interleaved; each ends with one chunk that has a ``finish_reason``.
 
-        Closing the iterator cancels what is under way. Requests are taken as places get free.
+        Closing the iterator cancels running requests. Requests are taken from the iterable as batch slots become free.
 
         Raises:
-            EngineError: When nothing more can be generated.
+            EngineError: When the engine as a whole fails.
         """
 
     def close(self) -> None:
-        """Free what the engine holds; it answers no more."""
+        """Free all resources; the engine is unusable afterwards."""
 
 
 @runtime_checkable
 class Renders(Protocol):
-    """An engine that can show the exact prompt it would feed."""
+    """An engine that can show the exact prompt text."""
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The templated text of a conversation, ready for the reply."""
+        """Return the templated text of a conversation, ready for the reply."""
 
     @property
     def context_length(self) -> int:
-        """The most tokens that prompt and reply may have together."""
+        """Maximum number of tokens, prompt and reply together."""
 
 
 @runtime_checkable
 class Counts(Protocol):
-    """An engine that knows how long a prompt is before it reads it."""
+    """An engine that can count the tokens of a prompt before prefill."""
 
     def count_tokens(self, request: Request) -> int:
-        """How many tokens a request renders to, its ``reply_prefix`` included.
+        """Count the tokens of a rendered request, ``reply_prefix`` included.
 
         Raises:
-            ModelError: When its messages cannot be rendered.
+            ModelError: When the messages cannot be rendered.
         """
 
 
 @runtime_checkable
 class Templated(Protocol):
-    """An engine that renders prompts itself and says with what."""
+    """An engine that renders prompts itself and reports its chat template."""
 
     @property
     def template_hash(self) -> str:
@@ -148,64 +149,64 @@ class Templated(Protocol):
 
     @property
     def template_arguments(self) -> Mapping[str, Any]:
-        """The arguments in force where a request has none of its own, as training used them."""
+        """Default template arguments, as they were used in training; those of a request override them."""
 
     @property
     def template_variables(self) -> tuple[str, ...]:
-        """What the template can be told beside the messages: names for ``Request.template_arguments``, sorted."""
+        """Names allowed in ``Request.template_arguments``, sorted."""
 
 
 @runtime_checkable
 class Scores(Protocol):
-    """An engine that can tell how likely a given reply is. What it cannot do it says with a ``SftchatError``."""
+    """An engine that computes the likelihood of a given reply; raises ``SftchatError`` for what it does not support."""
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """How likely a given reply was, token by token; the sum of the log-probabilities is its log-likelihood.
+        """Return the log-probability of each token of a given reply; their sum is the log-likelihood.
 
         Args:
-            request: What was asked; its sampling parameters have no part in it.
-            reply: Text, or the very token ids where they are known.
-            ended: Whether the token that ends a reply is judged as well; a server judges the text alone.
-            alternatives: How many of the likeliest tokens to name at each place.
+            request: The prompt; its sampling parameters are ignored.
+            reply: Text, or token ids where they are known.
+            ended: Whether to score the end-of-reply token too; servers score only the text.
+            alternatives: Number of most likely tokens to return at each position.
         """
 
 
 @runtime_checkable
 class Inspects(Scores, Protocol):
-    """An engine that can be looked into. What it cannot do it says with a ``SftchatError``."""
+    """An engine that exposes its tokens; raises ``SftchatError`` for what it does not support."""
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
-        """The prompt as the model reads it."""
+        """Return the tokens of the prompt."""
 
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
-        """A conversation as training reads it, ``trained`` where the model would learn."""
+        """Return the tokens of a conversation as in training; ``trained`` marks those that contribute to the loss."""
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
-        """The text of token ids, special tokens left out; half a character at the end is U+FFFD."""
+        """Decode token ids without special tokens; an incomplete character at the end becomes U+FFFD."""
 
 
 OFF = "off"
-"""The ``Request.adapter`` that answers with the base model alone."""
+"""``Request.adapter`` of the base model without adapters."""
 
 
 @runtime_checkable
 class Adapts(Protocol):
-    """An engine that answers with several adapters of one base, those of one call in one batch."""
+    """An engine that serves several adapters of one base model, also within one batch."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """What ``Request.adapter`` may be beside ``""`` (what was loaded) and ``OFF`` (the base alone)."""
+        """Names allowed in ``Request.adapter`` besides ``""`` (as loaded) and ``OFF`` (base model only)."""
 
     def add_adapter(self, name: str, model: str) -> None:
-        """Load an adapter folder under a name; slow.
+        """Load an adapter from a folder and register it under a name; slow.
 
         Raises:
             UsageError: When the name is taken.
-            ModelError: When the folder has no adapter of this base.
+            ModelError: When the folder contains no adapter of this base model.
         """
 
     def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
-        """Make a new adapter that is the weighted sum of others.
+        """Create an adapter that is the weighted sum of others.
 
         Raises:
             UsageError: When the name is taken, or a part is not loaded.
@@ -221,9 +222,9 @@ class EngineType:
         scheme: The part of MODEL before the first colon that selects it: ``scheme:rest``.
         description: One line.
         open: Called with ``rest`` and the options of the command line; returns a ready engine.
-        identify: Called with the same, opens nothing; returns a hash of everything but the request that decides a reply, such as weights,
-            tokenizer, template and versions, or an empty text where that cannot be known. An evaluation asks a model with an identity nothing
-            twice; without one, as for a server that may change its model, every request is asked.
+        identify: Called with the same arguments, without loading the model; returns a hash of everything besides the request that affects a reply,
+            such as weights, tokenizer, template and versions, or an empty string if unknown. An evaluation caches replies of models with an identity;
+            without one, as for a server that may change its model, every request is sent.
     """
 
     scheme: str
@@ -233,12 +234,12 @@ class EngineType:
 
 
 def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str, Reply | EngineError], None, None]:
-    """Gather chunks into whole replies, yielded as ``(request id, reply)`` in the order in which they end.
+    """Assemble chunks into replies, yielded as ``(request id, reply)`` in order of completion.
 
-    A request that failed or was cancelled alone comes as the error it ended with; nothing is raised for it. Closing the iterator closes the engine's.
+    A request that failed or was cancelled yields an ``EngineError`` instead of raising it. Closing this iterator closes the engine's.
 
     Raises:
-        EngineError: When the engine fails as a whole, or answers what nobody asked.
+        EngineError: When the engine as a whole fails, or yields a chunk for an unknown request id.
     """
     waiting: dict[str, list[Chunk]] = {}
     known: set[str] = set()
@@ -266,12 +267,12 @@ def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str,
 
 
 def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]:
-    """What a reply and its thoughts become with the next chunk.
+    """Return text and thoughts of a reply after the next chunk.
 
     Args:
-        text: Of the reply so far.
-        thoughts: So far.
-        chunk: The next one.
+        text: Text of the reply so far.
+        thoughts: Thoughts so far.
+        chunk: The next chunk.
     """
     if chunk.revises == "thought":
         text, thoughts = "", thoughts + text
@@ -281,13 +282,13 @@ def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]
 
 
 def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
-    """The reply that chunks make, in lists: adding to a text piece by piece takes 10 s for 100,000 chunks. ``text_and_thoughts`` is the same rule.
+    """Assemble the reply from its chunks; the result is that of ``text_and_thoughts``, but in linear time.
 
-    Where the template opened the thoughts, the text gets the opening tag that it lacks (``with_opening_tag``).
+    If the template opened the thoughts, the missing opening tag is added (``with_opening_tag``).
 
     Args:
-        chunks: All of one request, in order.
-        finish_reason: Why it ended.
+        chunks: All chunks of one request, in order.
+        finish_reason: Why the reply ended.
     """
     texts: list[str] = []
     thoughts: list[str] = []
@@ -313,7 +314,7 @@ def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
 
 @contextmanager
 def cancelling(chunks: Iterator[Chunk]) -> Iterator[Iterator[Chunk]]:
-    """Close what an engine yields from when the block ends; any iterator will do for an engine, generators can be cancelled."""
+    """Close an engine's iterator when the block ends, if it has a ``close`` method."""
     try:
         yield chunks
     finally:

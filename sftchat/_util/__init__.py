@@ -1,1 +1,1 @@
-"""Helpers without knowledge of models: files, SQLite, JSON, output streams, calls of third-party code."""
+"""Helpers that do not depend on models: files, SQLite, JSON, output streams, calls of third-party code."""

@@ -1,4 +1,4 @@
-"""Consoles of rich that show text from outside and obey none of it: no markup, no escape sequences, no links."""
+"""Rich consoles that display untrusted text literally: without markup, escape sequences or links."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class GuardedConsole(Console):
-    """A console for a standard stream.
+    """A rich console for a standard stream.
 
-    Text is sanitised when it is rendered, so that styles and the movements of a progress bar are rich's own. Markup, emoji codes and highlighting
-    are off unless a call asks for them. ``BrokenPipeError`` passes: rich would exit with 1, which here means a failed gate.
+    Text is sanitized when it is rendered, so that only rich writes styles and cursor movements. Markup, emoji codes and highlighting are off unless a
+    call enables them. ``BrokenPipeError`` is passed on: rich would exit with 1, the exit code of a failed gate.
 
     Args:
         stream: ``sys.stdout`` or ``sys.stderr``.
@@ -29,29 +29,29 @@ class GuardedConsole(Console):
         super().__init__(file=rendered(stream), markup=False, emoji=False, highlight=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render an object; whatever it consists of, its text commands nothing."""
+        """Render an object with its text sanitized."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the program what happens when its reader has left."""
+        """Leave the handling of a broken pipe to the program."""
         raise BrokenPipeError
 
 
 def bars(*columns: Any, console: Console, transient: bool = False) -> Progress:
-    """Progress bars on a console, to be used in a ``with`` statement or with ``start`` and ``stop``.
+    """Return a progress display for a console, used in a ``with`` statement or with ``start`` and ``stop``.
 
-    While bars are shown rich redirects the standard streams to the console and interprets the styles in what is written; these streams are guarded too.
+    While it is active, rich redirects the standard streams to the console and interprets styles in them; these streams are guarded too.
 
     Args:
-        columns: As for ``rich.progress.Progress``; its own by default.
-        console: Where to show them.
-        transient: They disappear when they stop.
+        columns: See ``rich.progress.Progress``; its defaults if empty.
+        console: The console.
+        transient: Whether the bars disappear at the end.
     """
     from rich.progress import Progress
 
     class Guarded(Progress):
-        """Guards the streams that rich puts in place."""
+        """Guards the streams that rich installs."""
 
         def start(self) -> None:
             super().start()

@@ -1,4 +1,4 @@
-"""Report that an optimisation does not work with the installed libraries, so that a plain way was taken: slower, with the same results."""
+"""Warnings about optimizations that do not work with the installed libraries: the fallback is slower, with the same results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sftchat.errors import SftchatWarning, in_one_line
 
 @cache
 def report_fallback(what: str, reason: str) -> None:
-    """Warn that a plain way is taken, once for each ``what`` and ``reason``.
+    """Warn about a fallback, once for each ``what`` and ``reason``.
 
     Args:
-        what: The optimisation, as a noun phrase in the singular, such as ``"the packed copy of the weights"``.
+        what: The optimization, as a noun phrase in the singular, such as ``"the packed copy of the weights"``.
         reason: Why it cannot be used, in one line.
     """
     warnings.warn(
@@ -24,9 +24,9 @@ def report_fallback(what: str, reason: str) -> None:
 
 
 def reason_of(error: BaseException | None) -> str:
-    """The reason for ``report_fallback``: a library's error in one line, or that the results differed.
+    """Return the reason for ``report_fallback``: a library's error in one line, or that the results differed.
 
     Args:
-        error: What was raised; None where nothing was.
+        error: The exception; None if there was none.
     """
     return "its results differ" if error is None else in_one_line(error)

@@ -1,4 +1,4 @@
-"""Folders for results: made when they are needed, gone again when nothing was put into them, or there as a whole or not at all."""
+"""Output folders: created when needed, removed if they stay empty, or written atomically."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import IO, Any, BinaryIO
 
 @contextmanager
 def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
-    """Make a folder and those above it while the block runs; when it ends, those that were made and hold nothing are removed.
+    """Create a folder and its parents for the block; at its end those that were created and are empty are removed.
 
-    Whatever fails before it has written anything, on a full disk too, so leaves nothing behind.
+    A failure before the first write, e.g. on a full disk, therefore leaves nothing behind.
 
     Args:
-        folder: May be there already, and then stays.
-        ours: Remove the folder when it is empty though it was there before.
+        folder: An existing folder is kept.
+        ours: Whether to remove the folder if it is empty even if it existed before.
 
     Raises:
-        OSError: When a folder cannot be made.
+        OSError: When a folder cannot be created.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if ours else [])
     try:
@@ -29,18 +29,18 @@ def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
         yield
     finally:
         for path in made:
-            with suppress(OSError):  # it holds results
+            with suppress(OSError):  # not empty
                 path.rmdir()
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder under a temporary name, which becomes another that is missing when the block ends well, and is removed when it does not.
+    """Yield an empty temporary folder; it is renamed to ``folder`` if the block succeeds, and removed otherwise.
 
-    What a killed process left under that name goes when the next one begins.
+    Remains of a killed process are removed at the next call.
 
     Raises:
-        OSError: When a folder cannot be made or renamed.
+        OSError: When a folder cannot be created or renamed.
     """
     draft = folder.with_name(f".{folder.name}.partial")
     with made_folder(folder.parent):
@@ -54,7 +54,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def take_lock(file: IO[Any] | int) -> bool:
-    """Take the lock of a file for as long as it is open; False when another process holds it. Without locks, as on Windows, nobody ever does."""
+    """Lock a file until it is closed; False if another process holds the lock. Without support for locks, as on Windows, always True."""
     try:
         import fcntl
     except ImportError:
@@ -69,7 +69,7 @@ def take_lock(file: IO[Any] | int) -> bool:
 
 
 def open_locked(path: Path) -> BinaryIO | None:
-    """Open a file for reading and appending and take its lock; it is made when missing. None when another process holds the lock.
+    """Open a file for reading and appending, creating it if missing, and lock it; None if another process holds the lock.
 
     Raises:
         OSError: When it cannot be opened.
@@ -82,4 +82,4 @@ def open_locked(path: Path) -> BinaryIO | None:
         with suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
-        file.close()  # the process that held it has deleted or moved the file meanwhile
+        file.close()  # the previous holder of the lock has deleted or moved the file meanwhile

@@ -1,12 +1,12 @@
-"""Standard output and standard error: text from outside is shown there and commands nothing, and a stream that cannot be written has one meaning.
+"""Standard output and standard error: untrusted text is displayed literally, and write errors are handled in one place.
 
-``guard_streams`` puts a ``Guarded`` stream in the place of each. Three kinds of text go out:
+``guard_streams`` replaces each by a ``Guarded`` stream. There are three kinds of output:
 
-- Messages (``print``, ``click.echo``, warnings, tracebacks, libraries) are written to the guarded stream, which replaces what could command a terminal.
-- Renderers that write escape sequences of their own (``sftchat._util.consoles``, prompt_toolkit) sanitise the text they are given and write to ``rendered``.
-- Data (replies, rows) is written to ``data_stream``: as it is into a file or a pipe, as a message on a terminal.
+- Messages (``print``, ``click.echo``, warnings, tracebacks, libraries) go to the guarded stream, which replaces control characters.
+- Renderers with escape sequences of their own (``sftchat._util.consoles``, prompt_toolkit) sanitize their text and write to ``rendered``.
+- Data (replies, rows) goes to ``data_stream``: unchanged to a file or a pipe, like a message to a terminal.
 
-Where GitHub runs the program, messages and rendered text hold no workflow command either; ``write_workflow_command`` alone writes one.
+On GitHub Actions, messages and rendered text contain no workflow commands; only ``write_workflow_command`` writes them.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from sftchat.text import printable_lines
 P = ParamSpec("P")
 
 USAGE, LOST, INTERRUPTED, READER_LEFT = 2, 3, 130, 141
-"""Exit codes: wrong usage, something could not be written, interrupted, and the reader of a pipe left (128 + SIGPIPE, as a shell reports it)."""
+"""Exit codes: usage error, write error, interrupted, and closed pipe (128 + SIGPIPE, as a shell reports it)."""
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# the runner takes `::` at the start of a line, after blanks too, and `##[` anywhere for a command:
+# the runner interprets `::` at the start of a line, also after blanks, and `##[` anywhere as a command:
 # https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 _WORKFLOW_COMMAND = re.compile(r"(^|[\n\r])([^\S\n\r]*:):|(##)\[")
 _CURSOR_UP = "\x1b[A"
 
 
 class _Over(io.TextIOBase):
-    """A text stream that is written to another one; everything but writing is the other's.
+    """A text stream that writes to another one and delegates everything else.
 
     Args:
-        below: The other stream; None for one that is closed.
+        below: The other stream; None if it is closed.
     """
 
     def __init__(self, below: TextIO | None) -> None:
@@ -49,28 +49,28 @@ class _Over(io.TextIOBase):
         self._below = below
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else the stream has, without its buffer: what is written there would pass no guard."""
+        """Other attributes of the stream, except its buffer, which would bypass the guard."""
         if name == "buffer" or name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._below, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
+        """Encoding of the stream."""
         return getattr(self._below, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """How the stream writes what its encoding lacks."""
+        """Error handler of the stream's encoding."""
         return getattr(self._below, "errors", None) or "strict"
 
     @property
     def _gone(self) -> bool:
-        """Whether there is nothing to write to; what a program puts in the place of a stream need not know whether it is closed."""
+        """Whether the stream is closed; replacements of streams may lack the attribute ``closed``."""
         return self._below is None or getattr(self._below, "closed", False)
 
     def writable(self) -> bool:
-        """It is written to."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
@@ -78,10 +78,10 @@ class _Over(io.TextIOBase):
         return not self._gone and bool(getattr(self._below, "isatty", bool)())
 
     def fileno(self) -> int:
-        """Descriptor of the stream.
+        """Return the file descriptor of the stream.
 
         Raises:
-            OSError: It has none.
+            OSError: When it has none.
         """
         if self._below is None:
             raise io.UnsupportedOperation("fileno")
@@ -89,15 +89,15 @@ class _Over(io.TextIOBase):
 
 
 class Handle(_Over):
-    """A standard stream as the system gave it, written without changes.
+    """A standard stream of the process, written without changes.
 
     Args:
-        raw: The stream; None when it is closed.
-        required: A failure to write raises ``SftchatError`` (``BrokenPipeError`` stays what it is); otherwise the text is dropped.
+        raw: The stream; None if it is closed.
+        required: Whether a write error raises ``SftchatError`` (``BrokenPipeError`` is passed on); otherwise the text is dropped.
 
     Attributes:
-        lost: Something could not be written; nothing is written any more.
-        reader_left: That was because the reader of a pipe left.
+        lost: Whether a write has failed; nothing is written afterwards.
+        reader_left: Whether it failed because the reader of a pipe closed it.
     """
 
     def __init__(self, raw: TextIO | None, *, required: bool) -> None:
@@ -110,8 +110,8 @@ class Handle(_Over):
         """Write text and return its length.
 
         Raises:
-            SftchatError: The stream is required and cannot be written.
-            BrokenPipeError: Its reader left.
+            SftchatError: When the stream is required and cannot be written.
+            BrokenPipeError: When the reader of a pipe closed it.
         """
         if not isinstance(text, str):
             raise TypeError(f"a text is written, not {type(text).__name__}")
@@ -120,11 +120,11 @@ class Handle(_Over):
         return len(text)
 
     def write_utf8(self, line: bytes) -> None:
-        """Write UTF-8, whatever the encoding of the stream; call ``flush`` before the first line.
+        """Write UTF-8 regardless of the encoding of the stream; call ``flush`` before the first line.
 
         Raises:
-            SftchatError: As for ``write``.
-            BrokenPipeError: As for ``write``.
+            SftchatError: See ``write``.
+            BrokenPipeError: See ``write``.
         """
 
         def write(raw: TextIO) -> None:
@@ -136,17 +136,17 @@ class Handle(_Over):
         self._attempt(write)
 
     def flush(self) -> None:
-        """Write what is buffered.
+        """Flush the stream.
 
         Raises:
-            SftchatError: As for ``write``.
-            BrokenPipeError: As for ``write``.
+            SftchatError: See ``write``.
+            BrokenPipeError: See ``write``.
         """
         if not self._gone:
             self._attempt(lambda raw: raw.flush())
 
     def _attempt(self, action: Callable[[TextIO], object]) -> None:
-        """Do something with the stream; the first failure decides."""
+        """Run an action on the stream and record the first failure."""
         if self.lost:
             return
         try:
@@ -164,33 +164,33 @@ class Handle(_Over):
                 raise SftchatError(f"standard output cannot be written: {(error.strerror or str(error)).lower()}") from error
 
     def _give_up(self) -> None:
-        """Write nothing any more; Python flushes once more at its end, and that must not fail again."""
+        """Stop writing; Python flushes the stream again at exit, which must not fail again."""
         self.lost = True
-        with suppress(OSError, ValueError):  # a stream in memory has no descriptor
+        with suppress(OSError, ValueError):  # a stream in memory has no file descriptor
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
 
 
 class Rendered(_Over):
-    """A standard stream for text whose escape sequences are ours; workflow commands are defused where GitHub runs the program.
+    """A standard stream for text with our own escape sequences; workflow commands are neutralized on GitHub Actions.
 
     Args:
-        handle: Where text goes.
-        in_workflow: GitHub reads the stream.
+        handle: The underlying stream.
+        in_workflow: Whether GitHub Actions reads the stream.
 
     Attributes:
-        handle: The same.
+        handle: The underlying stream.
     """
 
     def __init__(self, handle: Handle, *, in_workflow: bool) -> None:
         super().__init__(cast("TextIO", handle))
         self.handle = handle
         self._in_workflow = in_workflow
-        self._line = ""  # how the line began on which the next text goes on, as far as it matters
+        self._line = ""  # relevant part of the current line's start
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Flush the stream."""
         self.handle.flush()
 
     def write(self, text: str) -> int:
@@ -199,7 +199,7 @@ class Rendered(_Over):
         return len(text)
 
     def _defused(self, text: str) -> str:
-        """The text without workflow commands, wherever it was cut into pieces."""
+        """Neutralize workflow commands, including those split over several writes."""
         line = self._line + text
         whole = _WORKFLOW_COMMAND.sub(lambda found: f"{found[0][:-1]}{_REPLACEMENT}", line)
         last = re.split("[\n\r]", whole)[-1]
@@ -208,19 +208,19 @@ class Rendered(_Over):
 
 
 class Guarded(Rendered):
-    """A standard stream through which text from outside commands nothing: every character is shown, or replaced by ``�``.
+    """A standard stream that displays untrusted text literally: control characters are replaced by ``�``.
 
-    Line breaks and tabs stay. A carriage return stays on a line that begins with one, such as a progress bar: it can write over nothing else.
+    Line breaks and tabs are kept. So is a carriage return on a line that begins with one, such as a progress bar: it can overwrite nothing else.
     """
 
     def __init__(self, handle: Handle, *, in_workflow: bool) -> None:
         super().__init__(handle, in_workflow=in_workflow)
         self.rendered = Rendered(handle, in_workflow=in_workflow)
         self.buffer = _Bytes(self)
-        self._begun = ""  # the first character of the line on which the next text goes on
+        self._begun = ""  # first character of the current line
 
     def write(self, text: str) -> int:
-        """Write text, without what could command a terminal, and return its length."""
+        """Write text with control characters replaced, and return its length."""
         if _CURSOR_UP in text and not text.replace(_CURSOR_UP, "").strip("\n") and _by_tqdm():
             self.rendered.write(text)
         else:
@@ -228,7 +228,7 @@ class Guarded(Rendered):
         return len(text)
 
     def _shown(self, text: str) -> str:
-        """The text with every character replaced that is not only shown."""
+        """Replace control characters."""
         lines = printable_lines(text, kept="\t\r").split("\n")
         for place, line in enumerate(lines):
             begun = line if place else self._begun + line
@@ -239,7 +239,7 @@ class Guarded(Rendered):
 
 
 class _Bytes(io.BufferedIOBase):
-    """What a guarded stream has for programs that write bytes: they are taken for UTF-8 and pass the guard.
+    """Byte buffer of a guarded stream: bytes are decoded as UTF-8 and pass the guard.
 
     Args:
         guard: The stream.
@@ -251,27 +251,27 @@ class _Bytes(io.BufferedIOBase):
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def writable(self) -> bool:
-        """It is written to."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """Write bytes and return how many; a part of a character waits for the rest of it."""
+        """Write bytes and return their number; an incomplete character is held back."""
         self._guard.write(self._decode(bytes(data)))
         return len(data)
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Flush the stream."""
         if not self.closed:
             self._guard.flush()
 
 
 def _by_tqdm() -> bool:
-    """Whether tqdm called the function that asks: it moves between nested bars by writes of cursor movements alone."""
+    """Whether the caller of the calling function is tqdm, which moves between nested bars by writing only cursor movements."""
     return str(sys._getframe(2).f_globals.get("__name__", "")).split(".")[0] == "tqdm"
 
 
 def guard_streams() -> None:
-    """Put a guard before standard output and standard error, where there is none yet."""
+    """Guard standard output and standard error, unless they are guarded."""
     in_workflow = os.environ.get("GITHUB_ACTIONS") == "true"
     if not isinstance(sys.stdout, Guarded):
         sys.stdout = cast("TextIO", Guarded(Handle(sys.stdout, required=True), in_workflow=in_workflow))
@@ -280,8 +280,8 @@ def guard_streams() -> None:
 
 
 def prepare_process() -> None:
-    """Have the streams of this process write any text, occupy closed descriptors and guard the streams; for the start of a program."""
-    # a file that is opened later must not become descriptor 1 or 2, where libraries write
+    """Make the standard streams accept any text, open closed descriptors and guard the streams; for the start of a program."""
+    # a file opened later must not get descriptor 1 or 2, to which libraries write
     while (occupied := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(occupied, True)
     os.close(occupied)
@@ -289,7 +289,7 @@ def prepare_process() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # half a surrogate pair, or Chinese where the encoding has none, ends no evaluation; ASCII is no choice that anybody makes
+            # unencodable text, such as a lone surrogate, must not abort an evaluation; ASCII is a default and not a choice
             encoding = "utf-8" if codecs.lookup(stream.encoding).name == "ascii" else None
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
     guard_streams()
@@ -297,7 +297,7 @@ def prepare_process() -> None:
 
 @contextmanager
 def guarded_streams() -> Iterator[tuple[TextIO, TextIO]]:
-    """Guard the streams while the block runs, and give standard output and standard error as they are guarded."""
+    """Guard the streams within the block, and yield the guarded standard output and standard error."""
     before = sys.stdout, sys.stderr
     guard_streams()
     try:
@@ -307,17 +307,17 @@ def guarded_streams() -> Iterator[tuple[TextIO, TextIO]]:
 
 
 def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
-    """Have a function that returns an exit code run with guarded streams.
+    """Decorate a function that returns an exit code to run with guarded streams.
 
-    Whatever it returns, the exit code is 3 where something could not be written to standard output or standard error, and 141 where a reader left;
-    wrong usage and an interruption keep theirs.
+    The exit code becomes 3 after a write error on standard output or standard error, and 141 after a closed pipe; those of usage errors and
+    interruptions are kept.
     """
 
     @wraps(run)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         with guarded_streams() as (out, err):
             code = run(*args, **kwargs)
-            # not `sys.stdout` and `sys.stderr`: a plugin may have put something else there, or nothing
+            # not `sys.stdout` and `sys.stderr`: a plugin may have replaced or removed them
             try:
                 out.flush()
             except BrokenPipeError:
@@ -335,41 +335,41 @@ def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
 
 
 def rendered(stream: TextIO) -> TextIO:
-    """The same stream for a renderer that sanitises the text it is given and writes escape sequences of its own.
+    """Return the stream for a renderer that sanitizes its text and writes its own escape sequences.
 
     Args:
-        stream: ``sys.stdout``, ``sys.stderr`` or any other.
+        stream: ``sys.stdout``, ``sys.stderr`` or another stream.
     """
     return cast("TextIO", stream.rendered) if isinstance(stream, Guarded) else stream
 
 
 def data_stream() -> TextIO:
-    """Standard output for data: replies and rows reach a file or a pipe as they are, and a terminal as messages do."""
+    """Return standard output for data: unchanged to a file or a pipe, like messages to a terminal."""
     if isinstance(sys.stdout, Guarded):
         return cast("TextIO", sys.stdout if sys.stdout.isatty() else sys.stdout.handle)
     return sys.stdout
 
 
 def data_handle() -> Handle:
-    """Standard output for rows in UTF-8, guarded or not; rows for a terminal are escaped by the caller."""
+    """Return standard output for rows in UTF-8, guarded or not; the caller escapes rows for a terminal."""
     return sys.stdout.handle if isinstance(sys.stdout, Guarded) else Handle(sys.stdout, required=True)
 
 
 def require_stdout() -> None:
-    """Refuse a standard output that is closed, before anything is done that costs.
+    """Check that standard output is open, before any expensive work.
 
     Raises:
-        SftchatError: It is closed.
+        SftchatError: When it is closed.
     """
     stream = sys.stdout.handle if isinstance(sys.stdout, Guarded) else Handle(sys.stdout, required=True)
     stream.write_utf8(b"")
 
 
 def write_workflow_command(line: str) -> None:
-    """Write a line for GitHub to standard error.
+    """Write a GitHub Actions workflow command to standard error.
 
     Args:
-        line: One command, its parts escaped; see ``sftchat.evaluation.report.github``.
+        line: One command with escaped parts; see ``sftchat.evaluation.report.github``.
     """
     stream = sys.stderr.handle if isinstance(sys.stderr, Guarded) else sys.stderr
     stream.write(f"{line}\n")

@@ -1,4 +1,4 @@
-"""What comes from outside as text and JSON, read with bounds and given the types that it must have; whatever is wrong is a ``ValueError``."""
+"""Reads external text and JSON with size limits and converts it to types; invalid content raises ``ValueError``."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin,
 T = TypeVar("T")
 
 MAX_BYTES = 64 << 20
-"""Bytes of a file that is read as a whole: what is larger is none of ours, and might not fit into memory."""
+"""Maximum size in bytes of a file that is read as a whole; larger ones might not fit into memory."""
 MAX_DEPTH = 100
-"""Lists and objects inside one another; a fixed limit, so that what is read does not depend on how deep Python's stack happens to be."""
+"""Maximum nesting of lists and objects; fixed, so that results do not depend on the depth of Python's stack."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null", dict: "an object", list: "a list"}
 
 
 def path_of(text: str | Path) -> Path:
-    """A path as somebody wrote it, ``~`` and ``~USER`` being homes; of a user that nobody knows it stays as it is."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - a path's own method raises for such a user
+    """Convert a string to a path with ``~`` and ``~USER`` expanded; that of an unknown user is left unchanged."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for an unknown user
 
 
 def read_text(path: Path) -> str:
-    """A small file of UTF-8, with or without a byte order mark.
+    """Read a small UTF-8 file, with or without a byte order mark.
 
     Raises:
-        OSError: When it cannot be read, or is larger than ``MAX_BYTES``: a file of holes, a device.
+        OSError: When it cannot be read, or is larger than ``MAX_BYTES``, such as a sparse file or a device.
         UnicodeDecodeError: When it is not UTF-8.
     """
     with path.open("rb") as file:
@@ -42,26 +42,26 @@ def read_text(path: Path) -> str:
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """The lines of a file with their numbers, from 1, and whether each was cut at ``MAX_BYTES`` bytes; what comes next is then the rest of it."""
+    """Yield the lines of a file with their numbers, from 1, and whether each was cut at ``MAX_BYTES`` bytes; its rest then comes as the next line."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
         yield number, line, len(line) == MAX_BYTES and not line.endswith(b"\n")
 
 
 def not_utf_8(error: UnicodeDecodeError) -> str:
-    """Why a line cannot be read, and what to do about it."""
+    """Return an error message for a line that is not UTF-8, with advice."""
     return f"not UTF-8 at byte {error.start} of the line; convert it, such as with: {iconv('UTF-16' if error.object.startswith(UTF16_MARKS) else 'GB18030')}"
 
 
 def iconv(encoding: str) -> str:
-    """The command that makes UTF-8 of another encoding."""
+    """Return the command that converts a file to UTF-8."""
     return f"iconv -f {encoding} -t UTF-8"
 
 
 def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object from its members, for ``object_pairs_hook``: of two values of one key JSON readers silently keep the last.
+    """Create an object from its members, for ``object_pairs_hook``; JSON readers otherwise silently keep the last of duplicate keys.
 
     Raises:
-        ValueError: When a key stands twice; names it.
+        ValueError: When a key occurs twice; names it.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -78,14 +78,14 @@ _LENIENT = json.JSONDecoder()
 
 
 def load_json(text: str | bytes, *, last_wins: bool = False) -> Any:
-    """The value of a JSON text.
+    """Parse JSON text.
 
     Args:
-        text: The text.
-        last_wins: Of two values of one key keep the last one, as most JSON readers do; for what servers send.
+        text: JSON text.
+        last_wins: Whether the last of duplicate keys is kept, as by most JSON readers; for responses of servers.
 
     Raises:
-        ValueError: When it is none, a key stands twice in an object (unless the last one wins), or lists and objects lie too deep in one another.
+        ValueError: When it is not JSON, an object has duplicate keys (unless ``last_wins``), or lists and objects are nested too deep.
     """
     try:
         value = (_LENIENT if last_wins else _DECODER).decode(
@@ -99,18 +99,18 @@ def load_json(text: str | bytes, *, last_wins: bool = False) -> Any:
 
 
 def too_deep(value: Any, text: str | bytes) -> bool:
-    """Whether lists and objects lie too deep in one another; the text that they were read from mostly saves looking."""
+    """Whether lists and objects are nested too deep; usually decided from the number of brackets in the text."""
     marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
     return sum(map(text.count, marks)) > MAX_DEPTH and depth(value) > MAX_DEPTH  # type: ignore[arg-type]
 
 
 def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value with the key that it, or the list around it, stands under; keys themselves aside.
+    """Yield every string in a JSON value with the key of it, or of the list around it; keys themselves are excluded.
 
-    A loop and no recursion, because what comes from outside may be deep.
+    Iterative instead of recursive, because external data may be deeply nested.
 
     Args:
-        value: As ``load_json`` gives it.
+        value: Result of ``load_json``.
     """
     todo = [("", value)]
     while todo:
@@ -124,7 +124,7 @@ def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def depth(value: Any) -> int:
-    """How many lists and objects lie inside one another; a loop, because recursion is what it guards."""
+    """Return the nesting depth of lists and objects; iterative, because it protects against recursion."""
     deepest, todo = 0, [(value, 1)]
     while todo:
         item, level = todo.pop()
@@ -135,21 +135,21 @@ def depth(value: Any) -> int:
 
 
 def from_json(kind: Callable[..., T], value: Any) -> T:
-    """A value of a type from what JSON made of it.
+    """Convert a JSON value to a type.
 
     Args:
-        kind: A frozen dataclass, or what its fields may be: text, numbers, literals, tuples, mappings, one of several.
-        value: Lists stand for tuples, objects for dataclasses.
+        kind: A frozen dataclass, or a type of its fields: text, numbers, literals, tuples, mappings, unions.
+        value: The value; lists become tuples, objects become dataclasses.
 
     Raises:
-        ValueError: When it does not fit; says where.
+        ValueError: When it does not fit; names the location.
     """
     result: T = _made(kind, value, "")
     return result
 
 
 def _made(kind: Any, value: Any, where: str) -> Any:
-    """The same, at some place within the whole."""
+    """Convert a JSON value at a location within the whole."""
     origin = get_origin(kind)
     if kind is Any:
         return value
@@ -183,7 +183,6 @@ def _made(kind: Any, value: Any, where: str) -> Any:
 
 
 def _object(kind: Any, value: dict[str, Any], where: str) -> Any:
-    """A dataclass."""
     hints = _hints(kind)
     if unknown := sorted(map(str, value.keys() - hints.keys())):
         raise ValueError(f"unknown key '{f'{where}.{unknown[0]}'.lstrip('.')}'")
@@ -195,12 +194,12 @@ def _object(kind: Any, value: dict[str, Any], where: str) -> Any:
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields."""
+    """Return the types of a dataclass's fields."""
     return get_type_hints(kind)
 
 
 def _wrong(where: str, value: Any, wanted: str) -> ValueError:
-    """What is not what it must be."""
+    """Return an error for a value of the wrong type."""
     found = _KINDS.get(type(value), type(value).__name__)
     shown = f"{value!r:.40}" if found in ("text", "a whole number", "a number", "true or false") else found
     return ValueError(f"{where.lstrip('.') or 'the whole'} is {shown}, must be {wanted}")

@@ -1,4 +1,4 @@
-"""Plain values of what plugins return, and copies of what they are given: nothing that a plugin keeps can change what the core uses."""
+"""Copies of values from and for plugins in built-in types, so that a plugin cannot change what the core uses."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from sftchat.types import Example, Message, Reply, Score
 T = TypeVar("T")
 
 MAX_COUNT = 10**308
-"""The largest count: sums are computed as 64-bit floats, and a baseline with a larger number could not be read again."""
+"""Largest count: sums are computed as 64-bit floats, and a baseline with a larger number would be unreadable."""
 COUNTS = "counts are finite numbers"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def plain_number(value: object) -> int | float:
-    """A count as Python's own number: whole numbers and truth values as ``int``, all others as ``float``.
+    """Convert a count to a built-in number: integers and booleans to ``int``, all others to ``float``.
 
     Args:
-        value: A number, a truth value, a ``Decimal``, a ``Fraction``, or a scalar of numpy or of a library like it.
+        value: A number, a boolean, a ``Decimal``, a ``Fraction``, or a scalar of numpy or a similar library.
 
     Raises:
-        Malformed: When it is no number, not finite, or larger than ``MAX_COUNT``.
+        Malformed: When it is not a number, not finite, or larger than ``MAX_COUNT``.
     """
-    if (type(value) is int or type(value) is float) and -MAX_COUNT <= value <= MAX_COUNT:  # nearly every count; NaN compares with nothing
+    if (type(value) is int or type(value) is float) and -MAX_COUNT <= value <= MAX_COUNT:  # nearly every count; False for NaN
         return value
     if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
         value = item()
     number: int | float
-    if isinstance(value, Integral):  # bool is one
+    if isinstance(value, Integral):  # includes bool
         number = int(value)
     elif isinstance(value, Real | Decimal) and math.isfinite(value):
         number = float(value)
@@ -46,18 +46,18 @@ def plain_number(value: object) -> int | float:
 
 
 def plain_text(value: str) -> str:
-    """A text as Python's own class."""
+    """Convert a string to the built-in class."""
     return value if type(value) is str else str.__str__(value)
 
 
 def plain_score(score: object) -> Score:
-    """A score of plain numbers and texts, with nothing in it that the scorer could still change.
+    """Copy a score with counts and texts in built-in types.
 
     Args:
-        score: What a scorer returned.
+        score: Return value of a scorer.
 
     Raises:
-        Malformed: When it is no ``Score``, has a count that is no finite number, none at all, or errors that are not names.
+        Malformed: When it is not a ``Score``, has no counts or one that is not a finite number, or errors that are not names.
     """
     if not isinstance(score, Score):
         raise Malformed(f"returns {type(score).__name__}, must return sftchat.Score")
@@ -75,12 +75,12 @@ def plain_score(score: object) -> Score:
 
 
 def _counts(where: str, given: object) -> dict[str, float]:
-    """Counts by name."""
+    """Return counts by name."""
     if not isinstance(given, Mapping):
         raise Malformed(f"gives {shown(given)} as {where}, must be counts by name")
     found: dict[str, float] = {}
     for key, count in given.items():
-        if type(key) is str and type(count) is int and -MAX_COUNT <= count <= MAX_COUNT:  # five times as fast as the general way
+        if type(key) is str and type(count) is int and -MAX_COUNT <= count <= MAX_COUNT:  # five times as fast as the general conversion
             found[key] = count
             continue
         if not isinstance(key, str):
@@ -93,13 +93,13 @@ def _counts(where: str, given: object) -> dict[str, float]:
 
 
 def plain_example(example: object) -> Example:
-    """A copy of an example in which nothing is shared with the original.
+    """Copy an example; nothing is shared with the original.
 
     Args:
-        example: What a generator yielded, or what a plugin is about to be given.
+        example: From a generator, or about to be passed to a plugin.
 
     Raises:
-        Malformed: When it is no example, or a part of it has another type.
+        Malformed: When it is not an example, or a field has another type.
     """
     if not isinstance(example, Example):
         raise Malformed(f"gives a {type(example).__name__}, must give sftchat.Example")
@@ -114,7 +114,6 @@ def plain_example(example: object) -> Example:
 
 
 def _message(message: Any) -> Message:
-    """A turn."""
     if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
         raise Malformed(f"gives the turn {shown(message)}, must have a role and a content that are text")
     turn: Any = copied(dict(message))
@@ -122,19 +121,18 @@ def _message(message: Any) -> Message:
 
 
 def plain_reply(reply: Reply) -> Reply:
-    """A copy of a reply."""
+    """Copy a reply."""
     counts = reply.prompt_tokens, reply.completion_tokens
     return Reply(reply.text, reply.finish_reason, *counts, reply.thoughts, reply.refused)
 
 
 def copied(value: T) -> T:
-    """A deep copy of what JSON can hold, many times faster than ``copy.deepcopy``, which copies whatever else is in it."""
+    """Deep-copy a JSON value, many times faster than ``copy.deepcopy``, which copies any other object in it."""
     result: T = _copied(value)
     return result
 
 
 def _copied(value: Any) -> Any:
-    """The same without types."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -146,10 +144,10 @@ def _copied(value: Any) -> Any:
 
 
 def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
-    """Texts that a plugin yields, such as what is wrong with a row.
+    """Copy texts that a plugin yields, such as the errors of a row.
 
     Raises:
-        Malformed: When one is no text, or all of them are one text.
+        Malformed: When one is not text, or a single text is given instead of several.
     """
     if isinstance(values, str):
         raise Malformed(f"gives {shown(values)}, must give a list of {what}")
@@ -162,5 +160,5 @@ def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """A value in a message, short."""
+    """Return a value's representation for a message, shortened."""
     return f"{value!r:.60}"

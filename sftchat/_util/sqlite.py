@@ -1,4 +1,4 @@
-"""SQLite files that several programs open, create and write at the same time, and that a killed program leaves whole."""
+"""SQLite files in WAL mode: safe for concurrent opening and writing, crash-safe."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from sftchat.errors import SftchatError
 
 PAUSE_SECONDS = 0.01
-"""How long to wait before a locked file is tried again."""
+"""Wait in seconds before a locked file is tried again."""
 TIMEOUTS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def open_database(path: Path, tables: str, version: int, wait: float, other: Callable[[int], str]) -> sqlite3.Connection:
-    """Open a file in write-ahead mode, made when it is missing; every statement is a transaction.
+    """Open a database in WAL mode, creating it if missing; every statement is a transaction.
 
-    Any number of programs may open a missing file at the same time: one creates the tables, the others wait for it.
+    Several programs may open a missing file at the same time: one creates the tables, the others wait.
 
     Args:
-        path: The file; its folder is made too.
-        tables: SQL statements that make the tables of a new file, each ended by a semicolon; none holds another semicolon.
-        version: Of the tables, at least 1.
-        wait: Seconds to wait for another program that writes.
-        other: What to say of a file with another version.
+        path: The file; its folder is created too.
+        tables: SQL statements that create the tables, each ended by a semicolon; none contains another semicolon.
+        version: Version of the tables, at least 1.
+        wait: Maximum wait for another program that writes, in seconds.
+        other: Error message for a file with another version.
 
     Raises:
         OSError, sqlite3.Error: When it cannot be used.
@@ -33,7 +33,7 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None)
     try:
-        # after a power cut what was written last may be gone, the file is whole; a killed process loses nothing
+        # after a power cut the last writes may be lost, but the file is intact; a killed process loses nothing
         connection.execute("PRAGMA synchronous = NORMAL")
         found = _patient(lambda: _prepared(connection, tables, version), wait)
         if found != version:
@@ -45,13 +45,13 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
 
 
 def _prepared(connection: sqlite3.Connection, tables: str, version: int) -> int:
-    """Version of the tables; they are made where there are none, in one transaction that another program sees whole or not at all."""
+    """Return the version of the tables; if there are none, create them in one transaction."""
     if found := _version(connection):
         return found
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found = _version(connection)  # another program may have made them since
+        found = _version(connection)  # another program may have created them since
         if not found:
             for statement in tables.split(";"):
                 connection.execute(statement)
@@ -66,12 +66,12 @@ def _prepared(connection: sqlite3.Connection, tables: str, version: int) -> int:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """Version of the tables; 0 for a new file."""
+    """Return the version of the tables; 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _patient(step: Callable[[], int], wait: float) -> int:
-    """Repeat a step while another program holds the file: SQLite does not wait by itself where two programs switch to write-ahead mode."""
+    """Retry a step while another program locks the file: SQLite does not wait when two programs switch to WAL mode."""
     deadline = time.monotonic() + wait
     while True:
         try:

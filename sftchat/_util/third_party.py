@@ -1,4 +1,4 @@
-"""Call third-party code: the one way in which a function of a plugin is run, so that whatever it raises is an error of that plugin."""
+"""Calls third-party code: every function of a plugin runs through this module, so that any exception is an error of that plugin."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ T = TypeVar("T")
 Doing = str | Callable[[], str]
 
 LONGEST_MESSAGE = 500
-"""Characters of a plugin's own message that are shown."""
+"""Maximum number of characters shown of a plugin's message."""
 _END: Any = object()
 
 
 class Malformed(ValueError):
-    """A plugin returned something else than its contract says; the message is a predicate, such as ``counts None as 'n'; …``."""
+    """A plugin's result violates its contract; the message is a predicate, such as ``counts None as 'n'; …``."""
 
 
 def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing = "", may_refuse: bool = False) -> T:
     """Call a function of a plugin.
 
-    ``SystemExit``, ``GeneratorExit`` and every other exception become a ``PluginError``, so that no plugin ends the process or chooses its
-    exit code. Only ``KeyboardInterrupt`` passes, because it is the user's. ``sys.stdout`` and ``sys.stderr`` are put back.
+    ``SystemExit``, ``GeneratorExit`` and all other exceptions become a ``PluginError``, so that no plugin ends the process or sets its exit code.
+    Only ``KeyboardInterrupt`` is passed on, because it comes from the user. ``sys.stdout`` and ``sys.stderr`` are restored.
 
     Args:
-        what: The part of the plugin that is called, such as ``the scorer of task 'sql'``.
-        function: What to call. It should also make plain values of what the plugin returns, because reading those can raise too.
+        what: The called part of the plugin, such as ``the scorer of task 'sql'``.
+        function: The function. It should also convert the plugin's result to built-in types, because access to it can raise too.
         args: Its arguments.
-        doing: What it is called for, such as ``on item 'i7'``; a function is asked only when something went wrong.
-        may_refuse: Whether a ``SftchatError`` that the plugin raises passes as it is: it may refuse an option or a model with one.
+        doing: Purpose of the call, such as ``on item 'i7'``; a function is called only on failure.
+        may_refuse: Whether a ``SftchatError`` from the plugin is passed on unchanged: the plugin may use one to refuse an option or a model.
 
     Raises:
-        PluginError: Names the plugin's part, what it was called for, where it raised, and the class of what was raised.
-        SftchatError: What the plugin raised on purpose, with ``may_refuse``.
+        PluginError: Names the plugin's part, the purpose, and the location and class of the exception.
+        SftchatError: Raised by the plugin on purpose, with ``may_refuse``.
     """
     streams = sys.stdout, sys.stderr
     try:
@@ -52,20 +52,20 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing 
         said = said if len(said) <= LONGEST_MESSAGE else f"{said[:LONGEST_MESSAGE]}…"
         raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {said}") from error
     finally:
-        sys.stdout, sys.stderr = streams  # a verdict must be shown where the user looks, whatever a plugin puts in their place
+        sys.stdout, sys.stderr = streams  # later messages must reach the user although a plugin replaced the streams
 
 
 def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Doing = "", may_refuse: bool = False) -> Iterator[T]:
-    """Go through what a plugin returned, each step called as ``call_plugin`` does; closing the iterator closes the plugin's.
+    """Iterate over a plugin's result, each step run as by ``call_plugin``; closing this iterator closes the plugin's.
 
     Args:
-        what: As of ``call_plugin``.
-        iterable: What the plugin returned.
-        doing: As of ``call_plugin``.
-        may_refuse: As of ``call_plugin``.
+        what: See ``call_plugin``.
+        iterable: The plugin's result.
+        doing: See ``call_plugin``.
+        may_refuse: See ``call_plugin``.
 
     Raises:
-        PluginError: As of ``call_plugin``.
+        PluginError: See ``call_plugin``.
     """
     iterator: Iterator[T] = call_plugin(what, iter, iterable, doing=doing)
     try:
@@ -76,7 +76,6 @@ def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Doing = "", may_r
 
 
 def _close(iterator: object) -> None:
-    """Close an iterator that can be closed."""
     close = getattr(iterator, "close", None)
     if close is not None:
         close()

@@ -1,4 +1,4 @@
-"""The adapters of one base: which row is answered with which, their sums, and what belongs to each beside its weights."""
+"""The adapters of one base model: per-row selection, weighted sums, and each adapter's tokenizer, template and stop tokens."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sftchat.models.reference import ModelReference
 from sftchat.templates.renderer import Renderer
 
 DEFAULT_ADAPTER = "default"
-"""What peft calls the adapter that a model was loaded with."""
+"""peft's name for the adapter that a model was loaded with."""
 
 
 @dataclass(frozen=True)
 class AdapterProfile:
-    """What answers a request beside the base's weights.
+    """An adapter together with its renderer and stop tokens.
 
     Attributes:
-        key: What peft calls the adapter; empty for a model without any.
-        renderer: Tokenizer and template of the adapter, as it has them when it is loaded alone.
-        stop_ids: Tokens that end its replies.
+        key: peft's name of the adapter; empty for a model without adapters.
+        renderer: Tokenizer and template of the adapter, as when it is loaded alone.
+        stop_ids: Tokens that end a reply.
     """
 
     key: str
@@ -37,11 +37,11 @@ class AdapterProfile:
 
 
 class Adapters:
-    """The adapters that a model has.
+    """The adapters of a loaded model.
 
     Args:
-        name: What the user called the model; the name of its adapter, if it was loaded with one.
-        loaded: The model as it was loaded.
+        name: Name of the model, as the user gave it; also the name of its adapter, if it was loaded with one.
+        loaded: The loaded model.
     """
 
     def __init__(self, name: str, loaded: Loaded) -> None:
@@ -58,25 +58,25 @@ class Adapters:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a request may ask for by name."""
+        """Names of the adapters."""
         return tuple(self._voices)
 
     @property
     def mixes(self) -> bool:
-        """Whether rows of different adapters can run together: peft can do it with plain low-rank adapters."""
+        """Whether rows of different adapters can share a batch; peft supports this for plain LoRA adapters."""
         if self.model is unwrapped(self.model):
             return True
         plain = all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in self.model.peft_config.values())
         return plain and bool(adapted_layers())
 
     def voice(self, adapter: str) -> AdapterProfile:
-        """What a request asks for.
+        """Return the profile for a request.
 
         Args:
-            adapter: As of ``Request.adapter``.
+            adapter: See ``Request.adapter``.
 
         Raises:
-            UsageError: When it is unknown or cannot be made.
+            UsageError: When the adapter is unknown.
         """
         if not adapter:
             return self._own
@@ -89,15 +89,15 @@ class Adapters:
         return self._voices[adapter]
 
     def add(self, name: str, reference: ModelReference) -> None:
-        """Load another adapter of the same base.
+        """Load another adapter of the same base model.
 
         Args:
-            name: What requests are to call it.
-            reference: Where it is.
+            name: Name for requests.
+            reference: Location of the adapter.
 
         Raises:
             UsageError: When the name is taken.
-            ModelError: When it is no adapter, its base is another, or it cannot be loaded.
+            ModelError: When it is not an adapter, has another base model, or cannot be loaded.
         """
         self._check_free(name)
         if reference.base is None:
@@ -114,19 +114,19 @@ class Adapters:
         with LOADING:
             self.model, _ = add_adapter(self.model, reference.source, key, reference.text)
         self._voices[name] = AdapterProfile(key, renderer, stop_ids(self.model, renderer))
-        if self._base is not None:  # the base was loaded without adapters: it is that base still
+        if self._base is not None:  # the base model was loaded without adapters and is still used as such
             self._own = replace(self._own, key=self._own.key or BASE)
             self._base = replace(self._base, key=BASE)
 
     def mix(self, name: str, parts: Mapping[str, float]) -> None:
-        """Make an adapter that changes the weights by the weighted sum of what others change, exactly: ranks add up.
+        """Create an adapter that is the exact weighted sum of others; its rank is the sum of theirs.
 
         Args:
-            name: What requests are to call it.
-            parts: Weights by name; the template is that of the first.
+            name: Name for requests.
+            parts: Weights by adapter name; the template of the first is used.
 
         Raises:
-            UsageError: When the name is taken, or a part is not there.
+            UsageError: When the name is taken, or an adapter does not exist.
             ModelError: When the adapters cannot be mixed.
         """
         self._check_free(name)
@@ -145,7 +145,7 @@ class Adapters:
         self._voices[name] = replace(self._voices[next(iter(parts))], key=key)
 
     def route(self, keys: Sequence[str]) -> None:
-        """Let each row of the next forward pass be answered with its adapter; does nothing where nothing changes."""
+        """Select the adapter of each row for the next forward pass; does nothing if the selection is unchanged."""
         wanted = tuple(keys) if len(set(keys)) > 1 else (keys[0],)
         if wanted == self._routed or self.model is unwrapped(self.model):
             return
@@ -162,7 +162,7 @@ class Adapters:
         self._routed = wanted
 
     def _watch(self) -> None:
-        """Have each adapted layer told the rows' adapters; peft's own way registers and removes a hook of every layer at every token."""
+        """Pass the adapter names to each adapted layer by permanent hooks; peft registers and removes a hook per layer at every token."""
 
         def tell(module: Any, args: Any, kwargs: Any) -> Any:
             return None if self._mixed is None else (args, kwargs | {"adapter_names": self._mixed})
@@ -173,7 +173,7 @@ class Adapters:
                 self._watched.add(id(module))
 
     def _bare(self) -> AdapterProfile:
-        """The base as it is when it is loaded alone."""
+        """Return the profile of the base model without adapters."""
         reference = self._loaded.reference
         if reference is None or reference.base is None:
             return replace(self._own, key=BASE)
@@ -181,14 +181,14 @@ class Adapters:
         return AdapterProfile(BASE, renderer, stop_ids(self.model, renderer))
 
     def _check_free(self, name: str) -> None:
-        """Refuse a name that a request could not mean."""
+        """Raise ``UsageError`` if the name is empty, reserved or taken."""
         if not name or name == OFF or name in self._voices:
             raise UsageError(f"adapter name '{name}' is taken; give another")
 
 
 @cache
 def adapted_layers() -> tuple[Any, ...]:
-    """The types of layers that peft tells which adapter each row has; none where the installed peft has other ones."""
+    """Return the layer types that accept adapter names per row; empty if the installed peft has no such types."""
     try:
         from peft.tuners.lora import LoraLayer
         from peft.utils.other import AuxiliaryTrainingWrapper
@@ -199,7 +199,7 @@ def adapted_layers() -> tuple[Any, ...]:
 
 
 def same_weights(one: ModelReference, other: ModelReference) -> bool:
-    """Whether two references are the same weights: by place, by what the local cache has of a Hub id, or by their bytes."""
+    """Whether two references have the same weights: by location, by cached Hub snapshot, or by file contents."""
     if one.source == other.source and one.revision == other.revision:
         return True
     folders = [found.folder or cached_folder(found.source, found.revision) for found in (one, other)]

@@ -1,4 +1,4 @@
-"""Prompts in, logits out: the rows of a running batch, which join and leave between any two tokens."""
+"""State and forward passes of a running batch, whose rows are added and removed between any two tokens."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Route = Callable[[Sequence[str]], None]
 
 
 def unrouted(adapters: Sequence[str]) -> None:
-    """The route of a model that has no adapters to choose from."""
+    """Default ``route`` for a model without adapters."""
 
 
 @dataclass
 class Prefill:
-    """Prompts that are being read and can then join a batch.
+    """Prompts in prefill, which then can join a batch.
 
     Attributes:
-        prompts: Token ids of each.
-        adapters: What each is read with.
-        cache: Keys and values of what was read, padded on the left.
-        ids: What is still to be read, shape ``(rows, columns)``.
-        prefix: Tokens of each that were known, in the first columns.
-        gaps: Columns of padding of each, behind the prefix until all is read.
-        cached: Tokens of each that were known from earlier requests.
-        logits: Of the first token of each reply, shape ``(rows, vocabulary)``; None until all is read.
+        prompts: Token ids of each prompt.
+        adapters: Adapter of each prompt.
+        cache: Keys and values so far, padded on the left.
+        ids: Tokens not yet prefilled, shape ``(rows, columns)``.
+        prefix: Cached or shared prefix of all prompts, in the first columns.
+        gaps: Number of padding columns of each row, after the prefix until prefill is complete.
+        cached: Number of tokens of each prompt that came from the prompt cache.
+        logits: Logits of the first token of each reply, shape ``(rows, vocabulary)``; None until prefill is complete.
     """
 
     prompts: Sequence[list[int]]
@@ -50,12 +50,12 @@ class Prefill:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of each prompt."""
+        """Number of tokens of each prompt."""
         return tuple(map(len, self.prompts))
 
     @property
     def bytes_per_token(self) -> int:
-        """Memory that one row takes for one column, over all layers."""
+        """Memory of one row and column in bytes, over all layers."""
         parts = [part for layer in self.cache.layers for part in (getattr(layer, "keys", None), getattr(layer, "values", None))]
         sizes = [int(part.shape[1] * part.shape[3] * part.element_size()) for part in parts if part is not None]
         return max(1, sum(sizes))
@@ -64,15 +64,15 @@ class Prefill:
 class Batch:
     """The state of a running batch.
 
-    Left padding puts every row's newest token in the last column. Padding is masked and positions count real tokens, so a row's logits are those it
-    would have alone, up to the rounding of the matrix products.
+    Left padding puts every row's newest token in the last column. Padding is masked and positions count real tokens, so a row's logits are those of
+    the row alone, up to the rounding of matrix products.
 
     Args:
         model: A causal language model in eval mode.
         route: Called before each forward pass with the adapter of every row.
-        kept: Keys and values of earlier requests.
-        whole: Keep what layers with a window no longer look at, so that rows can be cut anywhere and kept.
-        merges: Whether ``BatchCache`` may be used; without it rows keep transformers' own cache and no row joins while others run.
+        kept: Prompt cache.
+        whole: Also cache tokens outside a sliding window, so that a row can be cut at any token for the prompt cache.
+        merges: Whether ``BatchCache`` may be used; otherwise rows use transformers' own cache and no row joins a running batch.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class Batch:
         self._positions = "position_ids" in accepted
         self._cache: BatchCache | DynamicCache | None = None
         self.lengths: list[int] = []
-        """Tokens of each row, prompt and reply."""
+        """Number of tokens of each row, prompt and reply."""
         self.adapters: list[str] = []
-        """What each row is answered with."""
+        """Adapter of each row."""
         self._whole = whole
         empty = self._empty()
         self.mergeable = merges and BatchCache.can_merge(empty)
-        """Whether prompts may join while others run; otherwise only when the batch is empty."""
+        """Whether prompts may join a running batch; otherwise only an empty one."""
         self._prefix: Prefix | None = None
         self._window = min((layer.sliding_window for layer in empty.layers if getattr(layer, "is_sliding", False)), default=sys.maxsize)
 
     def _empty(self) -> DynamicCache:
-        """A cache for prompts."""
+        """Return an empty cache for a prefill."""
         cache = DynamicCache(config=self._model.config)
         if self._whole and self._merges and BatchCache.can_merge(cache):
             without_windows(cache)
@@ -106,17 +106,17 @@ class Batch:
 
     @property
     def width(self) -> int:
-        """Columns that every row takes."""
+        """Number of columns in use."""
         columns: int = 0 if self._cache is None else self._cache.get_seq_length()
         return columns
 
     @torch.inference_mode()
     def begin(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefill:
-        """Prepare prompts to be read, without touching the rows that run.
+        """Prepare a prefill without changing the running rows.
 
         Args:
-            prompts: Token ids, none empty.
-            adapters: What each is to be read with.
+            prompts: Token ids; none is empty.
+            adapters: Adapter of each prompt.
         """
         known = self._known(prompts, adapters)
         prefix = known or self._shared(prompts, adapters)
@@ -131,9 +131,9 @@ class Batch:
 
     @torch.inference_mode()
     def read(self, reading: Prefill, columns: int = sys.maxsize) -> bool:
-        """Read on, at most so many columns where that is possible; returns whether all is read."""
+        """Prefill at most ``columns`` more columns where a split is possible; returns whether prefill is complete."""
         if any(reading.gaps) or not self.mergeable:
-            columns = sys.maxsize  # a column that is padding alone has nothing to look at, a recurrent state begins anew
+            columns = sys.maxsize  # a column of padding alone has nothing to attend to, and a recurrent state would restart
         part, reading.ids = reading.ids[:, :columns], reading.ids[:, columns:]
         left = reading.ids.shape[1]
         skipped = 0 if reading.prefix is None else len(reading.prefix.tokens)
@@ -147,13 +147,13 @@ class Batch:
         return True
 
     def _known(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefix | None:
-        """What the prompts begin with, where an earlier request has left it."""
+        """Return the prefix of the prompts in the prompt cache, if any."""
         if self._kept is None or not self._can_share(prompts, adapters):
             return None
         return self._kept.find(adapters[0], prompts)
 
     def _shared(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefix | None:
-        """What the prompts begin with, read now or before; None when sharing it is not possible or does not pay."""
+        """Return the common prefix of the prompts, prefilled now or before; None if sharing is impossible or does not pay."""
         if not self._can_share(prompts, adapters):
             return None
         size, adapter = common_prefix(prompts), adapters[0]
@@ -172,16 +172,16 @@ class Batch:
         return self._prefix
 
     def _can_share(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> bool:
-        """Whether prompts can begin with the same keys and values.
+        """Whether the prompts can share the keys and values of a prefix.
 
-        Padding between a prefix and the rest of a prompt moves neither positions nor, up to its size, a window.
+        Padding after a prefix changes neither positions nor, up to the window's size, what a sliding window covers.
         """
         moved = len(set(map(len, prompts))) > 1
         return self.mergeable and (self._positions or not moved) and max(map(len, prompts)) <= self._window and len(set(adapters)) == 1
 
     @torch.inference_mode()
     def join(self, reading: Prefill) -> bool:
-        """Let prompts that have been read join behind the rows that run; always true."""
+        """Append prefilled prompts to the running rows; always returns True."""
         if self.mergeable:
             if not isinstance(self._cache, BatchCache):
                 self._cache = BatchCache(reading.cache)
@@ -194,7 +194,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Feed one token to each row; returns the logits of the next, shape ``(rows, vocabulary)``."""
+        """Feed one token to each row; returns the logits of the next one, shape ``(rows, vocabulary)``."""
         cache = self._cache
         if isinstance(cache, BatchCache):
             cache.make_room()
@@ -208,7 +208,7 @@ class Batch:
 
     @torch.inference_mode()
     def check(self, tokens: Sequence[int]) -> Tensor:
-        """Feed several tokens to the only row, without taking them in; returns the logits after each, shape ``(tokens, vocabulary)``."""
+        """Feed several tokens to the only row without committing them; returns the logits after each, shape ``(tokens, vocabulary)``."""
         assert isinstance(self._cache, BatchCache)
         self._cache.make_room(len(tokens))
         length = self.lengths[0] + len(tokens)
@@ -216,13 +216,13 @@ class Batch:
         return self._forward(ids, self._cache, [length], self.width + len(tokens), self.adapters, keep=len(tokens))[0]
 
     def accept(self, count: int) -> None:
-        """Take in the first of the tokens that were checked."""
+        """Commit the first ``count`` of the checked tokens."""
         assert isinstance(self._cache, BatchCache)
         self._cache.advance(count)
         self.lengths = [self.lengths[0] + count]
 
     def prefix_of(self, row: int, tokens: Sequence[int]) -> Prefix | None:
-        """A copy of what a row holds of its tokens; None where it cannot be taken out."""
+        """Copy the keys and values of a row's tokens; None if the cache does not support it."""
         if not isinstance(self._cache, BatchCache):
             return None
         count = min(len(tokens), self.lengths[row])
@@ -232,7 +232,7 @@ class Batch:
 
     @torch.inference_mode()
     def clear(self, rows: Collection[int]) -> None:
-        """Overwrite what is held of rows with zeros, and forget the prefix that rows share, where any is given."""
+        """Set the keys and values of rows to zero and drop the shared prefix; does nothing without rows."""
         if rows:
             self._prefix = None
             if isinstance(self._cache, BatchCache):
@@ -240,7 +240,7 @@ class Batch:
 
     @torch.inference_mode()
     def leave(self, gone: Collection[int]) -> None:
-        """Let rows go; the last ones take their places, as ``moves_into_gaps`` does it to a list."""
+        """Remove rows; the last rows take their places, as in ``moves_into_gaps``."""
         order = list(range(len(self.lengths)))
         moves_into_gaps(order, gone)
         self.lengths = [self.lengths[row] for row in order]
@@ -259,12 +259,12 @@ class Batch:
 
         Args:
             ids: The newest columns, shape ``(rows, columns)``.
-            cache: Holds the columns before them.
-            lengths: Tokens of each row, the newest included.
-            width: Columns, the newest included.
-            adapters: What each row is read with.
-            prefix: Tokens of each row that stand in the first columns, before its padding.
-            keep: How many columns.
+            cache: Keys and values of the columns before.
+            lengths: Number of tokens of each row, the newest included.
+            width: Number of columns, the newest included.
+            adapters: Adapter of each row.
+            prefix: Number of tokens of each row in the first columns, before its padding.
+            keep: Number of columns whose logits are returned.
         """
         places = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
         seen = places >= prefix
@@ -280,7 +280,7 @@ class Batch:
 
 
 def moves_into_gaps(items: list[T], gone: Collection[int]) -> None:
-    """Take items out of a list, each gap filled by what is then the last."""
+    """Remove items from a list; each gap is filled with the last item."""
     for index in sorted(gone, reverse=True):
         last = items.pop()
         if index < len(items):

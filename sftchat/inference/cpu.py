@@ -1,7 +1,7 @@
-"""Speed up a model that only answers: rows merged in one cache, layers computed together, weights packed or in eight bits, attention of one token.
+"""Inference optimizations: mergeable KV cache, fused linear layers, packed or int8 weights, single-token attention.
 
-Each of these uses parts of torch and transformers that a newer release may change. So each is tried when a model is opened: the logits of three tokens
-must be those of the plain model. What fails is left out with one warning.
+These use parts of torch and transformers that a newer release may change. Therefore each is tested when a model is opened: the logits of three tokens
+must agree with those of the plain model. An optimization that fails is skipped with a warning.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from sftchat.inference.memory import free_bytes
 from sftchat.models.loading import unwrapped
 
 PROBE_TOKENS = (1, 2, 3)
-"""Token ids that the comparison reads."""
+"""Token ids of the test prompt."""
 TOLERANCE = {torch.float32: 1e-3}
-"""The largest relative difference of two vectors of logits that rounding explains, by dtype; ``LOW_PRECISION_TOLERANCE`` for shorter ones."""
+"""Maximum relative difference of two logit vectors due to rounding, by dtype; ``LOW_PRECISION_TOLERANCE`` for dtypes of lower precision."""
 LOW_PRECISION_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """One way to make a model answer faster.
+    """An optimization that can be applied and undone.
 
     Attributes:
-        what: What it is called in a warning.
-        apply: Changes the model.
-        undo: Makes the model as it was; also after ``apply`` has failed half-way.
+        what: Name used in warnings.
+        apply: Applies it to the model.
+        undo: Restores the model, also after ``apply`` has failed half-way.
     """
 
     what: str
@@ -43,21 +43,21 @@ class Optimization:
 
 
 def optimize_for_inference(model: Any, *, int8: bool = False) -> bool:
-    """Arrange a model that will only answer; what is of no use on its device or for its dtype is left out.
+    """Optimize a model for inference; optimizations that do not suit its device or dtype are skipped.
 
-    Packed copies are as large as the weights, so they are made only where they take less than half of the memory that is free.
+    Packed copies are as large as the weights, so they are made only if they take less than half of the free memory.
 
     Args:
-        model: A causal language model in eval mode, perhaps with adapters, which stay as they are.
-        int8: Whether its linear layers are rounded to eight bits.
+        model: A causal language model in eval mode; adapters are left unchanged.
+        int8: Whether to round its linear layers to eight bits.
 
     Returns:
-        Whether rows can be merged in ``RowCache``; to be handed to the engine.
+        Whether rows can be merged in ``BatchCache``; passed on to the engine.
     """
     optimizations = _on_cpu(model, int8) if model.device.type == "cpu" else []
     try:
         expected = _plain_logits(model)
-    except Exception:  # a model that cannot compute three tokens: the first request reports why
+    except Exception:  # a model that cannot compute three tokens: the first request reports the reason
         return True
     merges = True
 
@@ -71,7 +71,7 @@ def optimize_for_inference(model: Any, *, int8: bool = False) -> bool:
 
 
 def _on_cpu(model: Any, int8: bool) -> list[Optimization]:
-    """What is of use on a CPU. With ``int8`` the weights are rounded here, so that the plain way computes with rounded weights too."""
+    """Return the optimizations for a CPU. With ``int8`` the weights are rounded here, so that the plain model uses rounded weights too."""
     size = sum(parameter.nbytes for parameter in model.parameters())
     roomy = 2 * size <= free_bytes(model.device)
     shared = list(fused_linears(model))
@@ -104,13 +104,13 @@ def _on_cpu(model: Any, int8: bool) -> list[Optimization]:
 
 
 def _restore(shared: Sequence[FusedLinear], computed: dict[int, Compute]) -> None:
-    """Let products be computed as they were before eight bits."""
+    """Restore the computation that was used before int8."""
     for product in shared:
         product.compute_by(computed[id(product)])
 
 
 def _apply_those_that_agree(optimizations: Sequence[Optimization], expected: Tensor, logits: Callable[[], Tensor]) -> None:
-    """Apply all and compare once; where that fails, apply one after the other, and undo with a warning what fails or changes the logits."""
+    """Apply all and compare once; on failure apply them one by one, and undo with a warning each that fails or changes the logits."""
     if _agrees(optimizations, expected, logits)[0]:
         return
     for each in reversed(optimizations):
@@ -123,12 +123,12 @@ def _apply_those_that_agree(optimizations: Sequence[Optimization], expected: Ten
 
 
 def _agrees(optimizations: Sequence[Optimization], expected: Tensor, logits: Callable[[], Tensor]) -> tuple[bool, Exception | None]:
-    """Whether the logits stay the same when these are applied, and what was raised."""
+    """Apply optimizations; returns whether the logits agree, and the exception raised."""
     try:
         for each in optimizations:
             each.apply()
         found = logits()
-    except Exception as error:  # a library that has changed may raise anything; reported as a warning
+    except Exception as error:  # a changed library may raise anything; reported as a warning
         return False, error
     tolerance = TOLERANCE.get(expected.dtype, LOW_PRECISION_TOLERANCE)
     before, after = expected.double(), found.double()
@@ -139,13 +139,13 @@ def _agrees(optimizations: Sequence[Optimization], expected: Tensor, logits: Cal
 
 @torch.inference_mode()
 def _plain_logits(model: Any) -> Tensor:
-    """The logits after ``PROBE_TOKENS`` by a forward pass without a cache, shape ``(vocabulary,)``."""
+    """Return the logits after ``PROBE_TOKENS`` from a forward pass without a cache, shape ``(vocabulary,)``."""
     logits: Tensor = model(input_ids=torch.tensor([PROBE_TOKENS], device=model.device), use_cache=False).logits
     return logits[0, -1]
 
 
 def _decoded_logits(model: Any, merges: bool) -> Tensor:
-    """The same as the engine computes them: a prompt is read, joins a batch, and a token is fed."""
+    """Return the same logits as the engine computes them: prefill, join a batch, one decoding step."""
     batch = Batch(model, merges=merges)
     reading = batch.begin([list(PROBE_TOKENS[:-1])], [""])
     batch.read(reading)
@@ -155,14 +155,14 @@ def _decoded_logits(model: Any, merges: bool) -> Tensor:
 
 NAME = "sftchat_decoding"
 PLAIN = "sdpa"
-"""What transformers calls attention by torch's kernel."""
+"""transformers' name for attention by torch's kernel."""
 
 
 def use_decoding_attention(model: Any) -> bool:
-    """Make a model on a CPU that attends by torch's kernel do so by ``decoding_attention``; returns whether it does.
+    """Switch a CPU model from torch's attention kernel to ``decoding_attention``; returns whether it was switched.
 
     Args:
-        model: A causal language model, perhaps with adapters.
+        model: A causal language model, possibly with adapters.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -177,30 +177,30 @@ def use_decoding_attention(model: Any) -> bool:
 
 
 def use_plain_attention(model: Any) -> None:
-    """Make a model attend by torch's kernel again, where ``use_decoding_attention`` changed that."""
+    """Undo ``use_decoding_attention``."""
     inner = unwrapped(model)
     if implementation(inner) == NAME:
         inner.set_attn_implementation(PLAIN)
 
 
 def implementation(inner: Any) -> str:
-    """What transformers calls the attention of a model without its adapters; empty where the installed version does not say."""
+    """Return transformers' name of a model's attention implementation; empty if unknown."""
     return str(getattr(inner.config, "_attn_implementation", ""))
 
 
 def decoding_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **arguments: Any
 ) -> tuple[Tensor, None]:
-    """What transformers' attention by torch's kernel computes; for one token a row, several times faster in bfloat16 without padding.
+    """Compute transformers' ``sdpa`` attention; several times faster for one bfloat16 token per row without padding.
 
     Args:
         module: The attention layer.
         query: Shape ``(batch, heads, tokens, size)``.
         key: Shape ``(batch, groups, columns, size)``.
         value: As ``key``.
-        attention_mask: Where to look, shape ``(batch, 1, tokens, columns)``; None where everything before may be looked at.
-        scaling: Factor of the scores; one over the root of the size by default.
-        arguments: Others that transformers passes on.
+        attention_mask: Attention mask, shape ``(batch, 1, tokens, columns)``; None for plain causal attention.
+        scaling: Factor of the scores; by default one over the square root of the size.
+        arguments: Further arguments from transformers.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

@@ -1,4 +1,4 @@
-"""Tokens become text as they arrive: never half a character, never a lost tail, never text that a stop string will take back."""
+"""Streaming detokenization: never emits half a character or text that becomes part of a stop string, and never loses the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftchat.inference.stop_strings import released
 
 
 class Detokenizer:
-    """Turns the token ids of one reply into pieces of text that join up to the decoded whole.
+    """Converts the token ids of one reply into pieces of text whose concatenation is the decoded reply.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -24,30 +24,30 @@ class Detokenizer:
         self._sent = 0
         self._step = self._stream()
         self.stopped = False
-        """Whether a stop string has appeared; no more text comes then."""
+        """Whether a stop string has appeared; no more text is emitted then."""
 
     def add(self, token_id: int) -> str:
-        """The new text that a token completes; often the token's own, sometimes nothing."""
+        """Return the new text that a token completes; may be empty."""
         self._ids.append(token_id)
         self._decoded += self._step(token_id)
         return self._release(final=False)
 
     def begin(self, token_ids: Sequence[int]) -> None:
-        """Take in the beginning of a reply whose text is known; only what comes after it is said."""
+        """Add the beginning of a reply whose text is known; only later text is emitted."""
         for token in token_ids:
             self.add(token)
         self._sent = len(self._decoded)
         self.stopped = False
 
     def finish(self) -> str:
-        """What is still held back, broken characters shown as U+FFFD."""
+        """Return the text still held back; incomplete characters become U+FFFD."""
         whole: str = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         if whole.startswith(self._decoded):
             self._decoded = whole
         return self._release(final=True)
 
     def _release(self, final: bool) -> str:
-        """Text that no stop string can take back any more."""
+        """Return the text that can no longer become part of a stop string."""
         if self.stopped:
             return ""
         end, self.stopped = released(self._decoded, self._sent, self._stop, final=final)
@@ -56,7 +56,7 @@ class Detokenizer:
         return piece
 
     def _stream(self) -> Any:
-        """Incremental decoding by the tokenizers library, or by comparing decoded windows for tokenizers written in Python."""
+        """Return an incremental decoder: of the tokenizers library, or for tokenizers written in Python a comparison of decoded texts."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is not None:
             from tokenizers.decoders import DecodeStream
@@ -66,6 +66,6 @@ class Detokenizer:
         return self._window
 
     def _window(self, _token_id: int) -> str:
-        """New text of the whole so far, held while it ends inside a character."""
+        """Return the new text of the decoded whole; empty while it ends within a character."""
         whole: str = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return "" if whole.endswith("\ufffd") else whole[len(self._decoded) :]

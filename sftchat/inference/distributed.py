@@ -1,4 +1,4 @@
-"""Several processes of one command, as ``torchrun`` and ``accelerate launch`` start them."""
+"""Processes of one command, as started by ``torchrun`` and ``accelerate launch``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 PATIENCE = timedelta(days=7)
-"""How long to wait for the slowest share: a process that dies takes the others with it, so that nobody waits for it."""
+"""Maximum wait for the slowest process; a process that dies terminates the others, so that this is never reached."""
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """Which of several processes this is, as launchers number them.
+    """Rank of this process and number of processes, as set by the launcher.
 
     Attributes:
-        rank: From 0; the first alone talks and writes.
-        count: How many there are.
-        local: Its number on its machine, from 0; None where no launcher says.
+        rank: From 0; only process 0 prints and writes files.
+        count: Number of processes.
+        local: Rank on this machine, from 0; None without a launcher.
     """
 
     rank: int = 0
@@ -27,7 +27,7 @@ class ProcessInfo:
 
 
 def process_info(environment: Mapping[str, str] = os.environ) -> ProcessInfo:
-    """Where a launcher says that this process is; alone where there is none.
+    """Read the environment variables of the launcher; without them there is one process.
 
     Args:
         environment: With ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``.
@@ -37,12 +37,12 @@ def process_info(environment: Mapping[str, str] = os.environ) -> ProcessInfo:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes the files and the messages of a run of several."""
+    """Whether this process writes the files and messages of a distributed run."""
     return process_info().rank == 0
 
 
 def take_accelerator() -> None:
-    """Let ``cuda`` mean this process's own accelerator, where there are any."""
+    """Select this process's own accelerator as ``cuda`` device, if there is any."""
     import torch
 
     if torch.cuda.is_available():
@@ -50,7 +50,7 @@ def take_accelerator() -> None:
 
 
 def wait_for_all() -> None:
-    """Return when all processes have called this."""
+    """Block until all processes have called this."""
     from torch import distributed
 
     distributed.init_process_group("gloo", timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""The matrix products of a model that only answers: layers that read the same states are one product, and how it is computed can be replaced."""
+"""Linear layers for inference: layers with the same input are fused into one product, whose implementation can be replaced."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""What transformers calls linear layers of one module that are given the same states, one after the other in this order."""
+"""Names in transformers of linear layers in one module that receive the same input, one after the other in this order."""
 
 Compute = Callable[[Tensor], Tensor]
-"""From states, shape ``(…, inputs)``, to the outputs of all layers of a product, shape ``(…, outputs)``."""
+"""Maps inputs, shape ``(…, inputs)``, to the outputs of all fused layers, shape ``(…, outputs)``."""
 
 
 @dataclass
 class FusedLinear:
-    """Linear layers that are computed together.
+    """Linear layers that are computed as one matrix product.
 
     Attributes:
-        layers: One or several, of the same inputs and dtype.
-        weight: Their weights, shape ``(outputs, inputs)``, of which each layer's own is a part.
-        bias: Their biases; None when they have none.
+        layers: One or more, with the same inputs and dtype.
+        weight: Concatenated weights, shape ``(outputs, inputs)``; each layer's own weight is a view of it.
+        bias: Concatenated biases, or None.
     """
 
     layers: Sequence[nn.Linear]
@@ -31,31 +31,31 @@ class FusedLinear:
     bias: Tensor | None
 
     def plain(self, states: Tensor) -> Tensor:
-        """What torch computes."""
+        """Compute the product with torch."""
         return nn.functional.linear(states, self.weight, self.bias)
 
     def replace_weight(self, weight: Tensor) -> None:
-        """Give the layers other weights; what shares the old ones keeps those."""
+        """Replace the weights of the layers; tensors that share the old weights keep them."""
         self.weight = weight
         parts = torch.split(weight, [layer.out_features for layer in self.layers])
         for layer, part in zip(self.layers, parts, strict=True):
             layer.weight = nn.Parameter(part, requires_grad=layer.weight.requires_grad)
 
     def compute_by(self, compute: Compute) -> None:
-        """Make the layers compute so from now on, where no gradient is asked for."""
+        """Use ``compute`` as the layers' forward pass when gradients are disabled."""
         sizes = [layer.out_features for layer in self.layers]
         parts = [compute] if len(sizes) == 1 else _Shared(compute, sizes).parts()
         for layer, part in zip(self.layers, parts, strict=True):
             layer.forward = _answering(layer, part)  # type: ignore[method-assign, assignment]
 
     def compute_separately(self) -> None:
-        """Let each layer compute its own outputs again, as torch does it."""
+        """Restore the layers' own forward passes."""
         for layer in self.layers:
             layer.__dict__.pop("forward", None)
 
 
 def fused_linears(model: Any) -> Iterator[FusedLinear]:
-    """The linear layers of a model, those of ``FUSED_LAYERS`` as one product; layers of other types, such as those with adapters, are left out."""
+    """Yield the linear layers of a model, those of ``FUSED_LAYERS`` fused; layers of other types, such as adapted ones, are skipped."""
     taken: set[nn.Linear] = set()
     for layers in (layers for module in model.modules() for layers in _together(module)):
         taken.update(layers)
@@ -70,7 +70,7 @@ def fused_linears(model: Any) -> Iterator[FusedLinear]:
 
 
 def _together(module: nn.Module) -> Iterator[list[nn.Linear]]:
-    """The layers of a module that can be one product."""
+    """Yield the groups of layers of a module that can be fused."""
     for names in FUSED_LAYERS:
         layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
         kinds = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
@@ -79,7 +79,7 @@ def _together(module: nn.Module) -> Iterator[list[nn.Linear]]:
 
 
 def _answering(layer: nn.Linear, compute: Compute) -> Compute:
-    """The forward of a layer that is computed so, but where a gradient is asked for."""
+    """Return a forward function that uses ``compute`` when gradients are disabled."""
 
     def forward(states: Tensor) -> Tensor:
         return nn.functional.linear(states, layer.weight, layer.bias) if torch.is_grad_enabled() else compute(states)
@@ -88,7 +88,7 @@ def _answering(layer: nn.Linear, compute: Compute) -> Compute:
 
 
 class _Shared:
-    """The outputs of several layers, computed when the first is asked and handed out as each is; threads that share a model do not mix theirs up."""
+    """Outputs of fused layers, computed when the first layer is called and returned by each; safe when threads share a model."""
 
     def __init__(self, compute: Compute, sizes: list[int]) -> None:
         self._compute = compute
@@ -96,11 +96,10 @@ class _Shared:
         self._held: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     def parts(self) -> list[Compute]:
-        """What computes the outputs of each layer."""
+        """Return one compute function per layer."""
         return [self._part(index) for index in range(len(self._sizes))]
 
     def _part(self, index: int) -> Compute:
-        """What computes those of one."""
         last = len(self._sizes) - 1
 
         def compute(states: Tensor) -> Tensor:
@@ -114,16 +113,17 @@ class _Shared:
 
 
 PACKED_ROWS = 128
-"""Rows of the products that the order is chosen for; others are computed as well."""
+"""Number of rows for which the weight layout is optimized; other numbers work too."""
 MIN_PACKED_WEIGHTS = 1 << 20
-"""Weights from which on a single row in float32 is computed from the packed copy too; with fewer a plain product of a matrix and a vector is as fast."""
+"""Minimum number of weights for which a single float32 row uses the packed copy; below it a plain matrix-vector product is as fast."""
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether packing weights of that dtype is of use on this CPU.
+    """Whether packed weights of a dtype are faster on this CPU.
 
-    In bfloat16, on CPUs that compute in it, oneDNN behind ``torch.nn.functional.linear`` otherwise packs anew in every call, a third of a decoding
-    step. In float32 torch otherwise calls another library, which knows fewer CPUs and takes twice as long for a few rows as for one.
+    In bfloat16, on CPUs with bfloat16 units, oneDNN behind ``torch.nn.functional.linear`` otherwise packs the weights in every call, which takes a
+    third of a decoding step. In float32 torch otherwise calls another library, which supports fewer CPUs and takes twice as long for a few rows as
+    for one.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -131,16 +131,16 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether oneDNN has products of bfloat16 for this CPU; False also where torch no longer says so."""
+    """Whether oneDNN has bfloat16 products for this CPU; False also if torch no longer reports it."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported())
 
 
 def packed_weight(product: FusedLinear) -> Compute:
-    """What computes a product from a packed copy of its weight, which is as large; a change of the weight would not be seen.
+    """Return a function that computes a product from a packed copy of its weights; later changes of the weights have no effect on it.
 
     Args:
-        product: On a CPU, of a dtype that ``can_pack``.
+        product: Linear layers on a CPU, of a dtype that ``can_pack`` accepts.
     """
     weight = torch.ops.mkldnn._reorder_linear_weight(product.weight, PACKED_ROWS)
     bias, inputs, plain = product.bias, product.weight.shape[1], product.plain

@@ -1,4 +1,4 @@
-"""Engines of plugins behind a guard: what they raise is an error of that plugin, what they say is checked, and what they are given is a copy."""
+"""Wrapper for plugin engines: exceptions become errors of the plugin, results are validated, arguments are copied."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sftchat.types import Choice, FinishReason, Token
 FINISH = (None, *get_args(FinishReason))
 VALUES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
 METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
-"""What an engine may have beside ``Engine``: the protocols of ``sftchat.engine``."""
+"""Optional members of an engine: those of the protocols in ``sftchat.engine``."""
 
 
 class Guarded:
-    """An ``Engine`` of a plugin, called as ``call_plugin`` does; made by ``open_guarded``.
+    """An ``Engine`` of a plugin, called through ``call_plugin``; created by ``open_guarded``.
 
     Args:
-        what: The engine in messages.
-        name: What the user called the model.
-        engine: The plugin's.
+        what: Name of the engine in messages.
+        name: Name of the model, as the user gave it.
+        engine: The plugin's engine.
     """
 
     def __init__(self, what: str, name: str, engine: Any) -> None:
@@ -32,11 +32,11 @@ class Guarded:
         self._engine = engine
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests.
+        """Generate replies.
 
         Raises:
-            PluginError: When the engine fails, or says something that is no chunk.
-            SftchatError: What the engine raised on purpose.
+            PluginError: When the engine fails, or yields an invalid chunk.
+            SftchatError: Raised by the engine on purpose.
         """
         copies = (replace(request, messages=copied(request.messages), tools=copied(request.tools)) for request in requests)
         chunks = call_plugin(self._what, self._engine.generate, copies, may_refuse=True)
@@ -44,7 +44,7 @@ class Guarded:
             yield call_plugin(self._what, plain_chunk, chunk)
 
     def close(self) -> None:
-        """Free what the engine holds.
+        """Free the resources of the engine.
 
         Raises:
             PluginError: When the engine fails.
@@ -52,21 +52,21 @@ class Guarded:
         call_plugin(self._what, self._engine.close)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the engine has, for chat commands of the same plugin."""
+        """Other attributes of the engine, for chat commands of the same plugin."""
         return getattr(self._engine, name)
 
 
 def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> Engine:
-    """Open a model with an engine of a plugin.
+    """Open a model with a plugin's engine.
 
     Args:
-        kind: The plugin's.
-        source: What stands behind the scheme.
-        options: Of the command line.
+        kind: Engine type of the plugin.
+        source: MODEL without the scheme.
+        options: Options of the command line.
 
     Raises:
-        PluginError: When it fails, or returns something that is no engine.
-        SftchatError: What it raised on purpose.
+        PluginError: When the plugin fails, or returns an object that is not an engine.
+        SftchatError: Raised by the plugin on purpose.
     """
     what = f"engine '{kind.scheme}'"
 
@@ -77,7 +77,7 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
         name: object = engine.name
         if not isinstance(name, str):
             raise Malformed(f"opened a model of the name {shown(name)}, must be text")
-        # protocols are looked up on the class, so it has what this engine has and nothing more
+        # runtime protocols look at the class, so the class gets the members that this engine has and no others
         more: dict[str, Any] = {name: _value(name) for name in VALUES if hasattr(engine, name)}
         more |= {name: _method(name) for name in METHODS if callable(getattr(engine, name, None))}
         guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
@@ -87,16 +87,16 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
 
 
 def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> str:
-    """What an engine of a plugin says decides its replies; empty where it does not say.
+    """Return the identity that a plugin's engine type reports; empty if it reports none.
 
     Args:
-        kind: The plugin's.
-        source: What stands behind the scheme.
-        options: Of the command line.
+        kind: Engine type of the plugin.
+        source: MODEL without the scheme.
+        options: Options of the command line.
 
     Raises:
-        PluginError: When it fails, or says something that is no text.
-        SftchatError: What it raised on purpose.
+        PluginError: When the plugin fails, or returns something other than text.
+        SftchatError: Raised by the plugin on purpose.
     """
     identify = kind.identify
     if identify is None:
@@ -112,13 +112,13 @@ def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> st
 
 
 def plain_chunk(chunk: object) -> Chunk:
-    """A chunk of plain values.
+    """Validate a chunk and convert its fields to built-in types.
 
     Args:
-        chunk: What an engine yielded.
+        chunk: Object that an engine yielded.
 
     Raises:
-        Malformed: When it is no ``Chunk``, or a part of it has another type.
+        Malformed: When it is not a ``Chunk``, or a field has the wrong type.
     """
     if not isinstance(chunk, Chunk):
         raise Malformed(f"yields {shown(chunk)}, must yield sftchat.Chunk")
@@ -151,10 +151,10 @@ def plain_chunk(chunk: object) -> Chunk:
 
 
 def _choice(choice: object) -> Choice:
-    """A choice of plain values.
+    """Validate a ``Choice`` and convert its fields to built-in types.
 
     Raises:
-        Malformed: When it is none.
+        Malformed: When it is not a ``Choice``.
     """
     if not isinstance(choice, Choice):
         raise Malformed(f"yields a chunk with {shown(choice)} among its choices, must be sftchat.Choice")
@@ -163,10 +163,10 @@ def _choice(choice: object) -> Choice:
 
 
 def _token(token: object) -> Token:
-    """A token of plain values.
+    """Validate a ``Token`` and convert its fields to built-in types.
 
     Raises:
-        Malformed: When it is none.
+        Malformed: When it is not a ``Token``.
     """
     if not isinstance(token, Token) or not isinstance(token.text, str):
         raise Malformed(f"yields a chunk with {shown(token)} among its choices, must be sftchat.Token with a text")
@@ -175,7 +175,7 @@ def _token(token: object) -> Token:
 
 
 def _whole(value: Any, name: str) -> int:
-    """A whole number from 0."""
+    """Return the value as an int; raise ``Malformed`` if it is not a whole number from 0."""
     try:
         number = int(value.__index__())
     except (AttributeError, TypeError):
@@ -186,7 +186,7 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _value(name: str) -> property:
-    """A property that reads the engine's."""
+    """Return a property that forwards to the engine's."""
 
     def read(self: Guarded) -> Any:
         return call_plugin(self._what, getattr, self._engine, name, may_refuse=True)
@@ -195,7 +195,7 @@ def _value(name: str) -> property:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    """A method that calls the engine's."""
+    """Return a method that forwards to the engine's."""
 
     def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
         return call_plugin(self._what, lambda: getattr(self._engine, name)(*args, **kwargs), may_refuse=True)

@@ -1,4 +1,4 @@
-"""What decides the replies of a model, as one hash, found without opening it: neither torch nor transformers is imported here."""
+"""Hash of everything that affects a model's replies, computed without opening the model: imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sftchat.plugins.manager import Registry
 from sftchat.templates.builtin import template_file
 
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
-"""Options that change no reply."""
+"""Options that do not affect replies."""
 VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 SOURCES = ("inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
-"""Our own code that renders prompts and chooses tokens."""
+"""The source files of sftchat that render prompts and sample tokens."""
 DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""Variables that hide accelerators."""
+"""Environment variables that hide accelerators."""
 
 
 def identify(
@@ -44,32 +44,31 @@ def identify(
     extra_body: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> str:
-    """Hash of everything but the request that decides what a model answers.
+    """Return a hash of everything besides the request that affects a model's replies.
 
-    For a local model that is the bytes of weights, adapter, configs, tokenizer and template; dtype, device type and every other option; the
-    source of our engine and renderer and the versions of the libraries below them. A request adds its messages and sampling parameters
-    (``sftchat.evaluation.cached_engine.request_key``). Equal files, code and messages render to equal ids, so this is as strict as a key of
-    rendered ids, and unlike them it is known without importing a tokenizer, which takes longer than 200 replies take to be read back.
+    For a local model: the bytes of weights, adapter, configs, tokenizer and template; dtype, device type and all other options; the source of
+    sftchat's engine and renderer, and the versions of the libraries below them. A request adds its messages and sampling parameters
+    (``sftchat.evaluation.cached_engine.request_key``). Equal files, code and messages render to equal token ids, so the hash is as strict as one of
+    rendered ids, but needs no tokenizer, whose import takes longer than reading 200 cached replies.
 
     Args:
-        model: As of ``sftchat.models.reference.resolve``.
+        model: MODEL argument, see ``sftchat.models.reference.resolve``.
         registry: The loaded plugins, for engines by scheme.
-        hashed: Hashes a file; one that remembers saves reading large weights again.
+        hashed: Hashes a file; a caching function avoids rereading large weights.
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
-        template_name: Which of the model's own templates writes every conversation.
-        template_arguments: Arguments of the template, before those of the manifest.
-        extra_body: Of requests to a server, whose identity cannot be known.
-        options: As of ``sftchat.inference.open.load_engine``.
+        template_name: Name of the model's own template to use for every conversation.
+        template_arguments: Arguments of the template, overriding those of the manifest.
+        extra_body: Additional fields of requests to a server, whose identity is unknown.
+        options: See ``sftchat.inference.open.load_engine``.
 
     Returns:
-        Empty when it cannot be known: a branch on the Hub may move, code that comes with a model may read anything, and so may an engine that
-        does not say.
+        Empty string if unknown: a branch on the Hub may move, remote code may read anything, and an engine of a plugin may report no identity.
 
     Raises:
-        UsageError: When MODEL cannot name a model, or ``template`` is neither a name nor a file.
-        ModelError: When it names a folder without usable weights, or a file cannot be read.
+        UsageError: When MODEL is not a valid reference, or ``template`` is neither a name nor a file.
+        ModelError: When the folder has no usable weights, or a file cannot be read.
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.scheme:
@@ -99,7 +98,7 @@ def identify(
 
 
 def _template(template: str) -> str:
-    """What a template argument is known by: its name where it is one, else the bytes of the file, wherever that lies.
+    """Return what identifies a template: its name if it is one, otherwise the bytes of the file.
 
     Raises:
         UsageError: When it is neither a name nor a file.
@@ -113,7 +112,7 @@ def _template(template: str) -> str:
 
 
 def device_facts(device: str) -> str:
-    """What decides the type of device: the type named, or for ``auto`` what torch would find it by, without asking torch."""
+    """Return what determines the device type: the given type, or for ``auto`` what torch's choice depends on, without importing torch."""
     if device != "auto":
         return device.partition(":")[0]
     found = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
@@ -123,7 +122,7 @@ def device_facts(device: str) -> str:
 
 @cache
 def source_hash() -> str:
-    """Hash of our own code that renders prompts and chooses tokens: an engine version that nobody can forget to raise."""
+    """Hash sftchat's own code that renders prompts and samples tokens; replaces an engine version that must be increased by hand."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
     for path in (package / "engine.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
@@ -132,7 +131,7 @@ def source_hash() -> str:
 
 
 def _version(name: str) -> str:
-    """The installed version of a package; empty when it is not installed."""
+    """Return the installed version of a package; empty if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

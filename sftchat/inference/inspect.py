@@ -1,4 +1,4 @@
-"""A request becomes token ids: template, its arguments, and the beginning of the reply."""
+"""Token ids of requests, and the probabilities of tokens in a given reply."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sftchat.types import Choice, Token
 
 
 def with_arguments(renderer: Renderer, request: Request) -> Renderer:
-    """The renderer of a request, with its template arguments."""
+    """Return the renderer with the template arguments of a request."""
     given = dict(request.template_arguments)
     return replace(renderer, arguments={**renderer.arguments, **given}) if given else renderer
 
 
 def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
-    """What a model is given to continue.
+    """Return the token ids of the prompt, the beginning of the reply included.
 
     Args:
-        renderer: Of what answers.
-        request: What is asked.
+        renderer: Renderer of the adapter.
+        request: The request.
 
     Raises:
         TemplateError: When the template refuses the messages.
@@ -42,16 +42,16 @@ def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
 
 
 POSITIONS_AT_ONCE = 64
-"""Positions whose probabilities over the vocabulary are computed at a time."""
+"""Number of positions whose probabilities over the vocabulary are computed at a time."""
 
 
 def tokens_of(renderer: Renderer, ids: Sequence[int], trained: Sequence[bool] = ()) -> tuple[Token, ...]:
-    """Ids with the text of each.
+    """Return tokens with their text.
 
     Args:
         renderer: Has the tokenizer.
         ids: Token ids.
-        trained: Whether training would make the model write each; none by default.
+        trained: Whether each token contributes to the training loss; False for all by default.
     """
     tokenizer = renderer.tokenizer
     special = frozenset(tokenizer.added_tokens_decoder)
@@ -61,13 +61,13 @@ def tokens_of(renderer: Renderer, ids: Sequence[int], trained: Sequence[bool] = 
 
 
 def reply_ids(renderer: Renderer, request: Request, reply: str | Sequence[int], ended: bool) -> list[int]:
-    """A reply as the tokens that training would make of it.
+    """Return a reply as token ids, as in training.
 
     Args:
-        renderer: Of what answers.
-        request: What it answers.
-        reply: Text, or its ids.
-        ended: Whether the token that ends it is added.
+        renderer: Renderer of the adapter.
+        request: The prompt.
+        reply: Text, or token ids.
+        ended: Whether to append the end-of-reply token.
     """
     if not isinstance(reply, str):
         ids = list(reply)
@@ -84,19 +84,19 @@ def reply_ids(renderer: Renderer, request: Request, reply: str | Sequence[int], 
 def judge(
     model: Any, renderer: Renderer, request: Request, reply: Sequence[int], alternatives: int, context_length: int
 ) -> tuple[Choice, ...]:
-    """The log-probability of each token of a reply, its rank, and the likeliest tokens there; one forward pass.
+    """Return log-probability, rank and top alternatives of each token of a reply, from one forward pass.
 
     Args:
         model: A causal language model in eval mode.
-        renderer: Of what answers.
-        request: What it answers.
+        renderer: Renderer of the adapter.
+        request: The prompt.
         reply: Its token ids.
-        alternatives: How many of the likeliest tokens to name.
-        context_length: The most tokens that prompt and reply may have together.
+        alternatives: Number of top alternatives per token.
+        context_length: Maximum number of tokens, prompt and reply together.
 
     Raises:
-        UsageError: When there is nothing to judge, or nothing that it answers.
-        EngineError: When the two do not fit into the context, or the model's logits are not finite.
+        UsageError: When the reply or the prompt is empty.
+        EngineError: When the two exceed the context length, or the model's logits are not finite.
     """
     before = prompt_ids(renderer, request)
     if not before or not reply:
@@ -118,7 +118,7 @@ def judge(
 
 
 def _logits(model: Any, ids: Sequence[int], count: int) -> Tensor:
-    """Logits of the last positions, shape ``(count, vocabulary)``."""
+    """Return the logits of the last positions, shape ``(count, vocabulary)``."""
     keeps = "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters
     whole = torch.tensor([list(ids)], device=model.device)
     logits: Tensor = model(input_ids=whole, use_cache=False, **({"logits_to_keep": count} if keeps else {})).logits
@@ -126,7 +126,7 @@ def _logits(model: Any, ids: Sequence[int], count: int) -> Tensor:
 
 
 def _judged(logits: Tensor, reply: Sequence[int], alternatives: int) -> list[tuple[float, int, list[tuple[int, float]]]]:
-    """Log-probability, rank and likeliest tokens of some positions."""
+    """Return log-probability, rank and top alternatives of tokens at consecutive positions."""
     logprobs = logits.float().log_softmax(-1)
     chosen = logprobs.gather(1, torch.tensor(list(reply), device=logprobs.device)[:, None])
     ranks = (logprobs > chosen).sum(-1).tolist()
@@ -143,12 +143,12 @@ def _judged(logits: Tensor, reply: Sequence[int], alternatives: int) -> list[tup
 
 
 def trained_tokens(renderer: Renderer, messages: Sequence[Any]) -> tuple[Token, ...]:
-    """A conversation as training reads it."""
+    """Return the tokens of a conversation as in training."""
     rendered = renderer.training_ids(messages)
     return tokens_of(renderer, rendered.ids, [label >= 0 for label in rendered.labels])
 
 
 def decoded(renderer: Renderer, ids: Sequence[int]) -> str:
-    """The text of token ids, special tokens left out."""
+    """Decode token ids without special tokens."""
     text: str = renderer.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text

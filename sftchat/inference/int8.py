@@ -1,4 +1,4 @@
-"""Linear layers in eight bits on a CPU: a step of decoding is spent reading weights, and these are half as many bytes as bfloat16's."""
+"""Int8 linear layers on a CPU: decoding is limited by memory bandwidth, and int8 weights have half the bytes of bfloat16."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from sftchat.inference.fused_linear import Compute, FusedLinear, computes_in_bfloat16
 
 MAX_INT8_ROWS = 4
-"""Rows up to which the eight bits are read; more are computed from the same weights in bfloat16 where the CPU has units for that."""
+"""Maximum number of rows computed from int8 weights; more use the same weights in bfloat16 if the CPU has units for that."""
 HIGH = 127
-"""The largest absolute value of the eight bits."""
+"""Largest absolute value of an int8."""
 LOW = 254
-"""What half a step of the high eight bits is in steps of the low: 127 of them."""
+"""Scale of the low eight bits: maps the rounding error of the high ones, at most 1/2, to at most 127."""
 
 
 def quantize(product: FusedLinear) -> tuple[Tensor, Tensor]:
-    """Round the weights of a product to int8, one scale an output.
+    """Round the weights of a product to int8, with one scale per output.
 
-    The rounded weights take the place of the others, so that a reply does not depend on which of the two ways computed it but for rounding.
+    The rounded weights replace the original ones, so that both ways to compute a reply differ only by rounding.
 
     Args:
-        product: In bfloat16, of a model that only answers.
+        product: In bfloat16, of a model used only for inference.
 
     Returns:
         The weights in int8, shape ``(outputs, inputs)``, and their scales in bfloat16, shape ``(outputs,)``.
@@ -36,13 +36,13 @@ def quantize(product: FusedLinear) -> tuple[Tensor, Tensor]:
 
 
 def int8_linear(product: FusedLinear, weight: Tensor, scales: Tensor, other: Compute) -> Compute:
-    """What computes a product from eight bits for few rows, and otherwise as another does.
+    """Return a function that computes a product from int8 weights for few rows, and by ``other`` for more.
 
     Args:
-        product: What was quantised.
-        weight: In int8.
-        scales: Of each output.
-        other: What computes it in bfloat16.
+        product: The quantized product.
+        weight: Its int8 weights.
+        scales: Scale of each output.
+        other: Computes the product in bfloat16.
     """
     wide = not computes_in_bfloat16()
     outputs_of = _w8a16_int(weight, scales) if _has_integer_products() else _weight_only_int8(weight, scales)
@@ -59,23 +59,23 @@ def int8_linear(product: FusedLinear, weight: Tensor, scales: Tensor, other: Com
 
 
 def _has_integer_products() -> bool:
-    """Whether the CPU multiplies eight bits by eight without overflow, and torch still lets it."""
+    """Whether the CPU multiplies int8 by int8 without overflow and torch supports it."""
     supported = getattr(torch.cpu, "_is_vnni_supported", None)
     return supported is not None and bool(supported()) and hasattr(torch, "fbgemm_pack_quantized_matrix")
 
 
 def _weight_only_int8(weight: Tensor, scales: Tensor) -> Compute:
-    """Eight bits of weights, each made a float where it is used."""
+    """Return a product of int8 weights that are converted to floats when used."""
     return lambda rows: torch.ops.aten._weight_int8pack_mm(rows.contiguous(), weight, scales)
 
 
 def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
-    """Eight bits of weights by sixteen of each state, whose high and low eight are two rows of one product of integers.
+    """Return a product of int8 weights and 16-bit states, whose high and low bytes are two rows of one integer product.
 
-    Reading the weights is what takes the time, so the second row costs next to nothing, and sixteen bits are more than bfloat16 keeps: with eight
-    alone, one large state would erase the others of its row (Dettmers et al. 2022, arXiv:2208.07339).
+    Memory bandwidth limits the speed, so the second row costs almost nothing, and 16 bits are more than bfloat16's precision: with eight bits alone,
+    one large state would erase the others of its row (Dettmers et al. 2022, arXiv:2208.07339).
     """
-    # fbgemm takes its step from the least and the largest value: where -128 and 127 are among them it is one, and integers stay what they are
+    # fbgemm derives its step from the smallest and the largest value: with -128 and 127 among them the step is 1, and integers stay exact
     bounds = torch.zeros(1, weight.shape[1])
     bounds[0, :2] = torch.tensor([-HIGH - 1, HIGH])
     sums, zeros = weight.sum(1, dtype=torch.int32), torch.zeros(len(weight))
@@ -86,7 +86,7 @@ def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
         return found
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # deprecated, said at the first call of each; twice as fast as what is to replace it
+        warnings.simplefilter("ignore", UserWarning)  # deprecated, with a warning at each first call, but twice as fast as its replacement
         packed = torch.fbgemm_pack_quantized_matrix(weight)
         integers(bounds)
 

@@ -1,8 +1,8 @@
-"""The keys and values of a running batch, in buffers that rows join and leave without the others being moved.
+"""Keys and values of a running batch, in buffers that rows join and leave without moving the others.
 
-Rows are aligned on the right: the newest token of each is in the last column in use, so a step writes one column, in place. A new row is written
-behind the last one, a row that leaves is overwritten by the last one, and columns that no row needs any more are simply not looked at. transformers'
-own ``DynamicCache`` copies everything at every step and at every change.
+Rows are aligned on the right: the newest token of each is in the last column in use, so a step writes one column in place. A new row is written after
+the last one, a removed row is overwritten by the last one, and columns that no row needs are left out of the view. transformers' ``DynamicCache``
+copies everything at every step and every change.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ except ImportError:
     MERGEABLE = ()
 
 GROWTH_COLUMNS = 64
-"""Columns added when the buffers grow: steps until they are copied again."""
+"""Number of columns added when the buffers grow, i.e. steps between two copies."""
 
 
 @dataclass
 class _Frame:
-    """The part of the buffers that is in use, the same in every layer: the first ``rows`` rows, columns ``start`` to ``end``."""
+    """The part of the buffers in use, the same in every layer: the first ``rows`` rows, columns ``start`` to ``end``."""
 
     rows: int = 0
     start: int = 0
@@ -37,7 +37,7 @@ class _Frame:
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
-    """Keys and values of one layer; ``window`` is how far back it looks, None for all the way."""
+    """Keys and values of one layer; ``window`` is the size of its sliding window, None for full attention."""
 
     def __init__(self, frame: _Frame, like: DynamicLayer) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
         self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the newest columns and return all that the layer looks at."""
+        """Write the newest columns and return all columns that the layer attends to."""
         rows, old, new = self.frame.rows, self.frame.end, self.frame.end + key_states.shape[-2]
         self.keys[:rows, :, old:new] = key_states
         self.values[:rows, :, old:new] = value_states
@@ -57,17 +57,17 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
         return self.keys[:rows, :, first:new], self.values[:rows, :, first:new]
 
     def get_seq_length(self) -> int:
-        """Columns in use."""
+        """Number of columns in use."""
         return self.frame.end - self.frame.start
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns that ``update`` will return, and how many before them it leaves out."""
+        """Return the number of columns that ``update`` will return and how many before them are left out."""
         width = self.get_seq_length()
         seen = width if self.window is None else min(width, self.window - 1)
         return seen + query_length, width - seen
 
     def rebuild(self, rows: int, columns: int, end: int) -> None:
-        """Move what is in use into buffers of another size, its last column before ``end``."""
+        """Move the columns in use into buffers of another size, so that they end before column ``end``."""
         width, frame = self.get_seq_length(), self.frame
         for name in ("keys", "values"):
             old = getattr(self, name)
@@ -83,10 +83,10 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
 
 
 class BatchCache(Cache):  # type: ignore[misc]
-    """A cache for decoding one token a step, whose rows come and go.
+    """A cache for decoding one token per step, with rows that join and leave.
 
     Args:
-        like: A filled cache of the same model: its layers, sizes, dtype and device are copied, its rows are not.
+        like: A filled cache of the same model, whose layers, sizes, dtype and device are copied, but not its rows.
     """
 
     def __init__(self, like: DynamicCache) -> None:
@@ -96,15 +96,15 @@ class BatchCache(Cache):  # type: ignore[misc]
 
     @staticmethod
     def can_merge(cache: DynamicCache) -> bool:
-        """Whether every layer keeps one key and one value a token; recurrent, chunked and compressed layers do not."""
+        """Whether every layer stores one key and one value per token; recurrent, chunked and compressed layers do not."""
         return bool(MERGEABLE) and all(type(layer) in MERGEABLE for layer in cache.layers)
 
     def join(self, other: DynamicCache, longest: int) -> None:
-        """Add the rows of another cache, right-aligned, behind those that are here.
+        """Append the rows of another cache, right-aligned.
 
         Args:
-            other: A cache of the same model, its rows padded on the left.
-            longest: Tokens of the longest of them, at most its columns.
+            other: A cache of the same model, with rows padded on the left.
+            longest: Number of tokens of the longest row, at most the number of columns.
         """
         frame = self._frame
         ours = [layer for layer in other.layers if not isinstance(layer, DummyLayer)]
@@ -120,12 +120,12 @@ class BatchCache(Cache):  # type: ignore[misc]
         frame.start = min(frame.start, frame.end - longest)
 
     def replace(self, moves: Sequence[tuple[int, int]], rows: int, longest: int) -> None:
-        """Overwrite rows that have left, and cut off the others.
+        """Overwrite removed rows and truncate to the remaining ones.
 
         Args:
-            moves: Pairs of a row and the place it takes.
-            rows: Rows that remain.
-            longest: Tokens of the longest of them: columns before those are no longer in use.
+            moves: Pairs of a row and its new index.
+            rows: Number of remaining rows.
+            longest: Number of tokens of the longest row; columns before those are no longer in use.
         """
         for layer in self._filled:
             for row, to in moves:
@@ -134,27 +134,27 @@ class BatchCache(Cache):  # type: ignore[misc]
         self._frame.start = self._frame.end - longest
 
     def clear(self, rows: Collection[int]) -> None:
-        """Overwrite rows with zeros: numbers that are not finite would reach the row that takes their place, as padding."""
+        """Set rows to zero: non-finite numbers would reach, as padding, the row that takes their place."""
         for layer in self._filled:
             for row in rows:
                 layer.keys[row].zero_()
                 layer.values[row].zero_()
 
     def make_room(self, columns: int = 1) -> None:
-        """See to it that more columns fit, at most ``GROWTH_COLUMNS``."""
+        """Grow the buffers if needed to fit ``columns`` more columns, at most ``GROWTH_COLUMNS``."""
         if self._frame.end + columns > self._filled[0].keys.shape[2]:
             self._rebuild(self._frame.rows, self.get_seq_length())
 
     def advance(self, columns: int = 1) -> None:
-        """Count the columns that a step has written."""
+        """Extend the columns in use by those that a step has written."""
         self._frame.end += columns
 
     def copy(self, row: int, length: int, count: int) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Keys and values of a row, one pair a layer.
+        """Copy the keys and values of a row, one pair per layer.
 
         Args:
-            row: Which.
-            length: Tokens that it has.
+            row: Index of the row.
+            length: Number of tokens of the row.
             count: How many of them to copy, from the first.
         """
         start = self._frame.end - length
@@ -162,7 +162,7 @@ class BatchCache(Cache):  # type: ignore[misc]
         return tuple((layer.keys[part].clone(), layer.values[part].clone()) for layer in self._filled)
 
     def _rebuild(self, rows: int, end: int) -> None:
-        """New buffers, the columns in use ending before ``end``."""
+        """Allocate new buffers, the columns in use ending before ``end``."""
         width = self.get_seq_length()
         for layer in self._filled:
             layer.rebuild(rows, end + GROWTH_COLUMNS, end)
@@ -170,15 +170,15 @@ class BatchCache(Cache):  # type: ignore[misc]
 
 
 def layers(cache: Any) -> list[Any]:
-    """Layers that hold anything: a layer that uses another's keys has none."""
+    """Return the layers with keys and values of their own; a layer that uses another's has none."""
     return [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]
 
 
 def without_windows(cache: DynamicCache) -> None:
-    """Make every layer of an empty cache keep all tokens, those with a sliding window too."""
+    """Make every layer of an empty cache store all tokens, including layers with a sliding window."""
     cache.layers = [DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer for layer in cache.layers]
 
 
 def _buffer(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Zeros, because padding must be finite: it is multiplied by a weight of 0."""
+    """Allocate zeros: padding must be finite, because it is multiplied by an attention weight of 0."""
     return like.new_zeros(rows, like.shape[1], columns, like.shape[3])

@@ -1,4 +1,4 @@
-"""The local engine: any causal language model of transformers, many requests at once, text as it comes."""
+"""The local engine: transformers causal language models with continuous batching and streaming."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Token
 
 WINDOW = 2048
-"""Requests looked at together to be sorted by length; bounds memory for evalsets of any size."""
+"""Number of requests sorted by length at a time; bounds memory for evalsets of any size."""
 MAX_CHAT_REQUESTS = 8
-"""Requests of one call up to which it is a talk, and what was read is kept for the next call."""
+"""Maximum number of requests per call that count as a chat, whose keys and values go into the prompt cache."""
 
 TAG_TOKENS = 8
-"""Tokens at the end of a prompt that hold ``<think>`` and a line break, however they are cut."""
+"""Number of prompt tokens decoded to look for ``<think>`` and a line break, for any tokenization."""
 
 
 class TransformersEngine:
-    """Answers requests with a loaded model; an ``Engine`` that also ``Renders``, ``Counts``, ``Adapts``, ``Inspects`` and is ``Templated``.
+    """Generates replies with a loaded model; implements ``Engine``, ``Renders``, ``Counts``, ``Adapts``, ``Inspects`` and ``Templated``.
 
     Args:
-        name: What the user called the model.
+        name: Name of the model, as the user gave it.
         loaded: Weights, renderer and stop tokens.
-        batch_size: The most requests decoded together.
-        merges: Whether rows may join while others run, as ``prepare_for_decoding`` found it.
+        batch_size: Maximum number of requests decoded together.
+        merges: Whether requests may join a running batch, as returned by ``optimize_for_inference``.
     """
 
     def __init__(self, name: str, loaded: Loaded, batch_size: int = 128, *, merges: bool = True) -> None:
@@ -51,26 +51,26 @@ class TransformersEngine:
 
     @property
     def context_length(self) -> int:
-        """The most tokens that prompt and reply may have together."""
+        """Maximum number of tokens, prompt and reply together."""
         config = self.loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names that ``Request.adapter`` may have; the first is the model's own, where it was loaded with one."""
+        """Names allowed in ``Request.adapter``; the first is the model's own adapter, if it was loaded with one."""
         return self._adapters.names
 
     def add_adapter(self, name: str, model: str | ModelReference) -> None:
-        """Load an adapter of this base under a name.
+        """Load an adapter of this base model and register it under a name.
 
         Raises:
             UsageError: When the name is taken.
-            ModelError: When it is no adapter of this base, or cannot be loaded.
+            ModelError: When the folder contains no adapter of this base model, or it cannot be loaded.
         """
         self._adapters.add(name, resolve(model) if isinstance(model, str) else model)
 
     def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
-        """Make a new adapter that is the weighted sum of others.
+        """Create an adapter that is the weighted sum of others.
 
         Raises:
             UsageError: When the name is taken, or a part is not loaded.
@@ -85,41 +85,41 @@ class TransformersEngine:
 
     @property
     def template_arguments(self) -> Mapping[str, Any]:
-        """The arguments in force where a request has none of its own, as training used them."""
+        """Default template arguments, as they were used in training; those of a request override them."""
         return self.loaded.renderer.arguments
 
     @property
     def template_variables(self) -> tuple[str, ...]:
-        """What the template can be told beside the messages, sorted."""
+        """Names allowed in ``Request.template_arguments``, sorted."""
         return argument_names(self.loaded.renderer)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The templated text of a conversation, ready for the reply."""
+        """Return the templated text of a conversation, ready for the reply."""
         return self.loaded.renderer.prompt_text(messages)
 
     def count_tokens(self, request: Request) -> int:
-        """Tokens of the rendered prompt, the beginning of the reply included."""
+        """Count the tokens of the rendered prompt, ``reply_prefix`` included."""
         return len(prompt_ids(self._adapters.voice(request.adapter).renderer, request))
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
-        """The prompt as the model reads it."""
+        """Return the tokens of the prompt."""
         renderer = self._adapters.voice(request.adapter).renderer
         return tokens_of(renderer, prompt_ids(renderer, request))
 
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
-        """A conversation as training reads it, ``trained`` where the model would learn."""
+        """Return the tokens of a conversation as in training; ``trained`` marks those that contribute to the loss."""
         return trained_tokens(self._adapters.voice(adapter).renderer, messages)
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
-        """The text of token ids, special tokens left out."""
+        """Decode token ids without special tokens."""
         return decoded(self._adapters.voice(adapter).renderer, token_ids)
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """How likely a given reply was, token by token, before sampling parameters.
+        """Return the log-probability of each token of a given reply, before sampling parameters.
 
         Raises:
             UsageError: When prompt or reply is empty.
-            EngineError: When they do not fit into the context.
+            EngineError: When they exceed the context length.
         """
         voice = self._adapters.voice(request.adapter)
         ids = reply_ids(voice.renderer, request, reply, ended)
@@ -127,13 +127,13 @@ class TransformersEngine:
         return judge(self._adapters.model, voice.renderer, request, ids, alternatives, self.context_length)
 
     def close(self) -> None:
-        """Forget what was read; garbage collection frees the rest."""
+        """Clear the prompt cache; garbage collection frees the rest."""
         self.kept.clear()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests, the longest prompts of each window first; a request joins the running batch as soon as another has left it.
+        """Generate replies, longest prompts of each window first; a request joins the running batch as soon as a slot is free.
 
-        What was read for a few requests is kept, however they end, so that the next call reads only what it adds.
+        Keys and values of calls with few requests go into the prompt cache, also when a request is cancelled.
 
         Raises:
             EngineError: When the model fails.
@@ -167,7 +167,7 @@ class TransformersEngine:
             scheduler.keep()
 
     def _prepare(self, request: Request) -> RunningRequest:
-        """Render a request and refuse one that cannot fit."""
+        """Render a request; raise ``EngineError`` if it exceeds the context length."""
         voice = self._adapters.voice(request.adapter)
         ids = prompt_ids(voice.renderer, request)
         if not ids:
@@ -195,5 +195,5 @@ class TransformersEngine:
 
 
 def _opens_thoughts(renderer: Renderer, ids: Sequence[int]) -> bool:
-    """Whether a prompt ends within ``<think>``, told from its last tokens."""
+    """Whether the last tokens of a prompt end within ``<think>``."""
     return opens_thoughts(renderer.tokenizer.decode(list(ids[-TAG_TOKENS:])))

@@ -1,15 +1,15 @@
-"""How much memory is free, and how a library says that there is none left."""
+"""Free memory, and detection of out-of-memory errors."""
 
 from __future__ import annotations
 
 import torch
 
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
-"""What torch and its backends say when they raise a plain RuntimeError."""
+"""Parts of the messages when torch and its backends raise a plain RuntimeError."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, what torch holds in reserve there included."""
+    """Return the free memory of a device in bytes, including what torch has reserved but not allocated."""
     if device.type == "cpu":
         import psutil
 
@@ -19,5 +19,5 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, of a backend or of Python means that memory has run out."""
+    """Whether an error of torch, a backend or Python means that memory ran out."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES)

@@ -1,4 +1,4 @@
-"""From a MODEL argument to a ready engine: cheap checks first, weights last."""
+"""Open the engine that a MODEL argument names; cheap checks first, weights last."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sftchat.types import Message
 
 
 def require_endpoint(what: str) -> None:
-    """Fail with the line to type when the HTTP client is not installed.
+    """Raise an error with the install command if the HTTP client is not installed.
 
     Raises:
-        MissingExtraError: Naming the extra.
+        MissingExtraError: When the extra ``endpoint`` is missing.
     """
     if any(find_spec(name) is None for name in ("httpx2", "anyio")):
         raise MissingExtraError(what, "endpoint")
@@ -32,28 +32,30 @@ def load_engine(
     template_name: str | None = None, template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
     extra_body: Mapping[str, Any] | None = None, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
-    """Open what MODEL names.
+    """Open the engine for a MODEL argument.
 
     Args:
-        model: As of ``sftchat.models.reference.resolve``.
+        model: MODEL argument, see ``sftchat.models.reference.resolve``.
         registry: The loaded plugins, for engines by scheme.
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
-        template_name: Which of the model's own templates writes every conversation.
-        template_arguments: Arguments of the template, before those that the model was trained with; a server gets them as ``chat_template_kwargs``.
-        concurrency: The most requests that a server has at once, at least 1.
-        timeout: Seconds that a server may be silent.
-        request_timeout: Seconds that one request to a server may take in all.
-        extra_body: Further members of the JSON of every request to a server.
-        quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four by bitsandbytes; None for none.
-        importing: Surrounds the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that do nothing else.
-        options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (template of the task).
+        template_name: Name of the model's own template to use for every conversation.
+        template_arguments: Arguments of the template, overriding those of training; a server receives them as ``chat_template_kwargs``.
+        concurrency: Maximum number of simultaneous requests to a server, at least 1.
+        timeout: Maximum time without data from a server, in seconds.
+        request_timeout: Maximum total time of one request to a server, in seconds.
+        extra_body: Additional fields of the JSON body of every request to a server.
+        quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four bits with bitsandbytes; None for no
+            quantization.
+        importing: Context manager around the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that only
+            do inference.
+        options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (the task's template).
 
     Raises:
-        UsageError: When MODEL cannot name a model, or an option is not for models of its kind.
-        ModelError: When it cannot be loaded.
-        MissingExtraError: When what loads models of its kind is not installed.
+        UsageError: When MODEL is not a valid reference, or an option does not apply to its kind of model.
+        ModelError: When the model cannot be loaded.
+        MissingExtraError: When a package needed for this kind of model is not installed.
     """
     reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
     if reference.served:
@@ -80,7 +82,7 @@ def load_engine(
         _check_quantization(quantize, options)
         options |= {"dtype": "bfloat16", "four_bit": quantize == "nf4"}
         if quantize == "nf4":
-            importing = nullcontext  # bitsandbytes needs what is deferred otherwise
+            importing = nullcontext  # bitsandbytes needs the modules that are deferred otherwise
 
     def opened() -> Engine:
         with LOADING, importing():
@@ -105,7 +107,7 @@ def load_engine(
 
 
 def _is_missing_import(error: BaseException | None) -> bool:
-    """Whether an error comes of something that a library imports or takes from another and that is not there."""
+    """Whether an error was caused by a missing module or a missing name in a module."""
     while error is not None:
         if isinstance(error, ImportError | AttributeError | NameError):
             return True
@@ -114,10 +116,10 @@ def _is_missing_import(error: BaseException | None) -> bool:
 
 
 def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
-    """Refuse what rounded weights are not for, before weights are read.
+    """Validate ``quantize`` against device and dtype before weights are loaded.
 
     Raises:
-        UsageError: When they cannot be on that device, or in another dtype.
+        UsageError: When the device or the dtype does not support the quantization.
         MissingExtraError: When bitsandbytes is needed and not installed.
     """
     from sftchat.models.loading import choose_device
@@ -137,16 +139,16 @@ Load = Callable[..., Engine]
 
 
 class Shared:
-    """One model of an engine that others may share: an ``Engine`` that asks for its own adapter.
+    """One model of a shared engine: an ``Engine`` whose requests use its own adapter.
 
     Args:
-        name: What the user called the model.
-        engine: Has the base.
-        adapter: Name of the adapter, ``OFF`` for the base.
+        name: Name of the model, as the user gave it.
+        engine: Engine with the base model.
+        adapter: Name of the adapter, ``OFF`` for the base model.
 
     Attributes:
-        engine: The engine that is shared.
-        adapter: What its requests ask for.
+        engine: The shared engine.
+        adapter: Adapter of all requests.
     """
 
     def __init__(self, name: str, engine: Engine, adapter: str) -> None:
@@ -156,32 +158,32 @@ class Shared:
 
     @property
     def context_length(self) -> int:
-        """The most tokens that prompt and reply may have together."""
+        """Maximum number of tokens, prompt and reply together."""
         return cast(Renders, self.engine).context_length
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The templated text of a conversation, ready for the reply."""
+        """Return the templated text of a conversation, ready for the reply."""
         return cast(Renders, self.engine).render(messages)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests with the model's adapter.
+        """Generate replies with the model's adapter.
 
         Raises:
-            EngineError: When nothing more can be generated.
+            EngineError: When the engine as a whole fails.
         """
         return self.engine.generate(replace(request, adapter=self.adapter) for request in requests)
 
     def close(self) -> None:
-        """Nothing: others may use the engine; who opened it closes it."""
+        """Do nothing; the shared engine is closed by its owner."""
 
 
 class Sharing:
-    """Opens models, and the base of several adapters once.
+    """Opens models; loads the base model of several adapters only once.
 
     Args:
-        load: Opens one: ``Session.load_engine``.
+        load: Opens one model: ``Session.load_engine``.
         registry: The loaded plugins, for engines by scheme.
-        most: Engines that are kept open; the next one closes the oldest before it is loaded.
+        most: Maximum number of open engines; the oldest is closed before the next one is loaded.
     """
 
     def __init__(self, load: Load, registry: Registry, most: int = 1) -> None:
@@ -191,11 +193,11 @@ class Sharing:
         self._open: dict[tuple[Any, ...], Engine] = {}
 
     def __call__(self, model: str, *, base: str | None = None, **options: Any) -> Engine:
-        """Open a model; options as of ``sftchat.inference.open.load_engine``.
+        """Open a model; options as in ``sftchat.inference.open.load_engine``.
 
         Raises:
-            UsageError: When MODEL cannot name a model.
-            ModelError: When it cannot be loaded.
+            UsageError: When MODEL is not a valid reference.
+            ModelError: When the model cannot be loaded.
         """
         reference = resolve(model, base=base, schemes=self._registry.engines, allow_pickle=bool(options.get("allow_pickle")))
         if reference.scheme:
@@ -207,25 +209,25 @@ class Sharing:
                 self._open.pop(next(iter(self._open))).close()
             self._open[key] = self._load(ground.argument, base=None, **options)
         engine = self._open[key]
-        if not isinstance(engine, Adapts):  # an engine of a test
+        if not isinstance(engine, Adapts):  # an engine from a test
             del self._open[key]
             return engine
         if reference.base is None:
             return Shared(model, engine, OFF)
         if model not in engine.adapters:
             try:
-                cast(Any, engine).add_adapter(model, reference)  # the reference, so that --base counts
+                cast(Any, engine).add_adapter(model, reference)  # the reference, so that --base is respected
             except BaseException:
-                del self._open[key]  # whatever it was put on may be half changed
+                del self._open[key]  # a failed load may leave the engine inconsistent
                 raise
         return Shared(model, engine, model)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all open engines."""
         while self._open:
             self._open.popitem()[1].close()
 
 
 def _key(reference: ModelReference, options: dict[str, Any]) -> tuple[Any, ...]:
-    """What two models must have in common to share an engine."""
+    """Return the key under which models share an engine."""
     return (reference.source, reference.revision, *sorted((name, repr(value)) for name, value in options.items() if value is not None))

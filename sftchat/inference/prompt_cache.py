@@ -1,4 +1,4 @@
-"""What prompts begin with alike, such as an instruction or the talk so far, is read once."""
+"""Prompt cache: keys and values of common prompt prefixes, such as an instruction or the conversation so far, are computed once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sftchat.inference.kv_cache import layers
 from sftchat.inference.memory import free_bytes
 
 MIN_SHARED_TOKENS = 256
-"""Least tokens that sharing must save: fewer are read with the rest sooner than in a pass of their own."""
+"""Minimum number of tokens that sharing a prefix must save; below that, a separate forward pass for it costs more."""
 
 
 def common_prefix(prompts: Sequence[list[int]]) -> int:
-    """Tokens that all prompts begin with, at least one of each prompt left over to be read."""
-    low, high = min(prompts), max(prompts)  # what the first and the last in order share, all between them share
+    """Return the length of the prefix that all prompts share; at least one token of each prompt remains."""
+    low, high = min(prompts), max(prompts)  # the common prefix of the smallest and the largest prompt is common to all
     return min(shared(low, high), min(map(len, prompts)) - 1)
 
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Return the length of the common prefix of two sequences."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of what was read.
+    """Keys and values of a token prefix.
 
     Attributes:
-        tokens: What was read.
+        tokens: Token ids of the prefix.
         states: Keys and values of each layer that has any, shape ``(1, heads, tokens, size)``.
-        adapter: What it was read with.
+        adapter: Adapter that the states were computed with.
     """
 
     tokens: tuple[int, ...]
@@ -43,34 +43,34 @@ class Prefix:
 
     @classmethod
     def of(cls, tokens: Sequence[int], cache: DynamicCache, adapter: str = "") -> Prefix:
-        """What a cache of one row holds."""
+        """Create a prefix from a cache of one row."""
         return cls(tuple(tokens), tuple((layer.keys, layer.values) for layer in layers(cache)), adapter)
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes."""
+        """Memory in bytes."""
         return sum(int(keys.nbytes + values.nbytes) for keys, values in self.states)
 
     def begins(self, prompts: Sequence[list[int]]) -> bool:
-        """Whether all prompts begin with it and go on."""
+        """Whether all prompts start with the prefix and are longer."""
         size = len(self.tokens)
         return all(len(prompt) > size and tuple(prompt[:size]) == self.tokens for prompt in prompts)
 
     def cut(self, size: int) -> Prefix:
-        """Its first tokens; nothing is copied."""
+        """Return the first ``size`` tokens as a view."""
         return Prefix(self.tokens[:size], tuple((keys[:, :, :size], values[:, :, :size]) for keys, values in self.states), self.adapter)
 
     def fill(self, cache: DynamicCache, rows: int) -> None:
-        """Let each row of an empty cache begin with it."""
+        """Write the prefix into each of ``rows`` rows of an empty cache."""
         for (keys, values), layer in zip(self.states, layers(cache), strict=True):
             layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
 
     def close_up(self, cache: DynamicCache, gaps: Sequence[int]) -> None:
-        """Put it right before the tokens that follow it.
+        """Move the prefix next to the tokens that follow it, past the padding.
 
         Args:
-            cache: Rows of the prefix, padding and then the rest of each prompt.
-            gaps: Columns of padding of each row.
+            cache: Rows of prefix, padding and then the rest of each prompt.
+            gaps: Number of padding columns of each row.
         """
         size = len(self.tokens)
         for (keys, values), layer in zip(self.states, layers(cache), strict=True):
@@ -81,16 +81,16 @@ class Prefix:
 
 
 FREE_MEMORY_SHARE = 0.125
-"""Of the memory that is free, what may be kept between requests."""
+"""Share of free memory for the prompt cache."""
 MAX_CONVERSATIONS = 16
-"""Talks, or branches of one, that are kept."""
+"""Maximum number of cached conversations or branches."""
 
 
 class PromptCache:
-    """Keys and values of earlier rows of one model, found again by adapter and token ids; the least recently used give way.
+    """LRU cache of keys and values of earlier requests to one model, matched by adapter and longest token prefix.
 
     Args:
-        share: Of the memory that is free, what they may take.
+        share: Share of free memory that the cache may take.
     """
 
     def __init__(self, share: float = FREE_MEMORY_SHARE) -> None:
@@ -102,11 +102,11 @@ class PromptCache:
 
     @property
     def bytes(self) -> int:
-        """Memory they take."""
+        """Memory in bytes."""
         return sum(row.bytes for row in self._rows)
 
     def add(self, new: Prefix) -> None:
-        """Keep a row, in place of those that it continues."""
+        """Add a prefix; it replaces cached ones that it extends."""
         others = [row for row in self._rows if row.adapter != new.adapter or new.tokens[: len(row.tokens)] != row.tokens]
         self._rows = [*others, new][-MAX_CONVERSATIONS:]
         allowed = self._share * (free_bytes(new.states[0][0].device) + self.bytes)
@@ -114,7 +114,7 @@ class PromptCache:
             del self._rows[0]
 
     def find(self, adapter: str, prompts: Sequence[list[int]]) -> Prefix | None:
-        """The longest beginning of all the prompts that was read before with the adapter."""
+        """Return the longest cached prefix of all prompts for the adapter."""
         size = common_prefix(prompts)
         known = [(shared(row.tokens, prompts[0][:size]), place) for place, row in enumerate(self._rows) if row.adapter == adapter]
         longest, place = max(known, default=(0, 0))
@@ -124,5 +124,5 @@ class PromptCache:
         return self._rows[-1].cut(longest)
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Remove all entries."""
         self._rows.clear()

@@ -1,4 +1,4 @@
-"""What a reply copies from its prompt is guessed and checked many tokens at a time (prompt lookup decoding, Saxena 2023)."""
+"""Prompt lookup decoding (Saxena 2023): text that a reply copies from its prompt is guessed and verified several tokens at a time."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 NGRAM_SIZES = (3, 2, 1)
-"""Tokens that must have stood there before, for what followed them to be the guess; the most that are found decide.
+"""n-gram sizes: a guess is what followed an earlier occurrence of the last n tokens; the largest n with a match wins.
 
-One is enough where a name is copied: its first token tells which."""
+One token is enough when a name is copied: its first token identifies it.
+"""
 MIN_GUESSED_TOKENS = 4
-"""The fewest tokens of a guess: a pass over five takes hardly longer than one over two."""
+"""Minimum length of a guess in tokens: a forward pass over five tokens is hardly slower than one over two."""
 MAX_GUESSED_TOKENS = 16
-"""The most tokens of a guess."""
+"""Maximum length of a guess in tokens."""
 PAUSE_TOKENS = 32
-"""Tokens said without guesses of an order once they have gone wrong ``MAX_WRONG_GUESSES`` times in a row."""
+"""Number of tokens without guesses from an n-gram size after ``MAX_WRONG_GUESSES`` wrong guesses in a row."""
 MAX_WRONG_GUESSES = 12
 
 
 @dataclass
 class _Order:
-    """Guesses from so many tokens: where each such run of tokens stood last, and how the guesses have fared."""
+    """Guesses from n-grams of one size: the last position of each n-gram, and the success of recent guesses."""
 
     size: int
     after: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -30,7 +31,7 @@ class _Order:
     rest: int = 0
 
     def find(self, tokens: Sequence[int]) -> int | None:
-        """Where what followed the last tokens begins; it must have stood there earlier, so they are looked up before they are indexed."""
+        """Return the position after the last earlier occurrence of the final n tokens; looks up before indexing them."""
         for end in range(max(self.indexed, self.size), len(tokens)):
             self.after[tuple(tokens[end - self.size : end])] = end
         self.indexed = max(self.indexed, len(tokens))
@@ -41,10 +42,10 @@ class _Order:
 
 
 class PromptLookupDecoder:
-    """Guesses how a text of tokens goes on from what stood after the same few tokens before.
+    """Guesses the next tokens from what followed an earlier occurrence of the last few tokens.
 
-    A guess is as long as guesses have lately been right, and guessing rests when they are not, so that a text without repetition costs little more
-    than without guesses.
+    The length of a guess adapts to how many tokens were right lately, and guessing pauses after repeated failures, so that a text without repetition
+    costs little extra.
     """
 
     def __init__(self) -> None:
@@ -52,11 +53,11 @@ class PromptLookupDecoder:
         self._last = self._orders[0]
 
     def guess(self, tokens: Sequence[int], room: int) -> list[int]:
-        """The tokens that may follow; often none.
+        """Return the guessed next tokens; often empty.
 
         Args:
-            tokens: Prompt and reply so far; each call's begins with the last call's.
-            room: How many may follow.
+            tokens: Token ids of prompt and reply so far; extends those of the previous call.
+            room: Maximum number of guessed tokens.
         """
         found = [(order, at) for order in self._orders if (at := order.find(tokens)) is not None]
         if not found:
@@ -65,7 +66,7 @@ class PromptLookupDecoder:
         return list(tokens[at : at + min(self._last.length, room)])
 
     def learn(self, guessed: int, right: int) -> None:
-        """Be told how much of a guess was right."""
+        """Update the guess length from how many tokens of the last guess were right."""
         order = self._last
         if right == guessed:
             order.length, order.wrong = min(2 * order.length, MAX_GUESSED_TOKENS), 0

@@ -1,4 +1,4 @@
-"""The next token of each row, from its logits and its own sampling parameters; a row's choice never depends on its neighbours."""
+"""Samples the next token of each row from its logits and its own sampling parameters, independently of other rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sftchat.types import SamplingParams
 
 
 class Sampler:
-    """Chooses tokens for one request.
+    """Samples tokens for one request.
 
     Args:
-        params: How; temperature 0 is the likeliest token.
-        prompt_ids: The prompt, which the repetition penalty counts too, as transformers does.
+        params: Sampling parameters; temperature 0 selects the most likely token.
+        prompt_ids: Token ids of the prompt; the repetition penalty includes them, as in transformers.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
@@ -25,14 +25,14 @@ class Sampler:
 
     @property
     def plain(self) -> bool:
-        """Whether the choice is the argmax of the logits as they are, so that a whole batch can be done at once."""
+        """Whether sampling is the argmax of the unmodified logits, so that a whole batch can be sampled at once."""
         return self._generator is None and self._seen is None
 
     def choose(self, logits: Tensor) -> int:
-        """The next token.
+        """Sample the next token.
 
         Args:
-            logits: Of one position, shape ``(vocabulary,)``; none NaN, and the largest finite.
+            logits: Logits of one position, shape ``(vocabulary,)``; none is NaN, and the largest is finite.
         """
         logits = logits.float().cpu()
         if self._seen is not None:
@@ -41,7 +41,7 @@ class Sampler:
             token = int(logits.argmax())
         else:
             scaled = logits / self.params.temperature
-            if not scaled.max().isfinite():  # so low a temperature leaves the likeliest token alone
+            if not scaled.max().isfinite():  # at so low a temperature only the most likely token remains
                 token = int(logits.argmax())
             else:
                 kept = _keep(scaled, self.params.top_k, self.params.top_p)
@@ -52,10 +52,10 @@ class Sampler:
 
 
 def likeliest(logits: Tensor) -> tuple[list[int], list[float]]:
-    """The likeliest token of each row, and its logit: NaN or infinite where any logit of the row is NaN or where none can be compared.
+    """Return the most likely token of each row and its logit, which is not finite if the row contains NaN or no finite maximum.
 
-    Both numpy and torch take NaN for the largest, so that a row is looked at once. numpy looks with vector instructions and torch, on a CPU, does
-    not: 20 times faster in float32, 8 times in bfloat16.
+    numpy and torch both treat NaN as the largest value, so one pass is enough. numpy uses vector instructions where torch on a CPU does not: 20 times
+    faster in float32, 8 times in bfloat16.
 
     Args:
         logits: Shape ``(rows, vocabulary)``.
@@ -69,7 +69,7 @@ def likeliest(logits: Tensor) -> tuple[list[int], list[float]]:
 
 
 def _penalise(logits: Tensor, seen: set[int], penalty: float) -> Tensor:
-    """Make tokens that were already there less likely (Keskar et al. 2019, equation 2, with the sign handled)."""
+    """Apply the repetition penalty (Keskar et al. 2019, equation 2, with negative logits handled)."""
     logits = logits.clone()
     index = torch.tensor(sorted(seen))
     values = logits[index]
@@ -78,7 +78,7 @@ def _penalise(logits: Tensor, seen: set[int], penalty: float) -> Tensor:
 
 
 def _keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Rule out all but the ``top_k`` likeliest tokens and then all outside the nucleus (Holtzman et al. 2020)."""
+    """Mask all but the ``top_k`` most likely tokens, then all outside the nucleus (Holtzman et al. 2020)."""
     if 0 < top_k < logits.numel():
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
     if top_p < 1.0:

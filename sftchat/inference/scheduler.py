@@ -1,4 +1,4 @@
-"""Which request is read when, and how many run together: continuous batching (Orca, Yu et al. 2022) within a measured budget of memory."""
+"""Continuous batching (Orca, Yu et al. 2022) within a measured memory budget: selects which requests are prefilled and which run together."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from sftchat.inference.sampling import likeliest
 from sftchat.inference.sequence import RunningRequest
 
 PREFILL_TOKENS = 2048
-"""The most tokens, padding included, read in one forward pass; more is no faster and takes memory."""
+"""Maximum number of tokens, padding included, prefilled in one forward pass; more is no faster and takes memory."""
 PREFILL_CHUNK = 256
-"""Columns of one prompt that are read before whoever listens may leave."""
+"""Number of columns of one prompt prefilled between two chances to cancel."""
 REFILL = 8
-"""Free places are filled once they are one in this many: reading few prompts at a time costs more than the empty places do."""
+"""Free slots are filled once they are at least 1/8 of all: prefilling few prompts at a time costs more than idle slots."""
 CACHE_SHARE = 0.5
-"""Of the memory that is free, what keys and values may take; the rest is for activations and for moving buffers."""
+"""Share of free memory for keys and values; the rest is for activations and for moving buffers."""
 LIBRARY_CHANGED_ERRORS = (AttributeError, TypeError, NotImplementedError, ImportError)
-"""What a library raises that no longer has, or takes, what it had."""
+"""Exceptions raised when a library no longer has a name or accepts an argument."""
 
 T = TypeVar("T")
 
 
 class Scheduler:
-    """Decides who joins the running batch, and takes its tokens.
+    """Selects the requests of the running batch and samples their tokens.
 
-    Rows wait sorted by length and the longest go first: prompts read together then need little padding, and what does not fit into memory shows at
-    once. When memory runs out the budget is halved, every row goes back to those that wait, and each is read again with what it has said so far:
-    no token is lost or said twice.
+    Waiting requests are sorted by length and the longest start first: prompts prefilled together then need little padding, and a lack of memory shows
+    at once. When memory runs out, the budget is halved and all requests return to the queue; each is prefilled again with its reply so far, so that
+    no token is lost or emitted twice.
 
     Args:
-        name: What the user called the model, for messages.
+        name: Name of the model, for messages.
         model: A causal language model in eval mode.
-        places: The most rows that run together.
+        places: Maximum number of running requests.
         route: Called before each forward pass with the adapter of every row.
-        mixes: Whether rows of different adapters can run together.
-        kept: Keys and values of earlier requests, to which those of these rows are added; None for neither.
-        merges: As of ``Batch``.
+        mixes: Whether requests of different adapters can run together.
+        kept: Prompt cache to read from and add to; None for no cache.
+        merges: See ``Batch``.
     """
 
     def __init__(
@@ -77,25 +77,25 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Rows that have no place yet."""
+        """Number of requests in the queue."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Rows that have one."""
+        """Number of running requests."""
         return len(self._running)
 
     @property
     def mergeable(self) -> bool:
-        """Whether rows can join while others run."""
+        """Whether requests can join a running batch."""
         return self._batch.mergeable
 
     def add(self, row: RunningRequest) -> None:
-        """Let a row wait for a place."""
+        """Add a request to the queue."""
         insort(self._waiting, row, key=_length)
 
     def advance(self) -> Iterator[Chunk]:
-        """Let rows join where places are free, then continue each by one token.
+        """Start waiting requests if slots are free, then generate one token for each running request.
 
         Raises:
             EngineError: When the model fails.
@@ -107,7 +107,7 @@ class Scheduler:
             yield from self._step()
 
     def _next_group(self) -> list[RunningRequest]:
-        """The rows to be read next, taken from those that wait; none when it is better to go on without them."""
+        """Take the requests to prefill next from the queue; empty if it is better to continue without them."""
         free = self._places - len(self._running)
         if not self._waiting or (self._running and (not self._batch.mergeable or free * REFILL < self._places)):
             return []
@@ -127,7 +127,7 @@ class Scheduler:
         return group
 
     def _read(self, group: list[RunningRequest]) -> Iterator[Chunk]:
-        """Read prompts, let them join, and choose their first tokens."""
+        """Prefill prompts, add them to the batch, and sample their first tokens."""
         reading = yield from self._attempt(lambda: self._batch.begin([row.tokens for row in group], [row.adapter for row in group]), group)
         if reading is None:
             return
@@ -135,7 +135,7 @@ class Scheduler:
         while not (read := (yield from self._attempt(lambda: self._batch.read(reading, PREFILL_CHUNK), group))):
             if read is None:
                 return
-            yield Chunk(group[0].request.id)  # says nothing, so that whoever listens can leave
+            yield Chunk(group[0].request.id)  # empty chunk: gives the caller a chance to cancel
         if self._budget is None:
             self._budget = int(CACHE_SHARE * free_bytes(self._batch.device) / reading.bytes_per_token)
         joined = yield from self._attempt(lambda: self._batch.join(reading), group)
@@ -149,7 +149,7 @@ class Scheduler:
         yield from self._take(reading.logits, first)
 
     def _step(self) -> Iterator[Chunk]:
-        """One more token for every running row, or several for the only one."""
+        """Generate one token for every running request, or several for a single one."""
         if (guess := self._guess()) and (yield from self._check(guess)):
             return
         logits = yield from self._attempt(lambda: self._batch.step([row.tokens[-1] for row in self._running]), [])
@@ -157,7 +157,7 @@ class Scheduler:
             yield from self._take(logits)
 
     def _guess(self) -> list[int]:
-        """What the only row may say next; nothing where that cannot be checked."""
+        """Guess the next tokens of a single running request; empty if a guess cannot be verified."""
         if len(self._running) > 1 or not self._batch.mergeable or not self._running[0].sampler.plain:
             return []
         (row,) = self._running
@@ -166,7 +166,7 @@ class Scheduler:
         return self._lookup[1].guess(row.tokens, row.limit - len(row.tokens) - 1)
 
     def _check(self, guess: list[int]) -> Generator[Chunk, None, bool]:
-        """Take the tokens of a guess as far as the model would have said them, and the one after; returns whether the step is done."""
+        """Verify a guess and take its correct tokens and the one after; returns whether the step is done."""
         assert self._lookup is not None
         row, lookup = self._lookup
         logits = yield from self._attempt(lambda: self._batch.check([row.tokens[-1], *guess]), [])
@@ -186,7 +186,7 @@ class Scheduler:
         return True
 
     def _take(self, logits: Tensor, first: int = 0) -> Iterator[Chunk]:
-        """Choose a token for each running row from the first given on; rows that end with it leave."""
+        """Sample a token for each running request from index ``first``; remove requests that finish."""
         greedy, best = likeliest(logits)
         rows = self._running[first:]
         chunks = []
@@ -199,10 +199,10 @@ class Scheduler:
         yield from chunks
 
     def _end(self, last: Mapping[int, Chunk]) -> None:
-        """Let rows go whose replies are complete, or failed: what those have left would spoil the rows that come after.
+        """Remove requests: cache the state of finished ones, clear that of failed ones, whose non-finite values would spread to later rows.
 
         Args:
-            last: The last chunk of each, by its place.
+            last: Last chunk of each request, by its index.
         """
         failed = {index for index, chunk in last.items() if chunk.finish_reason == "error"}
         for index in last.keys() - failed:
@@ -211,13 +211,13 @@ class Scheduler:
         self._leave(last.keys())
 
     def _leave(self, gone: Collection[int]) -> None:
-        """Give the places of rows free."""
+        """Remove requests from the batch."""
         if gone:
             self._batch.leave(gone)
             moves_into_gaps(self._running, gone)
 
     def _shed(self) -> None:
-        """Send the shortest rows back when the others have outgrown the budget."""
+        """Move the shortest requests back to the queue when the batch exceeds the memory budget."""
         width, count = self._batch.width + 1, len(self._running)
         if self._budget is None or count * width <= self._budget:
             return
@@ -228,7 +228,7 @@ class Scheduler:
         self._leave(gone)
 
     def keep(self) -> None:
-        """Keep what was read of rows that will not go on, one under way included."""
+        """Add the state of unfinished requests to the prompt cache, that of a running prefill included."""
         for index in range(len(self._running)):
             self._keep(index)
         if self._kept is not None and self._reading is not None:
@@ -237,19 +237,19 @@ class Scheduler:
                 self._kept.add(Prefix.of(group[0].tokens[:count], reading.cache, group[0].adapter))
 
     def _keep(self, index: int) -> None:
-        """Keep what was read of a running row."""
+        """Add the state of a running request to the prompt cache."""
         if self._kept is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
             self._kept.add(prefix)
 
     def _attempt(self, work: Callable[[], T], joining: list[RunningRequest]) -> Generator[Chunk, None, T | None]:
-        """What the work returns; None when all rows wait again: memory ran out, or the libraries do not take what continuous batching hands them.
+        """Return the result of ``work``; None if all requests were requeued because memory ran out or a library does not support continuous batching.
 
-        When memory does not hold the only row, that row ends with an error.
+        If memory does not suffice for a single request, that request ends with an error.
         """
         fits = True
         try:
             return work()
-        except Exception as error:  # a library may raise anything; it ends as an error of the engine
+        except Exception as error:  # third-party code may raise anything; it ends as an error of the engine
             reason = first_line(error)
             if is_out_of_memory(error):
                 fits = False
@@ -274,5 +274,4 @@ class Scheduler:
 
 
 def _length(row: RunningRequest) -> int:
-    """Tokens of a row so far."""
     return len(row.tokens)

@@ -1,4 +1,4 @@
-"""One request under way: what it has said, and the chunk that each new token makes."""
+"""A running request: its tokens so far, and the chunk for each new token."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sftchat.types import FinishReason
 
 @dataclass(eq=False)
 class RunningRequest:
-    """A request under way; it can be taken out of a batch and read again elsewhere at any time.
+    """A running request; it can be removed from a batch and prefilled again in another at any time.
 
     Attributes:
-        request: What was asked.
-        tokens: Prompt and reply so far.
-        prompt_tokens: How many of them are the prompt's.
-        limit: The most tokens of prompt and reply together.
-        sampler: Chooses its tokens.
-        detokenizer: Makes text of them.
+        request: The request.
+        tokens: Token ids of prompt and reply so far.
+        prompt_tokens: Number of prompt tokens.
+        limit: Maximum number of tokens, prompt and reply together.
+        sampler: Samples the tokens.
+        detokenizer: Decodes the tokens.
         stop_ids: Tokens that end the reply.
-        adapter: What the model answers with, as the model calls it.
-        cached_tokens: Tokens of the prompt that were known from earlier requests.
-        opened: The prompt ends within ``<think>``.
+        adapter: Key of the adapter within the model.
+        cached_tokens: Number of prompt tokens from the prompt cache.
+        opened: Whether the prompt ends within ``<think>``.
     """
 
     request: Request
@@ -41,7 +41,7 @@ class RunningRequest:
     opened: bool = False
 
     def take(self, token: int) -> Chunk:
-        """Take in the next token; the chunk has a ``finish_reason`` when it was the last."""
+        """Append the next token; the chunk has a ``finish_reason`` if it was the last."""
         if token in self.stop_ids:
             return self._last(self.detokenizer.finish(), (), "stop")
         self.tokens.append(token)
@@ -53,15 +53,14 @@ class RunningRequest:
         return Chunk(self.request.id, text, (token,), opened=self.opened)
 
     def fail(self, logit: float) -> Chunk:
-        """End the reply because no token can be chosen.
+        """End the reply with an error because the logits are not finite.
 
         Args:
-            logit: What stands in place of a finite number.
+            logit: The largest logit, which is not finite.
         """
         number = len(self.tokens) - self.prompt_tokens + 1
         why = f"the model's logits are not finite ({'NaN' if math.isnan(logit) else 'infinity'}) at token {number} of the reply"
         return Chunk(self.request.id, self.detokenizer.finish(), (), "error", self.prompt_tokens, error=why, opened=self.opened)
 
     def _last(self, text: str, tokens: tuple[int, ...], why: FinishReason) -> Chunk:
-        """The last chunk of the reply."""
         return Chunk(self.request.id, text, tokens, why, self.prompt_tokens, cached_tokens=self.cached_tokens, opened=self.opened)

@@ -1,4 +1,4 @@
-"""Stop strings in a text that grows: what can be handed out before one is complete, and where one ends the reply."""
+"""Stop strings in streamed text: what can be emitted before one is complete, and where one ends the reply."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 
 def released(text: str, sent: int, stops: Sequence[str], *, final: bool) -> tuple[int, bool]:
-    """How much of a text no stop string can take back any more.
+    """Return how much of a text can no longer become part of a stop string.
 
     Args:
         text: The reply so far.
-        sent: Characters of it that were handed out.
+        sent: Number of characters already emitted.
         stops: Strings that end the reply and are not part of it; none is empty.
-        final: Whether the text has come to its end.
+        final: Whether the text is complete.
 
     Returns:
-        The number of characters that can be handed out in all, and whether a stop string has appeared behind them.
+        The total number of characters that can be emitted, and whether a stop string follows them.
     """
     found = [at for at in (text.find(stop, max(0, sent - len(stop) + 1)) for stop in stops) if at >= 0]
     if found:
@@ -24,5 +24,5 @@ def released(text: str, sent: int, stops: Sequence[str], *, final: bool) -> tupl
 
 
 def _held(text: str, stops: Sequence[str]) -> int:
-    """Length of the longest end of the text that may be the beginning of a stop string."""
+    """Length of the longest suffix of the text that may be the beginning of a stop string."""
     return max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)

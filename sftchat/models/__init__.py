@@ -1,1 +1,1 @@
-"""Models: what a MODEL argument may be, which bytes it is, how it is prompted, and what is known of its making."""
+"""Models: MODEL arguments, loading, weight hashes, export, and the records of how a model was trained."""

@@ -1,4 +1,4 @@
-"""Adapters put on a base, and whether they do anything."""
+"""Adds adapters to a base model and checks that they have an effect."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from sftchat.models.hub import reach
 from sftchat.models.weight_check import check_adapter_keys, refuse_not_finite
 
 BASE = "__base__"
-"""What peft calls a model without any adapter."""
+"""Name of a model without any adapter, in peft's style."""
 SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
-"""Parts of names of tensors that peft keeps once for all layers, and names as missing in each."""
+"""Parts of names of tensors that peft stores once for all layers, and reports as missing in each."""
 MISSHAPED = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[([^]]*)\]\).*?torch\.Size\(\[([^]]*)\]\)", re.DOTALL)
-"""What torch says of a tensor of another shape."""
+"""torch's message about a tensor of another shape."""
 PROBE = 8
-"""Tokens that are looked at: an adapter that works changes the logits of any."""
+"""Number of tokens tested; an effective adapter changes the logits of any token."""
 
 
 def refuse_idle(model: Any, name: str) -> None:
-    """Compare the logits of an adapted model with its base's on a few tokens.
+    """Compare the logits of an adapted model with those of its base model on a few tokens.
 
-    An adapter whose weights were never trained, or whose names match nothing in the base, is loaded without a complaint and answers as the
-    base does: a comparison then says "no difference" with great confidence (oumi #389, verl #7285).
+    An adapter whose weights were never trained, or whose names match nothing in the base model, is loaded without an error and replies like the base:
+    a comparison then finds "no difference" with great confidence (oumi #389, verl #7285).
 
     Args:
         model: A ``PeftModel`` in eval mode.
-        name: What the user calls it.
+        name: Name of the model, as the user gave it.
 
     Raises:
-        ModelError: When every logit is the same.
+        ModelError: When all logits are equal.
     """
     import torch
 
@@ -50,28 +50,27 @@ def refuse_idle(model: Any, name: str) -> None:
 
 
 def add_adapter(model: Any, folder: str, key: str, name: str) -> tuple[Any, int]:
-    """Put an adapter on a model, beside those that it has, and compare what its file holds with what its config asks for.
+    """Add an adapter to a model, and compare the tensors in its file with those that its config requires.
 
-    Its tensors are made without memory and given to it from the file, so that a config that asks for more than the file holds costs nothing.
+    Its tensors are created on the meta device and then loaded from the file, so that a config that requires more than the file holds costs no memory.
 
     Args:
-        model: A transformers model, or a ``PeftModel`` over one; in eval mode.
-        folder: Where the adapter is.
-        key: What peft is to call it; no dots.
-        name: What the user calls it.
+        model: A transformers model, or a ``PeftModel`` around one; in eval mode.
+        folder: Folder of the adapter.
+        key: peft's name for the adapter; without dots.
+        name: Name of the adapter, as the user gave it.
 
     Returns:
-        A ``PeftModel``, the same one where the model was one, with the adapter active; and how many tensors the adapter has.
+        A ``PeftModel``, the same object if the model was one, with the adapter active; and the number of tensors of the adapter.
 
     Raises:
-        ModelError: When it cannot be loaded, lacks tensors, has some left over or some that are not finite, or changes nothing; the model is as it
-            was.
+        ModelError: When it cannot be loaded, has missing, unused or non-finite tensors, or has no effect; the model is then unchanged.
     """
     import torch
     from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 
     if torch.distributed.is_available():
-        import torch.distributed.tensor  # peft asks it for a class and trusts that transformers has imported it
+        import torch.distributed.tensor  # peft uses this module and relies on transformers to have imported it
     adapted = model if isinstance(model, PeftModel) else None
     check_adapter(Path(folder), [module for module, _ in model.named_modules()])
     try:
@@ -86,7 +85,7 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> tuple[Any, int]
         adapted = adapted.to(model.device).eval()
         adapted.set_adapter(key, inference_mode=True)
         refuse_idle(adapted, name)
-    except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
+    except Exception as error:  # the files are untrusted, and the libraries raise any exception
         _take_off(model, adapted, key)
         if isinstance(error, ModelError):
             raise
@@ -95,10 +94,10 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> tuple[Any, int]
 
 
 def _fill(adapted: Any, folder: str, key: str, name: str) -> int:
-    """Read an adapter's tensors from its file into a model that has a place for each; returns how many."""
+    """Load an adapter's tensors from its file into a model with meta tensors; returns their number."""
     try:
         found = adapted.load_adapter(folder, adapter_name=key, torch_device=str(adapted.device), low_cpu_mem_usage=True)
-    except KeyError as error:  # of a whole layer that the config names under modules_to_save
+    except KeyError as error:  # a tensor of a whole layer that the config names under modules_to_save
         raise ModelError(f"adapter '{name}' is incomplete: {error.args[0]} is not in its file; copy or download it again") from error
     except RuntimeError as error:
         raise ModelError(_misshaped(name, error)) from error
@@ -111,7 +110,7 @@ def _fill(adapted: Any, folder: str, key: str, name: str) -> int:
 
 
 def _take_off(model: Any, adapted: Any, key: str) -> None:
-    """Leave a model as it was before an adapter was to be added."""
+    """Undo the addition of an adapter."""
     if adapted is None:
         return
     if adapted is not model:
@@ -122,7 +121,7 @@ def _take_off(model: Any, adapted: Any, key: str) -> None:
 
 
 def _misshaped(name: str, error: RuntimeError) -> str:
-    """Which tensor of an adapter does not fit, in the words of torch's error, or its first line."""
+    """Return which tensor of an adapter has a wrong shape, from torch's message, or the first line of that message."""
     found = MISSHAPED.search(str(error))
     if found is None:
         return f"adapter of '{name}' could not be loaded: {first_line(error)}"

@@ -1,4 +1,4 @@
-"""What the files of a model folder claim, held against what they hold, before a library believes them: sizes, layers, ranks, expressions."""
+"""Validates what the files of a model folder claim (sizes, layers, ranks, regular expressions) before a library uses them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from sftchat.errors import ModelError, first_line
 
 CONFIG = "config.json"
 SMALL = 8 << 20
-"""Bytes of the largest JSON file that is read into Python's objects, which take ten times as much."""
+"""Maximum size in bytes of a JSON file that is parsed; Python objects take ten times as much."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.model", "merges.txt", "vocab.txt")
 """Files that grow with the vocabulary: up to 35 MB in large models."""
 INDEX = ".index.json"
-"""The end of the names of files that say which tensor is where: up to 20 MB in large models."""
+"""Suffix of files that map tensors to weight files: up to 20 MB in large models."""
 READ = (".json", ".jinja", ".model", ".txt")
-"""Files that libraries read as a whole."""
+"""Suffixes of files that libraries read as a whole."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
-"""Keys of a config that say how many layers are made."""
+"""Config keys for the number of layers."""
 MOST_LAYERS = 4096
-"""More than any model has: each takes a millisecond to make, whatever its size."""
+"""More than any model has; creating a layer takes a millisecond, whatever its size."""
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""Keys of a config that say how many experts a layer has."""
+"""Config keys for the number of experts per layer."""
 LABELS = ("num_labels", "n_labels")
-"""Keys of a config that say how many names of labels are made up."""
+"""Config keys for the number of generated label names."""
 MOST_LABELS = 1_000_000
 TIMES = 4
-"""How many times as many numbers a config may ask for as the files hold: an estimate is no count."""
+"""Maximum ratio of the numbers that a config requires to those in the files; large, because the former are estimated."""
 PACKED = 8
-"""Numbers in one that is stored, where weights are quantised."""
+"""Maximum number of weights per stored number in quantized models."""
 PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules")
-"""Keys of an adapter's config that may hold a regular expression."""
+"""Keys of an adapter's config that may contain a regular expression."""
 NAME = re.compile(r"[\w.-]*")
-"""An expression that is only a name, and so matched at once."""
+"""Matches an expression that is only a name, which is safe."""
 PATTERN_SECONDS = 5.0
-"""How long the expressions of an adapter may take for all modules of its base."""
+"""Maximum seconds to match an adapter's expressions against all modules of its base model."""
 MATCHING = """
 import json, re, sys
 patterns, names = json.load(sys.stdin)
@@ -54,16 +54,16 @@ for pattern in patterns:
     for name in names:
         pattern.fullmatch(name)
 """
-"""Run in a process of its own, because nothing else can stop an expression that goes back and forth for ever."""
+"""Runs in a subprocess, because catastrophic backtracking cannot be interrupted otherwise."""
 TOKENIZER = "tokenizer.json"
 TOKENIZER_SECONDS = 10.0
-"""How long a tokenizer may take for the probes, a few thousand characters each; a usual one takes some milliseconds."""
+"""Maximum seconds for the tokenizer probes, of a few thousand characters each; normally they take milliseconds."""
 TOKENIZER_MEMORY = 2 << 30
-"""Bytes of address space for the probes."""
+"""Maximum address space for the probes, in bytes."""
 GROWTH = 64
-"""How many times as long as a text its normal form, its pieces or its decoding may be: bytes written as tokens of their own make up to six."""
+"""Maximum ratio of a text's normalized, split or decoded length to its own; text in byte tokens reaches six."""
 QUANTIFIERS = frozenset("*+{")
-"""Characters without which a regular expression is matched at once."""
+"""Quantifier characters; a regular expression without them is matched in linear time."""
 TRYING = """
 import json, sys
 most, growth = map(int, sys.argv[1:])
@@ -90,17 +90,17 @@ for probe in probes:
     if max(map(len, made)) > growth * len(probe):
         sys.exit(f"makes more than {growth} times as much of a text as it is long")
 """
-"""Run in a process of its own, because nothing else stops the library: it matches and replaces in native code."""
+"""Runs in a subprocess, because the library's native code cannot be interrupted otherwise."""
 
 
 def check_sizes(folder: Path) -> None:
-    """Refuse a model folder with files that are too large to be what they are called, or no files.
+    """Check that a model folder has files and that none is larger than its type allows.
 
     Args:
-        folder: A local model or adapter; nothing is read but the sizes.
+        folder: A local model or adapter; only file sizes are read.
 
     Raises:
-        ModelError: Naming the file.
+        ModelError: Names the file.
     """
     for path in sorted(folder.iterdir()):
         if path.suffix not in READ or path.is_dir():
@@ -117,13 +117,13 @@ def check_sizes(folder: Path) -> None:
 
 
 def check_config(folder: Path) -> None:
-    """Refuse a config that claims more layers or labels than any model has: they are made when it is read.
+    """Check that a config claims no more layers or labels than any model has; they are created when it is loaded.
 
     Args:
         folder: A local checkpoint.
 
     Raises:
-        ModelError: Saying what is claimed and what is allowed.
+        ModelError: Reports the claim and the limit.
     """
     for part in _parts(_object(folder / CONFIG)):
         _refuse_over(folder, part, LAYERS, MOST_LAYERS, f"at most {MOST_LAYERS} are allowed")
@@ -131,17 +131,17 @@ def check_config(folder: Path) -> None:
 
 
 def check_claims(folder: Path) -> None:
-    """Refuse a config that claims far more layers or numbers than the safetensors files of its folder hold.
+    """Check that a config does not claim far more layers or weights than the folder's safetensors files contain.
 
     Args:
-        folder: A local checkpoint; of its weights only the headers are read.
+        folder: A local checkpoint; only the headers of its weights are read.
 
     Raises:
-        ModelError: Saying what is claimed and what is there.
+        ModelError: Reports the claim and the actual size.
     """
     config, shapes = _object(folder / CONFIG), list(_shapes(folder))
     if not shapes:
-        return  # pickled weights, which the user trusts, or none, which is said when they are loaded
+        return  # pickled weights, which the user trusts, or none, which loading reports
     held = sum(map(prod, shapes))
     largest = max(max(shape, default=1) for shape in shapes)
     packed = PACKED if "quantization_config" in config else 1
@@ -153,21 +153,21 @@ def check_claims(folder: Path) -> None:
 
 
 def _refuse_over(folder: Path, part: Mapping[str, Any], names: Iterable[str], most: int, why: str) -> None:
-    """Refuse a part of a config one of whose numbers is too large."""
+    """Raise ModelError if a number in a part of a config exceeds the limit."""
     for name in names:
         if isinstance(claimed := part.get(name), int) and claimed > most:
             raise ModelError(f"'{folder / CONFIG}' claims {name} {claimed}, and {why}")
 
 
 def check_adapter(folder: Path, modules: Sequence[str]) -> None:
-    """Refuse an adapter whose config asks for more than its file holds, or whose expressions take too long.
+    """Check that an adapter's config requires no more than its file contains, and that its expressions match fast.
 
     Args:
         folder: A local adapter.
-        modules: Names of the modules of its base.
+        modules: Names of the modules of its base model.
 
     Raises:
-        ModelError: Saying what is asked for and what is there.
+        ModelError: Reports the requirement and the actual size.
     """
     path = folder / "adapter_config.json"
     config, shapes = _object(path), list(_shapes(folder))
@@ -188,16 +188,16 @@ def check_adapter(folder: Path, modules: Sequence[str]) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a tokenizer whose expressions, replacements or padding take for ever or fill the memory, as far as probes show it.
+    """Probe a tokenizer for regular expressions, replacements or padding that run without end or fill the memory.
 
-    The parts around its vocabulary are tried in a process of their own on repetitions of the characters and texts that they name. Where no part
-    can repeat or lengthen anything, nothing is run.
+    The tokenizer without its vocabulary runs in a subprocess on repetitions of the characters and texts that it names. If no part can repeat or
+    lengthen text, nothing is run.
 
     Args:
         folder: A local model or adapter.
 
     Raises:
-        ModelError: Saying what it does.
+        ModelError: Reports the effect.
     """
     path = folder / TOKENIZER
     if not path.is_file():
@@ -226,7 +226,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def _apart(program: str, given: Any, seconds: float, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """Run a program in a process of its own, JSON on its standard input; None when it was ended because it took too long."""
+    """Run a program in a subprocess with JSON on its standard input; None if it was stopped after ``seconds``."""
     try:
         return subprocess.run(
             [sys.executable, "-I", "-c", program, *arguments],
@@ -241,7 +241,7 @@ def _apart(program: str, given: Any, seconds: float, *arguments: str) -> subproc
 
 
 def _check_patterns(path: Path, patterns: list[str], modules: Sequence[str]) -> None:
-    """Match expressions in a process of its own, which is ended when it takes too long."""
+    """Match expressions in a subprocess with a time limit."""
     if not patterns:
         return
     done = _apart(MATCHING, [patterns, list(modules)], PATTERN_SECONDS)
@@ -254,7 +254,7 @@ def _check_patterns(path: Path, patterns: list[str], modules: Sequence[str]) -> 
 
 
 def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
-    """Every expression of an adapter's config that is more than a name, as peft matches it."""
+    """Yield the expressions of an adapter's config that are more than names, as peft matches them."""
     for name in PATTERNS:
         if isinstance(value := config.get(name), str) and not NAME.fullmatch(value):
             yield value
@@ -269,7 +269,7 @@ def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON object of a folder."""
+    """Return the JSON object in a file."""
     try:
         found = load_json(read_text(path))
     except (OSError, ValueError) as error:
@@ -280,7 +280,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _shapes(folder: Path) -> Iterator[tuple[int, ...]]:
-    """The shapes of all tensors in the safetensors files of a folder, from their headers; a damaged file is said when it is loaded."""
+    """Yield the shapes of all tensors in a folder's safetensors headers; damaged files are reported when they are loaded."""
     from safetensors import SafetensorError, safe_open
 
     files = set(folder.glob("*.safetensors"))
@@ -296,13 +296,13 @@ def _shapes(folder: Path) -> Iterator[tuple[int, ...]]:
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A config and those of the parts of its model."""
+    """Yield a config and those of its sub-models."""
     yield config
     yield from (value for value in config.values() if isinstance(value, dict))
 
 
 def _numbers(config: Mapping[str, Any]) -> int:
-    """About how many numbers a model of this config has, rather too few: one product of attention and one of the rest a layer, and the embedding."""
+    """Estimate, rather low, the number of weights for a config: one attention and one other matrix per layer, and the embedding."""
     layers, width, inner, vocabulary, heads, size, experts, expert, positions = (
         max((value for name in names if isinstance(value := config.get(name), int)), default=0)
         for names in (

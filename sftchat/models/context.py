@@ -1,4 +1,4 @@
-"""How many tokens a model has positions for, from its config alone."""
+"""Context length of a model, from its config only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sftchat.models.reference import ModelReference
 
 
 def context_length(reference: ModelReference) -> int | None:
-    """The most tokens that a prompt and its reply may have together; None where no local config says.
+    """Return the maximum number of tokens, prompt and reply together; None if no local config specifies it.
 
     Args:
-        reference: A model; of an adapter, its base is asked.
+        reference: A model; for an adapter, its base model is used.
     """
     if reference.base is not None:
         return context_length(reference.base)
@@ -21,7 +21,7 @@ def context_length(reference: ModelReference) -> int | None:
         return None
     try:
         config = load_json(read_text(reference.folder / "config.json"))
-    except (OSError, ValueError):  # loading the model names what is wrong with it
+    except (OSError, ValueError):  # loading the model reports the problem
         return None
     parts = [config, config.get("text_config")] if isinstance(config, dict) else []
     found = [part.get(key) for part in parts if isinstance(part, dict) for key in ("max_position_embeddings", "n_positions")]
@@ -29,12 +29,12 @@ def context_length(reference: ModelReference) -> int | None:
 
 
 def within_context(length: int, context: int | None, given: int | None) -> int:
-    """The most tokens that a row may have: never more than the model has positions for.
+    """Limit the maximum length of a training row to the model's context length.
 
     Args:
-        length: As the settings say.
-        context: The model's positions; None where it has no limit.
-        given: What the user asked for; a warning says that it is more. None where the user said nothing.
+        length: Maximum length from the settings.
+        context: Context length of the model; None for no limit.
+        given: Length given by the user; a warning is issued if it exceeds the context length. None if not given.
     """
     if not context or length <= context:
         return length

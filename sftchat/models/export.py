@@ -1,4 +1,4 @@
-"""A Modelfile for Ollama whose template says what ours says: derived from what the chat template writes, and proved by evaluating it."""
+"""Export to Ollama: a Go template derived from the output of the chat template, and verified by evaluating it."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "white space around what is said": (("user", " a \n"), ("assistant", " b "), ("user", "c")),
     "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
 }
-"""What the template is proved on; the last two are known to be beyond Go's templates for some models, which is said and not refused."""
+"""Conversations on which the template is verified; for the last two, a difference is reported but is not an error."""
 REQUIRED = 4
 
 
 @dataclass(frozen=True)
 class Modelfile:
-    """A Modelfile and what was found out about it.
+    """A Modelfile with the results of its verification.
 
     Attributes:
         text: Its content.
-        proved: Conversations that Ollama will write as we do.
-        notes: What it will not, in sentences.
+        proved: Conversations for which Ollama's prompt is the same.
+        notes: Known differences, in sentences.
     """
 
     text: str
@@ -66,15 +66,15 @@ class Modelfile:
 
 
 def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], made_from: str) -> Modelfile:
-    """Write and prove a Modelfile that lies beside the weights.
+    """Create and verify a Modelfile for a folder of weights.
 
     Args:
         renderer: Tokenizer and template.
-        stop_ids: Ids on which generation stops.
-        made_from: What the user calls the model, for the comment in the file.
+        stop_ids: Token ids that stop generation.
+        made_from: Name of the model for the comment in the file.
 
     Raises:
-        TemplateError: When the template cannot be expressed; with the conversation that differs and where.
+        TemplateError: When the template cannot be expressed; names the conversation and the difference.
     """
     template, notes = go_template(renderer)
     proved = []
@@ -101,13 +101,13 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], made_from: str)
 
 
 def go_template(renderer: Renderer) -> tuple[str, list[str]]:
-    """A Go template that writes prompts as a chat template does, derived from prompts with known words in them; not yet proved.
+    """Derive a Go template from prompts that the chat template renders for known texts; not verified.
 
     Returns:
-        The template, and sentences about what it leaves out.
+        The template, and notes on what it omits.
 
     Raises:
-        TemplateError: When turns are not written one after the other in the same way.
+        TemplateError: When turns are not rendered one after the other in the same way.
     """
     notes: list[str] = []
     opening, between, after, end = _cut(renderer, [("user", FIRST), ("assistant", REPLY), ("user", SECOND)])
@@ -116,7 +116,8 @@ def go_template(renderer: Renderer) -> tuple[str, list[str]]:
         raise TemplateError(
             f"chat template '{renderer.name}' cannot be written as a template for Ollama: it opens or ends a conversation differently by its length"
         )
-    head = _plain(renderer, opening)  # first, since a token that Ollama writes may end as the one before a later turn does
+    # before the comparison of ends, because the BOS token, which Ollama adds itself, may also end the text before a later turn
+    head = _plain(renderer, opening)
     user_opens = _common_end(head, after)
     user_closes = os.path.commonprefix([end, between])  # noqa: RUF071 - of texts, not of paths
     try:
@@ -144,7 +145,7 @@ def go_template(renderer: Renderer) -> tuple[str, list[str]]:
 
 
 def _cut(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[str]:
-    """A prompt, cut at what the turns say."""
+    """Return the prompt, split at the texts of the turns."""
     text = renderer.prompt_text([Message(role=role, content=content) for role, content in turns])
     pieces = []
     for _, content in turns:
@@ -156,19 +157,19 @@ def _cut(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _plain(renderer: Renderer, text: str) -> str:
-    """The beginning of a prompt without the token that the tokenizer puts before any text: Ollama puts it there itself."""
+    """Remove the BOS token from the start of a prompt: Ollama adds it."""
     tokenizer = renderer.tokenizer
     begins = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if begins else text
 
 
 def _common_end(first: str, second: str) -> str:
-    """The longest end that two texts share."""
+    """Return the longest common suffix of two texts."""
     return os.path.commonprefix([first[::-1], second[::-1]])[::-1]  # noqa: RUF071 - of texts, not of paths
 
 
 def _difference(renderer: Renderer, template: str, messages: Sequence[Message]) -> str | None:
-    """Where Ollama's prompt leaves ours, in words; empty when they are the same, None when ours cannot be."""
+    """Describe the first difference of Ollama's prompt; empty if there is none, None if the chat template fails."""
     try:
         ours = _plain(renderer, renderer.prompt_text(messages))
     except TemplateError:
@@ -181,7 +182,7 @@ def _difference(renderer: Renderer, template: str, messages: Sequence[Message]) 
 
 
 def ollama_data(messages: Sequence[Message]) -> dict[str, Any]:
-    """What Ollama gives to a template: all turns, and the system prompts joined."""
+    """Return what Ollama passes to a template: all turns, and the joined system prompts."""
     system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
     return {"System": system, "Messages": [{"Role": message["role"], "Content": message["content"]} for message in messages]}
 
@@ -190,7 +191,7 @@ CONVERTED = frozenset(
     f"{name}ForCausalLM"
     for name in "Llama Ministral3 Mixtral Gemma Gemma2 Gemma3 Phi3 Qwen2 Olmo3 Cohere GptOss DeepseekV3 Glm4MoeLite Lfm2".split()
 )
-"""Text models whose safetensors ``ollama create`` converts (convert/convert.go in its repository); others need a GGUF file made by llama.cpp."""
+"""Text models whose safetensors ``ollama create`` converts (convert/convert.go in its repository); others need a GGUF file from llama.cpp."""
 
 
 def export_ollama(
@@ -202,18 +203,18 @@ def export_ollama(
     template_arguments: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Modelfile, str]:
-    """Copy a model's files and write its Modelfile beside them; the folder appears only when the template is proved.
+    """Copy a model's files together with a Modelfile; the output folder is created only if the template is verified.
 
     Args:
-        reference: A local model or one on the Hub, no adapter.
-        output: A folder that is not there yet.
+        reference: A model, local or on the Hub, but not an adapter.
+        output: A folder that does not exist yet.
         template: Template name or file, instead of the model's own.
-        template_name: Which of the model's own templates writes every conversation.
-        template_arguments: Arguments of the template, before those of the manifest.
+        template_name: Name of the model's own template to use for every conversation.
+        template_arguments: Arguments of the template, overriding those of the manifest.
         trust_remote_code: Whether code that comes with the model may run.
 
     Returns:
-        The Modelfile, and a warning when Ollama may not know the architecture.
+        The Modelfile, and a warning if Ollama may not support the architecture.
 
     Raises:
         ModelError: When the model cannot be read, or its template cannot be expressed.
@@ -231,7 +232,7 @@ def export_ollama(
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
         settings = generation or GenerationConfig.from_model_config(config)
-    except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
+    except Exception as error:  # the files are untrusted, and the libraries raise any exception
         raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
     stops = stop_ids(SimpleNamespace(generation_config=settings), renderer)
     modelfile = write_modelfile(renderer, stops, f"{reference.text}, template {renderer.name}")
@@ -246,7 +247,7 @@ def export_ollama(
 
 
 def _fetched(reference: ModelReference) -> Path:
-    """The folder in the Hub's cache that holds a model, fetched if need be."""
+    """Return the model's folder in the Hub cache, after download if needed."""
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
@@ -254,7 +255,7 @@ def _fetched(reference: ModelReference) -> Path:
 
 
 def _warning(config: Any) -> str:
-    """What to do when Ollama may not convert weights of this architecture; empty when it does."""
+    """Return advice if Ollama may not convert weights of this architecture; otherwise empty."""
     name = (config.architectures or [""])[0]
     if name in CONVERTED:
         return ""

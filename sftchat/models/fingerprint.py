@@ -1,4 +1,4 @@
-"""Which weights these are: a hash of their bytes, so that two models are the same only if they are."""
+"""Hashes that identify weights by their bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Hashed = Callable[[Path], str]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
+    """Return the SHA-256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_identity(folder: Path) -> str:
-    """Hash of the weights, wherever in the folder they lie, and of the config: names and bytes, in name order.
+    """Return a hash of the weights, also those in subfolders, and the config: names and bytes, in order of names.
 
     Raises:
         ModelError: When weights are missing, or outside the folder.
@@ -34,20 +34,20 @@ def folder_identity(folder: Path) -> str:
 
 
 def identity(reference: ModelReference) -> str:
-    """Hash of a model's weights and of its base's, or its Hub id and revision when it is not local."""
+    """Return a hash of a model's weights and its base model's, or its Hub id and revision if it is not local."""
     own = folder_identity(reference.folder) if reference.folder else f"hub:{reference.source}@{reference.revision or 'main'}"
     return own if reference.base is None else _joined(own, identity(reference.base))
 
 
 def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str:
-    """Hash of every file that has a part in a reply, as ``files_of`` lists them; of the base too.
+    """Return a hash of every file that affects replies, as listed by ``files_of``; including those of the base model.
 
     Args:
-        reference: A model; nothing of it is loaded.
-        hashed: Hashes a file; one that remembers saves reading large weights again.
+        reference: A model; it is not loaded.
+        hashed: Hashes a file; a caching function avoids rereading large weights.
 
     Returns:
-        Empty when it cannot be known, as for a branch on the Hub, which may move between two calls.
+        Empty if unknown, as for a branch on the Hub, which may change between two calls.
 
     Raises:
         OSError: When a file cannot be read.
@@ -65,7 +65,7 @@ def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str
 
 
 def _digest(folder: Path, names: Iterable[str], hashed: Hashed) -> str:
-    """Hash of names and bytes of some files of a folder, in name order."""
+    """Return a hash of names and bytes of some files of a folder, in order of names."""
     digest = hashlib.sha256()
     for name in sorted(names):
         digest.update(f"{name}\0{hashed(folder / name)}\0".encode("utf-8", "surrogateescape"))
@@ -73,12 +73,12 @@ def _digest(folder: Path, names: Iterable[str], hashed: Hashed) -> str:
 
 
 def _joined(adapter: str, base: str) -> str:
-    """Identity of an adapter on a base."""
+    """Return the identity of an adapter on a base model."""
     return hashlib.sha256(f"{adapter}\0{base}".encode()).hexdigest()
 
 
 def _commit(reference: ModelReference) -> str:
-    """The commit of a model on the Hub, where it is certain without asking: the user gave it, or nothing newer can be fetched."""
+    """Return the commit of a model on the Hub if it is certain offline: the user gave it, or no newer one can be downloaded."""
     if reference.scheme:
         return ""
     if COMMIT.fullmatch(reference.revision):

@@ -1,7 +1,7 @@
-"""The part of Go's text/template that our Modelfiles are written in, evaluated as Go does (pkg.go.dev/text/template), to prove what Ollama will see.
+"""Evaluates the subset of Go's text/template (pkg.go.dev/text/template) used in our Modelfiles, to verify the prompts of Ollama.
 
-Text, ``{{ value }}``, ``if``, ``else if``, ``else``, ``range``, ``end``, trim markers, fields of the dot and of variables, string and integer
-literals, and the functions and, or, not, eq, ne, lt, le, gt, ge, len. Anything else is refused rather than guessed.
+Supported: text, ``{{ value }}``, ``if``, ``else if``, ``else``, ``range``, ``end``, trim markers, fields of the dot and of variables, string and
+integer literals, and the functions and, or, not, eq, ne, lt, le, gt, ge, len. Anything else raises an error.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Scope = Mapping[str, Any]
 
 
 class GoTemplateError(ValueError):
-    """A template outside of the part that is known, or one that Go would refuse too."""
+    """A template outside the supported subset, or one that Go would refuse too."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A piece of a template.
+    """A node of a template.
 
     Attributes:
         kind: ``text``, ``put``, ``if`` or ``range``.
         value: The text, or the words of the expression.
-        body: What an ``if`` or ``range`` holds.
-        otherwise: What stands after ``else``.
+        body: Content of an ``if`` or ``range``.
+        otherwise: Content after ``else``.
     """
 
     kind: str
@@ -47,7 +47,7 @@ def evaluate(source: str, data: Scope) -> str:
         data: Fields of the dot, such as ``{"System": "", "Messages": [{"Role": "user", "Content": "hi"}]}``.
 
     Raises:
-        GoTemplateError: When it is malformed, or outside of the part that is known.
+        GoTemplateError: When it is malformed, or outside the supported subset.
     """
     try:
         pieces = list(_pieces(source))
@@ -62,17 +62,17 @@ def evaluate(source: str, data: Scope) -> str:
         ValueError,
         LookupError,
         RecursionError,
-    ) as error:  # operands that a function does not take, a string Go does not have
+    ) as error:  # operands that a function does not accept, or a string that is invalid in Go
         raise GoTemplateError(f"cannot be evaluated: {error}") from error
 
 
 def literal(text: str) -> str:
-    """Text as it must stand in a template to be written as it is, whatever follows."""
+    """Return template source that evaluates to a text, whatever follows it."""
     return re.sub(r"\{{2,}|\{$", lambda braces: f'{{{{ "{braces[0]}" }}}}', text)
 
 
 def _pieces(source: str) -> Iterator[tuple[str, Any]]:
-    """Texts and the words of actions, white space trimmed where ``{{- `` and `` -}}`` say so."""
+    """Yield texts and the words of actions, after trimming at ``{{- `` and `` -}}``."""
     at = 0
     for match in ACTION.finditer(source):
         if match.start() > at:
@@ -86,7 +86,7 @@ def _pieces(source: str) -> Iterator[tuple[str, Any]]:
 
 
 def _words(action: str) -> list[str]:
-    """The words of an action."""
+    """Split an action into words."""
     words, at = [], 0
     while action[at:].strip():
         match = WORD.match(action, at)
@@ -98,7 +98,7 @@ def _words(action: str) -> list[str]:
 
 
 def _parse(pieces: Sequence[tuple[str, Any]], at: int) -> tuple[tuple[Node, ...], int]:
-    """The nodes up to an ``else``, an ``end`` or the end of the template, and where that is."""
+    """Return the nodes up to ``else``, ``end`` or the end of the template, and the index of that."""
     nodes: list[Node] = []
     while at < len(pieces):
         kind, value = pieces[at]
@@ -118,7 +118,7 @@ def _parse(pieces: Sequence[tuple[str, Any]], at: int) -> tuple[tuple[Node, ...]
 
 
 def _block(pieces: Sequence[tuple[str, Any]], at: int, kind: str, words: list[str]) -> tuple[Node, int]:
-    """An ``if`` or ``range`` with what it holds, and the place of its ``end``."""
+    """Return an ``if`` or ``range`` with its content, and the index of its ``end``."""
     body, at = _parse(pieces, at + 1)
     otherwise: tuple[Node, ...] = ()
     if at < len(pieces) and pieces[at][1][0] == "else":
@@ -133,7 +133,7 @@ def _block(pieces: Sequence[tuple[str, Any]], at: int, kind: str, words: list[st
 
 
 def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
-    """The text of nodes."""
+    """Evaluate nodes."""
     for node in nodes:
         if node.kind == "text":
             yield node.value
@@ -154,12 +154,12 @@ def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
 
 
 def _printed(value: Any) -> str:
-    """A value as Go prints it."""
+    """Format a value like Go."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _value(words: Sequence[str], dot: Any, variables: Scope) -> Any:
-    """The value of an expression: an operand alone, or a function and its operands."""
+    """Evaluate an expression: a single operand, or a function and its operands."""
     operands: list[Any] = []
     function: Callable[..., Any] | None = None
     at = 0
@@ -186,7 +186,7 @@ def _value(words: Sequence[str], dot: Any, variables: Scope) -> Any:
 
 
 def _operand(word: str, dot: Any, variables: Scope) -> Any:
-    """The value of one word."""
+    """Evaluate one word."""
     if word[0] == '"':
         return json.loads(word)
     if word.lstrip("-").isdigit():
@@ -205,12 +205,12 @@ def _operand(word: str, dot: Any, variables: Scope) -> Any:
 
 
 def _any(*values: Any) -> Any:
-    """The first value that is true, else the last."""
+    """Return the first truthy value, else the last."""
     return next((value for value in values if value), values[-1])
 
 
 def _all(*values: Any) -> Any:
-    """The first value that is not true, else the last."""
+    """Return the first falsy value, else the last."""
     return next((value for value in values if not value), values[-1])
 
 

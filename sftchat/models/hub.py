@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what of it lies on this machine, and when it may be asked. The one place that knows huggingface_hub."""
+"""Access to the Hugging Face Hub and its local cache; the only module that uses huggingface_hub."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VARIABLE = "HF_HUB_OFFLINE"
-"""What some libraries read from the environment instead of asking huggingface_hub."""
+"""Environment variable that some libraries read directly."""
 
 _REACH = threading.RLock()
-"""Held while a library loads something, since offline is a switch of the whole process."""
+"""Held while a library loads something, because offline mode is a setting of the whole process."""
 
 
 @contextmanager
 def reach(*, local: bool) -> Iterator[None]:
-    """Let libraries load something in this block: what is local without the Hub, whatever its files name.
+    """Context manager around loading by libraries; local files are loaded without the Hub, whatever they refer to.
 
     Args:
-        local: Whether the files lie in a local folder; then huggingface_hub is offline, for every library that asks through it.
+        local: Whether the files are in a local folder; huggingface_hub is then offline for all libraries.
     """
     with _REACH:
         if not local:
@@ -45,7 +45,7 @@ def reach(*, local: bool) -> Iterator[None]:
 
 
 def cached_commit(name: str, revision: str) -> str:
-    """The commit of a Hub id that the local cache has for a revision; empty when it has none.
+    """Return the commit that the local cache has for a revision of a Hub id; empty if none.
 
     Args:
         name: ``org/name``.
@@ -56,12 +56,12 @@ def cached_commit(name: str, revision: str) -> str:
     home = _home(name)
     try:
         return (home / "refs" / (revision or "main")).read_text(encoding="utf-8").strip() if home else ""
-    except (OSError, UnicodeDecodeError):  # it has none, or the name is one that no system takes
+    except (OSError, UnicodeDecodeError):  # no such file, or an invalid file name
         return ""
 
 
 def cached_folder(name: str, revision: str) -> Path | None:
-    """The folder in the local cache that holds a Hub id at a revision, or None; nothing is asked of the Hub.
+    """Return the folder in the local cache for a revision of a Hub id, or None; does not access the Hub.
 
     Args:
         name: ``org/name``.
@@ -73,14 +73,14 @@ def cached_folder(name: str, revision: str) -> Path | None:
 
 
 def fetched_configs(name: str, revision: str) -> Path:
-    """The folder in the local cache after the small files that name others were fetched into it: configs and the index of weights.
+    """Download the small files that refer to others, i.e. configs and the weight index; returns the folder in the local cache.
 
     Args:
         name: ``org/name``.
         revision: A branch, a tag or a commit; empty for ``main``.
 
     Raises:
-        OSError: When they are neither in the cache nor to be had from the Hub.
+        OSError: When they are neither cached nor available from the Hub.
     """
     from huggingface_hub import snapshot_download
 
@@ -88,16 +88,16 @@ def fetched_configs(name: str, revision: str) -> Path:
 
 
 def is_offline() -> bool:
-    """Whether the user has told huggingface_hub to stay offline."""
+    """Whether the user has set huggingface_hub to offline mode."""
     try:
         from huggingface_hub import constants
-    except ImportError:  # without the extra there is nothing that could fetch a model
+    except ImportError:  # without the extra nothing could download a model
         return False
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def _home(name: str) -> Path | None:
-    """Where the cache keeps a Hub id, whether or not it does; None without huggingface_hub."""
+    """Return the cache folder for a Hub id, existing or not; None without huggingface_hub."""
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:

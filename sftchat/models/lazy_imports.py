@@ -1,12 +1,11 @@
-"""Import transformers' models without the compiler and the sharding that they import for models that are compiled or sharded.
+"""Imports transformers' models without the compiler and sharding modules that only compiled or sharded models need.
 
-Of the seconds between a command and its first token on a CPU most go into ``import``. More than half of those are ``torch._dynamo``, which transformers
-5.23 loads for decorators that tell a compiler what to do, ``torch.distributed.tensor`` and accelerate, which it uses for models on several devices,
-sympy, which the shapes of these two are written in, and ``scipy.optimize``, for the losses of object detectors. transformers runs where the libraries are
-missing, so it is told that they are; the compiler is replaced by a stand-in whose decorators change nothing, until somebody asks it for anything else
-and gets the real one.
+Most of the time between a command and its first token on a CPU is spent in ``import``; more than half of that on ``torch._dynamo``, which
+transformers 5.23 imports for compiler decorators, ``torch.distributed.tensor`` and accelerate, for models on several devices, sympy, for the shapes
+in these two, and ``scipy.optimize``, for losses of object detectors. transformers works without these libraries, so it is told that they are not
+installed; the compiler is replaced by a stand-in with no-op decorators, which loads the real module on any other access.
 
-What was imported so cannot shard or dispatch a model in this process any more: this is for programs that answer and leave, not for a notebook.
+Modules imported in this way cannot shard or dispatch a model in the same process: use this for short-lived commands, not for notebooks.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ INDEXING = f"{COMPILER}._trace_wrapped_higher_order_op"
 SHAPES = "torch.fx.experimental.symbolic_shapes"
 SHARDED = "torch.distributed.tensor"
 HIDDEN = ("is_torch_distributed_available", "is_torch_flex_attn_available", "is_accelerate_available", "is_scipy_available")
-"""What transformers asks before it imports a library that it can do without."""
+"""Functions of transformers that check whether an optional library is installed."""
 SEVERAL_PROCESSES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-"""Variables of launchers; the processes they start may shard a model and get everything."""
+"""Environment variables of launchers, whose processes may shard a model and therefore import everything."""
 
 
 _ANSWERS: Mapping[str, Callable[..., int]] = {
@@ -43,14 +42,14 @@ _ANSWERS: Mapping[str, Callable[..., int]] = {
     "sym_and": lambda first, *rest: first and all(rest),
     "sym_or": lambda first, *rest: first or any(rest),
 }
-"""What torch asks about sizes and conditions, and the answer for plain numbers."""
+"""torch's functions on symbolic sizes and conditions, with their results for plain numbers."""
 
 
 @contextmanager
 def deferred_imports() -> Iterator[None]:
-    """Whatever is imported from transformers in this block leaves out what a single process that compiles nothing never calls.
+    """Import transformers within this block without what a single process without compilation never uses.
 
-    Does nothing where the compiler is loaded already, or under a launcher of several processes.
+    Does nothing if the compiler is already loaded, or under a launcher of several processes.
     """
     if COMPILER in sys.modules or any(name in os.environ for name in SEVERAL_PROCESSES):
         yield
@@ -72,7 +71,7 @@ def deferred_imports() -> Iterator[None]:
 
 @contextmanager
 def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Another attribute of a module for a while."""
+    """Replace an attribute of a module temporarily."""
     if not hasattr(module, name):  # another version of the library
         yield
         return
@@ -85,7 +84,7 @@ def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 def _on_demand(package: ModuleType, name: str) -> None:
-    """Import a submodule when somebody takes it for granted: peft asks for that of sharded tensors without an import of its own."""
+    """Import a submodule on first access: peft uses that of sharded tensors without importing it."""
 
     def attribute(wanted: str) -> Any:
         if name == f"{package.__name__}.{wanted}":
@@ -96,38 +95,38 @@ def _on_demand(package: ModuleType, name: str) -> None:
 
 
 def _unavailable() -> bool:
-    """What transformers is told of a library that it can do without."""
+    """Replacement for transformers' checks of optional libraries."""
     return False
 
 
 def _unchanged(function: Any = None, *_: Any, **__: Any) -> Any:
-    """A decorator that leaves a function as it is, with arguments or without."""
+    """No-op decorator, with or without arguments."""
     return function if function is not None else lambda decorated: decorated
 
 
 class _StandIn(ModuleType):
-    """A module of which only what is given is there; any other attribute or submodule brings in the real one.
+    """A stand-in for a module with some attributes; access to any other attribute or submodule loads the real module.
 
     Args:
-        name: The module's.
-        given: Attributes that can be had without it.
+        name: Name of the module.
+        given: Attributes available without loading it.
     """
 
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         super().__init__(name)
-        self.__path__: list[str] = []  # so that finders are asked for submodules
+        self.__path__: list[str] = []  # makes the import system use finders for submodules
         self.__dict__.update(given)
         self._finder = _Finder(self)
         self._package: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system looks for
+        if name.startswith("__"):  # looked up by the import system
             raise AttributeError(name)
         return getattr(self.real(), name)
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Stand where the module would."""
+        """Install the stand-in in place of the module."""
         sys.modules[self.__name__] = self
         sys.meta_path.insert(0, self._finder)
         package, _, name = self.__name__.rpartition(".")
@@ -140,14 +139,14 @@ class _StandIn(ModuleType):
             self._leave()
 
     def real(self) -> ModuleType:
-        """The module itself; whoever holds the stand-in has it too from now on."""
+        """Load the real module; the stand-in gets its attributes too."""
         self._leave()
         module = importlib.import_module(self.__name__)
         self.__dict__.update(vars(module))
         return module
 
     def _leave(self) -> None:
-        """Leave no trace."""
+        """Remove the stand-in and its finder."""
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         name = self.__name__.rpartition(".")[2]
@@ -158,7 +157,7 @@ class _StandIn(ModuleType):
 
 
 class _Shapes(_StandIn):
-    """``torch.fx.experimental.symbolic_shapes`` for shapes made of plain numbers; functions ask the real one about others, and only when called."""
+    """Stand-in for ``torch.fx.experimental.symbolic_shapes`` with plain numbers; other arguments load the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if not name[0].islower():
@@ -174,13 +173,13 @@ class _Shapes(_StandIn):
 
 
 class _Finder(MetaPathFinder):
-    """Notices that somebody imports a submodule of what a stand-in stands for."""
+    """Loads the real module when a submodule of a stand-in is imported."""
 
     def __init__(self, stand_in: _StandIn) -> None:
         self._stand_in = stand_in
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Bring in the real module, then say where the submodule is."""
+        """Load the real module, then find the submodule."""
         if not fullname.startswith(f"{self._stand_in.__name__}."):
             return None
         self._stand_in.real()
@@ -188,7 +187,7 @@ class _Finder(MetaPathFinder):
 
 
 def _stand_ins() -> tuple[_StandIn, ...]:
-    """Those of the compiler, of its masks written as functions of an index, of unknown shapes, of their algebra, of tensors on several devices."""
+    """Return stand-ins for the compiler, index-function masks, symbolic shapes, sympy and sharded tensors."""
     decorators = dict.fromkeys(("disable", "allow_in_graph", "assume_constant_result"), _unchanged)
 
     def indexing() -> Any:
@@ -197,7 +196,7 @@ def _stand_ins() -> tuple[_StandIn, ...]:
 
     compiler = _StandIn(COMPILER, decorators)
     masks = _StandIn(INDEXING, {"TransformGetItemToIndex": indexing})
-    # no expression and no sharded tensor exists as long as nobody has made one
+    # nothing is an expression or a sharded tensor before the real module is loaded
     algebra = _StandIn("sympy", {"Basic": type("Basic", (), {})})
     sharded = _StandIn(SHARDED, {"DTensor": type("DTensor", (), {})})
     return compiler, masks, _Shapes(SHAPES, {}), algebra, sharded

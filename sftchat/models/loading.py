@@ -1,4 +1,4 @@
-"""Load weights and tokenizer of a reference; the only place that calls ``from_pretrained``."""
+"""Loads weights and tokenizer of a reference; the only module that calls ``from_pretrained``."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 
 FULL_PRECISION_LIMIT = 4_000_000_000
-"""Bytes in float32 up to which a CPU loads full precision: about a billion parameters."""
+"""Maximum size in float32, in bytes, for which a CPU loads full precision: about a billion parameters."""
 
 LOADING = threading.RLock()
-"""Held while weights are read: transformers makes parameters without memory by a switch of the whole process, which another thread would meet."""
+"""Held while weights are loaded: transformers creates parameters on the meta device by a process-wide setting, which would affect other threads."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for use.
+    """A loaded model.
 
     Attributes:
         model: A transformers causal language model in eval mode, or a PEFT model over one.
         renderer: Its tokenizer and chat template.
-        stop_ids: The ids that end a reply.
-        manifest: How it was made, when it was trained here.
-        reference: Where it came from; None when it was made in memory.
-        options: How its renderer was chosen: the options of ``load_renderer``.
-        proof: That the weights in memory are those of the files, as a line of a proof; None when it was made in memory.
+        stop_ids: Token ids that end a reply.
+        manifest: How it was trained, if sftchat trained it.
+        reference: Its reference; None if it was created in memory.
+        options: Options of ``load_renderer`` with which its renderer was chosen.
+        proof: Result of comparing the loaded weights with the files, as one line; None if it was created in memory.
     """
 
     model: Any
@@ -53,20 +53,20 @@ class Loaded:
 
 
 def require_local(what: str) -> None:
-    """Fail with the line to type when torch or transformers is not installed.
+    """Raise an error with the install command if torch or transformers is not installed.
 
     Raises:
-        MissingExtraError: Naming the extra.
+        MissingExtraError: When the extra is missing.
     """
     if any(find_spec(name) is None for name in ("torch", "transformers", "peft")):
         raise MissingExtraError(what)
 
 
 def quiet_libraries() -> None:
-    """Keep Hugging Face libraries from phoning home, drawing bars and printing advice that the user cannot act on."""
-    # transformers warns of its own arguments in the name of the caller, which is torch's Module for a forward pass
+    """Disable telemetry, progress bars and irrelevant messages of the Hugging Face libraries."""
+    # transformers attributes warnings about its own arguments to the caller, which is torch's Module for a forward pass
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|accelerate|torch\.nn\.modules)\.")
-    warnings.filterwarnings("ignore", "Could not find a config file in sftchat:nano", UserWarning)  # peft, saving an adapter
+    warnings.filterwarnings("ignore", "Could not find a config file in sftchat:nano", UserWarning)  # peft, when it saves an adapter
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -77,7 +77,7 @@ def quiet_libraries() -> None:
 
 
 def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a reference; an adapter's own where it has one, else its base's.
+    """Load the tokenizer of a reference; for an adapter its own if it has one, else that of its base model.
 
     Raises:
         ModelError: When there is none.
@@ -97,12 +97,12 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
             return AutoTokenizer.from_pretrained(
                 reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code
             )
-    except Exception as error:  # its files are from outside, and the libraries raise whatever they run into
+    except Exception as error:  # the files are untrusted, and the libraries raise any exception
         raise ModelError(_why(reference, "tokenizer", error)) from error
 
 
 def load_model(reference: ModelReference, **options: Any) -> Any:
-    """The weights of a reference, an adapter put on its base, in eval mode; arguments and errors as of ``load_checked``."""
+    """Load the weights of a reference in eval mode, an adapter with its base model; arguments and errors as in ``load_checked``."""
     return load_checked(reference, **options)[0]
 
 
@@ -110,20 +110,19 @@ def load_checked(
     reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False,
     four_bit: bool = False,
 ) -> tuple[Any, WeightCheck]:  # fmt: skip
-    """The weights of a reference, an adapter put on its base, in eval mode, and what was found of them.
+    """Load the weights of a reference in eval mode, an adapter with its base model, together with the result of their check.
 
     Args:
         reference: What to load.
-        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: the checkpoint's own on an accelerator; on a CPU float32 where it fits.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``: an accelerator where there is one.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: the checkpoint's own on an accelerator, on a CPU float32 if it fits.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``: an accelerator if there is one.
         trust_remote_code: Whether code that comes with the model may run.
         allow_pickle: Whether weights that are not safetensors may be loaded.
-        four_bit: Whether linear layers, those under an adapter too, are rounded to normal-float four bits with double quantisation, computing in
-            ``dtype`` (Dettmers et al. 2023, arXiv:2305.14314); wants bitsandbytes.
+        four_bit: Whether linear layers, including those with an adapter, are rounded to 4-bit NormalFloat with double quantization, computing in
+            ``dtype`` (Dettmers et al. 2023, arXiv:2305.14314); requires bitsandbytes.
 
     Raises:
-        ModelError: When it cannot be loaded, its files lack tensors or hold numbers that are not finite, or it is an adapter that changes nothing;
-            one line with the reason.
+        ModelError: When it cannot be loaded, tensors are missing or not finite, or it is an adapter without effect; the message is one line.
     """
     require_local("loading a model")
     quiet_libraries()
@@ -150,10 +149,10 @@ def load_checked(
                 use_safetensors=None if allow_pickle else True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # ``check_loaded`` refuses them by name
+                ignore_mismatched_sizes=True,  # ``check_loaded`` reports them by name
                 **(_four_bit(wanted, place) if four_bit else {}),
             )
-    except Exception as error:  # as for a tokenizer
+    except Exception as error:  # as in load_tokenizer
         raise ModelError(_why(reference, "model", error)) from error
     found = check_loaded(reference.text, model, info)
     if found.unused:
@@ -165,10 +164,10 @@ def load_checked(
 
 
 def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
-    """The revision to load, once the files that name weights were looked at: for a model on the Hub, the commit that they were fetched of.
+    """Check the files that refer to weights, and return the revision to load: for a model on the Hub, the commit of these files.
 
     Raises:
-        ModelError: When they cannot be had, the model is an adapter on the Hub, or its weights are none that may be loaded.
+        ModelError: When they are not available, the model is an adapter on the Hub, or its weights are not allowed.
     """
     if reference.folder is not None:
         weights_of(reference.folder, allow_pickle=allow_pickle)
@@ -176,7 +175,7 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
     try:
         with reach(local=False):
             folder = fetched_configs(reference.source, reference.revision)
-    except Exception as error:  # as for a tokenizer
+    except Exception as error:  # as in load_tokenizer
         raise ModelError(_why(reference, "model", error)) from error
     if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
@@ -188,7 +187,7 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
 
 
 def _four_bit(dtype: Any, place: str) -> dict[str, Any]:
-    """How transformers is told to round while it reads."""
+    """Return the quantization config for transformers."""
     from transformers import BitsAndBytesConfig
 
     rounding = BitsAndBytesConfig(
@@ -206,19 +205,20 @@ def load(
     template_arguments: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Loaded:
-    """Weights, tokenizer, template and stop tokens of a reference.
+    """Load weights, tokenizer, template and stop tokens of a reference.
 
     Args:
         reference: What to load.
         template: Template name or file, instead of the model's own.
-        preferred: Template for a model that has none.
-        template_name: Which of the model's own templates writes every conversation; empty for the one that training used, or to let tools decide.
-        template_arguments: Arguments of the template, before those that the manifest says training used.
-        options: As of ``load_model``.
+        preferred: Template for a model without one.
+        template_name: Name of the model's own template to use for every conversation; empty for the one used in training, or to choose by the
+            presence of tools.
+        template_arguments: Arguments of the template, overriding those that training used according to the manifest.
+        options: See ``load_model``.
 
     Raises:
-        UsageError: A template that the tokenizer cannot write, or an argument that it does not have.
-        ModelError: As of ``load_model``.
+        UsageError: When the tokenizer lacks tokens of the template, or the template lacks an argument.
+        ModelError: See ``load_model``.
     """
     rendering: dict[str, Any] = {
         "template": template,
@@ -242,10 +242,10 @@ def load_renderer(
     template_arguments: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Renderer, Manifest | None]:
-    """Tokenizer and template of a reference, and how it was made; its weights are not read.
+    """Load tokenizer, template and manifest of a reference, without weights.
 
     Raises:
-        UsageError: A template that the tokenizer cannot write, or an argument that it does not have.
+        UsageError: When the tokenizer lacks tokens of the template, or the template lacks an argument.
     """
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = read_manifest(reference.folder) if reference.folder else None
@@ -257,10 +257,10 @@ def load_renderer(
 
 
 def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
-    """Every id on which a reply of this model ends: the generation config's, the tokenizer's, the template's.
+    """Return all token ids that end a reply, from the generation config, the tokenizer and the template.
 
     Raises:
-        ModelError: When the generation config names something else than token ids.
+        ModelError: When the generation config contains something other than token ids.
     """
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     found: set[int] = {*renderer.stop_tokens}
@@ -273,15 +273,15 @@ def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
 
 
 def unwrapped(model: Any) -> Any:
-    """The transformers model itself, without the adapters around it."""
+    """Return the transformers model without adapters."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def choose_device(device: str) -> str:
-    """An accelerator where there is one, else the CPU, unless the user named a device.
+    """Return the given device; for ``auto`` an accelerator if there is one, else the CPU.
 
     Raises:
-        ModelError: When the device named is not there.
+        ModelError: When the device does not exist.
     """
     import torch
 
@@ -296,7 +296,7 @@ def choose_device(device: str) -> str:
 
 
 def _automatic_dtype(reference: ModelReference, device: str) -> Any:
-    """The checkpoint's dtype, or float32 for what fits on a CPU: its replies then do not depend on the batch."""
+    """Return the checkpoint's dtype, or float32 on a CPU if it fits: replies then do not depend on the batch."""
     import torch
 
     if device != "cpu":
@@ -309,7 +309,7 @@ def _automatic_dtype(reference: ModelReference, device: str) -> Any:
 
 
 def _why(reference: ModelReference, what: str, error: BaseException) -> str:
-    """The reason in one line, with what to do when the Hub could not be reached."""
+    """Return the reason in one line, with advice if the Hub could not be reached."""
     first = first_line(error)
     if reference.folder is None:
         return f"{what} of '{reference.text}' could not be fetched from the Hub: {first}; check the name and the network, or give a local folder"

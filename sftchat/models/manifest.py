@@ -1,4 +1,4 @@
-"""``sftchat.json``, the manifest beside trained weights: everything needed to say where they come from."""
+"""``sftchat.json``, the manifest of trained weights: a complete record of their origin."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """How a checkpoint was made.
+    """Record of how a checkpoint was trained.
 
     Attributes:
-        task: Name of the task it was trained on.
-        base: The base model as MODEL, absolute when it was a folder.
-        base_identity: Hash of the base's weights.
+        task: Name of the task.
+        base: The base model as MODEL argument, with an absolute path if it was a folder.
+        base_identity: Hash of the base model's weights.
         method: ``full``, ``lora``, ….
-        config: Every hyper-parameter, resolved.
-        data: Files or the generator call the rows came from, each with the hash of its bytes.
-        rows: Rows trained on.
-        tokens_hash: Hash of the rendered ids and labels: what the model really saw.
+        config: All hyper-parameters, with defaults.
+        data: Files, or the generator call, of the training rows, each with a hash of its bytes.
+        rows: Number of training rows.
+        tokens_hash: Hash of the rendered ids and labels.
         template: Name of the chat template.
-        template_hash: Hash of its source.
-        template_arguments: Arguments of the template that training used and inference must use.
-        versions: Versions of the packages that matter.
-        command: What was typed.
-        validation: What was scored during training: ``metric``, ``higher_is_better``, ``items``, where they come from and the hash of the file.
-        scores: Every metric of the task by step, written as text; ``"0"`` is the base model.
-        chosen_step: The step whose weights these are; differs from ``steps`` where an earlier one scored best.
-        merged: For an adapter merged into its base: the adapter, its identity, the dtype, and how far the logits are from the adapter's.
-        best_checkpoint: Folder name of the best checkpoint, when there is one.
-        steps: Optimiser steps done.
+        template_hash: Hash of the template's source.
+        template_arguments: Arguments of the template, the same in training and inference.
+        versions: Versions of the relevant packages.
+        command: The command line.
+        validation: Evaluation during training: ``metric``, ``higher_is_better``, ``items``, their source and the hash of its file.
+        scores: All metrics of the task by step, as text; ``"0"`` is the base model.
+        chosen_step: The step of these weights; differs from ``steps`` if an earlier step scored best.
+        merged: For a merged adapter: the adapter, its identity, the dtype, and the difference of the logits.
+        best_checkpoint: Folder name of the best checkpoint, if any.
+        steps: Number of optimizer steps.
         final_loss: Mean training loss of the last steps.
         seconds: Wall-clock seconds of training.
-        precision_reason: Why it was trained in the precision that ``config`` names.
-        template_name: Which of the model's several chat templates wrote every conversation; empty where tools decided.
+        precision_reason: Reason for the precision in ``config``.
+        template_name: Name of the model's own template used for every conversation; empty if chosen by the presence of tools.
     """
 
     task: str
@@ -74,16 +74,16 @@ class Manifest:
 def as_trained(
     manifest: Manifest | None, *, template: str = "", template_name: str = "", template_arguments: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The options of a chat template that inference uses: those given, else those that training used.
+    """Return the chat template options for inference: those given, else those of training.
 
     Args:
-        manifest: How the model was trained; None for a model without.
+        manifest: Manifest of the model; None if it has none.
         template: Template name or file, instead of the model's own.
-        template_name: Which of the model's own templates writes every conversation.
+        template_name: Name of the model's own template to use for every conversation.
         template_arguments: Arguments of the template.
 
     Returns:
-        ``template``, ``name`` and ``arguments``, as ``sftchat.templates.renderer.choose_renderer`` takes them.
+        ``template``, ``name`` and ``arguments``, the keywords of ``sftchat.templates.renderer.choose_renderer``.
     """
     trained = manifest.template_name if manifest is not None and not template else ""
     arguments = {**(manifest.template_arguments if manifest is not None else {}), **(template_arguments or {})}
@@ -91,7 +91,7 @@ def as_trained(
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``sftchat.json`` into a folder, whole or not at all."""
+    """Write ``sftchat.json`` into a folder atomically."""
     temporary = folder / f".{MANIFEST}.partial"
     try:
         temporary.write_text(_text(manifest), encoding="utf-8")
@@ -101,10 +101,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder, or None when it has none; keys of later versions are ignored.
+    """Return the manifest of a folder, or None if it has none; keys of later versions are ignored.
 
     Raises:
-        ModelError: When there is one that cannot be read.
+        ModelError: When it cannot be read.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -116,17 +116,17 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def as_read(manifest: Manifest) -> Manifest:
-    """A manifest as it is once it was written and read: two can be compared only so, since JSON knows no tuples."""
+    """Return a manifest as after writing and reading, for comparisons: JSON has no tuples."""
     return _manifest(_text(manifest))
 
 
 def _text(manifest: Manifest) -> str:
-    """What stands in the file."""
+    """Serialize a manifest."""
     return json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n"
 
 
 def _manifest(text: str) -> Manifest:
-    """The manifest that a text holds; raises ``ValueError``."""
+    """Parse a manifest; raises ``ValueError``."""
     found, known = load_json(text), {item.name for item in fields(Manifest)}
     manifest = from_json(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
     for source in manifest.data:
@@ -136,10 +136,10 @@ def _manifest(text: str) -> Manifest:
 
 
 def find_manifest(model: str) -> Manifest | None:
-    """The manifest of a local model, or of the run that a checkpoint belongs to; None when there is none.
+    """Return the manifest of a local model, or of the run of a checkpoint; None if there is none.
 
     Raises:
-        ModelError: When there is one that cannot be read.
+        ModelError: When it cannot be read.
     """
     folder = path_of(model)
     places = [folder, folder.resolve().parent] if folder.name.startswith("checkpoint-") else [folder]

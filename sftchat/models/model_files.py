@@ -1,4 +1,4 @@
-"""The files of a model folder that decide its replies: one list, which the loader is held to and the identity hashes."""
+"""The files of a model folder that affect its replies; used both to check what is loaded and to compute identities."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ SAFE = ".safetensors"
 INDEX = ".index.json"
 
 CONFIGS = (CONFIG, ADAPTER_CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
-"""What transformers and peft read names of other files from."""
+"""Configs in which transformers and peft look up names of other files."""
 MORE_TEMPLATES = "additional_chat_templates"
-"""The sub-folder in which transformers looks for chat templates beside the first one."""
+"""Subfolder for additional chat templates in transformers' layout."""
 NO_PART = (
     "sftchat.json", "report.json", "trainer_state.json", "*_results.json", "training_args.bin", "optimizer.bin", "scheduler.bin",
     "events.out.tfevents.*", "Modelfile", "LICENSE*", "*.pt", "*.pth", "*.md", "*.html", "*.jsonl", "*.log", "*.csv", "*.tsv", "*.png",
     "*.jpg", "*.svg", "*.pdf", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.lock", "*.partial",
 )  # fmt: skip
-"""Names of files beside weights that no loader opens: they may change while the model stays what it is. Every other file is taken for a part of it."""
+"""Files that no loader opens and that do not affect the model. Every other file counts as a part of it."""
 ELSEWHERE = {"adapters": (None,), "shadow_model": (None, "mirror"), "prompt_tuning_init_state_dict_path": (None,)}
-"""Keys of adapter_config.json by which peft loads further weights (X-LoRA, Shadow, multitask prompt tuning), and the values that load none."""
+"""Keys of adapter_config.json by which peft loads further weights (X-LoRA, Shadow, multitask prompt tuning), and values that load none."""
 LONGEST_NAME = 4096
-"""Characters of a path; a longer string in a config names no file."""
+"""Maximum characters of a path; a longer string in a config is not a file name."""
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
-    """Every file of a model folder that may decide a reply, as sorted names relative to the folder.
+    """Return every file of a model folder that may affect a reply, as sorted names relative to the folder.
 
-    These are the files directly in the folder but for those of ``NO_PART`` and hidden ones; the weights, wherever in the folder the index
-    names them; additional chat templates; and every file that a config names, which may lie elsewhere and is then named by its absolute path.
+    These are the files directly in the folder except hidden ones and those of ``NO_PART``; the weights, also in subfolders; additional chat
+    templates; and every file that a config refers to, by its absolute path if it is elsewhere.
 
     Args:
-        folder: A checkpoint or an adapter, as ``resolve`` finds it.
+        folder: A checkpoint or an adapter, as returned by ``resolve``.
 
     Raises:
-        ModelError: As of ``weights_of``.
+        ModelError: See ``weights_of``.
         OSError: When the folder cannot be listed.
     """
     found = {path.name for path in folder.iterdir() if _has_part(path.name) and path.is_file()}
@@ -57,14 +57,14 @@ def files_of(folder: Path) -> tuple[str, ...]:
 
 
 def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
-    """The files that the weights of a checkpoint or an adapter are read from, an index first, as names relative to the folder.
+    """Return the weight files of a checkpoint or an adapter, an index first, as names relative to the folder.
 
     Args:
         folder: A folder with config.json or adapter_config.json.
-        allow_pickle: Whether weights that are not safetensors are acceptable.
+        allow_pickle: Whether weights other than safetensors are allowed.
 
     Raises:
-        ModelError: When there are none, one is missing, pickled or outside the folder, or what names them cannot be read.
+        ModelError: When there are none, one is missing, pickled or outside the folder, or an index or config cannot be read.
     """
     source, names = _checked(folder, allow_pickle)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -77,20 +77,20 @@ def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
 
 
 def check_weights(folder: Path, *, allow_pickle: bool = False) -> None:
-    """Refuse weights by the names that configs and an index give them, whether or not they are there yet.
+    """Check the names of weight files in configs and an index, whether or not the files exist yet.
 
     Args:
         folder: A folder with config.json or adapter_config.json.
-        allow_pickle: Whether weights that are not safetensors are acceptable.
+        allow_pickle: Whether weights other than safetensors are allowed.
 
     Raises:
-        ModelError: When one is pickled or outside the folder, or what names them cannot be read.
+        ModelError: When one is pickled or outside the folder, or an index or config cannot be read.
     """
     _checked(folder, allow_pickle)
 
 
 def _checked(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
-    """What names the weights, and their names, none of which is refused."""
+    """Return the file that lists the weights, and their checked names."""
     _check_adapter(folder)
     source, names = _chosen(folder)
     for name in names:
@@ -106,7 +106,7 @@ def _checked(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
 
 
 def _chosen(folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """What names the weights that the libraries would load, and their names; no names when there are none."""
+    """Return the file that lists the weights that the libraries would load, and their names; no names if there are none."""
     if (folder / ADAPTER_CONFIG).is_file():
         first = _first(folder, ADAPTER_WEIGHTS + PICKLED_ADAPTER_WEIGHTS)
         return folder / first, (first,) if first else ()
@@ -117,14 +117,14 @@ def _chosen(folder: Path) -> tuple[Path, tuple[str, ...]]:
     if not first.endswith(INDEX):
         return source, (first,) if first else ()
     if not (folder / first).is_file() or Path(first).is_absolute():
-        return source, (first,)  # which is then said to be missing or outside
+        return source, (first,)  # then reported as missing or outside the folder
     return folder / first, (Path(first).as_posix(), *_shards(folder / first))
 
 
 def _configured(folder: Path) -> tuple[Path, str]:
-    """The weights that config.json names instead of the usual ones, and the config that does; an empty name when it names none.
+    """Return the weight file named in config.json instead of the usual ones, and the config; an empty name if there is none.
 
-    transformers reads another config in its place where ``configuration_files`` has one for its version.
+    transformers reads another config instead if ``configuration_files`` has one for its version.
     """
     config = _object(folder / CONFIG)
     others = [folder / name for name in _texts(config.get("configuration_files")) if len(name) <= LONGEST_NAME]
@@ -139,10 +139,10 @@ def _configured(folder: Path) -> tuple[Path, str]:
 
 
 def _shards(index: Path) -> tuple[str, ...]:
-    """The weight files that an index names, sorted.
+    """Return the weight files listed in an index, sorted.
 
     Raises:
-        ModelError: When it names none, or is no index.
+        ModelError: When it lists none, or is not an index.
     """
     content = _object(index)
     names = content.get("weight_map")
@@ -157,10 +157,10 @@ def _shards(index: Path) -> tuple[str, ...]:
 
 
 def _check_adapter(folder: Path) -> None:
-    """Refuse an adapter that would load other models than its base.
+    """Check that an adapter loads no models other than its base model.
 
     Raises:
-        ModelError: Naming the key.
+        ModelError: Names the key.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         config = _object(folder / ADAPTER_CONFIG)
@@ -172,7 +172,7 @@ def _check_adapter(folder: Path) -> None:
 
 
 def _named(folder: Path) -> Iterator[str]:
-    """Every file that a config of the folder names: relative to the folder, or as it stands, which is then made absolute."""
+    """Yield every file that a config of the folder refers to: relative to the folder, or as given, made absolute."""
     configs = [folder / name for name in CONFIGS]
     configs += [folder / name for name in _texts(_object(folder / CONFIG).get("configuration_files")) if len(name) <= LONGEST_NAME]
     for text in {text for path in configs for text in _texts(_object(path)) if 0 < len(text) <= LONGEST_NAME and "\0" not in text}:
@@ -184,15 +184,15 @@ def _named(folder: Path) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys of objects aside."""
+    """Yield every string in a JSON value, except keys of objects."""
     return (text for _, text in keyed_texts(value))
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, read as leniently as the libraries do; empty when there is no such file.
+    """Parse the JSON object in a file as leniently as the libraries do; empty if the file does not exist.
 
     Raises:
-        ModelError: When it is no JSON object.
+        ModelError: When it is not a JSON object.
     """
     if not path.is_file():
         return {}
@@ -206,17 +206,17 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _first(folder: Path, names: Iterable[str]) -> str:
-    """The first of some files that is there; empty when none is."""
+    """Return the first file that exists; empty if none does."""
     return next((name for name in names if (folder / name).is_file()), "")
 
 
 def _has_part(name: str) -> bool:
-    """Whether a file directly in the folder may decide a reply; a hidden one only as a vocabulary, which transformers looks for by suffix."""
+    """Whether a file directly in the folder may affect replies; a hidden one only as a vocabulary, which transformers finds by suffix."""
     return not any(fnmatch(name, pattern) for pattern in NO_PART) and (name[0] != "." or name.endswith(".model"))
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there; not where the system takes no such name, which Python before 3.14 raises."""
+    """Whether a file exists; False for invalid names, for which Python before 3.14 raises."""
     try:
         return path.is_file()
     except OSError:
@@ -224,7 +224,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _no_weights(folder: Path) -> str:
-    """What is missing, and that pickled weights can be allowed when that is all there is."""
+    """Return an error message for missing weights, with advice if there are only pickled ones."""
     adapter = (folder / ADAPTER_CONFIG).is_file()
     what, wanted, pickled = ("adapter", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS) if adapter else ("checkpoint", WEIGHTS, PICKLED_WEIGHTS)
     if _first(folder, pickled):

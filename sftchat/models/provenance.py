@@ -1,4 +1,4 @@
-"""Where a model comes from: its manifest, that of its base, and so on, each checked against what lies there now."""
+"""Provenance of a model: its manifest, that of its base model, and so on, each compared with the present files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sftchat.models.reference import resolve
 
 @dataclass(frozen=True)
 class Provenance:
-    """A step of a model's making.
+    """One model in a chain of provenance.
 
     Attributes:
-        model: The model, as the step after it names it.
-        manifest: How it was made; None where nobody wrote it down.
-        note: What is not as it was: ``is gone``, ``has changed since``; empty when all is well or nobody can tell.
-        data: Of each file that it was trained on, by name, what is not as it was; empty when it is.
+        model: The model, as the manifest of the next one names it.
+        manifest: Its manifest; None if it has none.
+        note: Change since then: ``is gone``, ``has changed since``; empty if unchanged or unknown.
+        data: Change of each training file, by name; empty if unchanged.
     """
 
     model: str
@@ -32,10 +32,10 @@ class Provenance:
 
 
 def lineage(model: str) -> tuple[Provenance, ...]:
-    """The steps of a model's making, the model itself first.
+    """Return the chain of models, beginning with the model itself.
 
     Args:
-        model: A local model, or any other MODEL, of which nothing is known.
+        model: A local model, or any other MODEL, which has no manifest.
 
     Raises:
         ModelError: When the model's own manifest cannot be read.
@@ -50,7 +50,7 @@ def lineage(model: str) -> tuple[Provenance, ...]:
 
 
 def scores_by_step(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The scores of a manifest as ``(step, words)``, in the order of the steps."""
+    """Return the scores of a manifest as ``(step, words)``, in order of steps."""
 
     def place(step: str) -> tuple[int, str]:
         return (int(step), "") if step.isdecimal() else (0, step)
@@ -59,7 +59,7 @@ def scores_by_step(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _look(name: str, expected: str) -> tuple[str, Manifest | None]:
-    """What is not as it was with a model, and its manifest."""
+    """Return the change of a model since training, and its manifest."""
     if not expected:
         return "", find_manifest(name)
     try:
@@ -72,7 +72,7 @@ def _look(name: str, expected: str) -> tuple[str, Manifest | None]:
 
 
 def _data(manifest: Manifest | None) -> dict[str, str]:
-    """What became of the files that a model was trained on."""
+    """Return the changes of a model's training files."""
     notes = {}
     for source in manifest.data if manifest is not None else ():
         if "file" in source:
@@ -82,7 +82,7 @@ def _data(manifest: Manifest | None) -> dict[str, str]:
 
 
 def _words(value: Any) -> str:
-    """A score, or several by name."""
+    """Format a score, or several by name."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What the user may write where MODEL is asked for, decided from names and files alone: nothing is loaded here."""
+"""Resolves MODEL arguments from names and files only; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NANO = "sftchat:nano"
 """The embedded model."""
 
 SERVER_SCHEMES = ("http", "https")
-"""What a MODEL behind an OpenAI-compatible server begins with."""
+"""Schemes of OpenAI-compatible servers."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 CHECKPOINT = re.compile(r"checkpoint-\d+")
 REVISION = re.compile(r"[\w./-]+")
@@ -28,14 +28,14 @@ REVISION = re.compile(r"[\w./-]+")
 
 @dataclass(frozen=True)
 class ModelReference:
-    """Where weights are.
+    """Location of a model.
 
     Attributes:
-        text: What the user wrote.
+        text: The MODEL argument.
         source: A folder, or a Hub id.
         revision: Branch, tag or commit on the Hub; empty for the default.
-        base: The base model, when ``source`` is an adapter.
-        scheme: Of a server's address, which is then the ``source``; or the name of a plugin's engine type, which is given the ``source``.
+        base: The base model if ``source`` is an adapter.
+        scheme: Scheme of a server's address, which is then the ``source``; or of a plugin's engine type, which receives the ``source``.
     """
 
     text: str
@@ -46,7 +46,7 @@ class ModelReference:
 
     @property
     def served(self) -> bool:
-        """Whether a server has the weights."""
+        """Whether the model is on a server."""
         return self.scheme in SERVER_SCHEMES
 
     @property
@@ -57,28 +57,28 @@ class ModelReference:
 
     @property
     def argument(self) -> str:
-        """The MODEL argument that opens exactly this: the folder where a Hub id stands for what the local cache has of it."""
+        """The MODEL argument that opens exactly this model: a folder, also for a Hub id in the local cache."""
         return self.source if self.folder is not None and HUB_ID.fullmatch(self.text) else self.text
 
 
 def embedded_folder() -> Path:
-    """Where the weights of ``sftchat:nano`` lie in the package."""
+    """Return the folder of ``sftchat:nano`` in the package."""
     return Path(__file__).parent / "nano"
 
 
 def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), allow_pickle: bool = False) -> ModelReference:
-    """Decide what a MODEL argument means.
+    """Resolve a MODEL argument.
 
     Args:
         text: ``sftchat:nano``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, ``http://HOST:PORT/v1#MODEL``, or
             ``scheme:rest`` of a registered engine.
-        base: The base model of an adapter, instead of the one named in its config.
+        base: Base model of an adapter, instead of the one in its config.
         schemes: Schemes of the registered engine types.
-        allow_pickle: Whether a folder that has only pickled weights is acceptable.
+        allow_pickle: Whether a folder with only pickled weights is acceptable.
 
     Raises:
-        UsageError: When the text cannot name a model.
-        ModelError: When it names a folder that has no usable weights.
+        UsageError: When the text is not a valid reference.
+        ModelError: When the folder has no usable weights.
     """
     if text == NANO:
         return ModelReference(text, str(embedded_folder()))
@@ -105,7 +105,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
 
 
 def _served(text: str) -> ModelReference:
-    """A model behind a server, its address checked; nothing of an address that may hold a key is repeated."""
+    """Resolve a server's address; errors do not repeat an address that may contain a key."""
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018 - raises for a port that is no number
@@ -123,7 +123,7 @@ def _served(text: str) -> ModelReference:
 def _folder(
     text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool, above: Path | None = None
 ) -> ModelReference:
-    """A checkpoint, an adapter, or a run that contains them; of an adapter ``above`` it, when it is to be that one's base."""
+    """Resolve a checkpoint, an adapter, or a run that contains them; ``above`` is the adapter whose base this is, if any."""
     check_sizes(path)
     if (path / ADAPTER_CONFIG).is_file():
         if above is not None:
@@ -141,11 +141,11 @@ def _folder(
 
 
 def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
-    """The base of an adapter: the one that the user gave, else the one that its config names, which must be on this machine.
+    """Return the base model of an adapter: the given one, else the one in its config, which must be local.
 
     Raises:
-        UsageError: When the base given cannot name a model, or is behind an engine.
-        ModelError: When the base is an adapter itself, or the one named is not on this machine.
+        UsageError: When the given base is not a valid reference, or needs an engine.
+        ModelError: When the base is itself an adapter, or the one in the config is not local.
     """
     name = given or _base_of(adapter)
     folder = path_of(name)
@@ -179,25 +179,25 @@ def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle
 
 
 def _stacked(adapter: Path, base: Path) -> str:
-    """Say that the base of an adapter is an adapter, perhaps the same one."""
+    """Return an error message: the base of an adapter is an adapter, possibly the same."""
     if _same(adapter, base):
         return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
     return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two folders are the same one."""
+    """Whether two paths are the same folder."""
     return _there(lambda: one.samefile(other))
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The checkpoint of the highest step, or None."""
+    """Return the checkpoint with the highest step, or None."""
     found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal()]
     return max(found)[1] if found else None
 
 
 def step_of(text: str) -> int | None:
-    """The optimiser step of a MODEL argument: the number of ``checkpoint-N``, or what the manifest of a finished run says; None for others."""
+    """Return the optimizer step of a MODEL argument: from ``checkpoint-N``, or from the manifest of a finished run; None for others."""
     path = path_of(text)
     number = path.name.rpartition("-")[2]
     if path.name.startswith("checkpoint-") and number.isdecimal():
@@ -207,7 +207,7 @@ def step_of(text: str) -> int | None:
 
 
 def expand(texts: Iterable[str]) -> tuple[str, ...]:
-    """Replace ``RUN/checkpoint-*``, where no shell did it, by the checkpoints there are, the earliest step first.
+    """Expand ``RUN/checkpoint-*``, if the shell did not, to the existing checkpoints in order of steps.
 
     Raises:
         UsageError: When a pattern matches nothing.
@@ -226,7 +226,7 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _checkpoint_of_run(run: Path) -> Path | None:
-    """The best checkpoint of an unfinished run if its manifest names one, else the last."""
+    """Return the best checkpoint of an unfinished run according to its manifest, else the last."""
     manifest = read_manifest(run)
     if manifest is not None and CHECKPOINT.fullmatch(manifest.best_checkpoint) and (run / manifest.best_checkpoint).is_dir():
         return run / manifest.best_checkpoint
@@ -234,7 +234,7 @@ def _checkpoint_of_run(run: Path) -> Path | None:
 
 
 def _base_of(adapter: Path) -> str:
-    """The base model that an adapter names, with its revision on the Hub, made absolute when it is a folder beside it."""
+    """Return the base model named by an adapter, with its Hub revision, or as absolute path if it is a folder next to it."""
     try:
         config = load_json(read_text(adapter / ADAPTER_CONFIG))
         name, revision = config.get("base_model_name_or_path"), config.get("revision")
@@ -253,7 +253,7 @@ def _base_of(adapter: Path) -> str:
 
 
 def _there(asked: Callable[[], bool]) -> bool:
-    """What a path says of itself; that it is not there where the system takes no such name, which Python before 3.14 raises."""
+    """Return the status of a path; missing for invalid names, for which Python before 3.14 raises."""
     try:
         return asked()
     except OSError:
@@ -261,7 +261,7 @@ def _there(asked: Callable[[], bool]) -> bool:
 
 
 def _looks_local(path: Path) -> bool:
-    """Whether ``a/b`` is more likely a mistyped folder than a Hub id: its parent exists here."""
+    """Whether ``a/b`` is more likely a mistyped folder than a Hub id, because its parent exists."""
     return path.parent != Path() and _there(path.parent.is_dir)
 
 

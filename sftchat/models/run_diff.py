@@ -1,4 +1,4 @@
-"""What differed between two trainings, read from their manifests."""
+"""Differences between two training runs, from their manifests."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sftchat.models.manifest import Manifest
 from sftchat.models.provenance import scores_by_step
 
 SECTIONS = ("task", "base", "data", "template", "hyper-parameters", "versions", "outcome", "scores")
-"""In the order of a training."""
+"""Sections of a comparison, in the order of training."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same.
+    """One difference.
 
     Attributes:
         section: One of ``SECTIONS``.
-        name: What it is.
-        left: Its value in the first training, as JSON has it; None where it has none.
-        right: Its value in the second.
+        name: Name of the value.
+        left: Value in the first run, as in JSON; None if absent.
+        right: Value in the second run.
     """
 
     section: str
@@ -32,7 +32,7 @@ class Difference:
 
 
 def differences(left: Manifest, right: Manifest) -> tuple[Difference, ...]:
-    """Everything in which two manifests differ, in the order of ``SECTIONS``."""
+    """Return all differences of two manifests, in the order of ``SECTIONS``."""
     first, second = dict(_facts(left)), dict(_facts(right))
     keys = sorted(dict.fromkeys((*first, *second)), key=lambda key: SECTIONS.index(key[0]))
     return tuple(
@@ -43,19 +43,19 @@ def differences(left: Manifest, right: Manifest) -> tuple[Difference, ...]:
 
 
 def same_sections(found: tuple[Difference, ...]) -> tuple[str, ...]:
-    """The sections without a difference."""
+    """Return the sections without a difference."""
     return tuple(section for section in SECTIONS if section not in {difference.section for difference in found})
 
 
 def shown(value: Any) -> str:
-    """A value in a cell: text as it is, nothing as a dash, the rest as JSON."""
+    """Format a value for a table cell: text unchanged, None as a dash, others as JSON."""
     if value is None:
         return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
-    """Every fact with its section and name."""
+    """Yield every value of a manifest with its section and name."""
     yield ("task", "task"), manifest.task
     yield ("base", "model"), manifest.base
     yield ("base", "weights"), manifest.base_identity[:12]
@@ -83,7 +83,7 @@ def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
 
 
 def _source(number: int, source: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
-    """The facts of one source of rows."""
+    """Yield the values of one data source."""
     place = f" {number}" if number else ""
     for name, value in source.items():
         short = str(value)[:12] if name == "sha256" else value

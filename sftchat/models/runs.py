@@ -1,4 +1,4 @@
-"""The runs and checkpoints that lie in a folder, found by their files."""
+"""Finds runs and checkpoints in a folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sftchat.models.model_files import ADAPTER_CONFIG
 from sftchat.models.reference import resolve, step_of
 
 DEEPEST = 3
-"""How many folders deep runs are looked for."""
+"""Maximum depth of the search for runs."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A model that was trained here.
+    """A model trained with sftchat.
 
     Attributes:
-        model: Its folder, relative to where it was looked for: a MODEL argument.
-        changed: When it was last written, in seconds since 1970.
-        about: A few words: task, base, method, where it has a manifest.
+        model: Its folder, relative to the searched one; a MODEL argument.
+        changed: Modification time, in seconds since 1970.
+        about: Short description: task, base and method, if it has a manifest.
     """
 
     model: str
@@ -33,21 +33,21 @@ class Run:
 
 
 def find_runs(folder: Path, most: int = 20) -> tuple[Run, ...]:
-    """The runs, adapters and checkpoints below a folder, the newest first; what lies within one of them is part of it.
+    """Return the runs, adapters and checkpoints below a folder, newest first; folders within one are not listed separately.
 
     Args:
-        folder: Where to look.
-        most: How many to return.
+        folder: The folder to search.
+        most: Maximum number of results.
     """
     found = sorted(_runs(folder, folder, DEEPEST), key=lambda run: (-run.changed, run.model))
     return tuple(found[:most])
 
 
 def checkpoints(model: str) -> tuple[str, ...]:
-    """The checkpoints of the run that a MODEL is of, the earliest step first; the finished run itself stands last.
+    """Return the checkpoints of a MODEL's run, in order of steps, then the finished run itself.
 
     Returns:
-        Folders as MODEL arguments; empty when the model belongs to no run.
+        Folders as MODEL arguments; empty if the model belongs to no run.
     """
     folder = path_of(model)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
@@ -60,17 +60,17 @@ def checkpoints(model: str) -> tuple[str, ...]:
 
 
 def current(model: str, among: tuple[str, ...]) -> int | None:
-    """Which of some checkpoints a MODEL means; a run means its best or last one where it has no weights of its own.
+    """Return which of several checkpoints a MODEL refers to; for an unfinished run its best or last one.
 
     Raises:
-        ModelError: When the model is there no more.
+        ModelError: When the model does not exist any more.
     """
     wanted = Path(resolve(model).source).resolve()
     return next((at for at, one in enumerate(among) if Path(one).resolve() == wanted), None)
 
 
 def describe_checkpoint(model: str) -> str:
-    """What is known of a checkpoint without opening it: its step, and its scores where training computed some."""
+    """Describe a checkpoint without opening it: its step, and its scores if training computed them."""
     step, manifest = step_of(model), find_manifest(model)
     scores = manifest.scores.get(str(step)) if manifest is not None and step is not None else None
     figures = (
@@ -80,7 +80,7 @@ def describe_checkpoint(model: str) -> str:
 
 
 def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
-    """The runs in a folder and those below it."""
+    """Yield the runs in a folder and its subfolders."""
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
     except OSError:
@@ -95,16 +95,16 @@ def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
 
 
 def _usable(path: Path) -> bool:
-    """Whether a folder names a model."""
+    """Whether a folder is a model."""
     try:
         resolve(str(path))
-    except Exception:  # whatever is wrong with it, it is not one to offer
+    except Exception:  # for any error, the folder is not offered
         return False
     return True
 
 
 def _about(path: Path) -> str:
-    """Task, method and base of a run."""
+    """Return task, base and method of a run."""
     try:
         manifest = read_manifest(path)
     except ModelError:

@@ -1,4 +1,4 @@
-"""Whether the weights in memory are those that the files hold: every tensor there, of its shape, finite, and a row for every token id."""
+"""Checks that loaded weights are those in the files: all tensors present, with correct shapes and finite, and an embedding row for every token id."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from sftchat.models.model_files import INDEX, weights_of
 from sftchat.templates.parity import Check
 
 SHOWN = 3
-"""Names of tensors or tokens in one message."""
+"""Maximum number of names of tensors or tokens in a message."""
 LAYER = re.compile(r"\.\d+\.")
-"""The number of a layer in the name of a tensor."""
+"""The layer number in a tensor's name."""
 PARTS = re.compile(r"\.(bias|weight_scale\w*|scales|qweight|qzeros)$")
-"""Ends of names of tensors without which the layer that they belong to computes something else."""
+"""Suffixes of tensors without which their layer computes something else."""
 EXTRA_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers")
-"""Keys of a config that say how many layers the files hold which only predict further tokens, and which no library loads."""
+"""Config keys for the number of layers in the files that only predict further tokens, and that no library loads."""
 
 
 @dataclass(frozen=True)
 class WeightCheck:
-    """What was found when the weights of a model were loaded.
+    """Result of checking a model's weights.
 
     Attributes:
-        tensors: Tensors of the model, all of them in its files; tied ones count once.
-        unused: Names of tensors in the files for which the model has no place, sorted.
-        adapter: Tensors of its adapter, all of them in its files; 0 for a model without one.
-        skipped: Tensors that are rounded to integers, in which no number can be infinite.
+        tensors: Number of the model's tensors, all found in its files; tied ones count once.
+        unused: Names of tensors in the files that the model does not use, sorted.
+        adapter: Number of the adapter's tensors, all found in its files; 0 without an adapter.
+        skipped: Number of tensors rounded to integers, which are always finite.
     """
 
     tensors: int
@@ -39,11 +39,11 @@ class WeightCheck:
     skipped: int = 0
 
     def proof(self, rows: int, ids: int) -> Check:
-        """The line of a proof.
+        """Return the result as one line.
 
         Args:
-            rows: Rows of the embedding.
-            ids: Token ids of the tokenizer: the largest, and one.
+            rows: Number of rows of the embedding.
+            ids: Largest token id of the tokenizer plus one.
         """
         adapter = f", of the adapter {self.adapter} of {self.adapter}" if self.adapter else ""
         finite = f"all but {self.skipped} rounded ones finite" if self.skipped else "all finite"
@@ -56,16 +56,16 @@ class WeightCheck:
 
 
 def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> WeightCheck:
-    """Refuse a model that is not what its files hold; of what is left over the caller may warn.
+    """Check a loaded model against its files; the caller may warn of unused tensors.
 
     Args:
-        name: What the user calls the model.
-        model: A transformers model as it was loaded, tied weights tied.
-        info: What ``from_pretrained`` returned beside it for ``output_loading_info``.
+        name: Name of the model, as the user gave it.
+        model: The loaded transformers model, with tied weights.
+        info: The loading info of ``from_pretrained`` (``output_loading_info``).
 
     Raises:
-        ModelError: When tensors are missing or have another shape, when the files hold more of a layer, or more layers, than the model, or when a
-            tensor holds what is no finite number.
+        ModelError: When tensors are missing, have another shape or are not finite, or when the files contain more of a layer, or more layers, than
+            the model.
     """
     parameters = dict(model.named_parameters())
     mismatched = sorted((key, tuple(found), tuple(wanted)) for key, found, wanted in info["mismatched_keys"])
@@ -91,16 +91,16 @@ def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> WeightCheck:
 
 
 def check_adapter_keys(name: str, total: int, missing: Iterable[str], unused: Iterable[str]) -> None:
-    """Refuse an adapter that lacks tensors, or has tensors for which its base has no place.
+    """Check an adapter for missing tensors, and for tensors that its base model has no place for.
 
     Args:
-        name: What the user calls it.
-        total: Tensors that its config asks for.
-        missing: Names of those that its file does not hold.
-        unused: Names of those that the base has no place for.
+        name: Name of the adapter, as the user gave it.
+        total: Number of tensors that its config requires.
+        missing: Names of tensors that are not in its file.
+        unused: Names of tensors that the base model has no place for.
 
     Raises:
-        ModelError: Naming the first of them.
+        ModelError: Names the first of them.
     """
     if lacking := sorted(missing):
         raise ModelError(
@@ -114,17 +114,17 @@ def check_adapter_keys(name: str, total: int, missing: Iterable[str], unused: It
 
 
 def refuse_not_finite(name: str, tensors: Mapping[str, Any]) -> int:
-    """Look once at every number of a model's tensors: 0.5 to 0.8 s for the 135 million of SmolLM2 on two busy cores.
+    """Check that all numbers in a model's tensors are finite; takes 0.5 to 0.8 s for the 135 million of SmolLM2 on two busy cores.
 
     Args:
-        name: What the user calls the model.
-        tensors: By name.
+        name: Name of the model, as the user gave it.
+        tensors: Tensors by name.
 
     Returns:
-        How many tensors were not looked at, because they hold integers or eight bits.
+        Number of tensors that were skipped because they contain integers or eight-bit numbers.
 
     Raises:
-        ModelError: Naming the first tensor that holds NaN or infinity.
+        ModelError: Names the first tensor with NaN or infinity.
     """
     import torch
 
@@ -134,7 +134,7 @@ def refuse_not_finite(name: str, tensors: Mapping[str, Any]) -> int:
     for key, tensor in looked.items():
         by_device.setdefault(tensor.device, []).append(key)
     for keys in by_device.values():
-        # one number of each that is finite where the least and the largest are; fetched together, since each fetch waits for an accelerator
+        # one number per tensor that is finite if minimum and maximum are; fetched together, since each fetch waits for an accelerator
         ends = torch.stack([torch.stack(torch.aminmax(looked[key])).to(torch.float32) for key in keys]).isfinite().all(-1).tolist()
         if bad := [key for key, fine in zip(keys, ends, strict=True) if not fine and not bool(looked[key].isfinite().all())]:
             wrong = looked[bad[0]]
@@ -148,14 +148,14 @@ def refuse_not_finite(name: str, tensors: Mapping[str, Any]) -> int:
 
 
 def check_saved(folder: Path, model: Any) -> None:
-    """Refuse a checkpoint that would not give a model all its weights, or give it some that are not finite; it is read tensor by tensor.
+    """Check that a checkpoint has all weights of a model and that they are finite; tensors are read one at a time.
 
     Args:
-        folder: A checkpoint of a training, its weights whole.
-        model: The model that it is to be read into, tied weights tied: a transformers model, or a ``PeftModel``, of which the adapter is read.
+        folder: A training checkpoint with complete weights.
+        model: The model to load it into, with tied weights: a transformers model, or a ``PeftModel``, of which only the adapter is loaded.
 
     Raises:
-        ModelError: Naming the first tensor that is missing or damaged.
+        ModelError: Names the first tensor that is missing or damaged.
     """
     from safetensors import safe_open
 
@@ -174,7 +174,7 @@ def check_saved(folder: Path, model: Any) -> None:
                     refuse_not_finite(str(folder), {key: file.get_tensor(key)})
     tied = {wanted[key].data_ptr() for key in held & wanted.keys()}
     missing = sorted(key for key in wanted.keys() - held if wanted[key].data_ptr() not in tied)
-    if missing and held <= wanted.keys():  # a model whose files have other names than its modules is left to the library
+    if missing and held <= wanted.keys():  # models whose tensor names in files differ from those in memory are left to the library
         raise ModelError(
             f"checkpoint '{folder}' is incomplete: {len(missing)} of {len(wanted)} tensors are not in its files ({_some(missing)}); "
             "delete it to go on from an earlier one"
@@ -182,15 +182,15 @@ def check_saved(folder: Path, model: Any) -> None:
 
 
 def check_vocabulary(name: str, model: Any, tokenizer: Any) -> tuple[int, int]:
-    """Compare the ids that a tokenizer can make with the rows of the embedding; more rows than ids are padding, and fine.
+    """Compare the ids of a tokenizer with the rows of the embedding; extra rows are padding and allowed.
 
     Args:
-        name: What the user calls the model.
+        name: Name of the model, as the user gave it.
         model: A transformers model.
-        tokenizer: The tokenizer that it is to be used with.
+        tokenizer: The tokenizer of the model.
 
     Returns:
-        Rows of the embedding, and the largest id of the tokenizer plus one.
+        Number of rows of the embedding, and the largest id of the tokenizer plus one.
 
     Raises:
         ModelError: When an id has no row.
@@ -208,14 +208,14 @@ def check_vocabulary(name: str, model: Any, tokenizer: Any) -> tuple[int, int]:
 
 
 def _missing(model: Any, keys: Iterable[str]) -> Iterator[str]:
-    """Names of missing parameters that nothing else gives a value: buffers are computed, tied weights are another's."""
+    """Yield names of missing parameters without another source: buffers are computed, tied weights come from another parameter."""
     absent = set(keys)
     there = {id(parameter) for key, parameter in model.named_parameters(remove_duplicate=False) if key not in absent}
     yield from (key for key, parameter in model.named_parameters() if id(parameter) not in there)
 
 
 def _lost(model: Any, unused: Iterable[str]) -> Iterator[str]:
-    """What of the unused tensors the model would need: a part of a layer that it has, or of a layer after its last."""
+    """Yield unused tensors that the model would need: parts of its layers, or of layers beyond its last."""
     every = dict(model.named_parameters(remove_duplicate=False))
     kinds = {LAYER.sub(".*.", key) for key in every if LAYER.search(key)}
     modules = {key.rpartition(".")[0] for key in every}
@@ -230,16 +230,16 @@ def _lost(model: Any, unused: Iterable[str]) -> Iterator[str]:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first names of a list."""
+    """Format the first names of a list."""
     every = list(names)
     return ", ".join(every[:SHOWN]) + (", …" if len(every) > SHOWN else "")
 
 
 def _count(items: list[str], word: str) -> str:
-    """A number with its word."""
+    """Format a number with its noun."""
     return f"{len(items)} {word}" + ("" if len(items) == 1 else "s")
 
 
 def _shape(sizes: Iterable[int]) -> str:
-    """Sizes with signs between them."""
+    """Format sizes with multiplication signs."""
     return " × ".join(map(str, sizes))

@@ -1,1 +1,1 @@
-"""Chat templates: conversations rendered as token ids and labels, and the proof that training and inference see the same."""
+"""Chat templates: rendering of conversations as token ids and labels, and checks that training and inference use the same tokens."""

@@ -1,4 +1,4 @@
-"""A reply whose prompt writes its beginning otherwise than the finished turn does: what the model has to write after that prompt."""
+"""Finds the text that the model has to generate when a template writes the start of a reply differently in the prompt and in the finished turn."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from sftchat.templates.coverage import THOUGHTS
 from sftchat.templates.thought_marks import ENDS, OPENS, closing, is_closed, whole_tags, without_thought
 
 MARK = "\u2063reply\u2063"
-"""Text that no template changes and none contains."""
+"""Placeholder for a reply; no template changes or contains it."""
 THOUGHT = "\u2063thought\u2063"
-"""The same in the place of a thought."""
+"""Placeholder for a thought."""
 NEXT = "\u2063next\u2063"
-"""The same in the place of another turn."""
+"""Placeholder for another turn."""
 
 
 class Write(Protocol):
-    """Runs a chat template on turns and tools; the text ends where the next reply begins when the third is true. Raises ModelError when it refuses them."""
+    """Runs a chat template on turns and tools, optionally with the generation prompt at the end; raises ModelError on failure."""
 
     def __call__(self, turns: Sequence[Any], tools: Sequence[Mapping[str, Any]], add_generation_prompt: bool = ..., /) -> str:
-        """The text."""
+        """Return the text."""
 
 
 @dataclass(frozen=True)
 class BegunReply:
-    """An assistant turn after a prompt with which its finished text does not begin.
+    """An assistant turn whose finished text does not start with its prompt.
 
     Attributes:
         write: Runs the template.
         past: The turns before it.
-        turn: The turn.
+        turn: The assistant turn.
         tools: Functions that the model may call.
-        prompt: What the template writes for ``past``, up to where the reply begins.
-        thought_end: What the template writes after a thought.
+        prompt: The rendered ``past`` with the generation prompt.
+        thought_end: Text that the template writes after a thought.
         tokens: Added tokens of the tokenizer.
     """
 
@@ -51,14 +51,14 @@ class BegunReply:
 
     @cached_property
     def opening(self) -> str:
-        """What the prompt adds for the reply, such as the header of its turn; empty where a template adds it unasked."""
+        """The generation prompt, such as the header of the turn; empty if the template writes it in any case."""
         return self.prompt[shared_length(self.prompt, self.write(self.past, self.tools)) :] if self.past else self.prompt
 
     def own_text(self, finished: str) -> str:
-        """What the model writes after the prompt; empty when it cannot be told, or would not be what inference has to write.
+        """Return what the model generates after the prompt; empty if it cannot be determined or is not what inference needs.
 
         Args:
-            finished: The text with the turn.
+            finished: The rendered text with the turn.
         """
         if not self.past:
             return self._after_opening(0)
@@ -68,11 +68,10 @@ class BegunReply:
         return self._after_opening(where) if finished.startswith(self.prompt[:where]) else ""
 
     def _after_last_turn(self, finished: str) -> str:
-        """What a finished text adds after the last turn of the past and the header of the reply; empty where these are not told from what is before."""
+        """Return the text after the last past turn and the reply's header; empty if their end cannot be located."""
         last = self.past[-1]
-        if not str(
-            last.get("content") or ""
-        ).strip():  # nothing tells where an empty turn ends, such as the result of a tool: some text stands in for it
+        # the end of an empty turn, such as a tool result, cannot be located, so a placeholder is used
+        if not str(last.get("content") or "").strip():
             past = [*self.past[:-1], {**last, "content": NEXT}]
             try:
                 other = replace(self, past=past, prompt=self.write(past, self.tools, True))
@@ -82,18 +81,18 @@ class BegunReply:
             own = text.removeprefix(other.prompt) if text.startswith(other.prompt) else other._after_last_turn(text)
             return own if finished.endswith(own) else ""
         lead = self._lead(self.turn)
-        before = lead if lead and finished.startswith(lead) else finished  # so that a reply that repeats the question is not taken for it
+        before = lead if lead and finished.startswith(lead) else finished  # avoids a match within a reply that repeats the question
         start = after_same_ending(self.prompt, before, self.opening, last, self.tokens)
         start = after_same_words(self.prompt, before, self.opening) if start < 0 else start
         return finished[start:] if start >= 0 else ""
 
     def _after_opening(self, where: int) -> str:
-        """What a reply adds to a prompt that writes more of the turn, or other white space, than the finished turn has.
+        """Return the reply's text after a prompt that contains more of the turn, or other whitespace, than the finished turn.
 
-        An open thought of the prompt is written to its end first, an empty one where the reply has none.
+        A thought that the prompt opens is completed first, as an empty one if the reply has none.
 
         Args:
-            where: Where in the prompt the reply begins.
+            where: Index in the prompt at which the reply begins.
         """
         thought, bare = without_thought(self.turn)
         lead = self._lead(bare)
@@ -112,7 +111,7 @@ class BegunReply:
         return "" if lead.strip() else self._finished(self.turn)[at:].removeprefix(lead)
 
     def _begun_thought(self, bare: Mapping[str, Any]) -> tuple[str, str] | None:
-        """What the template writes between the prompt and a thought, and between the thought and the reply; None where the prompt opens no thought."""
+        """Return the text between prompt and thought, and between thought and reply; None if the prompt opens no thought."""
         plain = _without_calls(bare)
         written = {**plain, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
         for turn in (*({**plain, key: THOUGHT} for key in THOUGHTS), written, *({**bare, key: THOUGHT} for key in THOUGHTS)):
@@ -121,7 +120,7 @@ class BegunReply:
             except ModelError:
                 continue
             end, complete, _ = after.partition(MARK)
-            if not complete:  # of a turn that calls a tool
+            if not complete:  # a turn that calls a tool
                 end, complete, _ = end.partition(self.thought_end)
                 end += complete
             if found and complete and (self.prompt.startswith(opened.rstrip()) or opened.rstrip() == self.prompt.rstrip()):
@@ -129,20 +128,19 @@ class BegunReply:
         return None
 
     def _finished(self, turn: Mapping[str, Any]) -> str:
-        """The text with a turn in the place of this one."""
         return self.write([*self.past, turn], self.tools)
 
     def _lead(self, turn: Mapping[str, Any]) -> str:
-        """All that the template writes before the content of the reply, its calls of tools left out; empty where it does not write it."""
+        """Return the text before the content of the reply, without tool calls; empty if the content is not rendered."""
         lead, found, _ = self._finished(_without_calls(turn)).partition(MARK)
         return lead if found else ""
 
     def _unasked(self) -> str:
-        """What a template that begins a reply without being asked to writes after the content of the last turn; empty where that has none."""
+        """Return the generation prompt of a template that always writes it: the text after the last turn's content; empty without content."""
         text = self.write([*self.past[:-1], {**self.past[-1], "content": MARK}], self.tools, True)
         return text.rpartition(MARK)[2] if MARK in text else ""
 
 
 def _without_calls(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn that says ``MARK`` and calls no tool."""
+    """Return a turn with ``MARK`` as content and without tool calls."""
     return {**{key: value for key, value in turn.items() if key != "tool_calls"}, "content": MARK}

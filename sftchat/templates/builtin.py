@@ -1,4 +1,4 @@
-"""The chat templates that come with sftchat, by name: for models that have none of their own, or instead of it."""
+"""The built-in chat templates: for models without a template, or in place of the model's own."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sftchat.errors import UsageError, unknown
 
 FOLDER = Path(__file__).parent / "chat_templates"
 NAME = re.compile(r"[\w.-]{1,64}")
-"""What a model may call one of several templates, since each is a file of that name."""
+"""Valid names of a model's own templates; each is also a file name."""
 _MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template with a name.
+    """A named chat template.
 
     Attributes:
-        name: What ``--template`` takes; the source is ``chat_templates/NAME.jinja``.
-        about: What it writes, in a few words.
-        tokens: Added tokens that a tokenizer must have for it. A template without any ends a reply with the tokenizer's own end of text.
+        name: Value of ``--template``; the source is ``chat_templates/NAME.jinja``.
+        about: Short description.
+        tokens: Added tokens that the tokenizer must have. A template without any ends a reply with the tokenizer's end-of-text token.
         source: Its Jinja source.
     """
 
@@ -34,18 +34,18 @@ class Template:
     source: str
 
     def fits(self, tokenizer: Any) -> bool:
-        """Whether every marker that the template writes is a token of its own for this tokenizer."""
+        """Whether every token that the template writes is a single token of the tokenizer."""
         return set(self.tokens) <= set(tokenizer.added_tokens_encoder)
 
     def source_for(self, tokenizer: Any) -> str:
-        """The source, with the beginning of text in front for a tokenizer that puts it before any text: such models have never seen a prompt without."""
+        """Return the source, prefixed with the BOS token if the tokenizer always adds one: such models were trained only with it."""
         if "bos_token" in self.source or getattr(tokenizer, "bos_token_id", None) is None:
             return self.source
         return "{{- bos_token }}\n" + self.source if tokenizer.encode("")[:1] == [tokenizer.bos_token_id] else self.source
 
 
 def _read(name: str, about: str, *tokens: str) -> Template:
-    """A template of the folder."""
+    """Load a template from the package."""
     return Template(name, about, tokens, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
@@ -60,17 +60,17 @@ TEMPLATES: Mapping[str, Template] = {
         _read("plain", "System: …, User: …, Assistant: …"),
     )
 }
-"""Every template by name. The rows of ``instruction`` and ``alpaca`` tell context from instruction by the key ``context`` of a user turn."""
+"""All templates by name. The rows of ``instruction`` and ``alpaca`` mark context by the key ``context`` of a user turn."""
 
 
 def template_file(template: str) -> Path | None:
-    """The Jinja file that a template argument means: the one place where it is decided, and where ``~`` is expanded.
+    """Return the Jinja file that a template argument refers to; also expands ``~``.
 
     Args:
-        template: A name of ``TEMPLATES``, a file, or empty for none.
+        template: A name of ``TEMPLATES``, a file, or an empty string.
 
     Returns:
-        None for a name, which goes before a file of that name, and for none.
+        None for a name, which takes precedence over a file of that name, and for an empty string.
 
     Raises:
         UsageError: When it is neither a name nor a file.
@@ -80,7 +80,7 @@ def template_file(template: str) -> Path | None:
     path = path_of(template)
     try:
         found = path.is_file()
-    except OSError:  # a name that no system takes, which Python before 3.14 raises
+    except OSError:  # an invalid file name, for which Python before 3.14 raises
         found = False
     if not found:
         raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
@@ -88,5 +88,5 @@ def template_file(template: str) -> Path | None:
 
 
 def without_training_markers(source: str) -> str:
-    """The source without ``{% generation %}`` and its end, which only transformers understands; what it writes stays the same."""
+    """Remove ``{% generation %}`` tags, which only transformers supports; the output does not change."""
     return _MARKER.sub(r"{#\1 \2#}", source)

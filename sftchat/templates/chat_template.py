@@ -1,4 +1,4 @@
-"""A chat template as text: what a prompt is, and what an assistant writes after it up to the token on which it stops."""
+"""Text rendering of a chat template: prompts, and what the assistant generates after them up to the stop token."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ Turn = dict[str, Any]
 CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
 ASKED: Message = {"role": "user", "content": "?"}
 CALLED: list[Any] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
-"""A conversation that ends with a call of a tool; the id has the nine letters and digits that Mistral's templates want."""
+"""A conversation that ends with a tool call; the id has nine alphanumeric characters, as Mistral's templates require."""
 
 
 class TemplateError(ModelError):
-    """A chat template that cannot be trained on or cannot render a conversation."""
+    """A chat template that is unusable for training or fails to render a conversation."""
 
 
 class RewrittenHistoryError(TemplateError):
-    """A chat template that writes a reply differently once it is history, so that one row cannot teach every reply of a conversation."""
+    """A chat template that renders a reply differently in history, so that one row cannot train every reply of a conversation."""
 
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """A Jinja template with the tokens that it may use.
+    """A Jinja template with its tokenizer.
 
     Attributes:
         tokenizer: A transformers tokenizer.
-        name: What messages call the template.
+        name: Name of the template in messages.
         source: Its Jinja source.
         arguments: Template arguments.
-        forced: What the proof would refuse is rendered as well as can be.
+        forced: Whether to render, as well as possible, what fails the parity checks.
     """
 
     tokenizer: Any
@@ -62,13 +62,13 @@ class TextTemplate:
 
     @cached_property
     def ending(self) -> tuple[str, str]:
-        """What follows the text of an assistant turn: ``(up to and with the stop token, the rest)``.
+        """The text after the content of an assistant turn: ``(up to and including the stop token, the rest)``.
 
-        The stop token is the first that ends the turn. A template may close the reply before it closes the turn, so it is the tokenizer's end of
-        text where that one follows at once; what is there only at the end of a conversation, or opens the next turn, is not of the reply.
+        The stop token is the first token that ends the turn. A template may end the reply before the turn, so it is the end-of-text token if that
+        follows at once; text that appears only at the end of a conversation, or that opens the next turn, is not part of the reply.
 
         Raises:
-            TemplateError: When neither the template nor the tokenizer has a token for it, so that a model could not learn to stop.
+            TemplateError: When neither template nor tokenizer has a stop token, so that a model could not learn to stop.
         """
         after = self._after_reply
         if not self._first_token(after):
@@ -82,12 +82,12 @@ class TextTemplate:
 
     @cached_property
     def stop_is_implied(self) -> bool:
-        """Whether the template writes no token at the end of an assistant turn, as those of GLM-4: the next turn's first token ends it."""
+        """Whether the template writes no token after an assistant turn, as those of GLM-4: the first token of the next turn ends it."""
         return not self._first_token(self._after_reply)
 
     @cached_property
     def _implied_stop(self) -> str:
-        """What ends a reply where the template writes nothing: up to the first token of the next turn, else the tokenizer's end of text."""
+        """Text that ends a reply if the template writes none: up to the first token of the next turn, else the end-of-text token."""
         between = self._before_next_turn
         if token := self._first_token(between):
             return between[: between.find(token) + len(token)]
@@ -100,7 +100,7 @@ class TextTemplate:
 
     @cached_property
     def _implied_call_stop(self) -> str:
-        """The same after a turn that calls a tool: up to the first token of the tool's turn."""
+        """The same after a turn with a tool call: up to the first token of the tool turn."""
         try:
             called = self._shaped(CALLED, ())
             answered = self._shaped([*CALLED, {"role": "tool", "name": "look", "tool_call_id": CALL["id"], "content": NEXT}], ())
@@ -112,10 +112,10 @@ class TextTemplate:
 
     @cached_property
     def _after_reply(self) -> str:
-        """What the template writes after the text of a last assistant turn.
+        """Text after the content of a final assistant turn.
 
         Raises:
-            TemplateError: When it leaves out that text.
+            TemplateError: When the template does not render the content.
         """
         _, found, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
         if not found:
@@ -124,7 +124,7 @@ class TextTemplate:
 
     @cached_property
     def _before_next_turn(self) -> str:
-        """What the template writes between a reply and the next user turn; empty where it refuses one."""
+        """Text between a reply and the next user turn; empty if the template fails."""
         try:
             text = self._shaped([ASKED, {"role": "assistant", "content": MARK}, {"role": "user", "content": NEXT}], ())
         except TemplateError:
@@ -138,7 +138,7 @@ class TextTemplate:
 
     @cached_property
     def call_stop(self) -> str:
-        """The token that ends a turn that calls a tool; gpt-oss has another one for it. The same as ``stop`` where the template knows no tools."""
+        """The token that ends a turn with a tool call, which differs in gpt-oss; the same as ``stop`` if the template does not support tools."""
         try:
             turns, _ = self.turns(CALLED, ())
             written = self.reply(turns, 1, ())[1]
@@ -148,10 +148,10 @@ class TextTemplate:
 
     @cached_property
     def thought_end(self) -> str:
-        """What the template writes after a thought, found by rendering one; ``</think>`` where it renders none."""
+        """The text that the template writes after a thought; ``</think>`` if it renders none."""
         written: list[Message] = [{"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{MARK}"}]
         keyed: list[Any] = [{"role": "assistant", "content": MARK, key: THOUGHT} for key in THOUGHTS]
-        keyed += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 writes thoughts with calls alone
+        keyed += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 renders thoughts only in turns with tool calls
         for turn in (*keyed, *written):
             try:
                 after = self._shaped([ASKED, turn], ()).partition(THOUGHT)[2].partition(MARK)[0]
@@ -165,7 +165,7 @@ class TextTemplate:
 
     @cached_property
     def thought_keys(self) -> Mapping[str, str]:
-        """The keys of a plain reply under which the template looks for a thought, each with what it writes after the thought."""
+        """Keys under which the template reads the thought of a plain reply, each with the text it writes after the thought."""
         found = {}
         for key in THOUGHTS:
             try:
@@ -177,9 +177,9 @@ class TextTemplate:
         return found
 
     def _keyed(self, turn: Turn) -> Turn:
-        """The turn with its thought under a key where the template looks for one.
+        """Return the turn with its thought under a key that the template reads.
 
-        A thought within the content stays there where the template writes it between the same tags.
+        A thought within the content stays there if the template writes it between the same tags.
         """
         if turn["role"] != "assistant" or not self.thought_keys or any(turn.get(key) for key in self.thought_keys):
             return turn
@@ -193,7 +193,7 @@ class TextTemplate:
 
     @cached_property
     def in_parts(self) -> bool:
-        """Whether the template leaves out content that is a text, and writes it from a list of parts: those of vision models do."""
+        """Whether the template ignores content that is a string and requires a list of parts, as vision models do."""
         turns = [{"role": "user", "content": MARK}]
         try:
             return MARK not in self._run(turns, ()) and MARK in self._run(_as_parts(turns), ())
@@ -202,49 +202,50 @@ class TextTemplate:
 
     @cached_property
     def _forgeries(self) -> SpecialTokenPatterns:
-        """What is marked in messages."""
+        """Patterns of text that is marked in messages."""
         return special_token_patterns(self.tokenizer)
 
     @cached_property
     def _longest_first(self) -> list[str]:
-        """Every added token of the tokenizer."""
+        """Added tokens of the tokenizer, longest first."""
         return sorted(self.tokenizer.added_tokens_encoder, key=len, reverse=True)
 
     def turns(self, messages: Sequence[Message], tools: Tools, prompt: bool = False) -> tuple[list[Turn], str]:
-        """Marked turns and their text.
+        """Return the marked turns and their rendered text.
 
         Args:
             messages: The conversation.
             tools: Functions that the model may call, as JSON schemas.
-            prompt: The text ends where the next reply begins.
+            prompt: Whether to add the generation prompt.
 
         Raises:
-            TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
+            TemplateError: When the template fails, or omits tools or tool calls.
         """
         turns = [self._keyed(turn) for turn in marked(self._forgeries, messages)]
         whole = self.text(turns, tools, prompt)
         first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
-        offered = self.text(turns[:first], tools, True) if tools and first else whole  # a call names its tool too, which is no offer
+        # a tool's name in a call does not show that the tool was offered
+        offered = self.text(turns[:first], tools, True) if tools and first else whole
         if missing := tools_left_out((), tools, unmarked(offered)) or tools_left_out(turns, (), unmarked(whole)):
             raise TemplateError(f"chat template '{self.name}' leaves out {missing}")
         return turns, whole
 
     def reply(self, turns: Sequence[Turn], index: int, tools: Tools, whole: str = "", finished: str = "") -> tuple[str, str]:
-        """The prompt of an assistant turn, and what the assistant writes after it up to its stop token.
+        """Return the prompt of an assistant turn, and what the assistant generates after it up to the stop token.
 
         Args:
-            turns: Marked turns.
+            index: Index of the assistant turn.
             index: Of the assistant turn.
-            tools: As of ``turns``.
-            whole: A longer text in which the turn may be found, for prompts, where nothing is learned.
-            finished: The text up to the turn's end, where it is known.
+            tools: See ``turns``.
+            whole: A longer text that may contain the turn; for prompts, which are not trained on.
+            finished: The text up to the end of the turn, if known.
 
         Raises:
-            TemplateError: When the turn does not continue its prompt, or lacks what the assistant says, or a stop token.
+            TemplateError: When the turn does not continue its prompt, or lacks content or a stop token.
         """
         before, turn = self.text(turns[:index], tools, True) if index else "", turns[index]
         stop, _ = self.ending
-        # Llama 3's template and others trim what a turn says
+        # Llama 3's template and others strip the content of a turn
         plain = [said + stop for said in dict.fromkeys((turn["content"], turn["content"].strip()))] if not turn.get("tool_calls") else []
         if written := next((text for text in plain if whole.startswith(before + text)), ""):
             return before, written
@@ -262,9 +263,9 @@ class TextTemplate:
         return before, written
 
     def _with_thought(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, written: str) -> str:
-        """A reply with the thought that the template writes as an empty one, or strips from all that is written; empty where it does neither.
+        """Restore a thought that the template empties or strips; empty if it does neither.
 
-        The model writes its thought all the same: templates do so because history has none.
+        At inference the model generates its thought nevertheless: templates omit it only because it is dropped from history.
         """
         thought, bare = without_thought(turns[index])
         empty = bool(thought and filled(written, thought, self.thought_end))
@@ -278,10 +279,10 @@ class TextTemplate:
         return filled(plain, thought, self.thought_end) if empty else in_content + plain
 
     def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
-        """What a reply adds to its prompt where the finished text does not begin with that prompt.
+        """Return the reply's text after its prompt when the finished text does not start with that prompt.
 
         Raises:
-            TemplateError: When it cannot be told, or would not be what inference has to write.
+            TemplateError: When it cannot be determined or is not what inference needs.
         """
         reply = BegunReply(self.text, turns[:index], turns[index], tools, before, self.thought_end, self._longest_first)
         if own := reply.own_text(finished):
@@ -291,15 +292,15 @@ class TextTemplate:
         raise TemplateError(f"chat template '{self.name}' {not_continued(index, reply.opening, before, finished)}")
 
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
-        """What a prompt has written of a reply: the header of the turn, and the beginning of a thought where the template opens one."""
+        """Return the generation prompt: the header of the turn, and the start of a thought if the template opens one."""
         history = self.text(turns[:index], tools)
         return unmarked(before[len(history) :] if before.startswith(history) else before)
 
     def text(self, turns: Sequence[Turn], tools: Tools = (), add_generation_prompt: bool = False) -> str:
-        """Run the template on marked turns, their content in the form that it understands.
+        """Render marked turns, with content in the format that the template requires.
 
         Raises:
-            TemplateError: When it refuses the turns.
+            TemplateError: When the template fails.
         """
         text = self._shaped(turns, tools, add_generation_prompt)
         if add_generation_prompt or not turns or turns[-1]["role"] != "assistant" or not self.stop_is_implied:
@@ -307,10 +308,10 @@ class TextTemplate:
         return text + (self._implied_call_stop if turns[-1].get("tool_calls") else self._implied_stop)
 
     def library_ids(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
-        """The prompt ids that transformers' ``apply_chat_template`` makes of messages, as a server that calls it would feed them.
+        """Return the prompt ids from transformers' ``apply_chat_template``, as a server that calls it computes them.
 
         Raises:
-            TemplateError: When the template refuses the turns.
+            TemplateError: When the template fails.
         """
         turns: list[Turn] = [dict(message) for message in messages]
         ids = self._run(
@@ -319,25 +320,25 @@ class TextTemplate:
         return list(ids)
 
     def _shaped(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
-        """What the template writes for marked turns, their content in the form that it understands."""
+        """Render marked turns in the format that the template requires."""
         given = marked_tools(self._forgeries, tools)
         text: str = self._run(_as_parts(turns) if self.in_parts else turns, given, add_generation_prompt, tokenize=False)
         return text
 
     def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **how: Any) -> Any:
-        """Run the template, here and nowhere else.
+        """Run the template; the only place where this is done.
 
-        What it fails on is given in other forms too: the arguments of tool calls as text, which some templates concatenate, and no tools as an empty
-        list, over which those for tools alone loop.
+        On failure other formats are tried too: arguments of tool calls as text, which some templates concatenate, and no tools as an empty list,
+        which some templates iterate over.
 
         Args:
-            turns: What the template is given as messages.
-            tools: What it is given as tools.
-            add_generation_prompt: Whether the text ends where the next reply begins.
-            how: Further arguments of ``apply_chat_template``; without any, text is made.
+            turns: Messages for the template.
+            tools: Tools for the template.
+            add_generation_prompt: Whether the text ends with the generation prompt.
+            how: Further arguments of ``apply_chat_template``; without any, the result is text.
 
         Raises:
-            TemplateError: When the template refuses the turns, fails, or takes more time or memory than it may.
+            TemplateError: When the template fails or exceeds its limits of time or memory.
         """
         forms: list[Sequence[Mapping[str, Any]]] = [turns]
         if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
@@ -345,7 +346,6 @@ class TextTemplate:
         offers: list[list[Mapping[str, Any]] | None] = [list(tools)] if tools else [None, []] if "tools" in self.source else [None]
 
         def run(form: Sequence[Mapping[str, Any]], offer: list[Mapping[str, Any]] | None) -> Any:
-            """What the library makes of the turns in one form."""
             return self.tokenizer.apply_chat_template(
                 list(form),
                 tools=offer,
@@ -361,14 +361,14 @@ class TextTemplate:
                 return bounded(self.source, partial(run, form, offer))
             except TooMuchError as error:
                 raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
-            except Exception as error:  # a template is a program from outside: it may divide by zero, call itself for ever, fill the memory
+            except Exception as error:  # a template is untrusted code: it may divide by zero, recurse without end, fill the memory
                 failed = error
         assert failed is not None
         roles = ", ".join(str(turn["role"]) for turn in turns)
         raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(failed)}") from failed
 
     def _tokens_at_first(self, text: str) -> list[str]:
-        """The first added token of a text and those that follow it at once."""
+        """Return the first added token of a text and those that directly follow it."""
         found: list[str] = []
         rest = text
         while token := self._first_token(rest, at_once=bool(found)):
@@ -377,17 +377,17 @@ class TextTemplate:
         return found
 
     def _first_token(self, text: str, at_once: bool = False) -> str:
-        """The added token that comes first in a text, or at its very beginning; empty when there is none."""
+        """Return the first added token in a text, or the one at its very beginning; empty if there is none."""
         places = [(text.find(token), token) for token in self._longest_first if token in text]
         at, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(0, ""))
         return "" if at_once and at else token
 
     def _up_to_stop(self, text: str, turn: Turn) -> str:
-        """The text of a turn up to the last stop token, or to another token that ends it: a call of gpt-oss ends otherwise than a reply."""
+        """Return the text of a turn up to the last stop token, or another token that ends it: in gpt-oss a tool call ends differently."""
         cut = text[: text.rfind(self.stop) + len(self.stop)] if self.stop in text else ""
         lost = turn.get("tool_calls") and reply_left_out(turn, unmarked(cut)).startswith(
             "the call"
-        )  # Solar ends a thought with the stop of a reply
+        )  # Solar ends a thought with the stop token of a reply
         if cut and not lost:
             return cut
         text = text.rstrip()
@@ -395,5 +395,5 @@ class TextTemplate:
 
 
 def _as_parts(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """The turns with their content as a list of one text."""
+    """Return the turns with their content as a list of one text part."""
     return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

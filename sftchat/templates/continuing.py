@@ -1,4 +1,4 @@
-"""Where a reply's own text begins when the text before it differs between the prompt and the finished turn; pure functions over texts."""
+"""Finds where a reply's own text begins when the text before it differs between the prompt and the finished turn; pure functions on texts."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from sftchat.templates.coverage import squashed
 from sftchat.templates.special_tokens import unmarked
 
 EXCERPT_CHARACTERS = 24
-"""Characters of each text that an excerpt shows before and after the place where they part."""
+"""Number of characters that an excerpt shows before and after the first difference."""
 
 
 def shared_length(first: str, second: str) -> int:
-    """The length of the longest beginning that two texts share."""
+    """Return the length of the common prefix of two texts."""
     return len(os.path.commonprefix([first, second]))  # noqa: RUF071 - of texts, not of paths
 
 
 def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[str, Any], tokens: Iterable[str]) -> int:
-    """Where a finished conversation goes on after text that ends as its prompt does, although what is further back differs.
+    """Return where the reply begins in a finished text that shares only the end of the prompt with it.
 
-    Mistral's templates write the system prompt into the last user turn only while it is the last turn, and gpt-oss drops a thought once the final
-    answer is there: the reply follows the same last turn all the same.
+    Mistral's templates render the system prompt in the last user turn only while that is the last turn, and gpt-oss drops a thought once the final
+    answer is present; the reply follows the same last turn nevertheless.
 
     Args:
         prompt: The prompt of the reply.
-        finished: The text with the reply.
-        opening: What the prompt adds for the reply, such as the header of its turn.
-        last: The turn before the reply; the shared ending must hold the whole of its text, and there must be some.
-        tokens: Added tokens of the tokenizer; the shared ending must hold one.
+        finished: The rendered text with the reply.
+        opening: The generation prompt, such as the header of the turn.
+        last: The turn before the reply; the shared ending must contain its whole text, which must not be empty.
+        tokens: Added tokens of the tokenizer; the shared ending must contain one.
 
     Returns:
-        The index in ``finished``; -1 when the texts share no such ending.
+        The index in ``finished``; -1 if there is no such ending.
     """
     low, high = 0, len(prompt)
-    while low < high:  # a longer ending is in the text only if each shorter one is
+    while low < high:  # a longer ending can match only if each shorter one does
         middle = (low + high + 1) // 2
         low, high = (middle, high) if prompt[-middle:] in finished else (low, middle - 1)
     ending, said = prompt[len(prompt) - low :], squashed(unmarked(str(last.get("content") or "")))
@@ -46,17 +46,17 @@ def after_same_ending(prompt: str, finished: str, opening: str, last: Mapping[st
 
 
 def after_same_words(prompt: str, finished: str, opening: str) -> int:
-    """Where a finished conversation goes on after its prompt where only white space before the reply's opening differs.
+    """Return where the reply begins in a finished text that differs from the prompt only in whitespace before the generation prompt.
 
-    Hermes 3 writes a new line after the result of a tool only once a turn follows it.
+    Hermes 3 writes a newline after a tool result only if a turn follows.
 
     Args:
         prompt: The prompt of the reply.
-        finished: The text with the reply.
-        opening: What the prompt adds for the reply; it must be the same in both.
+        finished: The rendered text with the reply.
+        opening: The generation prompt; must be the same in both.
 
     Returns:
-        The index in ``finished``; -1 when more differs than white space.
+        The index in ``finished``; -1 if there are other differences.
     """
     wanted = iter(squashed(prompt.removesuffix(opening)))
     following = next(wanted, "")
@@ -74,20 +74,20 @@ def after_same_words(prompt: str, finished: str, opening: str) -> int:
 
 
 def parting(prompt: str, finished: str) -> tuple[str, str]:
-    """Two excerpts, without markers, around the place where a prompt and the text with its reply part."""
+    """Return two excerpts, without markers, around the first difference between a prompt and the text with its reply."""
     at = shared_length(prompt, finished)
     begin = max(0, at - EXCERPT_CHARACTERS)
     return unmarked(prompt[begin : at + EXCERPT_CHARACTERS]), unmarked(finished[begin : at + EXCERPT_CHARACTERS])
 
 
 def not_continued(index: int, opening: str, before: str, finished: str) -> str:
-    """Why a finished turn is no continuation of its prompt, in words.
+    """Describe why a finished turn does not continue its prompt.
 
     Args:
-        index: Of the turn.
-        opening: What the prompt adds for the reply.
+        index: Index of the turn.
+        opening: The generation prompt.
         before: The prompt.
-        finished: The text with the reply.
+        finished: The rendered text with the reply.
     """
     asked, written = parting(before, finished)
     where = len(before) - len(opening)

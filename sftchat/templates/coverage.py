@@ -1,4 +1,4 @@
-"""What a chat template leaves out of what it was given: thoughts, calls of tools, tools. It does so without a word."""
+"""Detects what a chat template silently omits: thoughts, tool calls, tools."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from sftchat.templates.special_tokens import unmarked
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Keys of an assistant turn that hold what was thought before the reply."""
+"""Keys of an assistant turn for the reasoning before the reply."""
 
 
 def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
-    """What of an assistant turn is not in the text written for it, in words; empty when all is there.
+    """Return what the rendered text of an assistant turn lacks, in words; empty if complete.
 
-    White space does not count: templates put thoughts on lines of their own.
+    Whitespace is ignored: templates put thoughts on separate lines.
 
     Args:
-        turn: The turn, special tokens marked.
-        written: Its text, unmarked.
+        turn: The turn, with special tokens marked.
+        written: Its rendered text, unmarked.
     """
     there = squashed(written)
     thought, answer = thought_and_answer(str(turn.get("content") or ""))
@@ -37,7 +37,7 @@ def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
 
 
 def thought_and_answer(content: str) -> tuple[str, str]:
-    """A content that begins with a thought, in two: the text between the tags, the first of which may be missing, and what follows."""
+    """Split content that begins with a thought into thought and answer; the opening tag may be missing."""
     thought, end, answer = content.rpartition("</think>")
     if not end:
         return "", content
@@ -45,12 +45,12 @@ def thought_and_answer(content: str) -> tuple[str, str]:
 
 
 def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str) -> str:
-    """Which tool, or call of one, is not in the text of a conversation, in words; empty when all are there.
+    """Return the tool or tool call that the rendered text lacks, in words; empty if complete.
 
     Args:
         turns: The conversation.
-        tools: The tools offered, as JSON schemas.
-        text: The conversation as text, unmarked.
+        tools: The available tools, as JSON schemas.
+        text: The rendered text, unmarked.
     """
     for tool in tools:
         name = str(tool.get("function", tool).get("name", ""))
@@ -60,7 +60,7 @@ def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[s
 
 
 def _calls_left_out(turns: Iterable[Mapping[str, Any]], text: str) -> str:
-    """The first call whose name does not follow those of the calls before it, in words: gpt-oss writes the first call of a turn alone."""
+    """Return the first call whose name does not follow those of the calls before it, in words: gpt-oss renders only the first call of a turn."""
     at = 0
     for name, _ in _calls(turns):
         if (found := text.find(name, at)) < 0:
@@ -70,7 +70,7 @@ def _calls_left_out(turns: Iterable[Mapping[str, Any]], text: str) -> str:
 
 
 def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
-    """Name and arguments of every tool call."""
+    """Yield name and arguments of every tool call."""
     for turn in turns:
         for call in turn.get("tool_calls") or ():
             function = call.get("function", call)
@@ -78,5 +78,5 @@ def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
 
 
 def squashed(text: str) -> str:
-    """The text without white space."""
+    """Return the text without whitespace."""
     return "".join(text.split())

@@ -1,7 +1,7 @@
-"""Chat templates are programs from outside: what one operation of theirs may make, and for how long and in how much memory a rendering may run.
+"""Resource limits for chat templates, which are untrusted code: size of single operations, processor time and memory of a rendering.
 
-A single operation, such as a text times a billion, cannot be interrupted, so it is looked at before it runs: ``Bounds`` is put into the sandbox of
-transformers. Loops can be interrupted: a thread watches renderings that take long and stops them.
+A single operation, such as repeating a text a billion times, cannot be interrupted, so its size is checked before it runs: ``Bounds`` is installed as
+the sandbox of transformers. Loops can be interrupted: a watchdog thread stops renderings that take too long.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from sftchat.errors import SftchatWarning
 T = TypeVar("T")
 
 MAX_SECONDS = 3.0
-"""Processor time of one rendering; a conversation of a thousand turns takes a hundredth of it."""
+"""Maximum processor time of one rendering in seconds; a conversation of a thousand turns takes 1% of it."""
 MAX_MEMORY_GROWTH = 256 << 20
-"""Bytes by which the process may grow during one rendering that takes long."""
+"""Maximum growth of the process in bytes during one long rendering."""
 SECONDS_BEFORE_WATCHING = 0.25
-"""Seconds of processor time after which a rendering is watched for its memory too."""
+"""Processor time in seconds after which the memory of a rendering is checked too."""
 POLL = 0.05
-"""Seconds between two looks of the watching thread."""
+"""Polling interval of the watchdog thread in seconds."""
 IDLE = 5.0
-"""Seconds without a rendering after which the watching thread sleeps until there is one."""
+"""Seconds without a rendering after which the watchdog thread sleeps until the next one."""
 MAX_CHARACTERS = 16 << 20
-"""Characters that a value may have once it is written out."""
+"""Maximum characters of a value's text form."""
 MAX_WIDTH = 100_000
-"""The largest number that an operation takes as a width or a count."""
+"""Maximum width or count in an operation."""
 MAX_BITS = 100_000
-"""Bits of the largest whole number that a product or a power may make."""
+"""Maximum bits of an integer product or power."""
 WIDTHS = frozenset({"center", "indent", "batch", "slice", "wordwrap", "truncate", "round", "tojson"})
-"""Filters that take widths or counts."""
+"""Filters whose arguments are widths or counts."""
 STATM = Path("/proc/self/statm")
 PAGE = 4096
 
 
 class StoppedError(BaseException):
-    """A rendering was interrupted; no ``except Exception`` of a library may keep it."""
+    """Raised in an interrupted rendering; a BaseException, so that no ``except Exception`` of a library catches it."""
 
 
 class TooMuchError(Exception):
-    """An operation of a template would make more than it may."""
+    """An operation of a template would exceed a size limit."""
 
 
 @dataclass
 class _Rendering:
-    """One rendering under way.
+    """A running rendering.
 
     Attributes:
         thread: Identifier of its thread.
-        clock: Reads the processor time of its thread, or the wall clock.
-        began: What the clock said then.
-        memory: Bytes of the process when it was first seen to take long; 0 before.
-        why: Why it was stopped; empty while it was not.
-        fired: When it was last interrupted.
+        clock: Returns the processor time of its thread, or the wall-clock time.
+        began: Clock value at the start.
+        memory: Bytes of the process when the rendering was first found to be long; 0 before.
+        why: Reason for stopping it; empty while it runs.
+        fired: Time of the last interruption.
     """
 
     thread: int
@@ -75,7 +75,7 @@ class _Rendering:
 
 @dataclass
 class _Watch:
-    """The renderings of this process, and the thread that watches them."""
+    """The running renderings of this process, and the watchdog thread."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     wanted: threading.Event = field(default_factory=threading.Event)
@@ -84,27 +84,27 @@ class _Watch:
     last: float = 0.0
 
     def enter(self) -> _Rendering:
-        """Watch a rendering of the calling thread."""
+        """Register a rendering of the calling thread."""
         clock = _thread_clock()
         one = _Rendering(threading.get_ident(), clock, clock())
         with self.lock:
             self.running[id(one)] = one
             self.last = time.monotonic()
-            if self.thread is None or not self.thread.is_alive():  # as after a fork
+            if self.thread is None or not self.thread.is_alive():  # e.g. after a fork
                 self.thread = threading.Thread(target=self._look, name="sftchat-templates", daemon=True)
                 self.thread.start()
         self.wanted.set()
         return one
 
     def leave(self, one: _Rendering) -> None:
-        """Watch it no longer; an interruption that has not arrived yet is taken back."""
+        """Unregister a rendering; an interruption not yet delivered is cancelled."""
         with self.lock:
             self.running.pop(id(one), None)
             if one.why:
                 _interrupt(one.thread, None)
 
     def _look(self) -> None:
-        """Look at every rendering again and again."""
+        """Poll the running renderings."""
         while True:
             if time.monotonic() - self.last > IDLE:
                 self.wanted.clear()
@@ -115,25 +115,25 @@ class _Watch:
                     self.last = time.monotonic()
                     if why := _excess(one):
                         one.why = one.why or why
-                        if self.last - one.fired > 1:  # again, should something have kept the last
+                        if self.last - one.fired > 1:  # repeated in case the last one was caught
                             one.fired = self.last
                             _interrupt(one.thread, StoppedError)
 
 
 _WATCH = _Watch()
 _REFUSED: dict[str, str] = {}
-"""Why templates were stopped, by their source: they are not tried again."""
+"""Why templates were stopped, by source; these are not run again."""
 
 
 def bounded(source: str, render: Callable[[], T]) -> T:
-    """What a call returns that runs a chat template, bounded in processor time and memory and in what single operations make.
+    """Call a function that runs a chat template, with limits on processor time, memory and single operations.
 
     Args:
         source: The template's Jinja source.
-        render: Runs it.
+        render: Runs the template.
 
     Raises:
-        TooMuchError: When it took more, now or before.
+        TooMuchError: When it exceeds a limit, now or in an earlier call.
     """
     _bound_operations()
     if source in _REFUSED:
@@ -152,10 +152,10 @@ def bounded(source: str, render: Callable[[], T]) -> T:
 
 
 def _excess(one: _Rendering) -> str:
-    """What a rendering takes too much of; empty while it does not."""
+    """Return the limit that a rendering exceeds; empty if none."""
     try:
         seconds = one.clock() - one.began
-    except OSError:  # its thread has ended
+    except OSError:  # the thread has ended
         return ""
     if seconds > MAX_SECONDS:
         return f"it runs for more than {MAX_SECONDS:g} seconds"
@@ -168,13 +168,13 @@ def _excess(one: _Rendering) -> str:
 
 
 def _thread_clock() -> Callable[[], float]:
-    """Processor time of the calling thread, where other threads may ask for it; elsewhere the wall clock."""
+    """Return a clock for the processor time of the calling thread, readable from other threads; elsewhere the wall clock."""
     find = getattr(time, "pthread_getcpuclockid", None)
     return functools.partial(time.clock_gettime, find(threading.get_ident())) if find is not None else time.monotonic
 
 
 def _memory() -> int:
-    """Bytes that the process has in memory; the most that it had where that alone is known."""
+    """Return the resident memory of the process in bytes, or its peak if only that is known."""
     if STATM.exists():
         return int(STATM.read_text(encoding="ascii").split()[1]) * PAGE
     import resource
@@ -183,13 +183,13 @@ def _memory() -> int:
 
 
 def _interrupt(thread: int, error: type[BaseException] | None) -> None:
-    """Raise an error in another thread at its next instruction; None takes back one that has not been raised yet."""
+    """Raise an error in another thread at its next instruction; None cancels one that has not been raised yet."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error) if error is not None else None)
 
 
 @functools.cache
 def _bound_operations() -> None:
-    """Have transformers render chat templates in a sandbox whose single operations are bounded."""
+    """Make transformers render chat templates in a sandbox with bounded operations."""
     from transformers.utils import chat_template_utils
 
     name = "ImmutableSandboxedEnvironment"
@@ -202,12 +202,12 @@ def _bound_operations() -> None:
 
 
 def _bounded_sandbox(sandbox: Any) -> Any:
-    """A class of Jinja environments that refuse operations which make too much."""
+    """Return a subclass of a Jinja environment that refuses operations with too large a result."""
 
     from jinja2.compiler import CodeGenerator
 
     class Weighing(CodeGenerator):
-        """Writes code that weighs the lists, tuples, objects and joined texts that a template makes."""
+        """Generates code that checks the size of lists, tuples, dicts and concatenated texts."""
 
         def visit_Concat(self, node: Any, frame: Any) -> None:  # noqa: N802 - as Jinja names them
             self.write("environment.joined((")
@@ -255,7 +255,7 @@ def _bounded_sandbox(sandbox: Any) -> Any:
 
         def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja names them
             check_method(getattr(__obj, "__self__", None), getattr(__obj, "__name__", ""), args)
-            if hasattr(__obj, "__wrapped__"):  # a text's ``format``, as the sandbox wraps it
+            if hasattr(__obj, "__wrapped__"):  # ``str.format``, as wrapped by the sandbox
                 check_method(getattr(__obj.__wrapped__, "__self__", None), __obj.__wrapped__.__name__, args)
             return weighed(super().call(__context, __obj, *args, **kwargs))
 
@@ -263,10 +263,10 @@ def _bounded_sandbox(sandbox: Any) -> Any:
 
 
 class _Filters(dict[str, Any]):
-    """Filters by name, each bounded as it is put in."""
+    """Filters by name; each is bounded when added."""
 
     def __setitem__(self, name: str, function: Callable[..., Any]) -> None:
-        @functools.wraps(function)  # with what tells Jinja to pass its context
+        @functools.wraps(function)  # keeps the attributes by which Jinja passes its context
         def bounded_filter(*args: Any, **kwargs: Any) -> Any:
             return weighed(function(*check_filter(name, args, kwargs), **kwargs))
 
@@ -274,10 +274,10 @@ class _Filters(dict[str, Any]):
 
 
 def weighed(value: T) -> T:
-    """A value as it is, unless writing it out would take too much: lists may hold one another many times, and be small in memory.
+    """Return a value if its text form is not too large: nested lists may be small in memory but large as text.
 
     Raises:
-        TooMuchError: When it would.
+        TooMuchError: When it is too large.
     """
     if isinstance(value, str | list | tuple | dict) and (weight := _weight(value, {})) > MAX_CHARACTERS:
         raise TooMuchError(f"a value would have {weight} characters, more than {MAX_CHARACTERS}")
@@ -285,25 +285,25 @@ def weighed(value: T) -> T:
 
 
 def _weight(value: Any, known: dict[int, int]) -> int:
-    """About how many characters a value is when it is written out; what stands in several places is weighed once."""
+    """Estimate the characters of a value's text form; shared objects are weighed once."""
     if isinstance(value, str | bytes):
         return len(value) + 1
     if not isinstance(value, list | tuple | dict):
         return 1
     if (found := known.get(id(value))) is None:
-        known[id(value)] = 0  # of a list in itself; Jinja can make none
+        known[id(value)] = 0  # for a list that contains itself, although Jinja cannot create one
         parts = (*value, *value.values()) if isinstance(value, dict) else value
         found = known[id(value)] = 1 + sum(_weight(part, known) for part in parts)
     return found
 
 
 def _joined(parts: tuple[Any, ...]) -> str:
-    """The texts of values, joined, as ``~`` does it."""
+    """Concatenate values as text, like ``~``."""
     return "".join(map(str, weighed(parts)))
 
 
 def _concatenated(parts: Iterable[str]) -> str:
-    """What a template has written, whole."""
+    """Concatenate the output of a template."""
     pieces, size = [], 0
     for part in parts:
         pieces.append(part)
@@ -313,15 +313,15 @@ def _concatenated(parts: Iterable[str]) -> str:
 
 
 def check_operator(operator: str, left: Any, right: Any) -> None:
-    """Refuse an operation whose result would be too large.
+    """Check the size of an operation's result.
 
     Args:
         operator: ``*``, ``**``, ``%`` or ``+``.
-        left: What stands before it.
-        right: What stands behind it.
+        left: Left operand.
+        right: Right operand.
 
     Raises:
-        TooMuchError: When it would be.
+        TooMuchError: When it is too large.
     """
     if operator == "+":
         if isinstance(left, str):
@@ -342,18 +342,18 @@ def check_operator(operator: str, left: Any, right: Any) -> None:
 
 
 def check_filter(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Refuse a filter whose result would be too large.
+    """Check the size of a filter's result.
 
     Args:
-        name: The filter.
-        args: Its arguments, what it is applied to among them.
-        kwargs: Those by name.
+        name: Name of the filter.
+        args: Positional arguments, including the filtered value.
+        kwargs: Keyword arguments.
 
     Returns:
-        The arguments; what a filter joins is a list after that.
+        The arguments; an iterable to be joined is converted to a list.
 
     Raises:
-        TooMuchError: When it would be.
+        TooMuchError: When the result is too large.
     """
     if name in WIDTHS:
         _check_numbers((*args[1:], *kwargs.values()), f"filter '{name}'")
@@ -369,15 +369,15 @@ def check_filter(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 
 def check_method(owner: Any, name: str, args: tuple[Any, ...]) -> None:
-    """Refuse a method of a text or a number whose result would be too large.
+    """Check the size of the result of a text's or number's method.
 
     Args:
-        owner: Whose method it is.
-        name: The method.
+        owner: The object.
+        name: Name of the method.
         args: Its arguments.
 
     Raises:
-        TooMuchError: When it would be.
+        TooMuchError: When the result is too large.
     """
     if not isinstance(owner, str | bytes | int):
         return
@@ -393,19 +393,19 @@ def check_method(owner: Any, name: str, args: tuple[Any, ...]) -> None:
 
 
 def _check_numbers(values: tuple[Any, ...], where: str) -> None:
-    """Refuse widths and counts that are too large."""
+    """Check widths and counts."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_WIDTH:
             raise TooMuchError(f"{where} is given {value:.3e}, more than {MAX_WIDTH}")
 
 
 def _check_widths(text: str, pattern: str) -> None:
-    """Refuse a format that asks for a wide field, or for one whose width it is told."""
+    """Check a format string for wide fields and for fields with variable width."""
     if found := re.search(pattern, text):
         raise TooMuchError(f"the width of a field is {found[1]}, must be a number under {MAX_WIDTH}")
 
 
 def _within(size: int, where: str) -> None:
-    """Refuse a size that is too large."""
+    """Raise TooMuchError for a size above the limit."""
     if size > MAX_CHARACTERS:
         raise TooMuchError(f"{where} would make {size} characters, more than {MAX_CHARACTERS}")

@@ -1,4 +1,4 @@
-"""The chat templates of a model that has several by name, such as ``default`` and ``tool_use``, and the files that hold them."""
+"""Chat templates of a model that has several by name, such as ``default`` and ``tool_use``, and their files."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from sftchat.templates.builtin import NAME, without_training_markers
 from sftchat.templates.chat_template import TemplateError
 
 DEFAULT = "default"
-"""The name of the template of conversations without tools."""
+"""Name of the template for conversations without tools."""
 TOOL_USE = "tool_use"
-"""The name of the template of conversations with tools, as transformers' ``get_chat_template`` chooses it."""
+"""Name of the template for conversations with tools, as in transformers' ``get_chat_template``."""
 FILE = "chat_template.jinja"
-"""The file of the template ``default``; those of the others are ``additional_chat_templates/NAME.jinja``."""
+"""File of the template ``default``; the others are in ``additional_chat_templates/NAME.jinja``."""
 
 
 def own_templates(tokenizer: Any) -> dict[str, str]:
-    """The chat templates of a tokenizer by name, without training markers.
+    """Return the chat templates of a tokenizer by name, without training markers.
 
     Args:
-        tokenizer: A transformers tokenizer; its ``chat_template`` is a text, or texts by name.
+        tokenizer: A transformers tokenizer; its ``chat_template`` is a string, or a dict of strings by name.
 
     Returns:
-        A lone template under ``default``; nothing when there is none.
+        A single template under ``default``; empty if there is none.
 
     Raises:
-        TemplateError: When one is no text, or its name cannot be the name of a file.
+        TemplateError: When one is not text, or its name is not a valid file name.
     """
     given = tokenizer.chat_template
     found = given if isinstance(given, Mapping) else {DEFAULT: given}
@@ -47,16 +47,16 @@ def own_templates(tokenizer: Any) -> dict[str, str]:
 
 
 def check_name(name: str, template: str, own: Mapping[str, str]) -> None:
-    """Refuse a name of a template that the model does not have, and several templates of which none is for plain conversations.
+    """Validate the choice of a model's own template by name.
 
     Args:
-        name: What ``--template-name`` says; empty for none.
-        template: What ``--template`` says; empty for none.
+        name: Value of ``--template-name``; empty for none.
+        template: Value of ``--template``; empty for none.
         own: The model's templates by name.
 
     Raises:
-        UsageError: Naming those that there are.
-        TemplateError: When no name was given and none is ``default``.
+        UsageError: When the name does not exist; lists the existing ones.
+        TemplateError: When there is no name and no template ``default``.
     """
     if name and template:
         raise UsageError("--template-name picks one of the model's own chat templates and --template replaces them; leave one of them out")
@@ -72,11 +72,11 @@ def check_name(name: str, template: str, own: Mapping[str, str]) -> None:
 
 
 def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
-    """Write the chat templates of a model into its folder, as transformers reads them, in place of those that are there.
+    """Write a model's chat templates into its folder in transformers' layout, replacing existing ones.
 
     Args:
         folder: The folder of the model.
-        saved: A lone template, or several by name.
+        saved: A single template, or several by name.
     """
     templates = {DEFAULT: saved} if isinstance(saved, str) else saved
     for old in (folder / FILE, *(folder / MORE_TEMPLATES).glob("*.jinja")):

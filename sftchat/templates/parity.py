@@ -1,4 +1,4 @@
-"""The proof that training and inference see the same tokens, as a list of checks that a person can read."""
+"""Checks that training and inference use the same tokens, reported as a readable list."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ANSWERED: Any = {"role": "tool", "content": "22°", "name": "get_weather", "tool
 
 @dataclass(frozen=True)
 class Sample:
-    """A conversation that the proof renders.
+    """A conversation that the checks render.
 
     Attributes:
         name: What it is an example of.
         messages: Its turns.
-        tools: Functions that the model may call in it.
+        tools: Available tools.
     """
 
     name: str
@@ -71,18 +71,18 @@ SAMPLES = (
         (TOOL,),
     ),
 )
-"""What the proof renders; the third imitates special tokens."""
+"""Conversations that the checks render; the third contains text that imitates special tokens."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the proof.
+    """Result of one check.
 
     Attributes:
-        name: What is claimed.
-        holds: Whether it is so.
-        detail: The evidence, or why not.
-        required: Whether training is refused when it does not hold.
+        name: The claim.
+        holds: Whether it is true.
+        detail: Evidence, or the reason for a failure.
+        required: Whether a failure prevents training.
     """
 
     name: str
@@ -92,15 +92,15 @@ class Check:
 
 
 def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None) -> list[Check]:
-    """Check that a prompt is a prefix of its training row, that the stop token is learned and obeyed, and that what was saved agrees.
+    """Check that prompts are prefixes of training rows, that the stop token is trained and stops generation, and that a saved template agrees.
 
-    Training needs a template that can be trained on with plain replies, or with thoughts; system turns, several turns and tools are lines that say
-    what rows of their kind will meet. A row of a kind that the template cannot write is an error that names it.
+    Training requires a template that supports plain replies, or replies with thoughts; the checks for system turns, several turns and tools only
+    report what happens to such rows. A row that the template cannot render is reported as an error of that row.
 
     Args:
         renderer: Tokenizer and template.
-        stop_ids: The ids on which generation stops.
-        saved: A checkpoint folder whose own tokenizer and template must render the same ids.
+        stop_ids: Token ids that stop generation.
+        saved: A checkpoint folder whose tokenizer and template must render the same ids.
     """
     verdicts = {sample.name: _verdict(renderer, sample) for sample in SAMPLES}
     needed = "one turn" if verdicts["one turn"].holds or not verdicts["thoughts"].holds else "thoughts"
@@ -132,16 +132,16 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
 
 
 def implied_stops(renderer: Renderer) -> list[tuple[str, str]]:
-    """Names and stop tokens of the templates, of those that may write a conversation, that write no token at the end of a reply."""
+    """Return names and stop tokens of the usable templates that write no token at the end of a reply."""
     found = []
     for one in renderer.each:
-        with suppress(TemplateError):  # of a template for tools that cannot be used, which its own check reports
+        with suppress(TemplateError):  # a tool template that is unusable is reported by its own check
             found += [(one.name, one.template.stop)] if one.template.stop_is_implied else []
     return found
 
 
 def _verdict(renderer: Renderer, sample: Sample) -> Check:
-    """Whether conversations of a kind can be trained on, in how many rows, or why not."""
+    """Return whether conversations of a kind can be trained on, with the number of rows or the reason."""
     name = f"can be trained on {sample.name}"
     try:
         rows = renderer.training_rows(sample.messages, sample.tools)
@@ -153,13 +153,13 @@ def _verdict(renderer: Renderer, sample: Sample) -> Check:
 
 
 def _every(name: str, samples: Sequence[Sample], holds: Callable[[Sample], bool], required: bool = True) -> Check:
-    """One check over all samples."""
+    """Run one check over all samples."""
     failed = [sample.name for sample in samples if not _safely(holds, sample)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
 
 
 def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
-    """Whether it holds; a template that cannot even render the sample does not."""
+    """Whether a check holds; False if the template fails to render the sample."""
     try:
         return holds(sample)
     except TemplateError:
@@ -167,19 +167,19 @@ def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
 
 
 def _replies(sample: Sample) -> list[int]:
-    """The places of the assistant's turns."""
+    """Return the indices of the assistant turns."""
     return [index for index, message in enumerate(sample.messages) if message["role"] == "assistant"]
 
 
 def _prompt_is_prefix(renderer: Renderer, sample: Sample) -> bool:
-    """Whether every assistant turn's prompt is where its training row begins."""
+    """Whether the prompt of every assistant turn is a prefix of its training row."""
     rows, replies = renderer.training_rows(sample.messages, sample.tools), _replies(sample)
     prompts = [tuple(renderer.prompt_ids(sample.messages[:index], tools=sample.tools)) for index in replies]
     return all(row.ids[: len(ids)] == ids for ids, row in zip(prompts, rows * (len(replies) if len(rows) == 1 else 1), strict=True))
 
 
 def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
-    """Whether each run of labels ends with a stop token, one run an assistant turn."""
+    """Whether each run of labels ends with a stop token, with one run per assistant turn."""
     ends = [
         a
         for row in renderer.training_rows(sample.messages, sample.tools)
@@ -190,7 +190,7 @@ def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
 
 
 def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
-    """Whether generation stops on what is learned as the stop, under every template that may write the conversation."""
+    """Whether generation stops at the trained stop token, under every template for the conversation."""
     name_of, said = renderer.tokenizer.convert_ids_to_tokens, []
     stops = {one.name: one.stop_token for one in renderer.each if one is renderer or _has_stop(one)}
     for name, stop in stops.items():
@@ -200,7 +200,7 @@ def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
 
 
 def _has_stop(renderer: Renderer) -> bool:
-    """Whether a template can be rendered so far that its stop token is known."""
+    """Whether the template's stop token can be determined."""
     try:
         return renderer.stop_token >= 0
     except TemplateError:
@@ -208,7 +208,7 @@ def _has_stop(renderer: Renderer) -> bool:
 
 
 def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
-    """Whether the trained text is what the assistant says, or what the template adds."""
+    """Check whether the trained text is exactly the assistant's content and the stop token."""
     said, learned = sample.messages[-1]["content"], _learned(renderer, sample)
     exact = _learns_exactly(renderer, sample)
     argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
@@ -221,24 +221,24 @@ def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
 
 
 def _learned(renderer: Renderer, sample: Sample) -> str:
-    """The trained text of the last row."""
+    """Return the trained text of the last row."""
     row = renderer.training_rows(sample.messages, sample.tools)[-1]
     return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
 
 
 def _learns_exactly(renderer: Renderer, sample: Sample) -> bool:
-    """Whether the trained text of the last row is what the assistant says and its stop."""
+    """Whether the trained text of the last row is exactly the assistant's content and the stop token."""
     return _learned(renderer, sample) == sample.messages[-1]["content"] + renderer.for_tools(sample.tools).ending[0]
 
 
 def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
-    """Whether a server that calls ``apply_chat_template`` feeds what we feed."""
+    """Whether a server that calls ``apply_chat_template`` computes the same prompt ids."""
     prompt, tools = sample.messages[:-1], sample.tools
     return renderer.for_tools(tools).template.library_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
 
 
 def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) -> Check:
-    """Whether the tokenizer and template in a folder render the same ids again."""
+    """Check whether the tokenizer and template of a folder render the same ids."""
     from transformers import AutoTokenizer
 
     from sftchat.models.hub import reach

@@ -1,4 +1,4 @@
-"""What to type when a chat template cannot write a conversation for training: each way is tried before it is named."""
+"""Suggests what to do when a chat template cannot render a conversation for training; each suggestion is tested first."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sftchat.templates.renderer import Renderer, argument_names
 from sftchat.types import Message, is_learned
 
 NONE_WRITES_IT = "no template of sftchat can write it either; give a Jinja file that does with --template FILE"
-"""What is advised where nothing that was tried works, the templates that come with sftchat included."""
+"""Advice when no tested change works, the built-in templates included."""
 
 SYSTEM = "the system turn"
 
 
 @dataclass(frozen=True)
 class Refused:
-    """What a template cannot write.
+    """A conversation that a template cannot render.
 
     Attributes:
         renderer: Tokenizer and template.
         messages: The conversation.
-        tools: Functions that the model may call in it.
+        tools: Available tools.
     """
 
     renderer: Renderer
@@ -33,7 +33,7 @@ class Refused:
     tools: Tools
 
     def trains(self) -> bool:
-        """Whether each reply of the conversation can be trained on, with all that it says."""
+        """Whether each reply of the conversation can be trained on completely."""
         try:
             self.renderer.training_texts(self.messages, self.tools)
         except TemplateError:
@@ -42,13 +42,13 @@ class Refused:
 
 
 def with_remedy(error: TemplateError, renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
-    """The message of a refusal, followed by a remedy.
+    """Return an error message followed by a remedy.
 
     Args:
-        error: Why the template cannot write the conversation.
+        error: Why the template cannot render the conversation.
         renderer: Tokenizer and template.
         messages: The conversation.
-        tools: Functions that the model may call in it.
+        tools: Available tools.
     """
     if not any(map(is_learned, messages)):
         return str(error)
@@ -56,35 +56,35 @@ def with_remedy(error: TemplateError, renderer: Renderer, messages: Sequence[Mes
 
 
 def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
-    """The first change under which every reply of a conversation can be trained on.
+    """Find the first change with which every reply of a conversation can be trained on.
 
-    Changes are tried in this order: an argument that switches thinking, another of the model's own templates, no system turn, another template,
-    less of the conversation (no thoughts, no tools, or two parts less), and another argument or template with less of the conversation.
+    Order of the changes: an argument that switches thinking, another of the model's own templates, no system turn, another template, a reduced
+    conversation (no thoughts, no tools, or both), and another argument or template with a reduced conversation.
 
     Args:
-        renderer: Tokenizer and template that refuse it.
+        renderer: Tokenizer and template that fail.
         messages: The conversation.
-        tools: Functions that the model may call in it.
+        tools: Available tools.
 
     Returns:
-        What to do, in words; empty when nothing that was tried works.
+        The advice; empty if no tested change works.
     """
     refused = Refused(renderer, messages, tools)
     return next((words for words, changed in _changes(refused) if changed.trains()), "")
 
 
 def thinking_argument(renderer: Renderer, holds: Callable[[Renderer], bool]) -> str:
-    """The first argument that switches thinking under which something holds, as it is typed; empty where there is none.
+    """Return the first argument that switches thinking with which a condition holds, as typed by the user; empty if none.
 
     Args:
         renderer: Tokenizer and template.
-        holds: What is tried with the changed renderer.
+        holds: Condition, called with the changed renderer.
     """
     return next((name for name, switched in _arguments(renderer) if holds(switched)), "")
 
 
 def _changes(refused: Refused) -> Iterator[tuple[str, Refused]]:
-    """Every change in words, and what is then to be written."""
+    """Yield the description of each change and the changed renderer and conversation."""
     smaller = {name: less for name, leave_out in _REDUCTIONS.items() if (less := leave_out(refused)) is not None}
     for pair in combinations(smaller, 2):
         if (less := _REDUCTIONS[pair[1]](smaller[pair[0]])) is not None:
@@ -105,7 +105,7 @@ def _changes(refused: Refused) -> Iterator[tuple[str, Refused]]:
 
 
 def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
-    """The renderer with each of the arguments that switch thinking, by their names, unless they are set."""
+    """Yield the renderer with each argument that switches thinking and is not set, by name."""
     try:
         names = argument_names(renderer)
     except TemplateError:
@@ -118,33 +118,33 @@ def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
 
 
 def _own_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
-    """The renderer with each of the model's own templates for every conversation."""
+    """Yield the renderer with each of the model's own templates used for every conversation."""
     for name, source in renderer.named.items():
         if name != renderer.picked:
             yield f"--template-name {name}", replace(renderer, name=name, source=source, picked=name)
 
 
 def _other_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
-    """The templates that come with sftchat and that the tokenizer can write."""
+    """Yield the built-in templates that fit the tokenizer."""
     for name, template in TEMPLATES.items():
         if name != renderer.name and template.fits(renderer.tokenizer):
             yield f"--template {name}", Renderer(renderer.tokenizer, name, template.source_for(renderer.tokenizer))
 
 
 def _without_system(refused: Refused) -> Refused | None:
-    """The conversation without its system turn; None where it has none."""
+    """Return the conversation without its system turn; None if it has none."""
     left = [message for message in refused.messages if message["role"] != "system"]
     return replace(refused, messages=left) if len(left) < len(refused.messages) else None
 
 
 def _without_thoughts(refused: Refused) -> Refused | None:
-    """The conversation without what was thought before its replies; None where nothing was."""
+    """Return the conversation without thoughts; None if it has none."""
     left = [_reply_alone(message) if message["role"] == "assistant" else message for message in refused.messages]
     return replace(refused, messages=left) if left != list(refused.messages) else None
 
 
 def _reply_alone(message: Message) -> Message:
-    """An assistant turn without its thoughts, whether they have a key of their own or stand in the content."""
+    """Return an assistant turn without its thoughts, whether under a key or within the content."""
     kept: Message = {**message}
     for key in THOUGHTS:
         kept.pop(key, None)  # type: ignore[misc]
@@ -155,7 +155,7 @@ def _reply_alone(message: Message) -> Message:
 
 
 def _without_tools(refused: Refused) -> Refused | None:
-    """The conversation without the tools that it offers; None where it offers none, or calls one."""
+    """Return the conversation without its available tools; None if it has none, or calls one."""
     called = any(message.get("tool_calls") or message["role"] == "tool" for message in refused.messages)
     return replace(refused, tools=()) if refused.tools and not called else None
 
@@ -165,4 +165,4 @@ _REDUCTIONS: dict[str, Callable[[Refused], Refused | None]] = {
     "the thoughts": _without_thoughts,
     "the tools": _without_tools,
 }
-"""What may be left out of a conversation, and how."""
+"""Ways to reduce a conversation, by description."""

@@ -1,7 +1,7 @@
-"""One renderer for training, scoring and chatting: messages become text, ids and labels here and nowhere else.
+"""Renders conversations as text, ids and labels; the only renderer, for training, scoring and chat.
 
-A conversation is rendered as pieces that alternate between what the model reads and what it writes. Each piece is tokenised on its own, so the ids of a
-prompt are a prefix of the ids of every row that continues it, whatever the tokenizer would have merged across the border.
+A conversation is rendered as pieces that alternate between what the model reads and what it generates. Each piece is tokenized separately, so that
+the ids of a prompt are a prefix of the ids of every row that continues it, regardless of token merges across the border.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from sftchat.types import Message, is_learned
 __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
 
 IGNORED = -100
-"""The label of a position without loss, as torch's cross entropy wants it."""
+"""Label of a position without loss, the default ``ignore_index`` of torch's cross entropy."""
 
 GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now", "namespace", "range"})
-"""Variables of a chat template that are no arguments of it: what every template is told, or can call."""
+"""Variables available in every chat template, which are not arguments of it."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as the model sees it.
+    """A tokenized conversation.
 
     Attributes:
         ids: Token ids.
-        labels: The same ids where the model is to learn, ``IGNORED`` elsewhere; as long as ``ids``.
+        labels: The same ids at trained positions, ``IGNORED`` elsewhere; as long as ``ids``.
     """
 
     ids: tuple[int, ...]
@@ -47,17 +47,17 @@ class Rendered:
 
     @property
     def trained(self) -> int:
-        """How many positions have a label."""
+        """Number of trained positions."""
         return sum(label != IGNORED for label in self.labels)
 
 
 @dataclass(frozen=True)
 class RowText:
-    """A training row as text, cut where the model begins and ceases to write.
+    """A training row as text, split where generated text begins and ends.
 
     Attributes:
-        pieces: The text, special tokens in messages marked; each piece is tokenised on its own.
-        learned: Indices of the pieces that the model is to learn.
+        pieces: The text, with special tokens in messages marked; each piece is tokenized separately.
+        learned: Indices of the trained pieces.
     """
 
     pieces: tuple[str, ...]
@@ -66,16 +66,16 @@ class RowText:
 
 @dataclass(frozen=True)
 class Renderer:
-    """A tokenizer with the chat template that goes with it.
+    """A tokenizer with its chat template.
 
     Attributes:
         tokenizer: A transformers tokenizer.
         name: Name of the template: one of ``TEMPLATES``, a file, or ``model's own``.
         source: Its Jinja source.
-        arguments: Template arguments such as ``{"enable_thinking": False}``, the same in training and in use.
-        forced: Training rows are made as well as can be where the template fails the proof, instead of being refused.
-        named: The templates of a model that has several, by name; empty for one that has not.
-        picked: The name of the one that writes every conversation, with tools or without; empty where tools decide.
+        arguments: Template arguments such as ``{"enable_thinking": False}``, the same in training and inference.
+        forced: Whether to create training rows, as well as possible, although the template fails the parity checks.
+        named: Templates of a model that has several, by name; otherwise empty.
+        picked: Name of the template used for every conversation; empty to choose by the presence of tools.
     """
 
     tokenizer: Any
@@ -88,27 +88,27 @@ class Renderer:
 
     @cached_property
     def template(self) -> TextTemplate:
-        """The template as text."""
+        """The text rendering of the template."""
         return TextTemplate(self.tokenizer, self.name, self.source, self.arguments, self.forced)
 
     def for_tools(self, tools: Tools) -> Renderer:
-        """The renderer of conversations with these tools, as transformers' ``get_chat_template`` chooses: ``tool_use`` where there are any."""
+        """Return the renderer for conversations with these tools, as transformers' ``get_chat_template``: ``tool_use`` if there are tools."""
         return self.each[-1] if tools else self
 
     @cached_property
     def each(self) -> tuple[Renderer, ...]:
-        """The renderers that may write a conversation: this one, and that of conversations with tools where it is another."""
+        """The renderers for conversations without and with tools; one if they are the same."""
         source = "" if self.picked else self.named.get(TOOL_USE, "")
         return (self, replace(self, name=TOOL_USE, source=source, picked=TOOL_USE)) if source else (self,)
 
     @property
     def saved(self) -> str | dict[str, str]:
-        """What a tokenizer keeps as its chat template: the source, or every named one."""
+        """Value of a tokenizer's ``chat_template``: the source, or all named ones."""
         return dict(self.named) or self.source
 
     @property
     def ending(self) -> tuple[str, str]:
-        """What follows the text of an assistant turn: ``(up to and with the stop token, the rest)``."""
+        """The text after the content of an assistant turn: ``(up to and including the stop token, the rest)``."""
         return self.template.ending
 
     @cached_property
@@ -116,69 +116,69 @@ class Renderer:
         """Id of the token that ends an assistant turn.
 
         Raises:
-            TemplateError: When an assistant turn does not end with a token of its own.
+            TemplateError: When an assistant turn does not end with a single token.
         """
         return int(self.tokenizer.convert_tokens_to_ids(self.template.stop))
 
     @cached_property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a reply and a call of a tool, under every template that may write the conversation."""
+        """Ids of the tokens that end a reply or a tool call, under every template for the conversation."""
         found = {self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}
         for other in self.each[1:]:
-            with suppress(TemplateError):  # it is raised where a conversation has tools, and the others need none
+            with suppress(TemplateError):  # it is raised for a conversation with tools, others do not need it
                 found |= {*other.stop_tokens}
         return tuple(sorted(found))
 
     @property
     def template_hash(self) -> str:
-        """SHA-256 of the source, of that for tools where it is another, and of the arguments."""
+        """SHA-256 of the source, of the tool template if it differs, and of the arguments."""
         sources = "\0".join(one.source for one in self.each)
         return hashlib.sha256(f"{sources}\0{sorted(self.arguments.items())}".encode()).hexdigest()
 
     def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
-        """The text a model is given to answer these messages, special tokens written out."""
+        """Return the text of the prompt with special tokens."""
         return unmarked("".join(self._prompt(messages, tools)))
 
     def prompt_ids(self, messages: Sequence[Message], reply_prefix: str = "", tools: Tools = ()) -> list[int]:
-        """The ids a model is given to answer these messages.
+        """Return the token ids of the prompt.
 
         Args:
             messages: The conversation; text in it that looks like a special token is encoded as text.
-            reply_prefix: The beginning of the reply, when it is to be continued.
+            reply_prefix: The beginning of the reply, if it is to be continued.
             tools: Functions that the model may call, as JSON schemas.
 
         Raises:
-            TemplateError: When the template refuses the turns, or leaves out tools or calls of tools.
+            TemplateError: When the template fails, or omits tools or tool calls.
         """
         pieces = self._prompt(messages, tools)
         (ids,) = self._encode([[*pieces, reply_prefix] if reply_prefix else pieces])
         return list(chain.from_iterable(ids))
 
     def training_rows(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[Rendered, ...]:
-        """The rows that teach every reply of a conversation: one, or one a reply where the template writes history differently.
+        """Return the rows that train every reply of a conversation: one, or one per reply if the template renders history differently.
 
         Raises:
-            TemplateError: As of ``training_ids``, but for history.
+            TemplateError: See ``training_ids``, except for history.
         """
         return tuple(self.encode_rows(self.training_texts(messages, tools)))
 
     def training_ids(self, messages: Sequence[Message], tools: Tools = ()) -> Rendered:
-        """The ids of a conversation, with labels on every assistant turn that is to be learned and on its stop token.
+        """Return the ids of a conversation, with labels on every trained assistant turn and its stop token.
 
         Raises:
-            RewrittenHistoryError: When a later turn changes how an earlier one is written.
-            TemplateError: When there is no assistant turn, or the template cannot write it as a continuation of its prompt, or whole.
+            RewrittenHistoryError: When a later turn changes the rendering of an earlier one.
+            TemplateError: When there is no assistant turn, or the template does not render it completely as a continuation of its prompt.
         """
         return next(self.encode_rows([self._whole_text(messages, tools)]))
 
     def training_texts(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[RowText, ...]:
-        """The rows of a conversation before they are tokenised, for ``encode_rows`` to tokenise many at once.
+        """Return the rows of a conversation as text, so that ``encode_rows`` can tokenize many at once.
 
-        A template that strips thoughts from history shows the model a different past before each of its replies; each row has the past that
-        inference will show, and labels on its last turn alone.
+        A template that strips thoughts from history renders a different past before each reply; each row then has the past that inference will show,
+        and labels on its last turn only.
 
         Raises:
-            TemplateError: As of ``training_ids``, but for history and for text that cannot be read as text.
+            TemplateError: See ``training_ids``, except for history and for text that cannot be encoded as text.
         """
         try:
             return (self._whole_text(messages, tools),)
@@ -187,19 +187,19 @@ class Renderer:
             return tuple(self._last_reply(messages[: index + 1], tools) for index in replies)
 
     def encode_rows(self, rows: Sequence[RowText]) -> Iterator[Rendered]:
-        """Ids and labels of rows, in their order.
+        """Yield ids and labels of rows, in order.
 
         Raises:
-            TemplateError: When the tokenizer makes a special token of text in a message that looks like one; the rows before it have been yielded.
+            TemplateError: When the tokenizer encodes text in a message as a special token; the rows before it have been yielded.
         """
         for row, ids in zip(rows, self._encode([row.pieces for row in rows]), strict=True):
             labels = [piece if index in row.learned else [IGNORED] * len(piece) for index, piece in enumerate(ids)]
             yield Rendered(tuple(chain.from_iterable(ids)), tuple(chain.from_iterable(labels)))
 
     def text_ids(self, text: str) -> Rendered:
-        """The ids of plain text, all of them trained: for rows that are no conversation.
+        """Return the ids of plain text, all trained; for rows that are not conversations.
 
-        The token that the tokenizer puts before any text, and its end of text, are there once each, whether the row has them written out or not.
+        The BOS token, if the tokenizer adds one, and the end-of-text token occur once each, whether or not the text contains them.
         """
         begin, end = (getattr(self.tokenizer, f"{which}_token", None) for which in ("bos", "eos"))
         empty = self.tokenizer.encode("")
@@ -213,7 +213,7 @@ class Renderer:
         return Rendered(tuple(ids), tuple(ids))
 
     def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
-        """The row that teaches every reply of a conversation at once; raises what ``training_ids`` does."""
+        """Return the row that trains every reply of a conversation; raises what ``training_ids`` raises."""
         template = self.for_tools(tools).template
         turns, whole = template.turns(messages, tools)
         pieces, learned, at = [], [], 0
@@ -234,7 +234,7 @@ class Renderer:
         return RowText((*pieces, whole[at:]), frozenset(learned))
 
     def _last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
-        """The row that teaches the last turn after the prompt that inference would give."""
+        """Return the row that trains the last turn after the inference prompt."""
         template = self.for_tools(tools).template
         turns, _ = template.turns(messages, tools)
         written = template.reply(turns, len(turns) - 1, tools)[1]
@@ -242,7 +242,7 @@ class Renderer:
         return RowText((*prompt, written), frozenset([len(prompt)]))
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
-        """A prompt in pieces, cut where the model began and ceased to write; one piece where the template rewrites its history."""
+        """Return a prompt in pieces, split where generated text begins and ends; one piece if the template rewrites history."""
         template = self.for_tools(tools).template
         turns, whole = template.turns(messages, tools, prompt=True)
         pieces, at = [], 0
@@ -260,10 +260,10 @@ class Renderer:
         return [*pieces, whole[at:]]
 
     def _encode(self, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
-        """Tokenise every piece of every row on its own, marked tokens as text.
+        """Tokenize every piece of every row separately, marked tokens as text.
 
         Raises:
-            TemplateError: When the tokenizer makes a special token of text that looks like one.
+            TemplateError: When the tokenizer encodes marked text as a special token.
         """
         try:
             yield from encode(self.tokenizer, rows)
@@ -274,19 +274,19 @@ class Renderer:
 def choose_renderer(
     tokenizer: Any, template: str = "", preferred: str = "chatml", arguments: Mapping[str, Any] | None = None, name: str = ""
 ) -> Renderer:
-    """The renderer of a tokenizer: the template asked for, else the model's own, else the task's, else plain.
+    """Choose the template of a tokenizer: the requested one, else the model's own, else the task's, else plain.
 
     Args:
         tokenizer: A transformers tokenizer.
         template: A name of ``TEMPLATES`` or a Jinja file; empty for the model's own.
-        preferred: The name to use for a model that has no template.
+        preferred: Template name for a model without a template.
         arguments: Template arguments.
-        name: Of the model's own templates, the one for every conversation; empty to let tools decide.
+        name: Name of the model's own template to use for every conversation; empty to choose by the presence of tools.
 
     Raises:
-        UsageError: When ``template`` is neither a name nor a file, or writes tokens that the tokenizer does not have; a ``name`` that the model's
-            templates do not have, or beside ``template``.
-        TemplateError: When the model's own template is no text, or it has several and none for conversations without tools.
+        UsageError: When ``template`` is neither a name nor a file, or contains tokens that the tokenizer lacks; when ``name`` is not one of the
+            model's own templates, or is combined with ``template``.
+        TemplateError: When the model's own template is not text, or it has several but none for conversations without tools.
     """
     given = dict(arguments or {})
     own = {} if template and not name else own_templates(tokenizer)
@@ -312,40 +312,40 @@ def choose_renderer(
 
 
 def argument_names(renderer: Renderer) -> tuple[str, ...]:
-    """What the templates of a model can be told beside the messages, sorted; the tokenizer's tokens are not among it.
+    """Return the names of a model's template arguments, sorted; the tokenizer's tokens are excluded.
 
     Raises:
-        TemplateError: When a template is no Jinja.
+        TemplateError: When a template is not valid Jinja.
     """
     return tuple(sorted(set().union(*map(_variables, renderer.each))))
 
 
 def _variables(renderer: Renderer) -> set[str]:
-    """The variables of one template that are arguments of it."""
+    """Return the arguments of one template."""
     from jinja2 import meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     try:
-        # without the optimiser, which computes what is constant, however large
+        # without the optimizer, which evaluates constants of any size
         environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], optimized=False)
         variables = bounded(renderer.source, lambda: meta.find_undeclared_variables(environment.parse(renderer.source)))
     except TooMuchError as error:
         raise TemplateError(f"chat template '{renderer.name}' asks for too much: {error}; give another with --template") from error
-    except Exception as error:  # no Jinja, or Jinja too deep in itself
+    except Exception as error:  # invalid or too deeply nested Jinja
         raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
     return {name for name in variables if name not in GIVEN and not name.endswith("_token")}
 
 
 def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
-    """Refuse a template argument that the template never looks at: a misspelt one would change nothing, without a word.
+    """Check that the template uses the given arguments: a misspelt one would silently have no effect.
 
     Args:
         renderer: Tokenizer and template.
-        arguments: Names of arguments that the user gave.
+        arguments: Argument names from the user.
 
     Raises:
-        UsageError: Naming those that there are.
-        TemplateError: When the template is no Jinja.
+        UsageError: When one is unknown; lists the existing ones.
+        TemplateError: When the template is not valid Jinja.
     """
     known = argument_names(renderer)
     for name in arguments:
@@ -354,7 +354,7 @@ def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
 
 
 def _read(path: Path) -> str:
-    """The text of a Jinja file.
+    """Return the text of a Jinja file.
 
     Raises:
         UsageError: When it cannot be read as text.

@@ -1,4 +1,4 @@
-"""Special tokens that only the template may write: what looks like one in a message is marked, encoded as text, and can be unmarked again."""
+"""Protection against forged special tokens: text in a message that looks like one is marked and encoded as text."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from sftchat._util.parsing import load_json
 from sftchat.types import Message
 
 START, END = "\U000f0000", "\U000f0001"
-"""Markers around text that looks like a special token: private-use characters, dropped from messages before they are marked."""
+"""Markers around text that looks like a special token: private-use characters, removed from messages before marking."""
 MATCHES_NOWHERE = "(?!)"
-"""Expression that matches nowhere."""
+"""Regular expression that never matches."""
 
 
 @dataclass(frozen=True)
 class SpecialTokenPatterns:
-    """Expressions that find what looks like a special token.
+    """Patterns of text that looks like a special token.
 
     Attributes:
-        anybody: Every added token.
-        model: Those that are special. The others, such as ``<think>`` of a tokenizer that has it, a model writes as tokens, and what it said is read
-            again as it was written.
+        anybody: All added tokens.
+        model: Only the special ones. A model generates the others, such as ``<think>``, as tokens, and its replies are encoded in the same way.
     """
 
     anybody: re.Pattern[str]
@@ -32,29 +31,29 @@ class SpecialTokenPatterns:
 
 
 def special_token_patterns(tokenizer: Any) -> SpecialTokenPatterns:
-    """The expressions for a tokenizer."""
+    """Return the patterns for a tokenizer."""
     added = tokenizer.added_tokens_decoder.values()
     return SpecialTokenPatterns(_pattern(token.content for token in added), _pattern(token.content for token in added if token.special))
 
 
 def marked(found: SpecialTokenPatterns, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Mark what looks like a special token in messages, so that nobody can forge one.
+    """Mark text in messages that looks like a special token.
 
     Args:
-        found: Expressions for it.
-        messages: The turns; arguments of tool calls that are JSON text, as OpenAI writes them, become objects, as most templates expect.
+        found: Patterns of the tokenizer.
+        messages: The turns; JSON text in arguments of tool calls (OpenAI's format) becomes objects, as most templates expect.
     """
     turns = _with_arguments(messages, _as_object)
     return [_mark(turn, found.model if turn["role"] == "assistant" else found.anybody) for turn in turns]
 
 
 def marked_tools(found: SpecialTokenPatterns, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Mark what looks like a special token in the descriptions of tools."""
+    """Mark text in tool descriptions that looks like a special token."""
     return [_mark(dict(tool), found.anybody) for tool in tools]
 
 
 def unmarked(text: str) -> str:
-    """The text without the markers around forged special tokens."""
+    """Return the text without the markers."""
     return text.replace(START, "").replace(END, "")
 
 
@@ -65,8 +64,8 @@ class _Part:
     Attributes:
         piece: Index of the piece in its row.
         text: The text, never empty.
-        is_marked: Whether it is what looks like a special token in a message.
-        is_first: Whether its row begins with it.
+        is_marked: Whether it is marked.
+        is_first: Whether it begins its row.
     """
 
     piece: int
@@ -76,23 +75,23 @@ class _Part:
 
     @property
     def encoded_as(self) -> str:
-        """What the tokenizer is given: some put a space before the first word of a text, so all but that of a row comes after a newline."""
+        """Text for the tokenizer: some tokenizers add a space before the first word, so all parts but a row's first follow a newline."""
         return self.text if self.is_first else f"\n{self.text}"
 
 
 def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
-    """Tokenise rows of pieces, each piece on its own, marked tokens as text; yields the ids of each piece, row by row.
+    """Tokenize rows of pieces, each piece separately and marked tokens as text; yields the ids of each piece, row by row.
 
-    The ids of a piece depend on nothing that comes after it, so the pieces of a prompt have the same ids in every row that continues it. They are those
-    of transformers' ``encode_marked_chat`` for the pieces with a lone marker between them. All text goes through the tokenizer at once, because a
-    call costs as much as tens of tokens.
+    The ids of a piece do not depend on later text, so the pieces of a prompt have the same ids in every row that continues it. They equal those of
+    transformers' ``encode_marked_chat`` for the pieces with a single marker between them. All text is tokenized in one call, because a call costs as
+    much as tens of tokens.
 
     Args:
         tokenizer: A transformers tokenizer.
         rows: The pieces of each row.
 
     Raises:
-        ValueError: When the tokenizer makes a special token of any text that looks like it; the rows before it have been yielded.
+        ValueError: When the tokenizer encodes marked text as a special token; the rows before it have been yielded.
     """
     added = _pattern(tokenizer.added_tokens_encoder).pattern
     markers = re.compile(f"{START}({added}){END}|[{START}{END}]")
@@ -104,7 +103,6 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
     known |= _encoded(tokenizer, merged)
 
     def ids_of(part: _Part) -> list[int]:
-        """The ids of a part."""
         if not part.is_marked:
             return known[part.text] if part.is_first or part.text in merged else known[part.encoded_as][len(newline) :]
         ids = _encoded_as_text(tokenizer, f"\n{part.text}")
@@ -121,19 +119,19 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
 
 
 def _parts(markers: Any, pieces: Sequence[str]) -> list[_Part]:
-    """A row cut at what is marked; a lone marker goes, yet keeps the text on its two sides apart."""
+    """Split a row at its markers; a single marker is removed, but keeps the text on its two sides separate."""
     split = ((piece, at, text) for piece, given in enumerate(pieces) for at, text in enumerate(markers.split(given)))
     return [_Part(piece, text, at % 2 == 1, piece == at == 0) for piece, at, text in split if text]
 
 
 def _encoded(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
-    """The ids of each text, special tokens in it as such."""
+    """Return the ids of each text, with special tokens."""
     listed = list(texts)
     return dict(zip(listed, tokenizer(listed, add_special_tokens=False)["input_ids"], strict=True)) if listed else {}
 
 
 def _encoded_as_text(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text in which nothing is a special token: normalizer, pre-tokenizer and model of the tokenizer without its added tokens."""
+    """Return the ids of a text without special tokens: normalizer, pre-tokenizer and model of the tokenizer, without added tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:  # a tokenizer written in Python
         ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text, split_special_tokens=True))
@@ -144,12 +142,12 @@ def _encoded_as_text(tokenizer: Any, text: str) -> list[int]:
 
 
 def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """The expression that finds these tokens, a longer one before those that it contains."""
+    """Return a pattern for these tokens, longer ones first."""
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or MATCHES_NOWHERE)
 
 
 def _mark(value: Any, pattern: re.Pattern[str]) -> Any:
-    """The value with every text in it marked; keys of objects are not."""
+    """Mark all strings in a value; keys of objects are not changed."""
     if isinstance(value, str):
         return pattern.sub(f"{START}\\g<0>{END}", unmarked(value))
     if isinstance(value, Mapping):
@@ -160,12 +158,12 @@ def _mark(value: Any, pattern: re.Pattern[str]) -> Any:
 
 
 def with_text_arguments(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The turns with the arguments of tool calls as JSON text, for templates that concatenate them."""
+    """Return the turns with arguments of tool calls as JSON text, for templates that concatenate them."""
     return _with_arguments(turns, lambda given: given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
 
 
 def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    """The turns with the arguments of their tool calls changed."""
+    """Apply a function to the arguments of all tool calls."""
     changed: list[dict[str, Any]] = []
     for turn in turns:
         calls = []
@@ -178,7 +176,7 @@ def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], 
 
 
 def _as_object(given: Any) -> Any:
-    """Arguments as an object; text that is no JSON stays as it is."""
+    """Parse arguments as an object; invalid JSON is returned unchanged."""
     try:
         return load_json(given) if isinstance(given, str) else given
     except ValueError:

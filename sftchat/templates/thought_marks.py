@@ -1,4 +1,4 @@
-"""Where the thoughts of a reply begin and end, and what of them a prompt has written; pure functions over texts."""
+"""Finds thoughts in replies, and which part of them a prompt contains; pure functions on texts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sftchat.templates.coverage import THOUGHTS, thought_and_answer
 from sftchat.templates.special_tokens import END, START
 
 OPENS, ENDS = "<think>", "</think>"
-"""How most models write a thought, and how rows hold one within the content."""
+"""Tags of a thought in most models, and within the content of rows."""
 
 _CLOSING = re.compile(r"(?:<\|?/[^<>]*>|\[/[^\[\]]*\]|<[^<>]*\bEND[^<>]*>|<[^<>|]+\|>)\s*\Z")
 _CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
 
 
 def without_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The thought of an assistant turn, from its content or a key of its own, and the turn without it."""
+    """Split an assistant turn into its thought, from the content or a key, and the turn without it."""
     content = str(turn.get("content") or "")
-    for tag in (OPENS, ENDS):  # the template writes the tags, so those of the content are no text that imitates them
+    for tag in (OPENS, ENDS):  # the template writes the tags, so those of the content do not imitate them
         content = content.replace(f"{START}{tag}{END}", tag)
     thought, answer = thought_and_answer(content)
     bare = {key: value for key, value in turn.items() if key not in THOUGHTS}
@@ -28,18 +28,18 @@ def without_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def thought_in_content(content: str) -> str:
-    """What a content begins with up to the end of its thought and the space after it; empty where it has none."""
+    """Return the start of the content up to the end of its thought and the whitespace after it; empty if there is none."""
     thought, end, answer = content.rpartition(ENDS)
     return content[: len(content) - len(answer.lstrip())] if end and thought.lstrip().startswith(OPENS) else ""
 
 
 def filled(written: str, thought: str, end: str) -> str:
-    """A written reply with a thought within the empty one that it begins with; empty where it begins with none.
+    """Insert a thought into the empty one at the start of a rendered reply; empty if there is none.
 
     Args:
-        written: What the template writes of a reply without a thought.
+        written: Rendered reply without a thought.
         thought: The thought.
-        end: What the template writes after a thought.
+        end: Text that the template writes after a thought.
     """
     empty = re.match(rf"(\s*(?:<[^<>/]*>|\[[^\[\]/]*\]))(\s*){re.escape(end)}", written)
     if not empty:
@@ -49,27 +49,27 @@ def filled(written: str, thought: str, end: str) -> str:
 
 
 def is_closed(opening: str, end: str) -> bool:
-    """Whether what a prompt writes of a reply ends with a thought that is over, such as ``<think></think>``.
+    """Whether the reply's start in the prompt ends with a complete thought, such as ``<think></think>``.
 
     Args:
-        opening: What the prompt writes of the reply.
-        end: What the template writes after a thought.
+        opening: The reply's start in the prompt.
+        end: Text that the template writes after a thought.
     """
     return opening.rstrip().endswith(end) or _CLOSING.search(opening) is not None
 
 
 def whole_tags(text: str, at: int) -> int:
-    """The place ``at`` in a text, or where a tag begins that it would cut: ``<think>`` and ``</think>`` share their first character."""
+    """Return ``at``, or the start of a tag that it would split: ``<think>`` and ``</think>`` share their first character."""
     cut = _CUT_TAG.search(text[:at])
     return cut.start() if cut else at
 
 
 def closing(opening: str, lead: str) -> str:
-    """What ends a thought that a prompt has opened under a template that writes none; empty where it has opened none.
+    """Return the end of a thought that the prompt opened under a template that writes none; empty if none is open.
 
     Args:
-        opening: What the prompt writes of the reply.
-        lead: What the template writes before the content of a finished reply instead of it.
+        opening: The reply's start in the prompt.
+        lead: What the template writes before the content of a finished reply instead.
     """
     if not opening.rstrip().endswith(OPENS):
         return ""

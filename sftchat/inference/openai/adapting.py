@@ -1,4 +1,4 @@
-"""What a server refuses of a request, learned from its HTTP 400, and the same request without that."""
+"""Adapts requests to a server: learns from its HTTP 400 which parameter it refuses and resends the request without it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sftchat.protocol import error_message
 
 Body = dict[str, Any]
 REFUSES = (400, 422)
-"""HTTP statuses of a request that a server does not take as it is."""
+"""HTTP statuses with which a server refuses a request as it is."""
 MOST_STOPS = 4
-"""Stop strings that OpenAI's API takes."""
+"""Maximum number of stop strings in OpenAI's API."""
 FEW_ALTERNATIVES = 5
-"""Alternatives to a token that every server names which names any."""
+"""Number of alternatives that all servers with log-probabilities support."""
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecognized|unknown|extra_forbidden|extra (inputs|fields)|not permitted|not allowed|unexpected|deprecated"
     r"|only the default|cannot both|can't both|not both|both .* (specified|set|provided)|does not accept|not accept|invalid (field|parameter|argument)",
@@ -25,17 +25,17 @@ _UNSUPPORTED = re.compile(
 
 _TOO_MANY = re.compile(r"greater|larger|exceed|at most|less than|maximum|\bmax\b|between|range|<=|too (many|large)", re.IGNORECASE)
 _ROLES = re.compile(r"roles must alternate|only user and assistant roles", re.IGNORECASE)
-"""What templates raise that know no system turn, and also of two turns of one role; those that know one speak of an optional system message."""
+"""Messages of templates that have no system turns; templates that have them mention an optional system message instead."""
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """One change to the requests of a model after its server has refused one.
+    """A change to a model's requests after its server has refused one.
 
     Attributes:
-        name: Unique; a parameter, or what is done with it.
-        words: What the user is told, behind the name of the model.
-        apply: Makes the body without what was refused; called with a copy.
+        name: Unique name: the parameter or what is done to it.
+        words: Message for the user, after the name of the model.
+        apply: Removes what was refused from a copy of the body, in place.
     """
 
     name: str
@@ -44,42 +44,42 @@ class Adaptation:
 
 
 def _without(parameter: str, words: str) -> Adaptation:
-    """Leave a parameter out."""
+    """Return an adaptation that removes a parameter."""
     return Adaptation(parameter, words, lambda body: body.pop(parameter, None))
 
 
 def _renamed(body: Body) -> None:
-    """``max_completion_tokens`` for ``max_tokens``."""
+    """Replace ``max_tokens`` by ``max_completion_tokens``."""
     if "max_tokens" in body:
         body["max_completion_tokens"] = body.pop("max_tokens")
 
 
 def _few_stops(body: Body) -> None:
-    """No more stop strings than servers take; the others are cut here."""
+    """Limit the stop strings to ``MOST_STOPS``; the others are applied by the client."""
     if "stop" in body:
         body["stop"] = body["stop"][:MOST_STOPS]
 
 
 def _without_logprobs(body: Body) -> None:
-    """Do not ask for log-probabilities."""
+    """Remove the request for log-probabilities."""
     body.pop("logprobs", None)
     body.pop("top_logprobs", None)
 
 
 def _few_alternatives(body: Body) -> None:
-    """Ask for no more alternatives than all servers name."""
+    """Limit the alternatives to ``FEW_ALTERNATIVES``."""
     for name in ("logprobs", "top_logprobs"):
         if _number(body.get(name)) > FEW_ALTERNATIVES:
             body[name] = FEW_ALTERNATIVES
 
 
 def _number(value: Any) -> int:
-    """A number of alternatives; 0 for True, which asks for log-probabilities alone, and for none."""
+    """Return a number of alternatives; 0 for True (log-probabilities only) and for other types."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _system_into_user(body: Body) -> None:
-    """The system turn at the head of the first user turn."""
+    """Prepend the system turn to the first user turn."""
     messages = [dict(message) for message in body.get("messages", ())]
     system = "\n\n".join(message["content"] for message in messages if message["role"] in SYSTEM)
     rest = [message for message in messages if message["role"] not in SYSTEM]
@@ -105,15 +105,15 @@ FEW_LOGPROBS = Adaptation("few logprobs", f"names no more than {FEW_ALTERNATIVES
 SYSTEM_TURN = Adaptation("system turn", "takes no system turn; it is put before the user's first message", _system_into_user)
 
 ALSO_REFUSES = {403: (LOGPROBS,), 500: (LOGPROBS, SYSTEM_TURN)}
-"""Other HTTP statuses with which some servers refuse these: OpenAI's API log-probabilities of some models, llama-server what a template raises."""
+"""Other statuses and what some servers refuse with them: OpenAI's API log-probabilities of some models, llama-server an error of the template."""
 
 
 def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
-    """The change to make after a refusal; None when the refusal is of something that cannot be left out.
+    """Return the adaptation to a refusal; None if nothing can be removed to satisfy the server.
 
     Args:
-        text: Content of an answer with a status of ``REFUSES``.
-        body: What was refused.
+        text: Content of a response with a status of ``REFUSES``.
+        body: The refused body.
     """
     if "stream_options" in body and "stream_options" in text:
         return USAGE
@@ -142,7 +142,7 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
 
 
 def _refuses_system_turn(words: str, body: Mapping[str, Any]) -> bool:
-    """Whether a refusal is of a system turn that there is, and without which the roles are as templates want them."""
+    """Whether a refusal concerns the system turn of the body, given that the other roles alternate as templates require."""
     roles = [message["role"] for message in body.get("messages", ())]
     rest = [role for role in roles if role not in SYSTEM]
     if len(rest) == len(roles):
@@ -154,11 +154,11 @@ def _refuses_system_turn(words: str, body: Mapping[str, Any]) -> bool:
 
 
 def adapted(body: Body, learned: Collection[Adaptation]) -> Body:
-    """A body with all that was learned about its model.
+    """Return a body after all adaptations learned for its model.
 
     Args:
-        body: As any server would get it.
-        learned: What the server refused before.
+        body: The unadapted body.
+        learned: Earlier adaptations to the server.
     """
     result = dict(body)
     for adaptation in learned:
@@ -167,7 +167,7 @@ def adapted(body: Body, learned: Collection[Adaptation]) -> Body:
 
 
 def _said(text: str) -> tuple[str, str]:
-    """The words of a refusal, and the parameter that it names where it names one."""
+    """Return the message of a refusal, and the name of the parameter if given."""
     try:
         answer = load_json(text, last_wins=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What one answer of a server may take: bytes after decompression, seconds, characters and pieces; all that is read of a server is read here."""
+"""Limits for a server's response: bytes after decompression, time, characters and pieces. All reading from a server goes through this module."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sftchat.inference.openai.retries import RequestFailed
 
 KIB, MIB = 1 << 10, 1 << 20
 INFLATED = 128 * KIB
-"""Bytes above which a part of an answer was compressed: a read from the network brings no more than half of them."""
+"""Size in bytes above which a part must have been compressed: one network read returns at most half of it."""
 
 
 class Overrun(RequestFailed):
-    """An answer that is larger than it may be; another attempt would take as much.
+    """A response that exceeds a limit; it is not requested again.
 
     Args:
-        words: As of ``RequestFailed``.
+        words: See ``RequestFailed``.
     """
 
     def __init__(self, words: str) -> None:
@@ -29,27 +29,27 @@ class Overrun(RequestFailed):
 
 
 class Overtime(Overrun):
-    """An answer that took longer than it may."""
+    """A response that took too long."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most of everything that a server's answer may have; what belongs to a reply grows with the tokens that were asked for.
+    """Upper limits for a server's response; those for a reply grow with the number of requested tokens.
 
-    The numbers are far above those of any honest server: a token has about 4 characters and an event 300 bytes.
+    The limits are far above what a correct server sends: a token has about 4 characters and an event 300 bytes.
 
     Attributes:
         listing_bytes: Of the list of models.
-        error_bytes: Of an answer that is an error; the rest is not read.
-        event_bytes: Of one event of a stream, and of an answer that is not streamed.
-        event_bytes_per_token: In addition, for each token asked for.
-        stream_bytes: Of a whole event stream with comments, thoughts and all.
-        stream_bytes_per_token: In addition, for each token asked for.
+        error_bytes: Of an error response; the rest is not read.
+        event_bytes: Of one event of a stream, and of a response that is not streamed.
+        event_bytes_per_token: In addition, per requested token.
+        stream_bytes: Of a whole event stream, comments and thoughts included.
+        stream_bytes_per_token: In addition, per requested token.
         characters: Of a reply.
-        characters_per_token: In addition, for each token asked for.
-        pieces: Of a reply; a server that streams token by token sends one for each.
-        pieces_per_token: In addition, for each token asked for.
-        most_characters: Of a reply, however many tokens were asked for.
+        characters_per_token: In addition, per requested token.
+        pieces: Of a reply; a server that streams token by token sends one piece per token.
+        pieces_per_token: In addition, per requested token.
+        most_characters: Of a reply, regardless of the number of requested tokens.
     """
 
     listing_bytes: int = 8 * MIB
@@ -65,28 +65,28 @@ class Bounds:
     most_characters: int = 16 * MIB
 
     def of_event(self, tokens: int) -> int:
-        """The most bytes of one event, or of an answer that is not streamed, to a request for so many tokens."""
+        """Return the maximum bytes of one event, or of a response that is not streamed."""
         return self.event_bytes + self.event_bytes_per_token * tokens
 
     def of_stream(self, tokens: int) -> int:
-        """The most bytes of an event stream that answers a request for so many tokens."""
+        """Return the maximum bytes of an event stream."""
         return self.stream_bytes + self.stream_bytes_per_token * tokens
 
     def of_text(self, tokens: int) -> int:
-        """The most characters of a reply to a request for so many tokens."""
+        """Return the maximum characters of a reply."""
         return min(self.most_characters, self.characters + self.characters_per_token * tokens)
 
     def of_pieces(self, tokens: int) -> int:
-        """The most pieces of a reply to a request for so many tokens."""
+        """Return the maximum pieces of a reply."""
         return self.pieces + self.pieces_per_token * tokens
 
 
 class Meter:
-    """Counts the seconds of one request and the bytes of its answer. To be made in the event loop, when the request begins.
+    """Measures the time of one request and the bytes of its response; created in the event loop when the request begins.
 
     Args:
-        seconds: How long the request may take in all.
-        option: The option of the command line that allows more.
+        seconds: Maximum duration of the request in seconds.
+        option: Command line option that raises the limit.
     """
 
     def __init__(self, seconds: float, option: str = "--request-timeout") -> None:
@@ -94,15 +94,15 @@ class Meter:
         self._words = f"the request took longer than {seconds:g} s; {option} allows more"
 
     def shorten(self, seconds: float) -> None:
-        """Leave no more than so many seconds from now."""
+        """Reduce the remaining time to at most ``seconds``."""
         self._deadline = min(self._deadline, current_time() + seconds)
 
     @contextmanager
     def time(self) -> Iterator[None]:
-        """End what is awaited in this block when the time is over.
+        """Cancel the block when the time is over.
 
         Raises:
-            Overtime: When that happened, or the block ended too late.
+            Overtime: When the block was cancelled, or ended too late.
         """
         try:
             with fail_after(max(0.0, self._deadline - current_time())):
@@ -113,14 +113,14 @@ class Meter:
             raise Overtime(self._words)
 
     async def parts(self, response: httpx2.Response, most: int) -> AsyncGenerator[bytes]:
-        """The content of an answer, decompressed in parts of at most a mebibyte each.
+        """Yield the content of a response, decompressed in parts of at most one mebibyte.
 
         Args:
-            response: An answer of which nothing has been read.
-            most: Bytes that it may have.
+            response: A response of which nothing has been read.
+            most: Maximum bytes.
 
         Raises:
-            Overrun: When it has more.
+            Overrun: When the content is larger.
             Overtime: When it takes too long.
         """
         size = 0
@@ -131,23 +131,23 @@ class Meter:
                 if not part:
                     return
                 if len(part) > INFLATED:
-                    await checkpoint()  # a little from the network may be much; others have their turn, and the caller may cancel
+                    await checkpoint()  # little data from the network may decompress to much: let other tasks run, and the caller cancel
                 yield part[: most - size]
                 size += len(part)
                 if size > most:
                     raise Overrun(f"the server sent more than {most:,} bytes")
 
     async def body(self, response: httpx2.Response, most: int, *, cut: bool = False) -> bytes:
-        """The whole content of an answer.
+        """Return the whole content of a response.
 
         Args:
-            response: As for ``parts``.
-            most: As for ``parts``.
-            cut: Whether to return the beginning of what is too large.
+            response: See ``parts``.
+            most: See ``parts``.
+            cut: Whether to return the beginning of a content that is too large.
 
         Raises:
-            Overrun: As of ``parts``, unless it is cut.
-            Overtime: As of ``parts``.
+            Overrun: See ``parts``; not raised with ``cut``.
+            Overtime: See ``parts``.
         """
         body = bytearray()
         async with aclosing(self.parts(response, most)) as parts:

@@ -1,4 +1,4 @@
-"""The endpoint engine: many requests at once to a server, over a plain iterator."""
+"""Engine for OpenAI-compatible servers: concurrent requests behind a synchronous iterator."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from sftchat.inference.openai.server import KEYS, Answer, Server
 from sftchat.types import Choice
 
 IDLE_CHUNK_SECONDS = 0.1
-"""Seconds without news after which the caller gets an empty chunk, so that it can stop while the server thinks."""
+"""Seconds without data after which the caller gets an empty chunk, so that it can cancel while the server is busy."""
 DRAIN_SECONDS = 1.0
-"""Seconds for the end of a stream after its last event; a connection read to its end can be used again."""
+"""Seconds to read the end of a stream after its last event; only a fully read connection can be reused."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
-"""Headers of a stream after decompression; no other encoding is one of event streams, whatever the server's header says."""
+"""Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
 EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
-"""Content types of event streams: the right one, and those under which some servers and proxies send the same."""
+"""Content types of event streams: the standard one, and those that some servers and proxies send instead."""
 AFTER_THE_END = 10.0
-"""Seconds for what follows the end of a reply, such as the number of its tokens."""
+"""Seconds to wait for data after the end of a reply, such as the token count."""
 
 News = Chunk | EngineError | SftchatWarning
 Say = Callable[[News], None]
 
 
 class EndpointEngine:
-    """Answers requests by asking an OpenAI-compatible server.
+    """Generates replies with an OpenAI-compatible server.
 
-    The requests run in an event loop in a thread of their own; the caller's thread takes them from their source and hands out what arrives.
+    Requests run in an event loop in a separate thread; the caller's thread takes requests from the iterable and yields the chunks.
 
     Args:
-        name: What the user called the model.
-        server: Where it is.
-        model: The name under which the server has it.
-        concurrency: The most requests under way at once.
-        retries: What happens after a failed attempt.
-        extra_body: Further members of the JSON of every request, over ours.
+        name: Name of the model, as the user gave it.
+        server: The server.
+        model: Name of the model on the server.
+        concurrency: Maximum number of simultaneous requests.
+        retries: Retry policy.
+        extra_body: Additional fields of the JSON body, overriding the engine's own.
         template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
     """
 
@@ -70,20 +70,20 @@ class EndpointEngine:
         self._warned: set[tuple[str, str]] = set()
 
     def close(self) -> None:
-        """Nothing to free: the connections of a call end with it."""
+        """Do nothing: connections are closed at the end of each call."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests; closing the iterator closes the connections of those under way.
+        """Generate replies; closing the iterator closes the connections of running requests.
 
         Raises:
-            EngineError: When the server is gone, or refuses every request.
+            EngineError: When the server is unreachable, or refuses every request.
         """
         source = iter(requests)
         arrived: SimpleQueue[News] = SimpleQueue()
         orders: asyncio.Queue[Request] = asyncio.Queue()
         waiting: set[str] = set()
         with start_blocking_portal() as portal:
-            # whatever ends this block early cancels the service, which ends before the block does
+            # leaving this block early cancels the service, which ends before the block does
             service = portal.start_task_soon(self._serve, orders, arrived.put)
             while True:
                 while len(waiting) < self._concurrency and (request := next(source, None)) is not None:
@@ -96,7 +96,7 @@ class EndpointEngine:
                     news = arrived.get(timeout=IDLE_CHUNK_SECONDS)
                 except Empty:
                     if service.done():
-                        service.result()  # raises what ended it
+                        service.result()  # raises the service's exception
                     news = Chunk(next(iter(waiting)))
                 if isinstance(news, SftchatWarning):
                     warnings.warn(news, stacklevel=2)
@@ -108,27 +108,27 @@ class EndpointEngine:
                 yield news
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """How likely a given text is as the reply, token by token, from a server that can tell; see ``score_text``.
+        """Return the log-probability of each token of a given reply, if the server supports it; see ``score_text``.
 
         Args:
-            request: What was asked.
-            reply: Text; a server knows no token ids of ours.
-            ended: Of no effect: the token that ends a reply is not judged.
-            alternatives: How many of the likeliest tokens to name at each place.
+            request: The prompt.
+            reply: Text; token ids are not supported.
+            ended: Ignored: the end-of-reply token is not scored.
+            alternatives: Number of top alternatives per token.
 
         Raises:
-            UsageError: When there is nothing to judge.
-            EngineError: When the server cannot tell; says what it lacks.
+            UsageError: When the reply is empty or is not text.
+            EngineError: When the server does not support it; names the missing feature.
         """
         if not isinstance(reply, str) or not reply:
             raise UsageError("there is nothing to judge: give the text of a reply")
         return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
 
     def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> Answer:
-        """Ask one question that is not streamed, in as many forms as the server makes necessary.
+        """Send a request that is not streamed, adapted to what the server refuses.
 
         Raises:
-            EngineError: When there is no answer.
+            EngineError: When there is no response.
         """
         while True:
             asked = adapted({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
@@ -141,7 +141,7 @@ class EndpointEngine:
                 return replace(answer, words=self._server.words(answer) if answer.status != 200 else "")
 
     async def _serve(self, orders: asyncio.Queue[Request], say: Say) -> None:
-        """Send every request that is ordered, until cancelled."""
+        """Process queued requests until cancelled."""
         pace = AdaptiveConcurrencyLimit(self._concurrency)
         async with self._server.client() as client, create_task_group() as group:
             while True:
@@ -149,7 +149,7 @@ class EndpointEngine:
                 group.start_soon(self._answer, client, pace, request, say)
 
     async def _answer(self, client: httpx2.AsyncClient, pace: AdaptiveConcurrencyLimit, request: Request, say: Say) -> None:
-        """Carry one request through its attempts; a reply of which something has been handed out is not begun again."""
+        """Process one request with its retries; a reply of which text has been emitted is not restarted."""
         attempt, said, thought = 0, False, False
         while True:
             attempt += 1
@@ -182,10 +182,10 @@ class EndpointEngine:
             say(Chunk(request.id, finish_reason="error", error=words))
 
     async def _attempt(self, client: httpx2.AsyncClient, request: Request, say: Say) -> AsyncGenerator[Chunk]:
-        """Send a request once and pass on what comes.
+        """Send a request once and emit its chunks.
 
         Raises:
-            Trouble: When that is no whole reply.
+            RequestFailed: When there is no complete reply.
         """
         path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
         body = adapted({**body, **self._extra_body}, self._learned.get(body["model"], ()))
@@ -200,7 +200,7 @@ class EndpointEngine:
                 async with aclosing(self._events(response, meter, tokens)) as events:
                     async for data in events:
                         if data == DONE:
-                            reason = reason or ("stop" if said.begun else "")  # the server's own word that the reply is whole
+                            reason = reason or ("stop" if said.begun else "")  # the server reported that the reply is complete
                             break
                         piece = read_event(data, self._server.redaction.text)
                         for chunk in said.feed(piece):
@@ -216,7 +216,7 @@ class EndpointEngine:
             words = f"no connection ({self._server.shown(first_line(error))}); check that it still runs and that the address is right"
             raise RequestFailed(words, passing=True, everywhere=True) from None
         except (httpx2.RequestError, Overrun) as error:
-            if not (reason or said.stopped or said.full):  # what is cut off after the end of the reply is no loss
+            if not (reason or said.stopped or said.full):  # an interruption after the end of the reply loses nothing
                 raise self._broken(error, tokens) from None
         if not (reason or said.stopped or said.full):
             raise RequestFailed("the stream ended before the reply did", passing=True)
@@ -235,12 +235,12 @@ class EndpointEngine:
         )  # fmt: skip
 
     async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
-        """The data of each event of an answer to a request for so many tokens; an answer that is not streamed is one event.
+        """Yield the data of each event of a response; a response that is not streamed is one event.
 
-        The last one is ``DONE`` where the server sent that.
+        The last one is ``DONE`` if the server sent it.
 
         Raises:
-            Trouble: When it is neither.
+            RequestFailed: When the response is neither a stream nor JSON.
             Overrun: When it is too large.
         """
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -270,7 +270,7 @@ class EndpointEngine:
                 raise _no_events(kind)
 
     def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> RequestFailed:
-        """What an answer that did not come to its end means for a request for so many tokens."""
+        """Return the error for an interrupted response."""
         if isinstance(error, Overrun):
             return error
         if isinstance(error, httpx2.SSEError):
@@ -280,7 +280,7 @@ class EndpointEngine:
         return RequestFailed(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
 
     def _warn_of_logprobs(self, request: Request, say: Say) -> None:
-        """Warn, once for each model, that the server answers without the log-probabilities that it was asked for."""
+        """Warn, once per model, that the server ignores the request for log-probabilities."""
         model = request.adapter or self.model
         if ("logprobs", model) not in self._warned:
             self._warned.add(("logprobs", model))
@@ -291,7 +291,7 @@ class EndpointEngine:
             )
 
     def _warn_of_length(self, request: Request, say: Say) -> None:
-        """Warn, once for each model, that the server does not end its replies."""
+        """Warn, once per model, that the server does not limit the length of its replies."""
         model = request.adapter or self.model
         if ("length", model) not in self._warned:
             self._warned.add(("length", model))
@@ -299,7 +299,7 @@ class EndpointEngine:
             say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
 
     def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
-        """Whether to change the request after a refusal; a new change is kept for its model and reported once."""
+        """Whether to adapt the request after a refusal; a new adaptation is stored for the model and reported once."""
         if answer.status not in (*REFUSES, *ALSO_REFUSES) or (found := adaptation_to(answer.text, body)) is None:
             return False
         if answer.status not in REFUSES and found not in ALSO_REFUSES[answer.status]:
@@ -308,12 +308,12 @@ class EndpointEngine:
         learned = self._learned.setdefault(model, [])
         if found not in learned:
             learned.append(found)
-            if found is not USAGE:  # its replies are as good
+            if found is not USAGE:  # without token counts the replies are as good
                 say(SftchatWarning(f"model '{model}' of {self._server.url} {found.words}"))
         return adapted(dict(body), learned) != body
 
     def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> RequestFailed:
-        """What an answer other than 200 means for this request and for all others."""
+        """Return the error for a response with a status other than 200."""
         status, words = answer.status, self._server.words(answer)
         if self._learns(answer, body, say):
             return RequestFailed(words, otherwise=True)
@@ -330,12 +330,12 @@ class EndpointEngine:
 
 
 def _warn(news: News) -> None:
-    """Hand a warning to Python's machinery; for questions that the caller's thread asks."""
+    """Issue a Python warning, for requests from the caller's thread."""
     if isinstance(news, SftchatWarning):
         warnings.warn(news, stacklevel=2)
 
 
 def _no_events(kind: str) -> RequestFailed:
-    """The error for an answer of a type that is no event stream, or has none in it."""
+    """Return the error for a response that is not an event stream, or is an empty one."""
     words = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
     return RequestFailed(words, everywhere=True)

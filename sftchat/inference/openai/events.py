@@ -1,4 +1,4 @@
-"""The OpenAI protocol: a request as JSON, and what a server sends back as pieces of a reply."""
+"""The OpenAI protocol: requests as JSON, and server events as pieces of a reply."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from sftchat.protocol import content_of, error_message, finish_reason, unfinishe
 from sftchat.types import Choice, FinishReason
 
 DONE = "[DONE]"
-"""The event after the last one."""
+"""Data of the event after the last one."""
 ERROR = b"error:"
-"""The field of an event stream in which llama-server sends errors; the standard has none of that name."""
+"""Field of an event stream in which llama-server sends errors; it is not part of the standard."""
 OWN_KEYS = ("context", "weight")
-"""Keys of a turn that mean nothing to a server; some refuse what they do not know."""
+"""Keys of a message that are private to sftchat; some servers refuse unknown keys."""
 MOST_COUNTED = 1_000_000_000
-"""Tokens above which a server's number is none."""
+"""Token counts above this are invalid."""
 PASSING_CODES = ("server_error", "internal", "overloaded", "unavailable", "timeout", "rate_limit", "too_many_requests")
-"""What the codes and types of errors contain that another attempt may turn, in lower case."""
+"""Substrings of error codes and types that are worth a retry, in lower case."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one event says.
+    """The content of one event.
 
     Attributes:
         text: New text of the reply.
-        finish_reason: Why the reply ended, in the server's word; empty while it goes on.
-        prompt_tokens: Length of the prompt, where this event says so; never more than ``MOST_COUNTED``.
-        completion_tokens: Length of the reply, thoughts and mostly the stop token included, likewise.
-        thoughts: New text of what the server keeps apart as reasoning.
-        refused: The text is a refusal by the server's own word.
+        finish_reason: The server's finish reason; empty while the reply goes on.
+        prompt_tokens: Length of the prompt, if this event reports it; at most ``MOST_COUNTED``.
+        completion_tokens: Length of the reply, thoughts and usually the stop token included; likewise.
+        thoughts: New text of the server's separate reasoning field.
+        refused: Whether the server marked the text as a refusal.
         called: Names of functions that the model calls.
-        whole: The event is a whole answer and not a part of a stream.
-        choices: Tokens with their log-probabilities, those of thoughts and of the end included.
+        whole: Whether the event is a complete response and not a part of a stream.
+        choices: Tokens with log-probabilities, those of thoughts and the end included.
     """
 
     text: str = ""
@@ -56,16 +56,16 @@ class Piece:
 def path_and_body(
     request: Request, model: str, *, usage: bool = True, template_arguments: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Where a request goes, below the server's address, and the JSON that is posted there.
+    """Return the path below the server's address and the JSON body of a request.
 
-    ``top_p`` and what no standard has (``top_k``, ``repetition_penalty``, ``chat_template_kwargs``) is sent only when it differs from its
-    default: vLLM and SGLang take it, others may refuse the request.
+    ``top_p`` and nonstandard parameters (``top_k``, ``repetition_penalty``, ``chat_template_kwargs``) are sent only if they differ from their
+    defaults: vLLM and SGLang support them, others may refuse the request.
 
     Args:
-        request: An adapter is named as vLLM names it: a model beside its base.
-        model: The name under which the server has the model.
-        usage: Whether to ask for the number of tokens.
-        template_arguments: Arguments of the server's chat template, below those of the request.
+        request: The request; an adapter is named as in vLLM: as a model next to its base.
+        model: Name of the model on the server.
+        usage: Whether to request token counts.
+        template_arguments: Default arguments of the server's chat template; those of the request override them.
     """
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -97,14 +97,14 @@ def path_and_body(
 
 
 def read_event(data: str, redact: Redact = str) -> Piece:
-    """What the data of one server-sent event says, or a whole answer that was not streamed. Of two values of one key the last one counts.
+    """Parse the data of one server-sent event, or of a response that was not streamed; the last of duplicate keys counts.
 
     Args:
         data: JSON.
-        redact: Makes the text of a token without keys.
+        redact: Removes keys from the text of a token.
 
     Raises:
-        Trouble: When it is no JSON object of the protocol, or tells of an error; its words are the server's, of any length.
+        RequestFailed: When it is not a JSON object of the protocol, or reports an error; its message is the server's, of any length.
     """
     try:
         event = load_json(data, last_wins=True)
@@ -135,12 +135,12 @@ def read_event(data: str, redact: Redact = str) -> Piece:
 
 
 async def error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
-    """An event stream in which a line that begins with ``error:``, as llama-server sends it, is one of ``data:``; others are as they were.
+    """Yield an event stream in which lines that begin with ``error:``, as llama-server sends them, begin with ``data:``.
 
     Args:
-        parts: Of the stream, cut anywhere.
+        parts: Parts of the stream, split anywhere.
     """
-    held, fresh = b"", True  # what may be the beginning of the field, and whether a line begins there
+    held, fresh = b"", True  # possible beginning of the field, and whether a line begins there
     async for part in parts:
         text = held + part
         line = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
@@ -156,14 +156,14 @@ async def error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
 
 
 def ended(said: str, called: tuple[str, ...] = ()) -> FinishReason:
-    """Our finish reason for the server's.
+    """Convert the server's finish reason to sftchat's.
 
     Args:
-        said: The server's word.
+        said: The server's finish reason.
         called: Names of functions that the model calls.
 
     Raises:
-        Trouble: When the reply ended in a way that makes it no reply, such as ``content_filter`` or ``tool_calls``.
+        RequestFailed: When the finish reason means that there is no usable reply, such as ``content_filter`` or ``tool_calls``.
     """
     ours = finish_reason(said)
     if ours not in ("stop", "length"):
@@ -172,10 +172,9 @@ def ended(said: str, called: tuple[str, ...] = ()) -> FinishReason:
 
 
 def _error_of(event: Mapping[str, Any]) -> RequestFailed | None:
-    """The error that an event tells of, beside its choices or without any; None when it tells of none.
+    """Return the error that an event reports, with or without choices; None if it reports none.
 
-    Another attempt is allowed when the code or the type says that the fault may pass: an HTTP status of 408, 409, 429 or 5xx, or a word such as
-    ``server_error``. An error without either would be the same again.
+    It is worth a retry if the code or type indicates a temporary error: HTTP status 408, 409, 429 or 5xx, or a word such as ``server_error``.
     """
     if not event.get("error") and event.get("choices"):
         return None
@@ -192,14 +191,14 @@ def _error_of(event: Mapping[str, Any]) -> RequestFailed | None:
 
 
 def _word(said: Any) -> str:
-    """A word of an event, which may be absent."""
+    """Return an optional string of an event."""
     if said is None or isinstance(said, str):
         return said or ""
     raise TypeError("its finish_reason is no text")
 
 
 def _count(number: Any) -> int:
-    """A number of tokens; 0, which means that the server does not count, for anything that can be none."""
+    """Return a token count; 0, meaning unknown, for invalid values."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= MOST_COUNTED:
         return 0
     return int(number) if number == int(number) else 0

@@ -1,4 +1,4 @@
-"""How likely a given text is as a reply, from servers that give the log-probabilities of a prompt: vLLM, and with ``/completions`` SGLang."""
+"""Likelihood of a given reply, from servers that return log-probabilities of a prompt: vLLM, and with ``/completions`` SGLang."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sftchat.inference.openai.server import Answer
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 
 ONE_TOKEN = SamplingParams(max_new_tokens=1)
-"""A server must generate something."""
+"""A server must generate at least one token."""
 Ask = Callable[[str, Mapping[str, Any], int], Answer]
-"""Posts a body to a path and returns the answer; the number is of tokens whose bytes the answer may have."""
+"""Posts a body to a path and returns the response; the number is the number of tokens that limits its size."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A token of a prompt: its key in the server's list, and what the server thinks of it."""
+    """A token of a prompt: its key in the server's list, and its log-probability and alternatives."""
 
     key: str
     choice: Choice
@@ -31,21 +31,21 @@ class _Read:
 def score_text(
     ask: Ask, request: Request, model: str, text: str, alternatives: int, *, template_arguments: Mapping[str, Any] | None = None
 ) -> tuple[Choice, ...]:
-    """The tokens of a text as the reply to a request, each with its log-probability; without the token that ends a reply.
+    """Return the tokens of a text as the reply to a request, each with its log-probability; the end-of-reply token is excluded.
 
-    A conversation is rendered by the server, once with the reply and once without: what the first has more is the reply's. This needs
-    ``prompt_logprobs`` and ``continue_final_message``, which vLLM has. A raw prompt needs ``echo`` beside ``logprobs``, as vLLM and SGLang have.
+    For a conversation the server renders the prompt twice, with and without the reply; the additional tokens are the reply's. This requires
+    ``prompt_logprobs`` and ``continue_final_message``, as in vLLM. A raw prompt requires ``echo`` with ``logprobs``, as in vLLM and SGLang.
 
     Args:
-        ask: Sends a question to the server.
-        request: What the text answers.
-        model: The name under which the server has the model.
-        text: Not empty.
-        alternatives: How many of the likeliest tokens to name at each place, from 0.
-        template_arguments: Arguments of the server's chat template, below those of the request.
+        ask: Sends a request to the server.
+        request: The prompt.
+        model: Name of the model on the server.
+        text: The reply; not empty.
+        alternatives: Number of top alternatives per token, at least 0.
+        template_arguments: Default arguments of the server's chat template; those of the request override them.
 
     Raises:
-        EngineError: When the server cannot tell; says what it lacks.
+        EngineError: When the server does not support it; names the missing feature.
     """
     request = replace(request, sampling=ONE_TOKEN, logprobs=None, reply_ids=())
     whole = replace(request, reply_prefix=request.reply_prefix + text)
@@ -78,12 +78,12 @@ def score_text(
 
 
 def _lacks(model: str, what: str, why: str) -> EngineError:
-    """The error for a server that cannot tell how likely a text is."""
+    """Return the error for a server that cannot score a text."""
     return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({what}): {why}")
 
 
 def _prompt(answer: Mapping[str, Any], alternatives: int, model: str) -> list[_Read]:
-    """The tokens of a prompt as vLLM lists them: for each the alternatives by id, its own first; null for the first token of all."""
+    """Return the prompt tokens in vLLM's format: per token the alternatives by id, its own first; null for the very first token."""
     listed = answer.get("prompt_logprobs")
     if not isinstance(listed, list):
         raise _lacks(model, "prompt_logprobs", "it takes the request and sends none")
@@ -100,7 +100,7 @@ def _prompt(answer: Mapping[str, Any], alternatives: int, model: str) -> list[_R
 
 
 def _alternatives(entry: Any) -> list[tuple[str, Token, float, int | None]]:
-    """What one place of a prompt says: id, token, log-probability and rank from 0 of each alternative."""
+    """Return id, token, log-probability and rank (from 0) of each alternative at one position."""
     found = []
     for key, one in entry.items() if isinstance(entry, Mapping) else ():
         if not isinstance(one, Mapping):
@@ -112,7 +112,7 @@ def _alternatives(entry: Any) -> list[tuple[str, Token, float, int | None]]:
 
 
 def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tuple[Choice, ...]:
-    """The tokens of a text behind a prompt, of an answer that repeats both and goes on."""
+    """Return the tokens of a text after a prompt, from a response that repeats both."""
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     logprobs = first.get("logprobs") if isinstance(first, Mapping) else None
@@ -134,17 +134,17 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
 
 
 def _fits(value: Any, texts: Sequence[Any]) -> bool:
-    """Whether a value is a list with an entry for each token."""
+    """Whether a value is a list with one entry per token."""
     return isinstance(value, list) and len(value) == len(texts)
 
 
 def _are_offsets(offsets: Any, texts: Sequence[Any]) -> bool:
-    """Whether these are where the tokens begin."""
+    """Whether the offsets are consistent with the texts of the tokens."""
     return _fits(offsets, texts) and all(isinstance(offset, int) for offset in offsets)
 
 
 def _starts(texts: Sequence[Any]) -> list[int]:
-    """Where tokens begin, from their texts."""
+    """Return the offset of each token, computed from the texts."""
     starts, at = [], 0
     for text in texts:
         starts.append(at)

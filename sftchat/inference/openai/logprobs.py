@@ -1,4 +1,4 @@
-"""Which of the tokens that a server lists make up the reply: servers list those of thoughts, tags and the end too, before or after their text."""
+"""Selects the tokens of the reply from a server's list, which may include tokens of thoughts, tags and the end, before or after their text."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from sftchat.types import UNNUMBERED, Choice, Token
 
 BROKEN = "\ufffd"
-"""What a part of a character decodes to."""
+"""Decoded form of an incomplete character."""
 SPACES = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
-"""How some servers write blanks: as the vocabulary has them."""
+"""Whitespace in the notation of vocabularies, as some servers send it."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A token and where its text stands in the stream, in characters; ``absent`` when it stands nowhere, as a tag that the server keeps to itself."""
+    """A token and the position of its text in the stream, in characters; ``absent`` if its text is not in the stream, such as a hidden tag."""
 
     choice: Choice
     start: int
@@ -28,24 +28,24 @@ class Placed:
 
 
 class Alignment:
-    """Finds where in a stream of text its tokens stand, whichever of the two comes first.
+    """Aligns tokens with the text of a stream; either may arrive first.
 
-    A token is looked for where the last one ended. Tokens that are a part of a character have no text of their own: what lies between the token
-    before and the next one that is found is theirs. A token that is not there is absent.
+    Each token is searched from the end of the previous one. Tokens that are part of a character have no text of their own: the text between the
+    previous and the next match belongs to them. A token that is not found is absent.
     """
 
     def __init__(self) -> None:
-        self._text = ""  # what no token has been found for yet
-        self._at = 0  # where that begins
+        self._text = ""  # text without a token so far
+        self._at = 0  # position of its beginning
         self._queue: deque[Choice] = deque()
 
     def feed(self, text: str, choices: Sequence[Choice] = ()) -> None:
-        """Take new text and the tokens that came with it."""
+        """Add new text and its tokens."""
         self._text += text
         self._queue += choices
 
     def placed(self, *, final: bool = False) -> Iterator[Placed]:
-        """The tokens whose place is known now, in order; all that are left when no more text comes (``final``)."""
+        """Yield the tokens whose position is known, in order; with ``final`` all remaining ones."""
         while self._queue:
             run = list(takewhile(_textless, self._queue))
             following = self._queue[len(run)] if len(run) < len(self._queue) else None
@@ -75,7 +75,7 @@ class Alignment:
                 yield from self._pop([following], length)
 
     def _find(self, text: str, most: int, final: bool) -> tuple[int, int] | None:
-        """How far ahead a token stands, no farther than ``most`` characters, and how long it is; the end of the text may cut it."""
+        """Return the offset (at most ``most``) and length of a token's text; with ``final`` the text may be cut."""
         for form in _forms(text):
             for gap in range(most + 1):
                 rest = self._text[gap : gap + len(form)]
@@ -84,11 +84,11 @@ class Alignment:
         return None
 
     def _may_come(self, text: str, most: int) -> bool:
-        """Whether a token may be found when more text has come."""
+        """Whether the token may still be found in later text."""
         return any(form.startswith(self._text[gap : gap + len(form)]) for form in _forms(text) for gap in range(most + 1))
 
     def _pop(self, choices: Sequence[Choice], size: int) -> Iterator[Placed]:
-        """Take the first tokens, to which the next ``size`` characters belong."""
+        """Remove the first tokens together with the next ``size`` characters, which belong to them."""
         for choice in choices:
             self._queue.popleft()
             yield Placed(choice, self._at, self._at + size)
@@ -96,42 +96,42 @@ class Alignment:
 
 
 class ReplyTokens:
-    """Gives out the tokens of a reply as its text is handed out.
+    """Yields the tokens of a reply in step with its text.
 
-    Positions are those of the stream: all text that the server sent, thoughts and tags included, in order.
+    Positions refer to the stream: all text from the server, thoughts and tags included, in order.
     """
 
     def __init__(self) -> None:
         self._alignment = Alignment()
         self._waiting: deque[Placed] = deque()
         self._ranges: list[tuple[int, int]] = []
-        self._behind: list[Placed] = []  # without a place in the text, behind the last one that has one
+        self._behind: list[Placed] = []  # tokens without text, after the last one with text
 
     def feed(self, text: str, choices: Sequence[Choice]) -> None:
-        """Take text of the stream and the tokens that came with it."""
+        """Add text of the stream and its tokens."""
         self._alignment.feed(text, choices)
 
     def belongs(self, start: int, end: int) -> None:
-        """Text between these positions is the reply's."""
+        """Mark the text between two positions as part of the reply."""
         if self._ranges and self._ranges[-1][1] == start:
             start = self._ranges.pop()[0]
         self._ranges.append((start, end))
 
     def void(self) -> None:
-        """What came before is no part of the reply after all."""
+        """Exclude all earlier text from the reply."""
         self._ranges.clear()
         self._behind.clear()
 
     def until(self, end: int) -> tuple[Choice, ...]:
-        """The tokens of the reply that end at this position or before it, without those that were given out."""
+        """Return the tokens of the reply up to a position that were not returned before."""
         return tuple(self._given(end, self._ranges, final=False))
 
     def rest(self, end: int, *, ended: bool) -> tuple[Choice, ...]:
-        """The last tokens of the reply, which ends at a position.
+        """Return the last tokens of the reply.
 
         Args:
-            end: The position; a token that goes beyond it is cut there.
-            ended: Whether the model ended the reply: a single token behind its text is then the one that did, and special.
+            end: Position of the end of the reply; a token that extends beyond it is cut.
+            ended: Whether the model ended the reply: a single token after its text is then the end token, and marked special.
         """
         ranges = [(start, min(stop, end)) for start, stop in self._ranges if start < end]
         found = list(self._given(end, ranges, final=True))
@@ -141,7 +141,7 @@ class ReplyTokens:
         return tuple(found)
 
     def _given(self, end: int, ranges: Sequence[tuple[int, int]], *, final: bool) -> Iterator[Choice]:
-        """Tokens in these ranges; of those that have no place of their own, the ones that another follows in the reply."""
+        """Yield tokens in the ranges; tokens without text are included if another token of the reply follows."""
         self._waiting += self._alignment.placed(final=final)
         while self._waiting and (final or self._waiting[0].end <= end):
             token = self._waiting.popleft()
@@ -157,7 +157,7 @@ class ReplyTokens:
 
 
 def _cut(placed: Placed, low: int, high: int) -> Choice:
-    """A token with no text beyond the reply."""
+    """Cut the text of a token to the reply."""
     token = placed.choice.token
     if token.data or BROKEN in token.text or (placed.start >= low and placed.end <= high and placed.end - placed.start == len(token.text)):
         return placed.choice
@@ -165,17 +165,17 @@ def _cut(placed: Placed, low: int, high: int) -> Choice:
 
 
 def _forms(text: str) -> tuple[str, ...]:
-    """A token's text as it is, and with the blanks that some servers write otherwise."""
+    """Return a token's text, and its form with the usual whitespace."""
     return tuple(dict.fromkeys((text, text.translate(SPACES))))
 
 
 def _textless(choice: Choice) -> bool:
-    """Whether a token has no text that could be looked for: a part of a character, or nothing."""
+    """Whether a token has no text to search for: part of a character, or empty."""
     return not choice.token.text or BROKEN in choice.token.text
 
 
 def _together(run: Sequence[Choice]) -> str:
-    """The text of parts of a character that are all there; empty when they are not, or their bytes are not known."""
+    """Decode tokens that together make whole characters; empty if they are incomplete or their bytes are unknown."""
     if not all(choice.token.data for choice in run):
         return ""
     try:
@@ -185,15 +185,15 @@ def _together(run: Sequence[Choice]) -> str:
 
 
 Redact = Callable[[str], str]
-"""Makes a text without keys."""
+"""Removes keys from a text."""
 
 
 def asked_for(alternatives: int | None, *, chat: bool) -> dict[str, Any]:
-    """The members of a request that ask for log-probabilities; none when ``alternatives`` is None.
+    """Return the fields of a request that enable log-probabilities; empty if ``alternatives`` is None.
 
     Args:
-        alternatives: How many of the likeliest tokens to name at each place, from 0.
-        chat: Whether the request goes to ``/chat/completions``, which takes another form than ``/completions``.
+        alternatives: Number of top alternatives per token, at least 0.
+        chat: Whether the request goes to ``/chat/completions``, whose format differs from that of ``/completions``.
     """
     if alternatives is None:
         return {}
@@ -203,14 +203,14 @@ def asked_for(alternatives: int | None, *, chat: bool) -> dict[str, Any]:
 
 
 def choices_of(logprobs: Any, redact: Redact = str) -> tuple[Choice, ...]:
-    """The tokens in a ``logprobs`` member with their log-probabilities, in order; what has another form than the two below is left out.
+    """Return the tokens of a ``logprobs`` field with their log-probabilities, in order; entries in other formats are skipped.
 
-    Chats have ``{"content": [{"token", "logprob", "bytes", "top_logprobs"}]}``, ``refusal`` in place of ``content`` for a refusal.
-    ``/completions`` has ``{"tokens": […], "token_logprobs": […], "top_logprobs": [{TEXT: LOGPROB}]}``. Any member may be null.
+    Format of chats: ``{"content": [{"token", "logprob", "bytes", "top_logprobs"}]}``, with ``refusal`` instead of ``content`` for a refusal. Format
+    of ``/completions``: ``{"tokens": […], "token_logprobs": […], "top_logprobs": [{TEXT: LOGPROB}]}``. Any field may be null.
 
     Args:
-        logprobs: The member, as JSON; None and other values have no tokens.
-        redact: Makes a text without keys.
+        logprobs: The field, as parsed JSON; None and other types have no tokens.
+        redact: Removes keys from a text.
     """
     if not isinstance(logprobs, Mapping):
         return ()
@@ -220,13 +220,13 @@ def choices_of(logprobs: Any, redact: Redact = str) -> tuple[Choice, ...]:
 
 
 def choice_of(token: Token, logprob: float, others: Iterable[tuple[Token, float]], rank: int | None = None) -> Choice:
-    """A token with its alternatives, the likeliest first.
+    """Return a token with its alternatives, most likely first.
 
     Args:
-        token: The token that stands there.
-        logprob: Natural logarithm of its probability; what rounding makes of a certain one may be above 0.
-        others: The alternatives with theirs.
-        rank: How many tokens were likelier, where the server says so.
+        token: The token of the reply.
+        logprob: Natural logarithm of its probability; may exceed 0 by rounding.
+        others: Alternatives with their log-probabilities.
+        rank: Number of more likely tokens, if the server reports it.
     """
     alternatives = tuple(sorted(others, key=lambda other: -other[1]))
     likelier = sum(value > logprob for _, value in alternatives)
@@ -234,13 +234,13 @@ def choice_of(token: Token, logprob: float, others: Iterable[tuple[Token, float]
 
 
 def token_of(text: Any, data: Any = None, redact: Redact = str) -> Token | None:
-    """A token of a server; None when it has no text.
+    """Return a token; None if its text is not a string.
 
     Args:
         text: Its text.
-        data: Its bytes as a list of numbers, where the server gives them: they count, because the text of a part of a character differs
+        data: Its bytes as a list of numbers, if the server provides them; they take precedence, because the text of a part of a character differs
             between servers.
-        redact: Makes a text without keys.
+        redact: Removes keys from a text.
     """
     if not isinstance(text, str):
         return None
@@ -254,7 +254,7 @@ def token_of(text: Any, data: Any = None, redact: Redact = str) -> Token | None:
 
 
 def renamed(choice: Choice, token: Token) -> Choice:
-    """A choice whose token is described otherwise, among the alternatives too."""
+    """Return a copy with another token, replaced among the alternatives too."""
     if token == choice.token:
         return choice
     return replace(
@@ -263,12 +263,12 @@ def renamed(choice: Choice, token: Token) -> Choice:
 
 
 def number(value: Any) -> float | None:
-    """A log-probability; None for anything that is none, such as null, text and NaN."""
+    """Return a log-probability; None for null, text, NaN and other invalid values."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
 
 
 def _entry(entry: Any, redact: Redact) -> Choice | None:
-    """A token of a chat."""
+    """Parse a token of a chat."""
     if (found := _pair(entry, redact)) is None:
         return None
     top = entry.get("top_logprobs")
@@ -277,7 +277,7 @@ def _entry(entry: Any, redact: Redact) -> Choice | None:
 
 
 def _pair(entry: Any, redact: Redact) -> tuple[Token, float] | None:
-    """A token and its log-probability."""
+    """Parse a token and its log-probability."""
     if not isinstance(entry, Mapping):
         return None
     token, logprob = token_of(entry.get("token"), entry.get("bytes"), redact), number(entry.get("logprob"))
@@ -285,7 +285,7 @@ def _pair(entry: Any, redact: Redact) -> tuple[Token, float] | None:
 
 
 def _columns(logprobs: Mapping[str, Any], redact: Redact) -> list[Choice | None]:
-    """The tokens of ``/completions``, which come in lists of equal length; None for one without a log-probability, as the first of a text."""
+    """Return the tokens of ``/completions``, which come as lists of equal length; None for one without log-probability, such as the first."""
     texts, values, tops = (logprobs.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(texts, list) or not isinstance(values, list) or len(texts) != len(values):
         return []

@@ -1,4 +1,4 @@
-"""From ``http://HOST:PORT/v1#MODEL`` to an engine: is the server there, and does it have the model?"""
+"""Open ``http://HOST:PORT/v1#MODEL``: check that the server is reachable and serves the model."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sftchat.inference.openai.server import Server, key_from_environment, served
 from sftchat.types import Message, SamplingParams
 
 MISTAKES = (400, 404, 422)
-"""How servers answer to the name of a model that they do not have."""
+"""HTTP statuses with which servers reject an unknown model name."""
 MAX_LISTED_MODELS = 50
-"""The most models that an error lists."""
+"""Maximum number of models listed in an error message."""
 
 
 def server_and_model(address: str, *, key: str | None = None, **how: Any) -> tuple[Server, str]:
-    """Take an address apart.
+    """Parse an address.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``, checked by ``sftchat.models.reference.resolve``.
-        key: Of the server; by default the environment's.
-        how: ``timeout``, ``request_timeout`` and ``transport``, as of ``Server``.
+        key: API key; by default from the environment.
+        how: ``timeout``, ``request_timeout`` and ``transport``, see ``Server``.
 
     Returns:
-        The server, and the name of the model, empty when there is none.
+        The server, and the name of the model, empty if there is none.
     """
     url, _, model = address.partition("#")
     return Server(url.rstrip("/"), key_from_environment() if key is None else key, **how), model
@@ -51,22 +51,22 @@ def open_endpoint(
     extra_body: Mapping[str, Any] | None = None,
     template_arguments: Mapping[str, Any] | None = None,
 ) -> EndpointEngine:
-    """Open a model behind a server after making sure that both are there.
+    """Open a model on a server after checking that both exist.
 
     Args:
-        address: ``http://HOST:PORT/v1#MODEL``; the name may be left out when the server lists exactly one model.
-        concurrency: The most requests under way at once, at least 1.
-        timeout: Seconds that may pass before the first and between two pieces of a reply.
-        request_timeout: Seconds that one request may take in all.
-        key: Of the server; by default what SFTCHAT_API_KEY or OPENAI_API_KEY holds.
-        transport: What carries the requests instead of the network; for tests.
-        retries: What happens after a failed attempt.
-        extra_body: Further members of the JSON of every request, over ours.
+        address: ``http://HOST:PORT/v1#MODEL``; the name may be omitted if the server lists exactly one model.
+        concurrency: Maximum number of simultaneous requests, at least 1.
+        timeout: Maximum time without data, in seconds.
+        request_timeout: Maximum total time of one request, in seconds.
+        key: API key; by default from SFTCHAT_API_KEY or OPENAI_API_KEY.
+        transport: HTTP transport that replaces the network; for tests.
+        retries: Retry policy.
+        extra_body: Additional fields of the JSON body, overriding the engine's own.
         template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
 
     Raises:
-        UsageError: When the model has no name, or one that the server does not know.
-        ModelError: When nothing answers, or the key is refused.
+        UsageError: When the model has no name, or the server does not serve it.
+        ModelError: When the server is unreachable, or refuses the key.
     """
     server, model = server_and_model(address, key=key, timeout=timeout, request_timeout=request_timeout, transport=transport)
     listed, why = served_models(server)
@@ -81,7 +81,7 @@ def open_endpoint(
 
 
 def _only(names: list[str], why: str, server: Server) -> str:
-    """The one model that a server has."""
+    """Return the only model of a server."""
     if not names:
         raise ModelError(
             f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
@@ -95,7 +95,7 @@ def _only(names: list[str], why: str, server: Server) -> str:
 
 
 def _try_name(server: Server, model: str, names: list[str]) -> None:
-    """Ask a model that is not listed for one token: servers answer to names that they do not list, such as adapters and local folders."""
+    """Request one token from an unlisted model: servers may serve models that they do not list, such as adapters and local folders."""
     path, body = path_and_body(
         Request("", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=1)), model, usage=False
     )
@@ -104,7 +104,7 @@ def _try_name(server: Server, model: str, names: list[str]) -> None:
     except (httpx2.RequestError, Overrun) as error:
         raise ModelError(f"the server at {server.url} did not answer for model '{model}': {server.shown(first_line(error))}") from None
     if answer.status in REFUSES and adaptation_to(answer.text, body) is not None:
-        return  # it refuses a parameter, so it knows the model
+        return  # it refuses only a parameter, so the model exists
     if answer.status in MISTAKES:
         what = (
             unknown("model", model, names if len(names) <= MAX_LISTED_MODELS else get_close_matches(model, names, MAX_LISTED_MODELS))

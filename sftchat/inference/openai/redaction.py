@@ -1,4 +1,4 @@
-"""Keys in what a server says: replaced before anything is stored or shown."""
+"""Removes API keys from server responses before anything is stored or shown."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 from urllib.parse import quote
 
 MARK = "***"
-"""What stands in place of a key."""
+"""Replacement for a key."""
 MIN_KEY_CHARACTERS = 8
-"""Characters below which a key is no secret but a word such as ``EMPTY`` or ``none``, which replies may contain."""
+"""Keys with fewer characters are placeholders such as ``EMPTY`` or ``none``, which replies may contain."""
 
 
 class Redaction:
-    """Replaces known keys by ``***``: as they are, and percent-encoded as in an address.
+    """Replaces known keys by ``***``, both literal and percent-encoded.
 
     Args:
-        keys: Those of fewer than ``MIN_KEY_CHARACTERS`` characters are left alone.
+        keys: API keys; those with fewer than ``MIN_KEY_CHARACTERS`` characters are ignored.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
         found = {form for key in keys if len(key) >= MIN_KEY_CHARACTERS for form in _forms(key)}
         self.forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
-        """What is replaced, the longest first."""
+        """The strings to replace, longest first."""
         self.pattern = re.compile("|".join(map(re.escape, self.forms))) if self.forms else None
 
     def __repr__(self) -> str:
-        """Says nothing of the keys."""
+        """Return a representation that does not contain the keys."""
         return f"<Redaction of {len(self.forms)} forms>"
 
     def text(self, text: str) -> str:
-        """A text without the keys."""
+        """Return a text without the keys."""
         return text if self.pattern is None else self.pattern.sub(MARK, text)
 
     def value(self, value: Any) -> Any:
-        """What JSON said, without the keys in any text of it, names of members included."""
+        """Return a JSON value without the keys in strings and names of members."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -46,13 +46,13 @@ class Redaction:
 
 
 class RedactedStream:
-    """Replaces keys in a text that comes in pieces; an end that may be the beginning of a key waits for what follows.
+    """Replaces keys in a streamed text; a suffix that may be the beginning of a key is held back.
 
     Args:
-        redaction: What is replaced.
+        redaction: The redaction.
 
     Attributes:
-        replaced: Whether a key was found.
+        replaced: Whether a key was replaced.
     """
 
     def __init__(self, redaction: Redaction) -> None:
@@ -61,7 +61,7 @@ class RedactedStream:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take a piece; returns what can be handed out."""
+        """Add a piece; returns the text that can be emitted."""
         pattern = self._redaction.pattern
         if pattern is None:
             return text
@@ -77,13 +77,13 @@ class RedactedStream:
         return ready + text[done:begun]
 
     def end(self) -> str:
-        """What still waited; no more comes. So much of a key that it would be one by its length is replaced as a whole one is."""
+        """Return the text still held back; a partial key of at least ``MIN_KEY_CHARACTERS`` characters is replaced too."""
         held, self._held = self._held, ""
         self.replaced = self.replaced or len(held) >= MIN_KEY_CHARACTERS
         return MARK if len(held) >= MIN_KEY_CHARACTERS else held
 
     def _begun(self, text: str, done: int) -> int:
-        """Where the longest end of the text begins that is the beginning of a key and no whole one; its length when there is none."""
+        """Return the start of the longest suffix that may be the beginning of a key; the length of the text if there is none."""
         forms = self._redaction.forms
         for place in range(max(done, len(text) - len(forms[0]) + 1), len(text)):
             if any(form.startswith(text[place]) and len(form) > len(text) - place and form.startswith(text[place:]) for form in forms):
@@ -92,6 +92,6 @@ class RedactedStream:
 
 
 def _forms(key: str) -> set[str]:
-    """A key as it is and as an address has it, slashes escaped or not, escapes in capitals or not."""
+    """Return a key literally and percent-encoded, with and without escaped slashes, in upper and lower case."""
     encoded = {quote(key, safe=safe) for safe in ("", "/")}
     return {key, *encoded, *(re.sub("%..", lambda escape: escape[0].lower(), form) for form in encoded)}

@@ -1,4 +1,4 @@
-"""The text of a reply as it grows: whole characters, without keys, no longer than it may be, and ended by its stop strings."""
+"""Text of a streamed reply: whole characters, redacted, limited in size, and cut at stop strings."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sftchat.types import Choice
 
 
 class GrowingText:
-    """Takes the pieces of a reply and says what of them can be handed out.
+    """Filters the streamed text of a reply.
 
     Args:
-        redaction: What may not be in it.
-        characters: The most that it may have.
-        pieces: The most in which it may come.
-        stop: Strings that end it and are not part of it, whether or not the server minds them.
+        redaction: Redaction of API keys.
+        characters: Maximum number of characters.
+        pieces: Maximum number of pieces.
+        stop: Strings that end the reply and are not part of it, whether or not the server applies them.
 
     Attributes:
-        full: Whether more came than it may have; what came beyond is left out.
-        stopped: Whether a stop string has appeared; no more is handed out then.
-        released: Characters that were handed out.
-        altered: What was handed out has other characters than what came: a key was replaced, or half a character came alone.
+        full: Whether a limit was exceeded; the excess is dropped.
+        stopped: Whether a stop string has appeared; no more text is emitted then.
+        released: Number of emitted characters.
+        altered: Whether the emitted text differs from what was received: a key was replaced, or a piece ended within a character.
     """
 
     def __init__(self, redaction: Redaction, characters: int, pieces: int, stop: Sequence[str] = ()) -> None:
@@ -43,7 +43,7 @@ class GrowingText:
         self._half = ""
 
     def feed(self, text: str) -> str:
-        """Take a piece; returns what can be handed out."""
+        """Add a piece; returns the text that can be emitted."""
         if not text:
             return ""
         self.full = self.full or len(text) > self._characters or self._pieces == 0
@@ -55,13 +55,13 @@ class GrowingText:
         return self._until_stop(self._redacted.feed(text), final=False)
 
     def end(self) -> str:
-        """What still waited for more; none comes."""
+        """Return the text still held back."""
         rest = self._redacted.feed("\ufffd" if self._half else "") + self._redacted.end()
         self._half = ""
         return self._until_stop(rest, final=True)
 
     def _until_stop(self, text: str, *, final: bool) -> str:
-        """What comes before a stop string; an end that may be the beginning of one waits."""
+        """Return the text before a stop string; a suffix that may be the beginning of one is held back."""
         self.altered = self.altered or self._redacted.replaced
         if self.stopped:
             return ""
@@ -74,9 +74,9 @@ class GrowingText:
 
 
 def whole_characters(text: str) -> tuple[str, str]:
-    """Cut half a surrogate pair off the end of a text: what can be handed out, and what waits for its other half.
+    """Split a trailing lone surrogate off a text; returns the text and the surrogate.
 
-    Servers that count in UTF-16 send such halves, each escaped in a JSON string of its own.
+    Servers that count in UTF-16 send the halves of a pair escaped in separate JSON strings.
     """
     waiting = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
     ready = text[: len(text) - len(waiting)]
@@ -84,21 +84,21 @@ def whole_characters(text: str) -> tuple[str, str]:
 
 
 class StreamedReply:
-    """Takes the pieces of one answer and makes chunks of them, thoughts apart from the reply.
+    """Converts the pieces of one response to chunks, with thoughts separated from the reply.
 
-    Thoughts come in fields of their own, in parts of the content, or within the text: between ``<think>`` and ``</think>``, or before a
-    ``</think>`` alone where the template has opened them. A raw prompt, or a reply that is continued, is text throughout.
+    Thoughts come in separate fields, in parts of the content, or within the text: between ``<think>`` and ``</think>``, or before a lone ``</think>``
+    if the template opened them. A raw prompt or a continued reply contains no thoughts.
 
     Args:
-        request: What was asked.
-        redaction: What may not be in an answer.
-        bounds: What an answer may take.
+        request: The request.
+        redaction: Redaction of API keys.
+        bounds: Limits of the response.
 
     Attributes:
-        begun: Whether any text came.
-        refused: Whether the reply is a refusal by the server's own word.
+        begun: Whether any text was received.
+        refused: Whether the server marked the reply as a refusal.
         called: Names of functions that the model calls.
-        weighed: Whether any token came with its log-probability.
+        weighed: Whether any token had a log-probability.
     """
 
     def __init__(self, request: Request, redaction: Redaction, bounds: Bounds) -> None:
@@ -113,8 +113,8 @@ class StreamedReply:
         self._thoughts = GrowingText(redaction, bounds.of_text(tokens), bounds.of_pieces(tokens))
         self._tokens = ReplyTokens() if request.logprobs is not None else None
         self._read = 0  # characters of the stream
-        self._given = 0  # characters of the reply that went into its text
-        self._places: list[tuple[int, int]] = []  # where in the stream the reply goes on, and how much of it came before
+        self._given = 0  # characters of the reply added to its text
+        self._places: list[tuple[int, int]] = []  # where the reply continues in the stream, and how much of it came before
 
     @property
     def stopped(self) -> bool:
@@ -123,11 +123,11 @@ class StreamedReply:
 
     @property
     def full(self) -> bool:
-        """Whether more came than may."""
+        """Whether a limit was exceeded."""
         return self._text.full or self._thoughts.full
 
     def feed(self, piece: Piece) -> Iterator[Chunk]:
-        """Take a piece; yields what can be handed out."""
+        """Add a piece; yields the chunks that can be emitted."""
         self.begun = self.begun or bool(piece.text)
         self.refused = self.refused or piece.refused
         self.called = self.called or piece.called
@@ -142,7 +142,7 @@ class StreamedReply:
             yield from self._chunks([Part(piece.text, False)] if self._split is None else self._split.feed(piece.text))
 
     def end(self) -> tuple[str, str]:
-        """The answer is over; returns what still waited of the reply and of the thoughts."""
+        """Finish the reply; returns the chunk with the text and thoughts still held back."""
         text = thoughts = ""
         for part in [] if self._split is None else self._split.end():
             if part.thought:
@@ -152,7 +152,7 @@ class StreamedReply:
         return text + self._text.end(), thoughts + self._thoughts.end()
 
     def last_choices(self, *, ended: bool) -> tuple[Choice, ...]:
-        """The tokens of the reply that were not given out yet; for after ``end``.
+        """Return the remaining tokens of the reply, after ``end``.
 
         Args:
             ended: Whether the model ended the reply.
@@ -162,7 +162,7 @@ class StreamedReply:
         return self._tokens.rest(self._handed_out, ended=ended and not self.stopped)
 
     def _chunks(self, parts: list[Part]) -> Iterator[Chunk]:
-        """What parts add."""
+        """Convert parts to chunks."""
         for part in parts:
             if part.before:
                 yield Chunk(self._id, self._text.end())
@@ -178,7 +178,7 @@ class StreamedReply:
                 yield Chunk(self._id, ready, logprobs=tuple(choice.logprob for choice in choices) or None, choices=choices)
 
     def _reply(self, text: str) -> str:
-        """More of the reply; returns what can be handed out. It is the last of what was read, but for what the splitting holds back."""
+        """Add text to the reply; returns the text that can be emitted. It is the last text read, except what the splitter holds back."""
         if self._tokens is not None:
             end = self._read - (self._split.held if self._split is not None else 0)
             start = end - len(text)
@@ -190,6 +190,6 @@ class StreamedReply:
 
     @property
     def _handed_out(self) -> int:
-        """Where in the stream what was handed out of the reply ends."""
+        """Position in the stream up to which the reply was emitted."""
         done = self._text.released
         return next((start + done - before for start, before in reversed(self._places) if before < done), 0)

@@ -1,4 +1,4 @@
-"""How many requests may be under way: as many as asked for, fewer while the server says that it is too many, none when it is of no use."""
+"""Retries with backoff, and adaptive concurrency: fewer simultaneous requests after "too many requests", none after repeated failures."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from email.utils import parsedate_to_datetime
 from anyio import CapacityLimiter
 
 GIVEN_UP = 3
-"""Requests given up in a row, none answered between them, after which the server is given up too."""
+"""Number of consecutive failed requests, without a success between them, after which the server is given up."""
 
 
 class AdaptiveConcurrencyLimit:
-    """Places for requests, their number additively increased and multiplicatively decreased (Chiu and Jain 1989).
+    """Concurrency limit with additive increase and multiplicative decrease (AIMD, Chiu and Jain 1989).
 
     Args:
-        most: Places there are when the server never complains, at least 1.
+        most: Maximum number of simultaneous requests, at least 1.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.places = CapacityLimiter(most)
-        """An async context manager: a request holds a place while it is with the server, not while it waits for its next attempt."""
+        """An async context manager, held while a request is with the server, but not while it waits for a retry."""
         self.period = 0
-        """Grows with every decrease. A refusal of a request from an earlier period says nothing about the present number."""
+        """Increases with every decrease of the limit. Refusals of requests from an earlier period are ignored."""
         self._size = float(most)
         self._given_up = 0
 
     def refused(self, period: int) -> None:
-        """The server answered "too many requests" to one that was sent in the given period."""
+        """Handle "too many requests" for a request sent in the given period: halve the limit."""
         if period == self.period:
             self.period += 1
             self._resize(self._size / 2)
 
     def answered(self) -> None:
-        """The server answered a request: one place more after as many answers as there are places."""
+        """Handle a successful response: the limit grows by one after as many responses as its size."""
         self._given_up = 0
         self._resize(self._size + 1 / self._size)
 
     def given_up(self) -> bool:
-        """A request was given up though its trouble might have passed; returns whether there is no point in asking for any other."""
+        """Count a request that failed for good; returns whether to give up the server."""
         self._given_up += 1
         return self._given_up >= GIVEN_UP
 
     def _resize(self, size: float) -> None:
-        """Open or close places; whoever holds one keeps it."""
+        """Change the limit; running requests continue."""
         self._size = min(float(self.most), max(1.0, size))
         self.places.total_tokens = int(self._size)
 
 
 RETRYABLE_STATUSES = frozenset({408, 409, 429})
-"""Refusals that another attempt may turn, as the OpenAI library has them; every 5xx is one too."""
+"""HTTP statuses worth a retry, as in the OpenAI library; so is every 5xx."""
 LONGEST_WAIT = 1e9
-"""Seconds, 32 years: a server that asks to wait longer is understood to ask for this."""
+"""Upper limit of a requested wait in seconds, 32 years."""
 LONGEST_HEADER = 100
-"""Characters of a ``Retry-After`` header that is read."""
+"""Maximum number of characters of a ``Retry-After`` header; longer ones are ignored."""
 
 
 class RequestFailed(Exception):
-    """An attempt that brought no whole reply.
+    """A request that did not result in a complete reply.
 
     Attributes:
-        words: What went wrong, in one line.
-        passing: Whether another attempt may do better.
-        spent: Whether it cost all that the request may take: it is not sent again, though the trouble is the server's.
-        everywhere: Whether every other request must meet it too, as when the server is gone.
-        crowded: Whether the server wants fewer requests at once.
-        wait: Seconds that the server asked to wait; None when it did not.
-        otherwise: The request will be another one, without what the server refused: it is sent at once, and the attempt does not count.
+        words: Error message, one line.
+        passing: Whether a retry may succeed.
+        spent: Whether the request used up its limits: it is not retried although the server caused the error.
+        everywhere: Whether all other requests will fail too, as when the server is unreachable.
+        crowded: Whether the server wants fewer simultaneous requests.
+        wait: Wait that the server requested, in seconds; None without one.
+        otherwise: Whether the request is resent at once without what the server refused; the attempt is not counted.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True)
 class Retries:
-    """How often and after how long a request is sent again.
+    """Retry policy.
 
     Attributes:
-        attempts: The most there are, the first one included.
-        base: Seconds that the first wait may last.
-        cap: Seconds that no wait of our own exceeds.
-        patience: Seconds that the server may ask to wait; a request is given up rather than wait longer.
-        sleep: Waits; tests pass one that only takes note.
+        attempts: Maximum number of attempts, the first included.
+        base: Maximum of the first wait, in seconds.
+        cap: Maximum of every wait not requested by the server, in seconds.
+        patience: Maximum wait that the server may request, in seconds; above it the request fails.
+        sleep: Async sleep function; replaced in tests.
         random: Uniform in [0, 1).
         now: Seconds since 1970.
     """
@@ -119,11 +119,11 @@ class Retries:
     now: Callable[[], float] = time.time
 
     def delay(self, attempt: int, trouble: RequestFailed) -> float | None:
-        """Seconds to wait after the given attempt, counted from 1; None when there is no point in another one.
+        """Return the seconds to wait after the given attempt, counted from 1; None if there is no retry.
 
-        Exponential backoff with full jitter: uniform between nothing and ``min(cap, base * 2 ** n)`` (Brooker, "Exponential Backoff And
-        Jitter", AWS Architecture Blog 2015). What the server asked for comes first and the jitter on top, so that requests which were told
-        the same time do not come back together.
+        Exponential backoff with full jitter: uniform between 0 and ``min(cap, base * 2 ** n)`` (Brooker, "Exponential Backoff And Jitter", AWS
+        Architecture Blog 2015). The jitter is added to the wait that the server requested, so that requests with the same requested wait are not
+        resent together.
         """
         if not trouble.passing or attempt >= self.attempts or (trouble.wait or 0.0) > self.patience:
             return None
@@ -131,14 +131,14 @@ class Retries:
 
 
 def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date (RFC 9110, section 10.2.3); None for any other text.
+    """Parse a ``Retry-After`` header, in seconds or as a date (RFC 9110, section 10.2.3); None for other values.
 
     Args:
-        header: What the server sent; None when it sent none.
+        header: Value of the header; None if absent.
         now: Seconds since 1970.
 
     Returns:
-        Between 0 and ``LONGEST_WAIT``.
+        Seconds, between 0 and ``LONGEST_WAIT``.
     """
     if header is None or len(header) > LONGEST_HEADER:
         return None
@@ -147,6 +147,6 @@ def retry_after(header: str | None, now: float) -> float | None:
     except ValueError:
         try:
             seconds = float(parsedate_to_datetime(header).timestamp()) - now
-        except (ValueError, TypeError, OverflowError, OSError):  # years and zones that no calendar has
+        except (ValueError, TypeError, OverflowError, OSError):  # invalid years and time zones
             return None
     return min(max(0.0, seconds), LONGEST_WAIT) if math.isfinite(seconds) else None

@@ -1,4 +1,4 @@
-"""A server: where it is, the key that opens it, and what it says of itself."""
+"""An OpenAI-compatible server: its address, its API key, and its responses to short requests."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from sftchat.inference.openai.redaction import Redaction
 from sftchat.protocol import error_message
 
 KEYS = ("SFTCHAT_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key, the first one that is set counts."""
+"""Environment variables for the API key; the first one that is set is used."""
 CONNECT_SECONDS = 10.0
 MAX_ERROR_CHARACTERS = 300
-"""The most characters of a server's own words that an error repeats."""
+"""Maximum number of characters of a server's message in an error."""
 LONGEST_NAME = 1000
-"""Characters of a model's name; what is longer is no name."""
+"""Maximum number of characters of a model name; longer ones are invalid."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered, read as far as it may be.
+    """A response of a server, read up to its size limit.
 
     Attributes:
         status: The HTTP status.
-        headers: Of the answer.
-        text: Its content; UTF-8, as JSON is, whatever the header says.
-        words: Of an error, what the server says is wrong, fit to be shown, where the reader has filled it in.
+        headers: The headers.
+        text: The content, always decoded as UTF-8 like JSON, whatever the header says.
+        words: For an error, the server's message, sanitized for display; if the caller has set it.
     """
 
     status: int
@@ -47,15 +47,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """How a server is reached.
+    """Address, key and limits of a server.
 
     Attributes:
-        url: The address under which ``/chat/completions`` and ``/models`` are found, without a slash at its end.
-        key: Sent with every request and shown nowhere; empty for none.
-        timeout: Seconds that may pass before the first and between two pieces of an answer.
-        request_timeout: Seconds that one request may take in all.
-        bounds: What else an answer may take.
-        transport: What carries the requests instead of the network; for tests.
+        url: Base address of ``/chat/completions`` and ``/models``, without a trailing slash.
+        key: API key, sent with every request and never shown; empty for none.
+        timeout: Maximum time without data, in seconds.
+        request_timeout: Maximum total time of one request, in seconds.
+        bounds: Size limits of responses.
+        transport: HTTP transport that replaces the network; for tests.
     """
 
     url: str
@@ -66,9 +66,9 @@ class Server:
     transport: httpx2.MockTransport | None = None
 
     def client(self) -> httpx2.AsyncClient:
-        """A client for many requests at once, to be closed; how many is not its business.
+        """Return an HTTP client for any number of simultaneous requests; the caller closes it.
 
-        Redirects are not followed, so that the key goes nowhere else, and cookies are not kept, so that requests do not grow.
+        Redirects are not followed, so that the key is sent to no other server; cookies are not stored, so that requests do not grow.
         """
         authorization = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return httpx2.AsyncClient(
@@ -83,18 +83,18 @@ class Server:
     async def answer(
         self, client: httpx2.AsyncClient, method: str, path: str, meter: Meter, body: Mapping[str, Any] | None = None
     ) -> AsyncIterator[httpx2.Response]:
-        """Send a request; the answer can be read while the block lasts.
+        """Send a request; the response can be read within the block.
 
         Args:
-            client: What carries it.
+            client: The HTTP client.
             method: ``GET`` or ``POST``.
-            path: Below the address.
-            meter: Counts what the answer takes.
-            body: JSON that is sent.
+            path: Path below the base address.
+            meter: Measures the time.
+            body: JSON body.
 
         Raises:
-            Overtime: When its head does not come in time.
-            httpx2.RequestError: When there is none.
+            Overtime: When the headers do not arrive in time.
+            httpx2.RequestError: When there is no response.
         """
         request = client.build_request(method, self.url + path, json=body)
         with meter.time():
@@ -105,15 +105,15 @@ class Server:
             await response.aclose()
 
     async def read(self, response: httpx2.Response, meter: Meter, most: int) -> Answer:
-        """Read an answer to its end; of a long error the beginning alone.
+        """Read a response to its end; of a long error only the beginning.
 
         Args:
-            response: The answer.
-            meter: Counts what it takes.
-            most: Bytes that it may have when it is no error.
+            response: The response.
+            meter: Measures time and bytes.
+            most: Maximum bytes of a response that is not an error.
 
         Raises:
-            Overrun: When it has more.
+            Overrun: When it is larger.
             Overtime: When it takes too long.
         """
         error = response.status_code != 200
@@ -121,18 +121,18 @@ class Server:
         return Answer(response.status_code, response.headers, content.decode("utf-8-sig", "replace"))
 
     def ask(self, method: str, path: str, most: int, body: Mapping[str, Any] | None = None) -> Answer:
-        """Ask one question that is soon answered, and wait for the answer no longer than for a connection and a silence.
+        """Send a short request; wait for the response at most the time to connect plus ``timeout``.
 
         Args:
-            method: As for ``answer``.
-            path: As for ``answer``.
-            most: As for ``read``.
-            body: As for ``answer``.
+            method: See ``answer``.
+            path: See ``answer``.
+            most: See ``read``.
+            body: See ``answer``.
 
         Raises:
-            Overrun: When the answer is too large.
-            Overtime: When it does not come in time.
-            httpx2.RequestError: When there is none.
+            Overrun: When the response is too large.
+            Overtime: When it does not arrive in time.
+            httpx2.RequestError: When there is no response.
         """
 
         async def question() -> Answer:
@@ -145,11 +145,11 @@ class Server:
 
     @cached_property
     def redaction(self) -> Redaction:
-        """What takes known keys out of the server's words: its own, and all that the environment has."""
+        """Redaction of the server's key and of all keys in the environment."""
         return Redaction({self.key, *(os.environ.get(name, "").strip() for name in KEYS)})
 
     def words(self, answer: Answer) -> str:
-        """What a server says is wrong, in one line that can be shown: ``HTTP 400: the prompt is too long``."""
+        """Return the server's error message in one line for display: ``HTTP 400: the prompt is too long``."""
         if answer.status // 100 == 3:
             return f"HTTP {answer.status}: it is at {self.shown(answer.headers.get('location', 'another address'))}"
         try:
@@ -159,17 +159,17 @@ class Server:
         return f"HTTP {answer.status}" + (f": {shown}" if (shown := self.shown(said)) else "")
 
     def shown(self, said: str) -> str:
-        """A server's words made fit for a terminal: one line, not long, without keys and without control characters."""
+        """Sanitize a server's message for a terminal: one line, shortened, without keys and control characters."""
         safe = self.redaction.text(said)[: 10 * MAX_ERROR_CHARACTERS]
         line = " ".join("".join(character if character.isprintable() else " " for character in safe).split())
         return line if len(line) <= MAX_ERROR_CHARACTERS else line[:MAX_ERROR_CHARACTERS] + "…"
 
 
 def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
-    """The key of the first variable that is set; empty when none is.
+    """Return the key from the first variable that is set; empty if none is.
 
     Raises:
-        UsageError: When it could not be sent in a header; names the variable and not the key.
+        UsageError: When the key cannot be sent in a header; the message names the variable and not the key.
     """
     for name in KEYS:
         key = environment.get(name, "").strip()
@@ -181,10 +181,10 @@ def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def served_models(server: Server) -> tuple[list[dict[str, Any]], str]:
-    """The models that a server lists, as it describes them, and the reason when it lists none.
+    """Return the models that a server lists, as it describes them, and the reason if it lists none.
 
     Raises:
-        ModelError: When nothing answers, or the server refuses the key.
+        ModelError: When the server is unreachable, or refuses the key.
     """
     try:
         answer = server.ask("GET", "/models", server.bounds.listing_bytes)
