@@ -192,7 +192,7 @@ def test_a_file_of_nothing_but_holes_is_one_line_however_large_it_is(capsys: pyt
 def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("f").write_text(begin + "x" * (4 << 20), encoding="utf-8")
     for module in (arrays, reading, parsing):
-        monkeypatch.setattr(module, "LARGEST", 1 << 20)
+        monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
 
     def problems() -> list[str]:
         try:
@@ -206,6 +206,6 @@ def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: s
 def test_a_line_as_long_as_may_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     row = b'{"text": "' + b"x" * 100 + b'"}\n'
     Path("f").write_bytes(row * 2 + row[:-1])
-    monkeypatch.setattr(parsing, "LARGEST", len(row))
+    monkeypatch.setattr(parsing, "MAX_BYTES", len(row))
 
     assert [value for _, value in iter_rows("f")] == [{"text": "x" * 100}] * 3  # type: ignore[misc]

@@ -94,7 +94,7 @@ def test_json_too_deep_in_itself_is_a_value_error(text: str) -> None:
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbfabc")
-    monkeypatch.setattr(parsing, "LARGEST", 6)
+    monkeypatch.setattr(parsing, "MAX_BYTES", 6)
 
     assert read_text(path) == "abc"
     path.write_bytes(b"1234567")

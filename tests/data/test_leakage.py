@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.data.leakage import FEW, Leak, find_leaks
+from sftchat.data.leakage import MIN_SHINGLES, Leak, find_leaks
 from sftchat.types import Example, Message
 
 ASK = "从以下小说内容中提取人物关系:\n"
@@ -81,7 +81,7 @@ def test_rows_are_read_once_and_lazily() -> None:
     assert read == [0, 1, 2]
 
 
-@given(st.lists(st.text(alphabet="山水云风雨雪花月ab ，", min_size=FEW + 4, max_size=40), min_size=1, max_size=6))
+@given(st.lists(st.text(alphabet="山水云风雨雪花月ab ，", min_size=MIN_SHINGLES + 4, max_size=40), min_size=1, max_size=6))
 def test_every_item_that_is_a_training_row_leaks_with_similarity_one(texts: list[str]) -> None:
     items = [item(text, number) for number, text in enumerate(texts)]
     rows = [replace(example, source=f"train.jsonl:{number}") for number, example in enumerate(items)]

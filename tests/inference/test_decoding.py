@@ -99,7 +99,7 @@ def test_a_name_that_cannot_be_imported_is_done_without(tiny_checkpoint: Path, m
 
 def test_an_optimization_that_changes_the_logits_is_undone(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint)
-    monkeypatch.setattr(decoding, "packed", lambda product: lambda states: 2 * product.plain(states))
+    monkeypatch.setattr(decoding, "packed_weight", lambda product: lambda states: 2 * product.plain(states))
 
     found, reported = replies(tiny_checkpoint)
 

@@ -184,7 +184,7 @@ def test_a_model_whose_state_cannot_be_merged_says_so_when_requests_wait() -> No
 
 @pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3", "gpt2", "bloom", RECURRENT])
 def test_a_prefix_read_once_changes_no_reply(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.inference.batch.SAVED", 8)
+    monkeypatch.setattr("sftchat.inference.batch.MIN_SHARED_TOKENS", 8)
     monkeypatch.setattr("sftchat.inference.local.MAX_CHAT_REQUESTS", 0)  # nothing is known from earlier requests
     here = loaded(shape)
     texts = [f"the user and the assistant talk: {text}" for text in TEXTS]

@@ -110,5 +110,5 @@ def test_other_models_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert not can_pack(torch.float16)
     monkeypatch.setattr("sftchat.inference.cpu.free_bytes", lambda _: 1000)
-    monkeypatch.setattr("sftchat.inference.cpu.packed", None)  # must not be called
+    monkeypatch.setattr("sftchat.inference.cpu.packed_weight", None)  # must not be called
     optimize_for_inference(model())
