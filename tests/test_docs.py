@@ -152,7 +152,7 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-def test_every_room_of_the_map_exists() -> None:
+def test_every_package_of_the_map_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"^  (\w+(?:\.py|/)) ", text, flags=re.MULTILINE)
     there = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "sftchat").iterdir()} - {
