@@ -25,7 +25,7 @@ from sftchat.engine import Engine, Inspects, Request
 from sftchat.inference.local import TransformersEngine
 from sftchat.task import Task, rate
 from sftchat.testing import ScriptedEngine
-from sftchat.types import Reply, SamplingParams, Score, Token
+from sftchat.types import Example, Reply, SamplingParams, Score, Token
 
 
 def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: Any) -> tuple[str, str]:
@@ -184,6 +184,19 @@ def test_samples_are_counted_by_what_they_say() -> None:
     assert shown.splitlines() == ["4 samples at temperature 0.7, 2 different answers", "3×  甲", "1×  乙"]
     assert said("hi", "/samples 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"
     assert said("hi", "/samples 999") == "sftchat: error: K is 999, must be at most 256\n"
+
+
+def test_samples_of_a_message_without_a_gold_reply_are_counted_under_a_task_that_needs_one() -> None:
+    def score(example: Example, reply: Reply) -> Score:
+        if example.gold is None:
+            raise ValueError("no gold")
+        return Score({"n": 1, "right": 0}, reply.text)
+
+    task = Task("t", "", lambda n, seed: (), score, (rate("m", "right"),))
+
+    shown = said("hi", "/samples 2", replies=["x", "甲", "甲"], desk=ChatServices(judge=GoldScorer(task)))
+
+    assert shown.splitlines() == ["2 samples at temperature 0.7, 1 different answer", "2×  甲"]
 
 
 def test_samples_are_one_batch_with_seeds_of_their_own() -> None:

@@ -164,7 +164,7 @@ def test_remarks_stand_under_the_greeting(chat: Start) -> None:
     talk = chat(ScriptedEngine(["a"]), remarks=["the disk is full", "so is the moon"])
     talk.say("q")
 
-    assert talk.leave() == ("talking to scripted; /help says what can be typed, ctrl-d\nleaves\nthe disk is full\nso is the moon\n\n> q\na")
+    assert talk.leave() == ("chat with scripted; /help lists the commands, ctrl-d leaves\nthe disk is full\nso is the moon\n\n> q\na")
 
 
 def test_the_prompt_is_there_before_the_model_and_what_is_typed_waits(chat: Start) -> None:

@@ -17,25 +17,26 @@ from sftchat.task import judge
 from sftchat.text import counted, normalise
 from sftchat.types import Example, Reply
 
-MOST = 256
+MAX_SAMPLES = 256
 """Maximum number of samples."""
-WARM = 0.7
+SAMPLING_TEMPERATURE = 0.7
 """Sampling temperature when that of the chat is 0, at which all samples would be equal."""
 
 
 def _samples(context: ChatContext, argument: str) -> None:
     """Sample replies to the last message and count equal answers."""
     count = whole_number(argument, "K")
-    if count > MOST:
-        raise UsageError(f"K is {count}, must be at most {MOST}")
+    if count > MAX_SAMPLES:
+        raise UsageError(f"K is {count}, must be at most {MAX_SAMPLES}")
     request = last_question(context, "")
-    sampling = request.sampling if request.sampling.temperature else replace(request.sampling, temperature=WARM)
+    sampling = request.sampling if request.sampling.temperature else replace(request.sampling, temperature=SAMPLING_TEMPERATURE)
     requests = [replace(request, id=str(n), sampling=replace(sampling, seed=sampling.seed + n)) for n in range(count)]
     task = context.desk.task
 
     def understood(reply: Reply) -> str:
         """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
-        said = judge(task, Example(request.messages, source="this sample"), reply).answer if task is not None else reply.text
+        # some scorers need a gold reply; the answer that they extract from the reply does not depend on it
+        said = judge(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
         return normalise(said or reply.text)
 
     def job(engine: Engine, work: JobHandle) -> list[Reply]:

@@ -99,7 +99,7 @@ class Terminal:
             SftchatError: When a model could not be loaded.
         """
         # before the first drawing: tmux copies text erased from the top of the screen to its history
-        self._above.note(f"talking to {' and '.join(self._names)}; /help says what can be typed, ctrl-d leaves")
+        self._above.note(f"chat with {' and '.join(self._names)}; /help lists the commands, ctrl-d leaves")
         writer = LineWriter(lambda line: self.post(lambda: self.say(line)))  # the next redraw would overwrite the output of a plain print
         with contextlib.redirect_stdout(writer), contextlib.redirect_stderr(writer), contextlib.suppress(EOFError):
             try:
