@@ -1,8 +1,8 @@
-"""Time the gate over stored replies, from a thousand items to a million: the whole command, and the memory of all its processes together.
+"""Time the gate over stored replies, from a thousand items to a hundred thousand: the whole command, and the memory of all its processes together.
 
 Seconds on the clock say much of who else uses the machine; those of its processors are beside them.
 
-    python scripts/bench_stored.py [--items 1000 1000000] [--keep FOLDER]
+    python scripts/bench_stored.py [--items 1000 100000] [--keep FOLDER]
 
 Rows of the relation task are generated two thousand times and varied from there: every item has a passage of its own, so that nothing can be
 known from an earlier one. 17 replies of 100 are wrong, two of them where the baseline's are right and three the other way round: they leave
@@ -123,7 +123,7 @@ def measure(folder: Path, items: int) -> Iterator[str]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, nargs="+", default=[1000, 1_000_000])
+    parser.add_argument("--items", type=int, nargs="+", default=[1000, 100_000])
     parser.add_argument("--keep", type=Path, help="make the files here, and use those that are there")
     args = parser.parse_args()
     print("| items | what | seconds beyond start-up | of processors | peak MB |\n|---:|---|---:|---:|---:|")
