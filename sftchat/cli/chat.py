@@ -107,7 +107,7 @@ def command(
 
     def make_talk(view: View) -> ChatController:
         sessions.warn = view.say
-        # what a script pipes through is not a conversation that somebody will go on with
+        # a piped conversation is not kept: the user does not continue it
         kept = Kept(None if plain and found is None else sessions, found, before)
         single = {**options, "base": None}
         others = Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single))

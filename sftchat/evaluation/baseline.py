@@ -279,21 +279,13 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
     if not any(example.id in baseline.items for example in examples):
         names = ", ".join(evalset.name for evalset in header.evalsets)
         raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
-    other = [example.id for example in examples if example.id in baseline.items and not is_same(example, baseline.items[example.id])]
+    other = [
+        example.id for example in examples if example.id in baseline.items and content_hash(example) != baseline.items[example.id].content
+    ]
     if other:
-        raise of_another_evalset(baseline, other)
-
-
-def is_same(example: Example, item: StoredItem) -> bool:
-    """Return whether an example equals the stored one."""
-    return content_hash(example) == item.content
-
-
-def of_another_evalset(baseline: Baseline, ids: Sequence[str]) -> NotComparableError:
-    """Build the error for items whose example has changed."""
-    return NotComparableError(
-        f"baseline {baseline.path} is of another evalset: prompt, gold reply or metadata of {listed(ids)} has changed"
-    )
+        raise NotComparableError(
+            f"baseline {baseline.path} is of another evalset: prompt, gold reply or metadata of {listed(other)} has changed"
+        )
 
 
 def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
@@ -307,11 +299,11 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
         NotComparableError: When the counts of an item differ; names the item and the count.
     """
     for item in items:
-        if error := recounted(baseline, item, baseline.items[item.example.id]):
+        if error := _recounted(baseline, item, baseline.items[item.example.id]):
             raise error
 
 
-def recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
+def _recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
     """Return the error for an item whose counts differ from the stored ones; None when they are equal.
 
     Args:

@@ -42,18 +42,17 @@ class ItemArrays:
     tally: Totals
 
 
-def item_arrays(outcomes: Sequence[Outcome | None], cluster: str = "") -> ItemArrays:
-    """Compute the arrays of the answered items; failures and None are skipped.
+def item_arrays(items: Sequence[Item], cluster: str = "") -> ItemArrays:
+    """Compute the arrays of answered items.
 
     Args:
-        outcomes: Outcomes in item order; None for an item that was not requested.
+        items: In item order.
         cluster: Metadata key that groups items into clusters; empty for independent items.
 
     Raises:
         UsageError: When an item lacks the metadata key.
         PluginError: When two items have different count keys.
     """
-    items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
     tally = Totals()
     for item in items:
         tally.add(item)
@@ -132,7 +131,7 @@ def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
         PluginError: When the items have different count keys.
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
-    return ScoredItems(by_id, item_arrays([*by_id.values()], cluster), cluster)
+    return ScoredItems(by_id, item_arrays([outcome for outcome in by_id.values() if isinstance(outcome, Item)], cluster), cluster)
 
 
 def score_stored(

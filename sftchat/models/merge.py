@@ -121,7 +121,11 @@ def merge(
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
     with whole_folder(output) as partial:
         merged = loaded.model.merge_and_unload(safe_merge=True)
-        rounding = _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share) if chosen == stored else "nearest"
+        rounding = (
+            _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)
+            if chosen == stored != "float32"
+            else "nearest"
+        )
         merged.to(getattr(torch, chosen)).save_pretrained(partial)
         complete(partial, merged, loaded.renderer)
         # in float32 like the adapter, so that the comparison shows the rounding of weights and not of bfloat16 arithmetic

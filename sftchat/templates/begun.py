@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from sftchat.errors import ModelError
 from sftchat.templates.continuing import after_same_ending, after_same_words, shared_length
 from sftchat.templates.coverage import THOUGHTS
-from sftchat.templates.thought_marks import ENDS, OPENS, closing, is_closed, whole_tags, without_thought
+from sftchat.templates.thought_marks import closing, is_closed, whole_tags, without_thought
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 MARK = "\u2063reply\u2063"
 """Placeholder for a reply; no template changes or contains it."""
@@ -113,7 +114,7 @@ class BegunReply:
     def _begun_thought(self, bare: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return the text between prompt and thought, and between thought and reply; None if the prompt opens no thought."""
         plain = _without_calls(bare)
-        written = {**plain, "content": f"{OPENS}\n{THOUGHT}\n{ENDS}\n\n{MARK}"}
+        written = {**plain, "content": f"{THOUGHTS_BEGIN}\n{THOUGHT}\n{THOUGHTS_END}\n\n{MARK}"}
         for turn in (*({**plain, key: THOUGHT} for key in THOUGHTS), written, *({**bare, key: THOUGHT} for key in THOUGHTS)):
             try:
                 opened, found, after = self._finished(turn).partition(THOUGHT)

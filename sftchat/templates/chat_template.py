@@ -21,7 +21,8 @@ from sftchat.templates.special_tokens import (
     unmarked,
     with_text_arguments,
 )
-from sftchat.templates.thought_marks import ENDS, filled, is_closed, thought_in_content, without_thought
+from sftchat.templates.thought_marks import filled, is_closed, thought_in_content, without_thought
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 from sftchat.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -149,7 +150,7 @@ class TextTemplate:
     @cached_property
     def thought_end(self) -> str:
         """The text that the template writes after a thought; ``</think>`` if it renders none."""
-        written: list[Message] = [{"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{MARK}"}]
+        written: list[Message] = [{"role": "assistant", "content": f"{THOUGHTS_BEGIN}\n{THOUGHT}\n{THOUGHTS_END}\n\n{MARK}"}]
         keyed: list[Any] = [{"role": "assistant", "content": MARK, key: THOUGHT} for key in THOUGHTS]
         keyed += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 renders thoughts only in turns with tool calls
         for turn in (*keyed, *written):
@@ -186,7 +187,7 @@ class TextTemplate:
         key = next(iter(self.thought_keys))
         if thought := next((turn[other] for other in THOUGHTS if turn.get(other)), ""):
             return {**{name: value for name, value in turn.items() if name not in THOUGHTS}, key: thought}
-        if thought_in_content(turn["content"]) and ENDS not in self.thought_keys[key]:
+        if thought_in_content(turn["content"]) and THOUGHTS_END not in self.thought_keys[key]:
             thought, bare = without_thought(turn)
             return {**bare, key: thought}
         return turn

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sftchat.templates.special_tokens import unmarked
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys of an assistant turn for the reasoning before the reply."""
@@ -38,10 +39,10 @@ def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
 
 def thought_and_answer(content: str) -> tuple[str, str]:
     """Split content that begins with a thought into thought and answer; the opening tag may be missing."""
-    thought, end, answer = content.rpartition("</think>")
+    thought, end, answer = content.rpartition(THOUGHTS_END)
     if not end:
         return "", content
-    return thought.strip().removeprefix("<think>").strip(), answer.lstrip()
+    return thought.strip().removeprefix(THOUGHTS_BEGIN).strip(), answer.lstrip()
 
 
 def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str) -> str:

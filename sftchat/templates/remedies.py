@@ -8,8 +8,9 @@ from itertools import combinations
 
 from sftchat.templates.builtin import TEMPLATES
 from sftchat.templates.chat_template import TemplateError, Tools
-from sftchat.templates.coverage import THOUGHTS
+from sftchat.templates.coverage import THOUGHTS, thought_and_answer
 from sftchat.templates.renderer import Renderer, argument_names
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 from sftchat.types import Message, is_learned
 
 NONE_WRITES_IT = "no template of sftchat can write it either; give a Jinja file that does with --template FILE"
@@ -149,8 +150,8 @@ def _reply_alone(message: Message) -> Message:
     for key in THOUGHTS:
         kept.pop(key, None)  # type: ignore[misc]
     content = message["content"]
-    if content.lstrip().startswith("<think>") and "</think>" in content:
-        kept["content"] = content.partition("</think>")[2].lstrip("\n")
+    if content.lstrip().startswith(THOUGHTS_BEGIN) and THOUGHTS_END in content:
+        kept["content"] = thought_and_answer(content)[1]
     return kept
 
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from sftchat.templates.coverage import THOUGHTS, thought_and_answer
 from sftchat.templates.special_tokens import END, START
-
-OPENS, ENDS = "<think>", "</think>"
-"""Tags of a thought in most models, and within the content of rows."""
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 _CLOSING = re.compile(r"(?:<\|?/[^<>]*>|\[/[^\[\]]*\]|<[^<>]*\bEND[^<>]*>|<[^<>|]+\|>)\s*\Z")
 _CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
@@ -19,7 +17,7 @@ _CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
 def without_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Split an assistant turn into its thought, from the content or a key, and the turn without it."""
     content = str(turn.get("content") or "")
-    for tag in (OPENS, ENDS):  # the template writes the tags, so those of the content do not imitate them
+    for tag in (THOUGHTS_BEGIN, THOUGHTS_END):  # the template writes the tags, so those of the content do not imitate them
         content = content.replace(f"{START}{tag}{END}", tag)
     thought, answer = thought_and_answer(content)
     bare = {key: value for key, value in turn.items() if key not in THOUGHTS}
@@ -29,8 +27,8 @@ def without_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def thought_in_content(content: str) -> str:
     """Return the start of the content up to the end of its thought and the whitespace after it; empty if there is none."""
-    thought, end, answer = content.rpartition(ENDS)
-    return content[: len(content) - len(answer.lstrip())] if end and thought.lstrip().startswith(OPENS) else ""
+    thought, end, answer = content.rpartition(THOUGHTS_END)
+    return content[: len(content) - len(answer.lstrip())] if end and thought.lstrip().startswith(THOUGHTS_BEGIN) else ""
 
 
 def filled(written: str, thought: str, end: str) -> str:
@@ -71,8 +69,8 @@ def closing(opening: str, lead: str) -> str:
         opening: The reply's start in the prompt.
         lead: What the template writes before the content of a finished reply instead.
     """
-    if not opening.rstrip().endswith(OPENS):
+    if not opening.rstrip().endswith(THOUGHTS_BEGIN):
         return ""
-    if ENDS in lead:
+    if THOUGHTS_END in lead:
         return lead
-    return f"\n{ENDS}\n\n" if opening.endswith("\n") else ENDS
+    return f"\n{THOUGHTS_END}\n\n" if opening.endswith("\n") else THOUGHTS_END

@@ -1,4 +1,4 @@
-"""Conversations are kept as they go, come back whole, and cost nobody anything when they cannot be kept."""
+"""Conversations are saved while they go on, restored completely, and continue when they cannot be saved."""
 
 from __future__ import annotations
 

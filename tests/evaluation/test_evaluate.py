@@ -109,10 +109,10 @@ def test_a_model_compared_with_itself_does_not_differ(task: Task, result: Result
 def test_results_of_different_sets_are_not_compared(task: Task, result: Result) -> None:
     other = replace(result("b", "++"), evalset=replace(GOLD, sha256="cd34"))
 
-    strangers = replace(
+    other_items = replace(
         result("b", "++"), items=scored_items(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items)
     )
-    for pair in ((result("a", "++"), other), (result("a", "++"), strangers)):
+    for pair in ((result("a", "++"), other), (result("a", "++"), other_items)):
         with pytest.raises(NotComparableError, match=r"^'a' and 'b' were not scored on the same items of the same evalset \("):
             compare(*pair, task)
 

@@ -52,7 +52,7 @@ def _value(value: Any) -> Any:
 
 
 def sessions(content: bytes, room: Room) -> None:
-    """Whatever a file of talks holds, conversations are listed and go on, or it is said why not."""
+    """Any file of sessions is listed and its conversations continue, or the reason is reported."""
     path = database(content, room.scratch("sessions.sqlite"), TABLES)
     said: list[str] = []
     with closing(Sessions(path, said.append)) as kept:

@@ -35,6 +35,7 @@ from sftchat.chat.ui.scrollback import App, Scrollback, breaks_rows, broken, dra
 from sftchat.chat.ui.toolbar import activity, column_items, vi_mode
 from sftchat.chat.view import View
 from sftchat.errors import UsageError
+from sftchat.thinking import THOUGHTS_BEGIN
 
 ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
@@ -155,7 +156,7 @@ class Terminal:
 
     def show_thoughts(self, text: str, column: int) -> None:
         """Show thoughts of a pane's model; they are drawn between tags."""
-        begun = "" if column in self._thinking else "<think>"
+        begun = "" if column in self._thinking else THOUGHTS_BEGIN
         self._thinking.add(column)
         self._replies.feed(column, begun + text)
 
