@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
 
 __all__ = ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"]
 
@@ -27,24 +27,33 @@ _UNSPACED = "\u3005\u3007\u3040-\u3096\u309d-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4
 _HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 
 # Characters whose meaning NFKC would change: ① to 1, … to three full stops, ㈱ to (株), ︰ to two full stops.
-_KEPT = re.compile("([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)")
+_KEPT = "([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)"
 # Unified ideographs are already normalised, and most names consist of them.
-_HAN = re.compile("[\u4e00-\u9fff]+")
+_HAN = "[\u4e00-\u9fff]+"
 _DOTS = str.maketrans(dict.fromkeys(MIDDLE_DOTS, MIDDLE_DOTS[0]))
 _SPACE = re.compile(r"\s+")
-_SPACE_IN_CJK = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
-_TOKEN = re.compile(f"[{_UNSPACED}{_HANGUL}]|[a-z0-9]+")
-_WORD = re.compile(f"[{_UNSPACED}{_HANGUL}]|[^\\W_{_UNSPACED}{_HANGUL}]+")
+_SPACE_IN_CJK = f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])"
+_TOKEN = f"[{_UNSPACED}{_HANGUL}]|[a-z0-9]+"
+_WORD = f"[{_UNSPACED}{_HANGUL}]|[^\\W_{_UNSPACED}{_HANGUL}]+"
 _ZERO_WIDTH_JOINER = "\u200d"
 _JOINERS = "\u200c\u200d"  # required by Persian and Indic words (the first) and by emoji sequences (the second)
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # all characters except common harmless ones, so that long texts are processed fast
-_SUSPECT = re.compile(
-    "[^\n -~\u00a1-\u00ac\u00ae-\u036f\u03a3-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]"
-)
+_SUSPECT = "[^\n -~\u00a1-\u00ac\u00ae-\u036f\u03a3-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]"
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINKING_END = re.compile(r"</think>", re.IGNORECASE)
+
+
+def _is_plain_ascii(text: str) -> bool:
+    """Whether a text consists of printable ASCII characters and line feeds; a fast first test."""
+    return text.isascii() and text.replace("\n", "").isprintable()
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern on first use: large character classes take milliseconds, which commands that print little do not need."""
+    return re.compile(pattern)
 
 
 def fold_width(text: str) -> str:
@@ -61,7 +70,7 @@ def fold_width(text: str) -> str:
     visible = text
     if not text.replace("\n", "").isprintable():  # characters of category Cf are not printable; isprintable is a fast first test
         visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
-    pieces = _KEPT.split(visible)  # split with a group: every second piece matches and is kept
+    pieces = _compiled(_KEPT).split(visible)  # split with a group: every second piece matches and is kept
     return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
 
 
@@ -76,10 +85,10 @@ def normalise(text: str) -> str:
     Args:
         text: Any text; the result is one line.
     """
-    if _HAN.fullmatch(text):
+    if _compiled(_HAN).fullmatch(text):
         return text
     folded = fold_width(text).translate(_DOTS)
-    return _SPACE_IN_CJK.sub("", _SPACE.sub(" ", folded).strip())
+    return _compiled(_SPACE_IN_CJK).sub("", _SPACE.sub(" ", folded).strip())
 
 
 def tokens(text: str) -> list[str]:
@@ -91,7 +100,7 @@ def tokens(text: str) -> list[str]:
     Args:
         text: Any text.
     """
-    return _TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
+    return _compiled(_TOKEN).findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def words(text: str) -> list[str]:
@@ -100,7 +109,7 @@ def words(text: str) -> list[str]:
     Args:
         text: Any text.
     """
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    return _compiled(_WORD).findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def strip_thinking(text: str) -> str:
@@ -149,7 +158,9 @@ def printable_lines(text: str, kept: str = "\t") -> str:
         text: Any text.
         kept: Control characters to keep in addition to the line feed.
     """
-    return _SUSPECT.sub(lambda found: found[0] if found[0] in kept or _harmless(found[0]) else _REPLACEMENT, text)
+    if _is_plain_ascii(text):
+        return text
+    return _compiled(_SUSPECT).sub(lambda found: found[0] if found[0] in kept or _harmless(found[0]) else _REPLACEMENT, text)
 
 
 def printable_json(text: str) -> str:
@@ -158,7 +169,11 @@ def printable_json(text: str) -> str:
     Args:
         text: JSON in which control characters below space are already escaped, as by ``json.dumps``; line breaks are kept.
     """
-    escaped = _SUSPECT.sub(lambda found: found[0] if _harmless(found[0]) else json.dumps(found[0])[1:-1], text)
+    escaped = (
+        text
+        if _is_plain_ascii(text)
+        else _compiled(_SUSPECT).sub(lambda found: found[0] if _harmless(found[0]) else json.dumps(found[0])[1:-1], text)
+    )
     return escaped.replace("##[", "#\\u0023[")  # starts a GitHub workflow command anywhere in a line; can only occur in strings
 
 
