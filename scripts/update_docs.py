@@ -55,7 +55,7 @@ def _with_children(parent: click.Context, name: str, command: click.Command) -> 
 
 
 VALUES = {
-    "A task": ("Task", "Metric", "rate", "ratio", "TrainingDefaults", "Demonstration"),
+    "A task": ("Task", "Metric", "rate", "ratio", "TrainingDefaults", "DemoConfig"),
     "What is asked, answered and judged": ("Example", "Message", "Reply", "Score", "SamplingParams"),
     "A chat command": ("ChatCommand", "ChatContext"),
     "An engine": ("EngineType", "Engine", "Request", "Chunk"),

@@ -1,20 +1,30 @@
-"""sftchat: talk to, score and gate fine-tuned language models.
+"""sftchat: chat with, score and gate fine-tuned language models.
 
-The names below are what a plugin or a script imports; they load no model library.
+The names below are what a plugin or a script imports. Each is imported from its module when it is first used, and none loads a model library.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.engine import Chunk, Engine, EngineType, Request
-from sftchat.errors import DataError, EngineError, MissingExtraError, ModelError, NotComparableError, PluginError, SftchatError, UsageError
-from sftchat.plugins.spec import PLUGIN_API, hookimpl
-from sftchat.task import Demonstration, Metric, Task, TrainingDefaults, rate, ratio
-from sftchat.types import Example, Message, Reply, SamplingParams, Score
-
 if TYPE_CHECKING:
+    from sftchat.chat.context import ChatCommand, ChatContext
+    from sftchat.engine import Chunk, Engine, EngineType, Request
+    from sftchat.errors import (
+        DataError,
+        EngineError,
+        MissingExtraError,
+        ModelError,
+        NotComparableError,
+        PluginError,
+        SftchatError,
+        UsageError,
+    )
+    from sftchat.plugins.spec import PLUGIN_API, hookimpl
+    from sftchat.task import DemoConfig, Metric, Task, TrainingDefaults, rate, ratio
+    from sftchat.types import Example, Message, Reply, SamplingParams, Score
+
     __version__: str
 
 __all__ = [
@@ -23,7 +33,7 @@ __all__ = [
     "ChatContext",
     "Chunk",
     "DataError",
-    "Demonstration",
+    "DemoConfig",
     "Engine",
     "EngineError",
     "EngineType",
@@ -47,11 +57,34 @@ __all__ = [
     "ratio",
 ]
 
+_MODULES = {
+    "sftchat.chat.context": ("ChatCommand", "ChatContext"),
+    "sftchat.engine": ("Chunk", "Engine", "EngineType", "Request"),
+    "sftchat.errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "sftchat.plugins.spec": ("PLUGIN_API", "hookimpl"),
+    "sftchat.task": ("DemoConfig", "Metric", "Task", "TrainingDefaults", "rate", "ratio"),
+    "sftchat.types": ("Example", "Message", "Reply", "SamplingParams", "Score"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_RENAMED = {"Demonstration": "DemoConfig"}
+
 
 def __getattr__(name: str) -> Any:
-    """Look the version up only when somebody asks: importlib.metadata is slow to import."""
+    """Import a public name from its module, or look up the version, on first use."""
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import version  # slow to import
 
         return version("sftchat")
-    raise AttributeError(f"module 'sftchat' has no attribute '{name}'")
+    if name in _RENAMED:
+        from sftchat._util.renamed import warn_renamed
+
+        warn_renamed(f"sftchat.{name}", f"sftchat.{_RENAMED[name]}")
+        return __getattr__(_RENAMED[name])
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'sftchat' has no attribute '{name}'")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.renamed import former_names
 from sftchat._util.returned import plain_example, plain_number, plain_reply, plain_score, plain_texts
 from sftchat._util.third_party import Malformed, call_plugin
 from sftchat.types import Example, Reply, SamplingParams, Score
@@ -31,6 +32,7 @@ def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
     return np.where(zero, empty, numerator / np.where(zero, 1, denominator))
 
 
+@former_names(items="per_item_rate")
 @dataclass(frozen=True)
 class Metric:
     """A metric as a function of summed counts, so that it can be resampled by adding rows.
@@ -42,7 +44,7 @@ class Metric:
         description: One line for tables.
         higher_is_better: False for error rates.
         stats: The keys that ``function`` reads.
-        items: Whether every item contributes 0 or 1 to the numerator and 1 to the denominator: a rate, with Wilson's interval.
+        per_item_rate: Whether every item contributes 0 or 1 to the numerator and 1 to the denominator: a rate, with Wilson's interval.
     """
 
     name: str
@@ -50,12 +52,12 @@ class Metric:
     description: str = ""
     higher_is_better: bool = True
     stats: tuple[str, ...] = ()
-    items: bool = False
+    per_item_rate: bool = False
 
 
 def rate(name: str, stat: str, description: str = "", total: str = "n") -> Metric:
     """Return a metric that is the share of items with ``stat`` equal to 1."""
-    return Metric(name, lambda sums: ratio(sums[stat], sums[total]), description, stats=(stat, total), items=True)
+    return Metric(name, lambda sums: ratio(sums[stat], sums[total]), description, stats=(stat, total), per_item_rate=True)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class TrainingDefaults:
 
 
 @dataclass(frozen=True)
-class Demonstration:
+class DemoConfig:
     """Configuration of ``sftchat demo`` for a task: the embedded model, minutes on a CPU, no download.
 
     Attributes:
@@ -108,6 +110,7 @@ def no_problems(example: Example) -> Iterable[str]:
     return ()
 
 
+@former_names(problems="validate_row")
 @dataclass(frozen=True)
 class Task:
     """Definition of a task.
@@ -123,7 +126,7 @@ class Task:
         sampling: Sampling parameters for scoring.
         training_defaults: The trainer hook: ``training_defaults(method, parameters)`` for the method (``"full"``, ``"lora"``, …)
             and the number of parameters of the base model. The user's options take precedence.
-        problems: Yields the problems of a row, one line each.
+        validate_row: Yields the problems of a row, one line each.
         evalsets: Evalsets by name; ``sftchat eval`` uses the first without ``--evalset``.
         row_format: Default row format of ``sftchat data generate``.
         demonstration: Configuration of ``sftchat demo``; None when a small model cannot learn the task in minutes.
@@ -137,10 +140,10 @@ class Task:
     template: str = "chatml"
     sampling: SamplingParams = field(default_factory=SamplingParams)
     training_defaults: Callable[[str, int], TrainingDefaults] = no_defaults
-    problems: Callable[[Example], Iterable[str]] = no_problems
+    validate_row: Callable[[Example], Iterable[str]] = no_problems
     evalsets: Mapping[str, Path] = field(default_factory=dict)
     row_format: str = "messages"
-    demonstration: Demonstration | None = None
+    demonstration: DemoConfig | None = None
 
     def __post_init__(self) -> None:
         """Validate names and metrics; copy the collections."""
@@ -205,7 +208,7 @@ def reward(task: Task, score: Score) -> float:
     return value if task.metric.higher_is_better else -value
 
 
-def problems_of(task: Task, example: Example) -> tuple[str, ...]:
+def row_problems(task: Task, example: Example) -> tuple[str, ...]:
     """Return the problems that a task finds in a row.
 
     Raises:
@@ -213,7 +216,7 @@ def problems_of(task: Task, example: Example) -> tuple[str, ...]:
     """
 
     def found() -> tuple[str, ...]:
-        return plain_texts(task.problems(plain_example(example)), "problems")
+        return plain_texts(task.validate_row(plain_example(example)), "problems")
 
     return call_plugin(f"the check of task '{task.name}'", found, doing=lambda: f"on {example.source or example.id or 'a row'}")
 

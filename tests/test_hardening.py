@@ -217,7 +217,7 @@ def hostile_registry(fault: str, group: str) -> Registry:
         right = reply.text == example.gold
         return Score({"n": 1, "right": float(right)}, reply.text, () if right else (fault,), {group: {"n": 1, "right": float(right)}})
 
-    task = Task("quiz", fault, lambda n, seed: (), score, (rate("accuracy", "right"),), problems=lambda example: [fault])
+    task = Task("quiz", fault, lambda n, seed: (), score, (rate("accuracy", "right"),), validate_row=lambda example: [fault])
     engine = EngineType("s", fault, lambda rest, options: ScriptedEngine([]))
     return Registry(load_plugins([]).manager, {"quiz": task}, {"s": engine})
 

@@ -64,7 +64,7 @@ def registry() -> Registry:
         return ScriptedEngine(lambda request: said, name=f"h:{rest}")
 
     task = Task(
-        "quiz", field("description"), lambda n, seed: (), score, (rate(field("metric"), "right"),), problems=lambda example: [field("problem")]
+        "quiz", field("description"), lambda n, seed: (), score, (rate(field("metric"), "right"),), validate_row=lambda example: [field("problem")]
     )  # fmt: skip
     engine = EngineType("h", field("engine"), ask)
     broken = PluginInfo(field("plugin"), field("distribution"), problem=field("reason"))

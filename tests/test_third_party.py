@@ -36,7 +36,7 @@ from sftchat.engine import Counts, Engine, Renders, collect
 from sftchat.errors import class_and_message, message_of, raised_at
 from sftchat.inference.guarded import open_guarded, plain_chunk
 from sftchat.plugins.manager import load_plugins
-from sftchat.task import judge, problems_of, training_defaults
+from sftchat.task import judge, row_problems, training_defaults
 from sftchat.testing import ScriptedEngine, chat_with, plugin_manager_with
 from sftchat.types import Choice, Token
 
@@ -209,7 +209,7 @@ def test_a_generator_may_refuse_a_value_of_an_option() -> None:
     ],
 )
 def test_a_row_check_that_gives_no_problems_is_named(problems: Any, message: str) -> None:
-    assert error_of(lambda: problems_of(replace(TASK, problems=problems), EXAMPLE)) == message
+    assert error_of(lambda: row_problems(replace(TASK, validate_row=problems), EXAMPLE)) == message
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_chat_command_that_leaves_is_one_line_and_the_chat_goes_on() -> None:
 
             return [
                 ChatCommand("leave", "leave", leaves),
-                ChatCommand("never", "never", leaves, impossible=leaves),
+                ChatCommand("never", "never", leaves, unavailable_reason=leaves),
                 ChatCommand("works", "work", works),
                 ChatCommand("ends", "end", ends),
             ]
@@ -489,7 +489,9 @@ def test_a_chat_command_that_leaves_is_one_line_and_the_chat_goes_on() -> None:
 def test_completions_that_fail_are_none() -> None:
     from sftchat.chat.command_line import Commands
 
-    commands = Commands((ChatCommand("odd", "odd", leaves, complete=leaves), ChatCommand("never", "never", leaves, impossible=leaves)))
+    commands = Commands(
+        (ChatCommand("odd", "odd", leaves, complete=leaves), ChatCommand("never", "never", leaves, unavailable_reason=leaves))
+    )
 
     assert list(commands.complete(None, "/odd x")) == []  # type: ignore[arg-type]
     assert [found.text for found in commands.complete(None, "/")] == ["/odd"]  # type: ignore[arg-type]

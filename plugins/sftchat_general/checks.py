@@ -8,7 +8,7 @@ from sftchat_general.generate import KINDS
 from sftchat_general.scorer import read_constraints
 
 
-def problems(example: Example) -> tuple[str, ...]:
+def validate_row(example: Example) -> tuple[str, ...]:
     """Say what is wrong with a row, one short lower-case phrase a fault; empty when nothing is.
 
     Reports a missing or empty gold, an unknown kind, a malformed constraint, and a gold that breaks a constraint of its own row.

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sftchat import SamplingParams, Task, TrainingDefaults, hookimpl
-from sftchat_general.checks import problems
+from sftchat import Example, Reply, SamplingParams, Score, Task, TrainingDefaults, hookimpl
 from sftchat_general.generate import generate
 from sftchat_general.metrics import METRICS
-from sftchat_general.scorer import score
 
 TINY = 50_000_000
 """Models with fewer parameters than this are trained from next to nothing and need more rows."""
@@ -30,11 +28,25 @@ def sftchat_register_tasks() -> Iterable[Task]:
             template="chatml",
             sampling=SamplingParams(max_new_tokens=96),
             training_defaults=training_defaults,
-            problems=problems,
+            validate_row=validate_row,
             evalsets={"general": _evalset("general.jsonl")},
             row_format="messages",
         )
     ]
+
+
+def score(example: Example, reply: Reply) -> Score:
+    """Score a reply with ``sftchat_general.scorer.score``, which is imported when it is first needed, so that listing plugins is fast."""
+    from sftchat_general import scorer
+
+    return scorer.score(example, reply)
+
+
+def validate_row(example: Example) -> tuple[str, ...]:
+    """Return the problems of a row with ``sftchat_general.checks.validate_row``, imported when it is first needed."""
+    from sftchat_general import checks
+
+    return checks.validate_row(example)
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:

@@ -55,7 +55,7 @@ def statements(text: str) -> Iterator[Statement]:
                 break
 
 
-def problems(example: Example) -> tuple[str, ...]:
+def validate_row(example: Example) -> tuple[str, ...]:
     """Say what is wrong with a row, one short lower-case phrase a fault, in the order of the gold; empty when nothing is.
 
     Reports a malformed gold line, an unknown relation, a name that the text lacks, a pair with itself, a pair listed twice, and,

@@ -17,9 +17,6 @@ from sftchat_relation.forms_frames import frames
 from sftchat_relation.forms_groups import GROUPS as _GROUPS
 from sftchat_relation.forms_kin import KIN
 
-SPLITS = ("train", "test")
-"""The two worlds of sentences and of names; neither a sentence nor a given name is in both."""
-
 ERAS = ("old", "new")
 """The ages of a story: swords, or trams."""
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from random import Random
 
 from sftchat.types import Example, Message
-from sftchat_relation import article, novel
-from sftchat_relation.forms import SPLITS
 
 PRESETS = ("novel", "article")
 """What the rows are like: prose to train on, or the published recipe to compare with."""
+
+SPLITS = ("train", "test")
+"""The two worlds of sentences and of names; neither a sentence nor a given name is in both."""
 
 
 def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", forms: str = "train") -> Iterator[Example]:
@@ -37,12 +38,16 @@ def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", 
 
 
 def _article(seed: int, i: int) -> Example:
+    from sftchat_relation import article
+
     prompt, gold, numbers = article.compose(Random(f"article-{seed}-{i}"))
     metadata = {"preset": "article", "form_ids": numbers}
     return Example((Message(role="user", content=prompt),), gold, f"article-{seed}-{i:06d}", metadata)
 
 
 def _novel(seed: int, i: int, names: str, forms: str) -> Example:
+    from sftchat_relation import novel  # late: its tables of sentences take 30 ms, which listing plugins does not need
+
     # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
     prompt, gold, ids = novel.compose(Random(f"novel-{names}-{forms}-{seed}-{i}"), names, forms)
     metadata = {"preset": "novel", "names": names, "forms": forms, "form_ids": ids}

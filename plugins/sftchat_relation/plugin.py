@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sftchat import Demonstration, SamplingParams, Task, TrainingDefaults, hookimpl
-from sftchat_relation.checks import problems
+from sftchat import DemoConfig, Example, Reply, SamplingParams, Score, Task, TrainingDefaults, hookimpl
 from sftchat_relation.generate import generate
 from sftchat_relation.metrics import METRICS
-from sftchat_relation.scorer import score
 
 TINY = 50_000_000
 """Models with fewer parameters than this are trained in minutes on a CPU: one pass, more rows rather than more passes."""
@@ -30,16 +28,30 @@ def sftchat_register_tasks() -> Iterable[Task]:
             template="chatml",
             sampling=SamplingParams(max_new_tokens=128),
             training_defaults=training_defaults,
-            problems=problems,
+            validate_row=validate_row,
             evalsets={"relation": _evalset("relation.jsonl")},
             row_format="alpaca",
-            demonstration=Demonstration(
+            demonstration=DemoConfig(
                 rows=12000,
                 items=250,
                 held_out={"new names": {"names": "test"}, "new names and new sentences": {"names": "test", "forms": "test"}},
             ),
         )
     ]
+
+
+def score(example: Example, reply: Reply) -> Score:
+    """Score a reply with ``sftchat_relation.scorer.score``, which is imported when it is first needed, so that listing plugins is fast."""
+    from sftchat_relation import scorer
+
+    return scorer.score(example, reply)
+
+
+def validate_row(example: Example) -> tuple[str, ...]:
+    """Return the problems of a row with ``sftchat_relation.checks.validate_row``, imported when it is first needed."""
+    from sftchat_relation import checks
+
+    return checks.validate_row(example)
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:

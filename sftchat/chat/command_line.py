@@ -114,7 +114,7 @@ def _makes_sense(command: ChatCommand, context: ChatContext) -> bool:
     not at each key.
     """
     try:
-        return not call_plugin(f"/{command.name}", command.impossible, context)
+        return not call_plugin(f"/{command.name}", command.unavailable_reason, context)
     except PluginError:
         return False
 

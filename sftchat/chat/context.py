@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
+from sftchat._util.renamed import former_names
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ChatContext(Protocol):
 
     @property
     def engine(self) -> Engine | None:
-        """The loaded engine of the focused pane; None while it loads (only possible in commands with ``while_generating``)."""
+        """The loaded engine of the focused pane; None while it loads (only possible in commands with ``allowed_while_busy``)."""
 
     @property
     def commands(self) -> Mapping[str, ChatCommand]:
@@ -119,6 +120,7 @@ def always(context: ChatContext) -> str:
     return ""
 
 
+@former_names(while_generating="allowed_while_busy", impossible="unavailable_reason")
 @dataclass(frozen=True)
 class ChatCommand:
     """A slash command of the chat.
@@ -129,9 +131,9 @@ class ChatCommand:
         run: Called with the context and the rest of the line. Any exception, such as a ``UsageError``, is shown as a one-line error.
         usage: Arguments as shown by ``/help``: ``[TEXT]``.
         complete: Returns possible arguments; the chat filters them by the typed prefix.
-        while_generating: True when it may run while the model loads or generates; otherwise it is queued, as messages are.
-        impossible: Returns why the command is unavailable, such as ``"there is no reply yet"``; empty when it is available. Called before
-            the command runs; unavailable commands are not run and not offered as completions.
+        allowed_while_busy: True when it may run while the model loads or generates; otherwise it is queued, as messages are.
+        unavailable_reason: Returns why the command is unavailable, such as ``"there is no reply yet"``; empty when it is available.
+            Called before the command runs; unavailable commands are not run and not offered as completions.
         topic: Heading in ``/help``.
         aliases: Further names under which it is found, such as one of an earlier release; they are not listed.
     """
@@ -141,8 +143,8 @@ class ChatCommand:
     run: Callable[[ChatContext, str], None]
     usage: str = ""
     complete: Callable[[ChatContext, str], Iterable[str]] = no_completions
-    while_generating: bool = False
-    impossible: Callable[[ChatContext], str] = always
+    allowed_while_busy: bool = False
+    unavailable_reason: Callable[[ChatContext], str] = always
     topic: str = "plugins"
     aliases: tuple[str, ...] = ()
 

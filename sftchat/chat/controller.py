@@ -174,7 +174,7 @@ class ChatController:
             self._view.show_typed(line)
             self._view.complain(str(error))
             return
-        if self.state == "ready" or (command is not None and command.while_generating):
+        if self.state == "ready" or (command is not None and command.allowed_while_busy):
             self._handle(line)
             self.next()
         else:
@@ -286,7 +286,7 @@ class ChatController:
         """Run a command; every exception is shown as a one-line error."""
 
         def run() -> None:
-            if reason := command.impossible(self):
+            if reason := command.unavailable_reason(self):
                 self._view.complain(f"/{command.name}: {reason}")
             else:
                 command.run(self, argument)

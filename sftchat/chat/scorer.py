@@ -13,7 +13,7 @@ from sftchat.chat.conversation import Answer, Mark
 from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import in_one_line
-from sftchat.task import Task, judge, metric_value, no_problems, problems_of
+from sftchat.task import Task, judge, metric_value, no_problems, row_problems
 from sftchat.types import Example, Message, Reply
 
 
@@ -127,9 +127,9 @@ class GoldScorer:
         if example is not None:
             score = judge(self.task, example, reply)
             return Mark(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
-        if self.task.problems is no_problems:
+        if self.task.validate_row is no_problems:
             return None
-        return Mark(metric.name, None, problems_of(self.task, Example(tuple(messages), reply.text, source="this reply")))
+        return Mark(metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sftchat.evaluation.comparison import Comparison
     from sftchat.evaluation.results import ModelResult
     from sftchat.plugins.manager import Registry
-    from sftchat.task import Demonstration, Task
+    from sftchat.task import DemoConfig, Task
     from sftchat.training.prepare import TrainingJob
     from sftchat.types import Example
 
@@ -60,7 +60,7 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
         return Story(session, task, plan, folder, stdout()).tell()
 
 
-def _choose(registry: Registry, name: str | None) -> tuple[Task, Demonstration]:
+def _choose(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
     """The task to show and its plan: the one named, else the first that has a demonstration."""
     shown = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
     if name is not None:
@@ -86,7 +86,7 @@ class Story:
         console: Where it is told.
     """
 
-    def __init__(self, session: Session, task: Task, plan: Demonstration, folder: Path, console: Console) -> None:
+    def __init__(self, session: Session, task: Task, plan: DemoConfig, folder: Path, console: Console) -> None:
         self.session = session
         self.task = task
         self.plan = plan

@@ -20,7 +20,7 @@ from sftchat.data.read import Row, iter_rows, line_of
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.data.values import abbreviate
 from sftchat.errors import DataError, UsageError, unknown
-from sftchat.task import Task, problems_of
+from sftchat.task import Task, row_problems
 from sftchat.types import Example, is_learned
 
 Policy = Literal["fail", "drop", "keep"]
@@ -289,4 +289,4 @@ def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, st
         PluginError: When the check raises.
     """
     if task is not None:
-        yield from (("task", " ".join(problem.split())) for problem in problems_of(task, example))
+        yield from (("task", " ".join(problem.split())) for problem in row_problems(task, example))

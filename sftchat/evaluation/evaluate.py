@@ -162,7 +162,7 @@ def units(items: ScoredItems) -> statistics.Counts:
 
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
     """Return the task's metrics; sums over clusters are not 0 or 1, so rates are then resampled like other metrics."""
-    return tuple(replace(metric, items=False) for metric in task.metrics) if cluster else task.metrics
+    return tuple(replace(metric, per_item_rate=False) for metric in task.metrics) if cluster else task.metrics
 
 
 def versions() -> dict[str, str]:

@@ -103,7 +103,7 @@ def paired_difference(
     spread = _spread(metric, baseline, a, b, changed, seed, resamples)
     if differing == 0:
         p, test = 1.0, "identical"
-    elif metric.items:
+    elif metric.per_item_rate:
         p, test = _mcnemar(apply(metric, baseline, a), apply(metric, candidate, b)), "mcnemar"
     else:
         exact = differing <= EXACT_ITEMS

@@ -102,7 +102,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
         return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
     spread = _spread(metric, table)
     # a test needs a minimum number of broken items, even when all items have equal counts
-    least = _rarest(tests) if metric.items or not spread else 0.0
+    least = _rarest(tests) if metric.per_item_rate or not spread else 0.0
     reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
     down = -1.0 if metric.higher_is_better else 1.0
 

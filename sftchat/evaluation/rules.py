@@ -144,7 +144,7 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
             raise UsageError(f"floor '{text}' must be METRIC=X with a number X, such as {task.metric.name}=0.8")
         if not _metric(name, task).higher_is_better:
             raise UsageError(f"metric '{name}' is better when lower, so a floor makes no sense")
-        if _metric(name, task).items and floor > 1:
+        if _metric(name, task).per_item_rate and floor > 1:
             raise UsageError(f"floor '{text}' can never be met: {name} is a share of the items, from 0 to 1")
         if name in floors:
             raise UsageError(f"metric '{name}' has two floors")

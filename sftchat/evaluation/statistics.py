@@ -165,7 +165,7 @@ def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = R
     """
     n = len(table.rows)
     point = value(metric, table)
-    if metric.items:
+    if metric.per_item_rate:
         if not 0 <= point <= 1:
             raise PluginError(f"metric '{metric.name}' says that it is a rate of items, but its value is {point:g}")
         return wilson(point, n)

@@ -9,7 +9,7 @@ from typing import Any
 from sftchat.data.generate import generate_examples
 from sftchat.errors import PluginError, SftchatError
 from sftchat.evaluation.evalset import read_evalset
-from sftchat.task import Task, problems_of
+from sftchat.task import Task, row_problems
 from sftchat.types import Example
 
 
@@ -82,7 +82,7 @@ def _faults_of(task: Task, example: Example) -> Iterator[str]:
     elif not example.gold:
         yield "has an empty gold reply, so there is nothing to learn from it"
     try:
-        problems = problems_of(task, example)
+        problems = row_problems(task, example)
     except PluginError as error:
         yield str(error)
         return

@@ -143,7 +143,7 @@ def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right
     together = apply(metric, table, columns)
     if not np.allclose(single, together):
         yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
-    if metric.items and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
+    if metric.per_item_rate and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
         yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
     empty = counts(score for scored in right if (score := Scored.of(task, scored.example, "").score) is not None)
     if len(empty.rows) == len(table.rows):

@@ -37,7 +37,7 @@ def problems(example: Example) -> list[str]:
     return [] if example.gold and "answer" in example.gold else ["no answer in it"]
 
 
-TASK = Task("family", "", lambda n, seed: [], score, (rate("accuracy", "right"),), problems=problems)
+TASK = Task("family", "", lambda n, seed: [], score, (rate("accuracy", "right"),), validate_row=problems)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def score(example: Example, reply: object) -> Score:
 
 
 TASKS = {
-    "echo": Task("echo", "says it again", generate, score, METRICS, problems=lambda example: ["shouts"] if example.gold == "!" else []),
+    "echo": Task("echo", "says it again", generate, score, METRICS, validate_row=lambda example: ["shouts"] if example.gold == "!" else []),
     "book": Task("book", "reads a book", required, score, METRICS, row_format="text"),
 }
 

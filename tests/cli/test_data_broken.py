@@ -127,7 +127,7 @@ def shouting(example: Example) -> list[str]:
     return ["gold shouts"] if example.gold == "!" else []
 
 
-TASK = Task("quiet", "", lambda n, seed: (), lambda example, reply: Score({"n": 1}), (rate("n", "n"),), problems=shouting)
+TASK = Task("quiet", "", lambda n, seed: (), lambda example, reply: Score({"n": 1}), (rate("n", "n"),), validate_row=shouting)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def right(example: Example, reply: Reply) -> Score:
 
 
 TASK = Task(
-    "quiz", "", lambda n, seed: (), right, (rate("accuracy", "right"),), problems=lambda example: ["odd"] if example.gold == "?" else []
+    "quiz", "", lambda n, seed: (), right, (rate("accuracy", "right"),), validate_row=lambda example: ["odd"] if example.gold == "?" else []
 )
 
 

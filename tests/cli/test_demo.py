@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat import Demonstration, Example, Message, Reply, Score, Task, TrainingDefaults, rate
+from sftchat import DemoConfig, Example, Message, Reply, Score, Task, TrainingDefaults, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.plugins.manager import Registry, load_plugins
@@ -29,7 +29,7 @@ TASK = Task(
     score,
     (rate("accuracy", "right"),),
     training_defaults=lambda method, parameters: TrainingDefaults(learning_rate=1e-3, batch_size=8),
-    demonstration=Demonstration(rows=240, items=12, held_out={"new numbers": {}, "new words": {"words": "blue"}}),
+    demonstration=DemoConfig(rows=240, items=12, held_out={"new numbers": {}, "new words": {"words": "blue"}}),
 )
 
 

@@ -398,7 +398,7 @@ def test_items_of_one_cluster_are_resampled_and_swapped_together(desk: Desk) -> 
 
 def test_a_metric_that_should_be_low_regresses_when_it_rises(base: Desk) -> None:
     quiz = base.registry.tasks["quiz"]
-    wrong = Metric("wrong", lambda s: ratio(s["n"] - s["right"], s["n"]), stats=("n", "right"), items=True, higher_is_better=False)
+    wrong = Metric("wrong", lambda s: ratio(s["n"] - s["right"], s["n"]), stats=("n", "right"), per_item_rate=True, higher_is_better=False)
     base.registry = replace(base.registry, tasks={"quiz": replace(quiz, metrics=(wrong,))})
 
     code, lines = gate(base, wrong=range(40))

@@ -29,7 +29,7 @@ def task(problems: object) -> Task:
         generate=lambda n, seed: [],
         score=lambda example, reply: Score({"n": 1}),
         metrics=(Metric("n", lambda sums: sums["n"]),),
-        problems=problems,  # type: ignore[arg-type]
+        validate_row=problems,  # type: ignore[arg-type]
     )
 
 

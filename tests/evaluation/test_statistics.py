@@ -184,7 +184,7 @@ def test_scores_that_do_not_add_up_are_refused(scores: list[dict[str, float]], m
             f"metric 'x' failed for sums of tp, in {__file__}:",
         ),
         (Metric("x", lambda sums: sums["tp"] * float("nan"), stats=("tp",)), "metric 'x' has no finite value for some counts; "),
-        (Metric("x", lambda sums: sums["gold"], items=True), "metric 'x' says that it is a rate of items, but its value is 3"),
+        (Metric("x", lambda sums: sums["gold"], per_item_rate=True), "metric 'x' says that it is a rate of items, but its value is 3"),
     ],
 )
 def test_a_metric_that_cannot_be_computed_is_named(metric: Metric, message: str) -> None:

@@ -79,4 +79,4 @@ def sftchat_register_engines() -> Iterable[EngineType]:
 @hookimpl
 def sftchat_register_chat_commands() -> Iterable[ChatCommand]:
     """Register the chat command."""
-    return [ChatCommand("again", "ask once more, politely", again, "[WORD]", manners, impossible=nothing_said)]
+    return [ChatCommand("again", "ask once more, politely", again, "[WORD]", manners, unavailable_reason=nothing_said)]

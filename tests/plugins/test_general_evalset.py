@@ -10,7 +10,7 @@ import pytest
 
 from sftchat import Example, Reply
 from sftchat.data.formats import read_examples
-from sftchat_general.checks import problems
+from sftchat_general.checks import validate_row
 from sftchat_general.constraints import CHECKS
 from sftchat_general.generate import KINDS, generate
 from sftchat_general.plugin import sftchat_register_tasks
@@ -52,7 +52,7 @@ def test_ids_say_kind_and_language() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_the_gold_scores_top_and_wrong_replies_do_not(row: Example) -> None:
     stats = {"n": 1, "correct": 1, "exact": 1, "rouge_l": 1.0}
-    assert problems(row) == ()
+    assert validate_row(row) == ()
     assert set(row.metadata) == {"kind", "language", "constraints"}
     assert row.metadata["constraints"]
     best = score(row, Reply(row.gold or ""))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sftchat.types import Example
 from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting, words
-from sftchat_general.checks import problems
+from sftchat_general.checks import validate_row
 from sftchat_general.constraints import violated
 from sftchat_general.draft import LANGUAGES, PHRASINGS, SPLITS, held_out, share
 from sftchat_general.generate import KINDS, PERSONA, generate
@@ -312,7 +312,7 @@ def test_arithmetic_stays_in_bounds_and_stories_have_plurals() -> None:
 
 
 def test_every_gold_keeps_its_constraints_and_no_prompt_answers_itself() -> None:
-    assert [(row.id, problems(row)) for row in EVERY if problems(row)] == []
+    assert [(row.id, validate_row(row)) for row in EVERY if validate_row(row)] == []
     asked = [
         (row, row.messages[-1]["content"]) for row in EVERY if row.metadata["kind"] not in ("arithmetic", "counting")
     ]  # 2 - 1 ends in a 1
@@ -348,7 +348,7 @@ def test_the_metadata_say_how_a_row_was_made() -> None:
 @pytest.mark.parametrize("name", ["Nova", "小K", "GPT-5", "Claude", "the Helper", "C-3PO!", "李 明", "Dr. No {x}", "百晓生"])
 def test_any_persona_keeps_its_own_constraints(name: str) -> None:
     rows = list(generate(60, 3, kinds=("identity",), name=name, maker=name))
-    assert [(row.gold, problems(row)) for row in rows if problems(row)] == []
+    assert [(row.gold, validate_row(row)) for row in rows if validate_row(row)] == []
     other = [row for row in generate(60, 3, kinds=("identity",), name="Zed", maker="Zed") if row.metadata["facts"]["topic"] != "nature"]
     mine = {row.id: row for row in rows}
     assert [row.gold for row in other if not violated(mine[row.id].metadata["constraints"], row.gold or "", "")] == []

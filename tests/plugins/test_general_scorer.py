@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, Reply, Score, TrainingDefaults
-from sftchat_general.checks import problems
+from sftchat_general.checks import validate_row
 from sftchat_general.constraints import CHECKS
 from sftchat_general.generate import generate
 from sftchat_general.metrics import METRICS
@@ -246,7 +246,7 @@ def test_a_malformed_constraint_is_named_with_its_row(constraint: object, compla
     with pytest.raises(DataError) as caught:
         score(item("12", constraint), Reply("12"))
     assert str(caught.value) == f"gold.jsonl:7: {complaint}"
-    assert problems(item("12", constraint)) == (complaint,)
+    assert validate_row(item("12", constraint)) == (complaint,)
 
 
 def test_a_row_without_gold_or_with_constraints_of_another_shape_cannot_be_scored() -> None:
@@ -268,11 +268,11 @@ def test_a_row_without_gold_or_with_constraints_of_another_shape_cannot_be_score
     ],
 )
 def test_the_check_of_a_row_holds_the_gold_to_its_constraints(row: Example, expected: tuple[str, ...]) -> None:
-    assert problems(row) == expected
+    assert validate_row(row) == expected
 
 
 def test_an_unknown_kind_is_a_problem() -> None:
-    (problem,) = problems(item("12", kind="poem"))
+    (problem,) = validate_row(item("12", kind="poem"))
     assert problem.startswith("unknown kind 'poem', must be one of identity, ")
 
 
@@ -316,7 +316,7 @@ def test_metrics_are_rates_of_items_and_a_mean() -> None:
         "rouge_l": pytest.approx((1 + 0.5) / 4),
         "exact": 0.25,
     }
-    assert [metric.items for metric in METRICS] == [True, False, True]
+    assert [metric.per_item_rate for metric in METRICS] == [True, False, True]
     assert {key for metric in METRICS for key in metric.stats} == set(STATS)
 
 

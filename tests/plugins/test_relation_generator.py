@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from sftchat.types import Example, Message
 from sftchat_relation import article, novel
-from sftchat_relation.checks import PATTERNS, Statement, problems, statements
+from sftchat_relation.checks import PATTERNS, Statement, statements, validate_row
 from sftchat_relation.fillers import FILLERS, OPENERS
-from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, SPLITS, Form, parse
-from sftchat_relation.generate import generate
+from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form, parse
+from sftchat_relation.generate import SPLITS, generate
 from sftchat_relation.names import CHARACTERS, COMPOUND_SURNAMES, SURNAMES, NameSource, split_of
 from sftchat_relation.vocabulary import DIRECTED, NOVEL, SYMMETRIC, VOCABULARY
 
@@ -235,7 +235,7 @@ def test_a_form_is_read_with_its_tag() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_gold_names_people_of_the_text_and_each_pair_once(split: str) -> None:
-    assert [(row.id, problems(row)) for row in ROWS[split] if problems(row)] == []
+    assert [(row.id, validate_row(row)) for row in ROWS[split] if validate_row(row)] == []
     for row in ROWS[split]:
         pairs = [frozenset((head, tail)) for head, tail, _ in triples(row)]
         assert len(set(pairs)) == len(pairs) == sum(len(FORMS[form_id].relations) for form_id in row.metadata["form_ids"])
@@ -356,20 +356,20 @@ def test_an_article_row_is_exactly_of_the_published_recipe() -> None:
     ],
 )
 def test_a_check_names_what_is_wrong_with_a_row(passage: str, gold: str, expected: tuple[str, ...]) -> None:
-    assert problems(Example((Message(role="user", content=article.PROMPT + passage),), gold)) == expected
+    assert validate_row(Example((Message(role="user", content=article.PROMPT + passage),), gold)) == expected
 
 
 def test_a_row_without_a_gold_has_a_problem_and_no_pattern_reads_prose() -> None:
-    assert problems(Example((Message(role="user", content=novel.PROMPT + "天黑了。"),))) == ("no gold",)
+    assert validate_row(Example((Message(role="user", content=novel.PROMPT + "天黑了。"),))) == ("no gold",)
     assert list(statements(novel.PROMPT + "韩立望着紫灵,没有说话。 韩立和紫灵曾是战友。")) == [Statement(8, "韩立", "紫灵", "战友")]
 
 
 def test_the_check_finds_most_of_the_noise_of_the_recipe_and_none_in_novels() -> None:
-    noisy = [row for row in generate(1000, 0, preset="article") if problems(row)]
+    noisy = [row for row in generate(1000, 0, preset="article") if validate_row(row)]
     for row in generate(1000, 0, preset="article"):
         labels = [VOCABULARY.canonical(label) for _, _, label in triples(row)]
         wrong = [n for n, known in zip(row.metadata["form_ids"], labels, strict=True) if n == 5 and known != ("师徒", False)]
-        assert len([problem for problem in problems(row) if "pattern 5" in problem]) == len(wrong)
+        assert len([problem for problem in validate_row(row) if "pattern 5" in problem]) == len(wrong)
     assert 550 < len(noisy) < 700
 
 

@@ -135,8 +135,8 @@ def _gold(context: ChatContext, argument: str) -> None:
 
 
 COMMANDS = (
-    ChatCommand("good", "keep the last reply as a row to train on", _good, impossible=no_reply, topic="data"),
-    ChatCommand("bad", "keep the last reply as the worse of a pair", _bad, impossible=no_reply, topic="data"),
-    ChatCommand("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", impossible=no_reply, topic="data"),
-    ChatCommand("gold", "keep the last message to be scored on", _gold, "[TEXT]", impossible=no_reply, topic="data"),
+    ChatCommand("good", "keep the last reply as a row to train on", _good, unavailable_reason=no_reply, topic="data"),
+    ChatCommand("bad", "keep the last reply as the worse of a pair", _bad, unavailable_reason=no_reply, topic="data"),
+    ChatCommand("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply, topic="data"),
+    ChatCommand("gold", "keep the last message to be scored on", _gold, "[TEXT]", unavailable_reason=no_reply, topic="data"),
 )

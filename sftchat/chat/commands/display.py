@@ -32,7 +32,7 @@ COMMANDS = (
         _switch("markdown", "Markdown is rendered"),
         "[on|off]",
         _on_off,
-        while_generating=True,
+        allowed_while_busy=True,
         topic="display",
     ),
     ChatCommand(
@@ -41,7 +41,7 @@ COMMANDS = (
         _switch("thoughts", "thoughts are shown"),
         "[on|off]",
         _on_off,
-        while_generating=True,
+        allowed_while_busy=True,
         topic="display",
     ),
 )

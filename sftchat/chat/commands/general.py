@@ -48,6 +48,6 @@ def _exit(context: ChatContext, argument: str) -> None:
 
 
 COMMANDS = (
-    ChatCommand("help", "what can be typed", _help, "[COMMAND]", _command_names, while_generating=True, topic="general"),
-    ChatCommand("exit", "leave the chat", _exit, while_generating=True, topic="general"),
+    ChatCommand("help", "what can be typed", _help, "[COMMAND]", _command_names, allowed_while_busy=True, topic="general"),
+    ChatCommand("exit", "leave the chat", _exit, allowed_while_busy=True, topic="general"),
 )

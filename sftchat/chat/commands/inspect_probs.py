@@ -231,6 +231,10 @@ COMMANDS = (
     ChatCommand(
         "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways, topic=TOPIC
     ),
-    ChatCommand("why", "show what else could have stood at token N of the last reply", _why, "N", impossible=_no_reply, topic=TOPIC),
-    ChatCommand("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", impossible=_no_reply, topic=TOPIC),
+    ChatCommand(
+        "why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply, topic=TOPIC
+    ),
+    ChatCommand(
+        "fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply, topic=TOPIC
+    ),
 )

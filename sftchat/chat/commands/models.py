@@ -167,7 +167,7 @@ def _steps(context: ChatContext, argument: str) -> Iterable[str]:
 
 COMMANDS = (
     ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
-    ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, impossible=_one_column, topic="models"),
+    ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, unavailable_reason=_one_column, topic="models"),
     ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
     ChatCommand(
         "checkpoint",
@@ -175,7 +175,7 @@ COMMANDS = (
         _ckpt,
         "[next|prev|STEP]",
         _steps,
-        impossible=_no_checkpoints,
+        unavailable_reason=_no_checkpoints,
         topic="models",
         aliases=("ckpt",),
     ),

@@ -154,19 +154,39 @@ def _no_branches(context: ChatContext) -> str:
 
 COMMANDS = (
     ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]", topic="conversation"),
-    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, impossible=no_reply, topic="conversation"),
-    ChatCommand("redo", "take back an undo", _redo, impossible=_nothing_undone, topic="conversation"),
-    ChatCommand("regen", "have the last message answered once more", _regen, impossible=_nothing_asked, topic="conversation"),
+    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=no_reply, topic="conversation"),
+    ChatCommand("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone, topic="conversation"),
+    ChatCommand("regen", "have the last message answered once more", _regen, unavailable_reason=_nothing_asked, topic="conversation"),
     ChatCommand(
-        "edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, impossible=no_reply, topic="conversation"
+        "edit",
+        "ask turn N, or the last, in other words",
+        _edit,
+        "[N:] [TEXT]",
+        _turn_numbers,
+        unavailable_reason=no_reply,
+        topic="conversation",
     ),
-    ChatCommand("continue", "have a reply that was cut go on", _continue, impossible=_complete, topic="conversation"),
+    ChatCommand("continue", "have a reply that was cut go on", _continue, unavailable_reason=_complete, topic="conversation"),
     ChatCommand(
-        "branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, impossible=no_reply, topic="conversation"
+        "branch",
+        "go back to after turn N and go on differently",
+        _branch,
+        "N",
+        _turn_numbers,
+        unavailable_reason=no_reply,
+        topic="conversation",
     ),
     ChatCommand(
-        "branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, impossible=_no_branches, topic="conversation"
+        "branches",
+        "list the branches, or go to one",
+        _branches,
+        "[N]",
+        _branch_numbers,
+        unavailable_reason=_no_branches,
+        topic="conversation",
     ),
-    ChatCommand("history", "show the conversation, or its last N turns", _history, "[N]", impossible=no_reply, topic="conversation"),
+    ChatCommand(
+        "history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply, topic="conversation"
+    ),
     ChatCommand("reset", "forget all but the system prompt", _reset, topic="conversation"),
 )

@@ -101,7 +101,7 @@ COMMANDS = (
         "sample K answers to the last message and count what they say",
         _samples,
         "K",
-        impossible=_nothing_asked,
+        unavailable_reason=_nothing_asked,
         topic="looking inside",
         aliases=("n",),
     ),

@@ -138,6 +138,6 @@ def _ids(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 COMMANDS = (
-    ChatCommand("eval", "score 20 items of the evalset, or K", _eval, "[K]", impossible=_no_gold, topic="data"),
-    ChatCommand("item", "ask an item of the evalset", _item, "N|ID", _ids, impossible=_no_gold, topic="data"),
+    ChatCommand("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold, topic="data"),
+    ChatCommand("item", "ask an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold, topic="data"),
 )

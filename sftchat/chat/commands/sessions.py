@@ -107,8 +107,8 @@ COMMANDS = (
         "list the last conversations, or the last N",
         _sessions,
         "[N]",
-        while_generating=True,
-        impossible=_not_kept,
+        allowed_while_busy=True,
+        unavailable_reason=_not_kept,
         topic="sessions",
     ),
     ChatCommand(
@@ -116,7 +116,7 @@ COMMANDS = (
         "give this conversation a name",
         _save,
         "NAME",
-        impossible=lambda context: no_reply(context) or _not_kept(context),
+        unavailable_reason=lambda context: no_reply(context) or _not_kept(context),
         topic="sessions",
     ),
     ChatCommand("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
@@ -126,7 +126,7 @@ COMMANDS = (
         _export,
         "FILE [FORMAT]",
         paths,
-        impossible=no_reply,
+        unavailable_reason=no_reply,
         topic="sessions",
     ),
 )
