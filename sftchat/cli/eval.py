@@ -202,6 +202,9 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
     memories: list[CacheOptions] = []
     load = session.sharing()
 
+    def say(words: str) -> None:
+        click.echo(f"sftchat: {printable(words)}", err=True)
+
     def opener(task: Task) -> Callable[[str], CachedEngine]:
         def identify(model: str) -> str:
             return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
@@ -209,9 +212,6 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
         def describe(model: str) -> str:
             asked = {name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT}
             return repr((model, task.template, sorted(asked.items())))
-
-        def say(words: str) -> None:
-            click.echo(f"sftchat: {printable(words)}", err=True)
 
         memory = CacheOptions(store, identify, fresh, describe=describe, say=say)
         memories.append(memory)
@@ -226,7 +226,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
                 take_accelerator()
                 answer_shard(plans, opener, watch, place)
                 wait_for_all()
-            return carry_out(plans, opener, watch) if place.rank == 0 else None
+            return carry_out(plans, opener, watch, store, (lambda _: None) if quiet else say) if place.rank == 0 else None
     except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
         mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
         _say_kept(sum(memory.kept for memory in memories), store.path, fresh, mended)

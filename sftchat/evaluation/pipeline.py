@@ -21,6 +21,7 @@ from sftchat.evaluation.gate import decide, gate
 from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import reply_line, write_atomically
+from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.run import Progress, Scorer, requests_of, run
@@ -50,7 +51,13 @@ class Answered:
     self_check: SelfCheck | None = None
 
 
-def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch) -> Report:
+def carry_out(
+    plans: Sequence[Plan],
+    opener: Callable[[Task], OpenLate],
+    watch: Watch,
+    cache: ReplyCache | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
     """Evaluate, compare and decide; write ``report.json`` and the replies into the plans' folder, if there is one.
 
     Models are opened one at a time, the baseline first, and closed before the next. A model whose replies are all cached is not opened. Replies
@@ -61,6 +68,8 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         plans: One plan per task; all with the same folder, sampling seed and models.
         opener: For a task, returns a function that opens a model by the name the user typed, as an engine with cached replies.
         watch: Shows progress.
+        cache: Keeps the results of leak checks.
+        say: Called with a line for the user before a leak check that takes long.
 
     Raises:
         UsageError: When the folder cannot be created.
@@ -73,13 +82,20 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
     with ExitStack() as keeping:
         if output is not None:
             keeping.enter_context(_made(output))
-        return _carry_out(plans, opener, watch, keeping)
+        return _carry_out(plans, opener, watch, cache, say, keeping)
 
 
-def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, keeping: ExitStack) -> Report:
+def _carry_out(
+    plans: Sequence[Plan],
+    opener: Callable[[Task], OpenLate],
+    watch: Watch,
+    cache: ReplyCache | None,
+    say: Callable[[str], None],
+    keeping: ExitStack,
+) -> Report:
     """Implement ``carry_out``; the contexts in ``keeping`` stay open until the report is written."""
     output = plans[0].output
-    parts = [_measure(plan, opener(plan.task), watch, keeping) for plan in plans]
+    parts = [_measure(plan, opener(plan.task), watch, cache, say, keeping) for plan in plans]
     comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
     demanded = {plan.task.name: plan.demanded for plan in plans}
     comparisons, gates = gate(comparisons, lambda comparison: demanded[comparison.candidate.task].gated)
@@ -114,9 +130,11 @@ def _replies_of(report: Path) -> set[str]:
     return {name for name in names if isinstance(name, str) and re.fullmatch(r"replies[\w.-]*\.jsonl", name)}
 
 
-def _measure(plan: Plan, open_late: OpenLate, watch: Watch, keeping: ExitStack) -> Report:
+def _measure(
+    plan: Plan, open_late: OpenLate, watch: Watch, cache: ReplyCache | None, say: Callable[[str], None], keeping: ExitStack
+) -> Report:
     """Evaluate and compare the models of one task, without a verdict."""
-    asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)), keeping)
+    asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)), cache, say, keeping)
     stored = _stored(plan)
     baselines = _results(plan, plan.baseline, asking, stored) if plan.baseline else ()
     by_source = [_results(plan, source, asking, stored) for source in plan.sources]
@@ -163,6 +181,8 @@ class _Asking:
     open_late: OpenLate
     watch: Watch
     scorer: Scorer
+    cache: ReplyCache | None
+    say: Callable[[str], None]
     keeping: ExitStack
 
 
@@ -174,10 +194,14 @@ def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, S
         file = source.file
         write_atomically(plan.output / file, (line for answers in answered for line in map(reply_line, answers.items.outcomes.values())))
     manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
-    return tuple(_result(plan, source, evalset, answers, file, manifest) for evalset, answers in zip(plan.evalsets, answered, strict=True))
+    return tuple(
+        _result(plan, source, evalset, answers, file, manifest, asking) for evalset, answers in zip(plan.evalsets, answered, strict=True)
+    )
 
 
-def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None) -> ModelResult:
+def _result(
+    plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None, asking: _Asking
+) -> ModelResult:
     """Summarise one source on one evalset, with leak check and self check."""
     result = summarise(
         source.name,
@@ -189,7 +213,9 @@ def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, fil
         replies=file,
         remembered=answers.remembered,
     )
-    leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed) if manifest is not None else None
+    leaks = None
+    if manifest is not None:
+        leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed, cache=asking.cache, say=asking.say)
     return replace(result, leak_check=leaks, self_check=answers.self_check)
 
 

@@ -1,4 +1,4 @@
-"""Reply cache: generated replies under a hash of everything that affects them, in one SQLite file.
+"""Reply cache: generated replies, and results of leak checks, under a hash of everything that affects them, in one SQLite file.
 
 SQLite in WAL mode, one transaction per reply: safe for concurrent writers, crash-safe. A cache that cannot be used never stops an evaluation:
 it warns once and is then disabled.
@@ -41,6 +41,15 @@ CREATE TABLE IF NOT EXISTS models (identity BLOB PRIMARY KEY, name TEXT, used RE
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, device INTEGER, sha256 TEXT
 ) WITHOUT ROWID;
+"""
+LEAK_TABLE = "CREATE TABLE IF NOT EXISTS leak_checks (key BLOB PRIMARY KEY, leaks BLOB, used REAL) WITHOUT ROWID"
+"""Added to existing files too; other versions of sftchat ignore it."""
+LEAK_BYTES = 32 << 20
+"""Maximum size of all results of leak checks; those that were not used for the longest time are deleted."""
+TOO_MANY_LEAKS = """
+DELETE FROM leak_checks WHERE key IN (
+    SELECT key FROM (SELECT key, sum(length(leaks)) OVER (ORDER BY used DESC, key) AS size FROM leak_checks) WHERE size > ?
+)
 """
 
 
@@ -138,6 +147,20 @@ class ReplyCache:
             self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", (name, *facts, found))
         return found
 
+    def get_leaks(self, key: bytes) -> str | None:
+        """Return the result of a leak check as stored by ``put_leaks``, or None."""
+        rows = self._do("SELECT leaks FROM leak_checks WHERE key = ?", (key,))
+        if not rows:
+            return None
+        self._do("UPDATE leak_checks SET used = ? WHERE key = ?", (time.time(), key))
+        return bytes(rows[0][0]).decode("utf-8", "replace")
+
+    def put_leaks(self, key: bytes, leaks: str) -> None:
+        """Store the result of a leak check; old ones are deleted when all of them together exceed ``LEAK_BYTES``."""
+        data = leaks.encode("utf-8", "surrogatepass")
+        self._do("INSERT OR REPLACE INTO leak_checks VALUES (?, ?, ?)", (key, data, time.time()))
+        self._do(TOO_MANY_LEAKS, (LEAK_BYTES,))
+
     def close(self) -> None:
         """Close the file."""
         if self._connection is not None:
@@ -169,13 +192,19 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` turns them into a message.
     """
-    return open_database(
+    connection = open_database(
         path,
         TABLES,
         VERSION,
         WAIT_SECONDS,
         lambda found: f"'{path}' has format {found}, this sftchat reads {VERSION}; 'sftchat cache prune --all' empties it",
     )
+    try:
+        connection.execute(LEAK_TABLE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def reason(path: Path, error: Exception) -> str:
@@ -241,13 +270,25 @@ def summary(path: Path) -> list[Kept]:
         return [Kept(*row) for row in connection.execute(BY_MODEL)]
 
 
+def leak_checks(path: Path) -> int:
+    """Count the stored results of leak checks.
+
+    Raises:
+        SftchatError: When the file cannot be used.
+    """
+    if not path.exists():
+        return 0
+    with _opened(path) as connection:
+        return int(connection.execute("SELECT count(*) FROM leak_checks").fetchone()[0])
+
+
 def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
     """Delete cached replies, and the hashes of files that no longer exist; return the number of replies deleted.
 
     Args:
         path: SQLite file; nothing happens when it does not exist.
-        identity: Only models whose identity starts with this, in hexadecimal; empty for all.
-        older_than: Only models last used at least this many days ago; 0 for all.
+        identity: Only models whose identity starts with this, in hexadecimal; empty for all models, and for leak checks too.
+        older_than: Only what was last used at least this many days ago; 0 for all.
 
     Raises:
         SftchatError: When the file cannot be used.
@@ -259,6 +300,8 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
             for model in gone:
                 for table in ("replies", "models"):
                     connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
+            if not identity:
+                connection.execute("DELETE FROM leak_checks WHERE used <= ?", (latest,))
             connection.execute("DELETE FROM files WHERE typeof(path) != 'blob'")  # from a damaged file
             for (file,) in connection.execute("SELECT path FROM files").fetchall():
                 if not os.path.exists(file):  # noqa: PTH110 - bytes, which pathlib does not take
@@ -278,7 +321,7 @@ def clear(path: Path) -> int:
     try:
         with _opened(path) as connection:
             count = int(connection.execute("SELECT count(*) FROM replies").fetchone()[0])
-            connection.executescript("DELETE FROM replies; DELETE FROM models; DELETE FROM files; VACUUM;")
+            connection.executescript("DELETE FROM replies; DELETE FROM models; DELETE FROM files; DELETE FROM leak_checks; VACUUM;")
             return count
     except SftchatError as error:
         if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
