@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat import Metric, ratio
+from sftchat.evaluation.comparison import paired_difference
 from sftchat.evaluation.gate import outcome
-from sftchat.evaluation.paired_test import paired_difference
 from sftchat.evaluation.rules import GatedMetric
 from sftchat.evaluation.statistics import Counts, interval
 

@@ -20,7 +20,7 @@ from sftchat.text import printable_lines
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.run import Item
+    from sftchat.evaluation.scored import Item
     from sftchat.task import Task
 
 STYLES: Mapping[str, Mapping[str, bool]] = {

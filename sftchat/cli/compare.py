@@ -20,7 +20,7 @@ from sftchat.task import metric_value
 from sftchat.types import Example, Reply, SamplingParams
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.run import Item
+    from sftchat.evaluation.scored import Item
     from sftchat.models.reference import ModelReference
     from sftchat.task import Task
 
@@ -203,7 +203,7 @@ def _scored(task: Task | None, example: Example, answer: Answer) -> Item | None:
     """The scorer's judgement, where there is gold and a reply."""
     if task is None or example.gold is None or isinstance(answer, EngineError):
         return None
-    from sftchat.evaluation.run import score
+    from sftchat.evaluation.evaluate import score
 
     return score(task, example, answer)
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engine import Engine
-    from sftchat.evaluation.comparison import Comparison
-    from sftchat.evaluation.results import ModelResult
+    from sftchat.evaluation.results import Comparison, ModelResult
     from sftchat.plugins.manager import Registry
     from sftchat.task import DemoConfig, Task
     from sftchat.training.prepare import TrainingJob

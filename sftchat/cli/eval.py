@@ -19,9 +19,9 @@ from sftchat.errors import ModelError, PluginError, UsageError, in_one_line
 from sftchat.text import counted, printable
 
 if TYPE_CHECKING:
+    from sftchat.evaluation.evaluate import Progress
     from sftchat.evaluation.plan import Plan
     from sftchat.evaluation.report import Report
-    from sftchat.evaluation.run import Progress
     from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 

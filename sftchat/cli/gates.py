@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftchat.evaluation.comparison import Comparison
-    from sftchat.evaluation.results import ModelResult
+    from sftchat.evaluation.results import Comparison, ModelResult
     from sftchat.task import Task
 
 WIDTH = 120

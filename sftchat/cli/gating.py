@@ -118,9 +118,8 @@ def update_baselines(
     files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, verdict: Verdict, registry: Registry, options: dict[str, Any]
 ) -> Iterator[str]:
     """Write what the model said as the new baselines, unless the gate refuses it; yields what changed, in lines for the user."""
-    from sftchat.evaluation.baseline import Header, known_sampling
+    from sftchat.evaluation.baseline import Header, known_sampling, write_baseline
     from sftchat.evaluation.scored import scored_items
-    from sftchat.evaluation.update_baseline import write_baseline
 
     for plan in plans:
         file = files[plan.task.name]

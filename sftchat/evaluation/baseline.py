@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
-from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
-from sftchat.evaluation.run import Item
+from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply, reply_rows, write_atomically
+from sftchat.evaluation.scored import Item, ScoredItems, text_hash
 from sftchat.task import Task
 from sftchat.text import counted
 from sftchat.types import Example, Reply, SamplingParams
@@ -328,3 +328,52 @@ def _verdict(right: bool) -> str:
 
 def _plain(count: float | None) -> str:
     return "not counted" if count is None else f"{count:g}"
+
+
+def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str, ...]:
+    """Write a baseline atomically.
+
+    Args:
+        path: Path of the file; an existing baseline is replaced.
+        header: First line of the file.
+        items: Scored items of the whole evalsets.
+
+    Returns:
+        Lines for the user that describe what changed.
+    """
+    told = [f"written, {counted(len(items), 'item')} of {header.model}"]
+    try:
+        old = read_baseline(path) if is_baseline(path) else None
+    except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
+        old = None
+        told.append(f"in place of one that could not be read ({error})")
+    if old is not None:
+        told = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
+    write_atomically(path, _lines(header, items))
+    return (f"baseline {path}: {', '.join(told)}",)
+
+
+def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
+    """Yield the lines of the file; the items are sorted by id."""
+    yield json.dumps({HEADER: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
+    yield from map(_line, sorted(items, key=lambda item: item.example.id))
+
+
+def _line(item: Item) -> str:
+    row = {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _changed(old: Baseline, items: ScoredItems) -> Iterator[str]:
+    """Yield the lines that describe the changes from the old baseline."""
+    figures = items.figures
+    new = dict(zip(items.ids, zip((figures.faults == 0).tolist(), figures.said.tolist(), strict=True), strict=True))
+    facts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}
+    facts |= dict.fromkeys(("with another reply", "newly broken", "newly fixed"), 0)
+    for identity, (right, said) in new.items():
+        if identity in old.items:
+            then = old.items[identity]
+            facts["with another reply"] += text_hash(then.reply.text) != said
+            facts["newly broken"] += then.right and not right
+            facts["newly fixed"] += right and not then.right
+    return (f"{count} {what}" for what, count in facts.items() if count)

@@ -21,12 +21,10 @@ from sftchat.data.row_options import recorded_options
 from sftchat.engine import Engine
 from sftchat.errors import SftchatError
 from sftchat.evaluation import statistics
-from sftchat.evaluation.comparison import Ranked
-from sftchat.evaluation.evaluate import compare, summarise
+from sftchat.evaluation.evaluate import compare, run, summarise
 from sftchat.evaluation.reply_cache import ReplyCache
-from sftchat.evaluation.results import LeakCheck, ModelResult, SelfCheck
-from sftchat.evaluation.run import Item, Outcome, run
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.results import LeakCheck, ModelResult, Ranked, SelfCheck
+from sftchat.evaluation.scored import Item, Outcome, scored_items
 from sftchat.models.fingerprint import Hashed, file_hash, files_digest
 from sftchat.models.manifest import Manifest
 from sftchat.models.reference import step_of

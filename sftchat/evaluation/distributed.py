@@ -7,9 +7,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from sftchat.errors import UsageError
+from sftchat.evaluation.evaluate import run
 from sftchat.evaluation.pipeline import OpenLate, Watch
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.run import run
 from sftchat.task import Task
 
 if TYPE_CHECKING:

@@ -1,29 +1,161 @@
-"""Evaluate one model, or compare two: combines generation, scoring and statistics."""
+"""Evaluate one model or compare two: generate replies, score them, compute the metrics."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from sftchat.data.formats import with_ids
-from sftchat.errors import NotComparableError
+from sftchat.data.tool_calls import tools_of
+from sftchat.engine import Engine, Request, collect
+from sftchat.errors import EngineError, NotComparableError, PluginError
 from sftchat.evaluation import statistics
-from sftchat.evaluation.comparison import Comparison
-from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.pairing import item_changes, pair_items
-from sftchat.evaluation.results import GroupResult, MetricResult, ModelResult
-from sftchat.evaluation.run import Progress, other_keys, run
-from sftchat.evaluation.scored import ScoredItems, scored_items
-from sftchat.evaluation.totals import Totals
-from sftchat.task import Metric, Task, metric_value
-from sftchat.types import Example, SamplingParams
+from sftchat.evaluation.baseline import Baseline, check_counts
+from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
+from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
+from sftchat.evaluation.results import Comparison, GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, scored_items
+from sftchat.task import Metric, Task, judge, metric_value
+from sftchat.types import Example, Reply, SamplingParams
 
-if TYPE_CHECKING:
-    from sftchat.engine import Engine
+Progress = Callable[[Outcome], None]
+
+
+def run(
+    engine: Engine,
+    task: Task,
+    examples: Sequence[Example],
+    on_progress: Progress | None = None,
+    *,
+    sampling: SamplingParams | None = None,
+    scorer: Scorer | None = None,
+) -> Iterator[Outcome]:
+    """Generate and score replies, yielded in example order whatever the order of completion.
+
+    Closing the iterator cancels the running requests.
+
+    Args:
+        engine: Receives all requests at once and batches them itself.
+        task: Task whose scorer is used.
+        examples: Examples with unique ids and gold replies.
+        on_progress: Called with every outcome as soon as it is available, in order of completion.
+        sampling: Sampling parameters; the task's own by default.
+        scorer: Scorer of the task, to share count keys or scores between runs; a new one by default.
+
+    Raises:
+        DataError: When ids are not unique or a gold reply is missing.
+        EngineError: When the engine cannot generate any more.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    check_examples(examples)
+    judged = scorer or Scorer(task)
+    by_id = {example.id: example for example in examples}
+    params = task.sampling if sampling is None else sampling
+    requests = requests_of(examples, params)
+    ready: dict[str, Outcome] = {}
+    position = 0
+    with closing(collect(engine, requests)) as replies:
+        for request_id, answer in replies:
+            example = by_id[request_id]
+            outcome = Failure(example, str(answer)) if isinstance(answer, EngineError) else judged(example, answer)
+            if on_progress is not None:
+                on_progress(outcome)
+            ready[request_id] = outcome
+            while position < len(examples) and examples[position].id in ready:
+                yield ready.pop(examples[position].id)
+                position += 1
+    for example in examples[position:]:
+        missing = ready.get(example.id) or Failure(example, "the engine stopped without answering")
+        if on_progress is not None and example.id not in ready:
+            on_progress(missing)
+        yield missing
+
+
+def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
+    """Build one request per example."""
+    return [Request(example.id, example.messages, sampling=sampling, tools=tools_of(example)) for example in examples]
+
+
+class Scorer:
+    """Scorer of a task for one run; enforces the same count keys for every item.
+
+    Args:
+        task: Task whose scorer is called.
+        remembers: Whether to cache scores by example and reply; two checkpoints give the same reply to most items.
+    """
+
+    def __init__(self, task: Task, *, remembers: bool = False) -> None:
+        self.task = task
+        self._known: dict[tuple[str, Reply], Item] | None = {} if remembers else None
+        self._keys: frozenset[str] | None = None
+        self._first = ""
+
+    def __call__(self, example: Example, reply: Reply) -> Item:
+        """Score one reply.
+
+        Raises:
+            PluginError: When the scorer breaks its contract.
+        """
+        if self._known is None:
+            return self._judged(example, reply)
+        key = (example.id, reply)
+        if key not in self._known:
+            self._known[key] = self._judged(example, reply)
+        return self._known[key]
+
+    def _judged(self, example: Example, reply: Reply) -> Item:
+        """Score one reply without the cache."""
+        item = score(self.task, example, reply)
+        if self._keys is None:
+            self._keys, self._first = frozenset(item.score.stats), example.id
+        elif item.score.stats.keys() != self._keys:
+            raise other_keys(self.task, (example.id, item.score.stats), (self._first, self._keys))
+        return item
+
+
+def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
+    """Build the error for a scorer that counts different keys for two items, each given as id and keys."""
+    (id, keys), (first, others) = one, other
+    return PluginError(
+        f"the scorer of task '{task.name}' counts {', '.join(sorted(keys))} on item '{id}' and {', '.join(sorted(others))} on item '{first}'; "
+        "it must count the same for every item"
+    )
+
+
+def score(task: Task, example: Example, reply: Reply) -> Item:
+    """Score one reply.
+
+    Raises:
+        PluginError: When the scorer raises; its contract is to accept any reply.
+    """
+    return Item(example, reply, judge(task, example, reply))
+
+
+def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
+    """Score several models' replies to one example; equal replies are scored once.
+
+    Args:
+        scorer: Scorer of the task.
+        example: The example of the requests.
+        replies: One per model; an error message when the model failed, None when it was not called.
+
+    Raises:
+        PluginError: When the scorer raises.
+    """
+    known: dict[Reply, Item] = {}
+    found: list[Outcome | None] = []
+    for reply in replies:
+        if isinstance(reply, Reply):
+            if reply not in known:
+                known[reply] = scorer(example, reply)
+            found.append(known[reply])
+        else:
+            found.append(None if reply is None else Failure(example, reply))
+    return found
+
 
 VERSIONED = ("numpy", "sftchat")
 
@@ -188,3 +320,35 @@ def _group_metrics(task: Task, total: Mapping[str, float]) -> dict[str, float]:
     """Compute the metrics whose counts the scorer reports per slice."""
     computable = [metric for metric in task.metrics if metric.stats and set(metric.stats) <= set(total)]
     return {metric.name: metric_value(metric, total) for metric in computable}
+
+
+Replies = Mapping[str, Reply | str]
+
+
+def score_stored(
+    task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
+) -> list[ScoredItems]:
+    """Score several sets of stored replies to one evalset in a single pass.
+
+    Args:
+        task: Task whose scorer is used.
+        examples: Examples of the evalset.
+        stored: Replies by id, one mapping per file; an example without a reply is left out. The first is the baseline's, if there is a baseline.
+        baseline: Baseline whose stored counts must match today's.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
+
+    Raises:
+        NotComparableError: When the baseline was counted by another scorer.
+        UsageError: When an item lacks the metadata key.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    found: list[list[Outcome]] = [[] for _ in stored]
+    scorer = Scorer(task)
+    for example in examples:
+        outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
+        for mine, outcome in zip(found, outcomes, strict=True):
+            mine += () if outcome is None else (outcome,)
+    scored = [scored_items(outcomes, cluster) for outcomes in found]
+    if baseline is not None:
+        check_counts(baseline, scored[0])
+    return scored

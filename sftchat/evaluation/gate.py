@@ -14,11 +14,10 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from sftchat.errors import listed
-from sftchat.evaluation.comparison import LEVEL, Comparison, GateResult, MetricDifference, Outcome
-from sftchat.evaluation.paired_test import MIN_DIFFERING_ITEMS, POWER, holm
+from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POWER, holm
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import disagreement
-from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.results import LEVEL, Comparison, GateOutcome, GateResult, MetricDifference, ModelResult
 from sftchat.evaluation.rules import POINT, GateConfig, GatedMetric
 from sftchat.text import counted
 
@@ -106,7 +105,7 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     return max(n + 1, math.ceil(max(least, min(needed)))) if needed else None
 
 
-def outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> Outcome:
+def outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> GateOutcome:
     """Return the outcome of one metric.
 
     Args:

@@ -14,18 +14,16 @@ from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import UsageError
 from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.checks import check_leaks, rank, self_check
-from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
-from sftchat.evaluation.evaluate import compare, summarise, versions
+from sftchat.evaluation.evaluate import Progress, Scorer, compare, requests_of, run, score_stored, summarise, versions
 from sftchat.evaluation.gate import decide, gate
 from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import reply_line, write_atomically
 from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.evaluation.report import Report
-from sftchat.evaluation.results import ModelResult, SelfCheck
-from sftchat.evaluation.run import Progress, Scorer, requests_of, run
-from sftchat.evaluation.scored import ScoredItems, score_stored, scored_items
+from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
+from sftchat.evaluation.scored import ScoredItems, scored_items
 from sftchat.models.manifest import Manifest, find_manifest
 from sftchat.task import Task
 

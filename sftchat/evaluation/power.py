@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from sftchat.errors import UsageError
-from sftchat.evaluation.comparison import LEVEL
-from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.paired_test import MIN_DIFFERING_ITEMS, POWER
+from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POWER
+from sftchat.evaluation.evaluate import score_stored, units
 from sftchat.evaluation.plan import Plan
+from sftchat.evaluation.results import LEVEL
 from sftchat.evaluation.rules import POINT, GatedMetric
-from sftchat.evaluation.scored import score_stored
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 from sftchat.text import counted

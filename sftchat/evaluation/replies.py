@@ -15,7 +15,7 @@ from sftchat._util.parsing import MAX_BYTES, bounded_lines, load_json, not_utf_8
 from sftchat.data.values import abbreviate
 from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
-from sftchat.evaluation.run import Failure, Item, Outcome
+from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
 from sftchat.types import Reply
 

@@ -1,26 +1,102 @@
-"""Scored items with their counts in arrays."""
+"""Scored items, with their counts in arrays and their totals."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.evaluation import statistics
-from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.evaluation.run import Failure, Item, Outcome, Scorer, score_each
-from sftchat.evaluation.totals import Totals
-from sftchat.task import Task
-from sftchat.types import Example, Reply
+from sftchat.thinking import only_thoughts
+from sftchat.types import Example, Reply, Score
 
+T = TypeVar("T", int, float)
 Ints = NDArray[np.int64]
-Replies = Mapping[str, Reply | str]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example with the model's reply and the task's score."""
+
+    example: Example
+    reply: Reply
+    score: Score
+
+    @property
+    def right(self) -> bool:
+        """Whether the scorer found no error."""
+        return not self.score.errors
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One example without a reply. It is not scored, so that a dead server is not mistaken for a bad model.
+
+    Attributes:
+        example: The example of the request.
+        error: Error message of the engine.
+    """
+
+    example: Example
+    error: str
+
+
+Outcome = Item | Failure
+
+
+Pair = tuple[Item, Item]
+"""The same item twice: with the baseline's reply and with the candidate's."""
+
+
+@dataclass
+class Totals:
+    """Sums over items, updated item by item.
+
+    Attributes:
+        right: Number of items without an error.
+        truncated: Number of replies that reached the token limit.
+        cut_thinking: Number of replies that were cut while the model thought: thoughts without an answer.
+        prompt_tokens: Number of tokens of all prompts.
+        completion_tokens: Number of tokens of all replies.
+        errors: Number of errors per error class.
+        groups: Summed counts per slice.
+        occurrences: Number of items per slice.
+    """
+
+    right: int = 0
+    truncated: int = 0
+    cut_thinking: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    occurrences: dict[str, int] = field(default_factory=dict)
+
+    def add(self, item: Item) -> None:
+        """Add one item."""
+        reply, score = item.reply, item.score
+        self.right += not score.errors
+        self.truncated += reply.finish_reason == "length"
+        self.cut_thinking += only_thoughts(reply)
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        for name in score.errors:
+            self.errors[name] = self.errors.get(name, 0) + 1
+        for name, stats in score.groups.items():
+            self.occurrences[name] = self.occurrences.get(name, 0) + 1
+            _add(self.groups.setdefault(name, {}), stats)
+
+
+def _add(total: dict[str, T], more: Mapping[str, T]) -> None:
+    """Add values by key, in place."""
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
 
 
 @dataclass
@@ -132,35 +208,6 @@ def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
     return ScoredItems(by_id, item_arrays([outcome for outcome in by_id.values() if isinstance(outcome, Item)], cluster), cluster)
-
-
-def score_stored(
-    task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
-) -> list[ScoredItems]:
-    """Score several sets of stored replies to one evalset in a single pass.
-
-    Args:
-        task: Task whose scorer is used.
-        examples: Examples of the evalset.
-        stored: Replies by id, one mapping per file; an example without a reply is left out. The first is the baseline's, if there is a baseline.
-        baseline: Baseline whose stored counts must match today's.
-        cluster: Metadata key that groups items into clusters; empty for independent items.
-
-    Raises:
-        NotComparableError: When the baseline was counted by another scorer.
-        UsageError: When an item lacks the metadata key.
-        PluginError: When the task's scorer breaks its contract.
-    """
-    found: list[list[Outcome]] = [[] for _ in stored]
-    scorer = Scorer(task)
-    for example in examples:
-        outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
-        for mine, outcome in zip(found, outcomes, strict=True):
-            mine += () if outcome is None else (outcome,)
-    scored = [scored_items(outcomes, cluster) for outcomes in found]
-    if baseline is not None:
-        check_counts(baseline, scored[0])
-    return scored
 
 
 def text_hash(text: str) -> int:

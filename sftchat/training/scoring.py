@@ -8,10 +8,9 @@ from typing import Any
 
 from sftchat.errors import EngineError, first_line
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import summarise
+from sftchat.evaluation.evaluate import run, summarise
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Failure, Outcome, run
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.scored import Failure, Outcome, scored_items
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded, stop_ids
 from sftchat.task import Task

@@ -8,10 +8,9 @@ import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, summarise
+from sftchat.evaluation.evaluate import compare, score_stored, summarise
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import score_stored
 
 
 def judge(example: Example, reply: Reply) -> Score:

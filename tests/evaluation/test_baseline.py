@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
-from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline
+from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline, write_baseline
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.run import score
+from sftchat.evaluation.evaluate import score
 from sftchat.evaluation.scored import scored_items
-from sftchat.evaluation.update_baseline import write_baseline
 
 Make = Callable[..., Example]
 HEADER = Header(

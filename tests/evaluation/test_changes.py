@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Message, Reply, Task
-from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, summarise
+from sftchat.evaluation.evaluate import compare, score, summarise
 from sftchat.evaluation.report import Report
-from sftchat.evaluation.run import score
+from sftchat.evaluation.results import Comparison
 from sftchat.evaluation.scored import scored_items
 from tests.evaluation.conftest import F1_TASK
 from tests.evaluation.test_evaluate import shown

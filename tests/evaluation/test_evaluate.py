@@ -12,14 +12,13 @@ from rich.console import Console
 
 from sftchat import Example, NotComparableError, Reply, Task, UsageError
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, evaluate, summarise
+from sftchat.evaluation.evaluate import compare, evaluate, score, summarise
 from sftchat.evaluation.gate import Verdict, decide, gate
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.results import GroupResult, ModelResult
 from sftchat.evaluation.rules import GateConfig, GateOptions, parse_floors
-from sftchat.evaluation.run import Failure, Outcome, score
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.scored import Failure, Outcome, scored_items
 from sftchat.evaluation.statistics import wilson
 from sftchat.testing import ScriptedEngine
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
+from sftchat.evaluation.evaluate import score, score_stored
 from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
-from sftchat.evaluation.run import Failure, Item, Outcome, score
-from sftchat.evaluation.scored import score_stored
+from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.types import FinishReason
 
 FINISHES: tuple[FinishReason, ...] = ("stop", "length")

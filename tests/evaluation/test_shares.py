@@ -15,10 +15,10 @@ import pytest
 from sftchat import Task, UsageError
 from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
 from sftchat.evaluation.distributed import answer_shard
+from sftchat.evaluation.evaluate import Progress
 from sftchat.evaluation.pipeline import OpenLate, carry_out
 from sftchat.evaluation.plan import Plan, make_plan
 from sftchat.evaluation.reply_cache import ReplyCache
-from sftchat.evaluation.run import Progress
 from sftchat.inference.distributed import ProcessInfo, process_info
 from sftchat.testing import ScriptedEngine
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sftchat.evaluation.comparison import Comparison, GateResult, Ranked
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Failure
+from sftchat.evaluation.results import Comparison, GateResult, ModelResult, Ranked
+from sftchat.evaluation.scored import Failure
 from sftchat.text import printable_json
 from sftchat.types import SamplingParams
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.gate import Ruling, Verdict
 from sftchat.evaluation.replies import UNPAIRED
 from sftchat.evaluation.report import Report
@@ -25,8 +24,8 @@ from sftchat.evaluation.report.view import (
     signed,
     without_errors,
 )
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Item
+from sftchat.evaluation.results import Comparison, ModelResult
+from sftchat.evaluation.scored import Item
 from sftchat.text import printable_lines
 
 SUMMARY_BYTES = 1024 * 1024

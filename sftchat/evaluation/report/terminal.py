@@ -9,11 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sftchat.evaluation.comparison import Comparison, Judgement, MetricDifference, Ranked
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import bounds, difference, difference_bounds, disagreement, number, p_values, signed, without_errors
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Item
+from sftchat.evaluation.results import Comparison, Judgement, MetricDifference, ModelResult, Ranked
+from sftchat.evaluation.scored import Item
 from sftchat.text import counted, printable
 
 EXAMPLES = 5

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sftchat.evaluation.comparison import LEVEL, Comparison, MetricDifference
 from sftchat.evaluation.report import Report
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Failure, Item, Outcome
+from sftchat.evaluation.results import LEVEL, Comparison, MetricDifference, ModelResult
+from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.types import Example
 
 Change = Literal["broken", "failed", "fixed", "wrong", "right"]
