@@ -21,7 +21,7 @@ from sftchat.text import counted, printable
 if TYPE_CHECKING:
     from sftchat.evaluation.evaluate import Progress
     from sftchat.evaluation.plan import Plan
-    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.report.view import Report
     from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 

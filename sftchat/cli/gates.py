@@ -19,9 +19,8 @@ SHOWN = 3
 def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
     """Print a command, the verdict it ends in, and a few items that broke; returns its exit code."""
     from sftchat.evaluation.evaluate import compare
-    from sftchat.evaluation.gate import COLOURS, decide, gate
-    from sftchat.evaluation.report import Report
-    from sftchat.evaluation.rules import GateConfig, GatedMetric
+    from sftchat.evaluation.gate import COLOURS, GateConfig, GatedMetric, decide, gate
+    from sftchat.evaluation.report.view import Report
 
     rules = GateConfig(gated=(GatedMetric(task.metric.name),))
     (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: rules.gated)

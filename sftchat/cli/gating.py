@@ -13,10 +13,9 @@ from sftchat.cli.shared import json_text
 from sftchat.errors import SftchatError, UsageError
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.gate import Verdict
+    from sftchat.evaluation.gate import GateOptions, Verdict
     from sftchat.evaluation.plan import Plan, Selection
-    from sftchat.evaluation.report import Report
-    from sftchat.evaluation.rules import GateOptions
+    from sftchat.evaluation.report.view import Report
     from sftchat.plugins.manager import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +57,7 @@ def chosen_demands(options: dict[str, Any]) -> GateOptions:
     Raises:
         UsageError: When they contradict each other.
     """
-    from sftchat.evaluation.rules import GateOptions
+    from sftchat.evaluation.gate import GateOptions
 
     demands = GateOptions(**{name: options.pop(name) for name in DEMANDS})
     demands.check()
@@ -76,9 +75,9 @@ def chosen_selection(options: dict[str, Any], demands: GateOptions) -> Selection
     ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
     if past is not None and only is None:
         raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
-    if (ids or only) and demands.given:
+    if (ids or only) and demands.in_use:
         raise UsageError(
-            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {demands.given[0]} demands one; leave one of them out"
+            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {demands.in_use[0]} demands one; leave one of them out"
         )
     return Selection(ids, only, past) if ids or only else None
 

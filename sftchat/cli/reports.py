@@ -18,7 +18,7 @@ from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.gate import Verdict
-    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.report.view import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 PAGE = "report.html"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.rules import GateOptions
+    from sftchat.evaluation.gate import GateOptions
     from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.errors import NotComparableError
-from sftchat.evaluation.results import MetricDifference
+from sftchat.evaluation.results import LEVEL, MetricDifference
 from sftchat.evaluation.scored import Ints, Pair, ScoredItems
 from sftchat.evaluation.statistics import (
     CONFIDENCE,
@@ -68,7 +69,7 @@ class PairedItems:
     @cached_property
     def tables(self) -> tuple[Counts, Counts]:
         """Counts of the baseline and of the candidate; requires at least one item."""
-        return _counts(self.old.table, self.places[0]), _counts(self.new.table, self.places[1])
+        return _rows(self.old.table, self.places[0]), _rows(self.new.table, self.places[1])
 
     @property
     def faults(self) -> tuple[Ints, Ints]:
@@ -81,8 +82,7 @@ class PairedItems:
         return np.not_equal(self.old.figures.said[self.places[0]], self.new.figures.said[self.places[1]])
 
 
-def _counts(table: Counts, places: Ints) -> Counts:
-    """Return the rows at some indices."""
+def _rows(table: Counts, places: Ints) -> Counts:
     return Counts(table.keys, np.asfortranarray(table.rows[places]))  # column-major: metrics read columns
 
 
@@ -363,3 +363,40 @@ def _permutation(metric: Metric, table: Counts, a: Array, b: Array, changed: Arr
     if len(gain) <= EXACT_ITEMS:
         return as_large / len(statistics)
     return (1 + as_large) / (1 + resamples)
+
+
+def items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
+    """Estimate how many items would settle the outcome with a power of 80 %, if the difference and its spread stayed the same.
+
+    The standard error falls with the square root of the number of items. The result is the smaller of two numbers: the items needed to exclude
+    a drop of ``margin``, and those needed to make the observed drop significant, with the same power as ``--plan``.
+
+    Args:
+        difference: Difference between the models.
+        n: Number of items, or clusters, in the comparison.
+        margin: Margin in points of the metric.
+
+    Returns:
+        At least ``n + 1``; None when the spread cannot be estimated, or when more items would not change the outcome (a drop beyond the
+        margin that is already significant).
+    """
+    error, least = difference.standard_error, 0.0
+    if difference.differing < MIN_DIFFERING_ITEMS:
+        bound = difference.smallest_gain  # hardly any item differs: use the upper bound of the share of items that may differ
+        room = margin * POINT + min(0.0, difference.gain)
+        if bound is None:
+            return None
+        # an observed drop beyond the margin must become significant, which takes at least MIN_DIFFERING_ITEMS changed items
+        least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else MIN_DIFFERING_ITEMS / difference.differing)
+    elif not error:
+        return None
+    power = NormalDist().inv_cdf(POWER)
+    distances = [(NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain)]
+    if difference.judgement != "worse":
+        distances.append((NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain))
+    needed = [n * ((z + power) * (error or 0.0) / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
+    return max(n + 1, math.ceil(max(least, min(needed)))) if needed else None
+
+
+POINT = 0.01
+"""One point of a metric: the unit of margins, drops and the items needed."""

@@ -21,7 +21,7 @@ from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import reply_line, write_atomically
 from sftchat.evaluation.reply_cache import ReplyCache
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
 from sftchat.evaluation.scored import ScoredItems, scored_items
 from sftchat.models.manifest import Manifest, find_manifest

@@ -10,9 +10,9 @@ from typing import Literal, get_args
 from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import DataError, NotComparableError, UsageError, listed
 from sftchat.evaluation.baseline import Baseline, check_comparable, check_whole, is_baseline, is_missing, nearest_file, read_baseline
-from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
+from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, parse_ids, read_evalset
+from sftchat.evaluation.gate import GateConfig, GateOptions
 from sftchat.evaluation.replies import match, read_replies
-from sftchat.evaluation.rules import GateConfig, GateOptions, parse_ids
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
@@ -224,7 +224,7 @@ def make_plan(
     sets = tuple(read_evalset(path, limit) for path in paths)
     known = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
-    rules = demands.rules(task, known)
+    rules = demands.config(task, known)
     remarks: tuple[str, ...] = ()
     if selection is not None:
         before = sum(len(evalset.examples) for evalset in sets)

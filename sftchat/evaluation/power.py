@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from sftchat.errors import UsageError
-from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POWER
+from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, POWER
 from sftchat.evaluation.evaluate import score_stored, units
+from sftchat.evaluation.gate import GatedMetric
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.results import LEVEL
-from sftchat.evaluation.rules import POINT, GatedMetric
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 from sftchat.text import counted

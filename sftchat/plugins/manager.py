@@ -29,7 +29,7 @@ from sftchat.task import Task
 from sftchat.text import printable
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.report.view import Report
     from sftchat.training.config import TrainingConfig
 
 

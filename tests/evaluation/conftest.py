@@ -9,7 +9,7 @@ import pytest
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, score_stored, summarise
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sftchat import Example, Message, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, score, summarise
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison
 from sftchat.evaluation.scored import scored_items
 from tests.evaluation.conftest import F1_TASK

@@ -13,11 +13,10 @@ from rich.console import Console
 from sftchat import Example, NotComparableError, Reply, Task, UsageError
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, evaluate, score, summarise
-from sftchat.evaluation.gate import Verdict, decide, gate
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.gate import GateConfig, GateOptions, Verdict, decide, gate, parse_floors
 from sftchat.evaluation.report.terminal import show
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import GroupResult, ModelResult
-from sftchat.evaluation.rules import GateConfig, GateOptions, parse_floors
 from sftchat.evaluation.scored import Failure, Outcome, scored_items
 from sftchat.evaluation.statistics import wilson
 from sftchat.testing import ScriptedEngine
@@ -317,7 +316,7 @@ def gated(report: Report, rules: GateConfig) -> Report:
 )
 def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, outcome: str, strict: int) -> None:
     old, new = result("old", before, len(before)), result("new", after, len(after))
-    rules = GateOptions().rules(task, ())
+    rules = GateOptions().config(task, ())
     report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
     plain, demanding = decide(report, rules), decide(report, replace(rules, strict=True))
 

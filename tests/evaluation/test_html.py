@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sftchat import EngineError, Example, Message, Reply, Score
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.html import ITEMS, to_html
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison, ModelResult
 from sftchat.evaluation.scored import Item, scored_items
 

@@ -22,22 +22,24 @@ from markupsafe import Markup
 
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import (
     Change,
     ItemHistory,
+    Report,
     bounds,
     change_counts,
     comparison_of,
     difference,
     difference_bounds,
     disagreement,
-    faults,
+    error_class_rows,
+    error_classes,
     item_histories,
     number,
     p_values,
-    said,
+    reply_text,
     signed,
+    slice_metrics,
 )
 from sftchat.evaluation.results import Comparison, ModelResult
 from sftchat.text import printable_json, printable_lines
@@ -295,7 +297,7 @@ def metric_rows(shown: Shown) -> list[dict[str, Any]]:
 
 def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
     """Return the name of the first metric that can be computed per slice, and a row per slice; empty when there is none."""
-    name = next((m.name for m in shown.result.metrics if any(m.name in group.metrics for group in shown.result.groups)), "")
+    name = next(iter(slice_metrics(shown.result)), "")
     groups = [group for group in shown.result.groups if name in group.metrics]
     olds = {} if shown.comparison is None else {group.name: group.metrics.get(name) for group in shown.comparison.baseline.groups}
     most = max([1.0, *(group.metrics[name] for group in groups), *(old for old in olds.values() if old is not None)])
@@ -312,16 +314,9 @@ def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
 
 def fault_rows(shown: Shown) -> list[dict[str, Any]]:
     """Return a row per error class, the most frequent first, with the baseline's counts if there is one."""
-    new = shown.result.errors
-    old = None if shown.comparison is None else shown.comparison.baseline.errors
-    names = sorted({*new, *(old or {})}, key=lambda name: (-max(new.get(name, 0), (old or {}).get(name, 0)), name))
-    most = max([1, *new.values(), *(old or {}).values()])
-    rows = []
-    for name in names:
-        before = None if old is None else old.get(name, 0)
-        count = new.get(name, 0)
-        rows.append({"name": name, "count": count, "old": before, "bar": bar(count, before, most)})
-    return rows
+    rows = error_class_rows(shown.result, shown.comparison)
+    most = max([1, *(max(row.count, row.before or 0) for row in rows)])
+    return [{"name": row.name, "count": row.count, "old": row.before, "bar": bar(row.count, row.before, most)} for row in rows]
 
 
 def _place(result: ModelResult) -> Place:
@@ -362,9 +357,9 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
             example = item.example
             if example.id not in places[which]:
                 places[which][example.id] = len(sets[which])
-                old = None if item.old is None else [said(item.old), faults(item.old)]
+                old = None if item.old is None else [reply_text(item.old), error_classes(item.old)]
                 sets[which].append([example.id, _prompt(example.messages), example.gold or "", old])
-            rows.append([places[which][example.id], item.change, said(item.new), faults(item.new), int(item.differs)])
+            rows.append([places[which][example.id], item.change, reply_text(item.new), error_classes(item.new), int(item.differs)])
         baseline = None if comparison is None else comparison.baseline.model
         results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
     document = printable_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
