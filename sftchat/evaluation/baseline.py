@@ -17,7 +17,7 @@ from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply, reply_rows, write_atomically
-from sftchat.evaluation.scored import Item, ScoredItems, text_hash
+from sftchat.evaluation.scored import Item, ScoredItems
 from sftchat.task import Task
 from sftchat.text import counted
 from sftchat.types import Example, Reply, SamplingParams
@@ -220,8 +220,10 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
     if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
         raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
     try:
-        counts = {key: count if type(count) is float else float(from_json(float, count)) for key, count in stats.items()}
-    except ValueError as error:
+        if not {*map(type, stats.values())} <= {int, float}:
+            from_json(Mapping[str, float], stats)  # names the count
+        counts = {key: float(count) for key, count in stats.items()}
+    except (ValueError, OverflowError) as error:
         raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
     return identity, StoredItem(reply, counts, right, content)
 
@@ -341,16 +343,16 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str,
     Returns:
         Lines for the user that describe what changed.
     """
-    told = [f"written, {counted(len(items), 'item')} of {header.model}"]
+    changes = [f"written, {counted(len(items), 'item')} of {header.model}"]
     try:
         old = read_baseline(path) if is_baseline(path) else None
     except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
         old = None
-        told.append(f"in place of one that could not be read ({error})")
+        changes.append(f"in place of one that could not be read ({error})")
     if old is not None:
-        told = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
+        changes = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
     write_atomically(path, _lines(header, items))
-    return (f"baseline {path}: {', '.join(told)}",)
+    return (f"baseline {path}: {', '.join(changes)}",)
 
 
 def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
@@ -366,14 +368,10 @@ def _line(item: Item) -> str:
 
 def _changed(old: Baseline, items: ScoredItems) -> Iterator[str]:
     """Yield the lines that describe the changes from the old baseline."""
-    figures = items.figures
-    new = dict(zip(items.ids, zip((figures.faults == 0).tolist(), figures.said.tolist(), strict=True), strict=True))
-    facts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}
-    facts |= dict.fromkeys(("with another reply", "newly broken", "newly fixed"), 0)
-    for identity, (right, said) in new.items():
-        if identity in old.items:
-            then = old.items[identity]
-            facts["with another reply"] += text_hash(then.reply.text) != said
-            facts["newly broken"] += then.right and not right
-            facts["newly fixed"] += right and not then.right
-    return (f"{count} {what}" for what, count in facts.items() if count)
+    new = {item.example.id: item for item in items}
+    counts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}
+    pairs = [(old.items[identity], item) for identity, item in new.items() if identity in old.items]
+    counts["with another reply"] = sum(stored.reply.text != item.reply.text for stored, item in pairs)
+    counts["newly broken"] = sum(stored.right and not item.right for stored, item in pairs)
+    counts["newly fixed"] = sum(item.right and not stored.right for stored, item in pairs)
+    return (f"{count} {what}" for what, count in counts.items() if count)

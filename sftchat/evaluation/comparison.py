@@ -41,57 +41,45 @@ class PairedItems:
     Attributes:
         old: Items of the baseline.
         new: Items of the candidate.
-        places: Indices into ``old`` and into ``new``, one pair per item.
+        indices: Indices into ``old`` and into ``new``, one pair per item.
     """
 
     old: ScoredItems
     new: ScoredItems
-    places: tuple[Ints, Ints]
+    indices: tuple[Ints, Ints]
 
     def __len__(self) -> int:
-        return len(self.places[0])
+        return len(self.indices[0])
 
-    def chosen(self, places: Iterable[int]) -> tuple[Pair, ...]:
-        """Return the pairs at the given indices, in that order."""
-        old, new = self.places
-        return tuple((self.old[old[place]], self.new[new[place]]) for place in places)
-
-    @property
-    def ids(self) -> list[str]:
-        """Id of every item."""
-        return [self.new.ids[place] for place in self.places[1]]
+    def select(self, positions: Iterable[int]) -> tuple[Pair, ...]:
+        """Return the pairs at the given positions, in that order."""
+        old, new = self.indices
+        return tuple((self.old[old[position]], self.new[new[position]]) for position in positions)
 
     @property
     def clusters(self) -> list[str]:
         """Cluster of every item."""
-        return [self.new.figures.clusters[place] for place in self.places[1]]
+        return [self.new.arrays.clusters[index] for index in self.indices[1]]
 
     @cached_property
     def tables(self) -> tuple[Counts, Counts]:
         """Counts of the baseline and of the candidate; requires at least one item."""
-        return _rows(self.old.table, self.places[0]), _rows(self.new.table, self.places[1])
+        sides = zip((self.old.table, self.new.table), self.indices, strict=True)
+        old, new = (Counts(table.keys, np.asfortranarray(table.rows[index])) for table, index in sides)  # metrics read columns
+        return old, new
 
-    @property
-    def faults(self) -> tuple[Ints, Ints]:
-        """Number of error classes per item, with the baseline and with the candidate."""
-        return self.old.figures.faults[self.places[0]], self.new.figures.faults[self.places[1]]
-
-    @property
-    def differs(self) -> NDArray[np.bool_]:
+    @cached_property
+    def text_changed(self) -> NDArray[np.bool_]:
         """Whether the two reply texts of an item differ."""
-        return np.not_equal(self.old.figures.said[self.places[0]], self.new.figures.said[self.places[1]])
-
-
-def _rows(table: Counts, places: Ints) -> Counts:
-    return Counts(table.keys, np.asfortranarray(table.rows[places]))  # column-major: metrics read columns
+        return np.array([old.reply.text != new.reply.text for old, new in self.select(range(len(self)))], dtype=np.bool_)
 
 
 def pair_items(old: ScoredItems, new: ScoredItems) -> PairedItems:
     """Pair the items that both models answered, in the candidate's order; an item that one of them failed to answer is left out."""
-    where = {identity: place for place, identity in enumerate(old.ids)}
-    found = np.fromiter((where.get(identity, -1) for identity in new.ids), np.int64, len(new))
-    both = (found >= 0).nonzero()[0]
-    return PairedItems(old, new, (found[both], both))
+    index_of = {identity: index for index, identity in enumerate(old.ids)}
+    in_old = np.fromiter((index_of.get(identity, -1) for identity in new.ids), np.int64, len(new))
+    in_new = (in_old >= 0).nonzero()[0]
+    return PairedItems(old, new, (in_old[in_new], in_new))
 
 
 @dataclass(frozen=True)
@@ -101,65 +89,55 @@ class ItemChanges:
     Attributes:
         broken: Right before, wrong now; largest loss first.
         fixed: Wrong before, right now; largest gain first.
-        shifted: Right or wrong as before, but with other counts; largest loss first.
-        alike: Same counts, other text.
+        score_changed: Right or wrong as before, but with other counts; largest loss first.
+        text_changed: Same counts, other text.
         losses: Loss of the metric by id, for items whose counts changed; negative for a gain.
     """
 
     broken: tuple[Pair, ...]
     fixed: tuple[Pair, ...]
-    shifted: tuple[Pair, ...]
-    alike: tuple[Pair, ...]
+    score_changed: tuple[Pair, ...]
+    text_changed: tuple[Pair, ...]
     losses: dict[str, float]
 
 
-def item_changes(both: PairedItems, metric: Metric) -> ItemChanges:
+def item_changes(pairs: PairedItems, metric: Metric) -> ItemChanges:
     """Group changed items and sort them by loss.
 
     The loss of an item is how much better the metric would be if only this reply were the old one: a metric is not a mean over items, so a
     single item has no value of its own.
 
     Args:
-        both: All items under both models.
+        pairs: All items under both models.
         metric: Primary metric.
     """
-    before, after = both.tables
-    faults_before, faults_after = both.faults
-    ids = both.ids
+    before, after = pairs.tables
+    old_errors, new_errors = (side.arrays.error_counts[index] for side, index in zip((pairs.old, pairs.new), pairs.indices, strict=True))
     old, new = before.columns(metric), after.columns(metric)
-    totals = new.sum(axis=0)
-    counted = (before.rows != after.rows).any(axis=1)
-    changed = counted.nonzero()[0]
-    better = apply(metric, after, totals - new[changed] + old[changed]) - apply(metric, after, totals)
+    sums = new.sum(axis=0)
+    counts_changed = (before.rows != after.rows).any(axis=1)
+    changed = counts_changed.nonzero()[0]
+    better = apply(metric, after, sums - new[changed] + old[changed]) - apply(metric, after, sums)
     sign = 1.0 if metric.higher_is_better else -1.0
-    losses = {int(place): sign * float(loss) for place, loss in zip(changed, better, strict=True)}
-    was_right, is_right = faults_before == 0, faults_after == 0
-    alike = was_right == is_right
-    kinds = {
-        "broken": was_right & ~is_right,
-        "fixed": ~was_right & is_right,
-        "shifted": alike & counted,
-        "alike": alike & ~counted & both.differs,
-    }
-    fewer = faults_before - faults_after
+    losses = {int(position): sign * float(loss) for position, loss in zip(changed, better, strict=True)}
+    was_right, is_right = old_errors == 0, new_errors == 0
+    as_before = was_right == is_right
+    fewer = old_errors - new_errors
 
-    def cost(place: int) -> tuple[float, int]:
+    def cost(position: int) -> tuple[float, int]:
         """Sort key: largest loss first, then most additional error classes."""
-        return -round(losses.get(place, 0.0), 12), int(fewer[place])
+        return -round(losses.get(position, 0.0), 12), int(fewer[position])
 
-    def gain(place: int) -> tuple[float, int]:
-        """Sort key: the reverse of ``cost``."""
-        loss, faults = cost(place)
-        return -loss, -faults
+    def select(group: NDArray[np.bool_], reverse: bool = False) -> tuple[Pair, ...]:
+        # sorting is stable, also in reverse: items with equal loss stay in the evalset's order
+        return pairs.select(sorted(map(int, group.nonzero()[0]), key=cost, reverse=reverse))
 
-    places = {kind: [int(place) for place in which.nonzero()[0]] for kind, which in kinds.items()}
-    # sorted is stable: items with equal loss stay in the evalset's order
     return ItemChanges(
-        both.chosen(sorted(places["broken"], key=cost)),
-        both.chosen(sorted(places["fixed"], key=gain)),
-        both.chosen(sorted(places["shifted"], key=cost)),
-        both.chosen(places["alike"]),
-        {ids[place]: loss for place, loss in losses.items()},
+        broken=select(was_right & ~is_right),
+        fixed=select(~was_right & is_right, reverse=True),
+        score_changed=select(as_before & counts_changed),
+        text_changed=pairs.select((as_before & ~counts_changed & pairs.text_changed).nonzero()[0]),
+        losses={pairs.new.ids[pairs.indices[1][position]]: loss for position, loss in losses.items()},
     )
 
 
@@ -243,19 +221,19 @@ def paired_difference(
         exact = differing <= EXACT_ITEMS
         p, test = _permutation(metric, baseline, a, b, changed, seed, resamples), "exact permutation" if exact else "permutation"
     return MetricDifference(
-        metric.name,
-        point_a,
-        point_b,
-        spread.low,
-        spread.high,
-        p,
-        spread.method,
-        test,
-        differing,
-        spread.low_90,
-        spread.high_90,
-        spread.error,
-        metric.higher_is_better,
+        name=metric.name,
+        baseline=point_a,
+        candidate=point_b,
+        low=spread.low,
+        high=spread.high,
+        p=p,
+        interval=spread.method,
+        test=test,
+        differing=differing,
+        low_90=spread.low_90,
+        high_90=spread.high_90,
+        standard_error=spread.error,
+        higher_is_better=metric.higher_is_better,
     )
 
 
@@ -267,9 +245,9 @@ def holm(values: Sequence[float]) -> tuple[float, ...]:
     """
     adjusted = [0.0] * len(values)
     largest = 0.0
-    for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
     return tuple(adjusted)
 
 

@@ -16,7 +16,7 @@ from sftchat.evaluation import statistics
 from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
-from sftchat.evaluation.results import Comparison, GroupResult, MetricResult, ModelResult
+from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
 from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, scored_items
 from sftchat.task import Metric, Task, judge, metric_value
 from sftchat.types import Example, Reply, SamplingParams
@@ -202,7 +202,7 @@ def summarise(
     seed: int = 0,
     seconds: float | None = None,
     replies: str = "",
-    remembered: int = 0,
+    cached: int = 0,
 ) -> ModelResult:
     """Summarise scored items as the result of one model.
 
@@ -214,7 +214,7 @@ def summarise(
         seed: Seed of the resampling.
         seconds: Generation time; None when replies were stored.
         replies: Name of the file that will hold the replies.
-        remembered: Number of replies from the reply cache.
+        cached: Number of replies from the reply cache.
 
     Raises:
         PluginError: When a metric cannot be computed from the scorer's counts.
@@ -225,8 +225,17 @@ def summarise(
         for metric in _metrics(task, items.cluster):
             interval = statistics.interval(metric, table, seed=seed)
             metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
-    result = ModelResult(model, evalset, items, tuple(metrics), (), seconds, replies, remembered, task.name)
-    return replace(result, groups=_groups(task, result.tally))
+    return ModelResult(
+        model=model,
+        evalset=evalset,
+        items=items,
+        metrics=tuple(metrics),
+        slices=_slices(task, items.totals),
+        seconds=seconds,
+        replies=replies,
+        cached=cached,
+        task=task.name,
+    )
 
 
 def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: int = 0, removed: Sequence[str] = ()) -> Comparison:
@@ -243,53 +252,42 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         NotComparableError: When they were scored on different evalsets, or have no item in common although the baseline has items.
         PluginError: When the scorer counted different keys for the two models.
     """
-    asked_before, asked = baseline.items.asked, candidate.items.asked
-    added = _missing(candidate.items, asked_before)
-    if baseline.evalset != candidate.evalset or (asked_before and len(added) == len(asked)):
+    old_ids, new_ids = baseline.items.requested_ids, candidate.items.requested_ids
+    known, requested = frozenset(old_ids), frozenset(new_ids)
+    added = tuple(identity for identity in new_ids if identity not in known)
+    removed = (*(identity for identity in old_ids if identity not in requested), *removed)
+    if baseline.evalset != candidate.evalset or (old_ids and len(added) == len(new_ids)):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
         )
-    gone = (*_missing(baseline.items, asked), *removed)
     cluster = candidate.items.cluster
-    both = pair_items(baseline.items, candidate.items)
-    if not both:
-        return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
-    before, after = both.tables
+    pairs = pair_items(baseline.items, candidate.items)
+    if not pairs:
+        return Comparison(baseline, candidate, 0, added=added, removed=removed, cluster=cluster)
+    before, after = pairs.tables
     if before.keys != after.keys:
         raise other_keys(task, (candidate.items[0].example.id, after.keys), (baseline.items[0].example.id, before.keys))
     if cluster:
-        clusters = both.clusters
-        before, after = (statistics.clustered(table, clusters) for table in (before, after))
-    metrics = tuple(paired_difference(before, after, metric, seed=seed) for metric in _metrics(task, cluster))
-    changes = item_changes(both, task.metric)
+        before, after = (statistics.clustered(table, pairs.clusters) for table in (before, after))
+    changes = item_changes(pairs, task.metric)
     return Comparison(
-        baseline,
-        candidate,
-        len(both),
-        metrics,
-        changes.broken,
-        changes.fixed,
-        int(both.differs.sum()),
-        changes.shifted,
-        changes.alike,
-        changes.losses,
-        added,
-        gone,
-        len(before.rows),
-        cluster,
+        baseline=baseline,
+        candidate=candidate,
+        n=len(pairs),
+        metrics=tuple(paired_difference(before, after, metric, seed=seed) for metric in _metrics(task, cluster)),
+        differing=int(pairs.text_changed.sum()),
+        added=added,
+        removed=removed,
+        units=len(before.rows),
+        cluster=cluster,
+        **vars(changes),
     )
-
-
-def _missing(items: ScoredItems, asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the ids of ``items`` that are not in ``asked``."""
-    others = frozenset(asked)
-    return tuple(identity for identity in items.asked if identity not in others)
 
 
 def units(items: ScoredItems) -> statistics.Counts:
     """Return the counts of the resampling units: items (at least one), or clusters of items."""
-    return statistics.clustered(items.table, items.figures.clusters) if items.cluster else items.table
+    return statistics.clustered(items.table, items.arrays.clusters) if items.cluster else items.table
 
 
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
@@ -299,27 +297,22 @@ def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers of a report."""
-    found = {}
+    installed = {}
     for name in VERSIONED:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            installed[name] = "unknown"
+    return installed
 
 
-def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:
-    """Return the slices of a result, the largest first."""
-    found = [
-        GroupResult(name, total.get("gold", tally.occurrences[name]), _group_metrics(task, total)) for name, total in tally.groups.items()
-    ]
-    return tuple(sorted(found, key=lambda group: (-group.support, group.name)))
-
-
-def _group_metrics(task: Task, total: Mapping[str, float]) -> dict[str, float]:
-    """Compute the metrics whose counts the scorer reports per slice."""
-    computable = [metric for metric in task.metrics if metric.stats and set(metric.stats) <= set(total)]
-    return {metric.name: metric_value(metric, total) for metric in computable}
+def _slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
+    """Return the slices of a result, the largest first, with the metrics whose counts the scorer reports per slice."""
+    slices = []
+    for name, sums in totals.slices.items():
+        metrics = {metric.name: metric_value(metric, sums) for metric in task.metrics if metric.stats and set(metric.stats) <= set(sums)}
+        slices.append(SliceResult(name, sums.get("gold", totals.occurrences[name]), metrics))
+    return tuple(sorted(slices, key=lambda entry: (-entry.support, entry.name)))
 
 
 Replies = Mapping[str, Reply | str]

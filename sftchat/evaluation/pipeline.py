@@ -209,7 +209,7 @@ def _result(
         seed=plan.seed,
         seconds=answers.seconds,
         replies=file,
-        remembered=answers.remembered,
+        cached=answers.remembered,
     )
     leaks = None
     if manifest is not None:

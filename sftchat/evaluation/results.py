@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.scored import Failure, Item, Pair, ScoredItems, Totals
+from sftchat.evaluation.scored import Failure, Item, Pair, ScoredItems
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MetricResult:
 
 
 @dataclass(frozen=True)
-class GroupResult:
+class SliceResult:
     """One slice of the items, such as one relation; informative only, too small for a gate.
 
     Attributes:
@@ -88,10 +88,10 @@ class ModelResult:
         evalset: Identity of the evalset.
         items: Scored items in the evalset's order, with the failures.
         metrics: One entry per metric of the task, the primary one first; empty when nothing was answered.
-        groups: Slices, the largest first.
+        slices: Slices, the largest first.
         seconds: Wall-clock generation time; None when any reply was stored. Not in the JSON.
         replies: Name of the file that holds the replies, if there is one.
-        remembered: Number of replies from the reply cache. Not in the JSON, which does not depend on where replies come from.
+        cached: Number of replies from the reply cache. Not in the JSON, which does not depend on where replies come from.
         task: Name of the task.
         leak_check: Comparison with the training data; None when the training data are unknown.
         self_check: Repeatability check; None when it was not requested.
@@ -101,10 +101,10 @@ class ModelResult:
     evalset: EvalsetIdentity
     items: ScoredItems
     metrics: tuple[MetricResult, ...] = ()
-    groups: tuple[GroupResult, ...] = ()
+    slices: tuple[SliceResult, ...] = ()
     seconds: float | None = None
     replies: str = ""
-    remembered: int = 0
+    cached: int = 0
     task: str = ""
     leak_check: LeakCheck | None = None
     self_check: SelfCheck | None = None
@@ -115,43 +115,13 @@ class ModelResult:
         return self.items.failures
 
     @property
-    def tally(self) -> Totals:
-        """Totals over the items."""
-        return self.items.figures.tally
-
-    @property
     def errors(self) -> dict[str, int]:
         """Number of errors per error class, the most frequent first."""
-        return dict(sorted(self.tally.errors.items(), key=lambda pair: (-pair[1], pair[0])))
-
-    @property
-    def right(self) -> int:
-        """Number of items without an error."""
-        return self.tally.right
-
-    @property
-    def truncated(self) -> int:
-        """Number of replies that reached the token limit."""
-        return self.tally.truncated
-
-    @property
-    def cut_thinking(self) -> int:
-        """Number of replies that were cut while the model thought: thoughts without an answer."""
-        return self.tally.cut_thinking
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Number of tokens of all prompts."""
-        return self.tally.prompt_tokens
-
-    @property
-    def completion_tokens(self) -> int:
-        """Number of tokens of all replies."""
-        return self.tally.completion_tokens
+        return dict(sorted(self.items.totals.errors.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
         """Return the items with the given ids, in the evalset's order."""
-        return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]
+        return [item for item in self.items if item.example.id in ids]
 
     def metric(self, name: str) -> MetricResult:
         """Return the result of one metric.
@@ -163,20 +133,21 @@ class ModelResult:
 
     def as_json(self) -> dict[str, Any]:
         """The result as stored in ``report.json``: everything but the replies, which have their own file."""
+        totals = self.items.totals
         row: dict[str, Any] = {
             "model": self.model,
             "task": self.task,
             "evalset": asdict(self.evalset),
             "n": len(self.items),
-            "right": self.right,
-            "truncated": self.truncated,
-            **({"cut_thinking": self.cut_thinking} if self.cut_thinking else {}),
+            "right": totals.right,
+            "truncated": totals.truncated,
+            **({"cut_thinking": totals.cut_thinking} if totals.cut_thinking else {}),
             "failed": [{"id": failure.example.id, "error": failure.error} for failure in self.failures],
             "metrics": [asdict(metric) for metric in self.metrics],
-            "groups": [{"name": group.name, "support": group.support, "metrics": dict(group.metrics)} for group in self.groups],
+            "groups": [{"name": group.name, "support": group.support, "metrics": dict(group.metrics)} for group in self.slices],
             "errors": self.errors,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": totals.prompt_tokens,
+            "completion_tokens": totals.completion_tokens,
         }
         checks = {"leak_check": self.leak_check, "self_check": self.self_check}
         row |= {name: asdict(check) for name, check in checks.items() if check is not None}
@@ -275,8 +246,8 @@ class Comparison:
         broken: Items that were right and are wrong now, the largest loss in the primary metric first.
         fixed: Items that were wrong and are right now, the largest gain first.
         differing: Number of replies with different text.
-        shifted: Items right or wrong as before, with other counts, the largest loss first.
-        alike: Items with the same counts and another text.
+        score_changed: Items right or wrong as before, with other counts, the largest loss first.
+        text_changed: Items with the same counts and another text.
         losses: Loss of the primary metric by id, for items whose counts changed; negative for a gain.
         added: Ids that are not in the baseline.
         removed: Ids that are only in the baseline.
@@ -291,8 +262,8 @@ class Comparison:
     broken: tuple[Pair, ...] = ()
     fixed: tuple[Pair, ...] = ()
     differing: int = 0
-    shifted: tuple[Pair, ...] = ()
-    alike: tuple[Pair, ...] = ()
+    score_changed: tuple[Pair, ...] = ()
+    text_changed: tuple[Pair, ...] = ()
     losses: Mapping[str, float] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -309,7 +280,7 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as stored in ``report.json``."""
-        kinds = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.shifted), ("alike", self.alike))
+        kinds = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.score_changed), ("alike", self.text_changed))
         return {
             "baseline": self.baseline.model,
             "candidate": self.candidate.model,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar, overload
+from itertools import chain
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from sftchat.evaluation.evalset import cluster_of
 from sftchat.thinking import only_thoughts
 from sftchat.types import Example, Reply, Score
 
-T = TypeVar("T", int, float)
 Ints = NDArray[np.int64]
 
 
@@ -54,9 +54,9 @@ Pair = tuple[Item, Item]
 """The same item twice: with the baseline's reply and with the candidate's."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Totals:
-    """Sums over items, updated item by item.
+    """Sums over items.
 
     Attributes:
         right: Number of items without an error.
@@ -65,80 +65,55 @@ class Totals:
         prompt_tokens: Number of tokens of all prompts.
         completion_tokens: Number of tokens of all replies.
         errors: Number of errors per error class.
-        groups: Summed counts per slice.
+        slices: Summed counts per slice.
         occurrences: Number of items per slice.
     """
 
-    right: int = 0
-    truncated: int = 0
-    cut_thinking: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    occurrences: dict[str, int] = field(default_factory=dict)
-
-    def add(self, item: Item) -> None:
-        """Add one item."""
-        reply, score = item.reply, item.score
-        self.right += not score.errors
-        self.truncated += reply.finish_reason == "length"
-        self.cut_thinking += only_thoughts(reply)
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
-        for name in score.errors:
-            self.errors[name] = self.errors.get(name, 0) + 1
-        for name, stats in score.groups.items():
-            self.occurrences[name] = self.occurrences.get(name, 0) + 1
-            _add(self.groups.setdefault(name, {}), stats)
+    right: int
+    truncated: int
+    cut_thinking: int
+    prompt_tokens: int
+    completion_tokens: int
+    errors: Mapping[str, int]
+    slices: Mapping[str, Mapping[str, float]]
+    occurrences: Mapping[str, int]
 
 
-def _add(total: dict[str, T], more: Mapping[str, T]) -> None:
-    """Add values by key, in place."""
-    for name, count in more.items():
-        total[name] = total.get(name, 0) + count
+def compute_totals(items: Sequence[Item]) -> Totals:
+    """Sum over items."""
+    slices: dict[str, dict[str, float]] = {}
+    occurrences: Counter[str] = Counter()
+    for item in items:
+        for name, stats in item.score.groups.items():
+            occurrences[name] += 1
+            sums = slices.setdefault(name, {})
+            for key, count in stats.items():
+                sums[key] = sums.get(key, 0) + count
+    return Totals(
+        right=sum(item.right for item in items),
+        truncated=sum(item.reply.finish_reason == "length" for item in items),
+        cut_thinking=sum(only_thoughts(item.reply) for item in items),
+        prompt_tokens=sum(item.reply.prompt_tokens for item in items),
+        completion_tokens=sum(item.reply.completion_tokens for item in items),
+        errors=Counter(chain.from_iterable(item.score.errors for item in items)),
+        slices=slices,
+        occurrences=occurrences,
+    )
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class ItemArrays:
     """Counts of scored items, in item order.
 
     Attributes:
         table: Counts of each item; None when no item was answered.
-        faults: Number of error classes per item.
-        said: Hash of each reply's text.
+        error_counts: Number of error classes per item.
         clusters: Cluster of each item; empty when items are not clustered.
-        tally: Totals over all items.
     """
 
     table: statistics.Counts | None
-    faults: Ints
-    said: NDArray[np.uint64]
+    error_counts: Ints
     clusters: list[str]
-    tally: Totals
-
-
-def item_arrays(items: Sequence[Item], cluster: str = "") -> ItemArrays:
-    """Compute the arrays of answered items.
-
-    Args:
-        items: In item order.
-        cluster: Metadata key that groups items into clusters; empty for independent items.
-
-    Raises:
-        UsageError: When an item lacks the metadata key.
-        PluginError: When two items have different count keys.
-    """
-    tally = Totals()
-    for item in items:
-        tally.add(item)
-    return ItemArrays(
-        statistics.counts(item.score for item in items) if items else None,
-        np.array([len(item.score.errors) for item in items], dtype=np.int64),
-        np.array([text_hash(item.reply.text) for item in items], dtype=np.uint64),
-        [cluster_of(item.example, cluster) for item in items] if cluster else [],
-        tally,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +122,12 @@ class ScoredItems(Sequence[Item]):
 
     Attributes:
         outcomes: Item or failure by id, for every requested id.
-        figures: Arrays over the answered items.
+        arrays: Counts of the answered items.
         cluster: Metadata key that groups items into clusters; empty for independent items.
     """
 
     outcomes: Mapping[str, Outcome]
-    figures: ItemArrays
+    arrays: ItemArrays
     cluster: str = ""
 
     @cached_property
@@ -166,7 +141,7 @@ class ScoredItems(Sequence[Item]):
         return tuple(outcome for outcome in self.outcomes.values() if isinstance(outcome, Failure))
 
     @cached_property
-    def asked(self) -> list[str]:
+    def requested_ids(self) -> list[str]:
         """Ids of all requested items."""
         return list(self.outcomes)
 
@@ -174,6 +149,11 @@ class ScoredItems(Sequence[Item]):
     def ids(self) -> list[str]:
         """Ids of the answered items."""
         return [item.example.id for item in self.items]
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Totals over the answered items."""
+        return compute_totals(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -192,7 +172,7 @@ class ScoredItems(Sequence[Item]):
         Raises:
             PluginError: When no item was answered.
         """
-        return self.figures.table or statistics.counts(())
+        return self.arrays.table or statistics.counts(())
 
 
 def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
@@ -207,13 +187,10 @@ def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
         PluginError: When the items have different count keys.
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
-    return ScoredItems(by_id, item_arrays([outcome for outcome in by_id.values() if isinstance(outcome, Item)], cluster), cluster)
-
-
-def text_hash(text: str) -> int:
-    """64-bit hash of a text; two different texts collide with probability 2⁻⁶⁴.
-
-    Args:
-        text: Any text, including unpaired surrogates.
-    """
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    items = [outcome for outcome in by_id.values() if isinstance(outcome, Item)]
+    arrays = ItemArrays(
+        statistics.counts(item.score for item in items) if items else None,
+        np.array([len(item.score.errors) for item in items], dtype=np.int64),
+        [cluster_of(item.example, cluster) for item in items] if cluster else [],
+    )
+    return ScoredItems(by_id, arrays, cluster)

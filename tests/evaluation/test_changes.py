@@ -39,7 +39,7 @@ def ids(comparison: Comparison, kind: str) -> list[str]:
 def test_every_kind_of_change_is_told_apart() -> None:
     found = compared(F1_TASK, [GOLD, GOLD, SAID[2], SAID[2], SAID[2], GOLD], [SAID[1], SAID[2], GOLD, "无", SAID[3], GOLD])
 
-    assert [ids(found, kind) for kind in ("broken", "fixed", "shifted", "alike")] == [["i1"], ["i2"], ["i3"], ["i0", "i4"]]
+    assert [ids(found, kind) for kind in ("broken", "fixed", "score_changed", "text_changed")] == [["i1"], ["i2"], ["i3"], ["i0", "i4"]]
     assert found.differing == 5
 
 
@@ -54,7 +54,7 @@ def test_what_costs_most_comes_first() -> None:
 @settings(max_examples=60, deadline=None)
 def test_every_changed_reply_is_in_exactly_one_kind_and_no_other_is(pairs: list[tuple[str, str]]) -> None:
     found = compared(F1_TASK, [old for old, _ in pairs], [new for _, new in pairs])
-    listed = [name for kind in ("broken", "fixed", "shifted", "alike") for name in ids(found, kind)]
+    listed = [name for kind in ("broken", "fixed", "score_changed", "text_changed") for name in ids(found, kind)]
 
     assert sorted(listed) == [f"i{n}" for n, (old, new) in enumerate(pairs) if old != new]
     assert len(set(listed)) == len(listed)

@@ -16,7 +16,7 @@ from sftchat.evaluation.evaluate import compare, evaluate, score, summarise
 from sftchat.evaluation.gate import GateConfig, GateOptions, Verdict, decide, gate, parse_floors
 from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.report.view import Report
-from sftchat.evaluation.results import GroupResult, ModelResult
+from sftchat.evaluation.results import ModelResult, SliceResult
 from sftchat.evaluation.scored import Failure, Outcome, scored_items
 from sftchat.evaluation.statistics import wilson
 from sftchat.testing import ScriptedEngine
@@ -63,9 +63,9 @@ def test_a_model_is_asked_scored_and_summed_up(task: Task, example: Make) -> Non
         ("f1", 0.5, "bootstrap"),
         ("exact", 0.5, "wilson"),
     ]
-    assert (found.model, found.right, found.failures) == ("nano", 1, (Failure(example("c", prompt="三"), "scripted"),))
-    assert (found.errors, found.completion_tokens) == ({"missing": 1, "spurious": 1}, 12)
-    assert found.groups == (GroupResult("夫妻", 2, {"f1": 2 / 3}), GroupResult("恋人", 0, {"f1": 0.0}))
+    assert (found.model, found.items.totals.right, found.failures) == ("nano", 1, (Failure(example("c", prompt="三"), "scripted"),))
+    assert (found.errors, found.items.totals.completion_tokens) == ({"missing": 1, "spurious": 1}, 12)
+    assert found.slices == (SliceResult("夫妻", 2, {"f1": 2 / 3}), SliceResult("恋人", 0, {"f1": 0.0}))
     assert found.seconds is not None
 
 
@@ -78,7 +78,7 @@ def test_generated_examples_have_no_ids_and_are_numbered(task: Task, example: Ma
 def test_a_model_that_answered_nothing_has_no_metrics(result: Result) -> None:
     found = result("dead", "!!")
 
-    assert (found.metrics, found.groups, len(found.failures)) == ((), (), 2)
+    assert (found.metrics, found.slices, len(found.failures)) == ((), (), 2)
 
 
 def test_broken_items_are_listed_worst_first_and_failures_compare_with_nothing(task: Task, example: Make, result: Result) -> None:

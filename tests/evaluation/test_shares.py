@@ -58,7 +58,7 @@ def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: 
 
     alone = carry_out([plan], lambda task: lambda name: CachedEngine(name, lambda _: opened[0]), unwatched)
     assert asked == [["i0", "i3", "i6"], ["i1", "i4"], ["i2", "i5"]]
-    assert (len(opened), report.results[0].remembered) == (3, 7)
+    assert (len(opened), report.results[0].cached) == (3, 7)
     assert report.to_json() == alone.to_json()
 
 

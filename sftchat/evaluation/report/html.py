@@ -274,7 +274,7 @@ def _template() -> Template:
 
     loader = jinja2.FileSystemLoader(PAGE)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    functions = (number, bounds, difference, difference_bounds, disagreement, p_values, signed, metric_rows, group_rows, fault_rows)
+    functions = (number, bounds, difference, difference_bounds, disagreement, p_values, signed, metric_rows, slice_rows, error_class_bars)
     environment.globals |= {function.__name__: function for function in functions}
     return environment.get_template("report.html.jinja")
 
@@ -295,11 +295,11 @@ def metric_rows(shown: Shown) -> list[dict[str, Any]]:
     return rows
 
 
-def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
+def slice_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
     """Return the name of the first metric that can be computed per slice, and a row per slice; empty when there is none."""
     name = next(iter(slice_metrics(shown.result)), "")
-    groups = [group for group in shown.result.groups if name in group.metrics]
-    olds = {} if shown.comparison is None else {group.name: group.metrics.get(name) for group in shown.comparison.baseline.groups}
+    groups = [group for group in shown.result.slices if name in group.metrics]
+    olds = {} if shown.comparison is None else {group.name: group.metrics.get(name) for group in shown.comparison.baseline.slices}
     most = max([1.0, *(group.metrics[name] for group in groups), *(old for old in olds.values() if old is not None)])
     return name, [
         {
@@ -312,7 +312,7 @@ def group_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
     ]
 
 
-def fault_rows(shown: Shown) -> list[dict[str, Any]]:
+def error_class_bars(shown: Shown) -> list[dict[str, Any]]:
     """Return a row per error class, the most frequent first, with the baseline's counts if there is one."""
     rows = error_class_rows(shown.result, shown.comparison)
     most = max([1, *(max(row.count, row.before or 0) for row in rows)])

@@ -130,11 +130,11 @@ def _compared(comparison: Comparison) -> Iterator[str]:
     unsure = [f"- {escaped(metric.name)}: {escaped(words)}" for metric in comparison.metrics if (words := disagreement(metric))]
     if unsure:
         yield "\n".join(unsure)
-    befores = {group.name: group.metrics for group in old.groups}
+    befores = {group.name: group.metrics for group in old.slices}
     for name in slice_metrics(new)[:1]:
         groups = [
             (escaped(group.name), f"{group.support:g}", number(befores.get(group.name, {}).get(name)), number(group.metrics.get(name)))
-            for group in new.groups[:GROUPS]
+            for group in new.slices[:GROUPS]
         ]
         yield from _folded(f"{escaped(name)} by group", ("group", ">gold", ">baseline", ">model"), groups)
     faulty = [(escaped(row.name), str(row.before), str(row.count), row.change) for row in error_class_rows(new, comparison)]

@@ -72,7 +72,7 @@ def _single(result: ModelResult) -> Iterator[RenderableType]:
     yield table
     if names := slice_metrics(result)[:3]:
         table = _table("group", ">gold", *(f">{name}" for name in names))
-        for group in result.groups[:GROUPS]:
+        for group in result.slices[:GROUPS]:
             table.add_row(_plain(group.name), f"{group.support:g}", *(number(group.metrics.get(name)) for name in names))
         yield table
     if rows := error_class_rows(result):
@@ -120,8 +120,8 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     kinds = {
         "newly broken": comparison.broken,
         "newly fixed": comparison.fixed,
-        "other counts": comparison.shifted,
-        "changed alike": comparison.alike,
+        "other counts": comparison.score_changed,
+        "changed alike": comparison.text_changed,
     }
     for title, pairs in kinds.items():
         yield from _changed_items(title, pairs)
@@ -138,12 +138,12 @@ def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
 
 def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
     """Yield a table of the slices of both models, by the first metric that can be computed per slice."""
-    befores = {group.name: group for group in old.groups}
+    befores = {group.name: group for group in old.slices}
     names = slice_metrics(new)
     if not names:
         return
     table = _table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
-    for group in new.groups[:GROUPS]:
+    for group in new.slices[:GROUPS]:
         after = group.metrics.get(names[0])
         before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
         change = "" if before is None or after is None else signed(after - before)
@@ -203,12 +203,12 @@ def _legend(**names: str) -> Text:
 
 def _footer(result: ModelResult) -> Text:
     """Return further facts on one model."""
-    entries = facts(result)
-    if result.completion_tokens:
-        entries.append(f"{result.completion_tokens:,} tokens")
-    if result.remembered:
-        entries.append(f"{result.remembered} of {len(result.items) + len(result.failures)} replies remembered")
+    entries, tokens = facts(result), result.items.totals.completion_tokens
+    if tokens:
+        entries.append(f"{tokens:,} tokens")
+    if result.cached:
+        entries.append(f"{result.cached} of {len(result.items) + len(result.failures)} replies remembered")
     if result.seconds is not None:
-        speed = f" ({result.completion_tokens / result.seconds:,.0f}/s)" if result.completion_tokens and result.seconds > 0 else ""
+        speed = f" ({tokens / result.seconds:,.0f}/s)" if tokens and result.seconds > 0 else ""
         entries.append(f"{result.seconds:.1f} s{speed}")
     return Text(f"{result.model}: {', '.join(entries)}", "dim")

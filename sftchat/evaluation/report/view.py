@@ -247,15 +247,15 @@ def error_class_rows(result: ModelResult, comparison: Comparison | None = None) 
 
 def slice_metrics(result: ModelResult) -> list[str]:
     """Return the names of the metrics that can be computed per slice."""
-    return [metric.name for metric in result.metrics if any(metric.name in group.metrics for group in result.groups)]
+    return [metric.name for metric in result.metrics if any(metric.name in group.metrics for group in result.slices)]
 
 
 def facts(result: ModelResult) -> list[str]:
     """Return the facts on a model that are no metric; unanswered items are the last."""
     # the items without an error class may differ from those that a metric counts as right
-    entries = [f"{result.right} of {len(result.items)} items without any error class"]
-    entries += [f"{result.truncated} truncated"] if result.truncated else []
-    entries += [f"{result.cut_thinking} cut while thinking"] if result.cut_thinking else []
+    entries = [f"{result.items.totals.right} of {len(result.items)} items without any error class"]
+    entries += [f"{result.items.totals.truncated} truncated"] if result.items.totals.truncated else []
+    entries += [f"{result.items.totals.cut_thinking} cut while thinking"] if result.items.totals.cut_thinking else []
     return entries + ([f"{len(result.failures)} not answered"] if result.failures else [])
 
 
@@ -296,7 +296,7 @@ class Unsettled:
 
 def part_line(result: ModelResult, report: Report, config: GateConfig) -> str:
     """Return the line on a verdict over a part of the items; empty when nothing is decided or all items are included."""
-    count, size = len(result.items.asked), result.evalset.size
+    count, size = len(result.items.requested_ids), result.evalset.size
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
     if count >= size or not (compared or config.floors or config.lower_floors or config.must_pass):
         return ""
