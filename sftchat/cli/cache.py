@@ -32,7 +32,8 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from sftchat.evaluation.reply_cache import default_path, leak_checks, size, summary
+    from sftchat.evaluation.cache_contents import leak_checks, size, summary
+    from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
     models, checks = summary(path), leak_checks(path)
@@ -68,8 +69,9 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         raise UsageError("--all forgets every reply; leave out --older-than and --model, or leave out --all")
     if not everything and older_than is None and identity is None:
         raise UsageError("nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all")
-    from sftchat.evaluation.reply_cache import clear, default_path, size, summary
-    from sftchat.evaluation.reply_cache import prune as forget
+    from sftchat.evaluation.cache_contents import clear, size, summary
+    from sftchat.evaluation.cache_contents import prune as forget
+    from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
     before = size(path)

@@ -5,6 +5,6 @@
   out; ``checks`` are leaks, repeatability and ranking.
 - Statistics: ``statistics`` for one model, ``comparison`` for two, ``power`` before anything runs.
 - Gate: ``gate`` is everything that decides the exit code.
-- A whole evaluation: ``plan`` checks it, ``pipeline`` runs it; ``cached_engine``, ``reply_cache`` and ``partial_replies`` avoid repeated requests;
+- A whole evaluation: ``plan`` checks it, ``pipeline`` runs it; ``reply_cache`` and ``partial_replies`` avoid repeated requests;
   ``report`` has the output formats.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
-from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply, reply_rows, write_atomically
-from sftchat.evaluation.scored import Item, ScoredItems
+from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
+from sftchat.evaluation.scored import Item
 from sftchat.task import Task
 from sftchat.text import counted
 from sftchat.types import Example, Reply, SamplingParams
@@ -94,11 +94,11 @@ def content_hash(example: Example) -> str:
 
     Two items with the same id are the same item only when their hashes are equal.
     """
-    given = [example.id, list(example.messages), example.gold, dict(example.metadata)]
-    return hashlib.sha256(_ENCODER.encode(given).encode()).hexdigest()[:16]
+    content = [example.id, list(example.messages), example.gold, dict(example.metadata)]
+    return hashlib.sha256(_ENCODER.encode(content).encode()).hexdigest()[:16]
 
 
-def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
+def sampling_facts(sampling: SamplingParams) -> dict[str, Any]:
     """Return the sampling parameters as stored in the header; greedy decoding has no seed."""
     values = asdict(sampling) | {"stop": list(sampling.stop)}
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
@@ -134,9 +134,9 @@ def nearest_file(text: str) -> str:
     path = Path(text)
     if not path.parent.is_dir():
         return f" (there is no folder '{path.parent}')"
-    there = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
-    near = get_close_matches(path.stem, there, n=1, cutoff=0.7)
-    return f" (there is '{path.with_name(there[near[0]])}')" if near else ""
+    names = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
+    near = get_close_matches(path.stem, names, n=1, cutoff=0.7)
+    return f" (there is '{path.with_name(names[near[0]])}')" if near else ""
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -272,7 +272,7 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
     header, path = baseline.header, baseline.path
     if header.task != task.name:
         raise NotComparableError(f"baseline {path} is of task '{header.task}', not of '{task.name}'")
-    today = None if sampling is None else known_sampling(sampling)
+    today = None if sampling is None else sampling_facts(sampling)
     if today is not None and header.sampling is not None:
         for key in sorted({*today, *header.sampling}):
             then, now = header.sampling.get(key), today.get(key)
@@ -301,77 +301,18 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
         NotComparableError: When the counts of an item differ; names the item and the count.
     """
     for item in items:
-        if error := _recounted(baseline, item, baseline.items[item.example.id]):
-            raise error
+        stored = baseline.items[item.example.id]
+        before, after = stored.stats, item.score.stats
+        if before == after and item.right == stored.right:
+            continue
+        key = next((key for key in sorted({*before, *after}) if before.get(key) != after.get(key)), None)
+        if key is not None:
+            change = f"'{key}' of item '{item.example.id}' was {_count(before.get(key))} and is {_count(after.get(key))}"
+        else:
+            was, now = ("right", "wrong") if stored.right else ("wrong", "right")
+            change = f"item '{item.example.id}' was {was} and is {now}"
+        raise NotComparableError(f"baseline {baseline.path} was counted by another scorer: {change}; write it again with --update-baseline")
 
 
-def _recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
-    """Return the error for an item whose counts differ from the stored ones; None when they are equal.
-
-    Args:
-        baseline: Stored baseline.
-        item: The stored reply, scored in this run.
-        stored: The stored item.
-    """
-    then, now = stored.stats, item.score.stats
-    key = None if now == then else next((key for key in sorted({*then, *now}) if then.get(key) != now.get(key)), None)
-    if key is not None:
-        what = f"'{key}' of item '{item.example.id}' was {_plain(then.get(key))} and is {_plain(now.get(key))}"
-    elif item.right != stored.right:
-        what = f"item '{item.example.id}' was {_verdict(stored.right)} and is {_verdict(item.right)}"
-    else:
-        return None
-    return NotComparableError(f"baseline {baseline.path} was counted by another scorer: {what}; write it again with --update-baseline")
-
-
-def _verdict(right: bool) -> str:
-    return "right" if right else "wrong"
-
-
-def _plain(count: float | None) -> str:
+def _count(count: float | None) -> str:
     return "not counted" if count is None else f"{count:g}"
-
-
-def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str, ...]:
-    """Write a baseline atomically.
-
-    Args:
-        path: Path of the file; an existing baseline is replaced.
-        header: First line of the file.
-        items: Scored items of the whole evalsets.
-
-    Returns:
-        Lines for the user that describe what changed.
-    """
-    changes = [f"written, {counted(len(items), 'item')} of {header.model}"]
-    try:
-        old = read_baseline(path) if is_baseline(path) else None
-    except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
-        old = None
-        changes.append(f"in place of one that could not be read ({error})")
-    if old is not None:
-        changes = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
-    write_atomically(path, _lines(header, items))
-    return (f"baseline {path}: {', '.join(changes)}",)
-
-
-def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
-    """Yield the lines of the file; the items are sorted by id."""
-    yield json.dumps({HEADER: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
-    yield from map(_line, sorted(items, key=lambda item: item.example.id))
-
-
-def _line(item: Item) -> str:
-    row = {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _changed(old: Baseline, items: ScoredItems) -> Iterator[str]:
-    """Yield the lines that describe the changes from the old baseline."""
-    new = {item.example.id: item for item in items}
-    counts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}
-    pairs = [(old.items[identity], item) for identity, item in new.items() if identity in old.items]
-    counts["with another reply"] = sum(stored.reply.text != item.reply.text for stored, item in pairs)
-    counts["newly broken"] = sum(stored.right and not item.right for stored, item in pairs)
-    counts["newly fixed"] = sum(item.right and not stored.right for stored, item in pairs)
-    return (f"{count} {what}" for what, count in counts.items() if count)

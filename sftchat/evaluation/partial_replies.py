@@ -16,8 +16,8 @@ from typing import BinaryIO
 from sftchat._util.files import open_locked
 from sftchat.engine import Chunk, Request, cancelling, reply_of
 from sftchat.errors import DataError, SftchatError, UsageError
-from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
+from sftchat.evaluation.reply_cache import CachedEngine
 from sftchat.text import counted
 from sftchat.types import Reply
 
@@ -47,13 +47,13 @@ class PartialReplies:
         wanted: All requests of the evaluation.
 
     Attributes:
-        found: Number of replies served from files.
+        hits: Number of replies served from files.
     """
 
     def __init__(self, engine: CachedEngine, path: Path | None, wanted: Iterable[Request]) -> None:
         self.engine = engine
         self.path = path
-        self.found = 0
+        self.hits = 0
         self._wanted = {self._known(request) for request in wanted} if path is not None else set()
         self._answered: set[Known] = set()
         self._replies: dict[Known, Reply] = {}
@@ -70,7 +70,7 @@ class PartialReplies:
         Raises:
             SftchatError: When another evaluation writes to the file, or on an I/O error.
         """
-        if self.path is not None and (self.path.exists() or not self.engine.remembers):
+        if self.path is not None and (self.path.exists() or not self.engine.caches):
             try:
                 self._begin(self.path)
             except OSError as error:
@@ -106,7 +106,7 @@ class PartialReplies:
             if reply is None:
                 asked[request.id] = request
                 continue
-            self.found += 1
+            self.hits += 1
             self._answered.add(self._known(request))
             tokens = reply.completion_tokens
             yield Chunk(
@@ -131,8 +131,8 @@ class PartialReplies:
 
     def _say(self, words: str) -> None:
         """Show the user a line."""
-        if self.engine.memory is not None:
-            self.engine.memory.say(words)
+        if self.engine.options is not None:
+            self.engine.options.say(words)
 
     def _known(self, request: Request) -> Known:
         """Return what identifies a request."""
@@ -140,7 +140,7 @@ class PartialReplies:
 
     def _begin(self, path: Path) -> None:
         """Load the stored replies, and move aside a file with other content."""
-        fresh = self.engine.memory is not None and self.engine.memory.fresh
+        fresh = self.engine.options is not None and self.engine.options.fresh
         self._file = _locked(path)
         rows = _read(path)
         others = list(rows) if fresh else [known for known in rows if known not in self._wanted]
@@ -181,11 +181,11 @@ class PartialReplies:
         """Store a generated reply."""
         known = self._known(request)
         self._answered.add(known)
-        if self.engine.remembers:
+        if self.engine.caches:
             return
         if self.path is None:
-            if self.engine.memory is not None:
-                self.engine.memory.lost += 1
+            if self.engine.options is not None:
+                self.engine.options.lost += 1
             return
         last = parts[-1]
         assert last.finish_reason is not None

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import SftchatError
-from sftchat.evaluation.reply_cache import Kept, ReplyCache, Stored, clear, default_path, leak_checks, prune, size, summary
+from sftchat.evaluation.cache_contents import Kept, clear, leak_checks, prune, size, summary
+from sftchat.evaluation.reply_cache import ReplyCache, Stored, default_path
 from sftchat.models.fingerprint import file_hash
 
 ONE, TWO = "aa" * 32, "bb" * 32
