@@ -30,7 +30,7 @@ from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.sessions import Session, Sessions
 from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
-from sftchat.training.checkpoints import refuse_running
+from sftchat.training.checkpoints import check_not_in_use
 from sftchat.types import Reply
 
 MODEL = "sftchat:nano"
@@ -529,7 +529,7 @@ def training(steps: int = 12) -> Command:
 
     def locked(place: Place) -> bool:
         try:
-            refuse_running(place.work / "run")
+            check_not_in_use(place.work / "run")
         except SftchatError:
             return True
         return False

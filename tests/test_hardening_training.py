@@ -18,16 +18,16 @@ from sftchat.data import read as reading
 from sftchat.data.read import READ, iter_rows
 from sftchat.errors import DataError
 from sftchat.models.manifest import read_manifest
-from sftchat.training.checkpoints import LOCKS, locked, refuse_running
+from sftchat.training.checkpoints import HELD_LOCKS, check_not_in_use, lock_run
 from tests.conftest import make_checkpoint
 from tests.test_hardening import one_line, with_little_room
 
 HOLD = """
 import sys
 from pathlib import Path
-from sftchat.training.checkpoints import locked
+from sftchat.training.checkpoints import lock_run
 
-with locked(Path(sys.argv[1])):
+with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -73,27 +73,27 @@ def test_the_second_of_two_trainings_into_one_folder_is_refused_and_a_dead_one_i
         before = everything()
         code, line = one_line(capsys, "train", "general", "-o", output)
         assert code == 2
-        holder = f"process {process.pid}" if LOCKS.is_file() else "another process"
+        holder = f"process {process.pid}" if HELD_LOCKS.is_file() else "another process"
         assert line == f"sftchat: error: {holder} is training into '{output}'; wait for it, or give another -o\n"
-        with pytest.raises(UsageError, match=f"^{holder} is training into "), locked(Path(output)):
+        with pytest.raises(UsageError, match=f"^{holder} is training into "), lock_run(Path(output)):
             pass
         assert everything() == before == ["link", "runs", "runs/first"]
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
 
-    refuse_running(Path(output))
-    with locked(Path(output)):
+    check_not_in_use(Path(output))
+    with lock_run(Path(output)):
         Path("runs/first/model").touch()
         assert everything() == ["link", "runs", "runs/first", "runs/first/model"]  # what holds the lock is no file
-    refuse_running(Path(output))
+    check_not_in_use(Path(output))
 
 
 def test_a_lock_leaves_no_folder_that_nothing_was_put_into_and_keeps_one_that_holds_a_run() -> None:
-    with locked(Path("a/b/run")):
+    with lock_run(Path("a/b/run")):
         pass
     assert everything() == []
-    with locked(Path("a/b/run")):
+    with lock_run(Path("a/b/run")):
         Path("a/b/run/model").touch()
     assert everything() == ["a", "a/b", "a/b/run", "a/b/run/model"]
 

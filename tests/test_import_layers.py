@@ -34,7 +34,6 @@ LAYERS = (
 EXCEPTIONS = {
     ("templates", "models"),  # the proof reads a saved tokenizer offline
     ("inference", "plugins"),  # the registry of engines
-    ("training", "plugins"),  # the same
     ("chat", "plugins"),  # the built-in commands are a plugin
     ("chat", "__init__"),  # the version that rows are written with
 }

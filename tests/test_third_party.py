@@ -424,7 +424,7 @@ def test_a_registering_hook_that_leaves_costs_its_plugin_alone() -> None:
 @pytest.mark.slow  # imports transformers
 def test_a_trainer_callback_that_leaves_is_named_with_its_event() -> None:
     transformers = pytest.importorskip("transformers")
-    from sftchat.training.callbacks import guarded
+    from sftchat.training.callbacks import guard_callback
 
     class Leaves(transformers.TrainerCallback):  # type: ignore[misc,name-defined]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -438,7 +438,7 @@ def test_a_trainer_callback_that_leaves_is_named_with_its_event() -> None:
             return control
 
     made = Leaves()
-    callback = guarded("odd", made)
+    callback = guard_callback("odd", made)
     control = transformers.TrainerControl()
 
     assert callback is made
@@ -451,8 +451,8 @@ def test_a_trainer_callback_that_leaves_is_named_with_its_event() -> None:
     )
     assert callback.on_save(None, None, control) is made.saved is control
     assert callback.on_epoch_end(None, None, control) is None
-    assert error_of(lambda: guarded("odd", "callback")) == "trainer callback str of plugin 'odd' is no transformers TrainerCallback"
-    assert isinstance(guarded("odd", Leaves), Leaves)
+    assert error_of(lambda: guard_callback("odd", "callback")) == "trainer callback str of plugin 'odd' is no transformers TrainerCallback"
+    assert isinstance(guard_callback("odd", Leaves), Leaves)
 
 
 # --- chat commands

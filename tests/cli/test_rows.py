@@ -19,7 +19,7 @@ from sftchat.errors import SftchatWarning
 from sftchat.evaluation.checks import _source
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
-from sftchat.training.validation import from_file
+from sftchat.training.validation import validation_from_file
 from tests.cli.test_train import TASK
 
 OPTIONS = ["--map", "--label-column", "--label-instruction", "--role-map", "--merge-turns", "--leading-assistant"]
@@ -68,7 +68,7 @@ def test_rows_are_trained_without_a_task_and_read_the_same_way_for_validation_an
     assert source["rows_read"] == {"columns": {"prompt": "question", "completion": "answer"}}
     assert [example.gold for example in _source(source, {})] == ["The cat.", "At home."]
     read = recorded_options(source)
-    assert [example.gold for example in from_file("gold.csv", 1, read).examples] == ["At noon."]
+    assert [example.gold for example in validation_from_file("gold.csv", 1, read).examples] == ["At noon."]
     assert capsys.readouterr().err.startswith('note: columns kept as metadata and not used: "page" (2)\n')
 
 

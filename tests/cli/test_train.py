@@ -16,11 +16,11 @@ from pyarrow import parquet
 from sftchat import Example, Message, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.cli.train import gather
 from sftchat.data.formats import examples_hash, to_example
 from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
+from sftchat.training.rows import collect_rows
 
 ROWS = [Example((Message(role="user", content=f"说 {n}"),), "好") for n in range(40)]
 
@@ -100,7 +100,7 @@ def test_rows_come_from_parquet_from_the_hub_and_from_a_pipe_as_for_data(
 
 def test_a_data_set_of_the_hub_is_known_by_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
     def now() -> tuple[list[Example], str]:
-        rows, (entry,) = gather(TASK, ("hf://datasets/org/name",), None, (), 0)
+        rows, (entry,) = collect_rows(TASK, ("hf://datasets/org/name",))
         return rows, entry["sha256"]
 
     monkeypatch.setattr("datasets.load_dataset", lambda *words, **options: TABLE)

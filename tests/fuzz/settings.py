@@ -18,7 +18,7 @@ from sftchat.models.provenance import lineage
 from sftchat.models.reference import resolve, step_of
 from sftchat.models.run_diff import differences, shown
 from sftchat.models.runs import describe_checkpoint, find_runs
-from sftchat.training.checkpoints import refuse_changed
+from sftchat.training.checkpoints import check_unchanged
 from tests.fuzz.inputs import DEEP, json_like, words_of
 from tests.fuzz.rows import ROWS
 from tests.fuzz.target import Room, Target, refused
@@ -63,7 +63,7 @@ def manifest(content: bytes, room: Room) -> None:
     for one in differences(found, other):
         assert isinstance(shown(one.left), str)
     with refused():
-        refuse_changed(folder, found, other)
+        check_unchanged(folder, found, other)
     for step in lineage(str(folder)):
         assert all(isinstance(line, str) for line in _told(step))
 

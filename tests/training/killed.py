@@ -75,4 +75,4 @@ def arm(moment: str, step: int) -> None:
 def die(model: str, folder: str, moment: str, step: int) -> None:
     """Train until killed."""
     arm(moment, step)
-    run.train(job(model, Path(folder)), REGISTRY)
+    run.train(job(model, Path(folder)))

@@ -38,11 +38,11 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_batch(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     given = {"max_steps": 3, "eval_steps": 0, "save_steps": 0, "lora_dropout": 0.0, "logging_steps": 1}
-    expected = train(job(str(tiny_checkpoint), tmp_path / "plenty", **given), REGISTRY)
+    expected = train(job(str(tiny_checkpoint), tmp_path / "plenty", **given))
     heard: list[str] = []
     sizes = short_of_memory(monkeypatch, most=1, after=after)
 
-    manifest = train(job(str(tiny_checkpoint), tmp_path / "little", **given), REGISTRY, TrainingListener(remark=heard.append))
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "little", **given), TrainingListener(on_message=heard.append))
 
     assert manifest.final_loss == pytest.approx(expected.final_loss, rel=1e-5)
     assert heard == [f"out of memory: {rows} rows at once from here on, the effective batch as before" for rows in (2, 1)]
@@ -55,7 +55,7 @@ def test_one_row_that_does_not_fit_is_an_error_that_names_the_knobs(
     short_of_memory(monkeypatch, most=0)
 
     with pytest.raises(EngineError, match=r"^training failed at step 0: CUDA out of memory\..*lower --batch-size, --max-length"):
-        train(job(str(tiny_checkpoint), tmp_path / "run", eval_steps=0), REGISTRY)
+        train(job(str(tiny_checkpoint), tmp_path / "run", eval_steps=0))
 
 
 def rehearse(model: Path, tmp_path: Path, *words: str) -> int:

@@ -17,7 +17,7 @@ from sftchat.models.manifest import read_manifest
 from sftchat.plugins.manager import load_plugins
 from sftchat.templates.builtin import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
-from sftchat.training.dataset import AT_ONCE, render_rows
+from sftchat.training.rows import TOKENIZE_BATCH, render_rows
 from tests.conftest import make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for
 from tests.training.test_training import run
@@ -90,7 +90,7 @@ def test_rows_that_are_tokenised_together_are_those_of_each_alone_in_their_order
     renderer = Renderer(tokenizer_for(source), "qwen3", source)
     examples = [
         example
-        for number in range(AT_ONCE // 2)
+        for number in range(TOKENIZE_BATCH // 2)
         for example in (
             Example(turns(f"a{number}<|im_end|>", "b", "c"), f"<|im_start|>{number}"),
             Example((), f"plain {number}<|im_end|>"),

@@ -20,7 +20,7 @@ from sftchat.plugins.manager import load_plugins
 from sftchat.templates.renderer import IGNORED, choose_renderer
 from sftchat.training.checkpoints import UNFINISHED, check_output
 from sftchat.training.config import TrainingConfig, configure
-from sftchat.training.dataset import render_rows
+from sftchat.training.rows import render_rows
 from sftchat.training.run import TrainingJob, train
 from sftchat.training.trainer import Trainer
 from sftchat.types import Reply, SamplingParams
@@ -46,7 +46,7 @@ def run(model: Path | str, output: Path, **given: Any) -> Manifest:
         {"max_steps": 4, "batch_size": 4, "precision": "float32", **given},
         **options,
     )
-    return train(job, load_plugins([]))
+    return train(job)
 
 
 def test_the_users_values_beat_the_tasks_and_the_tasks_beat_the_programs() -> None:
@@ -163,14 +163,14 @@ def test_the_loss_is_that_of_transformers_on_the_same_rows(tiny_checkpoint: Path
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sftchat.training.trainer import Trainer, arguments, collate, table
+    from sftchat.training.trainer import Trainer, collate, sft_config, to_dataset
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     rows = render_rows(ROWS, choose_renderer(tokenizer), 100)
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     trainer = Trainer(
-        model=model, args=arguments(TrainingConfig(batch_size=4), str(tiny_checkpoint / "unused"), "float32", "cpu"), data_collator=collate,
-        train_dataset=table(rows), processing_class=tokenizer,
+        model=model, args=sft_config(TrainingConfig(batch_size=4), str(tiny_checkpoint / "unused"), "float32", "cpu"), data_collator=collate,
+        train_dataset=to_dataset(rows), processing_class=tokenizer,
     )  # fmt: skip
     batch = collate([{"input_ids": list(rows.ids[i]), "labels": list(rows.labels[i])} for i in range(4)])
 

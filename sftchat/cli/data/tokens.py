@@ -78,7 +78,7 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     """
     from sftchat.errors import DataError
     from sftchat.templates.renderer import Rendered
-    from sftchat.training.dataset import render_rows
+    from sftchat.training.rows import render_rows
 
     try:
         rows = render_rows([example], renderer, sys.maxsize)
