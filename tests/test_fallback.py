@@ -13,7 +13,7 @@ from sftchat.chat.ui.scrollback import missing_parts
 CORE = Path(__file__).parent.parent / "sftchat"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "prompt_toolkit", "rich", "click", "pluggy")
 DOORS = {
-    "inference/fused_linear.py": "the packed copy of the weights: undone by inference/cpu.py",
+    "inference/cpu.py": "the packed copy of the weights: undone by the same file",
     "inference/int8.py": "eight bits: undone by inference/cpu.py",
     "models/lazy_imports.py": "imports in parts: inference/open.py imports everything where they fail",
 }

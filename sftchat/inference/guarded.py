@@ -146,7 +146,7 @@ def plain_chunk(chunk: object) -> Chunk:
         bool(chunk.refused),
         chunk.revises,
         tuple(_choice(choice) for choice in chunk.choices),
-        bool(chunk.opened),
+        bool(chunk.thoughts_opened),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.inference.distributed import is_main_process
-from sftchat.inference.memory import is_out_of_memory
+from sftchat.inference.kv_cache import is_out_of_memory
 from sftchat.models.loading import stop_ids, unwrapped
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
 from sftchat.models.weight_check import check_saved

@@ -156,8 +156,8 @@ def test_a_model_that_is_loaded_here_says_that_its_template_opened_them(tiny_che
     thinker = TransformersEngine("thinks", replace(engine.loaded, renderer=replace(renderer, source=text)))
     request = Request("r", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=3))
 
-    assert {chunk.opened for chunk in thinker.generate([request])} == {opened}
-    assert {chunk.opened for chunk in thinker.generate([replace(request, template_arguments={"quiet": True})])} == {False}
+    assert {chunk.thoughts_opened for chunk in thinker.generate([request])} == {opened}
+    assert {chunk.thoughts_opened for chunk in thinker.generate([replace(request, template_arguments={"quiet": True})])} == {False}
 
 
 def late(show: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sftchat.inference.cpu import NAME, decoding_attention, use_decoding_attention
+from sftchat.inference.cpu import DECODING_ATTENTION, decoding_attention, use_decoding_attention
 
 
 class Layer:
@@ -70,7 +70,7 @@ def test_a_model_says_the_same_with_it(dtype: torch.dtype) -> None:
     before = model.generate(ids, **options)
 
     assert use_decoding_attention(model)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == DECODING_ATTENTION
     assert torch.equal(model.generate(ids, **options), before)
 
 

@@ -69,7 +69,7 @@ def test_nothing_is_reported_where_everything_works(tiny_checkpoint: Path) -> No
         (torch.ops.mkldnn, "_linear_pointwise", "the packed copy of the weights"),
         (transformers.AttentionInterface, "register", "the attention of one token"),
         (transformers.AttentionMaskInterface, "register", "the attention of one token"),
-        (BatchCache, "join", "the cache whose rows are merged"),
+        (BatchCache, "insert", "the cache whose rows are merged"),
         (BatchCache, "get_seq_length", "the cache whose rows are merged"),
     ],
 )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sftchat.engine import Request, collect
+from sftchat.inference.kv_cache import Prefix, PromptCache
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_cache import Prefix, PromptCache
 from sftchat.types import Message, SamplingParams
 from tests.inference.test_identity import RECURRENT, loaded
 
@@ -127,7 +127,7 @@ def test_an_evaluation_keeps_nothing() -> None:
 
     list(ask.engine.generate(requests))
 
-    assert len(ask.engine.kept) == 0
+    assert len(ask.engine.prompt_cache) == 0
 
 
 def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first(monkeypa
         return Prefix(tokens, ((torch.zeros(1, 1, len(tokens), 8), torch.zeros(1, 1, len(tokens), 8)),), adapter)
 
     size = row(1, 2, 3).bytes
-    monkeypatch.setattr("sftchat.inference.prompt_cache.free_bytes", lambda device: size)
+    monkeypatch.setattr("sftchat.inference.kv_cache.free_bytes", lambda device: size)
     kept = PromptCache(share=0.5)
     kept.add(row(1, 2, 3))
     kept.add(row(4, 5, 6))  # half of what is free or kept is one and a half
@@ -148,7 +148,7 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first(monkeypa
     assert kept.find("other adapter", [[4, 5, 9]]) is None
     assert kept.find("", [[1, 2, 3, 4]]) is None
 
-    monkeypatch.setattr("sftchat.inference.prompt_cache.free_bytes", lambda device: 1000 * size)
+    monkeypatch.setattr("sftchat.inference.kv_cache.free_bytes", lambda device: 1000 * size)
     for place in range(40):
         kept.add(row(7, place))
     assert len(kept) == 16

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_lookup import MAX_WRONG_GUESSES, MIN_GUESSED_TOKENS, NGRAM_SIZES, PAUSE_TOKENS, PromptLookupDecoder
+from sftchat.inference.sequence import MAX_WRONG_GUESSES, MIN_GUESSED_TOKENS, NGRAM_SIZES, PAUSE_TOKENS, PromptLookupDecoder
 from tests.inference.test_identity import loaded, replies, request
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.sampling import Sampler, likeliest
+from sftchat.inference.sequence import Sampler, likeliest
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
 from sftchat.types import Message, Reply, SamplingParams

@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftchat.inference.cpu import optimize_for_inference
-from sftchat.inference.fused_linear import can_pack, fused_linears
+from sftchat.inference.cpu import can_pack, fused_linears, optimize_for_inference
 
 needs_bfloat16 = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU does not compute in bfloat16")
 
@@ -31,7 +30,7 @@ def model(dtype: torch.dtype = torch.float32, **sizes: Any) -> LlamaForCausalLM:
 def test_logits_are_the_same_for_any_number_of_rows(
     dtype: torch.dtype, rows: int, tokens: int, single: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.inference.fused_linear.MIN_PACKED_WEIGHTS", single)
+    monkeypatch.setattr("sftchat.inference.cpu.MIN_PACKED_WEIGHTS", single)
     plain, prepared = model(dtype), model(dtype)
     optimize_for_inference(prepared)
     ids = torch.arange(tokens * rows).reshape(rows, tokens) % 64

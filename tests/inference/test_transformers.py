@@ -9,9 +9,9 @@ import pytest
 
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
-from sftchat.inference.detokenizer import Detokenizer
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
+from sftchat.inference.sequence import Detokenizer
 from sftchat.plugins.manager import load_plugins
 from sftchat.types import Message, Reply, SamplingParams
 from tests.conftest import make_checkpoint, make_tokenizer

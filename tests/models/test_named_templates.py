@@ -12,7 +12,7 @@ import pytest
 
 from sftchat.engine import Request
 from sftchat.errors import UsageError
-from sftchat.inference.inspect import prompt_ids, reply_ids
+from sftchat.inference.local import prompt_ids, reply_ids
 from sftchat.models.manifest import Manifest, as_trained
 from sftchat.templates.builtin import TEMPLATES
 from sftchat.templates.named import write_templates

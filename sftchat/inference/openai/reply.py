@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sftchat.engine import Chunk, Request
+from sftchat.engine import Chunk, Request, releasable
 from sftchat.inference.openai.bounds import Bounds
 from sftchat.inference.openai.events import Piece
 from sftchat.inference.openai.logprobs import ReplyTokens
 from sftchat.inference.openai.redaction import RedactedStream, Redaction
-from sftchat.inference.stop_strings import released
 from sftchat.thinking import Part, Thoughts
 from sftchat.types import Choice
 
@@ -67,7 +66,7 @@ class GrowingText:
             return ""
         if self._stop:
             text = self._waiting + text
-            end, self.stopped = released(text, 0, self._stop, final=final)
+            end, self.stopped = releasable(text, 0, self._stop, final=final)
             text, self._waiting = text[:end], text[end:]
         self.released += len(text)
         return text
