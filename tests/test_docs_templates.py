@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sftchat.cli import program
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import choose_renderer
 from tests.conftest import make_tokenizer
 

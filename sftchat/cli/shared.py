@@ -151,7 +151,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     """A template's name, or the path of its file with ``~`` expanded; what is neither is refused before anything is loaded."""
     if not value:
         return value
-    from sftchat.templates.builtin import template_file
+    from sftchat.templates.named import template_file
 
     path = template_file(value)
     return value if path is None else str(path)
@@ -159,7 +159,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refuse what no template can be named, before anything is loaded; which names there are only the model knows."""
-    from sftchat.templates.builtin import NAME
+    from sftchat.templates.named import NAME
 
     if value and not NAME.fullmatch(value):
         raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")

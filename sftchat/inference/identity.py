@@ -18,7 +18,7 @@ from sftchat.models.fingerprint import Hashed, file_hash, reply_identity
 from sftchat.models.manifest import as_trained, read_manifest
 from sftchat.models.reference import resolve
 from sftchat.plugins.manager import Registry
-from sftchat.templates.builtin import template_file
+from sftchat.templates.named import template_file
 
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""

@@ -17,9 +17,9 @@ from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.hub import reach
 from sftchat.models.loading import load_tokenizer, stop_ids
 from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
-from sftchat.models.model_files import files_of
+from sftchat.models.model_files import MORE_TEMPLATES, files_of
 from sftchat.models.reference import ModelReference
-from sftchat.templates.named import write_templates
+from sftchat.templates.named import DEFAULT
 from sftchat.templates.renderer import Renderer, TemplateError, check_arguments, choose_renderer
 from sftchat.types import Message
 
@@ -244,6 +244,22 @@ def export_ollama(
         write_templates(partial, renderer.saved)
         (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
     return modelfile, _warning(config)
+
+
+def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
+    """Write a model's chat templates into its folder in transformers' layout, replacing existing ones.
+
+    Args:
+        folder: The folder of the model.
+        saved: A single template, or several by name.
+    """
+    default = folder / "chat_template.jinja"
+    for old in (default, *(folder / MORE_TEMPLATES).glob("*.jinja")):
+        old.unlink(missing_ok=True)
+    for name, source in ({DEFAULT: saved} if isinstance(saved, str) else saved).items():
+        path = default if name == DEFAULT else folder / MORE_TEMPLATES / f"{name}.jinja"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source, encoding="utf-8")
 
 
 def _fetched(reference: ModelReference) -> Path:

@@ -101,6 +101,14 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
         raise ModelError(_why(reference, "tokenizer", error)) from error
 
 
+def saved_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer that sftchat has saved, without access to the Hub."""
+    from transformers import AutoTokenizer
+
+    with reach(local=True):
+        return AutoTokenizer.from_pretrained(folder)
+
+
 def load_model(reference: ModelReference, **options: Any) -> Any:
     """Load the weights of a reference in eval mode, an adapter with its base model; arguments and errors as in ``load_checked``."""
     return load_checked(reference, **options)[0]

@@ -13,10 +13,10 @@ from sftchat._util.files import whole_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
 from sftchat.models.hub import reach
-from sftchat.models.loading import load, load_model
+from sftchat.models.loading import load, load_model, saved_tokenizer
 from sftchat.models.manifest import Manifest, write_manifest
 from sftchat.models.reference import ModelReference, resolve
-from sftchat.templates.parity import prove
+from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import Renderer
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def merge(
         compared = replace(_compare(adapted, plain, _logits(again, rows)), rounding=rounding, replies=len(prompts), same_replies=same)
         if not force:
             _refuse_other(compared, chosen)
-        for check in prove(loaded.renderer, loaded.stop_ids, partial):
-            if check.required and not check.holds:
+        for check in check_parity(loaded.renderer, loaded.stop_ids, saved_tokenizer(partial)):
+            if check.required and not check.passed:
                 raise ModelError(f"the merged model would not see the same tokens: {check.name}: {check.detail}")
         write_manifest(partial, _manifest(adapter, loaded.manifest, loaded.renderer, chosen, compared))
     return compared
@@ -282,4 +282,4 @@ def _manifest(adapter: ModelReference, made: Manifest | None, renderer: Renderer
         "logits_changed": compared.changed, "logits_lost": compared.lost, "conversations": compared.conversations,
         "rounding": compared.rounding, "replies": compared.replies, "same_replies": compared.same_replies,
     }  # fmt: skip
-    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.picked)
+    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.template_name)

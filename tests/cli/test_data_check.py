@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.cli import main
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 
 
 @pytest.fixture(autouse=True)

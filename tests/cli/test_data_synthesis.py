@@ -217,7 +217,7 @@ def test_pairs_are_rows_that_trl_renders(desk: Desk, tiny_checkpoint: Path) -> N
     from transformers import AutoTokenizer
     from trl.data_utils import apply_chat_template, is_conversational
 
-    from sftchat.templates.builtin import TEMPLATES
+    from sftchat.templates.named import TEMPLATES
 
     desk.run(*BEST, "--pairs", "pairs", "-q")
     (pair,) = rows("pairs")

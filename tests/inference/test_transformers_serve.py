@@ -23,7 +23,7 @@ from sftchat.errors import UsageError
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import embedded_folder
 from sftchat.plugins.manager import load_plugins
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.types import Message, Reply, SamplingParams
 
 MISSING = [name for name in ("fastapi", "openai", "uvicorn") if find_spec(name) is None]

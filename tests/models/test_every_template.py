@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.templates.builtin import TEMPLATES, without_training_markers
-from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.named import TEMPLATES, without_training_markers
+from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.models.conversations import Conversation, check_rows_or_remedy, conversations
@@ -64,15 +64,15 @@ def test_the_proof_says_of_every_shipped_template_what_it_can_be_trained_on_and_
 
     renderer = renderer_of(name)
 
-    checks = prove(renderer, renderer.stop_tokens)
+    checks = check_parity(renderer, renderer.stop_tokens)
 
     expected = VARIANTS.get(name) or BY_NAME.get(name.removesuffix("_training"), FINE)
     verdicts = checks[: len(SAMPLES)]
     for verdict, words in zip(verdicts, expected, strict=True):
         assert (verdict.holds, bool(re.search(words, verdict.detail))) == (words in (ONE, EACH), True), verdict
     trainable = any(verdict.holds for verdict in verdicts)
-    assert [check.name for check in checks[len(SAMPLES) :] if check.required and not check.holds] == []
-    assert [check.holds for check in checks if check.required].count(False) == (0 if trainable else 1)
+    assert [check.name for check in checks[len(SAMPLES) :] if check.required and not check.passed] == []
+    assert [check.passed for check in checks if check.required].count(False) == (0 if trainable else 1)
 
 
 @pytest.mark.parametrize(("name", "empty"), [("nemotron_3_nano", "\n</think>\n"), ("nemotron_3_ultra", "</think>")])
@@ -92,7 +92,7 @@ def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
 
     def added(renderer: Renderer) -> tuple[bool, str]:
         name = "the trained text is what the assistant says and its stop"
-        return next((check.holds, check.detail) for check in prove(renderer, renderer.stop_tokens) if check.name == name)
+        return next((check.passed, check.detail) for check in check_parity(renderer, renderer.stop_tokens) if check.name == name)
 
     assert added(qwen3) == (
         False,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sftchat
-from sftchat.templates.builtin import TEMPLATES
-from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.named import TEMPLATES
+from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError
 from sftchat.types import Message
@@ -95,9 +95,9 @@ def test_one_place_runs_chat_templates() -> None:
 def test_the_proof_gives_arguments_as_text_to_a_template_that_joins_them() -> None:
     renderer = renderer_of(TEXT_ARGUMENTS)
 
-    checks = prove(renderer, renderer.stop_tokens)
+    checks = check_parity(renderer, renderer.stop_tokens)
 
-    assert [check.name for check in checks if not check.holds] == []
+    assert [check.name for check in checks if not check.passed] == []
     assert learned(renderer, renderer.training_ids(CALLED, [LOOK])) == 'look {"at": "sky"}<|e|>It is blue.<|e|>'
 
 
@@ -117,12 +117,12 @@ def test_a_reply_is_trained_after_the_prompt_of_inference_where_the_template_dro
         ("<|s|><|u|>be brief/q<|/chan|>a<|e|>", "a<|e|>"),
         ("<|s|><|u|>q<|/chan|>a<|e|><|u|>be brief/r<|/chan|>b<|e|>", "b<|e|>"),
     ]
-    assert all(check.holds for check in prove(renderer, renderer.stop_tokens) if check.required)
+    assert all(check.passed for check in check_parity(renderer, renderer.stop_tokens) if check.required)
 
 
 def test_force_loses_no_system_prompt() -> None:
     renderer = renderer_of(SYSTEM_IN_LAST)
-    forced = Renderer(renderer.tokenizer, "foreign", SYSTEM_IN_LAST, forced=True)
+    forced = Renderer(renderer.tokenizer, "foreign", SYSTEM_IN_LAST, lenient=True)
 
     assert forced.training_rows(chat("q", "a", system="be brief")) == renderer.training_rows(chat("q", "a", system="be brief"))
 
@@ -161,8 +161,8 @@ def test_a_template_without_an_end_of_a_turn_is_trained_to_write_the_token_of_th
     assert learned(renderer, row) == "a<|u|>b<|u|>"
     (called,) = renderer.training_rows(CALLED, [LOOK])
     assert learned(renderer, called) == 'look{"at": "sky"}<|o|>It is blue.<|u|>'
-    checks = prove(renderer, renderer.stop_tokens)
-    assert [(check.detail, check.required) for check in checks if not check.holds] == [
+    checks = check_parity(renderer, renderer.stop_tokens)
+    assert [(check.detail, check.required) for check in checks if not check.passed] == [
         ("it writes none; replies are trained to end with '<|u|>'", False)
     ]
 
@@ -243,5 +243,5 @@ def test_under_every_shape_a_row_begins_with_its_prompt_and_trains_the_reply_and
 def test_every_shape_passes_the_proof() -> None:
     for source in SHAPES.values():
         renderer = renderer_of(source)
-        assert [check for check in prove(renderer, renderer.stop_tokens) if check.required and not check.holds] == []
+        assert [check for check in check_parity(renderer, renderer.stop_tokens) if check.required and not check.passed] == []
     assert len(SAMPLES) == 5

@@ -9,7 +9,7 @@ import pytest
 
 from sftchat.models.export import ollama_data, write_modelfile
 from sftchat.models.gotemplate import evaluate
-from sftchat.templates.builtin import TEMPLATES, without_training_markers
+from sftchat.templates.named import TEMPLATES, without_training_markers
 from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer

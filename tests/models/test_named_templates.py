@@ -13,10 +13,10 @@ import pytest
 from sftchat.engine import Request
 from sftchat.errors import UsageError
 from sftchat.inference.local import prompt_ids, reply_ids
+from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, as_trained
-from sftchat.templates.builtin import TEMPLATES
-from sftchat.templates.named import write_templates
-from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.named import TEMPLATES
+from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
@@ -51,7 +51,7 @@ def test_a_conversation_with_tools_is_written_by_tool_use_and_any_other_by_defau
         assert renderer.prompt_text(prompt, sample.tools) == theirs
         assert theirs.startswith("<|im_start|>system\nTools: get_weather") == bool(sample.tools)
         assert renderer.training_rows(sample.messages, sample.tools)
-    assert [check.name for check in prove(renderer, renderer.stop_tokens) if not check.holds] == []
+    assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if not check.passed] == []
 
 
 def test_a_name_picks_the_template_of_every_conversation() -> None:
@@ -164,8 +164,8 @@ def test_each_template_has_its_own_stop_and_generation_stops_on_all() -> None:
     assert renderer.stop_token == token("<|im_end|>")
     assert set(renderer.stop_tokens) == {token("<|im_end|>"), token("<|e|>")}
     assert reply_ids(renderer, request, "a", True)[-1] == token("<|e|>")
-    assert [check.name for check in prove(renderer, renderer.stop_tokens) if not check.holds] == []
-    (stops,) = (check for check in prove(renderer, [renderer.stop_token]) if check.name == "generation stops on the stop token")
+    assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if not check.passed] == []
+    (stops,) = (check for check in check_parity(renderer, [renderer.stop_token]) if check.name == "generation stops on the stop token")
     assert (stops.holds, "stop token '<|e|>' of 'tool_use'" in stops.detail) == (False, True)
 
 
@@ -188,8 +188,8 @@ def test_a_broken_template_for_tools_hinders_no_conversation_without() -> None:
 
     assert learned(renderer, renderer.training_ids(chat("q", "a"))) == "a<|im_end|>"
     assert renderer.stop_tokens == (renderer.stop_token,)
-    checks = prove(renderer, renderer.stop_tokens)
-    assert [check.name for check in checks if not check.holds] == ["can be trained on calls of tools"]
+    checks = check_parity(renderer, renderer.stop_tokens)
+    assert [check.name for check in checks if not check.passed] == ["can be trained on calls of tools"]
     with pytest.raises(TemplateError, match="chat template 'tool_use' refuses the turns"):
         renderer.prompt_ids(chat("q"), tools=[LOOK])
 

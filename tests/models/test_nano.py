@@ -7,7 +7,7 @@ from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import embedded_folder
 from sftchat.plugins.manager import load_plugins
-from sftchat.templates.parity import prove
+from sftchat.templates.parity import check_parity
 from sftchat.types import Message, Reply, SamplingParams
 
 
@@ -16,7 +16,7 @@ def test_it_is_small_and_loads_with_the_parity_proof() -> None:
 
     assert isinstance(engine, TransformersEngine)
     assert (embedded_folder() / "model.safetensors").stat().st_size < 20_000_000
-    failed = [check.name for check in prove(engine.loaded.renderer, engine.loaded.stop_ids) if not check.holds]
+    failed = [check.name for check in check_parity(engine.loaded.renderer, engine.loaded.stop_ids) if not check.passed]
     assert failed == ["can be trained on calls of tools"]
     assert engine.loaded.renderer.name == "chatml"
 

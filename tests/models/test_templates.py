@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import encode_marked_chat
 
 from sftchat.errors import UsageError
-from sftchat.templates.builtin import TEMPLATES
-from sftchat.templates.parity import prove
+from sftchat.models.loading import saved_tokenizer
+from sftchat.templates.named import TEMPLATES
+from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, check_arguments, choose_renderer
 from sftchat.templates.special_tokens import encode
 from sftchat.types import Message
@@ -160,8 +161,8 @@ def test_an_unknown_template_suggests_the_nearest(tokenizer: Any) -> None:
 def test_the_proof_holds_for_a_good_template_and_names_what_fails(tokenizer: Any, tiny_checkpoint: Path) -> None:
     good = Renderer(tokenizer, "chatml", CHATML)
 
-    checks = prove(good, [good.stop_token], tiny_checkpoint)
-    assert [(check.name, check.required) for check in checks if not check.holds] == [("can be trained on calls of tools", False)]
+    checks = check_parity(good, [good.stop_token], saved_tokenizer(tiny_checkpoint))
+    assert [(check.name, check.required) for check in checks if not check.passed] == [("can be trained on calls of tools", False)]
     assert [check.name for check in checks if check.required] == [
         "can be trained on one turn",
         "prompt ids are a prefix of the training ids",
@@ -169,10 +170,10 @@ def test_the_proof_holds_for_a_good_template_and_names_what_fails(tokenizer: Any
         "generation stops on the stop token",
         "the saved template renders the same ids",
     ]
-    deaf = [check for check in prove(good, [0]) if not check.holds and check.required]
+    deaf = [check for check in check_parity(good, [0]) if not check.passed and check.required]
     assert [check.name for check in deaf] == ["generation stops on the stop token"]
-    mute = prove(Renderer(tokenizer, "mute", "{{ messages | length }}"), [0])
-    assert next((check.name, check.holds, check.required) for check in mute) == ("can be trained on one turn", False, True)
+    mute = check_parity(Renderer(tokenizer, "mute", "{{ messages | length }}"), [0])
+    assert next((check.name, check.passed, check.required) for check in mute) == ("can be trained on one turn", False, True)
 
 
 def test_the_proof_sees_that_a_saved_template_differs(tokenizer: Any, tmp_path: Path) -> None:
@@ -180,9 +181,9 @@ def test_the_proof_sees_that_a_saved_template_differs(tokenizer: Any, tmp_path: 
     tokenizer.chat_template = CHATML.replace("<|im_start|>assistant", "<|im_start|>bot")  # type: ignore[attr-defined]
     tokenizer.save_pretrained(tmp_path)  # type: ignore[attr-defined]
 
-    checks = prove(Renderer(make_tokenizer(), "chatml", CHATML), [2], tmp_path)
+    checks = check_parity(Renderer(make_tokenizer(), "chatml", CHATML), [2], saved_tokenizer(tmp_path))
 
-    assert [check.holds for check in checks if check.name == "the saved template renders the same ids"] == [False]
+    assert [check.passed for check in checks if check.name == "the saved template renders the same ids"] == [False]
 
 
 def test_a_template_that_rewrites_its_history_gives_a_row_for_each_reply_that_begins_with_what_inference_sees(tokenizer: Any) -> None:

@@ -15,7 +15,7 @@ from sftchat.errors import DataError
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
 from sftchat.plugins.manager import load_plugins
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
 from sftchat.training.rows import TOKENIZE_BATCH, render_rows
 from tests.conftest import make_tokenizer

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.templates.parity import prove
+from sftchat.templates.parity import check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import Renderer, TemplateError
-from sftchat.templates.thought_marks import closing, filled, is_closed, thought_in_content, whole_tags, without_thought
+from sftchat.templates.turn_parts import (
+    before_cut_tag,
+    ends_with_thought,
+    thought_closing,
+    thought_in_content,
+    with_thought,
+    without_thought,
+)
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 TOOLS = "{% for t in tools or [] %}<|s|>{{ t['function']['name'] }}{% endfor %}"
@@ -92,7 +99,7 @@ def test_a_plain_reply_is_trained_after_what_inference_shows_and_closes_an_open_
     renderer = renderer_of(source)
 
     assert rows_of(renderer, chat("q", "a")) == [(f"<|u|>q<|e|>{opening}", f"{first}a<|e|>")]
-    assert [check.name for check in prove(renderer, renderer.stop_tokens) if check.required and not check.holds] == []
+    assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if check.required and not check.passed] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,7 +214,7 @@ def test_a_template_that_ignores_a_thought_beside_the_content_is_refused() -> No
 def test_the_proof_names_the_argument_without_which_an_open_thought_is_closed_first() -> None:
     renderer = renderer_of(OPENED)
 
-    (check,) = [check for check in prove(renderer, renderer.stop_tokens) if not check.holds]
+    (check,) = [check for check in check_parity(renderer, renderer.stop_tokens) if not check.passed]
 
     assert (check.name, check.required) == ("the trained text is what the assistant says and its stop", False)
     assert check.detail == "'\\n<|/chan|>\\n你好!<|e|>' for '你好!'; exactly that with --template-argument thinking=false"
@@ -247,20 +254,20 @@ def test_texts_are_taken_apart_at_tags() -> None:
     assert thought_in_content("<think>b</think>\n\na") == "<think>b</think>\n\n"
     assert thought_in_content("say </think> a") == ""
     assert [
-        is_closed(text, "</think>") for text in ("<think>\n\n</think>\n\n", "<|START_THINKING|><|END_THINKING|>", "[THINK][/THINK]")
+        ends_with_thought(text, "</think>") for text in ("<think>\n\n</think>\n\n", "<|START_THINKING|><|END_THINKING|>", "[THINK][/THINK]")
     ] == [
         True,
         True,
         True,
     ]
-    assert [is_closed(text, "</think>") for text in ("<think>\n", "<|a|>", "<|start_header_id|>assistant<|end_header_id|>\n\n", "")] == [
-        False
-    ] * 4
-    assert filled("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
-    assert filled("<think>b</think>a", "c", "</think>") == filled("a", "b", "</think>") == ""
-    assert whole_tags("<|a|><think>", 6) == 5
-    assert whole_tags("<|a|><think>", 5) == 5
-    assert [closing(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
+    assert [
+        ends_with_thought(text, "</think>") for text in ("<think>\n", "<|a|>", "<|start_header_id|>assistant<|end_header_id|>\n\n", "")
+    ] == [False] * 4
+    assert with_thought("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
+    assert with_thought("<think>b</think>a", "c", "</think>") == with_thought("a", "b", "</think>") == ""
+    assert before_cut_tag("<|a|><think>", 6) == 5
+    assert before_cut_tag("<|a|><think>", 5) == 5
+    assert [thought_closing(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
         "\n</think>\n\n",
         "</think>",
         "</think>",
