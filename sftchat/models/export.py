@@ -14,11 +14,10 @@ from typing import Any
 from sftchat._util.files import whole_folder
 from sftchat.errors import ModelError, first_line
 from sftchat.models.gotemplate import evaluate, literal
-from sftchat.models.hub import reach
 from sftchat.models.loading import load_tokenizer, stop_ids
 from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
 from sftchat.models.model_files import MORE_TEMPLATES, files_of
-from sftchat.models.reference import ModelReference
+from sftchat.models.reference import ModelReference, hub_access
 from sftchat.templates.named import DEFAULT
 from sftchat.templates.renderer import Renderer, TemplateError, check_arguments, choose_renderer
 from sftchat.types import Message
@@ -228,7 +227,7 @@ def export_ollama(
     check_arguments(renderer, given)
     folder = reference.folder or _fetched(reference)
     try:
-        with reach(local=True):
+        with hub_access(local=True):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
         settings = generation or GenerationConfig.from_model_config(config)

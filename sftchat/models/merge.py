@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sftchat._util.files import whole_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
-from sftchat.models.hub import reach
 from sftchat.models.loading import load, load_model, saved_tokenizer
 from sftchat.models.manifest import Manifest, write_manifest
-from sftchat.models.reference import ModelReference, resolve
+from sftchat.models.reference import ModelReference, hub_access, resolve
 from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import Renderer
 
@@ -204,7 +203,7 @@ def _dtype(base: ModelReference) -> str:
     """Return the stored dtype of a base model's weights."""
     from transformers import AutoConfig
 
-    with reach(local=base.folder is not None):
+    with hub_access(local=base.folder is not None):
         stored = AutoConfig.from_pretrained(base.source, revision=base.revision or "main").dtype
     return str(stored or "float32").removeprefix("torch.")
 

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from sftchat.errors import ModelError
-from sftchat.models.claims import check_adapter, check_claims, check_config, check_sizes, check_tokenizer
+from sftchat.models.adapters import check_adapter
+from sftchat.models.load_checks import check_tokenizer
+from sftchat.models.model_files import check_claims, check_config, check_sizes
 from sftchat.models.reference import embedded_folder, resolve
 from tests.inference.adapters_kit import make_adapter
 
@@ -101,7 +103,7 @@ def test_whole_models_claim_what_they_hold(tiny_checkpoint: Path) -> None:
 def test_no_adapter_claims_what_its_file_does_not_hold_or_takes_for_ever_to_match(
     values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.models.claims.PATTERN_SECONDS", 1.0)
+    monkeypatch.setattr("sftchat.models.adapters.PATTERN_SECONDS", 1.0)
     adapter = edited(make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1), tmp_path / "adapter", "adapter_config.json", **values)
 
     with pytest.raises(ModelError, match=words):
@@ -146,7 +148,7 @@ PADDED = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_
 def test_a_tokenizer_that_takes_for_ever_or_fills_the_memory_is_refused(
     values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.models.claims.TOKENIZER_SECONDS", 2.0)
+    monkeypatch.setattr("sftchat.models.load_checks.TOKENIZER_SECONDS", 2.0)
 
     with pytest.raises(ModelError, match=rf"tokenizer.json' {words}"):
         check_tokenizer(edited(tiny_checkpoint, tmp_path / "model", "tokenizer.json", **values))

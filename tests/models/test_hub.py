@@ -13,9 +13,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from sftchat.errors import ModelError
 from sftchat.inference.adapters import same_weights
 from sftchat.inference.open import Sharing
-from sftchat.models.hub import cached_folder, reach
 from sftchat.models.loading import load_model
-from sftchat.models.reference import ModelReference, resolve
+from sftchat.models.reference import ModelReference, cached_folder, hub_access, resolve
 from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 from tests.models.test_references import adapter, checkpoint
@@ -47,9 +46,9 @@ def message(folder: Path) -> str:
 def test_nothing_asks_the_hub_while_something_local_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with reach(local=True), reach(local=False), reach(local=True), pytest.raises(OfflineModeIsEnabled):
+    with hub_access(local=True), hub_access(local=False), hub_access(local=True), pytest.raises(OfflineModeIsEnabled):
         HfApi().model_info("org/name")
-    with pytest.raises(ZeroDivisionError), reach(local=True):
+    with pytest.raises(ZeroDivisionError), hub_access(local=True):
         1 / 0  # noqa: B018 - whatever happens inside
 
     assert constants.HF_HUB_OFFLINE is False

@@ -166,7 +166,7 @@ def test_each_template_has_its_own_stop_and_generation_stops_on_all() -> None:
     assert reply_ids(renderer, request, "a", True)[-1] == token("<|e|>")
     assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if not check.passed] == []
     (stops,) = (check for check in check_parity(renderer, [renderer.stop_token]) if check.name == "generation stops on the stop token")
-    assert (stops.holds, "stop token '<|e|>' of 'tool_use'" in stops.detail) == (False, True)
+    assert (stops.passed, "stop token '<|e|>' of 'tool_use'" in stops.detail) == (False, True)
 
 
 def test_an_engine_renders_a_request_with_tools_by_tool_use() -> None:

@@ -61,8 +61,7 @@ def longest_row(model: str, task: Task | None, given: int | None) -> int:
         task: Whose wish is asked where nothing is given.
         given: ``--max-length``.
     """
-    from sftchat.models.context import context_length, within_context
-    from sftchat.models.reference import resolve
+    from sftchat.models.reference import context_length, resolve, within_context
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 

@@ -195,4 +195,4 @@ def test_more_rows_than_ids_are_padding(tiny_checkpoint: Path) -> None:
     proof = load(resolve(str(tiny_checkpoint))).proof
 
     assert proof is not None
-    assert proof.holds
+    assert proof.passed
