@@ -238,9 +238,8 @@ def test_a_model_that_cannot_be_looked_into_says_so(line: str) -> None:
 
 def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
     from sftchat.inference.open import load_engine
-    from sftchat.plugins.manager import load_plugins
 
-    engine = load_engine(str(tiny_checkpoint), load_plugins([]))
+    engine = load_engine(str(tiny_checkpoint), {})
     assert isinstance(engine, Inspects)
 
     _, err = talked(engine, "你好 hi", "/prompt", "/mask", "/probs all", "/why 1", "/likelihood 你好", "/samples 3", "/raw hi")
@@ -256,9 +255,8 @@ def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_sys
     view: Any, tiny_checkpoint: Path, tmp_path: Path, bos: bool
 ) -> None:
     from sftchat.inference.open import load_engine
-    from sftchat.plugins.manager import load_plugins
 
-    engine: Any = load_engine(str(tiny_checkpoint), load_plugins([]))
+    engine: Any = load_engine(str(tiny_checkpoint), {})
     if bos:
         engine.loaded = replace(
             engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)

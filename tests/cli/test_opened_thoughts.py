@@ -20,7 +20,7 @@ from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
 from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.inference.local import TransformersEngine
 from sftchat.plugins import spec as hookspecs
-from sftchat.plugins.manager import Registry, load_plugins
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from sftchat.text import strip_thinking
 from sftchat.thinking import with_opening_tag
@@ -149,7 +149,7 @@ def test_a_model_that_is_loaded_here_says_that_its_template_opened_them(tiny_che
     from sftchat.engine import Request
     from sftchat.inference.open import load_engine
 
-    engine = load_engine(str(tiny_checkpoint), load_plugins([]))
+    engine = load_engine(str(tiny_checkpoint), {})
     assert isinstance(engine, TransformersEngine)
     renderer = engine.loaded.renderer
     text = renderer.source + "{%- if add_generation_prompt and not quiet %}{{ '" + source.replace("\n", "\\n") + "' }}{%- endif %}"

@@ -12,7 +12,6 @@ from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Message, Reply, SamplingParams
 from tests.conftest import make_checkpoint
 from tests.inference.adapters_kit import make_adapter
@@ -28,7 +27,7 @@ def folders(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def open_engine(model: str) -> TransformersEngine:
-    engine = load_engine(model, load_plugins([]))
+    engine = load_engine(model, {})
     assert isinstance(engine, TransformersEngine)
     return engine
 

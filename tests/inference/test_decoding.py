@@ -25,7 +25,6 @@ from sftchat.inference.open import load_engine
 from sftchat.models.lazy_imports import deferred_imports
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Reply, SamplingParams
 from tests.inference.adapters_kit import make_adapter
 
@@ -140,7 +139,7 @@ def _broken_imports() -> Iterator[None]:
 
 def test_everything_is_imported_where_imports_in_parts_fail(tiny_checkpoint: Path) -> None:
     with pytest.warns(SftchatWarning, match="importing the model libraries in parts does not work"):
-        engine = load_engine(str(tiny_checkpoint), load_plugins([]), importing=_broken_imports)
+        engine = load_engine(str(tiny_checkpoint), {}, importing=_broken_imports)
 
     assert engine.name == str(tiny_checkpoint)
 
@@ -150,7 +149,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_imports(tmp_path: Path
     (tmp_path / "model.safetensors").write_bytes(b"")
 
     with pytest.raises(ModelError):  # and no warning: those are errors here
-        load_engine(str(tmp_path), load_plugins([]), importing=deferred_imports)
+        load_engine(str(tmp_path), {}, importing=deferred_imports)
 
 
 def test_rows_of_several_adapters_take_turns_where_peft_has_other_layers(

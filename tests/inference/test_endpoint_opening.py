@@ -18,7 +18,6 @@ from sftchat.inference.openai.opening import open_endpoint
 from sftchat.inference.openai.retries import RequestFailed, Retries, retry_after
 from sftchat.inference.openai.server import Server, key_from_environment
 from sftchat.models.reference import ModelReference, resolve
-from sftchat.plugins.manager import load_plugins
 from tests.inference.endpoint_kit import URL
 
 Handle = Callable[[httpx2.Request], httpx2.Response]
@@ -164,14 +163,14 @@ def test_a_template_is_the_servers_business() -> None:
     with pytest.raises(
         UsageError, match="--template is for models that are loaded here; the server of 'http://h/v1' renders prompts with its own"
     ):
-        load_engine("http://h/v1", load_plugins([]), template="chatml")
+        load_engine("http://h/v1", {}, template="chatml")
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)  # as when it is not installed
 
     with pytest.raises(MissingExtraError) as error:
-        load_engine("http://h/v1", load_plugins([]))
+        load_engine("http://h/v1", {})
 
     assert str(error.value) == "model 'http://h/v1' needs packages that are not installed: pip install 'sftchat[endpoint]'"
 

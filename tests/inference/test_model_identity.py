@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,7 @@ import pytest
 from sftchat import EngineType, ModelError, UsageError
 from sftchat.inference.identity import device_facts, identify
 from sftchat.models.reference import NANO
-from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
-
-REGISTRY = load_plugins([])
 
 
 @pytest.fixture
@@ -57,7 +53,7 @@ def flip(path: Path) -> None:
 
 
 def of(model: object, **options: Any) -> str:
-    return identify(str(model), REGISTRY, **options)
+    return identify(str(model), {}, **options)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +188,13 @@ def test_an_engine_of_a_plugin_says_what_it_is_or_is_always_asked() -> None:
 
     named = [scheme("a", lambda rest, options: f"{rest}{options['dtype']}"), scheme("b", lambda rest, options: f"{rest}{options['dtype']}")]
     silent = [scheme("c", None), scheme("d", lambda rest, options: "")]
-    registry = replace(REGISTRY, engines={one.scheme: one for one in (*named, *silent)})
+    engine_types = {one.scheme: one for one in (*named, *silent)}
 
-    found = {identify(model, registry, dtype=dtype) for model in ("a:x", "a:y", "b:x") for dtype in ("auto", "float32")}
+    found = {identify(model, engine_types, dtype=dtype) for model in ("a:x", "a:y", "b:x") for dtype in ("auto", "float32")}
 
     assert {len(one) for one in found} == {64}
     assert len(found) == 6
-    assert [identify(model, registry) for model in ("c:x", "d:x")] == ["", ""]
+    assert [identify(model, engine_types) for model in ("c:x", "d:x")] == ["", ""]
 
 
 def test_a_file_that_cannot_be_read_is_said_in_one_line(checkpoint: Path) -> None:
@@ -211,8 +207,8 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(checkpoint: Path) -> Non
 
 def test_the_identity_is_found_without_any_model_library() -> None:
     program = (
-        "import sys; from sftchat.inference.identity import identify; from sftchat.plugins.manager import load_plugins; "
-        f"print(len(identify('{NANO}', load_plugins([]))), "
+        "import sys; from sftchat.inference.identity import identify; "
+        f"print(len(identify('{NANO}', {{}})), "
         "sorted({'torch', 'transformers', 'tokenizers', 'peft', 'numpy'} & set(sys.modules)))"
     )
 
@@ -222,5 +218,5 @@ def test_the_identity_is_found_without_any_model_library() -> None:
 
 
 def test_options_that_change_no_reply_are_no_part_of_the_identity(checkpoint: Path) -> None:
-    asked = [identify(str(checkpoint), REGISTRY, concurrency=many, timeout=seconds) for many, seconds in ((1, 10.0), (64, 120.0))]
+    asked = [identify(str(checkpoint), {}, concurrency=many, timeout=seconds) for many, seconds in ((1, 10.0), (64, 120.0))]
     assert asked[0] == asked[1] != ""

@@ -18,7 +18,6 @@ from sftchat.inference.int8 import MAX_INT8_ROWS
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Reply, SamplingParams
 from tests.inference.adapters_kit import make_adapter
 
@@ -78,7 +77,7 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
 
 
 def test_an_embedding_that_shares_its_weights_with_the_last_layer_stays_as_it_is(tiny_checkpoint: Path) -> None:
-    whole, small = (load_engine(str(tiny_checkpoint), load_plugins([]), dtype="bfloat16", quantize=q) for q in (None, "int8"))
+    whole, small = (load_engine(str(tiny_checkpoint), {}, dtype="bfloat16", quantize=q) for q in (None, "int8"))
     assert isinstance(whole, TransformersEngine)
     assert isinstance(small, TransformersEngine)
 
@@ -119,7 +118,7 @@ def test_four_bits_answer_nearly_as_all_do_under_an_adapter_too(tmp_path: Path) 
     adapter = make_adapter(tmp_path / "adapter", nano, seed=1)
     ids = torch.tensor([[5, 6, 7]])
     for path in (nano, adapter):
-        whole, small = (load_engine(str(path), load_plugins([]), dtype="bfloat16", device="cpu", quantize=q) for q in (None, "nf4"))
+        whole, small = (load_engine(str(path), {}, dtype="bfloat16", device="cpu", quantize=q) for q in (None, "nf4"))
         one, other = (engine.loaded.model(input_ids=ids).logits.float().detach().log_softmax(-1) for engine in (whole, small))
         kinds = {type(module).__name__ for module in small.loaded.model.modules()}
 

@@ -12,7 +12,6 @@ from sftchat.errors import EngineError
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.inference.sequence import Detokenizer
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Message, Reply, SamplingParams
 from tests.conftest import make_checkpoint, make_tokenizer
 
@@ -21,7 +20,7 @@ PROMPTS = ["hi", "你好", "a longer prompt with several words in it", "x" * 60,
 
 @pytest.fixture(scope="module")
 def engine(tiny_checkpoint: Path) -> TransformersEngine:
-    loaded = load_engine(str(tiny_checkpoint), load_plugins([]))
+    loaded = load_engine(str(tiny_checkpoint), {})
     assert isinstance(loaded, TransformersEngine)
     return loaded
 
@@ -167,7 +166,7 @@ def test_an_unknown_adapter_is_an_error_of_that_request(engine: TransformersEngi
 
 
 def test_a_model_that_fails_says_so_in_one_line(tmp_path: Path) -> None:
-    engine = load_engine(str(make_checkpoint(tmp_path / "broken")), load_plugins([]))
+    engine = load_engine(str(make_checkpoint(tmp_path / "broken")), {})
     assert isinstance(engine, TransformersEngine)
 
     def fail(*_: Any) -> None:

@@ -16,7 +16,6 @@ from sftchat import MissingExtraError, UsageError
 from sftchat.engine import Request, collect
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
-from sftchat.plugins.manager import load_plugins
 from sftchat.training import prepare as methods
 from sftchat.training import prepare as precision
 from sftchat.training.config import TrainingConfig
@@ -44,7 +43,7 @@ def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: 
         "up_proj",
         "down_proj",
     }
-    engine = load_engine(str(output), load_plugins([]))
+    engine = load_engine(str(output), {})
     reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
     assert isinstance(reply, Reply)
     assert reply.text == ROWS[2].gold

@@ -14,7 +14,6 @@ from sftchat.engine import Request
 from sftchat.errors import DataError
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
-from sftchat.plugins.manager import load_plugins
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
 from sftchat.training.rows import TOKENIZE_BATCH, render_rows
@@ -49,9 +48,9 @@ def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_ins
 
     assert manifest.template_arguments == {"ending": " Well?"}
     assert read_manifest(tmp_path / "forced") == manifest
-    engine: Any = load_engine(str(tmp_path / "forced"), load_plugins([]))
+    engine: Any = load_engine(str(tmp_path / "forced"), {})
     assert engine.render(turns("q")).endswith("q Well?<|im_end|>\n<|im_start|>assistant\n")
-    other: Any = load_engine(str(tmp_path / "forced"), load_plugins([]), template_arguments={"ending": " Now?"})
+    other: Any = load_engine(str(tmp_path / "forced"), {}, template_arguments={"ending": " Now?"})
     assert other.render(turns("q")).endswith("q Now?<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -139,7 +138,7 @@ def test_tools_that_are_none_are_named(tools: Any, words: str) -> None:
 def test_the_local_engine_shows_tools_to_the_model(tmp_path: Path) -> None:
     from tests.test_recipes import with_template
 
-    engine: Any = load_engine(str(with_template(SHIPPED["qwen2_5"])(tmp_path / "model")), load_plugins([]))
+    engine: Any = load_engine(str(with_template(SHIPPED["qwen2_5"])(tmp_path / "model")), {})
 
     without, given = (engine._prepare(Request("r", turns("q"), tools=tools)).tokens for tools in ((), (LOOK,)))
 

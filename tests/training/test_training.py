@@ -137,9 +137,7 @@ def test_a_full_fine_tune_learns_and_leaves_a_folder_that_transformers_loads(tin
     assert not (output / "training_args.bin").exists()
     assert read_manifest(output) == manifest
     assert (manifest.task, manifest.method, manifest.steps, manifest.rows) == ("colours", "full", 60, 16)
-    replies = dict(
-        collect(load_engine(str(output), load_plugins([])), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))])
-    )
+    replies = dict(collect(load_engine(str(output), {}), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))]))
     reply = replies["r"]
     assert isinstance(reply, Reply)
     assert (reply.text, reply.finish_reason) == ("blue", "stop")
@@ -152,7 +150,7 @@ def test_a_lora_run_is_an_adapter_that_knows_its_base_and_when_to_stop(tiny_chec
 
     assert json.loads((output / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
     assert json.loads((output / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
-    engine = load_engine(str(output), load_plugins([]))
+    engine = load_engine(str(output), {})
     reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
     assert isinstance(reply, Reply)
     assert reply.text == "green"
@@ -240,7 +238,7 @@ def test_a_run_is_not_resumed_on_other_rows(tiny_checkpoint: Path, tmp_path: Pat
 def test_a_checkpoint_in_the_middle_can_be_talked_to(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2)
 
-    engine = load_engine(str(tmp_path / "run" / "checkpoint-2"), load_plugins([]))
+    engine = load_engine(str(tmp_path / "run" / "checkpoint-2"), {})
 
     assert engine.name == str(tmp_path / "run" / "checkpoint-2")
     assert read_manifest(tmp_path / "run" / "checkpoint-2").steps == 2  # type: ignore[union-attr]
