@@ -22,7 +22,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from killed import REGISTRY, job
+from killed import job
 from sftchat.training.run import train
 model, folder, given = sys.argv[1:]
 train(job(model, Path(folder), **json.loads(given)))

@@ -16,7 +16,6 @@ from sftchat.engine import Request, collect
 from sftchat.errors import SftchatWarning
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import Manifest, read_manifest
-from sftchat.plugins.manager import load_plugins
 from sftchat.templates.renderer import IGNORED, choose_renderer
 from sftchat.training.checkpoints import UNFINISHED, check_output
 from sftchat.training.config import TrainingConfig, configure
