@@ -90,8 +90,7 @@ def _show_server(address: str, as_json: bool) -> None:
     from sftchat.inference.open import require_endpoint
 
     require_endpoint("asking a server")
-    from sftchat.inference.openai.opening import server_and_model
-    from sftchat.inference.openai.server import served_models
+    from sftchat.inference.openai.server import served_models, server_and_model
 
     server, name = server_and_model(address)
     listed, why = served_models(server)

@@ -64,7 +64,7 @@ def load_engine(
         if quantize:
             raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
-        from sftchat.inference.openai.opening import open_endpoint
+        from sftchat.inference.openai.engine import open_endpoint
 
         return open_endpoint(
             reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout,

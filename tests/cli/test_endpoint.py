@@ -19,9 +19,8 @@ from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.engine import collect
 from sftchat.errors import EngineError, SftchatWarning
-from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.retries import Retries
+from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
+from sftchat.inference.openai.limits import Retries
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
 from tests.inference.endpoint_kit import DONE, USAGE, Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream

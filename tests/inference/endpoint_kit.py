@@ -18,7 +18,7 @@ import httpx2
 
 from sftchat.engine import Request
 from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.retries import Retries
+from sftchat.inference.openai.limits import Retries
 from sftchat.inference.openai.server import Server
 from sftchat.types import Message, SamplingParams
 

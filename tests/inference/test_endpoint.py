@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, Engine, collect
 from sftchat.errors import EngineError
-from sftchat.inference.openai.events import error_fields
+from sftchat.inference.openai.protocol import error_fields
 from sftchat.types import Reply, SamplingParams
 from tests.inference.endpoint_kit import DONE, SSE, USAGE, Desk, ask, delta, desk, end, event, reply, streamed
 

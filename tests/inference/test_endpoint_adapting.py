@@ -12,8 +12,8 @@ import pytest
 
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
-from sftchat.inference.openai.adapting import adaptation_to, adapted
-from sftchat.inference.openai.opening import open_endpoint
+from sftchat.inference.openai.engine import open_endpoint
+from sftchat.inference.openai.protocol import adapt, adaptation_to
 from sftchat.types import Message, Reply, SamplingParams
 from tests.inference.endpoint_kit import URL, Desk, ask, desk, reply, streamed
 
@@ -205,8 +205,8 @@ def test_what_is_learned_changes_no_body_but_where_it_applies() -> None:
         full = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["\n"]}
         found = adaptation_to(refusal.text, full)
         assert found is not None
-        once = adapted(body, [found])
-        assert adapted(once, [found]) == once
+        once = adapt(body, [found])
+        assert adapt(once, [found]) == once
         assert once["prompt"] == "hi"
 
 

@@ -18,15 +18,13 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, collect
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
-from sftchat.inference.openai.bounds import Bounds
-from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.retries import Retries, retry_after
+from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
+from sftchat.inference.openai.limits import ResponseLimits, Retries, retry_after
 from sftchat.inference.openai.server import Server
 from sftchat.types import Reply, SamplingParams
 from tests.inference.endpoint_kit import SSE, URL, Script, ask, bomb, delta, end, event, head, loopback, raw, reply, stream, streamed
 
-SMALL = Bounds(
+SMALL = ResponseLimits(
     listing_bytes=9_000, error_bytes=500, event_bytes=1_000, event_bytes_per_token=100, stream_bytes=20_000, stream_bytes_per_token=1_000,
     characters=20, characters_per_token=10, pieces=10, pieces_per_token=2,
 )  # fmt: skip
@@ -38,16 +36,18 @@ async def at_once(seconds: float) -> None:
     pass
 
 
-def engine_of(url: str, seconds: float = 5.0, transport: httpx2.MockTransport | None = None, bounds: Bounds = SMALL) -> EndpointEngine:
+def engine_of(
+    url: str, seconds: float = 5.0, transport: httpx2.MockTransport | None = None, bounds: ResponseLimits = SMALL
+) -> EndpointEngine:
     server = Server(url, "", 3.0, seconds, bounds, transport)
     return EndpointEngine("served", server, "small", concurrency=1, retries=Retries(sleep=at_once))
 
 
-def outcome(script: Script, seconds: float = 5.0, bounds: Bounds = SMALL) -> tuple[Reply | str, list[str]]:
+def outcome(script: Script, seconds: float = 5.0, bounds: ResponseLimits = SMALL) -> tuple[Reply | str, list[str]]:
     """What became of a request for four tokens, and the warnings."""
     with loopback([script] * 6) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SftchatWarning)
-        found = engine_of(server.url, seconds, bounds=bounds)
+        found = engine_of(server.url, seconds, limits=bounds)
         try:
             ((_, it),) = collect(found, [ask(sampling=FOUR)])
         except EngineError as error:
@@ -75,7 +75,7 @@ TOO_LONG = "the request took longer than 0.3 s; --request-timeout allows more"
 def test_a_request_ends_when_its_time_is_over_and_is_not_sent_again(script: Script) -> None:
     begun = time.monotonic()
 
-    assert outcome(script, 0.3, Bounds()) == (TOO_LONG, [])
+    assert outcome(script, 0.3, ResponseLimits()) == (TOO_LONG, [])
     assert time.monotonic() - begun < 3
 
 
@@ -170,7 +170,7 @@ def test_a_compressed_answer_takes_no_more_memory_than_it_may_have_bytes(
     outcome(stream(reply()))  # imports
     tracemalloc.start()
     try:
-        assert outcome(script, bounds=Bounds())[0] == words
+        assert outcome(script, limits=ResponseLimits())[0] == words
         assert tracemalloc.get_traced_memory()[1] < 40 << 20
     finally:
         tracemalloc.stop()
@@ -179,7 +179,7 @@ def test_a_compressed_answer_takes_no_more_memory_than_it_may_have_bytes(
 def test_a_compressed_stream_of_nothing_ends() -> None:
     words = "the server sent more than 2,004,000 bytes"
 
-    assert outcome(bomb("text/event-stream", fill=": ping\n\n"), bounds=replace(SMALL, stream_bytes=2_000_000)) == (words, [])
+    assert outcome(bomb("text/event-stream", fill=": ping\n\n"), limits=replace(SMALL, stream_bytes=2_000_000)) == (words, [])
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_packets_without_text_take_no_piece() -> None:
 
 
 def test_the_documentation_has_these_bounds() -> None:
-    bounds, page = Bounds(), (Path(__file__).parents[2] / "docs/endpoint.md").read_text(encoding="utf-8")
+    bounds, page = ResponseLimits(), (Path(__file__).parents[2] / "docs/endpoint.md").read_text(encoding="utf-8")
     mebibyte, kibibyte = 1 << 20, 1 << 10
 
     for words in (

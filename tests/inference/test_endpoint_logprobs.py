@@ -280,10 +280,10 @@ def test_however_text_and_tokens_are_cut_the_tokens_make_up_the_reply(data: Any)
 def test_a_token_that_stands_nowhere_is_dropped_unless_it_ends_the_reply() -> None:
     tokens = ReplyTokens()
     tokens.feed("ab", [Choice(Token(UNNUMBERED, text), -1.0) for text in ("<begin>", "ab", "<end>")])
-    tokens.belongs(0, 2)
+    tokens.add_range(0, 2)
 
-    assert said(tokens.until(2)) == ["ab"]
-    assert said(last := tokens.rest(2, ended=True)) == ["<end>"]
+    assert said(tokens.take_until(2)) == ["ab"]
+    assert said(last := tokens.take_rest(2, ended=True)) == ["<end>"]
     assert last[0].token.special
 
 

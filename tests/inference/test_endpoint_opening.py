@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sftchat.errors import MissingExtraError, SftchatError, UsageError
 from sftchat.inference.open import load_engine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.retries import RequestFailed, Retries, retry_after
+from sftchat.inference.openai.engine import open_endpoint
+from sftchat.inference.openai.limits import RequestFailed, Retries, retry_after
 from sftchat.inference.openai.server import Server, key_from_environment
 from sftchat.models.reference import ModelReference, resolve
 from tests.inference.endpoint_kit import URL
@@ -188,12 +188,12 @@ def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | 
 
 @given(attempt=st.integers(1, 40), luck=st.floats(0, 1, exclude_max=True), wait=st.none() | st.floats(0, 300))
 def test_no_wait_is_shorter_than_asked_for_or_longer_than_the_cap_beyond_it(attempt: int, luck: float, wait: float | None) -> None:
-    delay = Retries(attempts=50, random=lambda: luck).delay(attempt, RequestFailed("x", passing=True, wait=wait))
+    delay = Retries(attempts=50, random=lambda: luck).delay(attempt, RequestFailed("x", retryable=True, wait=wait))
 
     assert delay is not None
     assert 0 <= delay - (wait or 0.0) <= min(30.0, 0.5 * 2 ** (attempt - 1)) + 1e-9
 
 
-@pytest.mark.parametrize("trouble", [RequestFailed("x"), RequestFailed("x", passing=True, wait=301.0)])
+@pytest.mark.parametrize("trouble", [RequestFailed("x"), RequestFailed("x", retryable=True, wait=301.0)])
 def test_there_is_no_point_in_waiting_for_what_does_not_pass(trouble: Any) -> None:
     assert Retries().delay(1, trouble) is None

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, collect
 from sftchat.errors import EngineError, SftchatError
-from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.redaction import RedactedStream, Redaction
-from sftchat.inference.openai.retries import Retries
-from sftchat.inference.openai.server import Server, served_models
+from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
+from sftchat.inference.openai.limits import Retries
+from sftchat.inference.openai.server import RedactedStream, Redaction, Server, served_models
 from sftchat.types import Reply
 from tests.inference.endpoint_kit import URL, ask, delta, desk, end, event, reply, streamed
 
@@ -166,7 +164,7 @@ def test_every_key_that_the_environment_has_is_replaced(monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_API_KEY", " sk-second-1234\n")
     server = Server(URL, "sk-given-1234")
 
-    assert server.shown("sk-first-1234 sk-second-1234 sk-given-1234") == "*** *** ***"
+    assert server.sanitize("sk-first-1234 sk-second-1234 sk-given-1234") == "*** *** ***"
 
 
 def test_nothing_that_holds_the_key_shows_it() -> None:
