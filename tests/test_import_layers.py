@@ -32,8 +32,6 @@ LAYERS = (
 """From the lowest to the highest: a module imports its own package and lower layers."""
 
 EXCEPTIONS = {
-    ("templates", "models"),  # the proof reads a saved tokenizer offline
-    ("inference", "plugins"),  # the registry of engines
     ("chat", "plugins"),  # the built-in commands are a plugin
     ("chat", "__init__"),  # the version that rows are written with
 }

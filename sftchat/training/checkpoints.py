@@ -17,9 +17,9 @@ from zipfile import is_zipfile
 from sftchat._util.files import made_folder, take_lock
 from sftchat._util.parsing import MAX_BYTES, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line
-from sftchat.models.hub import reach
-from sftchat.models.manifest import MANIFEST, Manifest, as_read, read_manifest
+from sftchat.models.manifest import MANIFEST, Manifest, as_read, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, MORE_TEMPLATES, WEIGHTS
+from sftchat.models.reference import hub_access
 from sftchat.templates.renderer import Renderer
 from sftchat.training.config import TrainingConfig
 
@@ -123,8 +123,7 @@ UNFINISHED = ".unfinished"
 
 def list_checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
     """Return the checkpoints of a run that can be resumed from, the earliest first, and the incomplete ones that a killed process left."""
-    folders = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()]
-    folders.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+    folders = checkpoints_of(run)
     incomplete = [path for path in folders if not _is_complete(path)]
     unfinished = sorted((run / UNFINISHED).glob("checkpoint-*")) if (run / UNFINISHED).is_dir() else []
     return [path for path in folders if path not in incomplete], incomplete + unfinished
@@ -298,7 +297,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     GenerationConfig(eos_token_id=stops, pad_token_id=pad).save_pretrained(folder)
     if (folder / "config.json").is_file():
-        with reach(local=True):
+        with hub_access(local=True):
             config = AutoConfig.from_pretrained(folder)
         config.use_cache = True
         config.save_pretrained(folder)

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from sftchat.errors import EngineError, first_line
-from sftchat.inference.memory import is_out_of_memory
+from sftchat.inference.kv_cache import is_out_of_memory
 from sftchat.training.prepare import TrainingSetup
 from sftchat.training.rows import RenderedRows
 from sftchat.training.trainer import Hooks, Trainer, collate, sft_config, to_dataset

@@ -13,14 +13,13 @@ from typing import Any
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, UsageError
 from sftchat.inference.distributed import is_main_process, process_info
-from sftchat.models.context import within_context
 from sftchat.models.fingerprint import file_hash, identity
+from sftchat.models.load_checks import check_vocabulary
 from sftchat.models.loading import choose_device, load_model, load_tokenizer, quiet_libraries, require_local
 from sftchat.models.manifest import Manifest
-from sftchat.models.reference import ModelReference
-from sftchat.models.weight_check import check_vocabulary
+from sftchat.models.reference import ModelReference, within_context
 from sftchat.task import Task
-from sftchat.templates.parity import Check, implied_stops, prove
+from sftchat.templates.parity import Check, check_parity, implied_stops
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 from sftchat.training.checkpoints import check_output, check_unchanged, read_run_manifest
 from sftchat.training.config import METHODS, TrainingConfig, check_options, configure
@@ -252,10 +251,10 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     check_method(method, device, job.hyperparameters.get("optimizer") or "")
     tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
     own_renderer = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments, job.template_name)
-    renderer = replace(own_renderer, forced=job.force)
+    renderer = replace(own_renderer, lenient=job.force)
     check_arguments(renderer, job.template_arguments)
     if not job.force:
-        require_parity(prove(renderer, renderer.stop_tokens))
+        require_parity(check_parity(renderer, renderer.stop_tokens))
     for template, stop in implied_stops(renderer) if is_main_process() else ():
         warnings.warn(
             f"chat template '{template}' writes no token at the end of a reply; replies are trained to end with '{stop}'",
@@ -289,7 +288,7 @@ def require_parity(checks: Iterable[Check]) -> None:
         ModelError: When a check failed; names the first one.
     """
     for check in checks:
-        if check.required and not check.holds:
+        if check.required and not check.passed:
             raise ModelError(
                 f"training and inference would not see the same tokens: {check.name}: {check.detail}; --force trains all the same"
             )
@@ -376,5 +375,5 @@ def _manifest(
     return Manifest(
         task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
         tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
-        command=job.command, validation=validation_facts, template_name=renderer.picked,
+        command=job.command, validation=validation_facts, template_name=renderer.template_name,
     )  # fmt: skip

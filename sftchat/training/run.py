@@ -14,11 +14,11 @@ from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import EngineError, UsageError, first_line
 from sftchat.inference.distributed import is_main_process
 from sftchat.inference.kv_cache import is_out_of_memory
-from sftchat.models.loading import stop_ids, unwrapped
+from sftchat.models.load_checks import check_saved
+from sftchat.models.loading import saved_tokenizer, stop_ids, unwrapped
 from sftchat.models.manifest import Manifest, read_manifest, write_manifest
-from sftchat.models.weight_check import check_saved
 from sftchat.task import Task
-from sftchat.templates.parity import prove
+from sftchat.templates.parity import check_parity
 from sftchat.training.callbacks import GracefulStop, PeriodicScoring, ProgressReporter, ScoringResult, TrainingStatus, guard_callback
 from sftchat.training.checkpoints import (
     STATE_FILE,
@@ -257,7 +257,7 @@ class TrainingRun:
             clear_unfinished(self.output)
             write_manifest(self.output, manifest)
             if not self.job.force:
-                require_parity(prove(renderer, stop_ids(unwrapped(model), renderer), self.output))
+                require_parity(check_parity(renderer, stop_ids(unwrapped(model), renderer), saved_tokenizer(self.output)))
         return manifest
 
 

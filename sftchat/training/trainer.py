@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from sftchat._util.fallback import report_fallback
-from sftchat.inference.memory import is_out_of_memory
+from sftchat.inference.kv_cache import is_out_of_memory
 from sftchat.models.loading import unwrapped
 from sftchat.templates.renderer import IGNORED
 from sftchat.training.checkpoints import UNFINISHED
