@@ -37,17 +37,17 @@ async def at_once(seconds: float) -> None:
 
 
 def engine_of(
-    url: str, seconds: float = 5.0, transport: httpx2.MockTransport | None = None, bounds: ResponseLimits = SMALL
+    url: str, seconds: float = 5.0, transport: httpx2.MockTransport | None = None, limits: ResponseLimits = SMALL
 ) -> EndpointEngine:
-    server = Server(url, "", 3.0, seconds, bounds, transport)
+    server = Server(url, "", 3.0, seconds, limits, transport)
     return EndpointEngine("served", server, "small", concurrency=1, retries=Retries(sleep=at_once))
 
 
-def outcome(script: Script, seconds: float = 5.0, bounds: ResponseLimits = SMALL) -> tuple[Reply | str, list[str]]:
+def outcome(script: Script, seconds: float = 5.0, limits: ResponseLimits = SMALL) -> tuple[Reply | str, list[str]]:
     """What became of a request for four tokens, and the warnings."""
     with loopback([script] * 6) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SftchatWarning)
-        found = engine_of(server.url, seconds, limits=bounds)
+        found = engine_of(server.url, seconds, limits=limits)
         try:
             ((_, it),) = collect(found, [ask(sampling=FOUR)])
         except EngineError as error:
@@ -375,9 +375,9 @@ def test_any_list_of_models_is_a_model_or_an_error_of_one_line(given_answer: dic
 
 
 def test_bounds_grow_with_the_tokens_that_were_asked_for_up_to_a_limit() -> None:
-    bounds = replace(SMALL, most_characters=1000)
+    limits = replace(SMALL, most_characters=1000)
 
-    assert [(bounds.of_text(n), bounds.of_pieces(n), bounds.of_event(n), bounds.of_stream(n)) for n in (1, 10**6)] == [
+    assert [(limits.of_text(n), limits.of_pieces(n), limits.of_event(n), limits.of_stream(n)) for n in (1, 10**6)] == [
         (30, 12, 1_100, 21_000),
         (1000, 2_000_010, 100_001_000, 1_000_020_000),
     ]
@@ -390,16 +390,16 @@ def test_packets_without_text_take_no_piece() -> None:
 
 
 def test_the_documentation_has_these_bounds() -> None:
-    bounds, page = ResponseLimits(), (Path(__file__).parents[2] / "docs/endpoint.md").read_text(encoding="utf-8")
+    limits, page = ResponseLimits(), (Path(__file__).parents[2] / "docs/endpoint.md").read_text(encoding="utf-8")
     mebibyte, kibibyte = 1 << 20, 1 << 10
 
     for words in (
-        f"{bounds.listing_bytes // mebibyte} MiB for the list of models",
-        f"{bounds.error_bytes // mebibyte} MiB of an error",
-        f"{bounds.event_bytes // mebibyte} MiB and {bounds.event_bytes_per_token // kibibyte} KiB per token for an event",
-        f"{bounds.stream_bytes // mebibyte} MiB and {bounds.stream_bytes_per_token // kibibyte} KiB per token for a whole stream",
-        f"{bounds.characters:,} characters and {bounds.characters_per_token} per token",
-        f"{bounds.pieces} pieces and {bounds.pieces_per_token} per token",
-        f"never more than {bounds.most_characters // mebibyte} Mi characters",
+        f"{limits.listing_bytes // mebibyte} MiB for the list of models",
+        f"{limits.error_bytes // mebibyte} MiB of an error",
+        f"{limits.event_bytes // mebibyte} MiB and {limits.event_bytes_per_token // kibibyte} KiB per token for an event",
+        f"{limits.stream_bytes // mebibyte} MiB and {limits.stream_bytes_per_token // kibibyte} KiB per token for a whole stream",
+        f"{limits.characters:,} characters and {limits.characters_per_token} per token",
+        f"{limits.pieces} pieces and {limits.pieces_per_token} per token",
+        f"never more than {limits.most_characters // mebibyte} Mi characters",
     ):
         assert words in page
