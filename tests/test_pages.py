@@ -12,7 +12,7 @@ from tests.pages import blocks, commands, environment, follow
 
 DOCS = ROOT / "docs"
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-FOLLOWED = ("tutorial", "lora", "several-gpus", "from-data", "talk-to-data", "evalsets")
+FOLLOWED = ("tutorial", "lora", "several-gpus", "from-data", "chat-to-data", "evalsets")
 
 
 @pytest.mark.slow
