@@ -40,7 +40,7 @@ def test_the_page_of_the_promise_lists_them() -> None:
 
 
 def test_the_page_says_how_long_what_is_public_stays() -> None:
-    (promise,) = re.findall(r"^## What stays\n(.*)", PAGE, flags=re.MULTILINE | re.DOTALL)
+    (promise,) = re.findall(r"^## Stability\n(.*)", PAGE, flags=re.MULTILINE | re.DOTALL)
 
     assert "at least two further minor releases and half a year, with a `DeprecationWarning`" in promise
     assert f"`sftchat.PLUGIN_API` is the version of the interface, now {sftchat.PLUGIN_API}." in promise
