@@ -27,19 +27,19 @@ NAMES = {
 }  # fmt: skip
 
 
-def test_the_public_names_are_these_and_each_is_there() -> None:
+def test_the_public_names_are_as_listed_and_exist() -> None:
     assert {module.__name__: module.__all__ for module in MODULES} == NAMES
     assert [name for module in MODULES for name in module.__all__ if not hasattr(module, name)] == []
 
 
-def test_the_page_of_the_promise_lists_them() -> None:
+def test_the_page_on_hooks_lists_them() -> None:
     rows = re.findall(r"^\| `(sftchat[\w.]*)` \| (.*) \|$", PAGE, flags=re.MULTILINE)
     listed = {module: re.findall(r"`(\w+)`", names) for module, names in rows}
 
     assert listed == {**NAMES, "sftchat.testing.fixtures": ["run_sftchat", "sftchat_home"]}
 
 
-def test_the_page_says_how_long_what_is_public_stays() -> None:
+def test_the_page_states_how_long_public_names_stay() -> None:
     (promise,) = re.findall(r"^## Stability\n(.*)", PAGE, flags=re.MULTILINE | re.DOTALL)
 
     assert "at least two further minor releases and half a year, with a `DeprecationWarning`" in promise
