@@ -1,4 +1,4 @@
-"""Both databases of the data and cache folders, opened by several programs at the same time."""
+"""The databases of the data and cache folders, opened by several programs at the same time."""
 
 from __future__ import annotations
 

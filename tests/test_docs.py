@@ -1,4 +1,4 @@
-"""Documented means tested: what README and docs show is what there is."""
+"""README and docs agree with the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on templates shows what there is."""
+"""The page on templates agrees with the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line that stands for a library's error."""
+"""The line that represents a library's error."""
 
 from __future__ import annotations
 

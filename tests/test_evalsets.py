@@ -1,4 +1,4 @@
-"""The mechanical half of reviewing an evalset: what a program can check."""
+"""Automatic checks of the relation evalset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A third-party distribution, installed for real and driven through the command line."""
+"""A third-party distribution, installed and used from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example plugins: separate distributions, installed for real, from the contract to a model that was trained, scored and talked to."""
+"""The example plugins: separate distributions, installed, checked against the contract, trained, scored and used in a chat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names inside other libraries are used in few places, each of which can do without them."""
+"""Private names of other libraries are used in few places, each with a fallback."""
 
 from __future__ import annotations
 

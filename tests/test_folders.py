@@ -1,4 +1,4 @@
-"""Folders for results are gone again when nothing was put into them."""
+"""Folders for results are removed again when nothing was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fuzzing found stays fixed: every target over its corpus, as ``scripts/fuzz`` runs them for minutes on what nobody has thought of."""
+"""Regression tests of fuzzing: every target over its corpus; ``scripts/fuzz`` runs the targets for minutes on new input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from outside is damaged, hostile or missing: one line says so, nothing is lost, and no terminal obeys it."""
+"""Damaged, hostile or missing input: one line reports it, nothing is lost, and no terminal is controlled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are damaged or none at all: holes of gigabytes, whatever was cut short."""
+"""Damaged files: sparse files of gigabytes, and truncated files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from outside is shown by every command, and a terminal obeys nothing in it: rows, manifests, names of models, what models say."""
+"""Text from outside never controls the terminal, in any command: rows, manifests, names of models, replies."""
 
 from __future__ import annotations
 

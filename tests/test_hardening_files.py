@@ -1,4 +1,4 @@
-"""Files in places that nobody wished for: folders that are read-only, links, devices."""
+"""Unusual files: read-only folders, links, devices."""
 
 from __future__ import annotations
 

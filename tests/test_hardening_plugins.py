@@ -1,4 +1,4 @@
-"""Plugins that misbehave when they are imported, installed beside ours and met by the program as it is typed."""
+"""Plugins that misbehave during their import, installed next to the first-party ones and loaded by the real program."""
 
 from __future__ import annotations
 

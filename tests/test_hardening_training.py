@@ -1,4 +1,4 @@
-"""Trainings that meet each other, a full disk, or a folder that is none: one line says so, and nothing half-written is left."""
+"""Concurrent trainings, a full disk, or an invalid folder: one line reports it, and nothing incomplete is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from outside in every field reaches every output, and commands none of them: neither a terminal, a CI log, a browser nor a parser.
+"""Text from outside, in every field and every output, controls no terminal, CI log, browser or parser.
 
 A field is a place where text comes in; it holds ``HOSTILE`` with its own name behind it. An output is bytes that leave the program. ``SHOWN`` says which
 fields each output shows, so that a test fails too when a field no longer arrives.

@@ -1,4 +1,4 @@
-"""Commands that are killed in the midst of their progress finish with what they would have finished with, and leave nothing."""
+"""Killed commands, run again, end with the results of an undisturbed run and leave nothing behind."""
 
 from __future__ import annotations
 

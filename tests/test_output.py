@@ -1,4 +1,4 @@
-"""Standard streams: whatever is written to them commands nothing, and a stream that fails has one meaning."""
+"""Standard streams: written text controls nothing, and a failing stream has one meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is released: the wheel and the sdist, in a clean environment with the sources out of reach."""
+"""The released wheel and sdist, in a clean environment without access to the sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that lead from one command to the next are followed from the first to the last, each in an environment and a folder of its own."""
+"""The pages with commands in sequence are followed from first to last, each in its own environment and folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text and JSON from outside: read with bounds, given types, or a ``ValueError`` that says where."""
+"""Text and JSON from outside: read with limits, checked types, or a ``ValueError`` with the place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader: what plugins register, and that a broken one harms nobody else."""
+"""The plugin loader: what plugins register, and that a broken one affects no other."""
 
 from __future__ import annotations
 

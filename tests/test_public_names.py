@@ -1,4 +1,4 @@
-"""What strangers may import: a name that comes or goes here is a decision, and the page of the promise says the same."""
+"""The public names: a change is a decision, and docs/hooks.md lists the same names."""
 
 from __future__ import annotations
 

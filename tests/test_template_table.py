@@ -1,4 +1,4 @@
-"""The script that tries the chat templates of a folder: its whole table, over templates written for this test."""
+"""The script that tests the chat templates of a folder: its whole table, for templates of this test."""
 
 from __future__ import annotations
 

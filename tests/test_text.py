@@ -1,4 +1,4 @@
-"""Normal form, tokens and thinking: every character that other scorers trip over, with the right answer."""
+"""Normal form, tokens and thinking: characters that break other scorers, with the right result."""
 
 import time
 import unicodedata

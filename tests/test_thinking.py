@@ -1,4 +1,4 @@
-"""Thoughts are told from the reply, whatever the split."""
+"""Thoughts are separated from the reply for any chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every door through which third-party code is called, with a plugin behind it that leaves, raises, or gives something else than it should."""
+"""Every call of third-party code, with a plugin that exits, raises, or returns something else than it should."""
 
 from __future__ import annotations
 

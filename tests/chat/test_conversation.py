@@ -1,4 +1,4 @@
-"""A conversation never changes in place, loses nothing, and user and assistant alternate whatever happens."""
+"""Tests of ``Conversation``: it is immutable, keeps all turns, and user and assistant turns always alternate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command, typed in a real terminal: what is seen below it, whole."""
+"""Every chat command, typed in a real terminal, with its complete output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The input line: pastes, keys of vi and emacs, the editor, and what the status line says of them."""
+"""The input line: pastes, vi and emacs keys, the editor, and the status line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking inside: the prompt, the tokens, the mask, probabilities, forks, likelihoods, samples; without a terminal and in one."""
+"""Commands that inspect a model: prompt, tokens, mask, probabilities, forks, likelihoods, samples; with and without a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing a model writes is obeyed, nothing is lost."""
+"""Text of a model never controls the terminal, and none of it is lost."""
 
 from __future__ import annotations
 

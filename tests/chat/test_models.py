@@ -1,4 +1,4 @@
-"""Several models in one conversation, and another model, adapter or checkpoint in the middle of it."""
+"""Several models in one conversation, and a change of model, adapter or checkpoint during it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation that outgrows the context is never cut in silence, and user text never becomes a special token."""
+"""A conversation longer than the context is always reported, and user text is never encoded as a special token."""
 
 from __future__ import annotations
 

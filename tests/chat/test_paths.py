@@ -1,4 +1,4 @@
-"""Paths as completions."""
+"""Completion of paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat through a pipe: one message a line, replies alone on stdout."""
+"""The chat in a pipe: one message per line, only replies on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat in a real terminal of its own: what only a pty can show."""
+"""The chat in a real terminal: what only a pty can test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task's marks under replies, and replies that become rows which the rest of the program reads unchanged."""
+"""Scores below replies, and replies that become rows for training and evaluation."""
 
 from __future__ import annotations
 

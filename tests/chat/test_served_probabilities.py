@@ -1,4 +1,4 @@
-"""Probabilities of a model behind a server: what a chat asks for, what it shows of what came, and what it says when nothing did."""
+"""Log-probabilities of a model behind a server: what a chat requests, what it shows, and what it reports when there are none."""
 
 from __future__ import annotations
 

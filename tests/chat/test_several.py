@@ -1,4 +1,4 @@
-"""Several models in one conversation, as a person sees them."""
+"""Several models in one conversation, as shown on the screen."""
 
 from __future__ import annotations
 

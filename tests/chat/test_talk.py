@@ -1,4 +1,4 @@
-"""The state machine behind both views: order, stopping, errors; events instead of sleeps."""
+"""The chat controller behind both views: order, stopping, errors; with events instead of sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat on a screen, in this process: keys in, what a person sees out."""
+"""The chat on an in-process screen: keys in, screen contents out."""
 
 from __future__ import annotations
 

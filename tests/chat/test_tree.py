@@ -1,4 +1,4 @@
-"""Going back, again, on and elsewhere: typed as a user types it, with what the model is then shown."""
+"""Commands that move in the conversation tree, as typed, with the prompts that the model then gets."""
 
 from __future__ import annotations
 

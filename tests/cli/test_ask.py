@@ -1,4 +1,4 @@
-"""`sftchat ask` as scripts meet it: words in, the reply alone on stdout, exit codes."""
+"""`sftchat ask` in scripts: arguments in, only the reply on stdout, exit codes."""
 
 from __future__ import annotations
 

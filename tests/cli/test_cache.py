@@ -1,4 +1,4 @@
-"""Replies that are remembered, from the words typed to the exit code: ``sftchat eval`` twice, ``sftchat cache``."""
+"""The reply cache from the command line: ``sftchat eval`` twice, ``sftchat cache``."""
 
 from __future__ import annotations
 

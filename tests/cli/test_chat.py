@@ -1,4 +1,4 @@
-"""`sftchat chat`: which view it opens, with what, and its exit codes."""
+"""`sftchat chat`: the view that it opens, its arguments, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sftchat compare`: the same questions to several models, the first difference marked, scores where there is gold."""
+"""`sftchat compare`: the same questions to several models, the first difference marked, scores where there are gold replies."""
 
 from __future__ import annotations
 

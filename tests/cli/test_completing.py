@@ -1,4 +1,4 @@
-"""What a shell is offered, asked as it asks."""
+"""Shell completion, requested as a shell does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--config FILE``: equal to the flags, flags win, and what is misspelt is said."""
+"""``--config FILE``: equal to the flags, flags take precedence, and misspelt keys are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sftchat data` as its users meet it: words in, files and exit codes out."""
+"""`sftchat data` from the command line: arguments in, files and exit codes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way in which data breaks has its own words, file and line, and exit code 1; nothing tracebacks, nothing is half-written."""
+"""Each kind of broken data has its own message, file and line, and exit code 1; no tracebacks, no incomplete files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sftchat data filter`, `best-of` and `distill`: what is kept, what is told, and what a broken run leaves for the next."""
+"""`sftchat data filter`, `best-of` and `distill`: results, messages, and how an interrupted run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration, told about a task that is learned in seconds."""
+"""`sftchat demo` with a task that is learned in seconds."""
 
 from __future__ import annotations
 

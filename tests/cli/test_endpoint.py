@@ -1,4 +1,4 @@
-"""chat, ask, eval, inspect and train with a MODEL behind a real server on loopback that misbehaves on purpose."""
+"""chat, ask, eval, inspect and train with a MODEL behind a real loopback server that misbehaves on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sftchat eval`` from the words typed to the exit code, with scripted models and no plugin installed."""
+"""``sftchat eval`` from arguments to exit code, with scripted models and no installed plugin."""
 
 from __future__ import annotations
 

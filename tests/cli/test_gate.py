@@ -1,4 +1,4 @@
-"""The gate from the words typed to the exit code: every code, each with its one-line reason, without torch."""
+"""The gate from arguments to exit code: every code, each with its one-line reason, without torch."""
 
 from __future__ import annotations
 

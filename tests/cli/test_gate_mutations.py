@@ -1,4 +1,4 @@
-"""Baselines and evalsets changed in any place: a much worse model never passes unnoticed, an unchanged one never fails."""
+"""Baselines and evalsets with any single change: a much worse model never passes unnoticed, an unchanged one never fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gate with a plugin that misbehaves: never exit 0 for a worse model, never 1 for an unchanged one, and mostly one line that names the plugin."""
+"""The gate with a faulty plugin: never exit code 0 for a worse model, never 1 for an unchanged one."""
 
 from __future__ import annotations
 

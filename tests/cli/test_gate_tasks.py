@@ -1,4 +1,4 @@
-"""One gate over several tasks: what was learned and what may not be forgotten."""
+"""One gate over several tasks: a model that learned one task and forgot another."""
 
 from __future__ import annotations
 

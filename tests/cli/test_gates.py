@@ -1,4 +1,4 @@
-"""The gate as the demonstration shows it."""
+"""The gates of the demo."""
 
 from __future__ import annotations
 

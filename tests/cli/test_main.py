@@ -1,4 +1,4 @@
-"""The program as a whole: its help, its exit codes, and its one line for everything that can go wrong."""
+"""The whole program: its help, its exit codes, and its one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""inspect, diff, merge and export: what a model is, how it was made, what differed, and that what leaves is what was trained."""
+"""inspect, diff, merge and export: the description and history of a model, differences between runs, and equal models after export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model with several named chat templates from its rows to its export: each command writes a row with tools by tool_use, and all are kept."""
+"""A model with several named chat templates, from rows to export: tool_use renders rows with tools, and all templates are kept."""
 
 from __future__ import annotations
 

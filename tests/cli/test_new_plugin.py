@@ -1,4 +1,4 @@
-"""``sftchat new-plugin``: what it writes works as it is, and a wrong name or folder costs nothing."""
+"""``sftchat new-plugin``: the written project works unchanged, and a wrong name or folder writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies that begin within thoughts, because the template opened them: told from the answer in ask, chat and eval, from the first piece on."""
+"""Replies that begin within thoughts because the template opened them: separated from the answer in ask, chat and eval from the first piece."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluation of a model whose replies cannot be remembered breaks off and goes on: no reply is asked for twice, and none is lost."""
+"""An interrupted evaluation of a model whose replies cannot be cached: no reply is requested twice, and none is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option of every command that is given what it cannot take is refused in one line, before torch or transformers is imported."""
+"""Every option of every command with an impossible value is refused in one line, before torch or transformers is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that ``sftchat eval`` writes when asked, and what it tells GitHub."""
+"""The files that ``sftchat eval`` writes on request, and its output for GitHub."""
 
 from __future__ import annotations
 

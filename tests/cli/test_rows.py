@@ -1,4 +1,4 @@
-"""The options that say how rows are read, on every command that reads rows, and training on rows without a task."""
+"""The options that control how rows are read, in every command that reads rows, and training on rows without a task."""
 
 from __future__ import annotations
 

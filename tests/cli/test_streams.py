@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full: the exit code says so, and never what it says of a gate."""
+"""Standard streams that are closed or full have their own exit code, never that of a gate."""
 
 from __future__ import annotations
 

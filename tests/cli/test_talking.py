@@ -1,4 +1,4 @@
-"""`sftchat chat`: several models, the last conversation, and what is refused before anything is loaded."""
+"""`sftchat chat`: several models, the last conversation, and refusals before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--template`` means the same in every command: a name, or a file wherever ``~`` stands in its path; what is neither is refused at once."""
+"""``--template`` means the same in every command: a name or a file, also with ``~`` in its path; anything else is refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sftchat train`` as typed: what it says while the task's metric runs a training."""
+"""``sftchat train``: its output while the task's metric validates a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a score is worth, as `sftchat eval` tells it: leaked items, answers that change when asked again, and which checkpoints tie."""
+"""Reliability of a score in `sftchat eval`: leaked items, replies that vary, and checkpoints that tie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An array is read piece by piece, and where it is cut makes no difference."""
+"""A JSON array is read in pieces, and the positions of the cuts make no difference."""
 
 from __future__ import annotations
 

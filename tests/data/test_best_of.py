@@ -1,4 +1,4 @@
-"""The best reply by the task's scorer becomes a row, best and worst a pair, and the gold competes with nobody."""
+"""The best reply by the task's scorer becomes a row, best and worst a pair, and the gold is never selected."""
 
 from __future__ import annotations
 

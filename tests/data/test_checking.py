@@ -1,4 +1,4 @@
-"""A check reports everything that is wrong, not the first thing."""
+"""A check reports all problems, not only the first."""
 
 from __future__ import annotations
 

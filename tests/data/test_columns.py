@@ -1,4 +1,4 @@
-"""Columns under other names, labels, and keys that change what a row means: mapped, or refused by name with what to type."""
+"""Columns with other names, labels, and keys that change the meaning of a row: mapped, or refused by name with a remedy."""
 
 from __future__ import annotations
 

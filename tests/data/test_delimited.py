@@ -1,4 +1,4 @@
-"""CSV and TSV files are rows whose columns the header names."""
+"""CSV and TSV files: rows whose columns the header names."""
 
 from __future__ import annotations
 

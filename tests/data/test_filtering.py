@@ -1,4 +1,4 @@
-"""A row goes by the first rule that it breaks, and every one that goes is named."""
+"""A row is removed by the first rule that it breaks, and every removed row is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of every shape become examples, examples become rows, and what cannot is refused in words."""
+"""Rows of every shape become examples, examples become rows, and other rows are refused with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which items of an evalset a model may have seen while it was trained."""
+"""Items of an evalset that a model may have seen during training."""
 
 from __future__ import annotations
 

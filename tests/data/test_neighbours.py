@@ -1,4 +1,4 @@
-"""Rows that are nearly the same as an earlier one are found in one pass, in any language."""
+"""Near duplicates of earlier rows are found in one pass, in any language."""
 
 from __future__ import annotations
 

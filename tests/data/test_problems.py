@@ -1,4 +1,4 @@
-"""Every class of problems has a policy, and the user's words decide which."""
+"""Every class of problems has a policy, which the user can set."""
 
 from __future__ import annotations
 

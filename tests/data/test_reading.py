@@ -1,4 +1,4 @@
-"""Every way in which a file can be no file of rows, and the words it is refused with."""
+"""Every kind of invalid file of rows, with its error message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies are kept as they come, asked once, and never taken for those of other settings."""
+"""Replies are saved as they arrive, generated once, and never used for other settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows to train on and rows to test with: groups stay whole, strata give their share, and no prompt of one stands in the other."""
+"""Rows for training and for testing: groups stay whole, strata have equal shares, and no prompt is in both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet files and data sets of the Hub are rows like any others."""
+"""Parquet files and data sets of the Hub as rows."""
 
 from __future__ import annotations
 

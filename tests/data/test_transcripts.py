@@ -1,4 +1,4 @@
-"""Texts that are conversations become turns, conversations become texts, and nothing else is taken for one."""
+"""Conversations written as text and read back; other texts stay texts."""
 
 from __future__ import annotations
 

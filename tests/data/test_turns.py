@@ -1,4 +1,4 @@
-"""Turns, tools and calls of tools in whatever form a file has them become one form."""
+"""Turns, tools and tool calls of any form are converted to one form."""
 
 from __future__ import annotations
 

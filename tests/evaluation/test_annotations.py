@@ -1,4 +1,4 @@
-"""Workflow commands: no more than GitHub shows, and nothing in them that ends them early."""
+"""Workflow commands: no more than GitHub shows, and no text that ends them early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline file: written whole, read strictly."""
+"""The baseline file: written completely, read strictly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: it works, says nothing on the console, and asks no network for anything."""
+"""The HTML page in a real Chromium: it works, logs nothing to the console, and makes no network request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which items changed, what each costs, and how that is shown."""
+"""Changed items, their effect on the metric, and how they are shown."""
 
 from __future__ import annotations
 

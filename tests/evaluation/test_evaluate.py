@@ -1,4 +1,4 @@
-"""Models scored and compared, as data, as JSON, as tables, as a verdict."""
+"""Models scored and compared: as data, JSON, tables and a verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page: what is in it, and that no reply can break out of it."""
+"""The HTML page: its contents, and that no reply escapes into markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking an engine and scoring what it answers."""
+"""Generating replies with an engine and scoring them."""
 
 from __future__ import annotations
 

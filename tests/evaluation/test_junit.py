@@ -1,4 +1,4 @@
-"""JUnit XML: which item is a failure, and that any text survives the trip."""
+"""JUnit XML: which items are failures, and that any text is preserved."""
 
 from __future__ import annotations
 

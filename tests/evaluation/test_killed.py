@@ -1,4 +1,4 @@
-"""Evaluations in processes of their own on one reply store: killed at any moment, and two at once."""
+"""Evaluations in separate processes with one reply cache: killed at any moment, and two at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Were some of the items in what a checkpoint was trained on, and what does it score without them?"""
+"""Evalset items in the training data of a checkpoint, and its score without them."""
 
 from __future__ import annotations
 

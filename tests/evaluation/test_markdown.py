@@ -1,4 +1,4 @@
-"""The Markdown report: figures, broken items, and that neither a reply nor a limit can break it."""
+"""The Markdown report: figures and broken items, intact for any reply and any limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model is better, worse or neither is decided by one rule, and the verdict is one value: every format says the same."""
+"""One rule decides better, worse or neither, and one value is the verdict: every format agrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published rules of other programs, as ``scripts/bench_gate.py`` re-implements them, on results whose answer is known."""
+"""The published rules of other tools, as re-implemented in ``scripts/bench_gate.py``, on results with known answers."""
 
 from __future__ import annotations
 

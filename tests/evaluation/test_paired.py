@@ -1,4 +1,4 @@
-"""Comparing two models on the same items: the traps that other harnesses fell into, and how often this one errs."""
+"""Paired comparison of two models: known errors of other harnesses, and the error rates of this one."""
 
 from __future__ import annotations
 

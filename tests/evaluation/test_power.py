@@ -1,4 +1,4 @@
-"""What an evalset can show, before anything is run, and whether that is true."""
+"""The smallest drop that an evalset can detect, and whether it is detected that often."""
 
 from __future__ import annotations
 

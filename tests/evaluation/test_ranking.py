@@ -1,4 +1,4 @@
-"""Several checkpoints on one evalset: which is best, and which could as well be."""
+"""Several checkpoints on one evalset: the best, and those that tie with it."""
 
 from __future__ import annotations
 

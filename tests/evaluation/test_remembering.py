@@ -1,4 +1,4 @@
-"""An engine in front of a model: what was answered before is not asked again, and nothing else is taken for it."""
+"""The cached engine: cached replies are not generated again, and only equal requests share a reply."""
 
 from __future__ import annotations
 

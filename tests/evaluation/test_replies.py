@@ -1,4 +1,4 @@
-"""``replies.jsonl``: written whole, read strictly."""
+"""``replies.jsonl``: written completely, read strictly."""
 
 from __future__ import annotations
 

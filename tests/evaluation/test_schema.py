@@ -1,4 +1,4 @@
-"""``report.json`` is what its schema says, and the schema describes every key there is."""
+"""``report.json`` is valid under its schema, and the schema describes every key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a model answer the same when it is asked again, alone or in other company?"""
+"""The self-check: whether a model repeats its replies, alone and in other batches."""
 
 from __future__ import annotations
 

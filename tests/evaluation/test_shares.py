@@ -1,4 +1,4 @@
-"""Several processes ask a model's items in shares and the first of them reports as one process would."""
+"""Several processes generate a model's replies in shares, and the first one reports as a single process would."""
 
 from __future__ import annotations
 

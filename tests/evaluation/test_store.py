@@ -1,4 +1,4 @@
-"""The reply store as a file: what goes in comes out, and a file that cannot be used is said once and never in the way."""
+"""The reply cache as a file: replies are read back unchanged, and an unusable file is reported once and bypassed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several adapters of one base: one batch, one base, each row's reply the one its adapter gives alone."""
+"""Several adapters of one base in one batch: each reply equals that of its adapter alone."""
 
 from __future__ import annotations
 

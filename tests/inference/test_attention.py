@@ -1,4 +1,4 @@
-"""The attention of one token is another way to the same replies, and models that attend otherwise are left alone."""
+"""The attention kernel for one token gives the same replies, and models with other attention are left unchanged."""
 
 from __future__ import annotations
 

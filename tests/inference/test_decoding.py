@@ -1,4 +1,4 @@
-"""What a newer torch, transformers or peft no longer has makes a model slower, never wrong and never dead."""
+"""Missing features of a newer torch, transformers or peft make a model slower, never wrong, and cause no failure."""
 
 from __future__ import annotations
 

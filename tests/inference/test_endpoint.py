@@ -1,4 +1,4 @@
-"""The endpoint engine against a server in memory: what is sent, what is understood, what is tried again; no second passes."""
+"""The endpoint engine with an in-memory server: what is sent, read and retried; without waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server refuses is left out or sent in another form: learned from its HTTP 400, once for each model, and reported once."""
+"""Parameters that a server refuses are left out or sent in another form: recognised from its HTTP 400, once per model, reported once."""
 
 from __future__ import annotations
 

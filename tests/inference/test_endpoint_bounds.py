@@ -1,4 +1,4 @@
-"""The endpoint engine against servers that would eat the machine: what an answer takes is bounded in bytes, seconds, characters and pieces."""
+"""The endpoint engine with servers that send too much: answers are limited in bytes, seconds, characters and pieces."""
 
 from __future__ import annotations
 

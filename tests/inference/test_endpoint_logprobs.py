@@ -1,4 +1,4 @@
-"""Log-probabilities of servers: asked for only when wanted, read in every form, aligned with the reply, and missed with one line."""
+"""Log-probabilities of servers: requested on demand, read in every form, aligned with the reply, and reported in one line when missing."""
 
 from __future__ import annotations
 

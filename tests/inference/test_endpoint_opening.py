@@ -1,4 +1,4 @@
-"""Opening a model behind a server: its name, its key, and what is said when the server is not what was hoped for."""
+"""Opening a model behind a server: its name, its key, and the error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that a server repeats: gone from replies, errors and lists of models, however they are cut into pieces."""
+"""API keys that a server repeats are removed from replies, errors and lists of models, for any cuts into pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is opened is what the identity covers: every layout is loaded, and what it reads is compared with the list; and nothing connects."""
+"""The identity of a model covers the files that are opened: every layout is loaded, its reads are compared with the list, and nothing connects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reply is the one its request gets alone, whatever the architecture, the neighbours, the order and the places; memory that runs out changes nothing."""
+"""A reply equals that of its request alone, for any architecture, neighbours, order and batch size, also when memory runs out."""
 
 from __future__ import annotations
 

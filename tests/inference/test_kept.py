@@ -1,4 +1,4 @@
-"""Only unseen tokens are read: after the next message, a new try, a step back, an edit and a branch; replies stay those of a fresh model."""
+"""The prompt cache: only new tokens are prefilled after any change of the conversation, and replies equal those of a fresh model."""
 
 from __future__ import annotations
 

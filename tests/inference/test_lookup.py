@@ -1,4 +1,4 @@
-"""Guesses from what stood there before: right ones save forward passes, wrong ones change nothing and soon rest."""
+"""Prompt lookup: right guesses save forward passes, wrong ones change nothing and are soon paused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a reply of a model: each part of it changes the identity, nothing else does, and nothing is loaded to know."""
+"""The identity of a model: everything that affects its replies changes it, nothing else does, and computing it loads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers computed together and packed weights change the time a product takes and nothing else."""
+"""Fused layers and packed weights change the speed and not the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight and four bits: replies of weights that are hardly changed, the same whichever way computes them; refused where they are of no use."""
+"""Eight-bit and four-bit weights: nearly unchanged replies, equal in all implementations; refused where they are of no use."""
 
 from __future__ import annotations
 

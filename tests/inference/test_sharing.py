@@ -1,4 +1,4 @@
-"""Adapters of one base are opened on one base, and answer as each does when it is loaded alone."""
+"""Adapters of one base share it, and each replies as when it is loaded alone."""
 
 from __future__ import annotations
 

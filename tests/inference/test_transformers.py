@@ -1,4 +1,4 @@
-"""The local engine: replies as transformers gives them, whatever the batch; streaming, stopping, cancelling, errors."""
+"""The local engine: replies of transformers for any batch; streaming, stopping, cancelling, errors."""
 
 from __future__ import annotations
 

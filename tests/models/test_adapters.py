@@ -1,4 +1,4 @@
-"""Whether an adapter does anything."""
+"""The check that an adapter has an effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of a model claim is held against what they hold, before anything is made of it."""
+"""The sizes that files of a model claim are compared with their contents before anything is allocated."""
 
 from __future__ import annotations
 

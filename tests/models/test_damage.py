@@ -1,4 +1,4 @@
-"""A checkpoint made worse on purpose."""
+"""A checkpoint degraded on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models imported without compiler and sharding: less is loaded, and everything still works."""
+"""Models imported without compiler and sharding: fewer modules are loaded, and everything works."""
 
 from __future__ import annotations
 

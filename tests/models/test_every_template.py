@@ -1,4 +1,4 @@
-"""Every template, ours and all that the installed TRL ships: whether it can be trained on, and why not; and what then always holds."""
+"""Every template of sftchat and of the installed TRL: whether it can be trained on, why not, and what holds for its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of chat templates that public models have, each as a small one: what is trained under it, and why not."""
+"""Kinds of public chat templates, each as a small one: what is trained, and why others are refused."""
 
 from __future__ import annotations
 

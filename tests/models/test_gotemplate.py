@@ -1,4 +1,4 @@
-"""Go's templates as far as Modelfiles need them: the same text as Go writes, and nothing guessed."""
+"""The subset of Go's template language for Modelfiles: the same output as Go, and no guesses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local means offline: a folder is loaded without the Hub, and a base on the Hub is used as the local cache has it, or not at all."""
+"""Local folders are loaded without the Hub, and a base on the Hub is used only from the local cache."""
 
 from __future__ import annotations
 

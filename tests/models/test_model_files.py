@@ -1,4 +1,4 @@
-"""Which files of a folder are the model: what an index names and where, what is refused by name, and what has no part."""
+"""The files of a folder that form the model: named by an index, refused by name, or ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modelfiles: what Ollama would write is what the model was trained on, for every template, or it is said why not."""
+"""Modelfiles: Ollama's prompts equal those of the training for every template, or a message says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models with several chat templates by name: which writes a conversation, and that every one of them is kept."""
+"""Models with several named chat templates: which one renders a conversation, and that all are kept."""
 
 from __future__ import annotations
 

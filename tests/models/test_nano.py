@@ -1,4 +1,4 @@
-"""The embedded model: what it is, and that it is where the package says."""
+"""The embedded model: its properties and its place in the package."""
 
 from __future__ import annotations
 

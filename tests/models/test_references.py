@@ -1,4 +1,4 @@
-"""What MODEL may be, and what is said of what it may not."""
+"""Valid values of MODEL, and the errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat template that asks for too much time or memory is refused soon; one that is as templates are renders as before."""
+"""A chat template that needs too much time or memory is refused soon; ordinary ones render as before."""
 
 from __future__ import annotations
 

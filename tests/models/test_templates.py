@@ -1,4 +1,4 @@
-"""The renderer: training, scoring and chatting see the same tokens."""
+"""The renderer: training, scoring and chat use the same tokens."""
 
 from __future__ import annotations
 

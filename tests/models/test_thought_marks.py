@@ -1,4 +1,4 @@
-"""Prompts that write more of a reply than the template writes of a finished one, a thought above all: what is trained after them."""
+"""Prompts that contain more than a finished reply begins with, especially thoughts: what is trained after them."""
 
 from __future__ import annotations
 

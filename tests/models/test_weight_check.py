@@ -1,4 +1,4 @@
-"""Weights that are not those of the files are refused by name: missing, of another shape, left over, not finite, too few rows."""
+"""Weights that do not match their files are refused by name: missing, of another shape, left over, not finite, too few rows."""
 
 from __future__ import annotations
 

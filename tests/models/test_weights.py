@@ -1,4 +1,4 @@
-"""Weights are loaded without advice that the user cannot act on."""
+"""Loading weights shows no advice that the user cannot follow."""
 
 from __future__ import annotations
 

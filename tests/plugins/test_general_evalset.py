@@ -1,4 +1,4 @@
-"""The mechanical half of reviewing the general evalset: what a program can check."""
+"""Automatic checks of the general evalset."""
 
 from __future__ import annotations
 

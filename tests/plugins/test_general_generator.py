@@ -1,4 +1,4 @@
-"""The generator of general rows: its bytes, its walls between train and test, and whether every gold is what the prompt asks for."""
+"""The generator of general rows: its bytes, the separation of train and test split, and whether every gold answers its prompt."""
 
 import hashlib
 import itertools

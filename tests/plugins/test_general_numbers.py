@@ -1,4 +1,4 @@
-"""Numbers in the digits, signs and separators that people and models write, read by the general task."""
+"""Numbers in digits, signs and separators of people and models, as read by the general task."""
 
 from __future__ import annotations
 

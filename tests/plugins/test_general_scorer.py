@@ -1,4 +1,4 @@
-"""The scorer of the general task: what counts as right, what each fault is called, and that no reply breaks it."""
+"""The scorer of the general task: right replies, error classes, and that no reply makes it fail."""
 
 from __future__ import annotations
 

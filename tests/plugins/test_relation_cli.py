@@ -1,4 +1,4 @@
-"""The relation task through the command line, most of it in processes of their own."""
+"""The relation task from the command line, mostly in separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example of docs/replies.md runs, on small files in the formats that the tools really write."""
+"""Every example of docs/replies.md runs, on small files in the real formats of the tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator of relation rows: its bytes, its two walls between train and test, and whether the gold is what the text says."""
+"""The generator of relation rows: its bytes, the separation of train and test split, and whether the gold matches the text."""
 
 import hashlib
 import itertools

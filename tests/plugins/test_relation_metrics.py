@@ -1,4 +1,4 @@
-"""The metrics of the relation task, and what must hold of the scorer whatever the reply: tried on generated rows and on garbage."""
+"""The metrics of the relation task, and properties of the scorer for any reply, on generated rows and garbage."""
 
 from __future__ import annotations
 

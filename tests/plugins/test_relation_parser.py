@@ -1,4 +1,4 @@
-"""The parser against every way in which models write a triple, and against everything that is none."""
+"""The parser on every way in which models write a triple, and on text that is none."""
 
 import random
 import time

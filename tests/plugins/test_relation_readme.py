@@ -1,4 +1,4 @@
-"""The README's commands are run in their order, each as it stands but for the size: a few rows, a few steps, a few items."""
+"""The README's commands run in order, with a few rows, steps and items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scorer: what counts as right, and what each fault is called."""
+"""The scorer: right replies and error classes."""
 
 from __future__ import annotations
 

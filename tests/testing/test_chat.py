@@ -1,4 +1,4 @@
-"""The chat of the kit: a stranger's command is typed and what it shows is seen, as the program would show it."""
+"""``chat_with``: a third-party command is typed, and its output is that of the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a task: the first-party ones keep it, and each way to break it is one message."""
+"""The contract of a task: first-party tasks keep it, and each violation is one message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripted engine honours what a real engine honours."""
+"""The scripted engine behaves like a real engine."""
 
 from __future__ import annotations
 

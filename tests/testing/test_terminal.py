@@ -1,4 +1,4 @@
-"""The screen of the kit: keys are pressed in a stranger's chat, and what a person sees is there to be asserted."""
+"""``chat_on_screen``: keys are pressed in a chat with a third-party plugin, and the screen can be asserted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that runs out costs speed, never the effective batch; a dry run says beforehand."""
+"""Running out of memory reduces speed and not the effective batch; a dry run reports it in advance."""
 
 from __future__ import annotations
 

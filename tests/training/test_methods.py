@@ -1,4 +1,4 @@
-"""Adapters of every kind, precision chosen by the hardware, trackers, and what this machine cannot do said before anything loads."""
+"""Adapters of every kind, precision by hardware, trackers, and refusals of what the machine does not support before anything loads."""
 
 from __future__ import annotations
 

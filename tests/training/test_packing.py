@@ -1,4 +1,4 @@
-"""A batch as one row: the same loss and gradients as rows computed one by one, whatever their lengths and common beginnings."""
+"""A batch as one sequence: the same loss and gradients as rows computed one by one, for any lengths and common beginnings."""
 
 from __future__ import annotations
 

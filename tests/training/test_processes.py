@@ -1,4 +1,4 @@
-"""Two processes under torchrun train as one does with the same global batch, each with a copy of the weights or with half of them."""
+"""Two processes under torchrun train like one with the same global batch, with a copy of the weights each or with half of them."""
 
 from __future__ import annotations
 

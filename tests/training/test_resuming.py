@@ -1,4 +1,4 @@
-"""A training killed at any moment goes on to the same losses and weights, and nothing else is continued by mistake."""
+"""A training killed at any moment resumes with the same losses and weights, and nothing else is resumed."""
 
 from __future__ import annotations
 

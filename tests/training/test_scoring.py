@@ -1,4 +1,4 @@
-"""The task's own metric runs training: the score at a step is that of ``sftchat eval``, and the best weights are what is left."""
+"""Validation with the task's metric: the score at a step equals that of ``sftchat eval``, and the best weights are kept."""
 
 from __future__ import annotations
 

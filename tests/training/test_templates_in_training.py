@@ -1,4 +1,4 @@
-"""Templates in training: what the proof refuses, what --force does, rows of tools and of rewritten history, arguments that inference keeps."""
+"""Templates in training: refusals by the proof, --force, rows with tools and rewritten history, arguments that inference keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: the rows, the loss, the folder that comes out, and what is refused before anything slow."""
+"""Training: rows, loss, the resulting folder, and refusals before slow steps."""
 
 from __future__ import annotations
 
