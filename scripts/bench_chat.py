@@ -1,4 +1,4 @@
-"""Time what a person feels in a chat: the first prompt, Ctrl-C, the first token of a late turn, and the speed of a reply.
+"""Time a chat: the first prompt, Ctrl-C, the first token of a late turn, and the speed of a reply.
 
     python scripts/bench_chat.py [start] [turn] [decode] [lookup] [--run RUN] [--small]
 

@@ -1,4 +1,4 @@
-"""Train on the same rows with TRL as it comes and with sftchat, in one process: trained tokens a second, losses, peak memory.
+"""Train on the same rows with TRL's defaults and with sftchat, in one process: trained tokens per second, losses, peak memory.
 
     python scripts/bench_train.py                     # sftchat:nano
     python scripts/bench_train.py --vocabulary 32768  # a random model of the same shape with a larger vocabulary

@@ -1,4 +1,4 @@
-"""Try every chat template of a folder and print a Markdown table of what can be trained on under it.
+"""Test every chat template of a folder and print a Markdown table of what can be trained on.
 
     python scripts/template_table.py templates > table.md
 

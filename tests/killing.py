@@ -1,4 +1,4 @@
-"""Commands that are killed at chosen moments of their progress and run again to their end: what finishes must be what finishes undisturbed.
+"""Commands killed at chosen moments and run again until they end: the results must equal those of an undisturbed run.
 
 ``scripts/kill_moments.py`` prints the table over many kills; ``tests/test_killing.py`` holds a few. The commands run in processes of their own,
 forked from one that has imported the libraries, each the leader of a process group that is killed as a whole with SIGKILL.

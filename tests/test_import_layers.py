@@ -73,7 +73,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
         yield from imports(node)
 
 
-def test_modules_import_their_own_layer_and_lower_ones() -> None:
+def test_modules_import_only_their_own_and_lower_layers() -> None:
     broken = [
         f"{name} imports {imported}"
         for name, tree in modules()
@@ -90,7 +90,7 @@ def allowed(here: str, there: str) -> bool:
     return here == there or layer(there) < layer(here) or (here, there) in EXCEPTIONS
 
 
-def test_heavy_libraries_are_imported_only_where_models_live() -> None:
+def test_heavy_libraries_are_imported_only_in_model_packages() -> None:
     broken = [
         f"{name} imports {imported}"
         for name, tree in modules()
@@ -101,7 +101,7 @@ def test_heavy_libraries_are_imported_only_where_models_live() -> None:
     assert broken == []
 
 
-def test_prompt_toolkit_is_imported_only_by_the_terminal_and_by_what_tests_it() -> None:
+def test_prompt_toolkit_is_imported_only_by_the_terminal_view_and_its_tests() -> None:
     found = {name for name, tree in modules() for imported in imports(tree) if imported.split(".")[0] == "prompt_toolkit"}
 
     assert {name.rpartition(".")[0] for name in found - {"sftchat.testing.terminal"}} == {"sftchat.chat.ui"}

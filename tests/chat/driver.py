@@ -1,4 +1,4 @@
-"""A chat in a real terminal with a scripted model; run by the tests that need a pty, and handy by hand.
+"""Run a chat in a real terminal with a scripted model, for tests that need a pty and for manual use.
 
 python tests/chat/driver.py --slow 0.02
 """

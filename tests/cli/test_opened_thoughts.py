@@ -1,4 +1,4 @@
-"""Replies that begin within thoughts, because the template opened them: told from the answer in ask, chat and eval, from the first piece on."""
+"""Replies that begin within thoughts because the template opened them: separated from the answer in ask, chat and eval from the first piece."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def session(tmp_path: Path) -> Session:
     return Session(given_registry=Registry(manager, {"quiz": task}, engines={"think": Plugin().sftchat_register_engines()[0]}))
 
 
-def test_an_evaluation_counts_what_was_cut_within_them_in_its_bucket(
-    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_evaluation_counts_replies_cut_within_thoughts(session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["eval", "think:x", "--task", "quiz", "-o", str(tmp_path / "out")], obj=session) == 0
 
     found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["results"][0]
@@ -77,7 +75,9 @@ def test_an_evaluation_counts_what_was_cut_within_them_in_its_bucket(
     assert "1 truncated, 1 cut while thinking" in capsys.readouterr().out
 
 
-def test_ask_streams_them_as_thoughts_and_a_reply_that_has_none_as_the_answer(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_streams_thoughts_separately_and_a_reply_without_thoughts_as_the_answer(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
     for how in ([], ["--no-stream"]):
         assert main(["ask", "think:x", "full", *how], obj=session) == 0
         assert capsys.readouterr() == ("fine\n", "")
@@ -90,7 +90,7 @@ def test_ask_streams_them_as_thoughts_and_a_reply_that_has_none_as_the_answer(se
     assert {name: json.loads(capsys.readouterr().out)[name] for name in ("reply",)} == {"reply": "fine"}
 
 
-def test_a_chat_without_a_terminal_writes_answers_alone(
+def test_a_chat_without_a_terminal_writes_only_answers(
     session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("full\ncut\nplain\n"))
@@ -106,7 +106,7 @@ def test_a_chat_without_a_terminal_writes_answers_alone(
     ]  # fmt: skip
 
 
-def test_two_models_without_a_terminal_have_lines_of_answers(
+def test_two_models_without_a_terminal_write_lines_of_answers(
     session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("full\nplain\n"))
@@ -115,7 +115,7 @@ def test_two_models_without_a_terminal_have_lines_of_answers(
     assert capsys.readouterr().out == "think:x: fine\nthink:y: fine\n" * 2
 
 
-def test_a_remembered_reply_is_the_one_that_was_given(tmp_path: Path) -> None:
+def test_a_cached_reply_equals_the_generated_one(tmp_path: Path) -> None:
     store = ReplyCache(tmp_path / "replies.sqlite", pytest.fail)
     memory = CacheOptions(store, lambda name: "ab" * 32)
     try:
@@ -140,12 +140,12 @@ def test_a_remembered_reply_is_the_one_that_was_given(tmp_path: Path) -> None:
         ("all answer", "stop", "all answer"),
     ],
 )
-def test_the_tag_that_the_template_wrote_is_put_back_where_there_are_thoughts(text: str, why: FinishReason, tagged: str) -> None:
+def test_the_tag_that_the_template_wrote_is_restored_where_there_are_thoughts(text: str, why: FinishReason, tagged: str) -> None:
     assert with_opening_tag(text, why) == tagged
 
 
 @pytest.mark.parametrize(("source", "opened"), [("<think>\n", True), ("<think>", True), ("<think>\n\n</think>\n\n", False), ("", False)])
-def test_a_model_that_is_loaded_here_says_that_its_template_opened_them(tiny_checkpoint: Path, source: str, opened: bool) -> None:
+def test_a_local_model_reports_that_its_template_opens_thoughts(tiny_checkpoint: Path, source: str, opened: bool) -> None:
     from sftchat.engine import Request
     from sftchat.inference.open import load_engine
 
@@ -168,14 +168,14 @@ def late(show: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]
     return out, err
 
 
-def test_ask_says_what_was_written_too_early_when_the_tag_comes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_reports_text_that_was_written_before_the_tag_arrived(capsys: pytest.CaptureFixture[str]) -> None:
     words = "what was shown before </think> are thoughts, no part of the reply: their opening tag is not sent"
 
     assert late([], capsys) == ("let me\nParis\n", f"sftchat: {words}; --no-stream leaves them out\n")
     assert late(["--no-stream"], capsys) == ("Paris\n", "")
 
 
-def test_a_chat_without_a_terminal_parts_what_was_written_too_early_from_the_answer(
+def test_a_chat_without_a_terminal_separates_text_written_before_the_tag_from_the_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("?\n"))

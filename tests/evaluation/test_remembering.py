@@ -1,4 +1,4 @@
-"""An engine in front of a model: what was answered before is not asked again, and nothing else is taken for it."""
+"""The cached engine: cached replies are not generated again, and only equal requests share a reply."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def asked(engine: ScriptedEngine) -> list[str]:
     return [request.id for request in engine.requests]
 
 
-def test_a_second_time_nothing_is_opened_and_the_same_is_said(memory: CacheOptions) -> None:
+def test_a_second_run_opens_no_model_and_gives_the_same_replies(memory: CacheOptions) -> None:
     scripted = ScriptedEngine({"一": "甲-乙:夫妻", "二": Reply("无 无", "length")}, chunks=2)
     first = CachedEngine("m", lambda name: scripted, memory)
     told = answers(first, asks("一", "二"))
@@ -53,7 +53,7 @@ def test_a_second_time_nothing_is_opened_and_the_same_is_said(memory: CacheOptio
     assert (first.found, second.found, memory.kept) == (0, 2, 4)
 
 
-def test_ids_do_not_matter_and_order_neither(memory: CacheOptions) -> None:
+def test_ids_and_order_do_not_matter(memory: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"一": "1", "二": "2"}), memory), asks("一", "二"))
 
     again = answers(CachedEngine("m", unopened, memory), asks("二", "一"))
@@ -61,7 +61,7 @@ def test_ids_do_not_matter_and_order_neither(memory: CacheOptions) -> None:
     assert {key: said.text for key, said in again.items() if isinstance(said, Reply)} == {"r0": "2", "r1": "1"}
 
 
-def test_only_what_is_not_known_is_asked(memory: CacheOptions) -> None:
+def test_only_replies_that_are_not_cached_are_generated(memory: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"a": "A", "c": "C"}), memory), asks("a", "c"))
     scripted = ScriptedEngine({"b": "B", "d": "D"})
     engine = CachedEngine("m", lambda name: scripted, memory)
@@ -72,7 +72,7 @@ def test_only_what_is_not_known_is_asked(memory: CacheOptions) -> None:
     assert (asked(scripted), engine.found) == (["r1", "r3"], 2)
 
 
-def test_equal_requests_are_asked_once(memory: CacheOptions) -> None:
+def test_equal_requests_are_generated_once(memory: CacheOptions) -> None:
     class AllAtOnce(ScriptedEngine):
         """Takes every request before it answers the first, as an engine does that decodes in batches."""
 
@@ -87,7 +87,7 @@ def test_equal_requests_are_asked_once(memory: CacheOptions) -> None:
     assert told == {"r0": Reply("AAA", "stop", 19, 3), "r1": Reply("B", "stop", 19, 1), "r2": Reply("AAA", "stop", 19, 3)}
 
 
-def test_failures_are_not_remembered(memory: CacheOptions) -> None:
+def test_failures_are_not_cached(memory: CacheOptions) -> None:
     scripts: Mapping[str, Any] = {"a": Reply("", "error"), "b": "B", "c": Reply("half", "cancelled")}
     told = answers(CachedEngine("m", lambda name: ScriptedEngine(scripts), memory), asks("a", "b", "c"))
     scripted = ScriptedEngine({"a": "A", "c": "C"})
@@ -98,7 +98,7 @@ def test_failures_are_not_remembered(memory: CacheOptions) -> None:
     assert asked(scripted) == ["r0", "r2"]
 
 
-def test_what_was_answered_before_the_engine_died_is_remembered(memory: CacheOptions) -> None:
+def test_replies_before_an_engine_failure_are_cached(memory: CacheOptions) -> None:
     scripts: Mapping[str, Any] = {"a": "A", "b": ["B", EngineError("server gone")]}
     with pytest.raises(EngineError, match=r"^server gone$"):
         answers(CachedEngine("m", lambda name: ScriptedEngine(scripts), memory), asks("a", "b"))
@@ -109,7 +109,7 @@ def test_what_was_answered_before_the_engine_died_is_remembered(memory: CacheOpt
     assert asked(scripted) == ["r1"]
 
 
-def test_closing_cancels_the_model_and_keeps_no_half_reply(memory: CacheOptions) -> None:
+def test_closing_cancels_the_model_and_caches_no_partial_reply(memory: CacheOptions) -> None:
     scripted = ScriptedEngine({"a": "long"})
     chunks = CachedEngine("m", lambda name: scripted, memory).generate(asks("a"))
     next(chunks)
@@ -119,7 +119,7 @@ def test_closing_cancels_the_model_and_keeps_no_half_reply(memory: CacheOptions)
     assert memory.store.get(request_key(IDENTITY, asks("a")[0])) is None
 
 
-def test_fresh_asks_again_and_the_new_reply_takes_the_place(memory: CacheOptions) -> None:
+def test_fresh_generates_again_and_replaces_the_reply(memory: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"a": "old"}), memory), asks("a"))
     fresh = replace(memory, fresh=True)
 
@@ -129,7 +129,7 @@ def test_fresh_asks_again_and_the_new_reply_takes_the_place(memory: CacheOptions
     assert answers(CachedEngine("m", unopened, memory), asks("a")) == {"r0": Reply("new", "stop", 19, 3)}
 
 
-def test_another_model_is_asked(memory: CacheOptions) -> None:
+def test_another_model_is_not_served_from_the_cache(memory: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"a": "A"}), memory), asks("a"))
     retrained = ScriptedEngine({"a": "B"})
     other = replace(memory, identify=lambda name: "cd" * 32)
@@ -138,7 +138,7 @@ def test_another_model_is_asked(memory: CacheOptions) -> None:
 
 
 @pytest.mark.parametrize("identity", ["", None])
-def test_a_model_that_cannot_be_identified_is_always_asked(memory: CacheOptions, identity: str | None) -> None:
+def test_a_model_without_an_identity_is_not_cached(memory: CacheOptions, identity: str | None) -> None:
     unknown = None if identity is None else replace(memory, identify=lambda name: identity)
     for _ in range(2):
         scripted = ScriptedEngine({"a": "A"})
@@ -147,7 +147,7 @@ def test_a_model_that_cannot_be_identified_is_always_asked(memory: CacheOptions,
         assert (asked(scripted), engine.remembers) == (["r0"], False)
 
 
-def test_a_named_adapter_is_not_in_the_identity_and_always_asked(memory: CacheOptions) -> None:
+def test_a_named_adapter_is_not_in_the_identity_and_not_cached(memory: CacheOptions) -> None:
     for _ in range(2):
         scripted = ScriptedEngine({"a": "A", "b": "B"})
         told = answers(CachedEngine("m", lambda name, scripted=scripted: scripted, memory), asks("a", "b", adapter="x"))  # type: ignore[misc]
@@ -166,7 +166,7 @@ def test_a_model_whose_files_change_while_it_is_opened_is_refused(memory: CacheO
     assert memory.store.get(request_key(IDENTITY, asks("a")[0])) is None
 
 
-def test_a_broken_store_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_a_broken_cache_is_bypassed(tmp_path: Path) -> None:
     (tmp_path / "replies.sqlite").write_bytes(b"no database" * 1000)
     said: list[str] = []
     memory = CacheOptions(ReplyCache(tmp_path / "replies.sqlite", said.append), lambda name: IDENTITY)
@@ -211,7 +211,7 @@ requests = st.builds(
 
 
 @given(requests, requests, st.sampled_from([IDENTITY, "cd" * 32]))
-def test_keys_are_equal_only_where_everything_is(one: Request, two: Request, identity: str) -> None:
+def test_keys_are_equal_only_for_equal_requests(one: Request, two: Request, identity: str) -> None:
     same = one == two and identity == IDENTITY
 
     assert (request_key(IDENTITY, one) == request_key(identity, two)) == same
@@ -238,7 +238,7 @@ SAMPLED: dict[str, Any] = {
 }
 
 
-def test_every_field_of_a_request_but_its_id_is_in_the_key() -> None:
+def test_every_field_of_a_request_except_its_id_is_in_the_key() -> None:
     request = asks("a")[0]
     sampling = {name: replace(request, sampling=replace(request.sampling, **{name: value})) for name, value in SAMPLED.items()}
     changed = {name: change(request) for name, change in CHANGED.items()} | sampling

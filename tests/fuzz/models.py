@@ -1,4 +1,4 @@
-"""Targets: weights, tokenizers and configs of a checkpoint; chat templates, Jinja's and Go's; conversations that forge special tokens."""
+"""Fuzz targets: weights, tokenizers and configs of a checkpoint; chat templates of Jinja and Go; conversations that imitate special tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets: what configures a command: TOML, YAML, manifests, configs of adapters."""
+"""Fuzz targets: configuration files: TOML, YAML, manifests, configs of adapters."""
 
 from __future__ import annotations
 

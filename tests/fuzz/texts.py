@@ -1,4 +1,4 @@
-"""Targets: what models and servers say: scored, compared, drawn, reported; and what programs send line by line."""
+"""Fuzz targets: texts of models and servers, which are scored, compared, drawn and reported; and input lines of programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers for tests of the endpoint engine: answers in memory cut where a test likes, and a real one on loopback that misbehaves."""
+"""Servers for tests of the endpoint engine: in-memory answers with chosen cuts, and a real loopback server that misbehaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders of every layout, each with files beside it that are no part of it, and what can be observed when one is opened.
+"""Model folders of every layout, each with unrelated files, and observations of what is read when one is opened.
 
 Run as a program it opens all of them, whole, without every file that the identity leaves out, and with these files spoilt, and prints what it saw as
 JSON: audit hooks cannot be removed again, so they have a process of their own.

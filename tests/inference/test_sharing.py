@@ -1,4 +1,4 @@
-"""Adapters of one base are opened on one base, and answer as each does when it is loaded alone."""
+"""Adapters of one base share it, and each replies as when it is loaded alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_base_is_opened_once_for_all_its_adapters(run: Path, tiny_checkpoint: 
     assert len(set(found)) == 3
 
 
-def test_another_base_takes_the_place_of_the_one_before(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_another_base_replaces_the_previous_one(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     other = str(make_checkpoint(tmp_path / "other", seed=7))
     opener = Opener()
     sharing = EnginePool(opener, ())
@@ -71,7 +71,7 @@ def test_another_base_takes_the_place_of_the_one_before(run: Path, tiny_checkpoi
     assert opener.opened[3:] == [other, str(tiny_checkpoint)]
 
 
-def test_an_adapter_that_cannot_be_used_spoils_no_other(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unusable_adapter_does_not_affect_others(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     idle = make_adapter(tmp_path / "idle", tiny_checkpoint, 1)
     config = json.loads((idle / "adapter_config.json").read_text())
     (idle / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 0}))

@@ -1,4 +1,4 @@
-"""The endpoint engine against a real server: ``transformers serve`` with the embedded model, on loopback."""
+"""The endpoint engine with a real server: ``transformers serve`` with the embedded model, on loopback."""
 
 from __future__ import annotations
 

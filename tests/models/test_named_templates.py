@@ -1,4 +1,4 @@
-"""Models with several chat templates by name: which writes a conversation, and that every one of them is kept."""
+"""Models with several named chat templates: which one renders a conversation, and that all are kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_conversation_with_tools_is_written_by_tool_use_and_any_other_by_defau
     assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if not check.passed] == []
 
 
-def test_a_name_picks_the_template_of_every_conversation() -> None:
+def test_a_name_selects_the_template_of_every_conversation() -> None:
     tokenizer = tokenizer_with(NAMED)
 
     picked = choose_renderer(tokenizer, name="tool_use")
@@ -183,7 +183,7 @@ def test_an_engine_renders_a_request_with_tools_by_tool_use() -> None:
     ]
 
 
-def test_a_broken_template_for_tools_hinders_no_conversation_without() -> None:
+def test_a_broken_tool_template_does_not_affect_conversations_without_tools() -> None:
     renderer = choose_renderer(tokenizer_with({"default": DEFAULT, "tool_use": "{{ raise_exception('broken') }}"}))
 
     assert learned(renderer, renderer.training_ids(chat("q", "a"))) == "a<|im_end|>"
@@ -205,7 +205,7 @@ def test_a_new_line_that_only_history_has_makes_a_row_for_each_reply() -> None:
     )
 
 
-def test_inference_uses_the_name_of_the_training_unless_it_is_given_another() -> None:
+def test_inference_uses_the_name_of_the_training_unless_given_another() -> None:
     made = Manifest("t", "b", "h", "full", {}, (), 0, "", "tool_use", "", {"a": 1}, template_name="tool_use")
 
     assert as_trained(made) == {"template": "", "name": "tool_use", "arguments": {"a": 1}}

@@ -1,4 +1,4 @@
-"""A training that kills itself at a chosen moment, run by test_resuming in a process of its own."""
+"""A training that kills itself at a chosen moment, run by test_resuming in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that runs out costs speed, never the effective batch; a dry run says beforehand."""
+"""Running out of memory reduces speed and not the effective batch; a dry run reports it in advance."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_batch(
     assert sizes[after:] == [1] * (24 - 4 * (after // 2 * 2))
 
 
-def test_one_row_that_does_not_fit_is_an_error_that_names_the_knobs(
+def test_one_row_that_does_not_fit_is_an_error_with_the_options_to_change(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory(monkeypatch, most=0)
@@ -80,7 +80,7 @@ def rehearse(model: Path, tmp_path: Path, *words: str) -> int:
     )
 
 
-def test_a_dry_run_says_memory_speed_and_time_and_writes_nothing(
+def test_a_dry_run_reports_memory_speed_and_time_and_writes_nothing(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rehearse(tiny_checkpoint, tmp_path) == 0
@@ -93,7 +93,7 @@ def test_a_dry_run_says_memory_speed_and_time_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_dry_run_says_how_many_rows_fit(
+def test_a_dry_run_reports_how_many_rows_fit(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory(monkeypatch, most=2)
@@ -102,7 +102,7 @@ def test_a_dry_run_says_how_many_rows_fit(
     assert " does not fit at once; 2 rows at a time do; " in capsys.readouterr().out
 
 
-def test_a_dry_run_that_fits_nothing_names_the_knobs(
+def test_a_dry_run_that_fits_nothing_names_the_options_to_change(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory(monkeypatch, most=0)

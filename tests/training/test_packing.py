@@ -1,4 +1,4 @@
-"""A batch as one row: the same loss and gradients as rows computed one by one, whatever their lengths and common beginnings."""
+"""A batch as one sequence: the same loss and gradients as rows computed one by one, for any lengths and common beginnings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batch_of(rows: list[list[int]]) -> dict[str, Tensor]:
 
 @given(rows_of_ids)
 @settings(deadline=None, max_examples=30)
-def test_every_token_stands_where_its_cell_says_and_is_joined_back(rows: list[list[int]]) -> None:
+def test_every_token_is_at_its_cell_and_is_joined_back(rows: list[list[int]]) -> None:
     batch = batch_of(rows)
     layout = pack_batch(batch["input_ids"], batch["labels"], batch["lengths"])
 
@@ -95,7 +95,7 @@ def test_a_model_that_ignores_the_layout_is_not_packed() -> None:
     assert not choose_attention(model, 30, "on").packed
 
 
-def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_loss_and_gradients(tiny_checkpoint: Path) -> None:
+def test_the_last_mlp_runs_only_at_used_positions_with_the_same_loss_and_gradients(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from sftchat.training.trainer import SkipLastMlp
@@ -121,7 +121,7 @@ def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_l
     assert seen[1:] == [20, 20]
 
 
-def test_a_model_whose_last_network_sees_all_positions_is_not_trimmed(tiny_checkpoint: Path) -> None:
+def test_a_model_whose_last_mlp_needs_all_positions_is_not_trimmed(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from sftchat.training.trainer import SkipLastMlp

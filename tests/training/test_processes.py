@@ -1,4 +1,4 @@
-"""Two processes under torchrun train as one does with the same global batch, each with a copy of the weights or with half of them."""
+"""Two processes under torchrun train like one with the same global batch, with a copy of the weights each or with half of them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tiny_checkpoint
 
 
 @pytest.mark.slow
-def test_weights_in_shards_are_saved_whole_and_go_on_from_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_sharded_weights_are_saved_whole_and_training_resumes_from_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """FSDP2, on CPUs."""
     import torch
     from safetensors.torch import load_file
@@ -109,7 +109,7 @@ def test_weights_in_shards_are_saved_whole_and_go_on_from_a_checkpoint(tiny_chec
 
 
 @pytest.mark.slow
-def test_weights_that_would_stay_in_shards_are_refused_before_the_first_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_that_would_stay_sharded_are_refused_before_the_first_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = two(tmp_path, tiny_checkpoint, tmp_path / "two", FULL, SHARDS, **{**FSDP, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"})
 
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""A training killed at any moment goes on to the same losses and weights, and nothing else is continued by mistake."""
+"""A training killed at any moment resumes with the same losses and weights, and nothing else is resumed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def processes() -> ForkServerContext:
         ("eval", 2, "continuing from checkpoint-6"),
     ],
 )
-def test_a_run_that_was_killed_ends_where_an_uninterrupted_one_does(
+def test_a_killed_run_ends_like_an_uninterrupted_one(
     processes: ForkServerContext, tiny_checkpoint: Path, whole: Path, tmp_path: Path, moment: str, step: int, told: str
 ) -> None:
     folder, heard = tmp_path / "run", []
@@ -77,7 +77,7 @@ def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-def test_a_run_that_ended_is_not_resumed(tiny_checkpoint: Path, whole: Path) -> None:
+def test_a_finished_run_is_not_resumed(tiny_checkpoint: Path, whole: Path) -> None:
     with pytest.raises(UsageError, match="ended at step 8: there is nothing to resume; train into another folder$"):
         train(job(str(tiny_checkpoint), whole, resume=True))
 
@@ -108,7 +108,7 @@ def test_a_changed_hyper_parameter_is_named(tiny_checkpoint: Path, whole: Path, 
         ({"method": "full"}, "the method was lora, is now full"),
     ],
 )
-def test_what_changed_is_said(whole: Path, change: dict[str, Any], words: str) -> None:
+def test_changes_are_reported(whole: Path, change: dict[str, Any], words: str) -> None:
     before = read_manifest(whole)
     assert before is not None
 
@@ -121,7 +121,7 @@ def test_what_changed_is_said(whole: Path, change: dict[str, Any], words: str) -
 
 
 @pytest.mark.parametrize("missing", ["sftchat.json", "optimizer.pt", "adapter_model.safetensors", "trainer_state.json"])
-def test_a_checkpoint_that_lacks_something_is_not_continued_from(whole: Path, tmp_path: Path, missing: str) -> None:
+def test_an_incomplete_checkpoint_is_not_resumed_from(whole: Path, tmp_path: Path, missing: str) -> None:
     shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-6")
     shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-7")
     (tmp_path / "checkpoint-7" / missing).unlink()
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_lacks_something_is_not_continued_from(whole: Path, tm
 
 @pytest.mark.parametrize("name", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt"])
 @pytest.mark.parametrize("kept", [0, 0.5, 0.99])
-def test_a_checkpoint_of_which_a_file_was_cut_short_is_not_continued_from(whole: Path, tmp_path: Path, name: str, kept: float) -> None:
+def test_a_checkpoint_with_a_truncated_file_is_not_resumed_from(whole: Path, tmp_path: Path, name: str, kept: float) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     last = list_checkpoints(run)[0][-1]
     content = (last / name).read_bytes()
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_which_a_file_was_cut_short_is_not_continued_from(whole:
     ],
     ids=["not finite", "one missing", "all missing"],
 )
-def test_a_checkpoint_whose_weights_are_damaged_is_not_continued_from(
+def test_a_checkpoint_with_damaged_weights_is_not_resumed_from(
     tiny_checkpoint: Path, whole: Path, tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], words: str
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -171,7 +171,7 @@ def test_a_checkpoint_whose_weights_are_damaged_is_not_continued_from(
     assert weights.is_file()
 
 
-def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Path, tmp_path: Path) -> None:
+def test_the_last_and_the_best_checkpoint_are_kept_for_any_limit(whole: Path, tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         shutil.copytree(whole / "checkpoint-6", tmp_path / f"checkpoint-{step}")
 
@@ -181,7 +181,7 @@ def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-5"]
 
 
-def test_what_json_writes_otherwise_than_python_is_no_change(whole: Path, tmp_path: Path) -> None:
+def test_values_that_json_writes_differently_are_not_changes(whole: Path, tmp_path: Path) -> None:
     before = read_manifest(whole)
     assert before is not None
     given = replace(before, data=({"generator": "t", "options": {"kinds": ("a", "b")}},))

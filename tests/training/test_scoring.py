@@ -1,4 +1,4 @@
-"""The task's own metric runs training: the score at a step is that of ``sftchat eval``, and the best weights are what is left."""
+"""Validation with the task's metric: the score at a step equals that of ``sftchat eval``, and the best weights are kept."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fit(model: Path, output: Path, listener: TrainingListener | None = None, **g
 
 
 @pytest.mark.parametrize(("method", "precision"), [pytest.param("full", "float32", marks=pytest.mark.slow), ("lora", "bfloat16")])
-def test_the_score_at_a_step_is_what_eval_says_of_that_checkpoint(
+def test_the_score_at_a_step_equals_that_of_eval_for_the_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, precision: str
 ) -> None:
     """In mixed precision too: the weights are float32 then, and ``eval`` knows nothing of how they were trained."""
@@ -111,7 +111,7 @@ def test_the_best_step_is_the_earliest_of_those_that_tie_and_never_the_base_mode
     assert errors.best == 10
 
 
-def test_rows_that_are_scored_are_not_trained_on() -> None:
+def test_validation_rows_are_not_trained_on() -> None:
     left, validation = validation_from_rows([*ROWS, *ROWS[:3]], 5, seed=0)
 
     prompts = {example.messages[-1]["content"] for example in validation.examples}
@@ -128,7 +128,7 @@ def test_generated_items_are_of_another_seed_and_not_trained_on() -> None:
     assert not prompts & {example.messages[-1]["content"] for example in left}
 
 
-def test_too_few_rows_to_spare_any_say_what_to_give() -> None:
+def test_too_few_rows_for_validation_are_reported_with_the_option_to_use() -> None:
     with pytest.raises(DataError, match=r"^4 rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0$"):
         validation_from_rows(ROWS[:4], 5, seed=0)
 
@@ -141,6 +141,6 @@ def test_a_validation_file_without_gold_is_refused_with_its_line(tmp_path: Path)
         validation_from_file(str(path), 10)
 
 
-def test_a_validation_file_that_nobody_would_score_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_validation_file_without_scoring_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="^--validation is scored every --eval-steps steps; give --eval-steps N$"):
         fit(tiny_checkpoint, tmp_path / "run", eval_steps=0, validation=str(tmp_path / "items.jsonl"))

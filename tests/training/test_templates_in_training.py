@@ -1,4 +1,4 @@
-"""Templates in training: what the proof refuses, what --force does, rows of tools and of rewritten history, arguments that inference keeps."""
+"""Templates in training: refusals by the proof, --force, rows with tools and rewritten history, arguments that inference keeps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def turns(*said: str) -> tuple[Message, ...]:
     return tuple(Message(role="assistant" if index % 2 else "user", content=text) for index, text in enumerate(said))
 
 
-def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_insists(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_training_is_refused_where_the_proof_fails_and_can_be_forced(tiny_checkpoint: Path, tmp_path: Path) -> None:
     template = tmp_path / "ending.jinja"
     template.write_text(ENDING, encoding="utf-8")
     options: dict[str, Any] = {"template": str(template), "template_arguments": {"ending": " Well?"}}
@@ -54,7 +54,7 @@ def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_ins
     assert other.render(turns("q")).endswith("q Now?<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_rows_under_a_template_that_rewrites_history_are_one_for_each_reply() -> None:
+def test_a_template_that_rewrites_history_gives_one_row_per_reply() -> None:
     source = SHIPPED["qwen3"]
     renderer = Renderer(tokenizer_for(source), "qwen3", source)
 
@@ -65,7 +65,7 @@ def test_rows_under_a_template_that_rewrites_history_are_one_for_each_reply() ->
     assert "think" not in renderer.tokenizer.decode(rows.ids[1][: -len("xxxx")]).partition("c<|im_end|>")[0]
 
 
-def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
+def test_tool_calls_are_trained_and_tool_results_are_read() -> None:
     source = SHIPPED["qwen2_5"]
     renderer = Renderer(tokenizer_for(source), "qwen2_5", source)
     call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "天"}'}}
@@ -84,7 +84,7 @@ def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
     assert rows.ids[0][: len(prompt)] == tuple(prompt)
 
 
-def test_rows_that_are_tokenised_together_are_those_of_each_alone_in_their_order() -> None:
+def test_rows_tokenised_together_equal_rows_tokenised_alone_in_their_order() -> None:
     source = SHIPPED["qwen3"]
     renderer = Renderer(tokenizer_for(source), "qwen3", source)
     examples = [
@@ -114,7 +114,7 @@ def test_a_row_with_text_that_the_tokenizer_takes_for_a_special_token_is_named()
         render_rows(rows, renderer, 100)
 
 
-def test_a_row_that_the_template_cannot_write_is_named() -> None:
+def test_a_row_that_the_template_cannot_render_is_named() -> None:
     renderer = Renderer(tokenizer_for(TEMPLATES["chatml"].source), "chatml", TEMPLATES["chatml"].source)
     rows = [Example(turns("a"), "b", source="f:1"), Example(turns("a"), "b", metadata={"tools": [LOOK]}, source="f:2")]
 
@@ -130,7 +130,7 @@ def test_a_row_that_the_template_cannot_write_is_named() -> None:
         ([{"function": {}}], r"f:1: tools\[0\] is \{\"function\": \{\}\}, which names no function"),
     ],
 )
-def test_tools_that_are_none_are_named(tools: Any, words: str) -> None:
+def test_invalid_tools_are_named(tools: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         tools_of(Example(turns("q"), "a", metadata={"tools": tools}, source="f:1"))
 
