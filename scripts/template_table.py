@@ -119,7 +119,7 @@ def row(family: Family, source: str) -> list[str]:
     cells = {column: cell(check) for column, check in verdicts.items()}
     if cells["thoughts"] == "prompt and reply part" != cells["one turn"]:
         cells["thoughts"] = CLOSED
-    if not verdicts["tools"].holds and not knows_tools:
+    if not verdicts["tools"].passed and not knows_tools:
         cells["tools"] = "no tools"
     return [family.name, source, *cells.values(), "; ".join(notes)]
 
