@@ -1,4 +1,4 @@
-"""Train while other programs want every core, as on a laptop in use or a shared runner: the seconds of a run, as sftchat starts it and as OpenMP comes.
+"""Time training while other programs use every core, as on a laptop in use or a shared runner: with sftchat's and with OpenMP's settings.
 
     python scripts/bench_busy.py            # as many busy programs as there are cores
     python scripts/bench_busy.py --busy 0   # on a quiet machine: what short waiting costs there

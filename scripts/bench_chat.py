@@ -1,4 +1,4 @@
-"""Time what a person feels in a chat: the first prompt, Ctrl-C, the first token of a late turn, and the speed of a reply.
+"""Time a chat: the first prompt, Ctrl-C, the first token of a late turn, and the speed of a reply.
 
     python scripts/bench_chat.py [start] [turn] [decode] [lookup] [--run RUN] [--small]
 
@@ -34,7 +34,7 @@ from record_chat import PASTE, Terminal
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sftchat.engine import Chunk, Request
-from sftchat.inference import prompt_lookup as lookup
+from sftchat.inference import sequence as lookup
 from sftchat.inference.cpu import optimize_for_inference
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded, load
@@ -134,9 +134,9 @@ def turn_section(folder: Path) -> None:
     messages, sampling = talk(engine), SamplingParams(max_new_tokens=4)
     reused, anew = [], []
     for _ in range(5):
-        engine.kept.clear()
+        engine.prompt_cache.clear()
         anew.append(first_token(engine.generate([Request("anew", messages, sampling=sampling)])))
-        engine.kept.clear()
+        engine.prompt_cache.clear()
         for _ in engine.generate([Request("before", messages[:-1], sampling=sampling)]):
             pass  # what the ninth turn left behind
         reused.append(first_token(engine.generate([Request("reused", messages, sampling=sampling)])))

@@ -1,4 +1,4 @@
-"""Time the whole command, start-up included: ``sftchat eval`` beside lm-evaluation-harness on the same checkpoint and items.
+"""Time the whole command including start-up: ``sftchat eval`` and lm-evaluation-harness on the same checkpoint and items.
 
     python scripts/bench_command.py --model RUN --harness ENVIRONMENT/bin/lm_eval
 

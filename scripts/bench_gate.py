@@ -1,4 +1,4 @@
-"""Put the same simulated results before our gate and before the published rules of others, and time our own.
+"""Compare our gate with the published rules of other tools on the same simulated results, and time our gate.
 
     python scripts/bench_gate.py [rules] [power] [speed] [--repetitions 300]
 

@@ -1,4 +1,4 @@
-"""Print how long the light commands take from a cold process, best of five, in milliseconds, and how many packages each way to install brings.
+"""Print the time of the light commands in a cold process (best of five, in milliseconds), and the number of packages per kind of installation.
 
     python scripts/bench_startup.py
 

@@ -1,4 +1,4 @@
-"""Time the gate over stored replies, from a thousand items to a hundred thousand: the whole command, and the memory of all its processes together.
+"""Time the gate over stored replies, from a thousand items to a hundred thousand: the whole command, and the memory of all its processes.
 
 Seconds on the clock say much of who else uses the machine; those of its processors are beside them.
 

@@ -1,4 +1,4 @@
-"""Train on the same rows with TRL as it comes and with sftchat, in one process: trained tokens a second, losses, peak memory.
+"""Train on the same rows with TRL's defaults and with sftchat, in one process: trained tokens per second, losses, peak memory.
 
     python scripts/bench_train.py                     # sftchat:nano
     python scripts/bench_train.py --vocabulary 32768  # a random model of the same shape with a larger vocabulary
@@ -34,9 +34,9 @@ from sftchat.models.reference import resolve
 from sftchat.plugins.manager import load_plugins
 from sftchat.templates.renderer import choose_renderer
 from sftchat.training.config import TrainingConfig
-from sftchat.training.dataset import RenderedRows, render_rows
 from sftchat.training.packing import choose_attention, restore_attention
-from sftchat.training.trainer import Trainer, arguments, collate, table
+from sftchat.training.rows import RenderedRows, render_rows
+from sftchat.training.trainer import Trainer, collate, sft_config, to_dataset
 
 GOAL_SMALL, GOAL_LARGE, LARGE = 2.0, 3.0, 32_000
 SAME = 1e-3
@@ -70,7 +70,7 @@ def theirs(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_siz
         output_dir=folder, use_cpu=True, bf16=False, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3,
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    trainer = SFTTrainer(model=model, args=config, train_dataset=table(rows), processing_class=tokenizer, callbacks=[watch])
+    trainer = SFTTrainer(model=model, args=config, train_dataset=to_dataset(rows), processing_class=tokenizer, callbacks=[watch])
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
@@ -80,7 +80,7 @@ def ours(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size:
     attention = choose_attention(model, max(map(len, rows.ids)))
     config = TrainingConfig(max_steps=steps, batch_size=batch_size, learning_rate=1e-3, warmup=0.0, schedule="linear", logging_steps=1)
     trainer = Trainer(
-        model=model, args=arguments(config, folder, "float32", "cpu"), train_dataset=table(rows), data_collator=collate, processing_class=tokenizer,
+        model=model, args=sft_config(config, folder, "float32", "cpu"), train_dataset=to_dataset(rows), data_collator=collate, processing_class=tokenizer,
         callbacks=[watch], packed=attention.packed, in_order=True,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)

@@ -1,4 +1,4 @@
-"""Does a checkpoint get better by training on the best of its own replies? Train a weak one, let it answer, keep what the scorer likes, train on that.
+"""Measure training on the best of a checkpoint's own replies: train a weak checkpoint, sample replies, select by the scorer, train on them.
 
     python scripts/best_of.py -o runs/best-of
     python scripts/best_of.py -o runs/best-of -k 8     # longer

@@ -1,4 +1,4 @@
-"""Scripts that only call the command line: each command is printed before it runs, and what two models score becomes a line of a Markdown table."""
+"""Helpers for scripts that call the command line: print each command before it runs, and format two models' scores as a Markdown row."""
 
 from __future__ import annotations
 

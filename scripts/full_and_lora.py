@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA on the same rows of the relation task, compared item by item on what the demonstration holds out.
+"""Full fine-tuning and LoRA on the same rows of the relation task, compared item by item on the held-out sets of the demo.
 
     python scripts/full_and_lora.py -o runs/methods [--rows 12000] [--lora-rank 32]
 

@@ -1,5 +1,4 @@
-"""Fine-tune the embedded model on the general task and compare it with its base, kind by kind: in phrasings never trained on, and on words and numbers
-never trained on either.
+"""Fine-tune the embedded model on the general task and compare it with its base, kind by kind, on new phrasings and on new words and numbers.
 
     python scripts/general_task.py -o runs/general [--rows 20000]
 

@@ -1,4 +1,4 @@
-"""Kill commands at moments spread over their progress, run them again to their end, and print what came of it.
+"""Kill commands at moments spread over their progress, run them again until they end, and print the results.
 
     python scripts/kill_moments.py              # 50 kills of eval, 30 of train, 10 each of the others
     python scripts/kill_moments.py --share 0.1  # a tenth of them

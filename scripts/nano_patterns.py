@@ -1,4 +1,4 @@
-"""General text patterns the embedded model is pretrained on: copying, listing, pairing, question and answer.
+"""Text patterns for the pretraining of the embedded model: copying, listing, pairing, question and answer.
 
 Every pattern is a function ``(random.Random) -> (prompt, answer)``. None of them is a row of a task that sftchat ships: no kinship, no
 relation between characters, no arithmetic, no counting, no ordering, no identity. They teach a small model to find a string in its context and to

@@ -1,4 +1,4 @@
-"""Who has to do with whom, and in what capacity: the richest pattern that the embedded model is pretrained on.
+"""Relations of trade and chance between people: the richest pattern in the pretraining of the embedded model.
 
 Lodgers and landlords, ferrymen and passengers, examiners and candidates: ties of trade and of chance. No kinship, love, friendship, enmity,
 service or teaching, no label and no sentence of the relation task: what a model takes from here is how a text says who is what to whom, and

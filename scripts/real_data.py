@@ -1,4 +1,4 @@
-"""Fine-tune on rows somebody else labelled, hold every eighth back, and score base and tuned on those.
+"""Fine-tune on rows that were labelled by others, hold out every eighth row, and score base and tuned model on those.
 
     python scripts/real_data.py rows.jsonl --model sftchat:nano --task relation -o runs/real [--epochs 3] [--method lora]
 

@@ -1,4 +1,4 @@
-"""Record a chat as a picture: the real program in a real terminal, typed to by this script, drawn as SVG.
+"""Record a chat as SVG: the real program in a real terminal, with input typed by this script.
 
     python scripts/record_chat.py MODEL… -o docs/chat.svg --task relation --line '从以下小说内容中提取人物关系:…' --line /likelihood
 

@@ -1,4 +1,4 @@
-"""What mkdocs calls while it builds the site; named in ``mkdocs.yml``."""
+"""Hooks that mkdocs calls while it builds the site; named in ``mkdocs.yml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Try every chat template of a folder and print a Markdown table of what can be trained on under it.
+"""Test every chat template of a folder and print a Markdown table of what can be trained on.
 
     python scripts/template_table.py templates > table.md
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from tiny_tokenizer import tokenizer_for
 
-from sftchat.templates.parity import SAMPLES, Check, Sample, prove
+from sftchat.templates.parity import SAMPLES, Check, Sample, check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 
@@ -107,19 +107,19 @@ def row(family: Family, source: str) -> list[str]:
     """One line of the table: the family, where it is from, a cell for each column, and a note."""
     try:
         renderer = family.renderer()
-        checks = prove(renderer, stops(renderer))
+        checks = check_parity(renderer, stops(renderer))
     except TemplateError as error:
         return [family.name, source, *("refused" for _ in COLUMNS), str(error)]
     by_name = {check.name: check for check in checks}
     samples = {sample.name: sample for sample in SAMPLES}
     verdicts = {column: by_name[f"can be trained on {name}"] for column, name in COLUMNS.items()}
-    notes = [*remedies(renderer, {column: samples[COLUMNS[column]] for column, check in verdicts.items() if not check.holds})]
-    notes += [note for check in checks[len(SAMPLES) :] if not check.holds and (note := further(check, renderer))]
+    notes = [*remedies(renderer, {column: samples[COLUMNS[column]] for column, check in verdicts.items() if not check.passed})]
+    notes += [note for check in checks[len(SAMPLES) :] if not check.passed and (note := further(check, renderer))]
     knows_tools = re.search(r"\btools\b", renderer.source)
     cells = {column: cell(check) for column, check in verdicts.items()}
     if cells["thoughts"] == "prompt and reply part" != cells["one turn"]:
         cells["thoughts"] = CLOSED
-    if not verdicts["tools"].holds and not knows_tools:
+    if not verdicts["tools"].passed and not knows_tools:
         cells["tools"] = "no tools"
     return [family.name, source, *cells.values(), "; ".join(notes)]
 
@@ -134,7 +134,7 @@ def stops(renderer: Renderer) -> tuple[int, ...]:
 
 def cell(check: Check) -> str:
     """A verdict in a few words."""
-    if check.holds:
+    if check.passed:
         return "✓" if check.detail == "one row" else "a row per reply"
     for expression, words in REASONS:
         if found := re.search(expression, check.detail):

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer of a few hundred ids that has the special tokens of a chat template, for trying the template without its model."""
+"""A byte-level tokenizer of a few hundred ids with the special tokens of a chat template, for testing the template without its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The references that are written from the program: commands from their help, and the values that plugins make from their docstrings.
+"""Write the generated references: commands from their help, and values from their docstrings.
 
     python scripts/update_docs.py
 

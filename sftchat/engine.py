@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
-from sftchat.thinking import with_opening_tag
+from sftchat.thinking import begun_suffix, with_opening_tag
 from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
 
 
@@ -70,7 +70,7 @@ class Chunk:
             the request was sent again.
         choices: Tokens whose text has been emitted completely since the last chunk, if ``Request.logprobs`` requested them and the engine provides
             them; tokens of thoughts are excluded.
-        opened: Whether the template opened the reasoning: the text begins within ``<think>``, without that tag. Set on every chunk of the reply.
+        thoughts_opened: Whether the template opened the reasoning: the text begins within ``<think>``, without that tag. Set on every chunk of the reply.
     """
 
     request_id: str
@@ -86,7 +86,7 @@ class Chunk:
     refused: bool = False
     revises: Revision = ""
     choices: tuple[Choice, ...] = ()
-    opened: bool = False
+    thoughts_opened: bool = False
 
     @property
     def tokens(self) -> int:
@@ -241,29 +241,44 @@ def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str,
     Raises:
         EngineError: When the engine as a whole fails, or yields a chunk for an unknown request id.
     """
-    waiting: dict[str, list[Chunk]] = {}
-    known: set[str] = set()
+    received: dict[str, list[Chunk]] = {}
 
-    def watched() -> Iterator[Request]:
+    def tracked() -> Iterator[Request]:
         for request in requests:
-            known.add(request.id)
+            received[request.id] = []
             yield request
 
-    with cancelling(engine.generate(watched())) as chunks:
+    with cancelling(engine.generate(tracked())) as chunks:
         for chunk in chunks:
-            if chunk.request_id not in known:
+            if chunk.request_id not in received:
                 raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
-            parts = waiting.setdefault(chunk.request_id, [])
-            parts.append(chunk)
+            received[chunk.request_id].append(chunk)
             if chunk.finish_reason is None:
                 continue
-            known.remove(chunk.request_id)
-            del waiting[chunk.request_id]
+            parts = received.pop(chunk.request_id)
             if chunk.finish_reason in ("error", "cancelled"):
-                words = " ".join(chunk.error.split())
-                yield chunk.request_id, EngineError(words or f"the request ended as '{chunk.finish_reason}'")
-                continue
-            yield chunk.request_id, reply_of(parts, chunk.finish_reason)
+                error = " ".join(chunk.error.split())
+                yield chunk.request_id, EngineError(error or f"the request ended as '{chunk.finish_reason}'")
+            else:
+                yield chunk.request_id, reply_of(parts, chunk.finish_reason)
+
+
+def releasable(text: str, sent: int, stops: Sequence[str], *, final: bool) -> tuple[int, bool]:
+    """Return how much of a streamed text can no longer become part of a stop string.
+
+    Args:
+        text: The reply so far.
+        sent: Number of characters already emitted.
+        stops: Strings that end the reply and are not part of it; none is empty.
+        final: Whether the text is complete.
+
+    Returns:
+        The total number of characters that can be emitted, and whether a stop string follows them.
+    """
+    ends = [at for at in (text.find(stop, max(0, sent - len(stop) + 1)) for stop in stops) if at >= 0]
+    if ends:
+        return max(sent, min(ends)), True
+    return len(text) - (0 if final else begun_suffix(text, stops)), False
 
 
 def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]:
@@ -300,7 +315,7 @@ def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
         texts.append(chunk.text)
         thoughts.append(chunk.thoughts)
     text = "".join(texts)
-    if any(chunk.opened for chunk in chunks):
+    if any(chunk.thoughts_opened for chunk in chunks):
         text = with_opening_tag(text, finish_reason)
     return Reply(
         text,

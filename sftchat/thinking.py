@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sftchat.text import strip_thinking
@@ -121,10 +122,15 @@ class Thoughts:
         return [Part(text, False)] if text else []
 
 
+def begun_suffix(text: str, strings: Sequence[str]) -> int:
+    """Return the length of the longest suffix of a text that may be the beginning of one of the strings."""
+    return max((size for string in strings for size in range(1, len(string)) if text.endswith(string[:size])), default=0)
+
+
 def _without_begun_tag(text: str) -> tuple[str, str]:
     """Split off an ending that may begin the closing tag."""
-    kept = max((size for size in range(1, len(THOUGHTS_END)) if text.endswith(THOUGHTS_END[:size])), default=0)
-    return text[: len(text) - kept], text[len(text) - kept :]
+    end = len(text) - begun_suffix(text, (THOUGHTS_END,))
+    return text[:end], text[end:]
 
 
 def apart(reply: Reply) -> Reply:

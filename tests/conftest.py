@@ -1,4 +1,4 @@
-"""Fixtures shared by every room: a tiny tokenizer, a tiny random model, a home that is not the user's."""
+"""Shared fixtures: a tiny tokenizer, a tiny random model, a temporary home folder."""
 
 from __future__ import annotations
 

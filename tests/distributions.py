@@ -1,4 +1,4 @@
-"""Distributions of strangers: built by their own backend, installed into a folder, and run by a Python that has it on its path."""
+"""Third-party distributions: built by their own backend, installed into a folder, and run by a Python with that folder on its path."""
 
 from __future__ import annotations
 

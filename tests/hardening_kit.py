@@ -1,4 +1,4 @@
-"""A folder with an evalset and replies, and commands run in it with a model that says yes."""
+"""A folder with an evalset and replies, and commands that run in it with a model that always replies yes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are killed at chosen moments of their progress and run again to their end: what finishes must be what finishes undisturbed.
+"""Commands killed at chosen moments and run again until they end: the results must equal those of an undisturbed run.
 
 ``scripts/kill_moments.py`` prints the table over many kills; ``tests/test_killing.py`` holds a few. The commands run in processes of their own,
 forked from one that has imported the libraries, each the leader of a process group that is killed as a whole with SIGKILL.
@@ -30,7 +30,7 @@ from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.sessions import Session, Sessions
 from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
-from sftchat.training.checkpoints import refuse_running
+from sftchat.training.checkpoints import check_not_in_use
 from sftchat.types import Reply
 
 MODEL = "sftchat:nano"
@@ -529,7 +529,7 @@ def training(steps: int = 12) -> Command:
 
     def locked(place: Place) -> bool:
         try:
-            refuse_running(place.work / "run")
+            check_not_in_use(place.work / "run")
         except SftchatError:
             return True
         return False

@@ -1,4 +1,4 @@
-"""A page of the documentation as a reader would follow it: its files written, its commands run in order, what they print compared.
+"""Follow a page of the documentation like a reader: write its files, run its commands in order, compare their output.
 
 In a page that is followed,
 

@@ -1,4 +1,4 @@
-"""Commands run where a folder is mounted read-only: not even root can write there, and modes need not be set."""
+"""Run commands with a folder mounted read-only: not even root can write there, and file modes stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both databases of the data and cache folders, opened by several programs at the same time."""
+"""The databases of the data and cache folders, opened by several programs at the same time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COUNT = {"sessions": "SELECT count(*) FROM nodes", "replies": "SELECT count(*) F
 
 
 @pytest.mark.parametrize("kind", sorted(PROGRAMS))
-def test_programs_that_make_a_database_at_the_same_time_all_keep_what_they_write(kind: str, tmp_path: Path) -> None:
+def test_programs_that_create_a_database_at_the_same_time_lose_no_writes(kind: str, tmp_path: Path) -> None:
     program = TOGETHER.format(use=PROGRAMS[kind])
     processes = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Documented means tested: what README and docs show is what there is."""
+"""README and docs agree with the program."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def beside_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shown", FOLLOWING, ids=lambda command: command.line)
 @pytest.mark.usefixtures("beside_the_configs")
-def test_every_command_shown_is_one_the_program_understands(shown: Command) -> None:
+def test_the_program_parses_every_command_shown(shown: Command) -> None:
     """Its parser takes every option with its value; nothing is run."""
     assert shown.sftchat is not None
     verb, *rest = (word.replace("…", "x") for word in shown.sftchat)
@@ -85,7 +85,7 @@ def test_every_command_shown_is_one_the_program_understands(shown: Command) -> N
     assert command.make_context(verb, rest, parent=top).args == []
 
 
-def test_every_block_begins_so_that_the_site_shows_it_as_one() -> None:
+def test_every_code_block_has_a_fence_that_the_site_renders() -> None:
     """mkdocs-material takes a language and a title; at anything else it ends no block before the next one does."""
     fences = {
         (path.name, line)
@@ -96,7 +96,7 @@ def test_every_block_begins_so_that_the_site_shows_it_as_one() -> None:
     assert {fence for fence in fences if not re.fullmatch(r'```(\w+( title="[^"]+")?)?', fence[1])} == set()
 
 
-def test_every_launcher_shown_takes_its_options() -> None:
+def test_every_launcher_parses_its_options() -> None:
     """Including those that only run on machines that no test has."""
     launchers = {"torchrun": get_args_parser(), "accelerate": launch_command_parser()}
     lines = [shlex.split(command.line) for command in FOLLOWING if command.line.split()[0] in launchers]
@@ -108,7 +108,7 @@ def test_every_launcher_shown_takes_its_options() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("fsdp2.yaml", "FSDP"), ("zero3.yaml", "DEEPSPEED")])
-def test_accelerate_reads_its_files_on_the_page_on_several_gpus(name: str, kind: str, tmp_path: Path) -> None:
+def test_accelerate_reads_the_files_of_the_page_on_several_gpus(name: str, kind: str, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "several-gpus.md").read_text(encoding="utf-8")
     (tmp_path / name).write_text(next(block.text for block in blocks(page) if block.title == name), encoding="utf-8")
 
@@ -140,7 +140,7 @@ def links(page: str) -> set[str]:
     return set(re.findall(r"\]\(([^)\s#]+)\)", page))
 
 
-def test_every_page_of_the_documentation_stands_in_the_table_of_the_readme() -> None:
+def test_every_page_of_the_documentation_is_in_the_table_of_the_readme() -> None:
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == {
         link.removeprefix("docs/") for link in links(README) if link.startswith("docs/") and link.endswith(".md")
     }
@@ -152,7 +152,7 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-def test_every_package_of_the_map_exists() -> None:
+def test_every_package_of_the_tree_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"^  (\w+(?:\.py|/)) ", text, flags=re.MULTILINE)
     there = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "sftchat").iterdir()} - {
@@ -186,26 +186,26 @@ def test_every_hook_has_its_signature_as_a_heading() -> None:
     assert signatures == re.findall(r"^## (sftchat_\w+\(.*)$", page, flags=re.MULTILINE)
 
 
-def test_the_command_reference_is_what_the_program_says() -> None:
+def test_the_command_reference_equals_the_output_of_the_program() -> None:
     page = script("update_docs").page()
 
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == page, "run scripts/update-docs"
 
 
-def test_the_reference_of_values_is_what_their_docstrings_say() -> None:
+def test_the_reference_of_values_equals_the_docstrings() -> None:
     page = script("update_docs").values()
 
     assert (ROOT / "docs" / "values.md").read_text(encoding="utf-8") == page, "run scripts/update-docs"
     assert not re.findall(r"^\| `.*` \| .* \| .* \|  \|$", page, flags=re.MULTILINE)  # every field is explained
 
 
-def test_the_site_shows_a_bar_within_code_within_a_table_without_its_backslash() -> None:
+def test_the_site_shows_a_bar_within_code_in_a_table_without_its_backslash() -> None:
     shown = script("site_hooks").on_page_markdown("| `a\\|b` | <\\|c |\n`d\\|e`")
 
     assert shown == "| `a|b` | <\\|c |\n`d\\|e`"
 
 
-def test_every_link_within_the_repository_leads_somewhere() -> None:
+def test_every_link_within_the_repository_has_a_target() -> None:
     broken = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("evalsets/*.md")]:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

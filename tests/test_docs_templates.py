@@ -1,4 +1,4 @@
-"""The page on templates shows what there is."""
+"""The page on templates agrees with the program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sftchat.cli import program
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import choose_renderer
 from tests.conftest import make_tokenizer
 
@@ -24,7 +24,7 @@ def test_the_table_lists_every_template_with_its_tokens() -> None:
     ]
 
 
-def test_the_text_shown_is_what_the_template_writes() -> None:
+def test_the_text_shown_is_the_output_of_the_template() -> None:
     found = re.search(r'```text title="(\w+)"\n(.*?)\n```', PAGE, flags=re.DOTALL)
     assert found is not None
     renderer = choose_renderer(make_tokenizer(), found.group(1))

@@ -1,4 +1,4 @@
-"""The line that stands for a library's error."""
+"""The line that represents a library's error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sftchat.errors import MAX_LIBRARY_MESSAGE, first_line
         ("it failed:", "it failed:"),
     ],
 )  # fmt: skip
-def test_the_first_line_stands_for_an_error_with_the_lines_that_it_announces(message: str, expected: str) -> None:
+def test_the_first_line_of_an_error_is_shown_with_the_lines_that_it_announces(message: str, expected: str) -> None:
     assert first_line(RuntimeError(message)) == expected
 
 
-def test_announced_lines_are_cut_to_a_length_that_can_be_read() -> None:
+def test_announced_lines_are_cut_to_a_readable_length() -> None:
     shown = first_line(RuntimeError("these do not fit:\n" + "layer\n" * 1000))
 
     assert (len(shown), shown[:23], shown[-1]) == (MAX_LIBRARY_MESSAGE, "these do not fit: layer", "…")

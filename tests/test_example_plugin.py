@@ -1,4 +1,4 @@
-"""A third-party distribution, installed for real and driven through the command line."""
+"""A third-party distribution, installed and used from the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(HERE, tmp_path_factory.mktemp("plugin"))
 
 
-def test_what_a_stranger_installed_is_listed_with_its_distribution(site: Path) -> None:
+def test_a_third_party_plugin_is_listed_with_its_distribution(site: Path) -> None:
     done = sftchat(site, "plugins", "--json")
 
     (found,) = [plugin for plugin in json.loads(done.stdout) if plugin["name"] == "shout"]
@@ -44,7 +44,7 @@ def test_its_data_is_generated_with_its_own_options(site: Path, tmp_path: Path) 
     assert len(answered.split()) == 2
 
 
-def test_its_engine_answers_and_its_scorer_judges(site: Path, tmp_path: Path) -> None:
+def test_its_engine_replies_and_its_scorer_scores(site: Path, tmp_path: Path) -> None:
     rows = tmp_path / "gold.jsonl"
     sftchat(site, "data", "generate", "shout", "-n", "20", "--format", "evalset", "-o", str(rows))
 
@@ -55,7 +55,7 @@ def test_its_engine_answers_and_its_scorer_judges(site: Path, tmp_path: Path) ->
     assert (metric["name"], metric["value"]) == ("accuracy", 1.0)
 
 
-def test_its_engine_can_be_asked(site: Path) -> None:
+def test_its_engine_can_be_used_by_ask(site: Path) -> None:
     done = sftchat(site, "ask", "echo:x", "hello 你好")
 
     assert (done.stdout, done.stderr, done.returncode) == ("HELLO 你好\n", "", 0)

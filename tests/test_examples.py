@@ -1,4 +1,4 @@
-"""The example plugins: separate distributions, installed for real, from the contract to a model that was trained, scored and talked to."""
+"""The example plugins: separate distributions, installed, checked against the contract, trained, scored and used in a chat."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_example_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_is_short_and_imports_public_names_alone(name: str) -> None:
+def test_an_example_is_short_and_imports_only_public_names(name: str) -> None:
     text = source(name).read_text(encoding="utf-8")
     ours = [imported.split(".")[1] for imported in imports(ast.parse(text)) if imported.startswith("sftchat.")]
 
@@ -56,7 +56,7 @@ def test_an_example_keeps_the_contract(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_installed_example_is_trained_scored_and_talked_to(installed: tuple[str, Path], tmp_path: Path) -> None:
+def test_an_installed_example_is_trained_scored_and_used_in_a_chat(installed: tuple[str, Path], tmp_path: Path) -> None:
     name, site = installed
     gold, run = tmp_path / "gold.jsonl", tmp_path / "run"
 
@@ -88,7 +88,7 @@ def ask(name: str, gold: str, reply: str, **metadata: str) -> tuple[str, ...]:
         ("", ("no label",)),
     ],
 )
-def test_sentiment_is_the_one_label_that_is_named(reply: str, faults: tuple[str, ...]) -> None:
+def test_sentiment_is_the_single_named_label(reply: str, faults: tuple[str, ...]) -> None:
     assert ask("sentiment", "positive", reply) == faults
 
 
@@ -112,7 +112,7 @@ SETUP = "CREATE TABLE t (a TEXT, b INTEGER); INSERT INTO t VALUES ('x', 1), ('y'
         ("", ("not valid",)),
     ],
 )
-def test_sql_is_right_when_it_returns_the_same_rows_and_can_do_no_harm(
+def test_sql_is_right_when_it_returns_the_same_rows_and_is_harmless(
     reply: str, faults: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

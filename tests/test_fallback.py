@@ -1,4 +1,4 @@
-"""Names inside other libraries are used in few places, each of which can do without them."""
+"""Private names of other libraries are used in few places, each with a fallback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftchat.chat.ui.scrollback import missing_parts
 CORE = Path(__file__).parent.parent / "sftchat"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "prompt_toolkit", "rich", "click", "pluggy")
 DOORS = {
-    "inference/fused_linear.py": "the packed copy of the weights: undone by inference/cpu.py",
+    "inference/cpu.py": "the packed copy of the weights: undone by the same file",
     "inference/int8.py": "eight bits: undone by inference/cpu.py",
     "models/lazy_imports.py": "imports in parts: inference/open.py imports everything where they fail",
 }
@@ -37,13 +37,13 @@ def private_uses(path: Path) -> list[str]:
     return found
 
 
-def test_private_names_of_libraries_are_used_only_where_there_is_another_way() -> None:
+def test_private_names_of_libraries_are_used_only_with_a_fallback() -> None:
     uses = {path.relative_to(CORE).as_posix(): private_uses(path) for path in sorted(CORE.rglob("*.py"))}
 
     assert {name for name, found in uses.items() if found} <= DOORS.keys()
 
 
-def test_the_full_view_names_what_a_newer_prompt_toolkit_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_full_view_reports_what_a_newer_prompt_toolkit_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing_parts() == ()
 
     monkeypatch.delattr(prompt_toolkit.application.Application, "_on_resize")

@@ -1,4 +1,4 @@
-"""Folders for results are gone again when nothing was put into them."""
+"""Folders for results are removed again when nothing was written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_folders_that_were_made_and_hold_nothing_are_removed_and_those_that_were_there_stay(tmp_path: Path) -> None:
+def test_created_empty_folders_are_removed_and_earlier_ones_stay(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
 
     with made_folder(tmp_path / "a/b/c"):
@@ -25,7 +25,7 @@ def test_folders_that_were_made_and_hold_nothing_are_removed_and_those_that_were
     assert everything(tmp_path) == ["a", "a/b", "a/b/report"]
 
 
-def test_a_folder_that_was_there_is_removed_only_where_it_is_ours(tmp_path: Path) -> None:
+def test_an_earlier_folder_is_removed_only_when_it_is_ours(tmp_path: Path) -> None:
     for name in ("theirs", "ours"):
         (tmp_path / name).mkdir()
         with made_folder(tmp_path / name, ours=name == "ours"):
@@ -34,14 +34,14 @@ def test_a_folder_that_was_there_is_removed_only_where_it_is_ours(tmp_path: Path
     assert everything(tmp_path) == ["theirs"]
 
 
-def test_a_folder_that_cannot_be_made_leaves_none_of_those_above_it(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_leaves_no_parent_folders(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long"), made_folder(tmp_path / "a" / "b" / ("c" * 300)):
         pass
 
     assert everything(tmp_path) == []
 
 
-def test_a_whole_folder_appears_when_the_block_ends_and_never_before(tmp_path: Path) -> None:
+def test_a_folder_appears_only_when_the_block_ends(tmp_path: Path) -> None:
     (tmp_path / "a/.model.partial").mkdir(parents=True)  # of a killed process
     (tmp_path / "a/.model.partial/half").touch()
 
@@ -52,7 +52,7 @@ def test_a_whole_folder_appears_when_the_block_ends_and_never_before(tmp_path: P
     assert everything(tmp_path) == ["a", "a/model", "a/model/weights"]
 
 
-def test_a_block_that_fails_leaves_neither_draft_nor_folders(tmp_path: Path) -> None:
+def test_a_block_that_fails_leaves_no_folders(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"), whole_folder(tmp_path / "a/model") as draft:
         (draft / "deeper/weights").touch()
 

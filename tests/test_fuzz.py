@@ -1,4 +1,4 @@
-"""What fuzzing found stays fixed: every target over its corpus, as ``scripts/fuzz`` runs them for minutes on what nobody has thought of."""
+"""Regression tests of fuzzing: every target over its corpus; ``scripts/fuzz`` runs the targets for minutes on new input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLOW = {"weights", "checkpoints"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TARGETS])
-def test_whatever_the_corpus_holds_is_a_value_or_a_named_error(name: str) -> None:
+def test_every_input_of_the_corpus_gives_a_value_or_a_named_error(name: str) -> None:
     corpus = corpus_of(name)
     attempt(TARGETS[name], b"", seconds=0)
 
@@ -29,7 +29,7 @@ def test_the_corpus_is_small_and_belongs_to_targets() -> None:
     assert sum(len(content) for name in TARGETS for content in corpus_of(name).values()) < 200_000
 
 
-def test_an_input_comes_back_from_the_corpus_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_input_is_read_from_the_corpus_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tests.fuzz.everything.CORPUS", tmp_path)
     inputs = {"text": "行\r\n\x00".encode(), "bytes": b"\xff\n\xfe"}
 
@@ -55,7 +55,7 @@ def _run(content: bytes, room: Room) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"), [(b"writes", AssertionError), (b"leaves", AssertionError), (b"hangs", TooSlow), (b"fails", KeyError)]
 )
-def test_a_target_that_writes_hangs_or_fails_is_found(content: bytes, fault: type[BaseException]) -> None:
+def test_a_target_that_writes_hangs_or_fails_is_detected(content: bytes, fault: type[BaseException]) -> None:
     target = Target(_run, TARGETS["texts"].inputs)
 
     with pytest.raises(fault):

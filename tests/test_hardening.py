@@ -1,4 +1,4 @@
-"""What comes from outside is damaged, hostile or missing: one line says so, nothing is lost, and no terminal obeys it."""
+"""Damaged, hostile or missing input: one line reports it, nothing is lost, and no terminal is controlled."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ HEADER = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
         b"not weights at all" * 100,
     ],
 )
-def test_weights_that_are_damaged_are_one_line(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_weights_are_one_line(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_checkpoint(tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(content)
 
@@ -64,7 +64,7 @@ def test_weights_that_are_damaged_are_one_line(content: bytes, tmp_path: Path, c
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "sftchat.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model_type": 5}'])
-def test_a_checkpoint_with_a_damaged_file_is_one_line_or_does_without_it(
+def test_a_checkpoint_with_a_damaged_file_is_one_line_or_works_without_it(
     name: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_checkpoint(tmp_path / "broken")
@@ -99,7 +99,7 @@ def loop(folder: Path) -> Path:
         ("new-plugin", "mine", "-o", "{}"),
     ],
 )
-def test_a_link_that_leads_to_itself_is_one_line(
+def test_a_link_to_itself_is_one_line(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -131,7 +131,7 @@ def with_little_room(*words: object, room: int = LITTLE, cwd: Path) -> subproces
     return subprocess.run(command, cwd=cwd, preexec_fn=limit, capture_output=True, text=True, check=False)
 
 
-def test_rows_that_do_not_fit_leave_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_rows_that_do_not_fit_on_the_disk_leave_only_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("old")
 
     done = with_little_room("data", "generate", "general", "-n", 100, "-o", "rows.jsonl", "--overwrite", "--quiet", cwd=tmp_path)
@@ -141,7 +141,7 @@ def test_rows_that_do_not_fit_leave_the_old_file_and_no_other(tmp_path: Path) ->
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("rows.jsonl", "old")]
 
 
-def test_a_project_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+def test_a_project_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
     done = with_little_room("new-plugin", "mine", "-o", "a/mine", cwd=tmp_path)
 
     assert done.returncode == 2
@@ -150,7 +150,7 @@ def test_a_project_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [("--html", "a/b/report.html"), ("-o", "a/out"), ("--update-baseline", "base.jsonl")])
-def test_a_result_that_does_not_fit_is_one_line_and_never_a_pass(given: tuple[str, str], tmp_path: Path) -> None:
+def test_a_result_that_does_not_fit_on_the_disk_is_one_line_and_never_a_pass(given: tuple[str, str], tmp_path: Path) -> None:
     item = {"id": "1", "messages": [{"role": "user", "content": "甲" * 900}], "gold": "无"}
     (tmp_path / "gold.jsonl").write_text(json.dumps(item) + "\n", encoding="utf-8")
     (tmp_path / "replies.jsonl").write_text(json.dumps({"id": "1", "reply": "无" + " " * LITTLE}) + "\n", encoding="utf-8")
@@ -192,7 +192,7 @@ for words in (
 
 
 @pytest.mark.slow
-def test_nothing_needs_the_network_unless_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_uses_the_network_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
 
     done = subprocess.run([sys.executable, "-c", OFFLINE], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -224,7 +224,7 @@ def hostile_registry(fault: str, group: str) -> Registry:
 
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(HOSTILE, min_size=6, max_size=6, unique=True))
-def test_a_terminal_obeys_nothing_that_an_evaluation_shows(
+def test_nothing_in_an_evaluation_controls_a_terminal(
     texts: list[str], tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("hostile")
@@ -249,7 +249,7 @@ def test_a_terminal_obeys_nothing_that_an_evaluation_shows(
 
 @given(words=st.lists(HOSTILE, min_size=1, max_size=3), verb=st.sampled_from(["", "eval", "train", "data", "inspect", "new-plugin"]))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_an_error_quotes_nothing_that_a_terminal_obeys(words: list[str], verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_quotation_in_an_error_controls_a_terminal(words: list[str], verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([*filter(None, [verb]), *(f"x{word}" for word in words)], obj=Session(given_registry=load_plugins([])))
 
     out, err = capsys.readouterr()
@@ -257,6 +257,6 @@ def test_an_error_quotes_nothing_that_a_terminal_obeys(words: list[str], verb: s
     assert commands_in(out + err) == []
 
 
-def test_what_a_terminal_obeys_is_recognised() -> None:
+def test_terminal_controls_are_recognised() -> None:
     assert commands_in("\x1b[2J\u202e") == ["'\\x1b'", "'\\u202e'"]
     assert commands_in("plain 甲\n") == []

@@ -1,4 +1,4 @@
-"""Files that are damaged or none at all: holes of gigabytes, whatever was cut short."""
+"""Damaged files: sparse files of gigabytes, and truncated files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ HOLES = [
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs to know how much memory a process has")
 @pytest.mark.parametrize("words", HOLES)
-def test_a_file_of_gigabytes_is_refused_in_little_memory(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_gigabytes_is_refused_with_little_memory(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "holes").mkdir()
     for name in (
         "holes.jsonl",
@@ -108,7 +108,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_file_that_was_cut_short_costs_a_line_at_most(
+def test_a_truncated_file_is_at_most_one_line(
     name: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SFTCHAT_CACHE_DIR", str(here / "cache"))

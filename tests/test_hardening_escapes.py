@@ -1,4 +1,4 @@
-"""Text from outside is shown by every command, and a terminal obeys nothing in it: rows, manifests, names of models, what models say."""
+"""Text from outside never controls the terminal, in any command: rows, manifests, names of models, replies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def manifest(mark: str) -> str:
         "train general --data gold.jsonl -o run --resume",
     ],
 )
-def test_a_terminal_obeys_nothing_that_any_command_shows(
+def test_no_command_writes_text_that_controls_a_terminal(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def test_a_terminal_obeys_nothing_that_any_command_shows(
     assert [commands_in(text) for text in shown] == [[], []]
 
 
-def test_json_made_fit_for_a_terminal_is_the_same_json() -> None:
+def test_escaped_json_is_the_same_json() -> None:
     value = {f"甲{H}": ["👩\u200d👧", "\U000e0001", H, "a\u3000b"]}
 
     assert json.loads(printable_json(json.dumps(value, ensure_ascii=False, indent=2))) == value

@@ -1,4 +1,4 @@
-"""Files in places that nobody wished for: folders that are read-only, links, devices."""
+"""Unusual files: read-only folders, links, devices."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ READ = ["data check gold.jsonl -q", "data show gold.jsonl --json", EVAL, "ask ye
 TYPED = "hi\n/export t.md\n/export t.jsonl\n/good\n/gold\nbye\n"
 
 
-def test_a_folder_that_is_read_only_is_one_line_for_whatever_writes_and_nothing_for_whatever_reads(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_one_line_for_writers_and_nothing_for_readers(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     fill(folder)
 
@@ -61,7 +61,7 @@ def test_a_folder_that_is_read_only_is_one_line_for_whatever_writes_and_nothing_
 
 
 @pytest.mark.slow
-def test_a_model_in_a_folder_that_is_read_only_answers_is_scored_and_is_trained_on(tmp_path: Path) -> None:
+def test_a_model_in_a_read_only_folder_replies_is_scored_and_is_trained_on(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     fill(folder)
     make_checkpoint(folder / "tiny")
@@ -115,7 +115,7 @@ def test_a_pipe_is_written_into_and_never_replaced(here: Path, capsys: pytest.Ca
     assert read[0].startswith("<?xml")
 
 
-def test_what_is_read_may_be_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_input_may_be_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("gold.jsonl", "replies.jsonl"):
         (here / name).rename(here / f"real-{name}")
         (here / name).symlink_to(f"real-{name}")

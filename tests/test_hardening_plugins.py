@@ -1,4 +1,4 @@
-"""Plugins that misbehave when they are imported, installed beside ours and met by the program as it is typed."""
+"""Plugins that misbehave during their import, installed next to the first-party ones and loaded by the real program."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
         (SHADOW, "task 'general' is already registered by plugin 'general'"),
     ],
 )
-def test_a_plugin_that_cannot_be_loaded_is_named_with_its_reason_and_harms_nobody(source: str, problem: str, tmp_path: Path) -> None:
+def test_a_plugin_that_cannot_be_loaded_is_reported_and_affects_nothing_else(source: str, problem: str, tmp_path: Path) -> None:
     folder = site(tmp_path, source)
 
     described = found(sftchat(folder, "plugins", "--json"))
@@ -76,7 +76,7 @@ def test_a_plugin_that_cannot_be_loaded_is_named_with_its_reason_and_harms_nobod
     assert (described["distribution"], described["problem"], described["tasks"]) == ("odd 1.0", problem, [])
 
 
-def test_the_name_of_a_task_that_a_plugin_would_shadow_stays_with_its_owner(tmp_path: Path) -> None:
+def test_a_task_name_stays_with_its_owner_when_a_plugin_registers_it_too(tmp_path: Path) -> None:
     folder = site(tmp_path, SHADOW, "aaa")
 
     done = sftchat(folder, "data", "generate", "general", "-n", "1", "-o", "-", "--quiet")
@@ -87,7 +87,7 @@ def test_the_name_of_a_task_that_a_plugin_would_shadow_stays_with_its_owner(tmp_
     )
 
 
-def test_what_a_plugin_prints_while_it_is_imported_is_not_on_standard_output(tmp_path: Path) -> None:
+def test_output_of_a_plugins_import_is_not_on_standard_output(tmp_path: Path) -> None:
     noise = "import os, subprocess, sys\nprint('one')\nsys.__stdout__.write('two\\n'); sys.__stdout__.flush()\n"
     folder = site(tmp_path, noise + "os.write(1, b'three\\n')\nsubprocess.run(['echo', 'four'])\n" + ENGINE)
 
@@ -99,7 +99,7 @@ def test_what_a_plugin_prints_while_it_is_imported_is_not_on_standard_output(tmp
     assert listed["engines"] == ["yes"]
 
 
-def test_a_plugin_whose_import_takes_long_is_named_while_it_does(tmp_path: Path) -> None:
+def test_a_plugin_with_a_slow_import_is_named_during_it(tmp_path: Path) -> None:
     folder = site(tmp_path, "import time; time.sleep(5.5)\n" + ENGINE)
 
     done = sftchat(folder, "ask", "yes:x", "really?")

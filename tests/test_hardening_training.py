@@ -1,4 +1,4 @@
-"""Trainings that meet each other, a full disk, or a folder that is none: one line says so, and nothing half-written is left."""
+"""Concurrent trainings, a full disk, or an invalid folder: one line reports it, and nothing incomplete is left."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sftchat.data import read as reading
 from sftchat.data.read import READ, iter_rows
 from sftchat.errors import DataError
 from sftchat.models.manifest import read_manifest
-from sftchat.training.checkpoints import LOCKS, locked, refuse_running
+from sftchat.training.checkpoints import HELD_LOCKS, check_not_in_use, lock_run
 from tests.conftest import make_checkpoint
 from tests.test_hardening import one_line, with_little_room
 
 HOLD = """
 import sys
 from pathlib import Path
-from sftchat.training.checkpoints import locked
+from sftchat.training.checkpoints import lock_run
 
-with locked(Path(sys.argv[1])):
+with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -64,7 +64,7 @@ def another_training(run: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("output", ["runs/first", "link"])
-def test_the_second_of_two_trainings_into_one_folder_is_refused_and_a_dead_one_is_in_nobodys_way(
+def test_the_second_of_two_trainings_into_one_folder_is_refused_and_a_killed_one_blocks_nothing(
     output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("link").symlink_to("runs/first")
@@ -73,27 +73,27 @@ def test_the_second_of_two_trainings_into_one_folder_is_refused_and_a_dead_one_i
         before = everything()
         code, line = one_line(capsys, "train", "general", "-o", output)
         assert code == 2
-        holder = f"process {process.pid}" if LOCKS.is_file() else "another process"
+        holder = f"process {process.pid}" if HELD_LOCKS.is_file() else "another process"
         assert line == f"sftchat: error: {holder} is training into '{output}'; wait for it, or give another -o\n"
-        with pytest.raises(UsageError, match=f"^{holder} is training into "), locked(Path(output)):
+        with pytest.raises(UsageError, match=f"^{holder} is training into "), lock_run(Path(output)):
             pass
         assert everything() == before == ["link", "runs", "runs/first"]
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
 
-    refuse_running(Path(output))
-    with locked(Path(output)):
+    check_not_in_use(Path(output))
+    with lock_run(Path(output)):
         Path("runs/first/model").touch()
         assert everything() == ["link", "runs", "runs/first", "runs/first/model"]  # what holds the lock is no file
-    refuse_running(Path(output))
+    check_not_in_use(Path(output))
 
 
-def test_a_lock_leaves_no_folder_that_nothing_was_put_into_and_keeps_one_that_holds_a_run() -> None:
-    with locked(Path("a/b/run")):
+def test_a_lock_leaves_no_empty_folder_and_keeps_one_that_holds_a_run() -> None:
+    with lock_run(Path("a/b/run")):
         pass
     assert everything() == []
-    with locked(Path("a/b/run")):
+    with lock_run(Path("a/b/run")):
         Path("a/b/run/model").touch()
     assert everything() == ["a", "a/b", "a/b/run", "a/b/run/model"]
 
@@ -101,7 +101,7 @@ def test_a_lock_leaves_no_folder_that_nothing_was_put_into_and_keeps_one_that_ho
 # folders that are none
 
 
-def test_an_output_below_a_file_or_at_a_link_that_leads_nowhere_is_refused_before_anything_loads(
+def test_an_output_below_a_file_or_at_a_broken_link_is_refused_before_anything_loads(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("file").touch()
@@ -121,7 +121,7 @@ def test_an_output_below_a_file_or_at_a_link_that_leads_nowhere_is_refused_befor
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which not even root can make another")
-def test_a_folder_that_the_system_does_not_let_anybody_make_is_one_line(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_the_system_refuses_to_make_is_one_line(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = one_line(capsys, *training(tiny_checkpoint, "/proc/run"))
 
     assert code in (2, 3)
@@ -156,7 +156,7 @@ def test_a_run_folder_may_be_a_link(tiny_checkpoint: Path, capsys: pytest.Captur
         ),
     ],
 )
-def test_a_training_that_the_disk_does_not_hold_is_one_line_and_leaves_nothing_half_written(
+def test_a_training_on_a_full_disk_is_one_line_and_leaves_nothing_incomplete(
     room: int, reason: str, left: list[str], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     model = make_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
@@ -171,7 +171,7 @@ def test_a_training_that_the_disk_does_not_hold_is_one_line_and_leaves_nothing_h
 # files that are no rows
 
 
-def test_a_file_of_nothing_but_holes_is_one_line_however_large_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sparse_file_is_one_line_for_any_size(capsys: pytest.CaptureFixture[str]) -> None:
     with Path("sparse.jsonl").open("wb") as file:
         file.truncate(5 << 30)
 
@@ -189,7 +189,7 @@ def test_a_file_of_nothing_but_holes_is_one_line_however_large_it_is(capsys: pyt
         ('[{"text": "', "an element of the array is longer than 64 MiB; the rest was not read"),
     ],
 )
-def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_or_element_is_not_read_into_memory(begin: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("f").write_text(begin + "x" * (4 << 20), encoding="utf-8")
     for module in (arrays, reading, parsing):
         monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
@@ -203,7 +203,7 @@ def test_a_line_or_an_element_that_does_not_end_is_not_read_into_memory(begin: s
     assert problems() == [f"f:1: {words.replace('64 MiB', '1 MiB')}"]
 
 
-def test_a_line_as_long_as_may_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_of_the_maximum_length_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     row = b'{"text": "' + b"x" * 100 + b'"}\n'
     Path("f").write_bytes(row * 2 + row[:-1])
     monkeypatch.setattr(parsing, "MAX_BYTES", len(row))

@@ -1,4 +1,4 @@
-"""Text from outside in every field reaches every output, and commands none of them: neither a terminal, a CI log, a browser nor a parser.
+"""Text from outside, in every field and every output, controls no terminal, CI log, browser or parser.
 
 A field is a place where text comes in; it holds ``HOSTILE`` with its own name behind it. An output is bytes that leave the program. ``SHOWN`` says which
 fields each output shows, so that a test fails too when a field no longer arrives.
@@ -209,7 +209,7 @@ def assert_arrived(names: str, shown: str) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
 @pytest.mark.parametrize("name", SHOWN)
-def test_no_field_commands_what_shows_it(name: str, terminal: bool, world: World) -> None:
+def test_no_field_controls_the_output_that_shows_it(name: str, terminal: bool, world: World) -> None:
     words, fields = SHOWN[name]
     shown = world.run(words, terminal)
 
@@ -246,7 +246,7 @@ class Page(HTMLParser):
             self.data = data
 
 
-def test_no_field_commands_a_file_of_a_report(world: World) -> None:
+def test_no_field_injects_markup_into_a_report(world: World) -> None:
     shown = world.run([*GATED, *FILES], terminal=False)
 
     assert (shown.code, sorted(shown.files)) == (
@@ -276,7 +276,7 @@ def test_no_field_commands_a_file_of_a_report(world: World) -> None:
     assert "<img" not in shown.files["report.md"]
 
 
-def test_an_annotation_is_one_command_whatever_is_quoted(world: World) -> None:
+def test_an_annotation_is_one_command_for_any_quoted_text(world: World) -> None:
     err = world.run(GATED, terminal=False).err
 
     commands = [line for line in err.split("\n") if line.lstrip().startswith("::")]
@@ -306,7 +306,7 @@ SERVERS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
 @pytest.mark.parametrize("script", SERVERS.values(), ids=SERVERS)
-def test_no_server_commands_what_shows_it(script: Callable[[], Any], terminal: bool, world: World) -> None:
+def test_no_server_controls_the_output_that_shows_it(script: Callable[[], Any], terminal: bool, world: World) -> None:
     with server(script()) as url:
         shown = world.run(["ask", f"{url}#small", "hello"], terminal)
 
@@ -320,7 +320,7 @@ def test_no_server_commands_what_shows_it(script: Callable[[], Any], terminal: b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["inspect", "model"], ["inspect", "model", "--json"]], ids=["inspect", "inspect as json"])
-def test_no_manifest_commands_what_inspects_it(words: list[str], world: World) -> None:
+def test_no_manifest_controls_the_output_of_inspect(words: list[str], world: World) -> None:
     make_checkpoint(Path("model"))
     Path("model/sftchat.json").write_text(manifest(mark("manifest")))
 
@@ -333,7 +333,7 @@ def test_no_manifest_commands_what_inspects_it(words: list[str], world: World) -
 @pytest.mark.parametrize(
     "words", [["chat", "h:says"], ["chat", "h:says", "--jsonl"], ["chat", "h:fails", "h:says"]], ids=["plain", "jsonl", "two"]
 )
-def test_no_reply_commands_a_chat_without_a_screen(words: list[str], world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_reply_controls_a_chat_without_a_screen(words: list[str], world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     line = json.dumps({"message": field("typed")}) if "--jsonl" in words else "hello"
     for terminal in (True, False):
         monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\n"))
@@ -359,7 +359,7 @@ def test_no_reply_commands_a_chat_without_a_screen(words: list[str], world: Worl
     ],
     ids=["check", "show", "eval", "missing", "diff"],
 )
-def test_a_real_terminal_is_given_nothing_to_obey(words: list[str], world: World) -> None:
+def test_a_real_terminal_receives_no_control_sequences(words: list[str], world: World) -> None:
     talk = Pty(["-c", "from sftchat.cli import console_script; console_script()", *words], 100, 40, (), {})
     try:
         talk.left()

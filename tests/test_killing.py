@@ -1,4 +1,4 @@
-"""Commands that are killed in the midst of their progress finish with what they would have finished with, and leave nothing."""
+"""Killed commands, run again, end with the results of an undisturbed run and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_killed_command_finishes_with_the_results_of_an_undisturbed_one(
     assert tally.fine, tally
 
 
-def test_a_killed_evaluation_of_a_server_asks_again_only_for_what_was_under_way(tmp_path: Path) -> None:
+def test_a_killed_evaluation_of_a_server_repeats_only_running_requests(tmp_path: Path) -> None:
     kills, items = 2, 40
     with served(items) as (command, answered):
         tally = Killing(tmp_path, random.Random()).table(command, kills, each=kills)

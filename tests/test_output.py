@@ -1,4 +1,4 @@
-"""Standard streams: whatever is written to them commands nothing, and a stream that fails has one meaning."""
+"""Standard streams: written text controls nothing, and a failing stream has one meaning."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def workflow_commands(text: str) -> list[str]:
 
 
 @given(HOSTILE)
-def test_a_message_holds_no_control_but_line_breaks_tabs_and_the_return_that_begins_a_bar(text: str) -> None:
+def test_a_message_has_no_controls_except_line_feed_tab_and_the_return_of_a_progress_bar(text: str) -> None:
     shown = written(text)
 
     assert commands_in(shown.replace("\t", "").replace("\r", "")) == []
@@ -58,7 +58,7 @@ def test_a_message_holds_no_control_but_line_breaks_tabs_and_the_return_that_beg
 
 
 @given(HOSTILE, st.booleans())
-def test_what_was_sanitised_is_not_changed_again(text: str, in_workflow: bool) -> None:
+def test_sanitised_text_is_not_changed_again(text: str, in_workflow: bool) -> None:
     shown = written(text, in_workflow=in_workflow)
 
     assert written(shown, in_workflow=in_workflow) == shown
@@ -66,17 +66,17 @@ def test_what_was_sanitised_is_not_changed_again(text: str, in_workflow: bool) -
 
 
 @given(st.lists(HOSTILE), st.booleans())
-def test_a_text_in_pieces_is_written_as_one(pieces: list[str], in_workflow: bool) -> None:
+def test_a_text_in_pieces_is_written_like_one(pieces: list[str], in_workflow: bool) -> None:
     assert written(*pieces, in_workflow=in_workflow) == written("".join(pieces), in_workflow=in_workflow)
 
 
 @given(st.lists(HOSTILE))
-def test_where_github_reads_no_message_is_a_command(pieces: list[str]) -> None:
+def test_on_github_no_message_is_a_command(pieces: list[str]) -> None:
     assert workflow_commands(written(*pieces, in_workflow=True)) == []
 
 
 @given(st.lists(HOSTILE))
-def test_where_github_reads_no_rendered_text_is_a_command_and_styles_stay(pieces: list[str]) -> None:
+def test_on_github_no_rendered_text_is_a_command_and_styles_stay(pieces: list[str]) -> None:
     raw = io.StringIO()
     stream = Rendered(Handle(raw, required=True), in_workflow=True)
     for piece in pieces:
@@ -86,20 +86,20 @@ def test_where_github_reads_no_rendered_text_is_a_command_and_styles_stay(pieces
     assert raw.getvalue().count("\x1b") == "".join(pieces).count("\x1b")
 
 
-def test_what_the_runner_takes_for_a_command_is_recognised() -> None:
+def test_workflow_commands_of_the_runner_are_recognised() -> None:
     assert workflow_commands("  ::error::x\nok\r::x\na ##[error]b\nc::d") == ["  ::error::x", "::x", "a ##[error]b"]
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.recursive(st.text() | HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner), max_leaves=8))
-def test_json_is_the_same_json_and_a_guard_has_nothing_to_do(value: object) -> None:
+def test_escaped_json_is_the_same_json_and_passes_the_guard_unchanged(value: object) -> None:
     text = printable_json(json.dumps(value, ensure_ascii=False, indent=2))
 
     assert json.loads(text) == value
     assert written(text, in_workflow=True) == text
 
 
-def test_a_bar_of_tqdm_moves_and_its_text_commands_nothing() -> None:
+def test_a_progress_bar_of_tqdm_moves_and_its_text_is_harmless() -> None:
     from tqdm import tqdm
 
     raw = io.StringIO()
@@ -157,7 +157,7 @@ def test_a_console_writes_styles_and_no_other_escape_sequence(text: str) -> None
     assert commands_in(CONTROLS.sub("", shown.getvalue())) == []
 
 
-def test_what_is_written_beside_a_bar_styles_and_links_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_written_next_to_a_progress_bar_has_no_styles_and_links(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = take_streams(monkeypatch)
     with guarded_streams():
         console = GuardedConsole(sys.stderr)
@@ -173,7 +173,7 @@ def test_what_is_written_beside_a_bar_styles_and_links_nothing(monkeypatch: pyte
     assert sys.stderr is screen
 
 
-def test_data_is_whole_in_a_pipe_and_harmless_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_is_unchanged_in_a_pipe_and_escaped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = take_streams(monkeypatch)
     pipe = io.StringIO()
     with guarded_streams():
@@ -199,7 +199,7 @@ def test_rows_are_the_same_rows_on_a_terminal_and_the_same_bytes_in_a_pipe(monke
     assert sys.stdout.buffer.getvalue() == b"before\n" + '{"a": "\x9b\u202e甲"}\n'.encode()  # type: ignore[attr-defined]
 
 
-def test_streams_are_guarded_once_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_are_guarded_once_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = take_streams(monkeypatch)
     with guarded_streams():
         guard = sys.stdout
@@ -226,7 +226,7 @@ class Tee:
         pass
 
 
-def test_whatever_can_write_may_stand_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_object_with_write_may_replace_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     tee = Tee()
     monkeypatch.setattr(sys, "stdout", tee)
     with guarded_streams():
@@ -243,7 +243,7 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def test_results_that_cannot_be_written_are_an_error_and_notes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_results_are_an_error_and_unwritable_notes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SftchatError, match="^standard output cannot be written: no space left on device$"):
         Handle(Full(), required=True).write("x")
     with pytest.raises(SftchatError, match="^standard output cannot be written: it is closed$"):
@@ -289,7 +289,7 @@ def test_a_standard_output_that_cannot_be_written_is_an_error_of_one_line(line: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", RESULTS.values(), ids=RESULTS)
-def test_results_are_whole_where_notes_cannot_be_written(words: list[str], tmp_path: Path) -> None:
+def test_results_are_complete_where_notes_cannot_be_written(words: list[str], tmp_path: Path) -> None:
     whole = shell("", words, tmp_path)
 
     for line in ("2>&-", "2>/dev/full", "<&- 2>&-"):
@@ -299,12 +299,12 @@ def test_results_are_whole_where_notes_cannot_be_written(words: list[str], tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [">&- 2>&-", ">/dev/full 2>/dev/full"])
-def test_the_exit_code_is_what_is_left_where_nothing_can_be_written(line: str, tmp_path: Path) -> None:
+def test_the_exit_code_remains_where_nothing_can_be_written(line: str, tmp_path: Path) -> None:
     assert [shell(line, words, tmp_path).returncode for words in (*RESULTS.values(), ["no-such-verb"])] == [3, 3, 3, 3, 2]
 
 
 @pytest.mark.slow
-def test_a_file_that_is_opened_later_is_not_written_by_those_who_know_descriptors_only(tmp_path: Path) -> None:
+def test_a_file_that_is_opened_later_is_not_written_through_a_reused_descriptor(tmp_path: Path) -> None:
     program = "import os\nfrom sftchat._util.output import prepare_process\nprepare_process()\nfile = open('kept', 'w')\nos.write(2, b'x')\nos.write(1, b'x')\n"
     subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program], check=True, cwd=tmp_path)
 

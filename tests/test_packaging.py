@@ -1,4 +1,4 @@
-"""What is released: the wheel and the sdist, in a clean environment with the sources out of reach."""
+"""The released wheel and sdist, in a clean environment without access to the sources."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(python: Path, cwd: Path, *words: object) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_wheel_has_what_runs_and_nothing_else(built: Path) -> None:
+def test_the_wheel_has_exactly_the_runtime_files(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
 
@@ -121,7 +121,7 @@ def test_the_light_installation_generates_scores_and_gates(light: Path, tmp_path
     assert json.loads(scored.stdout)["results"][0]["metrics"][0]["value"] == 1.0
 
 
-def test_the_light_installation_writes_a_plugin_and_says_what_training_needs(light: Path, tmp_path: Path) -> None:
+def test_the_light_installation_writes_a_plugin_and_reports_what_training_needs(light: Path, tmp_path: Path) -> None:
     written, trained = run(light, tmp_path, "new-plugin", "mine"), run(light, tmp_path, "train", "relation", "-o", "run")
 
     assert written.returncode == 0, written.stderr

@@ -1,4 +1,4 @@
-"""The pages that lead from one command to the next are followed from the first to the last, each in an environment and a folder of its own."""
+"""The pages with commands in sequence are followed from first to last, each in its own environment and folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.pages import blocks, commands, environment, follow
 
 DOCS = ROOT / "docs"
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-FOLLOWED = ("tutorial", "lora", "several-gpus", "from-data", "talk-to-data", "evalsets")
+FOLLOWED = ("tutorial", "lora", "several-gpus", "from-data", "chat-to-data", "evalsets")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_a_page_does_what_it_says(name: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_have_the_output_shown(name: str, tmp_path: Path) -> None:
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     folder = tmp_path / "work"
     folder.mkdir()
@@ -26,14 +26,14 @@ def test_a_page_does_what_it_says(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_a_page_that_is_followed_has_commands_that_can_be_run_everywhere(name: str) -> None:
+def test_a_tested_page_has_commands_that_run_everywhere(name: str) -> None:
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     found = [command for block in blocks(page) if not block.language for command in commands(block)]
 
     assert sum(command.runs_here for command in found) >= 2
 
 
-def test_the_answer_of_the_tutorials_job_is_the_command_that_was_run() -> None:
+def test_the_job_of_the_tutorial_runs_the_tested_command() -> None:
     (workflow,) = re.findall(r"```yaml\n(.*?)```", TUTORIAL, flags=re.DOTALL)
     gate = next(line.split("run: ")[1] for line in workflow.splitlines() if "sftchat eval" in line)
 
@@ -57,14 +57,14 @@ def test_the_answer_of_the_tutorials_job_is_the_command_that_was_run() -> None:
         ('```json title="a.json"\n[1]\n```\n\n```\ncat a.json\n```\n\n```text\n[2]\n```\n', "not printed: [2]"),
     ],
 )
-def test_a_page_that_says_otherwise_is_noticed(page: str, fault: str, tmp_path: Path) -> None:
+def test_a_page_with_wrong_output_is_detected(page: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError) as error:
         follow(page, tmp_path, {"PATH": "/usr/bin:/bin"})
 
     assert str(error.value).startswith(fault)
 
 
-def test_a_page_that_is_right_is_followed(tmp_path: Path) -> None:
+def test_a_right_page_passes(tmp_path: Path) -> None:
     page = """
 ```json title="a/b.json"
 [1]

@@ -1,4 +1,4 @@
-"""Text and JSON from outside: read with bounds, given types, or a ``ValueError`` that says where."""
+"""Text and JSON from outside: read with limits, checked types, or a ``ValueError`` with the place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outer:
     pairs: tuple[tuple[str, float], ...] = ()
 
 
-def test_a_value_is_made_of_what_json_says() -> None:
+def test_a_value_is_built_from_json() -> None:
     found = load_json(
         '{"number": 1, "real": 2, "inner": [{"name": "x", "kind": "b"}], "by_name": {"k": NaN}, "maybe": {"name": "y"}, "more": [1]}'
     )
@@ -68,7 +68,7 @@ def test_a_value_is_made_of_what_json_says() -> None:
         ('{"number": 1, "pairs": [[1, 1]]}', "pairs[0][0] is 1, must be text"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_place(text: str, words: str) -> None:
+def test_a_mismatch_is_reported_with_its_place(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         from_json(Outer, load_json(text))
 
@@ -79,13 +79,13 @@ def test_what_does_not_fit_is_named_with_its_place(text: str, words: str) -> Non
         lambda below: st.lists(below) | st.dictionaries(st.text(), below),
     )
 )
-def test_whatever_json_may_say_is_a_value_or_a_value_error(value: Any) -> None:
+def test_any_json_gives_a_value_or_a_value_error(value: Any) -> None:
     with suppress(ValueError):
         assert isinstance(from_json(Outer, value), Outer)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 101 + "]" * 101, '{"a":' * 101 + "1" + "}" * 101])
-def test_json_too_deep_in_itself_is_a_value_error(text: str) -> None:
+def test_json_nested_too_deep_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="more than 100 deep"):
         load_json(text)
     assert load_json("[" * 100 + "]" * 100) != []
@@ -104,7 +104,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, m
 
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"x": [], "a": 1, "a": 2}}]', '{"a": 1, "\\u0061": 2}'])
 @pytest.mark.parametrize("encoding", ["", "utf-8", "utf-8-sig", "utf-16"])
-def test_a_key_that_stands_twice_is_refused_by_name(text: str, encoding: str) -> None:
+def test_a_repeated_key_is_refused_by_name(text: str, encoding: str) -> None:
     with pytest.raises(ValueError, match=r'^key "a" stands twice in one object; remove one$'):
         load_json(text.encode(encoding) if encoding else text)
 
@@ -112,6 +112,6 @@ def test_a_key_that_stands_twice_is_refused_by_name(text: str, encoding: str) ->
 @given(
     st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 )
-def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
+def test_written_json_is_read_unchanged(value: Any) -> None:
     assert load_json(json.dumps(value)) == value
     assert load_json(json.dumps(value).encode()) == value

@@ -1,4 +1,4 @@
-"""The loader: what plugins register, and that a broken one harms nobody else."""
+"""The plugin loader: what plugins register, and that a broken one affects no other."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_two_plugins_cannot_register_one_task() -> None:
         registry.task("one")
 
 
-def test_a_contested_command_says_nothing_of_a_task_of_the_same_name() -> None:
+def test_a_contested_command_does_not_affect_a_task_of_the_same_name() -> None:
     class Talker:
         @hookimpl
         def sftchat_register_chat_commands(self) -> list[ChatCommand]:
@@ -116,7 +116,7 @@ def test_a_contested_command_says_nothing_of_a_task_of_the_same_name() -> None:
     assert registry.contested == {}
 
 
-def test_no_stranger_takes_the_name_of_a_command_of_ours_whatever_its_plugin_is_called() -> None:
+def test_no_third_party_plugin_takes_the_name_of_a_built_in_command() -> None:
     class Commands:
         """A plugin with a chat command."""
 
@@ -166,7 +166,7 @@ def test_an_engine_type_is_registered_by_its_scheme() -> None:
         (1, ""),
     ],
 )
-def test_a_plugin_for_another_interface_is_told_what_to_install(stated: object, problem: str) -> None:
+def test_a_plugin_for_another_interface_is_reported_with_what_to_install(stated: object, problem: str) -> None:
     plugin = Tasks("one")
     plugin.sftchat_plugin_api = stated  # type: ignore[attr-defined]
 
@@ -188,7 +188,7 @@ def test_a_plugin_for_an_older_interface_may_be_kept_with_an_older_release(monke
     )
 
 
-def test_a_plugin_that_prints_or_exits_while_it_loads_harms_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plugin_that_prints_or_exits_while_it_loads_affects_no_result(capsys: pytest.CaptureFixture[str]) -> None:
     def loud() -> Any:
         sys.stdout.write("hello")
         return Tasks("one")
@@ -213,7 +213,7 @@ def test_an_unknown_task_suggests_the_nearest_and_names_what_failed_to_load() ->
     )
 
 
-def test_every_plugin_hears_of_a_finished_evaluation() -> None:
+def test_every_plugin_is_called_after_an_evaluation() -> None:
     heard: list[Any] = []
 
     class Listener:
@@ -227,6 +227,6 @@ def test_every_plugin_hears_of_a_finished_evaluation() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "with space", "1st", "名"])
-def test_a_task_name_that_could_not_be_typed_is_refused(name: str) -> None:
+def test_a_task_name_that_cannot_be_typed_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must be lower-case"):
         make_task(name)

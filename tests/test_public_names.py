@@ -1,4 +1,4 @@
-"""What strangers may import: a name that comes or goes here is a decision, and the page of the promise says the same."""
+"""The public names: a change is a decision, and docs/hooks.md lists the same names."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ NAMES = {
 }  # fmt: skip
 
 
-def test_the_public_names_are_these_and_each_is_there() -> None:
+def test_the_public_names_are_as_listed_and_exist() -> None:
     assert {module.__name__: module.__all__ for module in MODULES} == NAMES
     assert [name for module in MODULES for name in module.__all__ if not hasattr(module, name)] == []
 
 
-def test_the_page_of_the_promise_lists_them() -> None:
+def test_the_page_on_hooks_lists_them() -> None:
     rows = re.findall(r"^\| `(sftchat[\w.]*)` \| (.*) \|$", PAGE, flags=re.MULTILINE)
     listed = {module: re.findall(r"`(\w+)`", names) for module, names in rows}
 
     assert listed == {**NAMES, "sftchat.testing.fixtures": ["run_sftchat", "sftchat_home"]}
 
 
-def test_the_page_says_how_long_what_is_public_stays() -> None:
-    (promise,) = re.findall(r"^## What stays\n(.*)", PAGE, flags=re.MULTILINE | re.DOTALL)
+def test_the_page_states_how_long_public_names_stay() -> None:
+    (promise,) = re.findall(r"^## Stability\n(.*)", PAGE, flags=re.MULTILINE | re.DOTALL)
 
     assert "at least two further minor releases and half a year, with a `DeprecationWarning`" in promise
     assert f"`sftchat.PLUGIN_API` is the version of the interface, now {sftchat.PLUGIN_API}." in promise

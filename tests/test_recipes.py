@@ -1,4 +1,4 @@
-"""The recipes of ``examples/configs``, each run as it is but for the size: a tiny random model of its kind, a few rows, two steps."""
+"""The recipes of ``examples/configs``, each run at reduced size: a tiny random model of its kind, a few rows, two steps."""
 
 from __future__ import annotations
 

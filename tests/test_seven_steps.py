@@ -1,4 +1,4 @@
-"""Rows, check, show, train, eval, merge, export: the way from a file of any kind to a model that Ollama takes, as a user types it."""
+"""Check, show, train, eval, merge, export: from a file of rows to a model for Ollama, as a user types it."""
 
 from __future__ import annotations
 

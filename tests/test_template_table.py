@@ -1,4 +1,4 @@
-"""The script that tries the chat templates of a folder: its whole table, over templates written for this test."""
+"""The script that tests the chat templates of a folder: its whole table, for templates of this test."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "templates"
 
 
-def test_the_table_tells_of_each_template_what_can_be_trained_on_why_not_and_what_to_do(
+def test_the_table_has_for_each_template_what_can_be_trained_on_why_not_and_a_remedy(
     script: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(script, "SOURCES", folder / "sources.json")

@@ -1,4 +1,4 @@
-"""Normal form, tokens and thinking: every character that other scorers trip over, with the right answer."""
+"""Normal form, tokens and thinking: characters that break other scorers, with the right result."""
 
 import time
 import unicodedata
@@ -39,12 +39,12 @@ from sftchat.text import (
         ("김 철수", "김 철수"),
     ],
 )
-def test_normal_form_folds_what_looks_the_same(text: str, normal: str) -> None:
+def test_normal_form_folds_characters_that_look_the_same(text: str, normal: str) -> None:
     assert normalise(text) == normal
 
 
 @pytest.mark.parametrize("text", ["①", "⑴", "…", "㈱", "︰", "第①回…"])
-def test_characters_that_nfkc_would_damage_stay(text: str) -> None:
+def test_characters_that_nfkc_would_damage_are_kept(text: str) -> None:
     assert normalise(text) == text
     assert unicodedata.normalize("NFKC", text) != text
 
@@ -54,7 +54,7 @@ def test_separators_and_traditional_characters_stay_inside_a_text(text: str) -> 
     assert normalise(text) == text
 
 
-def test_dash_and_colon_sets_hold_what_models_write() -> None:
+def test_dash_and_colon_sets_cover_what_models_write() -> None:
     assert set("‐‑‒–—―−－-") <= set(DASHES)
     assert set("：﹕∶︰ː:") <= set(COLONS)
     assert set("·‧•・･") == set(MIDDLE_DOTS)
@@ -116,7 +116,7 @@ def test_thinking_is_dropped_whether_closed_or_not(reply: str, answer: str) -> N
 
 
 @pytest.mark.parametrize("garbage", ["<think>", "</think>", "<think></think>", "<", "\u200b", " ", "甲 ", "①"])
-def test_a_megabyte_takes_no_time(garbage: str) -> None:
+def test_a_megabyte_is_processed_fast(garbage: str) -> None:
     text = garbage * (1_000_000 // len(garbage))
     started = time.perf_counter()
     normalise(text)
@@ -134,7 +134,7 @@ def test_words_of_chinese_and_english_are_tokens(text: str) -> None:
     assert words(text) == tokens(text)
 
 
-def test_of_all_characters_those_that_command_hide_or_reorder_are_replaced() -> None:
+def test_characters_that_control_hide_or_reorder_are_replaced() -> None:
     every = "".join(
         map(chr, (*range(0x3400), *range(0x9F00, 0xAC00), *range(0xD700, 0x10200), *range(0x1F000, 0x20000), *range(0xE0000, 0xE0200)))
     )
@@ -146,5 +146,5 @@ def test_of_all_characters_those_that_command_hide_or_reorder_are_replaced() -> 
     assert (printable("a\n\tb\u3000c"), printable_lines("a\n\tb\rc", kept="")) == ("a\ufffd\ufffdb\u3000c", "a\n\ufffdb\ufffdc")
 
 
-def test_json_hides_what_github_takes_for_a_command_anywhere_in_a_line() -> None:
+def test_json_escapes_what_github_reads_as_a_command_anywhere_in_a_line() -> None:
     assert printable_json('["##[error]"]') == '["#\\u0023[error]"]'

@@ -1,4 +1,4 @@
-"""Thoughts are told from the reply, whatever the split."""
+"""Thoughts are separated from the reply for any chunks."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def split(text: str, seed: int, begun: bool = False) -> tuple[str, str]:
         ("", False, "", ""),
     ],
 )
-def test_what_a_reply_begins_with_is_a_thought(text: str, begun: bool, thought: str, reply: str) -> None:
+def test_the_thought_at_the_beginning_of_a_reply_is_separated(text: str, begun: bool, thought: str, reply: str) -> None:
     for seed in range(40):
         assert split(text, seed, begun) == (thought, reply)
 
 
-def test_a_tag_that_may_come_is_held_back() -> None:
+def test_a_possible_tag_is_held_back() -> None:
     thoughts = Thoughts()
 
     assert thoughts.feed("<thi") == []

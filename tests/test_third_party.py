@@ -1,4 +1,4 @@
-"""Every door through which third-party code is called, with a plugin behind it that leaves, raises, or gives something else than it should."""
+"""Every call of third-party code, with a plugin that exits, raises, or returns something else than it should."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def error_of(call: Callable[[], Any]) -> str:
 # --- the one way to call
 
 
-def test_an_error_names_what_was_called_for_what_and_where() -> None:
+def test_an_error_names_the_function_the_item_and_the_line() -> None:
     assert error_of(lambda: call_plugin("the oracle", leaves, doing="on item 'i7'")) == f"the oracle failed on item 'i7', {LEAVES}"
     assert error_of(lambda: call_plugin("the oracle", leaves)) == f"the oracle failed, {LEAVES}"
 
 
-def test_a_call_that_cannot_be_made_names_no_line_of_ours() -> None:
+def test_a_call_with_wrong_arguments_names_no_line_of_sftchat() -> None:
     assert error_of(lambda: call_plugin("the oracle", lambda one: one)).startswith("the oracle failed: TypeError: ")
 
 
@@ -92,14 +92,14 @@ def test_a_refusal_passes_only_where_a_plugin_may_refuse() -> None:
     assert error_of(lambda: call_plugin("the oracle", refuses)).endswith("UsageError: no such option")
 
 
-def test_a_message_without_end_is_cut() -> None:
+def test_an_endless_message_is_cut() -> None:
     def shouts() -> None:
         raise ValueError("a" * 10_000)
 
     assert len(error_of(lambda: call_plugin("the oracle", shouts))) < LONGEST_MESSAGE + 200
 
 
-def test_what_is_iterated_is_called_step_by_step_and_closed() -> None:
+def test_an_iterator_is_advanced_step_by_step_and_closed() -> None:
     closed = []
 
     def numbers() -> Iterator[int]:
@@ -119,7 +119,7 @@ def test_what_is_iterated_is_called_step_by_step_and_closed() -> None:
     assert closed == [True, True]
 
 
-def test_an_iterator_that_cannot_be_closed_blames_its_plugin() -> None:
+def test_an_iterator_that_cannot_be_closed_is_an_error_of_its_plugin() -> None:
     def stubborn() -> Iterator[int]:
         try:
             yield 1
@@ -131,7 +131,7 @@ def test_an_iterator_that_cannot_be_closed_blames_its_plugin() -> None:
     assert error_of(given.close) == f"the oracle failed, {LEAVES}"  # type: ignore[attr-defined]
 
 
-def test_an_error_that_cannot_say_what_it_is_ends_nothing() -> None:
+def test_an_exception_that_cannot_be_formatted_ends_nothing() -> None:
     class Mute(BaseException):
         def __str__(self) -> str:
             leaves()
@@ -169,7 +169,7 @@ def test_an_error_that_cannot_say_what_it_is_ends_nothing() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_generator_that_gives_no_rows_is_named(generate: Any, message: str) -> None:
+def test_a_generator_that_yields_no_examples_is_named(generate: Any, message: str) -> None:
     assert error_of(lambda: list(generate_examples(replace(TASK, generate=generate), 3, 0))) == message
 
 
@@ -208,7 +208,7 @@ def test_a_generator_may_refuse_a_value_of_an_option() -> None:
         (lambda example: [3], "the check of task 'odd' gives 3 among problems, must be text (on 0-0)"),
     ],
 )
-def test_a_row_check_that_gives_no_problems_is_named(problems: Any, message: str) -> None:
+def test_a_row_check_that_returns_no_list_is_named(problems: Any, message: str) -> None:
     assert error_of(lambda: row_problems(replace(TASK, validate_row=problems), EXAMPLE)) == message
 
 
@@ -221,7 +221,7 @@ def test_a_row_check_that_gives_no_problems_is_named(problems: Any, message: str
         (lambda method, parameters: TrainingDefaults(rows=1.5), "the trainer hook of task 'odd' wants rows 1.5, must be a whole number"),
     ],
 )
-def test_a_trainer_hook_that_gives_no_defaults_is_named(hook: Any, message: str) -> None:
+def test_a_trainer_hook_that_returns_no_defaults_is_named(hook: Any, message: str) -> None:
     assert error_of(lambda: training_defaults(replace(TASK, training_defaults=hook), "full", 0)) == message
 
 
@@ -292,7 +292,7 @@ def asked(engine: Engine) -> list[Any]:
         (Chunk("r", choices=(Choice(Token(1, "a"), -1.0, -1),)), "yields a chunk whose choices is -1, must be a whole number from 0"),
     ],
 )
-def test_an_engine_that_says_something_else_than_chunks_is_named(chunk: Any, message: str) -> None:
+def test_an_engine_that_yields_something_else_than_chunks_is_named(chunk: Any, message: str) -> None:
     found = error_of(lambda: asked(opened(Answers(chunk))))
 
     assert found.startswith("engine 'odd' ")
@@ -307,7 +307,7 @@ def test_an_engine_that_says_something_else_than_chunks_is_named(chunk: Any, mes
         (lambda: type("Nameless", (Answers,), {"name": 3})(), "engine 'odd' opened a model of the name 3, must be text"),
     ],
 )
-def test_what_is_no_engine_is_named(engine: Any, message: str) -> None:
+def test_an_object_that_is_not_an_engine_is_named(engine: Any, message: str) -> None:
     assert error_of(lambda: opened(engine)) == message
 
 
@@ -325,7 +325,7 @@ def test_an_engine_may_raise_its_own_errors() -> None:
         asked(opened(Answers(gone)))
 
 
-def test_a_guarded_engine_answers_and_can_what_it_could() -> None:
+def test_a_guarded_engine_replies_and_keeps_its_abilities() -> None:
     engine = opened(ScriptedEngine(["hello"], name="odd"))
 
     assert asked(engine) == [("r", Reply("hello", "stop", 20, 5))]
@@ -338,7 +338,7 @@ def test_a_guarded_engine_answers_and_can_what_it_could() -> None:
     assert plain.chunks  # type: ignore[attr-defined]
 
 
-def test_an_engine_that_changes_its_requests_changes_no_question() -> None:
+def test_an_engine_that_changes_its_requests_affects_nothing() -> None:
     class Vandal(Answers):
         def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
             for request in requests:
@@ -350,7 +350,7 @@ def test_an_engine_that_changes_its_requests_changes_no_question() -> None:
     assert EXAMPLE.messages[0]["content"] == "q0"
 
 
-def test_a_chunk_is_made_of_plain_values() -> None:
+def test_a_chunk_has_only_plain_values() -> None:
     class Text(str):
         pass
 
@@ -361,7 +361,7 @@ def test_a_chunk_is_made_of_plain_values() -> None:
         plain_chunk(None)
 
 
-def test_an_identity_that_is_no_text_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_identity_that_is_not_text_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     from sftchat.inference.guarded import identity_of
 
     kind = EngineType("odd", "odd", lambda rest, options: Answers(), lambda rest, options: 3)  # type: ignore[arg-type,return-value]
@@ -369,7 +369,7 @@ def test_an_identity_that_is_no_text_is_named(capsys: pytest.CaptureFixture[str]
     assert error_of(lambda: identity_of(replace(kind, identify=leaves), "x", {})) == f"engine 'odd' failed, {LEAVES}"
 
 
-def test_an_engine_that_leaves_ends_a_command_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_engine_that_exits_ends_a_command_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     class Plugin:
         @hookimpl
         def sftchat_register_engines(self) -> list[EngineType]:
@@ -384,7 +384,7 @@ def test_an_engine_that_leaves_ends_a_command_with_3(capsys: pytest.CaptureFixtu
 # --- hooks
 
 
-def test_a_hook_that_gives_callbacks_is_called_alone_with_copies_and_named() -> None:
+def test_callback_hooks_are_called_separately_with_copies_and_named() -> None:
     from sftchat.training.config import TrainingConfig
 
     class Gives:
@@ -407,7 +407,7 @@ def test_a_hook_that_gives_callbacks_is_called_alone_with_copies_and_named() -> 
     assert found == f"hook sftchat_trainer_callbacks of plugin '1-Leaves' failed, {LEAVES}"
 
 
-def test_a_registering_hook_that_leaves_costs_its_plugin_alone() -> None:
+def test_a_registering_hook_that_exits_affects_only_its_plugin() -> None:
     class Leaves:
         @hookimpl
         def sftchat_register_tasks(self) -> list[Task]:
@@ -422,9 +422,9 @@ def test_a_registering_hook_that_leaves_costs_its_plugin_alone() -> None:
 
 
 @pytest.mark.slow  # imports transformers
-def test_a_trainer_callback_that_leaves_is_named_with_its_event() -> None:
+def test_a_trainer_callback_that_exits_is_named_with_its_event() -> None:
     transformers = pytest.importorskip("transformers")
-    from sftchat.training.callbacks import guarded
+    from sftchat.training.callbacks import guard_callback
 
     class Leaves(transformers.TrainerCallback):  # type: ignore[misc,name-defined]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -438,7 +438,7 @@ def test_a_trainer_callback_that_leaves_is_named_with_its_event() -> None:
             return control
 
     made = Leaves()
-    callback = guarded("odd", made)
+    callback = guard_callback("odd", made)
     control = transformers.TrainerControl()
 
     assert callback is made
@@ -451,14 +451,14 @@ def test_a_trainer_callback_that_leaves_is_named_with_its_event() -> None:
     )
     assert callback.on_save(None, None, control) is made.saved is control
     assert callback.on_epoch_end(None, None, control) is None
-    assert error_of(lambda: guarded("odd", "callback")) == "trainer callback str of plugin 'odd' is no transformers TrainerCallback"
-    assert isinstance(guarded("odd", Leaves), Leaves)
+    assert error_of(lambda: guard_callback("odd", "callback")) == "trainer callback str of plugin 'odd' is no transformers TrainerCallback"
+    assert isinstance(guard_callback("odd", Leaves), Leaves)
 
 
 # --- chat commands
 
 
-def test_a_chat_command_that_leaves_is_one_line_and_the_chat_goes_on() -> None:
+def test_a_chat_command_that_exits_is_one_line_and_the_chat_continues() -> None:
     class Plugin:
         @hookimpl
         def sftchat_register_chat_commands(self) -> list[ChatCommand]:
@@ -486,7 +486,7 @@ def test_a_chat_command_that_leaves_is_one_line_and_the_chat_goes_on() -> None:
     assert shown[4].replies == "hello\n"
 
 
-def test_completions_that_fail_are_none() -> None:
+def test_completions_that_fail_are_empty() -> None:
     from sftchat.chat.command_line import Commands
 
     commands = Commands(
@@ -497,7 +497,7 @@ def test_completions_that_fail_are_none() -> None:
     assert [found.text for found in commands.complete(None, "/")] == ["/odd"]  # type: ignore[arg-type]
 
 
-def test_a_plugin_that_takes_the_standard_streams_away_gives_them_back() -> None:
+def test_standard_streams_that_a_plugin_replaces_are_restored() -> None:
     streams = sys.stdout, sys.stderr
 
     def takes() -> int:

@@ -52,7 +52,7 @@ class PendingReply:
     def add(self, chunk: Chunk, now: float) -> None:
         """Add a chunk that arrived at time ``now`` in seconds."""
         self.refused = self.refused or chunk.refused
-        self.opened = self.opened or chunk.opened
+        self.opened = self.opened or chunk.thoughts_opened
         if chunk.revises == "thought":
             self.choices.clear()
         self.choices += chunk.choices

@@ -102,7 +102,7 @@ def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json:
     def show(chunk: Chunk) -> None:
         nonlocal split
         if split is None:
-            split = Thoughts(chunk.opened, bare=True)
+            split = Thoughts(chunk.thoughts_opened, bare=True)
         if chunk.revises == "thought" and streamed:
             split = Thoughts(bare=True)
             late()

@@ -176,11 +176,11 @@ def _answers(
 
 def _batches(engines: dict[int, Engine]) -> list[dict[int, tuple[Engine, str]]]:
     """Models by place with the engine and the adapter that answer for them; those that share an engine together."""
-    from sftchat.inference.open import Shared
+    from sftchat.inference.open import AdapterEngine
 
     batches: dict[int, dict[int, tuple[Engine, str]]] = {}
     for place, engine in engines.items():
-        inner, adapter = (engine.engine, engine.adapter) if isinstance(engine, Shared) else (engine, "")
+        inner, adapter = (engine.engine, engine.adapter) if isinstance(engine, AdapterEngine) else (engine, "")
         batches.setdefault(id(inner), {})[place] = (inner, adapter)
     return list(batches.values())
 

@@ -161,18 +161,18 @@ class Story:
     def _train(self, run: Path) -> None:
         """Train as the command line would."""
         from sftchat.cli.progress import TrainingProgress
-        from sftchat.cli.train import gather
         from sftchat.training.prepare import TrainingJob
+        from sftchat.training.rows import collect_rows
         from sftchat.training.run import train
 
         rows = self.folder / "train.jsonl"
-        examples, data = gather(self.task, (str(rows),), None, (), TRAINING_SEED)
+        examples, data = collect_rows(self.task, (str(rows),))
         epochs = self._affordable(TrainingJob(self.task, BASE, run, examples[:SAMPLE], data, {"epochs": self.plan.epochs}), len(examples))
         words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {epochs:g} -o {run}"
         job = TrainingJob(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)
         self.console.print(f"  $ {words}", soft_wrap=True)
         with TrainingProgress(indent="  ") as progress:
-            manifest = train(job, self.session.registry, progress.audience(BASE))
+            manifest = train(job, progress.listener(BASE), plugin_callbacks=self.session.registry.trainer_callbacks)
         self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
     def _affordable(self, sample: TrainingJob, rows: int) -> float:
@@ -180,8 +180,8 @@ class Story:
         from sftchat.training.dry_run import perform_dry_run
         from sftchat.training.prepare import prepare
 
-        ready = prepare(sample, self.session.registry)
-        seconds = self.plan.epochs * rows * ready.rows.tokens / len(ready.rows.ids) / perform_dry_run(ready).tokens_per_second
+        setup = prepare(sample)
+        seconds = self.plan.epochs * rows * setup.rows.tokens / len(setup.rows.ids) / perform_dry_run(setup).tokens_per_second
         if seconds <= self.plan.seconds:
             return self.plan.epochs
         epochs = max(round(self.plan.epochs * self.plan.seconds / seconds, 2), 0.01)

@@ -22,9 +22,11 @@ def command(first: str, second: str, as_json: bool) -> None:
     \b
     sftchat diff runs/first runs/second
     """
+    from dataclasses import asdict
+
     from sftchat.models.manifest import find_manifest
+    from sftchat.models.provenance import compare_manifests, format_value, same_sections
     from sftchat.models.reference import resolve
-    from sftchat.models.run_diff import differences, same_sections, shown
 
     manifests = []
     for run in (first, second):
@@ -33,12 +35,12 @@ def command(first: str, second: str, as_json: bool) -> None:
         if manifest is None:
             raise ModelError(f"'{run}' has no manifest (sftchat.json); only what sftchat trained can be compared")
         manifests.append(manifest)
-    found = differences(*manifests)
+    differences = compare_manifests(*manifests)
     if as_json:
-        rows = [{"section": one.section, "name": one.name, "left": one.left, "right": one.right} for one in found]
+        rows = [asdict(difference) for difference in differences]
         click.echo(json_text({"left": first, "right": second, "differences": rows}))
         return
-    if not found:
+    if not differences:
         click.echo("nothing differs")
         return
     from rich import box
@@ -48,12 +50,12 @@ def command(first: str, second: str, as_json: bool) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for header in ("", "", first, second):
         table.add_column(Text(header, overflow="fold"), overflow="fold")
-    before = ""
-    for one in found:
-        table.add_row(
-            *map(Text, map(printable, ("" if one.section == before else one.section, one.name, shown(one.left), shown(one.right))))
-        )
-        before = one.section
+    section = ""
+    for difference in differences:
+        heading = "" if difference.section == section else difference.section
+        cells = (heading, difference.name, format_value(difference.left), format_value(difference.right))
+        table.add_row(*map(Text, map(printable, cells)))
+        section = difference.section
     stdout().print(table)
-    if same := same_sections(found):
+    if same := same_sections(differences):
         click.echo(f"\nthe same: {', '.join(same)}")

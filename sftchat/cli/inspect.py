@@ -43,22 +43,24 @@ def command(
         return 0
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be inspected")
-    from sftchat.models.loading import load, require_local
+    from sftchat.models.loading import load, require_local, saved_tokenizer
 
     require_local("inspecting a model")
-    from sftchat.templates.parity import prove
+    from sftchat.templates.parity import check_parity
 
     loaded = load(reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options)
     from sftchat.models.provenance import lineage
 
     checks = [
         *([loaded.proof] if loaded.proof else []),
-        *prove(loaded.renderer, loaded.stop_ids, reference.folder if loaded.manifest else None),
+        *check_parity(
+            loaded.renderer, loaded.stop_ids, saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
+        ),
     ]
     facts, steps = _facts(reference, loaded), lineage(model)
-    failed = any(check.required and not check.holds for check in checks)
+    failed = any(check.required and not check.passed for check in checks)
     if as_json:
-        proof = [{"check": check.name, "holds": check.holds, "detail": check.detail, "required": check.required} for check in checks]
+        proof = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]
         made = [{"model": step.model, "note": step.note, "data_notes": step.data, **_manifest(step.manifest)} for step in steps]
         click.echo(json_text({**facts, "lineage": made, "parity": proof}))
         return 3 if failed else 0
@@ -72,7 +74,7 @@ def command(
                 click.echo(printable(f"  {line}"))
     click.echo("\nparity: training and inference see the same tokens")
     for check in checks:
-        mark = "yes" if check.holds else "NO " if check.required else "no "
+        mark = "yes" if check.passed else "NO " if check.required else "no "
         click.echo(printable(f"  {mark}  {check.name} ({check.detail})"))
     return 3 if failed else 0
 
@@ -88,8 +90,7 @@ def _show_server(address: str, as_json: bool) -> None:
     from sftchat.inference.open import require_endpoint
 
     require_endpoint("asking a server")
-    from sftchat.inference.openai.opening import server_and_model
-    from sftchat.inference.openai.server import served_models
+    from sftchat.inference.openai.server import served_models, server_and_model
 
     server, name = server_and_model(address)
     listed, why = served_models(server)
@@ -140,9 +141,11 @@ def _named(renderer: Renderer) -> dict[str, Any]:
     """The named templates of a model that has several, and which of them writes a conversation."""
     if not renderer.named:
         return {}
-    chosen = f"{renderer.picked} for every conversation"
-    if not renderer.picked:
-        chosen = f"{renderer.each[-1].name} with tools, else default" if len(renderer.each) > 1 else "default for every conversation"
+    chosen = f"{renderer.template_name} for every conversation"
+    if not renderer.template_name:
+        chosen = (
+            f"{renderer.variants[-1].name} with tools, else default" if len(renderer.variants) > 1 else "default for every conversation"
+        )
     return {"templates": f"{', '.join(sorted(renderer.named))}; {chosen}"}
 
 

@@ -1,4 +1,4 @@
-"""How long work is shown: a bar on a terminal, plain lines elsewhere, always on stderr."""
+"""Progress of a training: a bar on a terminal, plain lines elsewhere, always on standard error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from sftchat.cli.shared import stderr
 
 if TYPE_CHECKING:
-    from sftchat.training.callbacks import Progress, Scored
+    from sftchat.training.callbacks import ScoringResult, TrainingStatus
     from sftchat.training.run import TrainingListener, TrainingSetup
 
 PLAIN_INTERVAL = 10.0
-"""Seconds between lines where there is no terminal."""
+"""Time in seconds between two lines without a terminal."""
 
 
 class TrainingProgress:
-    """Shows a training: what it is, then loss and time left.
+    """Show a training: its settings, then loss and remaining time.
 
     Args:
         quiet: Show nothing.
@@ -29,10 +29,10 @@ class TrainingProgress:
         self._console = stderr()
         self._bar: Any = None
         self._task: Any = None
-        self._said = 0.0
+        self._last_line = 0.0
 
     def __enter__(self) -> TrainingProgress:
-        """Nothing is shown before ``start``."""
+
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,17 +40,23 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def audience(self, model: str) -> TrainingListener:
-        """What a training is to call, for a base model of this name."""
+    def listener(self, model: str) -> TrainingListener:
+        """Return the listener of a training of this base model."""
         from sftchat.training.run import TrainingListener
 
-        return TrainingListener(lambda ready: self.start(ready, model), self.update, self.scored, self.stopping, self.remark)
+        return TrainingListener(
+            on_start=lambda setup: self.start(setup, model),
+            on_progress=self.update,
+            on_scoring=self.scored,
+            on_stopping=self.stopping,
+            on_message=self.message,
+        )
 
-    def start(self, ready: TrainingSetup, model: str) -> None:
-        """Say what is trained and begin the bar."""
+    def start(self, setup: TrainingSetup, model: str) -> None:
+        """Print the settings and start the bar."""
         if self._quiet:
             return
-        self.describe(ready, model)
+        self.describe(setup, model)
         if self._console.is_terminal:
             from rich.progress import BarColumn, TextColumn
 
@@ -65,14 +71,14 @@ class TrainingProgress:
             self._bar.start()
             self._task = self._bar.add_task("", total=None, loss="", left="")
 
-    def describe(self, ready: TrainingSetup, model: str) -> None:
-        """Say what is trained."""
+    def describe(self, setup: TrainingSetup, model: str) -> None:
+        """Print the settings of the training."""
         if not self._quiet:
-            for line in _described(ready, model):
+            for line in _described(setup, model):
                 self._console.print(self._indent + line, soft_wrap=True)
 
-    def update(self, progress: Progress) -> None:
-        """Show how far it is."""
+    def update(self, progress: TrainingStatus) -> None:
+        """Show the step, the loss and the remaining time."""
         if self._quiet:
             return
         loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
@@ -81,12 +87,12 @@ class TrainingProgress:
             self._bar.update(self._task, completed=progress.step, total=progress.steps, loss=loss, left=left)
             return
         now = time.monotonic()
-        if now - self._said >= PLAIN_INTERVAL or progress.step >= progress.steps:
-            self._said = now
+        if now - self._last_line >= PLAIN_INTERVAL or progress.step >= progress.steps:
+            self._last_line = now
             self._console.print(f"{self._indent}step {progress.step}/{progress.steps}  {loss}  {left}", soft_wrap=True)
 
-    def scored(self, scored: Scored) -> None:
-        """Say what the task's metric is now, and where it was best."""
+    def scored(self, scored: ScoringResult) -> None:
+        """Print the task's metric, and its best value so far."""
         if self._quiet:
             return
         interval = "" if scored.low is None or scored.high is None else f" [{scored.low:.3f}, {scored.high:.3f}]"
@@ -97,39 +103,39 @@ class TrainingProgress:
             soft_wrap=True,
         )
 
-    def remark(self, words: str) -> None:
-        """Say something unusual."""
+    def message(self, line: str) -> None:
+        """Print a line about something unusual."""
         if not self._quiet:
-            self._console.print(self._indent + words, soft_wrap=True)
+            self._console.print(self._indent + line, soft_wrap=True)
 
     def stopping(self) -> None:
-        """Say that Ctrl-C was heard."""
+        """Report that Ctrl-C requested a stop."""
         self._console.print(
             f"{self._indent}stopping after this step; a checkpoint will be kept (Ctrl-C again to stop at once)", soft_wrap=True
         )
 
 
 def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    """Format seconds as ``m:ss`` or ``h:mm:ss``."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-def _described(ready: TrainingSetup, model: str) -> list[str]:
-    """What is about to be trained, in two lines, and what of it is left out."""
-    rows, config = ready.rows, ready.config
+def _described(setup: TrainingSetup, model: str) -> list[str]:
+    """Return the settings of a training in two lines, and what was left out."""
+    rows, config = setup.rows, setup.config
     share = rows.trained_tokens / rows.tokens
     lines = [
-        f"{model}: {ready.parameters / 1e6:.1f} M parameters, {ready.trainable / 1e6:.2f} M trained ({config.method}), "
-        f"{ready.precision} ({ready.manifest.precision_reason}) on {ready.device}, "
-        f"template {ready.renderer.name}",
+        f"{model}: {setup.parameters / 1e6:.1f} M parameters, {setup.trainable / 1e6:.2f} M trained ({config.method}), "
+        f"{setup.precision} ({setup.manifest.precision_reason}) on {setup.device}, "
+        f"template {setup.renderer.name}",
         f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
         + (f" × {config.accumulation}" if config.accumulation > 1 else ""),
     ]
-    if ready.validation is not None:
+    if setup.validation is not None:
         stop = f", ends after {config.patience} without a better one" if config.patience else ""
-        lines.append(f"scored every {config.eval_steps} steps on {ready.validation.source}{stop}")
+        lines.append(f"scored every {config.eval_steps} steps on {setup.validation.source}{stop}")
     if rows.too_long:
         lines.append(f"left out: {len(rows.too_long)} rows longer than {config.max_length} tokens, the first at {rows.too_long[0]}")
     if rows.without_reply:

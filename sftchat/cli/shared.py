@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engine import Engine
-    from sftchat.inference.open import Sharing
+    from sftchat.inference.open import EnginePool
     from sftchat.models.reference import ModelReference
     from sftchat.plugins.manager import Registry
 
@@ -58,17 +58,17 @@ class Session:
         from sftchat.inference.open import load_engine
         from sftchat.models.lazy_imports import deferred_imports
 
-        return load_engine(model, self.registry, importing=deferred_imports, **options)
+        return load_engine(model, self.registry.engines, importing=deferred_imports, **options)
 
-    def sharing(self, most: int = 1) -> Sharing:
+    def sharing(self, most: int = 1) -> EnginePool:
         """What opens models so that adapters of one base share it.
 
         Args:
             most: Engines that are kept open.
         """
-        from sftchat.inference.open import Sharing
+        from sftchat.inference.open import EnginePool
 
-        return Sharing(self.load_engine, self.registry, most)
+        return EnginePool(self.load_engine, self.registry.engines, most)
 
     def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
         """What MODEL names, from names and files alone; a test's own models are taken by their names.
@@ -99,7 +99,7 @@ class Session:
             return ""
         from sftchat.inference.identity import identify
 
-        return identify(model, self.registry, **options)
+        return identify(model, self.registry.engines, **options)
 
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     """A template's name, or the path of its file with ``~`` expanded; what is neither is refused before anything is loaded."""
     if not value:
         return value
-    from sftchat.templates.builtin import template_file
+    from sftchat.templates.named import template_file
 
     path = template_file(value)
     return value if path is None else str(path)
@@ -159,7 +159,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refuse what no template can be named, before anything is loaded; which names there are only the model knows."""
-    from sftchat.templates.builtin import NAME
+    from sftchat.templates.named import NAME
 
     if value and not NAME.fullmatch(value):
         raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")

@@ -13,13 +13,12 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, device_option, template_options
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sftchat.data.notes import Notes
     from sftchat.models.manifest import Manifest
     from sftchat.plugins.manager import Registry
     from sftchat.training.prepare import TrainingJob
@@ -105,7 +104,7 @@ if TYPE_CHECKING:
 def command(
     session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
     template_name: str, template_arguments: dict[str, Any], rows_read: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
-    **given: Any,
+    **hyperparameters: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task, or on the rows of --data alone; RUN is then a model like any other.
 
@@ -126,128 +125,91 @@ def command(
     task = registry.task(task_name or _task_of_rows(files, registry))
     require_local("training")
     from sftchat.inference.distributed import is_main_process
-    from sftchat.training.checkpoints import check_output, refuse_running
-    from sftchat.training.checks import check_words
+    from sftchat.training.checkpoints import check_not_in_use, check_output
+    from sftchat.training.config import check_options
+    from sftchat.training.rows import collect_rows
 
-    given["report_to"] = given["report_to"] or None
-    check_words(task, model, given, validation, registry, rows_read)
+    hyperparameters["report_to"] = hyperparameters["report_to"] or None
+    check_options(task, model, hyperparameters, validation, rows_read=rows_read, engine_types=registry.engines)
     if is_main_process():
-        refuse_running(output)
+        check_not_in_use(output)
         check_output(output, resume)
     notes = Notes()
-    examples, data = gather(task, files, rows, options, given["seed"] or 0, rows_read, notes)
+    examples, sources = collect_rows(
+        task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, rows_read=rows_read, notes=notes
+    )
     for line in notes.lines() if not quiet and is_main_process() else ():
         click.echo(printable(f"note: {line}"), err=True)
     from sftchat.training.prepare import TrainingJob
     from sftchat.training.run import train
 
     job = TrainingJob(
-        task, model, output, examples, data, given, validation, template=template, template_name=template_name, template_arguments=template_arguments, rows_read=rows_read,
-        force=force, resume=resume, trust_remote_code=trust_remote_code,
+        task, model, output, examples, sources, hyperparameters, validation, template=template, template_name=template_name,
+        template_arguments=template_arguments, rows_read=rows_read, force=force, resume=resume, trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
     if dry_run:
-        _rehearse(job, registry, model, quiet)
+        _dry_run(job, registry, model, quiet)
         return
     with TrainingProgress(quiet=quiet or not is_main_process()) as progress:
-        manifest = train(job, registry, progress.audience(model))
+        manifest = train(job, progress.listener(model), engine_types=registry.engines, plugin_callbacks=registry.trainer_callbacks)
     if quiet or not is_main_process():
         return
-    for line in _ending(manifest, output, model):
+    for line in _summary_lines(manifest, output, model):
         click.echo(line, err=True)
 
 
-PLAIN = "general"
-"""The task whose settings rows are trained with where no task is named."""
+DEFAULT_TASK = "general"
+"""Task whose settings are used for rows when no task is named."""
 
 
 def _task_of_rows(files: tuple[str, ...], registry: Registry) -> str:
-    """The name of the task that trains rows of no task.
+    """Return the task for rows without a named task.
 
     Raises:
-        UsageError: There are no rows, so a task must generate them.
+        UsageError: When there are no files either.
     """
     if not files:
         raise UsageError(
             f"give a TASK that generates rows ({', '.join(sorted(registry.tasks)) or 'none is installed'}), or rows with --data FILE"
         )
-    return PLAIN
+    return DEFAULT_TASK
 
 
-def _rehearse(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> None:
-    """Prepare, try, and say what it would be like; the result goes to standard output."""
+def _dry_run(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> None:
+    """Measure a few steps and print the memory and time that the training would take, to standard output."""
     from sftchat.cli.progress import TrainingProgress, clock
     from sftchat.training.dry_run import perform_dry_run
     from sftchat.training.prepare import prepare
 
-    ready = prepare(job, registry)
+    setup = prepare(job, registry.engines)
     with TrainingProgress(quiet=quiet) as progress:
-        progress.describe(ready, model)
-    found = perform_dry_run(ready)
-    size = ready.config.batch_size
+        progress.describe(setup, model)
+    measured = perform_dry_run(setup)
+    size = setup.config.batch_size
     fits = (
-        "fits" if found.rows_at_once >= min(size, len(ready.rows.ids)) else f"does not fit at once; {found.rows_at_once} rows at a time do"
+        "fits"
+        if measured.rows_at_once >= min(size, len(setup.rows.ids))
+        else f"does not fit at once; {measured.rows_at_once} rows at a time do"
     )
-    click.echo(f"the longest batch ({size} rows, up to {found.longest} tokens each) {fits}; peak memory {found.peak_bytes / 2**30:.2f} GiB")
     click.echo(
-        f"{found.tokens_per_second:,.0f} tokens/s; {found.steps:,} steps would take about {clock(found.seconds)}, without scoring and saving"
+        f"the longest batch ({size} rows, up to {measured.longest} tokens each) {fits}; peak memory {measured.peak_bytes / 2**30:.2f} GiB"
+    )
+    click.echo(
+        f"{measured.tokens_per_second:,.0f} tokens/s; {measured.steps:,} steps would take about {clock(measured.seconds)}, without scoring and saving"
     )
 
 
-def _ending(manifest: Manifest, output: Path, model: str) -> Iterator[str]:
-    """What came out, and what to type next."""
+def _summary_lines(manifest: Manifest, output: Path, model: str) -> Iterator[str]:
+    """Yield the result of a training, and the commands to try next."""
     loss = "" if manifest.final_loss is None else f", loss {manifest.final_loss:.3f}"
     yield f"{manifest.steps} steps in {manifest.seconds:.0f} s{loss}; saved to {output}"
     if manifest.scores:
-        metric, chosen = manifest.validation["metric"], str(manifest.chosen_step)
+        metric, step = manifest.validation["metric"], str(manifest.chosen_step)
         base = manifest.scores.get("0", {}).get(metric)
-        before = "" if base is None else f", base model {base:.3f}"
-        yield f"the weights are those of step {chosen}: {metric} {manifest.scores[chosen][metric]:.3f}{before}"
+        base_note = "" if base is None else f", base model {base:.3f}"
+        yield f"the weights are those of step {step}: {metric} {manifest.scores[step][metric]:.3f}{base_note}"
         sign = 1 if manifest.validation["higher_is_better"] else -1
-        if base is not None and sign * manifest.scores[chosen][metric] <= sign * base:
+        if base is not None and sign * manifest.scores[step][metric] <= sign * base:
             yield f"warning: no step scored better than the base model; {model} as it is may be the better choice"
     yield f"next: sftchat eval {output} --baseline {model}   sftchat chat {output}"
-
-
-def gather(
-    task: Any,
-    files: tuple[str, ...],
-    rows: int | None,
-    options: tuple[str, ...],
-    seed: int,
-    rows_read: RowOptions = AS_WRITTEN,
-    notes: Notes | None = None,
-) -> tuple[list[Any], tuple[dict[str, Any], ...]]:
-    """The examples to train on and where they come from: files and data sets of the Hub with the hash of what they held, or the task's generator.
-
-    Raises:
-        UsageError: Options of the generator together with files, or unknown ones.
-        DataError: A file that cannot be used.
-    """
-    if rows_read.given and not files:
-        raise UsageError(
-            "--map, --label-column, --role-map, --merge-turns and --leading-assistant say how rows are read; give rows with --data"
-        )
-    if files:
-        if rows is not None or options:
-            raise UsageError("--rows and --option are for the generator; with --data give neither")
-        from sftchat.data.formats import examples_hash, read_examples
-        from sftchat.models.fingerprint import file_hash
-
-        examples, data = [], []
-        for name in files:
-            read = list(read_examples(name, rows_read, notes))
-            examples += read
-            if notes is not None:
-                unanswered = (one for one in read if one.messages and one.conversation[-1]["role"] != "assistant")
-                notes.changes.update("the last turn has no reply; the row is learned up to the reply before it" for _ in unanswered)
-            file = Path(name)
-            entry = {"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(read)}
-            data.append({**entry, "rows_read": rows_read.given} if rows_read.given else entry)
-        return examples, tuple(data)
-    from sftchat.data.generate import generate_examples, parse_options
-    from sftchat.task import training_defaults
-
-    chosen = parse_options(task, options)
-    count = rows or training_defaults(task, "full", 0).rows or 2000
-    return list(generate_examples(task, count, seed, chosen)), ({"generator": task.name, "n": count, "seed": seed, "options": chosen},)

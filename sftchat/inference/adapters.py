@@ -12,9 +12,8 @@ from sftchat.engine import OFF
 from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown
 from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.fingerprint import identity
-from sftchat.models.hub import cached_folder
 from sftchat.models.loading import LOADING, Loaded, load_renderer, stop_ids, unwrapped
-from sftchat.models.reference import ModelReference
+from sftchat.models.reference import ModelReference, cached_folder
 from sftchat.templates.renderer import Renderer
 
 DEFAULT_ADAPTER = "default"
@@ -50,16 +49,16 @@ class Adapters:
         self._name = name
         adapted = self.model is not unwrapped(self.model)
         self._own = AdapterProfile(DEFAULT_ADAPTER if adapted else "", loaded.renderer, loaded.stop_ids)
-        self._voices: dict[str, AdapterProfile] = {name: self._own} if adapted else {}
+        self._profiles: dict[str, AdapterProfile] = {name: self._own} if adapted else {}
         self._base: AdapterProfile | None = None if adapted else self._own
         self._routed: tuple[str, ...] | None = None
         self._mixed: list[str] | None = None
-        self._watched: set[int] = set()
+        self._hooked: set[int] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the adapters."""
-        return tuple(self._voices)
+        return tuple(self._profiles)
 
     @property
     def mixes(self) -> bool:
@@ -69,7 +68,7 @@ class Adapters:
         plain = all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in self.model.peft_config.values())
         return plain and bool(adapted_layers())
 
-    def voice(self, adapter: str) -> AdapterProfile:
+    def profile(self, adapter: str) -> AdapterProfile:
         """Return the profile for a request.
 
         Args:
@@ -82,11 +81,11 @@ class Adapters:
             return self._own
         if adapter == OFF:
             if self._base is None:
-                self._base = self._bare()
+                self._base = self._base_profile()
             return self._base
-        if adapter not in self._voices:
+        if adapter not in self._profiles:
             raise UsageError(unknown("adapter", adapter, (*self.names, OFF)))
-        return self._voices[adapter]
+        return self._profiles[adapter]
 
     def add(self, name: str, reference: ModelReference) -> None:
         """Load another adapter of the same base model.
@@ -102,18 +101,18 @@ class Adapters:
         self._check_free(name)
         if reference.base is None:
             raise ModelError(f"'{reference.text}' is no adapter; the folder of one has adapter_config.json")
-        mine = self._loaded.reference
-        base = mine.base or mine if mine is not None else None
+        own = self._loaded.reference
+        base = own.base or own if own is not None else None
         if base is None or not same_weights(base, reference.base):
             raise ModelError(
                 f"adapter '{reference.text}' was made for base '{reference.base.text}'; the base here is '{base.text if base else self._name}'"
             )
         renderer, _ = load_renderer(reference, **self._loaded.options)
-        key = f"a{len(self._voices)}"
+        key = f"a{len(self._profiles)}"
         self._routed = None
         with LOADING:
             self.model, _ = add_adapter(self.model, reference.source, key, reference.text)
-        self._voices[name] = AdapterProfile(key, renderer, stop_ids(self.model, renderer))
+        self._profiles[name] = AdapterProfile(key, renderer, stop_ids(self.model, renderer))
         if self._base is not None:  # the base model was loaded without adapters and is still used as such
             self._own = replace(self._own, key=self._own.key or BASE)
             self._base = replace(self._base, key=BASE)
@@ -130,19 +129,19 @@ class Adapters:
             ModelError: When the adapters cannot be mixed.
         """
         self._check_free(name)
-        if not parts or not all(part in self._voices for part in parts):
-            raise UsageError(unknown("adapter", next((part for part in parts if part not in self._voices), ""), self.names))
+        if not parts or not all(part in self._profiles for part in parts):
+            raise UsageError(unknown("adapter", next((part for part in parts if part not in self._profiles), ""), self.names))
         if not self.mixes:
             raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: only plain LoRA adapters can")
-        key = f"a{len(self._voices)}"
-        keys = [self._voices[part].key for part in parts]
+        key = f"a{len(self._profiles)}"
+        keys = [self._profiles[part].key for part in parts]
         try:
             self.model.base_model.add_weighted_adapter(keys, list(parts.values()), key, combination_type="cat")
         except ValueError as error:
             raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: {first_line(error)}") from error
         self.model.eval()
         self._routed = None
-        self._voices[name] = replace(self._voices[next(iter(parts))], key=key)
+        self._profiles[name] = replace(self._profiles[next(iter(parts))], key=key)
 
     def route(self, keys: Sequence[str]) -> None:
         """Select the adapter of each row for the next forward pass; does nothing if the selection is unchanged."""
@@ -151,7 +150,7 @@ class Adapters:
             return
         self._mixed = list(wanted) if len(wanted) > 1 else None
         if self._mixed is not None:
-            self._watch()
+            self._add_hooks()
         if wanted == (BASE,):
             self.model.base_model.disable_adapter_layers()
         else:
@@ -161,18 +160,18 @@ class Adapters:
                 self.model.set_adapter(wanted[0], inference_mode=True)
         self._routed = wanted
 
-    def _watch(self) -> None:
+    def _add_hooks(self) -> None:
         """Pass the adapter names to each adapted layer by permanent hooks; peft registers and removes a hook per layer at every token."""
 
-        def tell(module: Any, args: Any, kwargs: Any) -> Any:
+        def pass_names(module: Any, args: Any, kwargs: Any) -> Any:
             return None if self._mixed is None else (args, kwargs | {"adapter_names": self._mixed})
 
         for module in self.model.modules():
-            if isinstance(module, adapted_layers()) and id(module) not in self._watched:
-                module.register_forward_pre_hook(tell, with_kwargs=True)
-                self._watched.add(id(module))
+            if isinstance(module, adapted_layers()) and id(module) not in self._hooked:
+                module.register_forward_pre_hook(pass_names, with_kwargs=True)
+                self._hooked.add(id(module))
 
-    def _bare(self) -> AdapterProfile:
+    def _base_profile(self) -> AdapterProfile:
         """Return the profile of the base model without adapters."""
         reference = self._loaded.reference
         if reference is None or reference.base is None:
@@ -182,7 +181,7 @@ class Adapters:
 
     def _check_free(self, name: str) -> None:
         """Raise ``UsageError`` if the name is empty, reserved or taken."""
-        if not name or name == OFF or name in self._voices:
+        if not name or name == OFF or name in self._profiles:
             raise UsageError(f"adapter name '{name}' is taken; give another")
 
 
@@ -198,11 +197,13 @@ def adapted_layers() -> tuple[Any, ...]:
     return LoraLayer, AuxiliaryTrainingWrapper
 
 
-def same_weights(one: ModelReference, other: ModelReference) -> bool:
+def same_weights(first: ModelReference, second: ModelReference) -> bool:
     """Whether two references have the same weights: by location, by cached Hub snapshot, or by file contents."""
-    if one.source == other.source and one.revision == other.revision:
+    if first.source == second.source and first.revision == second.revision:
         return True
-    folders = [found.folder or cached_folder(found.source, found.revision) for found in (one, other)]
+    folders = [reference.folder or cached_folder(reference.source, reference.revision) for reference in (first, second)]
     if folders[0] is None or folders[1] is None:
         return False
-    return folders[0].resolve() == folders[1].resolve() or (None not in (one.folder, other.folder) and identity(one) == identity(other))
+    return folders[0].resolve() == folders[1].resolve() or (
+        None not in (first.folder, second.folder) and identity(first) == identity(second)
+    )

@@ -1,4 +1,4 @@
-"""State and forward passes of a running batch, whose rows are added and removed between any two tokens."""
+"""State and forward passes of a running batch, in which rows are inserted and removed between any two tokens."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sftchat.inference.kv_cache import BatchCache, without_windows
-from sftchat.inference.prompt_cache import MIN_SHARED_TOKENS, Prefix, PromptCache, common_prefix
+from sftchat.inference.kv_cache import MIN_SHARED_TOKENS, BatchCache, Prefix, PromptCache, common_prefix, without_windows
 from sftchat.models.loading import unwrapped
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ def unrouted(adapters: Sequence[str]) -> None:
 
 @dataclass
 class Prefill:
-    """Prompts in prefill, which then can join a batch.
+    """Prompts in prefill, which then can be inserted into a batch.
 
     Attributes:
         prompts: Token ids of each prompt.
@@ -56,9 +55,8 @@ class Prefill:
     @property
     def bytes_per_token(self) -> int:
         """Memory of one row and column in bytes, over all layers."""
-        parts = [part for layer in self.cache.layers for part in (getattr(layer, "keys", None), getattr(layer, "values", None))]
-        sizes = [int(part.shape[1] * part.shape[3] * part.element_size()) for part in parts if part is not None]
-        return max(1, sum(sizes))
+        states = [state for layer in self.cache.layers for state in (getattr(layer, "keys", None), getattr(layer, "values", None))]
+        return max(1, sum(int(state.shape[1] * state.shape[3] * state.element_size()) for state in states if state is not None))
 
 
 class Batch:
@@ -70,37 +68,36 @@ class Batch:
     Args:
         model: A causal language model in eval mode.
         route: Called before each forward pass with the adapter of every row.
-        kept: Prompt cache.
-        whole: Also cache tokens outside a sliding window, so that a row can be cut at any token for the prompt cache.
-        merges: Whether ``BatchCache`` may be used; otherwise rows use transformers' own cache and no row joins a running batch.
+        prompt_cache: Prompt cache, None for no cache. With one, tokens outside a sliding window are stored too, so that a row can be cut at any token.
+        merges: Whether ``BatchCache`` may be used; otherwise rows use transformers' own cache and none is inserted into a running batch.
+
+    Attributes:
+        lengths: Number of tokens of each row, prompt and reply.
+        adapters: Adapter of each row.
+        mergeable: Whether prompts may be inserted into a running batch; otherwise only into an empty one.
     """
 
-    def __init__(
-        self, model: Any, route: Route = unrouted, kept: PromptCache | None = None, whole: bool = False, merges: bool = True
-    ) -> None:
+    def __init__(self, model: Any, route: Route = unrouted, prompt_cache: PromptCache | None = None, merges: bool = True) -> None:
         self._model = model
         self._merges = merges
         self._route = route
-        self._kept = kept
+        self._prompt_cache = prompt_cache
         self.device: torch.device = model.device
-        self._keeps = "logits_to_keep" in (accepted := inspect.signature(unwrapped(model).forward).parameters)
-        self._positions = "position_ids" in accepted
+        parameters = inspect.signature(unwrapped(model).forward).parameters
+        self._takes_logits_to_keep = "logits_to_keep" in parameters
+        self._takes_positions = "position_ids" in parameters
         self._cache: BatchCache | DynamicCache | None = None
         self.lengths: list[int] = []
-        """Number of tokens of each row, prompt and reply."""
         self.adapters: list[str] = []
-        """Adapter of each row."""
-        self._whole = whole
         empty = self._empty()
         self.mergeable = merges and BatchCache.can_merge(empty)
-        """Whether prompts may join a running batch; otherwise only an empty one."""
         self._prefix: Prefix | None = None
         self._window = min((layer.sliding_window for layer in empty.layers if getattr(layer, "is_sliding", False)), default=sys.maxsize)
 
     def _empty(self) -> DynamicCache:
         """Return an empty cache for a prefill."""
         cache = DynamicCache(config=self._model.config)
-        if self._whole and self._merges and BatchCache.can_merge(cache):
+        if self._prompt_cache is not None and self._merges and BatchCache.can_merge(cache):
             without_windows(cache)
         return cache
 
@@ -111,15 +108,16 @@ class Batch:
         return columns
 
     @torch.inference_mode()
-    def begin(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefill:
+    def prepare(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefill:
         """Prepare a prefill without changing the running rows.
 
         Args:
             prompts: Token ids; none is empty.
             adapters: Adapter of each prompt.
         """
-        known = self._known(prompts, adapters)
-        prefix = known or self._shared(prompts, adapters)
+        sharable = self._can_share(prompts, adapters)
+        cached = self._prompt_cache.find(adapters[0], prompts) if sharable and self._prompt_cache is not None else None
+        prefix = cached or (self._shared_prefix(prompts, adapters[0]) if sharable else None)
         skipped = 0 if prefix is None else len(prefix.tokens)
         longest = max(map(len, prompts))
         gaps = tuple(longest - len(prompt) for prompt in prompts)
@@ -127,43 +125,30 @@ class Batch:
         cache = self._empty()
         if prefix is not None:
             prefix.fill(cache, len(prompts))
-        return Prefill(prompts, adapters, cache, ids, prefix, gaps, skipped if known else 0)
+        return Prefill(prompts, adapters, cache, ids, prefix, gaps, skipped if cached else 0)
 
     @torch.inference_mode()
-    def read(self, reading: Prefill, columns: int = sys.maxsize) -> bool:
+    def prefill(self, prefill: Prefill, columns: int = sys.maxsize) -> bool:
         """Prefill at most ``columns`` more columns where a split is possible; returns whether prefill is complete."""
-        if any(reading.gaps) or not self.mergeable:
+        if any(prefill.gaps) or not self.mergeable:
             columns = sys.maxsize  # a column of padding alone has nothing to attend to, and a recurrent state would restart
-        part, reading.ids = reading.ids[:, :columns], reading.ids[:, columns:]
-        left = reading.ids.shape[1]
-        skipped = 0 if reading.prefix is None else len(reading.prefix.tokens)
-        lengths = [length - left for length in reading.lengths]
-        logits = self._forward(part, reading.cache, lengths, max(lengths), reading.adapters, prefix=skipped)
+        part, prefill.ids = prefill.ids[:, :columns], prefill.ids[:, columns:]
+        left = prefill.ids.shape[1]
+        skipped = 0 if prefill.prefix is None else len(prefill.prefix.tokens)
+        lengths = [length - left for length in prefill.lengths]
+        logits = self._forward(part, prefill.cache, lengths, max(lengths), prefill.adapters, prefix=skipped)
         if left:
             return False
-        if reading.prefix is not None:
-            reading.prefix.close_up(reading.cache, reading.gaps)
-        reading.logits = logits[:, -1]
+        if prefill.prefix is not None:
+            prefill.prefix.close_up(prefill.cache, prefill.gaps)
+        prefill.logits = logits[:, -1]
         return True
 
-    def _known(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefix | None:
-        """Return the prefix of the prompts in the prompt cache, if any."""
-        if self._kept is None or not self._can_share(prompts, adapters):
-            return None
-        return self._kept.find(adapters[0], prompts)
-
-    def _shared(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> Prefix | None:
-        """Return the common prefix of the prompts, prefilled now or before; None if sharing is impossible or does not pay."""
-        if not self._can_share(prompts, adapters):
-            return None
-        size, adapter = common_prefix(prompts), adapters[0]
-        if (
-            self._prefix is not None
-            and self._prefix.adapter == adapter
-            and 2 * len(self._prefix.tokens) >= size
-            and self._prefix.begins(prompts)
-        ):
-            return self._prefix
+    def _shared_prefix(self, prompts: Sequence[list[int]], adapter: str) -> Prefix | None:
+        """Return the common prefix of the prompts, prefilled now or before; None if sharing does not pay."""
+        size, last = common_prefix(prompts), self._prefix
+        if last is not None and last.adapter == adapter and 2 * len(last.tokens) >= size and last.begins(prompts):
+            return last
         if (len(prompts) - 1) * size < MIN_SHARED_TOKENS:
             return None
         cache = self._empty()
@@ -176,20 +161,22 @@ class Batch:
 
         Padding after a prefix changes neither positions nor, up to the window's size, what a sliding window covers.
         """
-        moved = len(set(map(len, prompts))) > 1
-        return self.mergeable and (self._positions or not moved) and max(map(len, prompts)) <= self._window and len(set(adapters)) == 1
+        padded = len(set(map(len, prompts))) > 1
+        return (
+            self.mergeable and (self._takes_positions or not padded) and max(map(len, prompts)) <= self._window and len(set(adapters)) == 1
+        )
 
     @torch.inference_mode()
-    def join(self, reading: Prefill) -> bool:
+    def insert(self, prefill: Prefill) -> bool:
         """Append prefilled prompts to the running rows; always returns True."""
         if self.mergeable:
             if not isinstance(self._cache, BatchCache):
-                self._cache = BatchCache(reading.cache)
-            self._cache.join(reading.cache, max(reading.lengths))
+                self._cache = BatchCache(prefill.cache)
+            self._cache.insert(prefill.cache, max(prefill.lengths))
         else:
-            self._cache = reading.cache
-        self.lengths += reading.lengths
-        self.adapters += reading.adapters
+            self._cache = prefill.cache
+        self.lengths += prefill.lengths
+        self.adapters += prefill.adapters
         return True
 
     @torch.inference_mode()
@@ -207,7 +194,7 @@ class Batch:
         return logits[:, -1]
 
     @torch.inference_mode()
-    def check(self, tokens: Sequence[int]) -> Tensor:
+    def verify(self, tokens: Sequence[int]) -> Tensor:
         """Feed several tokens to the only row without committing them; returns the logits after each, shape ``(tokens, vocabulary)``."""
         assert isinstance(self._cache, BatchCache)
         self._cache.make_room(len(tokens))
@@ -216,19 +203,18 @@ class Batch:
         return self._forward(ids, self._cache, [length], self.width + len(tokens), self.adapters, keep=len(tokens))[0]
 
     def accept(self, count: int) -> None:
-        """Commit the first ``count`` of the checked tokens."""
+        """Commit the first ``count`` of the verified tokens."""
         assert isinstance(self._cache, BatchCache)
         self._cache.advance(count)
         self.lengths = [self.lengths[0] + count]
 
     def prefix_of(self, row: int, tokens: Sequence[int]) -> Prefix | None:
         """Copy the keys and values of a row's tokens; None if the cache does not support it."""
-        if not isinstance(self._cache, BatchCache):
+        length = self.lengths[row]
+        if not isinstance(self._cache, BatchCache) or length >= self._window:
             return None
-        count = min(len(tokens), self.lengths[row])
-        if self.lengths[row] >= self._window:
-            return None
-        return Prefix(tuple(tokens[:count]), self._cache.copy(row, self.lengths[row], count), self.adapters[row])
+        count = min(len(tokens), length)
+        return Prefix(tuple(tokens[:count]), self._cache.copy(row, length, count), self.adapters[row])
 
     @torch.inference_mode()
     def clear(self, rows: Collection[int]) -> None:
@@ -239,21 +225,22 @@ class Batch:
                 self._cache.clear(rows)
 
     @torch.inference_mode()
-    def leave(self, gone: Collection[int]) -> None:
-        """Remove rows; the last rows take their places, as in ``moves_into_gaps``."""
+    def remove(self, rows: Collection[int]) -> None:
+        """Remove rows; the last rows take their places, as in ``swap_remove``."""
         order = list(range(len(self.lengths)))
-        moves_into_gaps(order, gone)
+        swap_remove(order, rows)
         self.lengths = [self.lengths[row] for row in order]
         self.adapters = [self.adapters[row] for row in order]
         if not order:
             self._cache = None
         elif isinstance(self._cache, BatchCache):
-            self._cache.replace([(row, place) for place, row in enumerate(order) if row != place], len(order), max(self.lengths))
+            moves = [(row, index) for index, row in enumerate(order) if row != index]
+            self._cache.replace(moves, len(order), max(self.lengths))
         elif self._cache is not None:
             self._cache.reorder_cache(torch.tensor(order, device=self.device))
 
     def _forward(
-        self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int, adapters: Sequence[str], prefix: int = 0, keep: int = 1
+        self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int, adapters: Sequence[str], *, prefix: int = 0, keep: int = 1
     ) -> Tensor:
         """Run the model and return the logits of the last columns, shape ``(rows, keep, vocabulary)``.
 
@@ -266,22 +253,22 @@ class Batch:
             prefix: Number of tokens of each row in the first columns, before its padding.
             keep: Number of columns whose logits are returned.
         """
-        places = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
-        seen = places >= prefix
+        positions = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
+        seen = positions >= prefix
         seen[:, :prefix] = True
         # a batch without padding needs no mask, and attention without a mask takes the faster kernel
         mask = None if min(lengths) == width else seen.long()
-        arguments: dict[str, Any] = {"position_ids": places[:, -ids.shape[1] :].clamp(min=0)} if self._positions else {}
-        if self._keeps:
+        arguments: dict[str, Any] = {"position_ids": positions[:, -ids.shape[1] :].clamp(min=0)} if self._takes_positions else {}
+        if self._takes_logits_to_keep:
             arguments["logits_to_keep"] = keep
         self._route(adapters)
         logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **arguments).logits
         return logits[:, -keep:]
 
 
-def moves_into_gaps(items: list[T], gone: Collection[int]) -> None:
+def swap_remove(items: list[T], indices: Collection[int]) -> None:
     """Remove items from a list; each gap is filled with the last item."""
-    for index in sorted(gone, reverse=True):
+    for index in sorted(indices, reverse=True):
         last = items.pop()
         if index < len(items):
             items[index] = last

@@ -70,7 +70,7 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
     """
     what = f"engine '{kind.scheme}'"
 
-    def opened() -> Engine:
+    def validated() -> Engine:
         engine: Any = kind.open(source, copied(dict(options)))
         if not isinstance(engine, Engine):
             raise Malformed(f"opened a {type(engine).__name__}, which has not all of name, generate and close")
@@ -83,7 +83,7 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
         guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
         return guarded
 
-    return call_plugin(what, opened, may_refuse=True)
+    return call_plugin(what, validated, may_refuse=True)
 
 
 def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> str:
@@ -102,13 +102,13 @@ def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> st
     if identify is None:
         return ""
 
-    def said() -> str:
-        given: object = identify(source, copied(dict(options)))
-        if not isinstance(given, str):
-            raise Malformed(f"gives the identity {shown(given)}, must be text")
-        return plain_text(given)
+    def validated() -> str:
+        identity: object = identify(source, copied(dict(options)))
+        if not isinstance(identity, str):
+            raise Malformed(f"gives the identity {shown(identity)}, must be text")
+        return plain_text(identity)
 
-    return call_plugin(f"engine '{kind.scheme}'", said, may_refuse=True)
+    return call_plugin(f"engine '{kind.scheme}'", validated, may_refuse=True)
 
 
 def plain_chunk(chunk: object) -> Chunk:
@@ -146,7 +146,7 @@ def plain_chunk(chunk: object) -> Chunk:
         bool(chunk.refused),
         chunk.revises,
         tuple(_choice(choice) for choice in chunk.choices),
-        bool(chunk.opened),
+        bool(chunk.thoughts_opened),
     )
 
 

@@ -12,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sftchat.engine import EngineType
 from sftchat.errors import ModelError
 from sftchat.inference.guarded import identity_of
 from sftchat.models.fingerprint import Hashed, file_hash, reply_identity
 from sftchat.models.manifest import as_trained, read_manifest
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import Registry
-from sftchat.templates.builtin import template_file
+from sftchat.templates.named import template_file
 
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
@@ -33,7 +33,7 @@ DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE
 
 def identify(
     model: str,
-    registry: Registry,
+    engine_types: Mapping[str, EngineType],
     *,
     hashed: Hashed = file_hash,
     base: str | None = None,
@@ -53,7 +53,7 @@ def identify(
 
     Args:
         model: MODEL argument, see ``sftchat.models.reference.resolve``.
-        registry: The loaded plugins, for engines by scheme.
+        engine_types: Engine types of plugins, by scheme.
         hashed: Hashes a file; a caching function avoids rereading large weights.
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
@@ -70,11 +70,11 @@ def identify(
         UsageError: When MODEL is not a valid reference, or ``template`` is neither a name nor a file.
         ModelError: When the folder has no usable weights, or a file cannot be read.
     """
-    reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
+    reference = resolve(model, base=base, schemes=engine_types, allow_pickle=allow_pickle)
     if reference.scheme:
-        engine_type = registry.engines.get(reference.scheme)
-        said = identity_of(engine_type, reference.source, options) if engine_type else ""
-        return hashlib.sha256(f"{reference.scheme}\0{said}".encode()).hexdigest() if said else ""
+        engine_type = engine_types.get(reference.scheme)
+        reported = identity_of(engine_type, reference.source, options) if engine_type else ""
+        return hashlib.sha256(f"{reference.scheme}\0{reported}".encode()).hexdigest() if reported else ""
     try:
         files = "" if options.get("trust_remote_code") else reply_identity(reference, hashed)
     except OSError as error:
@@ -115,9 +115,9 @@ def device_facts(device: str) -> str:
     """Return what determines the device type: the given type, or for ``auto`` what torch's choice depends on, without importing torch."""
     if device != "auto":
         return device.partition(":")[0]
-    found = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
+    present = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
     hidden = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
-    return " ".join(["auto", platform.system(), platform.machine(), *found, *hidden])
+    return " ".join(["auto", platform.system(), platform.machine(), *present, *hidden])
 
 
 @cache

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from sftchat.inference.fused_linear import Compute, FusedLinear, computes_in_bfloat16
+Compute = Callable[[Tensor], Tensor]
+"""Maps inputs, shape ``(…, inputs)``, to the outputs of one or more linear layers, shape ``(…, outputs)``."""
 
 MAX_INT8_ROWS = 4
 """Maximum number of rows computed from int8 weights; more use the same weights in bfloat16 if the CPU has units for that."""
@@ -17,45 +19,46 @@ LOW = 254
 """Scale of the low eight bits: maps the rounding error of the high ones, at most 1/2, to at most 127."""
 
 
-def quantize(product: FusedLinear) -> tuple[Tensor, Tensor]:
-    """Round the weights of a product to int8, with one scale per output.
-
-    The rounded weights replace the original ones, so that both ways to compute a reply differ only by rounding.
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round weights to int8, with one scale per output.
 
     Args:
-        product: In bfloat16, of a model used only for inference.
+        weight: Weights in bfloat16, shape ``(outputs, inputs)``.
 
     Returns:
-        The weights in int8, shape ``(outputs, inputs)``, and their scales in bfloat16, shape ``(outputs,)``.
+        The weights in int8, of the same shape, and their scales in bfloat16, shape ``(outputs,)``.
     """
-    weight = product.weight.float()
+    weight = weight.float()
     scales = (weight.abs().amax(1).clamp(min=1e-8) / HIGH).bfloat16()
-    rounded = (weight / scales.float()[:, None]).round().clamp(-HIGH, HIGH)
-    product.replace_weight((rounded * scales.float()[:, None]).bfloat16())
-    return rounded.to(torch.int8), scales
+    return (weight / scales.float()[:, None]).round().clamp(-HIGH, HIGH).to(torch.int8), scales
 
 
-def int8_linear(product: FusedLinear, weight: Tensor, scales: Tensor, other: Compute) -> Compute:
-    """Return a function that computes a product from int8 weights for few rows, and by ``other`` for more.
+def int8_linear(weight: Tensor, scales: Tensor, bias: Tensor | None, other: Compute) -> Compute:
+    """Return a function that computes linear layers from int8 weights for few rows, and by ``other`` for more.
 
     Args:
-        product: The quantized product.
-        weight: Its int8 weights.
+        weight: The int8 weights, shape ``(outputs, inputs)``.
         scales: Scale of each output.
-        other: Computes the product in bfloat16.
+        bias: Bias of each output.
+        other: Computes the layers in bfloat16.
     """
-    wide = not computes_in_bfloat16()
+    always = not computes_in_bfloat16()
     outputs_of = _w8a16_int(weight, scales) if _has_integer_products() else _weight_only_int8(weight, scales)
-    bias = product.bias
 
     def compute(states: Tensor) -> Tensor:
         rows = states.reshape(-1, states.shape[-1])
-        if not (wide or len(rows) <= MAX_INT8_ROWS):
+        if not (always or len(rows) <= MAX_INT8_ROWS):
             return other(states)
         outputs = outputs_of(rows).view(*states.shape[:-1], -1)
         return outputs if bias is None else outputs + bias
 
     return compute
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether oneDNN has bfloat16 products for this CPU; False also if torch no longer reports it."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def _has_integer_products() -> bool:
@@ -82,8 +85,8 @@ def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
     factors = scales.float() / HIGH
 
     def integers(rows: Tensor) -> Tensor:
-        found: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(rows, weight, packed, sums, 1.0, 0, zeros)
-        return found
+        products: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(rows, weight, packed, sums, 1.0, 0, zeros)
+        return products
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # deprecated, with a warning at each first call, but twice as fast as its replacement
@@ -95,7 +98,7 @@ def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
         largest = torch.linalg.vector_norm(states, float("inf"), 1, keepdim=True).clamp_(min=1e-30)
         states.div_(largest).mul_(HIGH)
         high = states.round()
-        found = integers(torch.cat([high, states.sub_(high).mul_(LOW), bounds]))
-        return torch.add(found[: len(rows)], found[len(rows) : -1], alpha=1 / LOW).mul_(largest).mul_(factors).to(rows.dtype)
+        products = integers(torch.cat([high, states.sub_(high).mul_(LOW), bounds]))
+        return torch.add(products[: len(rows)], products[len(rows) : -1], alpha=1 / LOW).mul_(largest).mul_(factors).to(rows.dtype)
 
     return outputs_of

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, cast
 
 from sftchat._util.fallback import report_fallback
-from sftchat.engine import OFF, Adapts, Chunk, Engine, Renders, Request
+from sftchat.engine import OFF, Adapts, Chunk, Engine, EngineType, Renders, Request
 from sftchat.errors import MissingExtraError, UsageError, in_one_line
 from sftchat.inference.guarded import open_guarded
-from sftchat.models.reference import ModelReference, resolve
-from sftchat.plugins.manager import Registry
+from sftchat.models.reference import resolve
 from sftchat.types import Message
 
 
@@ -28,7 +27,7 @@ def require_endpoint(what: str) -> None:
 
 
 def load_engine(
-    model: str, registry: Registry, *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
+    model: str, engine_types: Mapping[str, EngineType], *, base: str | None = None, allow_pickle: bool = False, template: str | None = None,
     template_name: str | None = None, template_arguments: Mapping[str, Any] | None = None, concurrency: int = 16, timeout: float = 120.0, request_timeout: float = 600.0,
     extra_body: Mapping[str, Any] | None = None, quantize: str | None = None, importing: Callable[[], AbstractContextManager[None]] = nullcontext, **options: Any,
 ) -> Engine:  # fmt: skip
@@ -36,7 +35,7 @@ def load_engine(
 
     Args:
         model: MODEL argument, see ``sftchat.models.reference.resolve``.
-        registry: The loaded plugins, for engines by scheme.
+        engine_types: Engine types of plugins, by scheme.
         base: Base model of an adapter.
         allow_pickle: Whether pickled weights may be loaded.
         template: Chat template name or file, instead of the model's own.
@@ -57,7 +56,7 @@ def load_engine(
         ModelError: When the model cannot be loaded.
         MissingExtraError: When a package needed for this kind of model is not installed.
     """
-    reference = resolve(model, base=base, schemes=registry.engines, allow_pickle=allow_pickle)
+    reference = resolve(model, base=base, schemes=engine_types, allow_pickle=allow_pickle)
     if reference.served:
         if template or template_name:
             option = "--template" if template else "--template-name"
@@ -65,7 +64,7 @@ def load_engine(
         if quantize:
             raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
-        from sftchat.inference.openai.opening import open_endpoint
+        from sftchat.inference.openai.engine import open_endpoint
 
         return open_endpoint(
             reference.source, concurrency=concurrency, timeout=timeout, request_timeout=request_timeout,
@@ -74,7 +73,7 @@ def load_engine(
     if extra_body:
         raise UsageError(f"--extra-body is for models behind a server; '{model}' is loaded here")
     if reference.scheme:
-        return open_guarded(registry.engines[reference.scheme], reference.source, options)
+        return open_guarded(engine_types[reference.scheme], reference.source, options)
     from sftchat.models.loading import LOADING, load, require_local
 
     require_local(f"model '{model}'")
@@ -84,7 +83,7 @@ def load_engine(
         if quantize == "nf4":
             importing = nullcontext  # bitsandbytes needs the modules that are deferred otherwise
 
-    def opened() -> Engine:
+    def open_local() -> Engine:
         with LOADING, importing():
             from sftchat.inference.cpu import optimize_for_inference
             from sftchat.inference.local import TransformersEngine
@@ -97,13 +96,13 @@ def load_engine(
         return TransformersEngine(model, loaded, merges=merges)
 
     try:
-        return opened()
+        return open_local()
     except Exception as error:
         if importing is nullcontext or not _is_missing_import(error):
             raise
         report_fallback("importing the model libraries in parts", in_one_line(error))
         importing = nullcontext
-        return opened()
+        return open_local()
 
 
 def _is_missing_import(error: BaseException | None) -> bool:
@@ -138,7 +137,7 @@ def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
 Load = Callable[..., Engine]
 
 
-class Shared:
+class AdapterEngine:
     """One model of a shared engine: an ``Engine`` whose requests use its own adapter.
 
     Args:
@@ -177,19 +176,19 @@ class Shared:
         """Do nothing; the shared engine is closed by its owner."""
 
 
-class Sharing:
+class EnginePool:
     """Opens models; loads the base model of several adapters only once.
 
     Args:
         load: Opens one model: ``Session.load_engine``.
-        registry: The loaded plugins, for engines by scheme.
-        most: Maximum number of open engines; the oldest is closed before the next one is loaded.
+        schemes: Schemes of the engine types of plugins.
+        max_open: Maximum number of open engines; the oldest is closed before the next one is loaded.
     """
 
-    def __init__(self, load: Load, registry: Registry, most: int = 1) -> None:
+    def __init__(self, load: Load, schemes: Collection[str] = (), max_open: int = 1) -> None:
         self._load = load
-        self._registry = registry
-        self._most = most
+        self._schemes = schemes
+        self._max_open = max_open
         self._open: dict[tuple[Any, ...], Engine] = {}
 
     def __call__(self, model: str, *, base: str | None = None, **options: Any) -> Engine:
@@ -199,35 +198,31 @@ class Sharing:
             UsageError: When MODEL is not a valid reference.
             ModelError: When the model cannot be loaded.
         """
-        reference = resolve(model, base=base, schemes=self._registry.engines, allow_pickle=bool(options.get("allow_pickle")))
+        reference = resolve(model, base=base, schemes=self._schemes, allow_pickle=bool(options.get("allow_pickle")))
         if reference.scheme:
             return self._load(model, base=base, **options)
-        ground = reference.base or reference
-        key = _key(ground, options)
+        base_model = reference.base or reference
+        given = sorted((name, repr(value)) for name, value in options.items() if value is not None)
+        key = (base_model.source, base_model.revision, *given)
         if key not in self._open:
-            while len(self._open) >= self._most:
+            while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[key] = self._load(ground.argument, base=None, **options)
+            self._open[key] = self._load(base_model.argument, base=None, **options)
         engine = self._open[key]
         if not isinstance(engine, Adapts):  # an engine from a test
             del self._open[key]
             return engine
         if reference.base is None:
-            return Shared(model, engine, OFF)
+            return AdapterEngine(model, engine, OFF)
         if model not in engine.adapters:
             try:
                 cast(Any, engine).add_adapter(model, reference)  # the reference, so that --base is respected
             except BaseException:
                 del self._open[key]  # a failed load may leave the engine inconsistent
                 raise
-        return Shared(model, engine, model)
+        return AdapterEngine(model, engine, model)
 
     def close(self) -> None:
         """Close all open engines."""
         while self._open:
             self._open.popitem()[1].close()
-
-
-def _key(reference: ModelReference, options: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the key under which models share an engine."""
-    return (reference.source, reference.revision, *sorted((name, repr(value)) for name, value in options.items() if value is not None))

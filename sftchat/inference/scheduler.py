@@ -12,13 +12,9 @@ from torch import Tensor
 from sftchat._util.fallback import report_fallback
 from sftchat.engine import Chunk
 from sftchat.errors import EngineError, first_line, in_one_line
-from sftchat.inference.batch import Batch, Prefill, Route, moves_into_gaps, unrouted
-from sftchat.inference.kv_cache import GROWTH_COLUMNS
-from sftchat.inference.memory import free_bytes, is_out_of_memory
-from sftchat.inference.prompt_cache import Prefix, PromptCache, shared
-from sftchat.inference.prompt_lookup import PromptLookupDecoder
-from sftchat.inference.sampling import likeliest
-from sftchat.inference.sequence import RunningRequest
+from sftchat.inference.batch import Batch, Prefill, Route, swap_remove, unrouted
+from sftchat.inference.kv_cache import GROWTH_COLUMNS, Prefix, PromptCache, free_bytes, is_out_of_memory, shared_length
+from sftchat.inference.sequence import PromptLookupDecoder, RunningRequest, likeliest
 
 PREFILL_TOKENS = 2048
 """Maximum number of tokens, padding included, prefilled in one forward pass; more is no faster and takes memory."""
@@ -44,10 +40,10 @@ class Scheduler:
     Args:
         name: Name of the model, for messages.
         model: A causal language model in eval mode.
-        places: Maximum number of running requests.
+        slots: Maximum number of running requests.
         route: Called before each forward pass with the adapter of every row.
         mixes: Whether requests of different adapters can run together.
-        kept: Prompt cache to read from and add to; None for no cache.
+        prompt_cache: Prompt cache to read from and add to; None for no cache.
         merges: See ``Batch``.
     """
 
@@ -55,21 +51,21 @@ class Scheduler:
         self,
         name: str,
         model: Any,
-        places: int,
+        slots: int,
         *,
         route: Route = unrouted,
         mixes: bool = True,
-        kept: PromptCache | None = None,
+        prompt_cache: PromptCache | None = None,
         merges: bool = True,
     ) -> None:
         self._name = name
-        self._places = places
+        self._slots = slots
         self._mixes = mixes
-        self._kept = kept
+        self._prompt_cache = prompt_cache
         self._merges = merges
-        self._new_batch: Callable[[], Batch] = lambda: Batch(model, route, kept, whole=kept is not None, merges=self._merges)
+        self._new_batch: Callable[[], Batch] = lambda: Batch(model, route, prompt_cache, self._merges)
         self._batch = self._new_batch()
-        self._reading: tuple[list[RunningRequest], Prefill] | None = None
+        self._prefill: tuple[list[RunningRequest], Prefill] | None = None
         self._lookup: tuple[RunningRequest, PromptLookupDecoder] | None = None
         self._budget: int | None = None
         self._waiting: list[RunningRequest] = []
@@ -90,9 +86,9 @@ class Scheduler:
         """Whether requests can join a running batch."""
         return self._batch.mergeable
 
-    def add(self, row: RunningRequest) -> None:
+    def add(self, request: RunningRequest) -> None:
         """Add a request to the queue."""
-        insort(self._waiting, row, key=_length)
+        insort(self._waiting, request, key=_length)
 
     def advance(self) -> Iterator[Chunk]:
         """Start waiting requests if slots are free, then generate one token for each running request.
@@ -101,15 +97,24 @@ class Scheduler:
             EngineError: When the model fails.
         """
         while group := self._next_group():
-            yield from self._read(group)
+            yield from self._start(group)
         if self._running:
-            self._shed()
+            self._preempt()
             yield from self._step()
+
+    def save_prompts(self) -> None:
+        """Add the state of unfinished requests to the prompt cache, that of a running prefill included."""
+        for index in range(len(self._running)):
+            self._save_prompt(index)
+        if self._prompt_cache is not None and self._prefill is not None:
+            group, prefill = self._prefill
+            if len(group) == 1 and self._batch.mergeable and (count := prefill.cache.get_seq_length()):
+                self._prompt_cache.add(Prefix.of(group[0].tokens[:count], prefill.cache, group[0].adapter))
 
     def _next_group(self) -> list[RunningRequest]:
         """Take the requests to prefill next from the queue; empty if it is better to continue without them."""
-        free = self._places - len(self._running)
-        if not self._waiting or (self._running and (not self._batch.mergeable or free * REFILL < self._places)):
+        free = self._slots - len(self._running)
+        if not self._waiting or (self._running and (not self._batch.mergeable or free * REFILL < self._slots)):
             return []
         longest = _length(self._waiting[-1])
         count = min(free, max(1, PREFILL_TOKENS // longest) if self._batch.mergeable else free)
@@ -119,40 +124,42 @@ class Scheduler:
             if self._running:
                 return []
             count = 1
-        group = self._waiting[-count:]
+        candidates = self._waiting
         if not self._mixes:
-            adapter = (self._running or group[-1:])[0].adapter
-            group = [row for row in self._waiting if row.adapter == adapter][-count:]
-        self._waiting = [row for row in self._waiting if row not in group] if not self._mixes else self._waiting[:-count]
+            adapter = (self._running or candidates[-1:])[0].adapter
+            candidates = [request for request in candidates if request.adapter == adapter]
+        group = candidates[-count:]
+        self._waiting = self._waiting[:-count] if self._mixes else [request for request in self._waiting if request not in group]
         return group
 
-    def _read(self, group: list[RunningRequest]) -> Iterator[Chunk]:
-        """Prefill prompts, add them to the batch, and sample their first tokens."""
-        reading = yield from self._attempt(lambda: self._batch.begin([row.tokens for row in group], [row.adapter for row in group]), group)
-        if reading is None:
+    def _start(self, group: list[RunningRequest]) -> Iterator[Chunk]:
+        """Prefill prompts, insert them into the batch, and sample their first tokens."""
+        tokens, adapters = [request.tokens for request in group], [request.adapter for request in group]
+        prefill = yield from self._attempt(lambda: self._batch.prepare(tokens, adapters), group)
+        if prefill is None:
             return
-        self._reading = (group, reading)
-        while not (read := (yield from self._attempt(lambda: self._batch.read(reading, PREFILL_CHUNK), group))):
-            if read is None:
+        self._prefill = (group, prefill)
+        while not (complete := (yield from self._attempt(lambda: self._batch.prefill(prefill, PREFILL_CHUNK), group))):
+            if complete is None:
                 return
             yield Chunk(group[0].request.id)  # empty chunk: gives the caller a chance to cancel
         if self._budget is None:
-            self._budget = int(CACHE_SHARE * free_bytes(self._batch.device) / reading.bytes_per_token)
-        joined = yield from self._attempt(lambda: self._batch.join(reading), group)
-        if joined is None or reading.logits is None:
+            self._budget = int(CACHE_SHARE * free_bytes(self._batch.device) / prefill.bytes_per_token)
+        inserted = yield from self._attempt(lambda: self._batch.insert(prefill), group)
+        if inserted is None or prefill.logits is None:
             return
-        self._reading = None
+        self._prefill = None
         first = len(self._running)
         self._running += group
-        for row in group:
-            row.cached_tokens = row.cached_tokens or reading.cached
-        yield from self._take(reading.logits, first)
+        for request in group:
+            request.cached_tokens = request.cached_tokens or prefill.cached
+        yield from self._take(prefill.logits, first)
 
     def _step(self) -> Iterator[Chunk]:
         """Generate one token for every running request, or several for a single one."""
-        if (guess := self._guess()) and (yield from self._check(guess)):
+        if (guess := self._guess()) and (yield from self._verify(guess)):
             return
-        logits = yield from self._attempt(lambda: self._batch.step([row.tokens[-1] for row in self._running]), [])
+        logits = yield from self._attempt(lambda: self._batch.step([request.tokens[-1] for request in self._running]), [])
         if logits is not None:
             yield from self._take(logits)
 
@@ -160,26 +167,26 @@ class Scheduler:
         """Guess the next tokens of a single running request; empty if a guess cannot be verified."""
         if len(self._running) > 1 or not self._batch.mergeable or not self._running[0].sampler.plain:
             return []
-        (row,) = self._running
-        if self._lookup is None or self._lookup[0] is not row:
-            self._lookup = (row, PromptLookupDecoder())
-        return self._lookup[1].guess(row.tokens, row.limit - len(row.tokens) - 1)
+        (request,) = self._running
+        if self._lookup is None or self._lookup[0] is not request:
+            self._lookup = (request, PromptLookupDecoder())
+        return self._lookup[1].guess(request.tokens, request.limit - len(request.tokens) - 1)
 
-    def _check(self, guess: list[int]) -> Generator[Chunk, None, bool]:
+    def _verify(self, guess: list[int]) -> Generator[Chunk, None, bool]:
         """Verify a guess and take its correct tokens and the one after; returns whether the step is done."""
         assert self._lookup is not None
-        row, lookup = self._lookup
-        logits = yield from self._attempt(lambda: self._batch.check([row.tokens[-1], *guess]), [])
+        request, lookup = self._lookup
+        logits = yield from self._attempt(lambda: self._batch.verify([request.tokens[-1], *guess]), [])
         if logits is None:
             return True
-        said, best = likeliest(logits)
-        right = shared(said, guess)
+        tokens, best = likeliest(logits)
+        right = shared_length(tokens, guess)
         lookup.learn(len(guess), right)
         self._batch.accept(right + 1)
-        for token, logit in zip(said[: right + 1], best, strict=False):
-            chunk = row.take(token) if isfinite(logit) else row.fail(logit)
+        for token, logit in zip(tokens[: right + 1], best, strict=False):
+            chunk = request.take(token) if isfinite(logit) else request.fail(logit)
             if chunk.finish_reason is not None:
-                self._end({0: chunk})
+                self._finish({0: chunk})
                 yield chunk
                 break
             yield chunk
@@ -188,63 +195,57 @@ class Scheduler:
     def _take(self, logits: Tensor, first: int = 0) -> Iterator[Chunk]:
         """Sample a token for each running request from index ``first``; remove requests that finish."""
         greedy, best = likeliest(logits)
-        rows = self._running[first:]
         chunks = []
-        for index, row in enumerate(rows):
-            if not isfinite(best[index]):
-                chunks.append(row.fail(best[index]))
+        for row, request in enumerate(self._running[first:]):
+            if not isfinite(best[row]):
+                chunks.append(request.fail(best[row]))
             else:
-                chunks.append(row.take(greedy[index] if row.sampler.plain else row.sampler.choose(logits[index])))
-        self._end({first + index: chunk for index, chunk in enumerate(chunks) if chunk.finish_reason is not None})
+                chunks.append(request.take(greedy[row] if request.sampler.plain else request.sampler.choose(logits[row])))
+        self._finish({first + row: chunk for row, chunk in enumerate(chunks) if chunk.finish_reason is not None})
         yield from chunks
 
-    def _end(self, last: Mapping[int, Chunk]) -> None:
+    def _finish(self, last_chunks: Mapping[int, Chunk]) -> None:
         """Remove requests: cache the state of finished ones, clear that of failed ones, whose non-finite values would spread to later rows.
 
         Args:
-            last: Last chunk of each request, by its index.
+            last_chunks: Last chunk of each request, by its index.
         """
-        failed = {index for index, chunk in last.items() if chunk.finish_reason == "error"}
-        for index in last.keys() - failed:
-            self._keep(index)
+        failed = {index for index, chunk in last_chunks.items() if chunk.finish_reason == "error"}
+        for index in last_chunks.keys() - failed:
+            self._save_prompt(index)
         self._batch.clear(failed)
-        self._leave(last.keys())
+        self._remove(last_chunks.keys())
 
-    def _leave(self, gone: Collection[int]) -> None:
+    def _remove(self, indices: Collection[int]) -> None:
         """Remove requests from the batch."""
-        if gone:
-            self._batch.leave(gone)
-            moves_into_gaps(self._running, gone)
+        if indices:
+            self._batch.remove(indices)
+            swap_remove(self._running, indices)
 
-    def _shed(self) -> None:
+    def _preempt(self) -> None:
         """Move the shortest requests back to the queue when the batch exceeds the memory budget."""
         width, count = self._batch.width + 1, len(self._running)
         if self._budget is None or count * width <= self._budget:
             return
         surplus = count - max(1, self._budget // (width + GROWTH_COLUMNS))
-        gone = sorted(range(count), key=lambda index: _length(self._running[index]))[:surplus]
-        for index in gone:
+        shortest = sorted(range(count), key=lambda index: _length(self._running[index]))[:surplus]
+        for index in shortest:
             self.add(self._running[index])
-        self._leave(gone)
+        self._remove(shortest)
 
-    def keep(self) -> None:
-        """Add the state of unfinished requests to the prompt cache, that of a running prefill included."""
-        for index in range(len(self._running)):
-            self._keep(index)
-        if self._kept is not None and self._reading is not None:
-            group, reading = self._reading
-            if len(group) == 1 and self._batch.mergeable and (count := reading.cache.get_seq_length()):
-                self._kept.add(Prefix.of(group[0].tokens[:count], reading.cache, group[0].adapter))
-
-    def _keep(self, index: int) -> None:
+    def _save_prompt(self, index: int) -> None:
         """Add the state of a running request to the prompt cache."""
-        if self._kept is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
-            self._kept.add(prefix)
+        if self._prompt_cache is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
+            self._prompt_cache.add(prefix)
 
-    def _attempt(self, work: Callable[[], T], joining: list[RunningRequest]) -> Generator[Chunk, None, T | None]:
+    def _attempt(self, work: Callable[[], T], starting: list[RunningRequest]) -> Generator[Chunk, None, T | None]:
         """Return the result of ``work``; None if all requests were requeued because memory ran out or a library does not support continuous batching.
 
         If memory does not suffice for a single request, that request ends with an error.
+
+        Args:
+            work: A step of the batch.
+            starting: Requests in prefill, which are not among the running ones.
         """
         fits = True
         try:
@@ -258,20 +259,20 @@ class Scheduler:
                 self._merges = self._mixes = False
             else:
                 raise EngineError(f"model '{self._name}' failed while generating: {reason}") from error
-        rows = [*self._running, *joining]
+        requests = [*self._running, *starting]
         if not fits:
-            self._budget = len(rows) * max(map(_length, rows)) // 2
-        if self._kept is not None:
-            self._kept.clear()
-        self._batch, self._running, self._reading = self._new_batch(), [], None
-        if len(rows) == 1 and not fits:
-            words = f"the memory does not hold the request, {_length(rows[0])} tokens long: {reason}"
-            yield Chunk(rows[0].request.id, finish_reason="error", error=words)
+            self._budget = len(requests) * max(map(_length, requests)) // 2
+        if self._prompt_cache is not None:
+            self._prompt_cache.clear()
+        self._batch, self._running, self._prefill = self._new_batch(), [], None
+        if len(requests) == 1 and not fits:
+            error_message = f"the memory does not hold the request, {_length(requests[0])} tokens long: {reason}"
+            yield Chunk(requests[0].request.id, finish_reason="error", error=error_message)
             return None
-        for row in rows:
-            self.add(row)
+        for request in requests:
+            self.add(request)
         return None
 
 
-def _length(row: RunningRequest) -> int:
-    return len(row.tokens)
+def _length(request: RunningRequest) -> int:
+    return len(request.tokens)

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
-from sftchat.models.claims import check_adapter
-from sftchat.models.hub import reach
-from sftchat.models.weight_check import check_adapter_keys, refuse_not_finite
+from sftchat.models.load_checks import check_adapter_keys, check_finite, run_in_subprocess
+from sftchat.models.model_files import ADAPTER_CONFIG, MAX_LAYERS, read_object, tensor_shapes
+from sftchat.models.reference import hub_access
 
 BASE = "__base__"
 """Name of a model without any adapter, in peft's style."""
 SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
 """Parts of names of tensors that peft stores once for all layers, and reports as missing in each."""
-MISSHAPED = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[([^]]*)\]\).*?torch\.Size\(\[([^]]*)\]\)", re.DOTALL)
+SHAPE_MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[([^]]*)\]\).*?torch\.Size\(\[([^]]*)\]\)", re.DOTALL)
 """torch's message about a tensor of another shape."""
-PROBE = 8
+PROBE_TOKENS = 8
 """Number of tokens tested; an effective adapter changes the logits of any token."""
 
+PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules")
+"""Keys of an adapter's config that may contain a regular expression."""
+NAME = re.compile(r"[\w.-]*")
+"""Matches an expression that is only a name, which is safe."""
+PATTERN_SECONDS = 5.0
+"""Maximum seconds to match an adapter's expressions against all modules of its base model."""
+MATCHING = """
+import json, re, sys
+patterns, names = json.load(sys.stdin)
+for pattern in patterns:
+    try:
+        pattern = re.compile(pattern)
+    except re.error as error:
+        sys.exit(f"{pattern!r} is no regular expression: {error}")
+    for name in names:
+        pattern.fullmatch(name)
+"""
+"""Runs in a subprocess, because catastrophic backtracking cannot be interrupted otherwise."""
 
-def refuse_idle(model: Any, name: str) -> None:
+
+def check_adapter_has_effect(model: Any, name: str) -> None:
     """Compare the logits of an adapted model with those of its base model on a few tokens.
 
     An adapter whose weights were never trained, or whose names match nothing in the base model, is loaded without an error and replies like the base:
@@ -37,7 +57,7 @@ def refuse_idle(model: Any, name: str) -> None:
     import torch
 
     size = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(PROBE, device=model.device).remainder(size)[None]
+    ids = torch.arange(PROBE_TOKENS, device=model.device).remainder(size)[None]
     with torch.inference_mode():
         adapted = model(input_ids=ids, use_cache=False).logits
         with model.disable_adapter():
@@ -74,42 +94,41 @@ def add_adapter(model: Any, folder: str, key: str, name: str) -> tuple[Any, int]
     adapted = model if isinstance(model, PeftModel) else None
     check_adapter(Path(folder), [module for module, _ in model.named_modules()])
     try:
-        with reach(local=True):
+        with hub_access(local=True):
             if adapted is None:
                 config = PeftConfig.from_pretrained(folder)
                 config.inference_mode = True
                 adapted = PeftModelForCausalLM(model, config, adapter_name=key, low_cpu_mem_usage=True)
             else:
                 adapted.base_model.enable_adapter_layers()
-            tensors = _fill(adapted, folder, key, name)
+            tensors = _load_tensors(adapted, folder, key, name)
         adapted = adapted.to(model.device).eval()
         adapted.set_adapter(key, inference_mode=True)
-        refuse_idle(adapted, name)
+        check_adapter_has_effect(adapted, name)
     except Exception as error:  # the files are untrusted, and the libraries raise any exception
-        _take_off(model, adapted, key)
+        _remove_adapter(model, adapted, key)
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"adapter of '{name}' could not be loaded: {first_line(error)}") from error
     return adapted, tensors
 
 
-def _fill(adapted: Any, folder: str, key: str, name: str) -> int:
+def _load_tensors(adapted: Any, folder: str, key: str, name: str) -> int:
     """Load an adapter's tensors from its file into a model with meta tensors; returns their number."""
     try:
-        found = adapted.load_adapter(folder, adapter_name=key, torch_device=str(adapted.device), low_cpu_mem_usage=True)
+        result = adapted.load_adapter(folder, adapter_name=key, torch_device=str(adapted.device), low_cpu_mem_usage=True)
     except KeyError as error:  # a tensor of a whole layer that the config names under modules_to_save
         raise ModelError(f"adapter '{name}' is incomplete: {error.args[0]} is not in its file; copy or download it again") from error
     except RuntimeError as error:
-        raise ModelError(_misshaped(name, error)) from error
+        raise ModelError(_shape_error(name, error)) from error
     own = {parameter: value for parameter, value in adapted.named_parameters() if key in parameter.split(".")}
-    check_adapter_keys(
-        name, len(own), [one for one in found.missing_keys if not any(part in one for part in SHARED)], found.unexpected_keys
-    )
-    refuse_not_finite(name, own)
+    missing = [key for key in result.missing_keys if not any(part in key for part in SHARED)]
+    check_adapter_keys(name, len(own), missing, result.unexpected_keys)
+    check_finite(name, own)
     return len(own)
 
 
-def _take_off(model: Any, adapted: Any, key: str) -> None:
+def _remove_adapter(model: Any, adapted: Any, key: str) -> None:
     """Undo the addition of an adapter."""
     if adapted is None:
         return
@@ -120,13 +139,66 @@ def _take_off(model: Any, adapted: Any, key: str) -> None:
         model.delete_adapter(key)
 
 
-def _misshaped(name: str, error: RuntimeError) -> str:
+def _shape_error(name: str, error: RuntimeError) -> str:
     """Return which tensor of an adapter has a wrong shape, from torch's message, or the first line of that message."""
-    found = MISSHAPED.search(str(error))
-    if found is None:
+    match = SHAPE_MISMATCH.search(str(error))
+    if match is None:
         return f"adapter of '{name}' could not be loaded: {first_line(error)}"
-    key, held, wanted = found.groups()
-    shapes = (" × ".join(part.strip() for part in sizes.split(",")) for sizes in (held, wanted))
-    return "adapter '{}' does not fit this base: {} is {} and must be {}; give the base that it was trained on with --base".format(
-        name, key, *shapes
-    )
+    key, *shapes = (" × ".join(size.strip() for size in group.split(",")) for group in match.groups())
+    return f"adapter '{name}' does not fit this base: {key} is {shapes[0]} and must be {shapes[1]}; give the base that it was trained on with --base"
+
+
+def check_adapter(folder: Path, modules: Sequence[str]) -> None:
+    """Check that an adapter's config requires no more than its file contains, and that its expressions match fast.
+
+    Args:
+        folder: A local adapter.
+        modules: Names of the modules of its base model.
+
+    Raises:
+        ModelError: Reports the requirement and the actual size.
+    """
+    path = folder / ADAPTER_CONFIG
+    config, shapes = read_object(path), tensor_shapes(folder)
+    largest = max((max(shape, default=1) for shape in shapes), default=1)
+    ranks = [config.get("r"), *(config["rank_pattern"].values() if isinstance(config.get("rank_pattern"), dict) else ())]
+    for rank in ranks:
+        if shapes and isinstance(rank, int) and rank > largest:
+            raise ModelError(f"'{path}' claims rank {rank}, and the largest tensor of its file has {largest} rows")
+    replicated = config.get("layer_replication")
+    if replicated:
+        pairs = replicated if isinstance(replicated, list) else [replicated]
+        if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(end, int) for end in pair) for pair in pairs):
+            raise ModelError(f"'{path}' has a layer_replication that is no list of pairs of whole numbers")
+        layers = sum(max(0, end - start) for start, end in pairs)
+        if layers > min(MAX_LAYERS, max(len(shapes), 1)):
+            raise ModelError(f"'{path}' claims {layers} layers by layer_replication, and its file holds {len(shapes)} tensors")
+    _check_patterns(path, list(_patterns(config)), modules)
+
+
+def _check_patterns(path: Path, patterns: list[str], modules: Sequence[str]) -> None:
+    """Match expressions in a subprocess with a time limit."""
+    if not patterns:
+        return
+    done = run_in_subprocess(MATCHING, [patterns, list(modules)], PATTERN_SECONDS)
+    if done is None:
+        raise ModelError(
+            f"'{path}' names its layers by a regular expression that takes more than {PATTERN_SECONDS:g} seconds: {patterns[0]!r:.80}"
+        )
+    if done.returncode:
+        raise ModelError(f"'{path}' names its layers by an expression that cannot be used: {first_line(ValueError(done.stderr))}")
+
+
+def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the expressions of an adapter's config that are more than names, as peft matches them."""
+    for name in PATTERNS:
+        if isinstance(value := config.get(name), str) and not NAME.fullmatch(value):
+            yield value
+    for name in ("rank_pattern", "alpha_pattern"):
+        if isinstance(value := config.get(name), dict):
+            yield from (rf"(.*\.)?({key})" for key in value if not NAME.fullmatch(key))
+    for name in ("modules_to_save", "layers_pattern"):
+        value = config.get(name)
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, str) and not NAME.fullmatch(entry):
+                yield rf"(^|.*\.){entry}($|\..*)"

@@ -14,12 +14,11 @@ from typing import Any
 from sftchat._util.files import whole_folder
 from sftchat.errors import ModelError, first_line
 from sftchat.models.gotemplate import evaluate, literal
-from sftchat.models.hub import reach
 from sftchat.models.loading import load_tokenizer, stop_ids
 from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
-from sftchat.models.model_files import files_of
-from sftchat.models.reference import ModelReference
-from sftchat.templates.named import write_templates
+from sftchat.models.model_files import MORE_TEMPLATES, files_of
+from sftchat.models.reference import ModelReference, hub_access
+from sftchat.templates.named import DEFAULT
 from sftchat.templates.renderer import Renderer, TemplateError, check_arguments, choose_renderer
 from sftchat.types import Message
 
@@ -228,7 +227,7 @@ def export_ollama(
     check_arguments(renderer, given)
     folder = reference.folder or _fetched(reference)
     try:
-        with reach(local=True):
+        with hub_access(local=True):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
         settings = generation or GenerationConfig.from_model_config(config)
@@ -244,6 +243,22 @@ def export_ollama(
         write_templates(partial, renderer.saved)
         (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
     return modelfile, _warning(config)
+
+
+def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
+    """Write a model's chat templates into its folder in transformers' layout, replacing existing ones.
+
+    Args:
+        folder: The folder of the model.
+        saved: A single template, or several by name.
+    """
+    default = folder / "chat_template.jinja"
+    for old in (default, *(folder / MORE_TEMPLATES).glob("*.jinja")):
+        old.unlink(missing_ok=True)
+    for name, source in ({DEFAULT: saved} if isinstance(saved, str) else saved).items():
+        path = default if name == DEFAULT else folder / MORE_TEMPLATES / f"{name}.jinja"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source, encoding="utf-8")
 
 
 def _fetched(reference: ModelReference) -> Path:

@@ -13,12 +13,10 @@ from typing import Any
 
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_line
 from sftchat.models.adapters import add_adapter
-from sftchat.models.claims import check_claims, check_config, check_tokenizer
-from sftchat.models.hub import fetched_configs, reach
+from sftchat.models.load_checks import WeightCheck, check_loaded, check_tokenizer, check_vocabulary, first_names
 from sftchat.models.manifest import Manifest, as_trained, read_manifest
-from sftchat.models.model_files import ADAPTER_CONFIG, check_weights, weights_of
-from sftchat.models.reference import ModelReference
-from sftchat.models.weight_check import SHOWN, WeightCheck, check_loaded, check_vocabulary
+from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, weights_of
+from sftchat.models.reference import ModelReference, fetch_configs, hub_access
 from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 
@@ -93,12 +91,20 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
     if reference.folder is not None:
         check_tokenizer(reference.folder)
     try:
-        with reach(local=reference.folder is not None):
+        with hub_access(local=reference.folder is not None):
             return AutoTokenizer.from_pretrained(
                 reference.source, revision=reference.revision or "main", trust_remote_code=trust_remote_code
             )
     except Exception as error:  # the files are untrusted, and the libraries raise any exception
-        raise ModelError(_why(reference, "tokenizer", error)) from error
+        raise ModelError(_load_error(reference, "tokenizer", error)) from error
+
+
+def saved_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer that sftchat has saved, without access to the Hub."""
+    from transformers import AutoTokenizer
+
+    with hub_access(local=True):
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def load_model(reference: ModelReference, **options: Any) -> Any:
@@ -131,17 +137,17 @@ def load_checked(
 
     place = choose_device(device)
     if reference.base is not None:
-        base, found = load_checked(
+        base, check = load_checked(
             reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
         )
         adapted, tensors = add_adapter(base, reference.source, "default", reference.text)
-        return adapted, replace(found, adapter=tensors)
+        return adapted, replace(check, adapter=tensors)
     if reference.folder is not None:
         check_claims(reference.folder)
     wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
     revision = _checked_revision(reference, allow_pickle)
     try:
-        with reach(local=reference.folder is not None):
+        with hub_access(local=reference.folder is not None):
             model, info = AutoModelForCausalLM.from_pretrained(
                 reference.source,
                 revision=revision,
@@ -153,14 +159,12 @@ def load_checked(
                 **(_four_bit(wanted, place) if four_bit else {}),
             )
     except Exception as error:  # as in load_tokenizer
-        raise ModelError(_why(reference, "model", error)) from error
-    found = check_loaded(reference.text, model, info)
-    if found.unused:
-        names = ", ".join(found.unused[:SHOWN]) + (", …" if len(found.unused) > SHOWN else "")
-        warnings.warn(
-            f"model '{reference.text}' leaves {len(found.unused)} tensors of its files unused: {names}", SftchatWarning, stacklevel=2
-        )
-    return (model if four_bit else model.to(place)).eval(), found
+        raise ModelError(_load_error(reference, "model", error)) from error
+    check = check_loaded(reference.text, model, info)
+    if check.unused:
+        message = f"model '{reference.text}' leaves {len(check.unused)} tensors of its files unused: {first_names(check.unused)}"
+        warnings.warn(message, SftchatWarning, stacklevel=2)
+    return (model if four_bit else model.to(place)).eval(), check
 
 
 def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
@@ -173,10 +177,10 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
         weights_of(reference.folder, allow_pickle=allow_pickle)
         return "main"
     try:
-        with reach(local=False):
-            folder = fetched_configs(reference.source, reference.revision)
+        with hub_access(local=False):
+            folder = fetch_configs(reference.source, reference.revision)
     except Exception as error:  # as in load_tokenizer
-        raise ModelError(_why(reference, "model", error)) from error
+        raise ModelError(_load_error(reference, "model", error)) from error
     if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
             f"'{reference.text}' is an adapter on the Hub; fetch it first (hf download {reference.source} --local-dir FOLDER) and give the folder"
@@ -228,9 +232,9 @@ def load(
         "trust_remote_code": bool(options.get("trust_remote_code")),
     }
     renderer, manifest = load_renderer(reference, **rendering)
-    model, found = load_checked(reference, **options)
+    model, check = load_checked(reference, **options)
     rows, ids = check_vocabulary(reference.text, model, renderer.tokenizer)
-    return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering, found.proof(rows, ids))
+    return Loaded(model, renderer, stop_ids(model, renderer), manifest, reference, rendering, check.proof(rows, ids))
 
 
 def load_renderer(
@@ -249,10 +253,9 @@ def load_renderer(
     """
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = read_manifest(reference.folder) if reference.folder else None
-    given = dict(template_arguments or {})
-    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=given)
+    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
     renderer = choose_renderer(tokenizer, preferred=preferred, **options)
-    check_arguments(renderer, given)
+    check_arguments(renderer, template_arguments or ())
     return renderer, manifest
 
 
@@ -263,13 +266,13 @@ def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
         ModelError: When the generation config contains something other than token ids.
     """
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    found: set[int] = {*renderer.stop_tokens}
+    ids: set[int] = {*renderer.stop_tokens}
     for value in (configured, renderer.tokenizer.eos_token_id):
-        given = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        if not all(type(one) is int for one in given):
+        listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(type(token) is int for token in listed):
             raise ModelError(f"a reply ends on token ids, but generation_config.json says eos_token_id {value!r}")
-        found.update(given)
-    return tuple(sorted(found))
+        ids.update(listed)
+    return tuple(sorted(ids))
 
 
 def unwrapped(model: Any) -> Any:
@@ -308,7 +311,7 @@ def _automatic_dtype(reference: ModelReference, device: str) -> Any:
     return torch.float32 if 2 * size <= FULL_PRECISION_LIMIT else "auto"
 
 
-def _why(reference: ModelReference, what: str, error: BaseException) -> str:
+def _load_error(reference: ModelReference, what: str, error: BaseException) -> str:
     """Return the reason in one line, with advice if the Hub could not be reached."""
     first = first_line(error)
     if reference.folder is None:

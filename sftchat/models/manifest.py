@@ -12,6 +12,8 @@ from sftchat._util.parsing import from_json, load_json, path_of, read_text
 from sftchat.errors import ModelError
 
 MANIFEST = "sftchat.json"
+CHECKPOINT = "checkpoint-"
+"""Beginning of the names of checkpoint folders in a run."""
 VERSION = 1
 
 
@@ -127,8 +129,8 @@ def _text(manifest: Manifest) -> str:
 
 def _manifest(text: str) -> Manifest:
     """Parse a manifest; raises ``ValueError``."""
-    found, known = load_json(text), {item.name for item in fields(Manifest)}
-    manifest = from_json(Manifest, {key: value for key, value in found.items() if key in known} if isinstance(found, dict) else found)
+    value, names = load_json(text), {item.name for item in fields(Manifest)}
+    manifest = from_json(Manifest, {name: value[name] for name in value if name in names} if isinstance(value, dict) else value)
     for source in manifest.data:
         if not isinstance(source.get("file", ""), str):
             raise ValueError(f"a file of rows is {source['file']!r:.40}, must be a path")
@@ -142,5 +144,17 @@ def find_manifest(model: str) -> Manifest | None:
         ModelError: When it cannot be read.
     """
     folder = path_of(model)
-    places = [folder, folder.resolve().parent] if folder.name.startswith("checkpoint-") else [folder]
-    return next((manifest for place in places if (manifest := read_manifest(place)) is not None), None)
+    manifest = read_manifest(folder)
+    return read_manifest(folder.resolve().parent) if manifest is None and folder.name.startswith(CHECKPOINT) else manifest
+
+
+def checkpoint_step(folder: Path) -> int | None:
+    """Return the optimizer step of a folder ``checkpoint-N``; None for other names."""
+    step = folder.name.removeprefix(CHECKPOINT)
+    return int(step) if step != folder.name and step.isdecimal() else None
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the folders ``checkpoint-N`` of a run, in order of steps."""
+    steps = ((checkpoint_step(path), path) for path in run.glob(f"{CHECKPOINT}*") if path.is_dir())
+    return [path for _, path in sorted((step, path) for step, path in steps if step is not None)]

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sftchat._util.files import whole_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
-from sftchat.models.hub import reach
-from sftchat.models.loading import load, load_model
+from sftchat.models.loading import load, load_model, saved_tokenizer
 from sftchat.models.manifest import Manifest, write_manifest
-from sftchat.models.reference import ModelReference, resolve
-from sftchat.templates.parity import prove
+from sftchat.models.reference import ModelReference, hub_access, resolve
+from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import Renderer
 
 if TYPE_CHECKING:
@@ -134,8 +133,8 @@ def merge(
         compared = replace(_compare(adapted, plain, _logits(again, rows)), rounding=rounding, replies=len(prompts), same_replies=same)
         if not force:
             _refuse_other(compared, chosen)
-        for check in prove(loaded.renderer, loaded.stop_ids, partial):
-            if check.required and not check.holds:
+        for check in check_parity(loaded.renderer, loaded.stop_ids, saved_tokenizer(partial)):
+            if check.required and not check.passed:
                 raise ModelError(f"the merged model would not see the same tokens: {check.name}: {check.detail}")
         write_manifest(partial, _manifest(adapter, loaded.manifest, loaded.renderer, chosen, compared))
     return compared
@@ -204,7 +203,7 @@ def _dtype(base: ModelReference) -> str:
     """Return the stored dtype of a base model's weights."""
     from transformers import AutoConfig
 
-    with reach(local=base.folder is not None):
+    with hub_access(local=base.folder is not None):
         stored = AutoConfig.from_pretrained(base.source, revision=base.revision or "main").dtype
     return str(stored or "float32").removeprefix("torch.")
 
@@ -282,4 +281,4 @@ def _manifest(adapter: ModelReference, made: Manifest | None, renderer: Renderer
         "logits_changed": compared.changed, "logits_lost": compared.lost, "conversations": compared.conversations,
         "rounding": compared.rounding, "replies": compared.replies, "same_replies": compared.same_replies,
     }  # fmt: skip
-    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.picked)
+    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.template_name)

@@ -1,14 +1,19 @@
-"""The files of a model folder that affect its replies; used both to check what is loaded and to compute identities."""
+"""The files of a model folder: which affect its replies, and whether what they claim (weights elsewhere, sizes, layers) is plausible.
+
+The same list is used to check what is loaded and to compute identities.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
+from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
-from sftchat._util.parsing import keyed_texts, read_text
+from sftchat._util.parsing import MAX_BYTES, keyed_texts, load_json, read_text
 from sftchat.errors import ModelError, first_line
 
 CONFIG = "config.json"
@@ -34,6 +39,25 @@ ELSEWHERE = {"adapters": (None,), "shadow_model": (None, "mirror"), "prompt_tuni
 """Keys of adapter_config.json by which peft loads further weights (X-LoRA, Shadow, multitask prompt tuning), and values that load none."""
 LONGEST_NAME = 4096
 """Maximum characters of a path; a longer string in a config is not a file name."""
+MAX_JSON_BYTES = 8 << 20
+"""Maximum size in bytes of a JSON file that is parsed; Python objects take ten times as much."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.model", "merges.txt", "vocab.txt")
+"""Files that grow with the vocabulary: up to 35 MB in large models."""
+WHOLE_FILES = (".json", ".jinja", ".model", ".txt")
+"""Suffixes of files that libraries read as a whole."""
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
+"""Config keys for the number of layers."""
+MAX_LAYERS = 4096
+"""More than any model has; creating a layer takes a millisecond, whatever its size."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""Config keys for the number of experts per layer."""
+LABELS = ("num_labels", "n_labels")
+"""Config keys for the number of generated label names."""
+MAX_LABELS = 1_000_000
+MAX_CLAIM_RATIO = 4
+"""Maximum ratio of the numbers that a config requires to those in the files; large, because the former are estimated."""
+WEIGHTS_PER_NUMBER = 8
+"""Maximum number of weights per stored number in quantized models."""
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
@@ -126,10 +150,10 @@ def _configured(folder: Path) -> tuple[Path, str]:
 
     transformers reads another config instead if ``configuration_files`` has one for its version.
     """
-    config = _object(folder / CONFIG)
+    config = _read_leniently(folder / CONFIG)
     others = [folder / name for name in _texts(config.get("configuration_files")) if len(name) <= LONGEST_NAME]
     named = {folder / CONFIG: config.get("transformers_weights")}
-    named |= {path: _object(path).get("transformers_weights") for path in others if path.is_file()}
+    named |= {path: _read_leniently(path).get("transformers_weights") for path in others if path.is_file()}
     for path, name in named.items():
         if name is not None and not (isinstance(name, str) and 0 < len(name) <= LONGEST_NAME):
             raise ModelError(f"'{path}' has transformers_weights {name!r:.40}, must be the name of a file")
@@ -144,7 +168,7 @@ def _shards(index: Path) -> tuple[str, ...]:
     Raises:
         ModelError: When it lists none, or is not an index.
     """
-    content = _object(index)
+    content = _read_leniently(index)
     names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"'{index}' names no weights: it must have a weight_map from tensors to files")
@@ -163,7 +187,7 @@ def _check_adapter(folder: Path) -> None:
         ModelError: Names the key.
     """
     if (folder / ADAPTER_CONFIG).is_file():
-        config = _object(folder / ADAPTER_CONFIG)
+        config = _read_leniently(folder / ADAPTER_CONFIG)
         for key, harmless in ELSEWHERE.items():
             if config.get(key) not in harmless:
                 raise ModelError(
@@ -174,8 +198,8 @@ def _check_adapter(folder: Path) -> None:
 def _named(folder: Path) -> Iterator[str]:
     """Yield every file that a config of the folder refers to: relative to the folder, or as given, made absolute."""
     configs = [folder / name for name in CONFIGS]
-    configs += [folder / name for name in _texts(_object(folder / CONFIG).get("configuration_files")) if len(name) <= LONGEST_NAME]
-    for text in {text for path in configs for text in _texts(_object(path)) if 0 < len(text) <= LONGEST_NAME and "\0" not in text}:
+    configs += [folder / name for name in _texts(_read_leniently(folder / CONFIG).get("configuration_files")) if len(name) <= LONGEST_NAME]
+    for text in {text for path in configs for text in _texts(_read_leniently(path)) if 0 < len(text) <= LONGEST_NAME and "\0" not in text}:
         path = Path(text)
         if not path.is_absolute() and _is_file(folder / path):
             yield ((folder / path).absolute() if ".." in path.parts else path).as_posix()
@@ -188,7 +212,7 @@ def _texts(value: Any) -> Iterator[str]:
     return (text for _, text in keyed_texts(value))
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_leniently(path: Path) -> dict[str, Any]:
     """Parse the JSON object in a file as leniently as the libraries do; empty if the file does not exist.
 
     Raises:
@@ -230,3 +254,128 @@ def _no_weights(folder: Path) -> str:
     if _first(folder, pickled):
         return f"{what} '{folder}' has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle"
     return f"{what} '{folder}' has no weights; expected {' or '.join(wanted)}"
+
+
+def check_sizes(folder: Path) -> None:
+    """Check that a model folder has files and that none is larger than its type allows.
+
+    Args:
+        folder: A local model or adapter; only file sizes are read.
+
+    Raises:
+        ModelError: Names the file.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in WHOLE_FILES or path.is_dir():
+            continue
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
+        is_large = path.name in VOCABULARIES or path.name.endswith(INDEX) or path.suffix != ".json"
+        limit = MAX_BYTES if is_large else MAX_JSON_BYTES
+        if not S_ISREG(status.st_mode):
+            raise ModelError(f"'{path}' is no file: it is a pipe or a device")
+        if status.st_size > limit:
+            raise ModelError(f"'{path}' has {status.st_size:,} bytes, more than the {limit:,} that are read of such a file")
+
+
+def check_config(folder: Path) -> None:
+    """Check that a config claims no more layers or labels than any model has; they are created when it is loaded.
+
+    Args:
+        folder: A local checkpoint.
+
+    Raises:
+        ModelError: Reports the claim and the limit.
+    """
+    for part in _parts(read_object(folder / CONFIG)):
+        _check_limit(folder, part, LAYERS, MAX_LAYERS, f"at most {MAX_LAYERS} are allowed")
+        _check_limit(folder, part, LABELS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
+
+
+def check_claims(folder: Path) -> None:
+    """Check that a config does not claim far more layers or weights than the folder's safetensors files contain.
+
+    Args:
+        folder: A local checkpoint; only the headers of its weights are read.
+
+    Raises:
+        ModelError: Reports the claim and the actual size.
+    """
+    config, shapes = read_object(folder / CONFIG), tensor_shapes(folder)
+    if not shapes:
+        return  # pickled weights, which the user trusts, or none, which loading reports
+    held = sum(map(prod, shapes))
+    largest = max(max(shape, default=1) for shape in shapes)
+    per_number = WEIGHTS_PER_NUMBER if "quantization_config" in config else 1
+    for part in _parts(config):
+        _check_limit(folder, part, LAYERS, len(shapes), f"its files hold {len(shapes)} tensors")
+        _check_limit(folder, part, EXPERTS, max(len(shapes), largest), f"the largest tensor of its files has {largest} rows")
+        if (claimed := _numbers(part)) > held * MAX_CLAIM_RATIO * per_number:
+            raise ModelError(f"'{folder / CONFIG}' claims about {claimed:.2g} numbers, and the files of the model hold {held:.2g}")
+
+
+def _check_limit(folder: Path, part: Mapping[str, Any], names: Iterable[str], limit: int, reason: str) -> None:
+    """Raise ModelError if a number in a part of a config exceeds the limit."""
+    for name in names:
+        if isinstance(claimed := part.get(name), int) and claimed > limit:
+            raise ModelError(f"'{folder / CONFIG}' claims {name} {claimed}, and {reason}")
+
+
+def tensor_shapes(folder: Path) -> list[tuple[int, ...]]:
+    """Return the shapes of all tensors in a folder's safetensors headers; damaged files are reported when they are loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    files = set(folder.glob("*.safetensors"))
+    for index in folder.glob("*.safetensors.index.json"):
+        names = read_object(index).get("weight_map")
+        files |= {folder / name for name in set(names.values()) if isinstance(name, str)} if isinstance(names, dict) else set()
+    shapes: list[tuple[int, ...]] = []
+    for path in sorted(files):
+        try:
+            with safe_open(path, "pt") as file:
+                shapes += [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 - no mapping
+        except (SafetensorError, OSError):
+            continue
+    return shapes
+
+
+def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a config and those of its sub-models."""
+    yield config
+    yield from (value for value in config.values() if isinstance(value, dict))
+
+
+def _numbers(config: Mapping[str, Any]) -> int:
+    """Estimate, rather low, the number of weights for a config: one attention and one other matrix per layer, and the embedding."""
+    layers, width, inner, vocabulary, heads, size, experts, expert, positions = (
+        max((value for name in names if isinstance(value := config.get(name), int)), default=0)
+        for names in (
+            LAYERS,
+            ("hidden_size", "n_embd", "d_model"),
+            ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
+            ("vocab_size",),
+            ("num_attention_heads", "n_head", "num_key_value_heads"),
+            ("head_dim",),
+            EXPERTS,
+            ("moe_intermediate_size",),
+            ("n_positions",),
+        )
+    )
+    return layers * width * (max(width, heads * size) + inner + experts * expert) + (vocabulary + positions) * width
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        ModelError: When the file cannot be read, or is not a JSON object.
+    """
+    try:
+        value = load_json(read_text(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"'{path}' is not a JSON object")
+    return value

@@ -1,20 +1,22 @@
-"""Resolves MODEL arguments from names and files only; nothing is loaded."""
+"""What MODEL may be: resolves it from names and files only, and finds models of the Hub; the only module that uses the Hub's cache."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat._util.parsing import load_json, path_of, read_text
-from sftchat.errors import ModelError, UsageError, unknown
-from sftchat.models.claims import check_sizes
-from sftchat.models.hub import cached_folder
-from sftchat.models.manifest import read_manifest
-from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, weights_of
+from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown
+from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
+from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX, check_sizes, weights_of
 
 NANO = "sftchat:nano"
 """The embedded model."""
@@ -22,7 +24,6 @@ NANO = "sftchat:nano"
 SERVER_SCHEMES = ("http", "https")
 """Schemes of OpenAI-compatible servers."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-CHECKPOINT = re.compile(r"checkpoint-\d+")
 REVISION = re.compile(r"[\w./-]+")
 
 
@@ -53,7 +54,7 @@ class ModelReference:
     def folder(self) -> Path | None:
         """The local folder, or None for a model on the Hub or behind an engine."""
         path = Path(self.source)
-        return path if not self.scheme and _there(path.is_dir) else None
+        return path if not self.scheme and _test(path.is_dir) else None
 
     @property
     def argument(self) -> str:
@@ -85,9 +86,9 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _served(text)
     path = path_of(text)
-    if _there(path.is_dir):
+    if _test(path.is_dir):
         return _folder(text, path, base, schemes, allow_pickle)
-    if _there(path.is_file):
+    if _test(path.is_file):
         raise UsageError(f"model '{text}' is a file; give the folder that holds it")
     scheme, colon, rest = text.partition(":")
     if colon:
@@ -96,7 +97,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         raise UsageError(unknown("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
     if HUB_ID.fullmatch(text):
         name, _, revision = text.partition("@")
-        if _looks_local(path):
+        if path.parent != Path() and _test(path.parent.is_dir):  # more likely a mistyped folder, because its parent exists
             raise UsageError(f"no folder '{text}'{_nearest(path)}")
         return ModelReference(text, name, revision)
     raise UsageError(
@@ -149,59 +150,46 @@ def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle
     """
     name = given or _base_of(adapter)
     folder = path_of(name)
-    if name != NANO and _there(folder.is_dir):
+    if name != NANO and _test(folder.is_dir):
         return _folder(name, folder, None, schemes, allow_pickle, adapter)
     try:
-        found = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
+        reference = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
     except UsageError as error:
         if given:
             raise
         raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
-    if found.scheme:
+    if reference.scheme:
         raise UsageError(
             f"adapter '{adapter}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
         )
-    if given or found.folder is not None:
-        return found
-    cached = cached_folder(found.source, found.revision)
+    if given or reference.folder is not None:
+        return reference
+    cached = cached_folder(reference.source, reference.revision)
     if cached is None:
         raise ModelError(
             f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give a folder with --base FOLDER, "
             f"or fetch it from the Hub with --base {name}"
         )
     try:
-        below = _folder(name, cached, None, schemes, allow_pickle, adapter)
+        return ModelReference(name, _folder(name, cached, None, schemes, allow_pickle, adapter).source)
     except ModelError as error:
         raise ModelError(
             f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it again with --base {name}"
         ) from error
-    return ModelReference(name, below.source)
 
 
 def _stacked(adapter: Path, base: Path) -> str:
     """Return an error message: the base of an adapter is an adapter, possibly the same."""
-    if _same(adapter, base):
+    if _test(lambda: adapter.samefile(base)):
         return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
     return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are the same folder."""
-    return _there(lambda: one.samefile(other))
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint with the highest step, or None."""
-    found = [(int(p.name.rpartition("-")[2]), p) for p in run.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal()]
-    return max(found)[1] if found else None
 
 
 def step_of(text: str) -> int | None:
     """Return the optimizer step of a MODEL argument: from ``checkpoint-N``, or from the manifest of a finished run; None for others."""
     path = path_of(text)
-    number = path.name.rpartition("-")[2]
-    if path.name.startswith("checkpoint-") and number.isdecimal():
-        return int(number)
+    if (step := checkpoint_step(path)) is not None:
+        return step
     manifest = read_manifest(path) if path.is_dir() else None
     return (manifest.chosen_step or manifest.steps or None) if manifest is not None else None
 
@@ -212,25 +200,24 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UsageError: When a pattern matches nothing.
     """
-    found: list[str] = []
+    models: list[str] = []
     for text in texts:
         folder, slash, last = text.rpartition("/")
         if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
-            found.append(text)
+            models.append(text)
             continue
         matches = [path for path in path_of(folder or "/").glob(last) if path.is_dir()]
         if not matches:
             raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
-        found += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
-    return tuple(found)
+        models += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
+    return tuple(models)
 
 
 def _checkpoint_of_run(run: Path) -> Path | None:
     """Return the best checkpoint of an unfinished run according to its manifest, else the last."""
-    manifest = read_manifest(run)
-    if manifest is not None and CHECKPOINT.fullmatch(manifest.best_checkpoint) and (run / manifest.best_checkpoint).is_dir():
-        return run / manifest.best_checkpoint
-    return last_checkpoint(run)
+    manifest, checkpoints = read_manifest(run), checkpoints_of(run)
+    best = [path for path in checkpoints if manifest is not None and path.name == manifest.best_checkpoint]
+    return next(iter(best or checkpoints[-1:]), None)
 
 
 def _base_of(adapter: Path) -> str:
@@ -245,30 +232,157 @@ def _base_of(adapter: Path) -> str:
         name, revision = manifest.base, None
     if not isinstance(name, str) or not name:
         raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
-    beside = adapter / name
-    if _there(beside.is_dir) and not _there(Path(name).is_dir):
-        return str(beside)
+    sibling = adapter / name
+    if _test(sibling.is_dir) and not _test(Path(name).is_dir):
+        return str(sibling)
     pinned = isinstance(revision, str) and REVISION.fullmatch(revision) and HUB_ID.fullmatch(name) and "@" not in name
     return f"{name}@{revision}" if pinned else name
 
 
-def _there(asked: Callable[[], bool]) -> bool:
-    """Return the status of a path; missing for invalid names, for which Python before 3.14 raises."""
+def _test(predicate: Callable[[], bool]) -> bool:
+    """Return the result of a test of a path; False for invalid names, for which Python before 3.14 raises."""
     try:
-        return asked()
+        return predicate()
     except OSError:
         return False
-
-
-def _looks_local(path: Path) -> bool:
-    """Whether ``a/b`` is more likely a mistyped folder than a Hub id, because its parent exists."""
-    return path.parent != Path() and _there(path.parent.is_dir)
 
 
 def _nearest(path: Path) -> str:
     """Suggest a sibling folder with a similar name."""
     parent = path.parent
-    if not _there(parent.is_dir):
+    if not _test(parent.is_dir):
         return ""
     near = get_close_matches(path.name, [p.name for p in parent.iterdir() if p.is_dir()], n=1)
     return f"; did you mean '{parent / near[0]}'?" if near else ""
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+"""Environment variable that some libraries read directly."""
+
+_HUB_LOCK = threading.RLock()
+"""Held while a library loads something, because offline mode is a setting of the whole process."""
+
+
+@contextmanager
+def hub_access(*, local: bool) -> Iterator[None]:
+    """Context manager around loading by libraries; local files are loaded without the Hub, whatever they refer to.
+
+    Args:
+        local: Whether the files are in a local folder; huggingface_hub is then offline for all libraries.
+    """
+    with _HUB_LOCK:
+        if not local:
+            yield
+            return
+        from huggingface_hub import constants
+
+        before, variable = constants.HF_HUB_OFFLINE, os.environ.get(OFFLINE_VARIABLE)
+        constants.HF_HUB_OFFLINE, os.environ[OFFLINE_VARIABLE] = True, "1"
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
+            if variable is None:
+                del os.environ[OFFLINE_VARIABLE]
+            else:
+                os.environ[OFFLINE_VARIABLE] = variable
+
+
+def cached_commit(name: str, revision: str) -> str:
+    """Return the commit that the local cache has for a revision of a Hub id; empty if none.
+
+    Args:
+        name: ``org/name``.
+        revision: A branch, a tag or a commit; empty for ``main``.
+    """
+    if COMMIT.fullmatch(revision):
+        return revision
+    home = _home(name)
+    try:
+        return (home / "refs" / (revision or "main")).read_text(encoding="utf-8").strip() if home else ""
+    except (OSError, UnicodeDecodeError):  # no such file, or an invalid file name
+        return ""
+
+
+def cached_folder(name: str, revision: str) -> Path | None:
+    """Return the folder in the local cache for a revision of a Hub id, or None; does not access the Hub.
+
+    Args:
+        name: ``org/name``.
+        revision: A branch, a tag or a commit; empty for ``main``.
+    """
+    home, commit = _home(name), cached_commit(name, revision)
+    folder = home / "snapshots" / commit if home and COMMIT.fullmatch(commit) else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def fetch_configs(name: str, revision: str) -> Path:
+    """Download the small files that refer to others, i.e. configs and the weight index; returns the folder in the local cache.
+
+    Args:
+        name: ``org/name``.
+        revision: A branch, a tag or a commit; empty for ``main``.
+
+    Raises:
+        OSError: When they are neither cached nor available from the Hub.
+    """
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, ADAPTER_CONFIG, f"*{INDEX}"]))
+
+
+def is_offline() -> bool:
+    """Whether the user has set huggingface_hub to offline mode."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:  # without the extra nothing could download a model
+        return False
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _home(name: str) -> Path | None:
+    """Return the cache folder for a Hub id, existing or not; None without huggingface_hub."""
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return None
+    return Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}")
+
+
+def context_length(reference: ModelReference) -> int | None:
+    """Return the maximum number of tokens, prompt and reply together; None if no local config specifies it.
+
+    Args:
+        reference: A model; for an adapter, its base model is used.
+    """
+    if reference.base is not None:
+        return context_length(reference.base)
+    if reference.folder is None:
+        return None
+    try:
+        config = load_json(read_text(reference.folder / CONFIG))
+    except (OSError, ValueError):  # loading the model reports the problem
+        return None
+    parts = [config, config.get("text_config")] if isinstance(config, dict) else []
+    lengths = [part.get(key) for part in parts if isinstance(part, dict) for key in ("max_position_embeddings", "n_positions")]
+    return next((length for length in lengths if type(length) is int and length > 0), None)
+
+
+def within_context(length: int, context: int | None, given: int | None) -> int:
+    """Limit the maximum length of a training row to the model's context length.
+
+    Args:
+        length: Maximum length from the settings.
+        context: Context length of the model; None for no limit.
+        given: Length given by the user; a warning is issued if it exceeds the context length. None if not given.
+    """
+    if not context or length <= context:
+        return length
+    if given is not None:
+        warnings.warn(
+            f"--max-length {given} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used",
+            SftchatWarning,
+            stacklevel=3,
+        )
+    return context

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from sftchat._util.parsing import path_of
 from sftchat.errors import ModelError
-from sftchat.models.manifest import MANIFEST, find_manifest, read_manifest
-from sftchat.models.model_files import ADAPTER_CONFIG
+from sftchat.models.manifest import CHECKPOINT, MANIFEST, checkpoints_of, find_manifest, read_manifest
+from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG
 from sftchat.models.reference import resolve, step_of
 
-DEEPEST = 3
+MAX_DEPTH = 3
 """Maximum depth of the search for runs."""
 
 
@@ -39,8 +39,7 @@ def find_runs(folder: Path, most: int = 20) -> tuple[Run, ...]:
         folder: The folder to search.
         most: Maximum number of results.
     """
-    found = sorted(_runs(folder, folder, DEEPEST), key=lambda run: (-run.changed, run.model))
-    return tuple(found[:most])
+    return tuple(sorted(_runs(folder, folder, MAX_DEPTH), key=lambda run: (-run.changed, run.model))[:most])
 
 
 def checkpoints(model: str) -> tuple[str, ...]:
@@ -50,13 +49,10 @@ def checkpoints(model: str) -> tuple[str, ...]:
         Folders as MODEL arguments; empty if the model belongs to no run.
     """
     folder = path_of(model)
-    run = folder.parent if folder.name.startswith("checkpoint-") else folder
-    if not run.is_dir():
-        return ()
-    steps = [(step_of(str(path)), path) for path in run.glob("checkpoint-*") if path.is_dir()]
-    found = [str(path) for step, path in sorted(steps, key=lambda one: one[0] or 0) if step is not None]
-    whole = (run / "config.json").is_file() or (run / ADAPTER_CONFIG).is_file()
-    return (*found, str(run)) if found and whole else tuple(found)
+    run = folder.parent if folder.name.startswith(CHECKPOINT) else folder
+    paths = checkpoints_of(run)
+    finished = (run / CONFIG).is_file() or (run / ADAPTER_CONFIG).is_file()
+    return tuple(map(str, [*paths, run] if paths and finished else paths))
 
 
 def current(model: str, among: tuple[str, ...]) -> int | None:
@@ -65,18 +61,17 @@ def current(model: str, among: tuple[str, ...]) -> int | None:
     Raises:
         ModelError: When the model does not exist any more.
     """
-    wanted = Path(resolve(model).source).resolve()
-    return next((at for at, one in enumerate(among) if Path(one).resolve() == wanted), None)
+    folder = Path(resolve(model).source).resolve()
+    return next((index for index, checkpoint in enumerate(among) if Path(checkpoint).resolve() == folder), None)
 
 
 def describe_checkpoint(model: str) -> str:
     """Describe a checkpoint without opening it: its step, and its scores if training computed them."""
     step, manifest = step_of(model), find_manifest(model)
     scores = manifest.scores.get(str(step)) if manifest is not None and step is not None else None
-    figures = (
-        [f"{name} {value:.3g}" for name, value in scores.items() if isinstance(value, int | float)] if isinstance(scores, dict) else []
-    )
-    return ", ".join([f"step {step}" if step is not None else model, *figures])
+    values = scores.items() if isinstance(scores, dict) else ()
+    described = [f"{name} {value:.3g}" for name, value in values if isinstance(value, int | float)]
+    return ", ".join([f"step {step}" if step is not None else model, *described])
 
 
 def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
@@ -86,8 +81,8 @@ def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
     except OSError:
         return
     for path in inside:
-        marks = [path / name for name in (MANIFEST, ADAPTER_CONFIG, "config.json") if (path / name).is_file()]
-        steps = list(path.glob("checkpoint-*/config.json")) + list(path.glob(f"checkpoint-*/{ADAPTER_CONFIG}"))
+        marks = [path / name for name in (MANIFEST, ADAPTER_CONFIG, CONFIG) if (path / name).is_file()]
+        steps = [file for name in (CONFIG, ADAPTER_CONFIG) for file in path.glob(f"{CHECKPOINT}*/{name}")]
         if (marks and _usable(path)) or steps:
             yield Run(str(path.relative_to(root)), max(mark.stat().st_mtime for mark in marks + steps), _about(path))
         elif depth > 1:

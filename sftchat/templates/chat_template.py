@@ -9,10 +9,8 @@ from itertools import product, takewhile
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
-from sftchat.templates.begun import MARK, NEXT, THOUGHT, BegunReply
-from sftchat.templates.continuing import not_continued
-from sftchat.templates.coverage import THOUGHTS, reply_left_out, tools_left_out
 from sftchat.templates.limits import TooMuchError, bounded
+from sftchat.templates.partial_reply import MARK, NEXT, THOUGHT, PrefixedReply, describe_difference
 from sftchat.templates.special_tokens import (
     SpecialTokenPatterns,
     marked,
@@ -21,7 +19,15 @@ from sftchat.templates.special_tokens import (
     unmarked,
     with_text_arguments,
 )
-from sftchat.templates.thought_marks import filled, is_closed, thought_in_content, without_thought
+from sftchat.templates.turn_parts import (
+    THOUGHTS,
+    ends_with_thought,
+    reply_left_out,
+    thought_in_content,
+    tools_left_out,
+    with_thought,
+    without_thought,
+)
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 from sftchat.types import Message
 
@@ -52,14 +58,14 @@ class TextTemplate:
         name: Name of the template in messages.
         source: Its Jinja source.
         arguments: Template arguments.
-        forced: Whether to render, as well as possible, what fails the parity checks.
+        lenient: Whether to render, as well as possible, what fails the parity checks.
     """
 
     tokenizer: Any
     name: str
     source: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    forced: bool = False
+    lenient: bool = False
 
     @cached_property
     def ending(self) -> tuple[str, str]:
@@ -107,8 +113,8 @@ class TextTemplate:
             answered = self._shaped([*CALLED, {"role": "tool", "name": "look", "tool_call_id": CALL["id"], "content": NEXT}], ())
         except TemplateError:
             return self._implied_stop
-        between = answered.removeprefix(called).partition(NEXT)[0]
-        token = self._first_token(between) if answered.startswith(called) else ""
+        between = answered.removeprefix(called).partition(NEXT)[0] if answered.startswith(called) else ""
+        token = self._first_token(between)
         return between[: between.find(token) + len(token)] if token else self._implied_stop
 
     @cached_property
@@ -118,8 +124,8 @@ class TextTemplate:
         Raises:
             TemplateError: When the template does not render the content.
         """
-        _, found, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
-        if not found:
+        _, mark, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
+        if not mark:
             raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
         return after
 
@@ -150,10 +156,10 @@ class TextTemplate:
     @cached_property
     def thought_end(self) -> str:
         """The text that the template writes after a thought; ``</think>`` if it renders none."""
-        written: list[Message] = [{"role": "assistant", "content": f"{THOUGHTS_BEGIN}\n{THOUGHT}\n{THOUGHTS_END}\n\n{MARK}"}]
-        keyed: list[Any] = [{"role": "assistant", "content": MARK, key: THOUGHT} for key in THOUGHTS]
-        keyed += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 renders thoughts only in turns with tool calls
-        for turn in (*keyed, *written):
+        turns: list[Any] = [{"role": "assistant", "content": MARK, key: THOUGHT} for key in THOUGHTS]
+        turns += [{**CALLED[1], key: THOUGHT} for key in THOUGHTS]  # Gemma 4 renders thoughts only in turns with tool calls
+        turns.append({"role": "assistant", "content": f"{THOUGHTS_BEGIN}\n{THOUGHT}\n{THOUGHTS_END}\n\n{MARK}"})
+        for turn in turns:
             try:
                 after = self._shaped([ASKED, turn], ()).partition(THOUGHT)[2].partition(MARK)[0]
             except TemplateError:
@@ -167,17 +173,17 @@ class TextTemplate:
     @cached_property
     def thought_keys(self) -> Mapping[str, str]:
         """Keys under which the template reads the thought of a plain reply, each with the text it writes after the thought."""
-        found = {}
+        endings = {}
         for key in THOUGHTS:
             try:
                 after = self._shaped([ASKED, {"role": "assistant", "content": MARK, key: THOUGHT}], ()).partition(THOUGHT)[2]
             except TemplateError:
                 continue
             if MARK in after:
-                found[key] = after.partition(MARK)[0]
-        return found
+                endings[key] = after.partition(MARK)[0]
+        return endings
 
-    def _keyed(self, turn: Turn) -> Turn:
+    def _with_thought_key(self, turn: Turn) -> Turn:
         """Return the turn with its thought under a key that the template reads.
 
         A thought within the content stays there if the template writes it between the same tags.
@@ -202,7 +208,7 @@ class TextTemplate:
             return False
 
     @cached_property
-    def _forgeries(self) -> SpecialTokenPatterns:
+    def _patterns(self) -> SpecialTokenPatterns:
         """Patterns of text that is marked in messages."""
         return special_token_patterns(self.tokenizer)
 
@@ -222,7 +228,7 @@ class TextTemplate:
         Raises:
             TemplateError: When the template fails, or omits tools or tool calls.
         """
-        turns = [self._keyed(turn) for turn in marked(self._forgeries, messages)]
+        turns = [self._with_thought_key(turn) for turn in marked(self._patterns, messages)]
         whole = self.text(turns, tools, prompt)
         first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
         # a tool's name in a call does not show that the tool was offered
@@ -235,8 +241,8 @@ class TextTemplate:
         """Return the prompt of an assistant turn, and what the assistant generates after it up to the stop token.
 
         Args:
+            turns: The marked turns.
             index: Index of the assistant turn.
-            index: Of the assistant turn.
             tools: See ``turns``.
             whole: A longer text that may contain the turn; for prompts, which are not trained on.
             finished: The text up to the end of the turn, if known.
@@ -247,7 +253,8 @@ class TextTemplate:
         before, turn = self.text(turns[:index], tools, True) if index else "", turns[index]
         stop, _ = self.ending
         # Llama 3's template and others strip the content of a turn
-        plain = [said + stop for said in dict.fromkeys((turn["content"], turn["content"].strip()))] if not turn.get("tool_calls") else []
+        contents = () if turn.get("tool_calls") else dict.fromkeys((turn["content"], turn["content"].strip()))
+        plain = [content + stop for content in contents]
         if written := next((text for text in plain if whole.startswith(before + text)), ""):
             return before, written
         finished = finished or self.text(turns[: index + 1], tools)
@@ -255,11 +262,12 @@ class TextTemplate:
         written = next((text for text in plain if rest.startswith(text)), "") or self._up_to_stop(rest, turn)
         if not written:
             raise TemplateError(f"chat template '{self.name}' ends turn {index} with no token of its own: a model could not learn to stop")
-        if not self.forced and (own := self._with_thought(turns, index, tools, before, written)):
+        if self.lenient:
+            return before, written
+        if own := self._with_thought(turns, index, tools, before, written):
             return before, own
-        opening = "" if self.forced or not reply_left_out(turn, unmarked(written)) else self._opening(turns, index, tools, before)
-        missing = "" if self.forced else reply_left_out(turn, opening + unmarked(written))
-        if missing:
+        opening = self._opening(turns, index, tools, before) if reply_left_out(turn, unmarked(written)) else ""
+        if missing := reply_left_out(turn, opening + unmarked(written)):
             raise TemplateError(f"chat template '{self.name}' leaves out {missing} of turn {index}, which would not be learned")
         return before, written
 
@@ -269,15 +277,15 @@ class TextTemplate:
         At inference the model generates its thought nevertheless: templates omit it only because it is dropped from history.
         """
         thought, bare = without_thought(turns[index])
-        empty = bool(thought and filled(written, thought, self.thought_end))
+        empty = bool(thought and with_thought(written, thought, self.thought_end))
         in_content = "" if empty else thought_in_content(turns[index]["content"])
         stripped = in_content and reply_left_out(turns[index], unmarked(written)) == "the thoughts"
-        if not empty and (not stripped or is_closed(self._opening(turns, index, tools, before), self.thought_end)):
+        if not empty and (not stripped or ends_with_thought(self._opening(turns, index, tools, before), self.thought_end)):
             return ""
         if not empty:
             bare = {**turns[index], "content": turns[index]["content"].removeprefix(in_content)}
         plain = self.reply([*turns[:index], bare], index, tools)[1]
-        return filled(plain, thought, self.thought_end) if empty else in_content + plain
+        return with_thought(plain, thought, self.thought_end) if empty else in_content + plain
 
     def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
         """Return the reply's text after its prompt when the finished text does not start with that prompt.
@@ -285,12 +293,15 @@ class TextTemplate:
         Raises:
             TemplateError: When it cannot be determined or is not what inference needs.
         """
-        reply = BegunReply(self.text, turns[:index], turns[index], tools, before, self.thought_end, self._longest_first)
+        reply = PrefixedReply(
+            write=self.text, past=turns[:index], turn=turns[index], tools=tools, prompt=before, thought_end=self.thought_end,
+            tokens=self._longest_first,
+        )  # fmt: skip
         if own := reply.own_text(finished):
             return own
-        if self.forced and turns[index]["content"]:
+        if self.lenient and turns[index]["content"]:
             return finished[finished.rfind(turns[index]["content"]) :]
-        raise TemplateError(f"chat template '{self.name}' {not_continued(index, reply.opening, before, finished)}")
+        raise TemplateError(f"chat template '{self.name}' {describe_difference(index, reply.opening, before, finished)}")
 
     def _opening(self, turns: Sequence[Turn], index: int, tools: Tools, before: str) -> str:
         """Return the generation prompt: the header of the turn, and the start of a thought if the template opens one."""
@@ -314,19 +325,16 @@ class TextTemplate:
         Raises:
             TemplateError: When the template fails.
         """
-        turns: list[Turn] = [dict(message) for message in messages]
-        ids = self._run(
-            _as_parts(turns) if self.in_parts else turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True
-        )
-        return list(ids)
+        turns = _as_parts(messages) if self.in_parts else messages
+        return list(self._run(turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True))
 
     def _shaped(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
         """Render marked turns in the format that the template requires."""
-        given = marked_tools(self._forgeries, tools)
-        text: str = self._run(_as_parts(turns) if self.in_parts else turns, given, add_generation_prompt, tokenize=False)
+        turns = _as_parts(turns) if self.in_parts else turns
+        text: str = self._run(turns, marked_tools(self._patterns, tools), add_generation_prompt, tokenize=False)
         return text
 
-    def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **how: Any) -> Any:
+    def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **options: Any) -> Any:
         """Run the template; the only place where this is done.
 
         On failure other formats are tried too: arguments of tool calls as text, which some templates concatenate, and no tools as an empty list,
@@ -336,23 +344,23 @@ class TextTemplate:
             turns: Messages for the template.
             tools: Tools for the template.
             add_generation_prompt: Whether the text ends with the generation prompt.
-            how: Further arguments of ``apply_chat_template``; without any, the result is text.
+            options: Further arguments of ``apply_chat_template``; without any, the result is text.
 
         Raises:
             TemplateError: When the template fails or exceeds its limits of time or memory.
         """
-        forms: list[Sequence[Mapping[str, Any]]] = [turns]
-        if (as_text := with_text_arguments(turns)) != [dict(turn) for turn in turns]:
-            forms.append(as_text)
+        turns = [dict(turn) for turn in turns]
+        as_text = with_text_arguments(turns)
+        forms = [turns, as_text] if as_text != turns else [turns]
         offers: list[list[Mapping[str, Any]] | None] = [list(tools)] if tools else [None, []] if "tools" in self.source else [None]
 
-        def run(form: Sequence[Mapping[str, Any]], offer: list[Mapping[str, Any]] | None) -> Any:
+        def run(form: list[Turn], offer: list[Mapping[str, Any]] | None) -> Any:
             return self.tokenizer.apply_chat_template(
-                list(form),
+                form,
                 tools=offer,
                 chat_template=self.source,
                 add_generation_prompt=add_generation_prompt,
-                **{"tokenize": False, **how},
+                **{"tokenize": False, **options},
                 **self.arguments,
             )
 
@@ -370,26 +378,24 @@ class TextTemplate:
 
     def _tokens_at_first(self, text: str) -> list[str]:
         """Return the first added token of a text and those that directly follow it."""
-        found: list[str] = []
-        rest = text
-        while token := self._first_token(rest, at_once=bool(found)):
-            found.append(token)
-            rest = rest[rest.find(token) + len(token) :]
-        return found
+        tokens: list[str] = []
+        while token := self._first_token(text, at_start=bool(tokens)):
+            tokens.append(token)
+            text = text[text.find(token) + len(token) :]
+        return tokens
 
-    def _first_token(self, text: str, at_once: bool = False) -> str:
+    def _first_token(self, text: str, at_start: bool = False) -> str:
         """Return the first added token in a text, or the one at its very beginning; empty if there is none."""
         places = [(text.find(token), token) for token in self._longest_first if token in text]
         at, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(0, ""))
-        return "" if at_once and at else token
+        return "" if at_start and at else token
 
     def _up_to_stop(self, text: str, turn: Turn) -> str:
         """Return the text of a turn up to the last stop token, or another token that ends it: in gpt-oss a tool call ends differently."""
         cut = text[: text.rfind(self.stop) + len(self.stop)] if self.stop in text else ""
-        lost = turn.get("tool_calls") and reply_left_out(turn, unmarked(cut)).startswith(
-            "the call"
-        )  # Solar ends a thought with the stop token of a reply
-        if cut and not lost:
+        # Solar ends a thought with the stop token of a reply
+        lost_call = turn.get("tool_calls") and reply_left_out(turn, unmarked(cut)).startswith("the call")
+        if cut and not lost_call:
             return cut
         text = text.rstrip()
         return text if any(text.endswith(token) for token in self._longest_first) else ""

@@ -78,46 +78,46 @@ class _Watch:
     """The running renderings of this process, and the watchdog thread."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    wanted: threading.Event = field(default_factory=threading.Event)
+    active: threading.Event = field(default_factory=threading.Event)
     running: dict[int, _Rendering] = field(default_factory=dict)
     thread: threading.Thread | None = None
     last: float = 0.0
 
-    def enter(self) -> _Rendering:
+    def start(self) -> _Rendering:
         """Register a rendering of the calling thread."""
         clock = _thread_clock()
-        one = _Rendering(threading.get_ident(), clock, clock())
+        rendering = _Rendering(threading.get_ident(), clock, clock())
         with self.lock:
-            self.running[id(one)] = one
+            self.running[id(rendering)] = rendering
             self.last = time.monotonic()
             if self.thread is None or not self.thread.is_alive():  # e.g. after a fork
-                self.thread = threading.Thread(target=self._look, name="sftchat-templates", daemon=True)
+                self.thread = threading.Thread(target=self._poll, name="sftchat-templates", daemon=True)
                 self.thread.start()
-        self.wanted.set()
-        return one
+        self.active.set()
+        return rendering
 
-    def leave(self, one: _Rendering) -> None:
+    def stop(self, rendering: _Rendering) -> None:
         """Unregister a rendering; an interruption not yet delivered is cancelled."""
         with self.lock:
-            self.running.pop(id(one), None)
-            if one.why:
-                _interrupt(one.thread, None)
+            self.running.pop(id(rendering), None)
+            if rendering.why:
+                _interrupt(rendering.thread, None)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Poll the running renderings."""
         while True:
             if time.monotonic() - self.last > IDLE:
-                self.wanted.clear()
-                self.wanted.wait()
+                self.active.clear()
+                self.active.wait()
             time.sleep(POLL)
             with self.lock:
-                for one in self.running.values():
+                for rendering in self.running.values():
                     self.last = time.monotonic()
-                    if why := _excess(one):
-                        one.why = one.why or why
-                        if self.last - one.fired > 1:  # repeated in case the last one was caught
-                            one.fired = self.last
-                            _interrupt(one.thread, StoppedError)
+                    if why := _excess(rendering):
+                        rendering.why = rendering.why or why
+                        if self.last - rendering.fired > 1:  # repeated in case the last one was caught
+                            rendering.fired = self.last
+                            _interrupt(rendering.thread, StoppedError)
 
 
 _WATCH = _Watch()
@@ -138,31 +138,30 @@ def bounded(source: str, render: Callable[[], T]) -> T:
     _bound_operations()
     if source in _REFUSED:
         raise TooMuchError(_REFUSED[source])
-    one = _WATCH.enter()
+    rendering = _WATCH.start()
     try:
         try:
             return render()
         finally:
-            _WATCH.leave(one)
+            _WATCH.stop(rendering)
     except StoppedError:
         with suppress(StoppedError):
-            _WATCH.leave(one)
-        _REFUSED[source] = one.why
-        raise TooMuchError(one.why) from None
+            _WATCH.stop(rendering)
+        _REFUSED[source] = rendering.why
+        raise TooMuchError(rendering.why) from None
 
 
-def _excess(one: _Rendering) -> str:
+def _excess(rendering: _Rendering) -> str:
     """Return the limit that a rendering exceeds; empty if none."""
-    try:
-        seconds = one.clock() - one.began
-    except OSError:  # the thread has ended
-        return ""
+    seconds = 0.0
+    with suppress(OSError):  # the thread has ended
+        seconds = rendering.clock() - rendering.began
     if seconds > MAX_SECONDS:
         return f"it runs for more than {MAX_SECONDS:g} seconds"
     if seconds > SECONDS_BEFORE_WATCHING:
         now = _memory()
-        one.memory = one.memory or now
-        if now - one.memory > MAX_MEMORY_GROWTH:
+        rendering.memory = rendering.memory or now
+        if now - rendering.memory > MAX_MEMORY_GROWTH:
             return f"it takes more than {MAX_MEMORY_GROWTH >> 20} MiB of memory"
     return ""
 
@@ -192,18 +191,18 @@ def _bound_operations() -> None:
     """Make transformers render chat templates in a sandbox with bounded operations."""
     from transformers.utils import chat_template_utils
 
-    name = "ImmutableSandboxedEnvironment"
-    if not hasattr(chat_template_utils, name):
-        warnings.warn(
-            "single operations of chat templates are not bounded: this version of transformers is unknown", SftchatWarning, stacklevel=2
-        )
-        return
-    setattr(chat_template_utils, name, _bounded_sandbox(getattr(chat_template_utils, name)))
+    name, unknown = (
+        "ImmutableSandboxedEnvironment",
+        "single operations of chat templates are not bounded: this version of transformers is unknown",
+    )
+    if hasattr(chat_template_utils, name):
+        setattr(chat_template_utils, name, _bounded_sandbox(getattr(chat_template_utils, name)))
+    else:
+        warnings.warn(unknown, SftchatWarning, stacklevel=2)
 
 
 def _bounded_sandbox(sandbox: Any) -> Any:
     """Return a subclass of a Jinja environment that refuses operations with too large a result."""
-
     from jinja2.compiler import CodeGenerator
 
     class Weighing(CodeGenerator):
@@ -223,10 +222,8 @@ def _bounded_sandbox(sandbox: Any) -> Any:
             self._weighed(super().visit_Dict, node, frame)
 
         def visit_Tuple(self, node: Any, frame: Any) -> None:  # noqa: N802
-            if node.ctx == "load":
-                self._weighed(super().visit_Tuple, node, frame)
-            else:
-                super().visit_Tuple(node, frame)
+            visit = super().visit_Tuple
+            self._weighed(visit, node, frame) if node.ctx == "load" else visit(node, frame)
 
         def _weighed(self, write: Callable[[Any, Any], None], node: Any, frame: Any) -> None:
             self.write("environment.weighed(")
@@ -239,14 +236,14 @@ def _bounded_sandbox(sandbox: Any) -> Any:
         code_generator_class = Weighing
         intercepted_binops = frozenset({"*", "**", "%", "+"})
         weighed = staticmethod(weighed)
-        joined = staticmethod(_joined)
+        joined = staticmethod(lambda parts: "".join(map(str, weighed(parts))))
         concat = staticmethod(_concatenated)
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            known: dict[str, Any] = dict(vars(self)["filters"])
+            filters: dict[str, Any] = vars(self)["filters"]
             self.filters = _Filters()
-            for name, function in known.items():
+            for name, function in filters.items():
                 self.filters[name] = function
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -284,22 +281,17 @@ def weighed(value: T) -> T:
     return value
 
 
-def _weight(value: Any, known: dict[int, int]) -> int:
+def _weight(value: Any, weights: dict[int, int]) -> int:
     """Estimate the characters of a value's text form; shared objects are weighed once."""
     if isinstance(value, str | bytes):
         return len(value) + 1
     if not isinstance(value, list | tuple | dict):
         return 1
-    if (found := known.get(id(value))) is None:
-        known[id(value)] = 0  # for a list that contains itself, although Jinja cannot create one
+    if id(value) not in weights:
+        weights[id(value)] = 0  # for a list that contains itself, although Jinja cannot create one
         parts = (*value, *value.values()) if isinstance(value, dict) else value
-        found = known[id(value)] = 1 + sum(_weight(part, known) for part in parts)
-    return found
-
-
-def _joined(parts: tuple[Any, ...]) -> str:
-    """Concatenate values as text, like ``~``."""
-    return "".join(map(str, weighed(parts)))
+        weights[id(value)] = 1 + sum(_weight(part, weights) for part in parts)
+    return weights[id(value)]
 
 
 def _concatenated(parts: Iterable[str]) -> str:
@@ -401,8 +393,8 @@ def _check_numbers(values: tuple[Any, ...], where: str) -> None:
 
 def _check_widths(text: str, pattern: str) -> None:
     """Check a format string for wide fields and for fields with variable width."""
-    if found := re.search(pattern, text):
-        raise TooMuchError(f"the width of a field is {found[1]}, must be a number under {MAX_WIDTH}")
+    if wide := re.search(pattern, text):
+        raise TooMuchError(f"the width of a field is {wide[1]}, must be a number under {MAX_WIDTH}")
 
 
 def _within(size: int, where: str) -> None:

@@ -1,22 +1,100 @@
-"""Chat templates of a model that has several by name, such as ``default`` and ``tool_use``, and their files."""
+"""Chat templates by name: the built-in ones, and those of a model that has several, such as ``default`` and ``tool_use``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.parsing import path_of
 from sftchat.errors import UsageError, unknown
-from sftchat.models.model_files import MORE_TEMPLATES
-from sftchat.templates.builtin import NAME, without_training_markers
 from sftchat.templates.chat_template import TemplateError
+
+FOLDER = Path(__file__).parent / "chat_templates"
+NAME = re.compile(r"[\w.-]{1,64}")
+"""Valid names of a model's own templates; each is also a file name."""
+_TRAINING_MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A named chat template.
+
+    Attributes:
+        name: Value of ``--template``; the source is ``chat_templates/NAME.jinja``.
+        about: Short description.
+        tokens: Added tokens that the tokenizer must have. A template without any ends a reply with the tokenizer's end-of-text token.
+        source: Its Jinja source.
+    """
+
+    name: str
+    about: str
+    tokens: tuple[str, ...]
+    source: str
+
+    def fits(self, tokenizer: Any) -> bool:
+        """Whether every token that the template writes is a single token of the tokenizer."""
+        return set(self.tokens) <= set(tokenizer.added_tokens_encoder)
+
+    def source_for(self, tokenizer: Any) -> str:
+        """Return the source, prefixed with the BOS token if the tokenizer always adds one: such models were trained only with it."""
+        if "bos_token" in self.source or getattr(tokenizer, "bos_token_id", None) is None:
+            return self.source
+        return "{{- bos_token }}\n" + self.source if tokenizer.encode("")[:1] == [tokenizer.bos_token_id] else self.source
+
+
+def _read(name: str, about: str, *tokens: str) -> Template:
+    """Load a template from the package."""
+    return Template(name, about, tokens, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
+
+
+TEMPLATES: Mapping[str, Template] = {
+    template.name: template
+    for template in (
+        _read("chatml", "<|im_start|>role … <|im_end|>", "<|im_start|>", "<|im_end|>"),
+        _read("llama3", "<|start_header_id|>role<|end_header_id|> … <|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        _read("alpaca", "### Instruction, ### Input, ### Response, after Stanford Alpaca's opening sentence"),
+        _read("instruction", "### Instruction, ### Context, ### Response"),
+        _read("prompt", "### Prompt, ### Response"),
+        _read("plain", "System: …, User: …, Assistant: …"),
+    )
+}
+"""All templates by name. The rows of ``instruction`` and ``alpaca`` mark context by the key ``context`` of a user turn."""
+
+
+def template_file(template: str) -> Path | None:
+    """Return the Jinja file that a template argument refers to; also expands ``~``.
+
+    Args:
+        template: A name of ``TEMPLATES``, a file, or an empty string.
+
+    Returns:
+        None for a name, which takes precedence over a file of that name, and for an empty string.
+
+    Raises:
+        UsageError: When it is neither a name nor a file.
+    """
+    if not template or template in TEMPLATES:
+        return None
+    path = path_of(template)
+    with suppress(OSError):  # an invalid file name, for which Python before 3.14 raises
+        if path.is_file():
+            return path
+    raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
+
+
+def without_training_markers(source: str) -> str:
+    """Remove ``{% generation %}`` tags, which only transformers supports; the output does not change."""
+    return _TRAINING_MARKER.sub(r"{#\1 \2#}", source)
+
 
 DEFAULT = "default"
 """Name of the template for conversations without tools."""
 TOOL_USE = "tool_use"
 """Name of the template for conversations with tools, as in transformers' ``get_chat_template``."""
-FILE = "chat_template.jinja"
-"""File of the template ``default``; the others are in ``additional_chat_templates/NAME.jinja``."""
 
 
 def own_templates(tokenizer: Any) -> dict[str, str]:
@@ -31,10 +109,9 @@ def own_templates(tokenizer: Any) -> dict[str, str]:
     Raises:
         TemplateError: When one is not text, or its name is not a valid file name.
     """
-    given = tokenizer.chat_template
-    found = given if isinstance(given, Mapping) else {DEFAULT: given}
+    own = tokenizer.chat_template
     templates = {}
-    for name, source in found.items():
+    for name, source in (own if isinstance(own, Mapping) else {DEFAULT: own}).items():
         if not source:
             continue
         if not (isinstance(name, str) and NAME.fullmatch(name)):
@@ -69,19 +146,3 @@ def check_name(name: str, template: str, own: Mapping[str, str]) -> None:
             f"the model has no chat template named '{DEFAULT}', only {', '.join(sorted(own))}; pick one for all conversations with "
             f"--template-name {min(own)}, or give another with --template"
         )
-
-
-def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
-    """Write a model's chat templates into its folder in transformers' layout, replacing existing ones.
-
-    Args:
-        folder: The folder of the model.
-        saved: A single template, or several by name.
-    """
-    templates = {DEFAULT: saved} if isinstance(saved, str) else saved
-    for old in (folder / FILE, *(folder / MORE_TEMPLATES).glob("*.jinja")):
-        old.unlink(missing_ok=True)
-    for name, source in templates.items():
-        path = folder / FILE if name == DEFAULT else folder / MORE_TEMPLATES / f"{name}.jinja"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(source, encoding="utf-8")

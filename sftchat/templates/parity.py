@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sftchat.templates.remedies import thinking_argument, with_remedy
-from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
+from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 
 TOOL = {
@@ -80,18 +79,18 @@ class Check:
 
     Attributes:
         name: The claim.
-        holds: Whether it is true.
+        passed: Whether it is true.
         detail: Evidence, or the reason for a failure.
         required: Whether a failure prevents training.
     """
 
     name: str
-    holds: bool
+    passed: bool
     detail: str = ""
     required: bool = True
 
 
-def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None) -> list[Check]:
+def check_parity(renderer: Renderer, stop_ids: Iterable[int], saved_tokenizer: Any = None) -> list[Check]:
     """Check that prompts are prefixes of training rows, that the stop token is trained and stops generation, and that a saved template agrees.
 
     Training requires a template that supports plain replies, or replies with thoughts; the checks for system turns, several turns and tools only
@@ -100,20 +99,20 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
     Args:
         renderer: Tokenizer and template.
         stop_ids: Token ids that stop generation.
-        saved: A checkpoint folder whose tokenizer and template must render the same ids.
+        saved_tokenizer: A saved and reloaded transformers tokenizer that must render the same ids; None for no check.
     """
-    verdicts = {sample.name: _verdict(renderer, sample) for sample in SAMPLES}
-    needed = "one turn" if verdicts["one turn"].holds or not verdicts["thoughts"].holds else "thoughts"
-    checks = [replace(verdict, required=name == needed) for name, verdict in verdicts.items()]
-    usable = [sample for sample in SAMPLES if verdicts[sample.name].holds]
+    trainable = {sample.name: _is_trainable(renderer, sample) for sample in SAMPLES}
+    required = "one turn" if trainable["one turn"].passed or not trainable["thoughts"].passed else "thoughts"
+    checks = [replace(check, required=name == required) for name, check in trainable.items()]
+    usable = [sample for sample in SAMPLES if trainable[sample.name].passed]
     if not usable:
         return checks
     checks += [
-        _every("prompt ids are a prefix of the training ids", usable, lambda sample: _prompt_is_prefix(renderer, sample)),
-        _every("every reply's last trained id is a stop token", usable, lambda sample: _stop_is_trained(renderer, sample)),
+        _check_all("prompt ids are a prefix of the training ids", usable, lambda sample: _prompt_is_prefix(renderer, sample)),
+        _check_all("every reply's last trained id is a stop token", usable, lambda sample: _stop_is_trained(renderer, sample)),
         _stops(renderer, sorted(set(stop_ids))),
         _adds_nothing(renderer, usable[0]),
-        _every(
+        _check_all(
             "transformers' apply_chat_template gives the same prompt ids",
             usable,
             lambda sample: _library_agrees(renderer, sample),
@@ -126,21 +125,27 @@ def prove(renderer: Renderer, stop_ids: Iterable[int], saved: Path | None = None
         )
         for _, stop in implied_stops(renderer)
     ]
-    if saved is not None:
-        checks.append(_saved_agrees(renderer, saved, usable))
+    if saved_tokenizer is not None:
+        again = choose_renderer(saved_tokenizer, arguments=renderer.arguments, name=renderer.template_name)
+        agrees = _check_all(
+            "the saved template renders the same ids",
+            usable,
+            lambda sample: again.training_rows(sample.messages, sample.tools) == renderer.training_rows(sample.messages, sample.tools),
+        )
+        checks.append(agrees)
     return checks
 
 
 def implied_stops(renderer: Renderer) -> list[tuple[str, str]]:
     """Return names and stop tokens of the usable templates that write no token at the end of a reply."""
-    found = []
-    for one in renderer.each:
+    stops = []
+    for variant in renderer.variants:
         with suppress(TemplateError):  # a tool template that is unusable is reported by its own check
-            found += [(one.name, one.template.stop)] if one.template.stop_is_implied else []
-    return found
+            stops += [(variant.name, variant.template.stop)] if variant.template.stop_is_implied else []
+    return stops
 
 
-def _verdict(renderer: Renderer, sample: Sample) -> Check:
+def _is_trainable(renderer: Renderer, sample: Sample) -> Check:
     """Return whether conversations of a kind can be trained on, with the number of rows or the reason."""
     name = f"can be trained on {sample.name}"
     try:
@@ -152,16 +157,16 @@ def _verdict(renderer: Renderer, sample: Sample) -> Check:
     return Check(name, True, "one row for each reply, since the template writes a reply differently once it is history")
 
 
-def _every(name: str, samples: Sequence[Sample], holds: Callable[[Sample], bool], required: bool = True) -> Check:
+def _check_all(name: str, samples: Sequence[Sample], passes: Callable[[Sample], bool], required: bool = True) -> Check:
     """Run one check over all samples."""
-    failed = [sample.name for sample in samples if not _safely(holds, sample)]
+    failed = [sample.name for sample in samples if not _safely(passes, sample)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
 
 
-def _safely(holds: Callable[[Sample], bool], sample: Sample) -> bool:
+def _safely(passes: Callable[[Sample], bool], sample: Sample) -> bool:
     """Whether a check holds; False if the template fails to render the sample."""
     try:
-        return holds(sample)
+        return passes(sample)
     except TemplateError:
         return False
 
@@ -189,14 +194,15 @@ def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
     return len(ends) == len(_replies(sample)) and set(ends) <= set(renderer.stop_tokens)
 
 
-def _stops(renderer: Renderer, known: Sequence[int]) -> Check:
+def _stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
     """Whether generation stops at the trained stop token, under every template for the conversation."""
-    name_of, said = renderer.tokenizer.convert_ids_to_tokens, []
-    stops = {one.name: one.stop_token for one in renderer.each if one is renderer or _has_stop(one)}
-    for name, stop in stops.items():
-        said.append(f"stop token {name_of(stop)!r}" + (f" of '{name}'" if len(stops) > 1 else "") + f" is {stop}")
-    detail = f"{', '.join(said)}; generation stops on {list(known)}"
-    return Check("generation stops on the stop token", set(stops.values()) <= set(known), detail)
+    trained = {variant.name: variant.stop_token for variant in renderer.variants if variant is renderer or _has_stop(variant)}
+    described = [
+        f"stop token {renderer.tokenizer.convert_ids_to_tokens(stop)!r}" + (f" of '{name}'" if len(trained) > 1 else "") + f" is {stop}"
+        for name, stop in trained.items()
+    ]
+    detail = f"{', '.join(described)}; generation stops on {list(stop_ids)}"
+    return Check("generation stops on the stop token", set(trained.values()) <= set(stop_ids), detail)
 
 
 def _has_stop(renderer: Renderer) -> bool:
@@ -209,13 +215,13 @@ def _has_stop(renderer: Renderer) -> bool:
 
 def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
     """Check whether the trained text is exactly the assistant's content and the stop token."""
-    said, learned = sample.messages[-1]["content"], _learned(renderer, sample)
+    content, learned = sample.messages[-1]["content"], _learned(renderer, sample)
     exact = _learns_exactly(renderer, sample)
     argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
     return Check(
         "the trained text is what the assistant says and its stop",
         exact,
-        f"{learned!r} for {said!r}" + (f"; exactly that with {argument}" if argument else ""),
+        f"{learned!r} for {content!r}" + (f"; exactly that with {argument}" if argument else ""),
         required=False,
     )
 
@@ -235,20 +241,3 @@ def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` computes the same prompt ids."""
     prompt, tools = sample.messages[:-1], sample.tools
     return renderer.for_tools(tools).template.library_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
-
-
-def _saved_agrees(renderer: Renderer, saved: Path, samples: Sequence[Sample]) -> Check:
-    """Check whether the tokenizer and template of a folder render the same ids."""
-    from transformers import AutoTokenizer
-
-    from sftchat.models.hub import reach
-    from sftchat.templates.renderer import choose_renderer
-
-    with reach(local=True):
-        tokenizer = AutoTokenizer.from_pretrained(saved)
-    again = choose_renderer(tokenizer, arguments=renderer.arguments, name=renderer.picked)
-    return _every(
-        "the saved template renders the same ids",
-        samples,
-        lambda sample: again.training_rows(sample.messages, sample.tools) == renderer.training_rows(sample.messages, sample.tools),
-    )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from sftchat.templates.builtin import TEMPLATES
 from sftchat.templates.chat_template import TemplateError, Tools
-from sftchat.templates.coverage import THOUGHTS, thought_and_answer
+from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import Renderer, argument_names
+from sftchat.templates.turn_parts import THOUGHTS, thought_and_answer
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 from sftchat.types import Message, is_learned
 
@@ -74,14 +74,14 @@ def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -
     return next((words for words, changed in _changes(refused) if changed.trains()), "")
 
 
-def thinking_argument(renderer: Renderer, holds: Callable[[Renderer], bool]) -> str:
+def thinking_argument(renderer: Renderer, passes: Callable[[Renderer], bool]) -> str:
     """Return the first argument that switches thinking with which a condition holds, as typed by the user; empty if none.
 
     Args:
         renderer: Tokenizer and template.
-        holds: Condition, called with the changed renderer.
+        passes: Condition, called with the changed renderer.
     """
-    return next((name for name, switched in _arguments(renderer) if holds(switched)), "")
+    return next((name for name, switched in _arguments(renderer) if passes(switched)), "")
 
 
 def _changes(refused: Refused) -> Iterator[tuple[str, Refused]]:
@@ -121,8 +121,8 @@ def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
 def _own_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
     """Yield the renderer with each of the model's own templates used for every conversation."""
     for name, source in renderer.named.items():
-        if name != renderer.picked:
-            yield f"--template-name {name}", replace(renderer, name=name, source=source, picked=name)
+        if name != renderer.template_name:
+            yield f"--template-name {name}", replace(renderer, name=name, source=source, template_name=name)
 
 
 def _other_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
@@ -146,13 +146,13 @@ def _without_thoughts(refused: Refused) -> Refused | None:
 
 def _reply_alone(message: Message) -> Message:
     """Return an assistant turn without its thoughts, whether under a key or within the content."""
-    kept: Message = {**message}
+    reply: Message = {**message}
     for key in THOUGHTS:
-        kept.pop(key, None)  # type: ignore[misc]
+        reply.pop(key, None)  # type: ignore[misc]
     content = message["content"]
     if content.lstrip().startswith(THOUGHTS_BEGIN) and THOUGHTS_END in content:
-        kept["content"] = thought_and_answer(content)[1]
-    return kept
+        reply["content"] = thought_and_answer(content)[1]
+    return reply
 
 
 def _without_tools(refused: Refused) -> Refused | None:

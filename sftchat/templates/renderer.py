@@ -17,10 +17,9 @@ from typing import Any
 
 from sftchat._util.parsing import read_text
 from sftchat.errors import UsageError, first_line, unknown
-from sftchat.templates.builtin import TEMPLATES, template_file, without_training_markers
 from sftchat.templates.chat_template import RewrittenHistoryError, TemplateError, TextTemplate, Tools
 from sftchat.templates.limits import TooMuchError, bounded
-from sftchat.templates.named import DEFAULT, TOOL_USE, check_name, own_templates
+from sftchat.templates.named import DEFAULT, TEMPLATES, TOOL_USE, check_name, own_templates, template_file, without_training_markers
 from sftchat.templates.special_tokens import encode, unmarked
 from sftchat.types import Message, is_learned
 
@@ -29,7 +28,9 @@ __all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText"
 IGNORED = -100
 """Label of a position without loss, the default ``ignore_index`` of torch's cross entropy."""
 
-GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now", "namespace", "range"})
+TEMPLATE_VARIABLES = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now", "namespace", "range"}
+)
 """Variables available in every chat template, which are not arguments of it."""
 
 
@@ -73,33 +74,33 @@ class Renderer:
         name: Name of the template: one of ``TEMPLATES``, a file, or ``model's own``.
         source: Its Jinja source.
         arguments: Template arguments such as ``{"enable_thinking": False}``, the same in training and inference.
-        forced: Whether to create training rows, as well as possible, although the template fails the parity checks.
+        lenient: Whether to create training rows, as well as possible, although the template fails the parity checks.
         named: Templates of a model that has several, by name; otherwise empty.
-        picked: Name of the template used for every conversation; empty to choose by the presence of tools.
+        template_name: Name of the template used for every conversation; empty to choose by the presence of tools.
     """
 
     tokenizer: Any
     name: str
     source: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    forced: bool = False
+    lenient: bool = False
     named: Mapping[str, str] = field(default_factory=dict)
-    picked: str = ""
+    template_name: str = ""
 
     @cached_property
     def template(self) -> TextTemplate:
         """The text rendering of the template."""
-        return TextTemplate(self.tokenizer, self.name, self.source, self.arguments, self.forced)
+        return TextTemplate(self.tokenizer, self.name, self.source, self.arguments, self.lenient)
 
     def for_tools(self, tools: Tools) -> Renderer:
         """Return the renderer for conversations with these tools, as transformers' ``get_chat_template``: ``tool_use`` if there are tools."""
-        return self.each[-1] if tools else self
+        return self.variants[-1] if tools else self
 
     @cached_property
-    def each(self) -> tuple[Renderer, ...]:
+    def variants(self) -> tuple[Renderer, ...]:
         """The renderers for conversations without and with tools; one if they are the same."""
-        source = "" if self.picked else self.named.get(TOOL_USE, "")
-        return (self, replace(self, name=TOOL_USE, source=source, picked=TOOL_USE)) if source else (self,)
+        source = "" if self.template_name else self.named.get(TOOL_USE, "")
+        return (self, replace(self, name=TOOL_USE, source=source, template_name=TOOL_USE)) if source else (self,)
 
     @property
     def saved(self) -> str | dict[str, str]:
@@ -123,16 +124,16 @@ class Renderer:
     @cached_property
     def stop_tokens(self) -> tuple[int, ...]:
         """Ids of the tokens that end a reply or a tool call, under every template for the conversation."""
-        found = {self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}
-        for other in self.each[1:]:
+        ids = {self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}
+        for variant in self.variants[1:]:
             with suppress(TemplateError):  # it is raised for a conversation with tools, others do not need it
-                found |= {*other.stop_tokens}
-        return tuple(sorted(found))
+                ids |= {*variant.stop_tokens}
+        return tuple(sorted(ids))
 
     @property
     def template_hash(self) -> str:
         """SHA-256 of the source, of the tool template if it differs, and of the arguments."""
-        sources = "\0".join(one.source for one in self.each)
+        sources = "\0".join(variant.source for variant in self.variants)
         return hashlib.sha256(f"{sources}\0{sorted(self.arguments.items())}".encode()).hexdigest()
 
     def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
@@ -288,7 +289,7 @@ def choose_renderer(
             model's own templates, or is combined with ``template``.
         TemplateError: When the model's own template is not text, or it has several but none for conversations without tools.
     """
-    given = dict(arguments or {})
+    arguments = dict(arguments or {})
     own = {} if template and not name else own_templates(tokenizer)
     check_name(name, template, own)
     if template in TEMPLATES:
@@ -298,17 +299,17 @@ def choose_renderer(
             raise UsageError(
                 f"chat template '{template}' writes {' and '.join(chosen.tokens)}, which are no tokens of this model's tokenizer; those that fit: {fitting}"
             )
-        return Renderer(tokenizer, template, chosen.source_for(tokenizer), given)
+        return Renderer(tokenizer, template, chosen.source_for(tokenizer), arguments)
     path = template_file(template)
     if path is not None:
-        return Renderer(tokenizer, path.name, without_training_markers(_read(path)), given)
+        return Renderer(tokenizer, path.name, without_training_markers(_read(path)), arguments)
     if own:
         source, named = own[name or DEFAULT], own if set(own) != {DEFAULT} else {}
-        known = (title for title, known in TEMPLATES.items() if source in (known.source, known.source_for(tokenizer)))
-        title = name if name not in ("", DEFAULT) else next(known, "model's own")
-        return Renderer(tokenizer, title, source, given, named=named, picked=name)
+        built_in = (title for title, other in TEMPLATES.items() if source in (other.source, other.source_for(tokenizer)))
+        title = name if name not in ("", DEFAULT) else next(built_in, "model's own")
+        return Renderer(tokenizer, title, source, arguments, named=named, template_name=name)
     fallback = preferred if preferred in TEMPLATES and TEMPLATES[preferred].fits(tokenizer) else "plain"
-    return Renderer(tokenizer, fallback, TEMPLATES[fallback].source_for(tokenizer), given)
+    return Renderer(tokenizer, fallback, TEMPLATES[fallback].source_for(tokenizer), arguments)
 
 
 def argument_names(renderer: Renderer) -> tuple[str, ...]:
@@ -317,7 +318,7 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
     Raises:
         TemplateError: When a template is not valid Jinja.
     """
-    return tuple(sorted(set().union(*map(_variables, renderer.each))))
+    return tuple(sorted(set().union(*map(_variables, renderer.variants))))
 
 
 def _variables(renderer: Renderer) -> set[str]:
@@ -333,7 +334,7 @@ def _variables(renderer: Renderer) -> set[str]:
         raise TemplateError(f"chat template '{renderer.name}' asks for too much: {error}; give another with --template") from error
     except Exception as error:  # invalid or too deeply nested Jinja
         raise TemplateError(f"chat template '{renderer.name}' is no Jinja: {error}") from error
-    return {name for name in variables if name not in GIVEN and not name.endswith("_token")}
+    return {name for name in variables if name not in TEMPLATE_VARIABLES and not name.endswith("_token")}
 
 
 def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
@@ -347,10 +348,10 @@ def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
         UsageError: When one is unknown; lists the existing ones.
         TemplateError: When the template is not valid Jinja.
     """
-    known = argument_names(renderer)
+    existing = argument_names(renderer)
     for name in arguments:
-        if name not in known:
-            raise UsageError(unknown(f"argument of chat template '{renderer.name}':", name, known))
+        if name not in existing:
+            raise UsageError(unknown(f"argument of chat template '{renderer.name}':", name, existing))
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from sftchat.data.tool_calls import tools_of
 from sftchat.errors import SftchatError, unknown
 from sftchat.task import Task, training_defaults
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Example
 

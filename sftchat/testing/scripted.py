@@ -177,14 +177,16 @@ class ScriptedEngine:
             if len(kept) > room:
                 kept, finish_reason, end = kept[:room], "length", len(said) + room
             room, said = room - len(kept), said + kept
-            yield Chunk(request.id, kept, tuple(map(ord, kept)), opened=opened)
+            yield Chunk(request.id, kept, tuple(map(ord, kept)), thoughts_opened=opened)
             if end is not None:
                 break
             self._wait()
         prompt = self._prompt(request)
         error = "scripted" if finish_reason == "error" else ""
         refused = isinstance(script, Reply) and script.refused
-        yield Chunk(request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused, opened=opened)
+        yield Chunk(
+            request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused, thoughts_opened=opened
+        )
 
     def _script(self, request: Request) -> Script:
         """Return the scripted reply to a request."""

@@ -16,7 +16,7 @@ from sftchat.errors import PluginError
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingStatus:
     """Progress of a training.
 
     Attributes:
@@ -34,15 +34,15 @@ class Progress:
     seconds_left: float
 
 
-class Reporter(TrainerCallback):  # type: ignore[misc]
+class ProgressReporter(TrainerCallback):  # type: ignore[misc]
     """Reports progress to the front end.
 
     Args:
-        tell: Called at every logging step.
+        on_progress: Called at every logging step.
     """
 
-    def __init__(self, tell: Callable[[Progress], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_progress: Callable[[TrainingStatus], None]) -> None:
+        self._on_progress = on_progress
         self._started = 0.0
         self._first = 0
 
@@ -55,12 +55,14 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         done = max(1, state.global_step - self._first)
-        left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
-        self._tell(Progress(state.global_step, state.max_steps, float(logs["loss"]), float(logs.get("learning_rate", 0.0)), left))
+        seconds_left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
+        self._on_progress(
+            TrainingStatus(state.global_step, state.max_steps, float(logs["loss"]), float(logs.get("learning_rate", 0.0)), seconds_left)
+        )
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringResult:
     """Result of one scoring during training.
 
     Attributes:
@@ -86,7 +88,7 @@ class Scored:
     seconds: float
 
 
-class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
+class PeriodicScoring(TrainerCallback):  # type: ignore[misc]
     """Requests a scoring at regular steps and at the last, and ends training when the scores stop improving.
 
     A loss is logged at the last step and at every step that scores or saves, so that the means between two reports start at the same steps in a
@@ -112,7 +114,7 @@ class ScoreNowAndThen(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-def guarded(plugin: str, callback: Any) -> TrainerCallback:
+def guard_callback(plugin: str, callback: Any) -> TrainerCallback:
     """Wrap a plugin's callback so that each event is called through ``call_plugin``.
 
     The object stays the same but gets a class derived from its own: transformers decides by the class which callbacks have a state to save.
@@ -124,65 +126,65 @@ def guarded(plugin: str, callback: Any) -> TrainerCallback:
     Raises:
         PluginError: When it is neither, or its class cannot be derived from.
     """
-    what = f"trainer callback {getattr(callback, '__name__', type(callback).__name__)} of plugin '{plugin}'"
+    description = f"trainer callback {getattr(callback, '__name__', type(callback).__name__)} of plugin '{plugin}'"
     if isinstance(callback, type) and issubclass(callback, TrainerCallback):
-        callback = call_plugin(what, callback)
+        callback = call_plugin(description, callback)
     if not isinstance(callback, TrainerCallback):
-        raise PluginError(f"{what} is no transformers TrainerCallback")
+        raise PluginError(f"{description} is no transformers TrainerCallback")
     kind = type(callback)
-    events = {name: _event(what, getattr(kind, name), name) for name in dir(TrainerCallback) if name.startswith("on_")}
+    events = {name: _event(description, getattr(kind, name), name) for name in dir(TrainerCallback) if name.startswith("on_")}
 
     def derived() -> TrainerCallback:
         callback.__class__ = type(kind.__name__, (kind,), events)
         return callback
 
-    return call_plugin(what, derived)
+    return call_plugin(description, derived)
 
 
-def _event(what: str, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _event(description: str, function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Wrap one event of a plugin's callback."""
 
     def call(self: TrainerCallback, *args: Any, **kwargs: Any) -> Any:
-        def returned() -> Any:
+        def call_event() -> Any:
             control = function(self, *args, **kwargs)
             if control is not None and not isinstance(control, TrainerControl):
                 raise Malformed(f"returns {type(control).__name__} from {name}, must return the control or None")
             return control
 
-        return call_plugin(what, returned, doing=f"in {name}", may_refuse=True)
+        return call_plugin(description, call_event, doing=f"in {name}", may_refuse=True)
 
     return call
 
 
-class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
+class GracefulStop(TrainerCallback):  # type: ignore[misc]
     """Ends training after the current step, with a checkpoint, once ``asked`` is set."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save a checkpoint and end training."""
-        if self.asked and state.global_step < state.max_steps:
+        if self.requested and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
     @contextmanager
-    def listening(self, announce: Callable[[], None]) -> Iterator[None]:
+    def on_interrupt(self, on_stopping: Callable[[], None]) -> Iterator[None]:
         """Handle Ctrl-C in the block: the first requests a stop, the second interrupts. Only the main thread receives signals."""
         import threading
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.getsignal(signal.SIGINT)
+        previous_handler = signal.getsignal(signal.SIGINT)
 
         def handle(_number: int, _frame: Any) -> None:
-            if self.asked:
+            if self.requested:
                 raise KeyboardInterrupt
-            self.asked = True
-            announce()
+            self.requested = True
+            on_stopping()
 
         signal.signal(signal.SIGINT, handle)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, previous_handler)

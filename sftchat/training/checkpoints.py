@@ -17,17 +17,17 @@ from zipfile import is_zipfile
 from sftchat._util.files import made_folder, take_lock
 from sftchat._util.parsing import MAX_BYTES, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line
-from sftchat.models.hub import reach
-from sftchat.models.manifest import MANIFEST, Manifest, as_read, read_manifest
+from sftchat.models.manifest import MANIFEST, Manifest, as_read, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, MORE_TEMPLATES, WEIGHTS
+from sftchat.models.reference import hub_access
 from sftchat.templates.renderer import Renderer
 from sftchat.training.config import TrainingConfig
 
-LOCKS = Path("/proc/locks")
+HELD_LOCKS = Path("/proc/locks")
 """Linux's list of held locks."""
 
 
-def refuse_running(run: Path) -> None:
+def check_not_in_use(run: Path) -> None:
     """Refuse a folder that another process is training into.
 
     Raises:
@@ -37,13 +37,13 @@ def refuse_running(run: Path) -> None:
         folder = os.open(run, os.O_RDONLY)
         try:
             if not take_lock(folder):
-                raise _running(run, folder)
+                raise _in_use_error(run, folder)
         finally:
             os.close(folder)
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
+def lock_run(run: Path) -> Iterator[None]:
     """Hold the lock of a run folder while the block runs.
 
     The folder is created when missing; created folders that are still empty at the end are removed. The lock needs no file, so a killed training
@@ -57,52 +57,52 @@ def locked(run: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(made_folder(real))
-            folder = _opened(real)
+            folder = _open_folder(real)
         except OSError as error:
             raise SftchatError(f"output folder '{run}' cannot be written: {(error.strerror or str(error)).lower()}") from error
         if folder is not None:
             stack.callback(os.close, folder)
             if not take_lock(folder):
-                raise _running(run, folder)
+                raise _in_use_error(run, folder)
         yield
 
 
-def _opened(folder: Path) -> int | None:
+def _open_folder(folder: Path) -> int | None:
     """Open the folder, creating it again if another process has removed it; return None on Windows, which cannot open folders."""
     if os.name == "nt":
         return None
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        opened = os.open(folder, os.O_RDONLY)
-        if not take_lock(opened):
-            return opened  # locked by another process
+        descriptor = os.open(folder, os.O_RDONLY)
+        if not take_lock(descriptor):
+            return descriptor  # locked by another process
         with suppress(OSError):
-            if os.path.samestat(os.fstat(opened), folder.stat()):
-                return opened
-        os.close(opened)
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        os.close(descriptor)
 
 
-def _running(run: Path, folder: int) -> UsageError:
+def _in_use_error(run: Path, folder: int) -> UsageError:
     """Build the error for a folder that another process is training into."""
-    return UsageError(f"{_holder(folder)} is training into '{run}'; wait for it, or give another -o")
+    return UsageError(f"{_lock_holder(folder)} is training into '{run}'; wait for it, or give another -o")
 
 
-def _holder(folder: int) -> str:
+def _lock_holder(folder: int) -> str:
     """Return the process that holds the lock of an open folder, as text; ``another process`` when unknown."""
-    facts = os.fstat(folder)
-    place = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+    status = os.fstat(folder)
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
-        for line in LOCKS.read_text(encoding="utf-8").splitlines():
-            words = line.split()  # "28: FLOCK ADVISORY WRITE 21811 fe:00:2663578 0 EOF"
-            if len(words) > 5 and words[1] == "FLOCK" and words[5] == place and words[4] > "0":
-                return f"process {words[4]}"
+        for line in HELD_LOCKS.read_text(encoding="utf-8").splitlines():
+            fields = line.split()  # "28: FLOCK ADVISORY WRITE 21811 fe:00:2663578 0 EOF"
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and fields[4] > "0":
+                return f"process {fields[4]}"
     return "another process"
 
 
 STATE_FILE = "trainer_state.json"
 NEEDED_FILES = (MANIFEST, STATE_FILE, "scheduler.pt")
 """Files required to resume from a checkpoint, in addition to weights and optimizer state."""
-STATE = (
+TRAINING_FILE_PREFIXES = (
     "optimizer",
     "scheduler",
     "scaler",
@@ -115,32 +115,31 @@ STATE = (
     "README",
 )
 """Name prefixes of files that belong to the training and not to the model, and of the libraries' model card, which the manifest replaces."""
-TORCH_WRITES = ("PytorchStreamWriter", "inline_container.cc")
+TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container.cc")
 """Text in torch's errors about files that it writes."""
 UNFINISHED = ".unfinished"
 """Folder of a run for files that are not yet complete."""
 
 
-def checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
+def list_checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
     """Return the checkpoints of a run that can be resumed from, the earliest first, and the incomplete ones that a killed process left."""
-    found = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()]
-    found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-    broken = [path for path in found if not _whole(path)]
-    begun = sorted((run / UNFINISHED).glob("checkpoint-*")) if (run / UNFINISHED).is_dir() else []
-    return [path for path in found if path not in broken], broken + begun
+    folders = checkpoints_of(run)
+    incomplete = [path for path in folders if not _is_complete(path)]
+    unfinished = sorted((run / UNFINISHED).glob("checkpoint-*")) if (run / UNFINISHED).is_dir() else []
+    return [path for path in folders if path not in incomplete], incomplete + unfinished
 
 
-def _whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     """Return whether a checkpoint is complete; the manifest is written last and deleted first."""
     names = {path.name for path in checkpoint.iterdir()}
     weights = any(name.endswith(".safetensors") for name in names) or any(
         name.startswith(("global_step", "pytorch_model_fsdp")) for name in names
     )
     optimizer = any(name.startswith(("optimizer", "global_step")) for name in names)
-    return set(NEEDED_FILES) <= names and weights and optimizer and all(map(_to_its_end, checkpoint.iterdir()))
+    return set(NEEDED_FILES) <= names and weights and optimizer and all(map(_has_full_length, checkpoint.iterdir()))
 
 
-def _to_its_end(path: Path) -> bool:
+def _has_full_length(path: Path) -> bool:
     """Return whether a file has its full length, when its format states it; a power failure may keep file names and lose their content."""
     if path.suffix == ".safetensors":
         with path.open("rb") as file:
@@ -170,10 +169,10 @@ def prune(run: Path, keep: int, best: int | None) -> None:
         keep: Maximum number of checkpoints, at least 1; with 1, two are kept when the last is not the best.
         best: Step of the best one.
     """
-    whole, _ = checkpoints(run)
-    protected = {whole[-1].name, f"checkpoint-{best}"} if whole else set()
-    loose = [path for path in whole if path.name not in protected]
-    for path in loose[: max(0, len(whole) - max(keep, len(whole) - len(loose)))]:
+    complete, _ = list_checkpoints(run)
+    protected = {complete[-1].name, f"checkpoint-{best}"} if complete else set()
+    deletable = [path for path in complete if path.name not in protected]
+    for path in deletable[: max(0, len(complete) - max(keep, len(complete) - len(deletable)))]:
         delete_checkpoint(path)
 
 
@@ -191,7 +190,9 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
         run: Run folder.
         only_move: Whether the files may be moved instead of copied.
     """
-    files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(STATE) and path.name != MANIFEST]
+    files = [
+        path for path in source.iterdir() if path.is_file() and not path.name.startswith(TRAINING_FILE_PREFIXES) and path.name != MANIFEST
+    ]
     files += (source / MORE_TEMPLATES).glob("*.jinja")
     for path in sorted(files, key=lambda path: (path.suffix != ".safetensors", path.name in ("config.json", ADAPTER_CONFIG), path.name)):
         target = run / path.relative_to(source)
@@ -234,14 +235,18 @@ def os_write_error(error: BaseException) -> str:
     if isinstance(error, OSError):
         return (error.strerror or first_line(error)).lower()
     if isinstance(error, (RuntimeError, MemoryError)):  # torch's error types for failed writes
-        return "a file could not be written to its end; is the disk full?" if any(words in str(error) for words in TORCH_WRITES) else ""
-    found = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(error))
-    return (found[1] if found else first_line(error)).lower()
+        return (
+            "a file could not be written to its end; is the disk full?"
+            if any(marker in str(error) for marker in TORCH_WRITE_ERRORS)
+            else ""
+        )
+    match = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(error))
+    return (match[1] if match else first_line(error)).lower()
 
 
-def clear_unfinished(run: Path, broken: Iterable[Path] = ()) -> None:
+def clear_unfinished(run: Path, incomplete: Iterable[Path] = ()) -> None:
     """Delete incomplete files and checkpoints of a killed run."""
-    for path in (*broken, run / UNFINISHED):
+    for path in (*incomplete, run / UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -265,8 +270,8 @@ def check_output(run: Path, resume: bool) -> None:
         return
     if holds_run:
         finished = (run / ADAPTER_CONFIG).is_file() or any((run / name).is_file() for name in WEIGHTS)
-        way = "give another -o" if finished else "continue it with --resume, or give another -o"
-        raise UsageError(f"output folder '{run}' already holds a run; {way}")
+        remedy = "give another -o" if finished else "continue it with --resume, or give another -o"
+        raise UsageError(f"output folder '{run}' already holds a run; {remedy}")
     if run.is_dir() and any(run.iterdir()):
         raise UsageError(f"output folder '{run}' is not empty; give another -o")
     parent = next(p for p in (run, *run.absolute().parents) if p.exists())
@@ -292,7 +297,7 @@ def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     GenerationConfig(eos_token_id=stops, pad_token_id=pad).save_pretrained(folder)
     if (folder / "config.json").is_file():
-        with reach(local=True):
+        with hub_access(local=True):
             config = AutoConfig.from_pretrained(folder)
         config.use_cache = True
         config.save_pretrained(folder)
@@ -302,7 +307,7 @@ RESUMABLE_CHANGES = ("save_steps", "save_limit", "report_to", "device", "logging
 """Hyper-parameters that may change when a run is resumed: they do not affect the weights."""
 
 
-def earlier(run: Path) -> Manifest:
+def read_run_manifest(run: Path) -> Manifest:
     """Return the manifest of the run to resume.
 
     Raises:
@@ -315,55 +320,55 @@ def earlier(run: Path) -> Manifest:
     return manifest
 
 
-def refuse_changed(run: Path, before: Manifest, now: Manifest) -> None:
+def check_unchanged(run: Path, earlier: Manifest, current: Manifest) -> None:
     """Refuse to resume a run under other conditions.
 
     Raises:
         UsageError: When something changed; names everything that did.
     """
-    changes = list(_changes(before, as_read(now)))
+    changes = list(_changes(earlier, as_read(current)))
     if changes:
         raise UsageError(f"cannot resume '{run}': {'; '.join(changes)}; undo that, or train into another folder")
 
 
-def _changes(before: Manifest, now: Manifest) -> Iterator[str]:
+def _changes(earlier: Manifest, current: Manifest) -> Iterator[str]:
     """Yield descriptions of what changed."""
-    for name, words in (("task", "the task"), ("method", "the method")):
-        if getattr(before, name) != getattr(now, name):
-            yield f"{words} was {getattr(before, name)}, is now {getattr(now, name)}"
-    if before.base_identity != now.base_identity:
-        yield f"the base model has other weights ({before.base}, now {now.base})"
-    if before.template_hash != now.template_hash:
-        yield f"the chat template changed ({before.template}, now {now.template})"
-    data = list(_data_changes(before.data, now.data))
+    for name, label in (("task", "the task"), ("method", "the method")):
+        if getattr(earlier, name) != getattr(current, name):
+            yield f"{label} was {getattr(earlier, name)}, is now {getattr(current, name)}"
+    if earlier.base_identity != current.base_identity:
+        yield f"the base model has other weights ({earlier.base}, now {current.base})"
+    if earlier.template_hash != current.template_hash:
+        yield f"the chat template changed ({earlier.template}, now {current.template})"
+    data = list(_data_changes(earlier.data, current.data))
     yield from data
-    if before.tokens_hash != now.tokens_hash and not data and before.template_hash == now.template_hash:
-        yield f"the rows render to other tokens (tokens hash was {before.tokens_hash[:12]}, is now {now.tokens_hash[:12]})"
-    if before.validation != now.validation:
+    if earlier.tokens_hash != current.tokens_hash and not data and earlier.template_hash == current.template_hash:
+        yield f"the rows render to other tokens (tokens hash was {earlier.tokens_hash[:12]}, is now {current.tokens_hash[:12]})"
+    if earlier.validation != current.validation:
         yield "the validation items changed"
-    for name in sorted({*before.config, *now.config} - {*RESUMABLE_CHANGES, "method"}):
+    for name in sorted({*earlier.config, *current.config} - {*RESUMABLE_CHANGES, "method"}):
         # a parameter that an earlier version lacked had its default
-        old, new = (manifest.config.get(name, getattr(TrainingConfig(), name, None)) for manifest in (before, now))
+        old, new = (manifest.config.get(name, getattr(TrainingConfig(), name, None)) for manifest in (earlier, current))
         if old != new:
             yield f"--{name.replace('_', '-')} was {old}, is now {new}"
 
 
-def _data_changes(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
+def _data_changes(earlier: tuple[Mapping[str, Any], ...], current: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
     """Yield descriptions of changed files and changed sources."""
-    old = {str(entry.get("file")): entry for entry in before}
-    for entry in now:
+    old = {str(entry.get("file")): entry for entry in earlier}
+    for entry in current:
         name = str(entry.get("file"))
         if "file" in entry and name in old and old[name].get("sha256") != entry.get("sha256"):
             yield f"{name} changed (sha256 was {str(old[name].get('sha256'))[:12]}, is now {str(entry.get('sha256'))[:12]})"
-    places = [[entry.get("file") or dict(entry) for entry in data] for data in (before, now)]
-    if places[0] != places[1]:
-        yield f"the rows come from {_shown(places[1])}, came from {_shown(places[0])}"
+    sources = [[entry.get("file") or dict(entry) for entry in data] for data in (earlier, current)]
+    if sources[0] != sources[1]:
+        yield f"the rows come from {_describe_sources(sources[1])}, came from {_describe_sources(sources[0])}"
 
 
-def _shown(places: list[Any]) -> str:
+def _describe_sources(sources: list[Any]) -> str:
     """Describe sources of rows briefly."""
-    words = [
-        place if isinstance(place, str) else ", ".join(f"{key} {value}" for key, value in place.items() if value not in ({}, None))
-        for place in places
+    descriptions = [
+        source if isinstance(source, str) else ", ".join(f"{key} {value}" for key, value in source.items() if value not in ({}, None))
+        for source in sources
     ]
-    return " and ".join(words) or "nowhere"
+    return " and ".join(descriptions) or "nowhere"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
+from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.tables import HUB
 from sftchat.errors import UsageError
+from sftchat.models.reference import ModelReference, resolve
 from sftchat.task import Task, training_defaults
+from sftchat.training.validation import validation_from_file
 
 Method = Literal["full", "lora", "dora", "qlora"]
 METHODS: tuple[Method, ...] = ("full", "lora", "dora", "qlora")
@@ -127,24 +131,64 @@ class TrainingConfig:
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}, must be {allowed}")
 
 
-def configure(task: Task, parameters: int, given: Mapping[str, Any]) -> TrainingConfig:
+def configure(task: Task, parameters: int, hyperparameters: Mapping[str, Any]) -> TrainingConfig:
     """Complete a config: the user's values, else the task's, else the program's for a model of this size.
 
     Args:
         task: Task whose trainer hook is called.
         parameters: Number of parameters of the base model.
-        given: Values set by the user; None counts as not set.
+        hyperparameters: Values set by the user; None counts as not set.
     """
-    chosen = {key: value for key, value in given.items() if value is not None}
-    method = chosen.get("method", "full")
+    set_by_user = {key: value for key, value in hyperparameters.items() if value is not None}
+    method = set_by_user.get("method", "full")
     small = parameters < SMALL_MODEL
     # LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models need more than large ones
     rate = (1e-3 if small else 2e-5) if method == "full" else (5e-3 if small else 2e-4)
     defaults = TrainingConfig(method=method, learning_rate=rate)
-    wanted = training_defaults(task, method, parameters)
-    hook = {
-        key: getattr(wanted, key)
+    task_defaults = training_defaults(task, method, parameters)
+    from_task = {
+        key: getattr(task_defaults, key)
         for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank")
-        if getattr(wanted, key) is not None
+        if getattr(task_defaults, key) is not None
     }
-    return replace(defaults, **{**hook, **chosen})
+    return replace(defaults, **{**from_task, **set_by_user})
+
+
+def check_options(
+    task: Task,
+    model: str,
+    hyperparameters: Mapping[str, Any],
+    validation: str | None,
+    *,
+    rows_read: RowOptions = AS_WRITTEN,
+    engine_types: Collection[str] = (),
+) -> ModelReference:
+    """Refuse a model that cannot be trained, hyper-parameters out of range, and a missing validation file.
+
+    Args:
+        task: The task.
+        model: The base model as MODEL.
+        hyperparameters: Hyper-parameters set by the user.
+        validation: As in ``TrainingJob``.
+        rows_read: Options for reading its rows.
+        engine_types: Schemes of the installed engines, whose models cannot be trained here.
+
+    Returns:
+        Reference to the weights of the base model.
+
+    Raises:
+        UsageError: When the model cannot be trained, or an option is out of range or contradicts another.
+        DataError: When the validation file is missing.
+    """
+    reference = resolve(model, schemes=engine_types)
+    if reference.scheme:
+        raise UsageError(f"model '{model}' is served by engine '{reference.scheme}' and cannot be trained here")
+    if reference.base is not None:
+        raise UsageError(f"model '{model}' is an adapter; merge it into its base before training on")
+    config = configure(task, 0, hyperparameters)
+    if validation is not None:
+        if not config.eval_steps:
+            raise UsageError("--validation is scored every --eval-steps steps; give --eval-steps N")
+        if validation != "-" and not validation.startswith(HUB):
+            validation_from_file(validation, config.validation_items, rows_read)
+    return reference

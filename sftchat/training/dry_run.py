@@ -11,10 +11,10 @@ import torch
 from transformers import TrainerCallback
 
 from sftchat.errors import EngineError, first_line
-from sftchat.inference.memory import is_out_of_memory
-from sftchat.training.dataset import RenderedRows
+from sftchat.inference.kv_cache import is_out_of_memory
 from sftchat.training.prepare import TrainingSetup
-from sftchat.training.trainer import Hooks, Trainer, arguments, collate, table
+from sftchat.training.rows import RenderedRows
+from sftchat.training.trainer import Hooks, Trainer, collate, sft_config, to_dataset
 
 MEASURED_BATCHES = 12
 """Number of batches of typical lengths for measuring speed; fewer when they take long."""
@@ -49,7 +49,7 @@ class DryRun:
     seconds: float
 
 
-class _Clock(TrainerCallback):  # type: ignore[misc]
+class _StepClock(TrainerCallback):  # type: ignore[misc]
     """Records the start of each step and the end of the last."""
 
     def __init__(self) -> None:
@@ -66,32 +66,32 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
             self.times.append(now)
 
 
-def perform_dry_run(ready: TrainingSetup) -> DryRun:
+def perform_dry_run(setup: TrainingSetup) -> DryRun:
     """Train on the longest rows, then on some of all lengths. The weights in memory are changed; nothing is written.
 
     Args:
-        ready: The training to measure.
+        setup: The training to measure.
 
     Raises:
         EngineError: When a single row does not fit into memory; recommends what to change.
     """
-    config = ready.config
-    rows, size = ready.rows, min(config.batch_size, len(ready.rows.ids))
+    config = setup.config
+    rows, size = setup.rows, min(config.batch_size, len(setup.rows.ids))
     order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
-    usual = max(2, min(MEASURED_BATCHES, len(order) // size))
-    batches = [order[:size], *([order[(k + i * usual) % len(order)] for i in range(size)] for k in range(usual))]
-    chosen = [row for batch in batches for row in batch]
-    sample = RenderedRows(tuple(rows.ids[row] for row in chosen), tuple(rows.labels[row] for row in chosen))
-    short = replace(
+    typical_batches = max(2, min(MEASURED_BATCHES, len(order) // size))
+    batches = [order[:size], *([order[(k + i * typical_batches) % len(order)] for i in range(size)] for k in range(typical_batches))]
+    row_indices = [row for batch in batches for row in batch]
+    sample = RenderedRows(tuple(rows.ids[row] for row in row_indices), tuple(rows.labels[row] for row in row_indices))
+    short_config = replace(
         config, batch_size=size, accumulation=1, max_steps=len(batches), eval_steps=0, patience=0, save_steps=0, report_to=(), warmup=0.0,
     )  # fmt: skip
-    clock, at_once = _Clock(), [size]
+    clock, rows_at_once = _StepClock(), [size]
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            model=ready.model, args=arguments(short, folder, config.precision, ready.device), data_collator=collate, train_dataset=table(sample),
-            processing_class=ready.renderer.tokenizer, callbacks=[clock], packed=ready.attention.packed, in_order=True, hooks=Hooks(smaller=at_once.append),
+            model=setup.model, args=sft_config(short_config, folder, config.precision, setup.device), data_collator=collate, train_dataset=to_dataset(sample),
+            processing_class=setup.renderer.tokenizer, callbacks=[clock], packed=setup.attention.packed, in_order=True, hooks=Hooks(smaller=rows_at_once.append),
         )  # fmt: skip
-        if ready.device != "cpu":
+        if setup.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         try:
             trainer.train()
@@ -102,12 +102,14 @@ def perform_dry_run(ready: TrainingSetup) -> DryRun:
     measured = batches[FIRST_TIMED_STEP : len(clock.times) - 1]
     speed = sum(len(rows.ids[row]) for batch in measured for row in batch) / (clock.times[-1] - clock.times[FIRST_TIMED_STEP])
     batch = config.batch_size * config.accumulation
-    a_pass = -(-len(rows.ids) // batch)
-    steps = config.max_steps or round(a_pass * config.epochs)
-    return DryRun(len(rows.ids[order[0]]), at_once[-1], _peak(ready.device), speed, steps, rows.tokens * steps / a_pass / speed)
+    steps_per_epoch = -(-len(rows.ids) // batch)
+    steps = config.max_steps or round(steps_per_epoch * config.epochs)
+    return DryRun(
+        len(rows.ids[order[0]]), rows_at_once[-1], _peak_memory(setup.device), speed, steps, rows.tokens * steps / steps_per_epoch / speed
+    )
 
 
-def _peak(device: str) -> int:
+def _peak_memory(device: str) -> int:
     """Return the peak memory in bytes."""
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated())

@@ -49,16 +49,16 @@ class SimilarLengths(Sampler[int]):
         rng = Random(f"{self.seed}-{self.epoch}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
-        size, rest = self.batch_size, len(order) % self.batch_size
-        full, left = order[: len(order) - rest], order[len(order) - rest :]
+        size, remainder = self.batch_size, len(order) % self.batch_size
+        in_full_batches, incomplete = order[: len(order) - remainder], order[len(order) - remainder :]
         pools = [
-            sorted(full[at : at + POOL_BATCHES * size], key=lambda row: self.lengths[row])
-            for at in range(0, len(full), POOL_BATCHES * size)
+            sorted(in_full_batches[at : at + POOL_BATCHES * size], key=lambda row: self.lengths[row])
+            for at in range(0, len(in_full_batches), POOL_BATCHES * size)
         ]
         batches = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
         rng.shuffle(batches)
         yield from (row for batch in batches for row in batch)
-        yield from left
+        yield from incomplete
 
 
 LENGTH_MULTIPLE = 32
@@ -72,28 +72,28 @@ class Layout:
     Attributes:
         ids: Token ids, shape ``(1, tokens)``.
         positions: Position of each token in its own row, shape ``(1, tokens)``.
-        cells: Index into the long row for each cell of the padded batch, shape ``(rows, width)``; 0 for padding.
-        owners: Index into the flattened padded batch for each token of the long row, shape ``(tokens,)``; tokens of the shared prefix belong
+        packed_positions: Index into the long row for each cell of the padded batch, shape ``(rows, width)``; 0 for padding.
+        padded_positions: Index into the flattened padded batch for each token of the long row, shape ``(tokens,)``; tokens of the shared prefix belong
             to the first row, padding of the long row to cell 0.
         shared: Length of the prefix that all rows share.
         count: Number of tokens in the long row without its padding.
-        rest: 1 for cells that own their token, 0 for padding and for the shared prefix of other rows, shape ``(rows, width, 1)``.
+        owns_token: 1 for cells that own their token, 0 for padding and for the shared prefix of other rows, shape ``(rows, width, 1)``.
         labelled: Positions in the long row that predict a labelled token; those of the shared prefix may occur several times.
         targets: The labelled tokens predicted there.
     """
 
     ids: Tensor
     positions: Tensor
-    cells: Tensor
-    owners: Tensor
+    packed_positions: Tensor
+    padded_positions: Tensor
     shared: int
     count: int
-    rest: Tensor
+    owns_token: Tensor
     labelled: Tensor
     targets: Tensor
 
 
-def pack(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
+def pack_batch(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
     """Convert a padded batch to one long row, with the shared prefix stored once.
 
     Args:
@@ -103,73 +103,73 @@ def pack(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
     """
     rows, width = int(ids.shape[0]), int(lengths.max())
     ids, labels = ids[:, :width], labels[:, :width]
-    same = (ids == ids[:1]).all(0)[: int(lengths.min())]
-    shared = int(same.long().cumprod(0).sum()) if rows > 1 else 0
-    column = torch.arange(width, device=ids.device)
-    real = column < lengths[:, None]
-    own = real & ((column >= shared) | (torch.arange(rows, device=ids.device)[:, None] == 0))
-    owners = own.flatten().nonzero().flatten()
-    count = owners.numel()
-    cells = torch.zeros(rows * width, dtype=torch.long, device=ids.device)
-    cells[owners] = torch.arange(count, device=ids.device)
-    cells = cells.view(rows, width)
-    cells[:, :shared] = cells[0, :shared]
-    filling = torch.zeros(-count % LENGTH_MULTIPLE, dtype=torch.long, device=ids.device)
-    owners = torch.cat([owners, filling])
-    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    wanted = following != IGNORED
+    equals_first = (ids == ids[:1]).all(0)[: int(lengths.min())]
+    shared = int(equals_first.long().cumprod(0).sum()) if rows > 1 else 0
+    position = torch.arange(width, device=ids.device)
+    is_real = position < lengths[:, None]
+    owned = is_real & ((position >= shared) | (torch.arange(rows, device=ids.device)[:, None] == 0))
+    padded_positions = owned.flatten().nonzero().flatten()
+    count = padded_positions.numel()
+    packed_positions = torch.zeros(rows * width, dtype=torch.long, device=ids.device)
+    packed_positions[padded_positions] = torch.arange(count, device=ids.device)
+    packed_positions = packed_positions.view(rows, width)
+    packed_positions[:, :shared] = packed_positions[0, :shared]
+    padding = torch.zeros(-count % LENGTH_MULTIPLE, dtype=torch.long, device=ids.device)
+    padded_positions = torch.cat([padded_positions, padding])
+    next_labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    has_label = next_labels != IGNORED
     return Layout(
-        ids.flatten()[owners][None], (owners % width)[None], cells, owners, shared, count, own[..., None], cells[wanted], following[wanted],
+        ids.flatten()[padded_positions][None], (padded_positions % width)[None], packed_positions, padded_positions, shared, count, owned[..., None], packed_positions[has_label], next_labels[has_label],
     )  # fmt: skip
 
 
-class _Spread(torch.autograd.Function):
+class _Unpack(torch.autograd.Function):
     """Long row to padded rows; gradients of the shared prefix are summed over the rows."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, layout: Layout) -> Tensor:
         ctx.layout = layout
-        rows, width = layout.cells.shape
-        return states.index_select(0, layout.cells.flatten()).view(rows, width, states.shape[1])
+        rows, width = layout.packed_positions.shape
+        return states.index_select(0, layout.packed_positions.flatten()).view(rows, width, states.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         layout, gradient = ctx.layout, gradients[0]
-        flat = gradient.flatten(0, 1).index_select(0, layout.owners)
+        flat = gradient.flatten(0, 1).index_select(0, layout.padded_positions)
         flat[layout.count :] = 0  # padding has no gradient
         flat[: layout.shared] += gradient[1:, : layout.shared].sum(0)
         return flat, None
 
 
-class _Join(torch.autograd.Function):
+class _Repack(torch.autograd.Function):
     """Padded rows to long row; cells without their own token get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, layout: Layout) -> Tensor:
         ctx.layout = layout
-        return states.flatten(0, 1).index_select(0, layout.owners)
+        return states.flatten(0, 1).index_select(0, layout.padded_positions)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         layout, gradient = ctx.layout, gradients[0]
-        rows, width = layout.cells.shape
-        padded = gradient.index_select(0, layout.cells.flatten()).view(rows, width, gradient.shape[1])
-        return padded.mul_(layout.rest), None
+        rows, width = layout.packed_positions.shape
+        padded = gradient.index_select(0, layout.packed_positions.flatten()).view(rows, width, gradient.shape[1])
+        return padded.mul_(layout.owns_token), None
 
 
-def spread(states: Tensor, layout: Layout) -> Tensor:
+def unpack(states: Tensor, layout: Layout) -> Tensor:
     """Copy the tokens of the long row, shape ``(tokens, size)``, to padded rows, shape ``(rows, width, size)``."""
-    result: Tensor = _Spread.apply(states, layout)
+    result: Tensor = _Unpack.apply(states, layout)
     return result
 
 
-def join(states: Tensor, layout: Layout) -> Tensor:
+def repack(states: Tensor, layout: Layout) -> Tensor:
     """Copy padded rows, shape ``(rows, width, size)``, back to the long row, shape ``(tokens, size)``."""
-    result: Tensor = _Join.apply(states, layout)
+    result: Tensor = _Repack.apply(states, layout)
     return result
 
 
-NAME = "sftchat_causal"
+ATTENTION_NAME = "sftchat_causal"
 MAX_MATRIX_TOKENS = 512
 """Maximum row length for attention by two explicit matrix products, whose memory grows with the square of the length."""
 
@@ -213,15 +213,15 @@ def causal_attention(
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layout is None:
         return _attend(query, key, value, factor), None
-    attended = _attend(_padded(query, layout), _padded(key, layout), _padded(value, layout), factor)
-    return join(attended.flatten(2), layout).view(query.shape[2], *attended.shape[2:])[None], None
+    attended = _attend(_unpack_heads(query, layout), _unpack_heads(key, layout), _unpack_heads(value, layout), factor)
+    return repack(attended.flatten(2), layout).view(query.shape[2], *attended.shape[2:])[None], None
 
 
-def _padded(states: Tensor, layout: Layout) -> Tensor:
+def _unpack_heads(states: Tensor, layout: Layout) -> Tensor:
     """Convert the long row, shape ``(1, heads, tokens, size)``, to padded rows, shape ``(rows, heads, width, size)``."""
     _, heads, _, size = states.shape
-    rows, width = layout.cells.shape
-    return spread(states[0].transpose(0, 1).flatten(1), layout).view(rows, width, heads, size).transpose(1, 2)
+    rows, width = layout.packed_positions.shape
+    return unpack(states[0].transpose(0, 1).flatten(1), layout).view(rows, width, heads, size).transpose(1, 2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -254,72 +254,72 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     """
     inner = unwrapped(model)
     config = inner.config.get_text_config()
-    own = implementation(inner)
+    original = implementation(inner)
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     cpu = inner.device.type == "cpu"
-    pack_it = packing == "on" or (packing == "auto" and cpu)
-    if own != "sdpa" or windowed or getattr(config, "attention_dropout", 0.0) or not (pack_it or (cpu and longest <= MAX_MATRIX_TOKENS)):
-        return Attention(own, packed=False)
+    packs = packing == "on" or (packing == "auto" and cpu)
+    if original != "sdpa" or windowed or getattr(config, "attention_dropout", 0.0) or not (packs or (cpu and longest <= MAX_MATRIX_TOKENS)):
+        return Attention(original, packed=False)
     try:
         from transformers import AttentionInterface
 
-        AttentionInterface.register(NAME, causal_attention)
+        AttentionInterface.register(ATTENTION_NAME, causal_attention)
     except (ImportError, AttributeError, TypeError) as error:
         report_fallback("attention over a packed batch", in_one_line(error))
-        return Attention(own, packed=False)
-    ids, lengths = _sample(config.vocab_size, inner.device)
-    before = _logits(inner, ids)
-    inner.set_attn_implementation(NAME)
-    if pack_it and _same(before, _packed_logits(inner, ids, lengths), lengths):
-        return Attention(NAME, packed=True)
-    if cpu and longest <= MAX_MATRIX_TOKENS and _same(before, _logits(inner, ids), lengths):
-        return Attention(NAME, packed=False)
-    inner.set_attn_implementation(own)
-    return Attention(own, packed=False)
+        return Attention(original, packed=False)
+    ids, lengths = _trial_batch(config.vocab_size, inner.device)
+    reference_logits = _logits(inner, ids)
+    inner.set_attn_implementation(ATTENTION_NAME)
+    if packs and _logits_agree(reference_logits, _packed_logits(inner, ids, lengths), lengths):
+        return Attention(ATTENTION_NAME, packed=True)
+    if cpu and longest <= MAX_MATRIX_TOKENS and _logits_agree(reference_logits, _logits(inner, ids), lengths):
+        return Attention(ATTENTION_NAME, packed=False)
+    inner.set_attn_implementation(original)
+    return Attention(original, packed=False)
 
 
 @contextmanager
-def own_attention(model: Any) -> Iterator[None]:
+def original_attention(model: Any) -> Iterator[None]:
     """Restore the model's own attention within the block, for generation."""
     inner = unwrapped(model)
-    ours = implementation(inner) == NAME
-    if ours:
+    replaced = implementation(inner) == ATTENTION_NAME
+    if replaced:
         inner.set_attn_implementation("sdpa")
     try:
         yield
     finally:
-        if ours:
-            inner.set_attn_implementation(NAME)
+        if replaced:
+            inner.set_attn_implementation(ATTENTION_NAME)
 
 
 def restore_attention(model: Any) -> None:
     """Restore the model's own attention permanently."""
-    if implementation(unwrapped(model)) == NAME:
+    if implementation(unwrapped(model)) == ATTENTION_NAME:
         unwrapped(model).set_attn_implementation("sdpa")
 
 
-def _sample(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _trial_batch(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return a padded batch of rows with a shared prefix, and their lengths."""
     ids = (torch.arange(72, device=device).reshape(3, 24) * 7 + 1) % vocabulary
     ids[:, :5] = ids[0, :5].clone()
     return ids, torch.tensor([24, 11, 17], device=device)
 
 
-def _same(before: Tensor | None, after: Tensor | None, lengths: Tensor) -> bool:
+def _logits_agree(expected: Tensor | None, actual: Tensor | None, lengths: Tensor) -> bool:
     """Return whether two sets of logits agree on real tokens within their precision."""
-    if before is None or after is None:
+    if expected is None or actual is None:
         return False
-    tolerance = 1e-3 if before.dtype == torch.float32 else 5e-2
-    real = torch.arange(before.shape[1], device=before.device) < lengths[:, None]
-    return torch.allclose(before[real].float(), after[real].float(), rtol=tolerance, atol=tolerance)
+    tolerance = 1e-3 if expected.dtype == torch.float32 else 5e-2
+    is_real = torch.arange(expected.shape[1], device=expected.device) < lengths[:, None]
+    return torch.allclose(expected[is_real].float(), actual[is_real].float(), rtol=tolerance, atol=tolerance)
 
 
-def _logits(model: Any, ids: Tensor, **more: Any) -> Tensor | None:
+def _logits(model: Any, ids: Tensor, **arguments: Any) -> Tensor | None:
     """Return the logits of a batch; None when the model raises."""
     training = model.training
     try:
         with torch.inference_mode():
-            logits: Tensor = model.eval()(input_ids=ids, use_cache=False, **more).logits
+            logits: Tensor = model.eval()(input_ids=ids, use_cache=False, **arguments).logits
     except (ValueError, TypeError, RuntimeError, IndexError):
         return None
     finally:
@@ -329,6 +329,6 @@ def _logits(model: Any, ids: Tensor, **more: Any) -> Tensor | None:
 
 def _packed_logits(model: Any, ids: Tensor, lengths: Tensor) -> Tensor | None:
     """Return the logits of the same batch, passed as one long row."""
-    layout = pack(ids, ids, lengths)
+    layout = pack_batch(ids, ids, lengths)
     logits = _logits(model, layout.ids, position_ids=layout.positions, layout=layout)
-    return None if logits is None else logits[0][layout.cells]
+    return None if logits is None else logits[0][layout.packed_positions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,22 +13,19 @@ from typing import Any
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, UsageError
 from sftchat.inference.distributed import is_main_process, process_info
-from sftchat.models.context import within_context
 from sftchat.models.fingerprint import file_hash, identity
+from sftchat.models.load_checks import check_vocabulary
 from sftchat.models.loading import choose_device, load_model, load_tokenizer, quiet_libraries, require_local
 from sftchat.models.manifest import Manifest
-from sftchat.models.reference import ModelReference
-from sftchat.models.weight_check import check_vocabulary
-from sftchat.plugins.manager import Registry
+from sftchat.models.reference import ModelReference, within_context
 from sftchat.task import Task
-from sftchat.templates.parity import Check, implied_stops, prove
+from sftchat.templates.parity import Check, check_parity, implied_stops
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
-from sftchat.training.checkpoints import check_output, earlier, refuse_changed
-from sftchat.training.checks import check_words
-from sftchat.training.config import METHODS, TrainingConfig, configure
-from sftchat.training.dataset import RenderedRows, render_rows
+from sftchat.training.checkpoints import check_output, check_unchanged, read_run_manifest
+from sftchat.training.config import METHODS, TrainingConfig, check_options, configure
 from sftchat.training.packing import Attention, choose_attention
-from sftchat.training.validation import Validation, from_file, from_generator, from_rows
+from sftchat.training.rows import RenderedRows, render_rows
+from sftchat.training.validation import Validation, validation_from_file, validation_from_generator, validation_from_rows
 from sftchat.types import Example
 
 
@@ -46,12 +43,12 @@ def check_method(method: str, device: str, optimizer: str = "") -> None:
     """
     if method not in METHODS:
         raise UsageError(f"--method is {method}, must be one of {', '.join(METHODS)}")
-    eight = "8bit" in optimizer or optimizer.startswith("paged_")
-    if (method == "qlora" or eight) and find_spec("bitsandbytes") is None:
+    is_8bit = "8bit" in optimizer or optimizer.startswith("paged_")
+    if (method == "qlora" or is_8bit) and find_spec("bitsandbytes") is None:
         raise MissingExtraError("--method qlora" if method == "qlora" else f"--optimizer {optimizer}", "quant")
     if method == "qlora" and device.startswith("mps"):
         raise UsageError("--method qlora needs four-bit products, which this device has not; use --device cpu, or --method lora")
-    if eight and device == "cpu":
+    if is_8bit and device == "cpu":
         raise UsageError(f"--optimizer {optimizer} keeps its state on a CUDA device; on a CPU use adamw_torch_fused")
 
 
@@ -71,7 +68,7 @@ def load_base(reference: ModelReference, method: str, device: str, trust_remote_
     return load_model(reference, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
 
-def with_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
+def add_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
     """Return the model, or an adapter over all its linear layers except the head.
 
     Args:
@@ -117,22 +114,22 @@ class Precision:
     reason: str
 
 
-def choose_precision(wanted: str, device: str, multiplies: str, width: int) -> Precision:
+def choose_precision(requested: str, device: str, unit: str, width: int) -> Precision:
     """Choose the precision; depends on the arguments alone.
 
     Args:
-        wanted: ``auto``, ``float32`` or ``bfloat16``.
+        requested: ``auto``, ``float32`` or ``bfloat16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, …
-        multiplies: Hardware unit for bfloat16 products, from ``bfloat16_unit``; empty for none.
+        unit: Hardware unit for bfloat16 products, from ``bfloat16_unit``; empty for none.
         width: Hidden width of the model.
     """
-    if wanted != "auto":
-        return Precision(wanted, f"--precision {wanted}")
-    if not multiplies:
+    if requested != "auto":
+        return Precision(requested, f"--precision {requested}")
+    if not unit:
         return Precision("float32", f"the {device.partition(':')[0]} device does not multiply bfloat16")
     if device == "cpu" and width < MIN_BFLOAT16_WIDTH:
-        return Precision("float32", f"a model of width {width} is below {MIN_BFLOAT16_WIDTH}, from which {multiplies} gains by bfloat16")
-    return Precision("bfloat16", f"{multiplies} multiplies bfloat16")
+        return Precision("float32", f"a model of width {width} is below {MIN_BFLOAT16_WIDTH}, from which {unit} gains by bfloat16")
+    return Precision("bfloat16", f"{unit} multiplies bfloat16")
 
 
 def bfloat16_unit(device: str) -> str:
@@ -152,7 +149,7 @@ def bfloat16_unit(device: str) -> str:
 
 def cpu_unit(capabilities: dict[str, Any]) -> str:
     """Return the name of a CPU's unit for bfloat16 products, given its capabilities; empty for none."""
-    return next((words for name, words in BFLOAT16_INSTRUCTIONS.items() if capabilities.get(name)), "")
+    return next((display_name for name, display_name in BFLOAT16_INSTRUCTIONS.items() if capabilities.get(name)), "")
 
 
 PACKAGES = ("sftchat", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
@@ -168,7 +165,7 @@ class TrainingJob:
         output: The run folder.
         examples: Conversations to train on.
         data: Sources of the examples, for the manifest; generated rows have one entry with ``generator``.
-        given: Hyper-parameters set by the user; the others get defaults.
+        hyperparameters: Hyper-parameters set by the user; the others get defaults.
         validation: A file of items to score, or a data set of the Hub; without one, items are split off from the rows or drawn from the generator.
         template: Chat template name or file that replaces the model's own.
         template_name: Which of the model's own templates renders every conversation, stored in the manifest; empty to choose by the use of tools.
@@ -185,7 +182,7 @@ class TrainingJob:
     output: Path
     examples: Iterable[Example]
     data: tuple[Mapping[str, Any], ...]
-    given: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
     validation: str | None = None
     template: str = ""
     template_name: str = ""
@@ -231,8 +228,12 @@ class TrainingSetup:
         return self.config.precision
 
 
-def prepare(job: TrainingJob, registry: Registry) -> TrainingSetup:
+def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSetup:
     """Check the job, render the rows, load the model and choose precision and attention.
+
+    Args:
+        job: The training as requested.
+        engine_types: Schemes of the installed engines, whose models cannot be trained here.
 
     Raises:
         UsageError: When the folder is taken, an option is out of range, or the run cannot be resumed with these rows.
@@ -242,18 +243,18 @@ def prepare(job: TrainingJob, registry: Registry) -> TrainingSetup:
     """
     if is_main_process():
         check_output(job.output, job.resume)
-    before = earlier(job.output) if job.resume else None
-    reference = check_words(job.task, job.model, job.given, job.validation, registry, job.rows_read)
+    earlier = read_run_manifest(job.output) if job.resume else None
+    reference = check_options(job.task, job.model, job.hyperparameters, job.validation, rows_read=job.rows_read, engine_types=engine_types)
     require_local("training")
-    device = _device(job.given.get("device") or "auto")
-    method = job.given.get("method") or "full"
-    check_method(method, device, job.given.get("optimizer") or "")
+    device = _resolve_device(job.hyperparameters.get("device") or "auto")
+    method = job.hyperparameters.get("method") or "full"
+    check_method(method, device, job.hyperparameters.get("optimizer") or "")
     tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
-    chosen = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments, job.template_name)
-    renderer = replace(chosen, forced=job.force)
+    own_renderer = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments, job.template_name)
+    renderer = replace(own_renderer, lenient=job.force)
     check_arguments(renderer, job.template_arguments)
     if not job.force:
-        refuse_unproved(prove(renderer, renderer.stop_tokens))
+        require_parity(check_parity(renderer, renderer.stop_tokens))
     for template, stop in implied_stops(renderer) if is_main_process() else ():
         warnings.warn(
             f"chat template '{template}' writes no token at the end of a reply; replies are trained to end with '{stop}'",
@@ -263,43 +264,43 @@ def prepare(job: TrainingJob, registry: Registry) -> TrainingSetup:
     model = load_base(reference, method, device, job.trust_remote_code)
     check_vocabulary(job.model, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = configure(job.task, parameters, job.given)
+    config = configure(job.task, parameters, job.hyperparameters)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    config = replace(config, max_length=within_context(config.max_length, context, job.given.get("max_length")))
-    examples, validation = _validation(job, config)
-    rows = render_rows(examples, renderer, config.max_length, everything=config.train_on == "all", most=context)
-    _seed(config.seed)
-    model = with_adapter(model, config, job.model)
+    config = replace(config, max_length=within_context(config.max_length, context, job.hyperparameters.get("max_length")))
+    examples, validation = _split_validation(job, config)
+    rows = render_rows(examples, renderer, config.max_length, train_on_all=config.train_on == "all", context_length=context)
+    _seed_generators(config.seed)
+    model = add_adapter(model, config, job.model)
     attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
-    precision = _precision(before, config, model, device)
+    precision = _choose_precision(earlier, config, model, device)
     config = replace(config, precision=precision.name)
     manifest = replace(_manifest(job, reference, renderer, config, rows, validation), precision_reason=precision.reason)
-    if before is not None:
-        refuse_changed(job.output, before, manifest)
+    if earlier is not None:
+        check_unchanged(job.output, earlier, manifest)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return TrainingSetup(config, rows, validation, renderer, model, attention, manifest, parameters, trainable, device)
 
 
-def refuse_unproved(checks: Iterable[Check]) -> None:
+def require_parity(checks: Iterable[Check]) -> None:
     """Refuse a training when training and inference would see different tokens.
 
     Raises:
         ModelError: When a check failed; names the first one.
     """
     for check in checks:
-        if check.required and not check.holds:
+        if check.required and not check.passed:
             raise ModelError(
                 f"training and inference would not see the same tokens: {check.name}: {check.detail}; --force trains all the same"
             )
 
 
-def _device(wanted: str) -> str:
+def _resolve_device(requested: str) -> str:
     """Resolve the device: in a distributed run, this process's accelerator.
 
     Raises:
         UsageError: When several accelerators are visible and none is selected.
     """
-    device = choose_device(wanted)
+    device = choose_device(requested)
     if device != "cuda":
         return device
     import torch
@@ -314,30 +315,32 @@ def _device(wanted: str) -> str:
     return device
 
 
-def _validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Example], Validation | None]:
+def _split_validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Example], Validation | None]:
     """Return the rows to train on and the items to score."""
     examples = list(job.examples)
     if not config.eval_steps:
         return examples, None
     if job.validation is not None:
-        return examples, from_file(job.validation, config.validation_items, job.rows_read)
-    drawn = next((entry for entry in job.data if "generator" in entry), None)
-    if drawn is not None and examples:
-        return from_generator(job.task, examples, config.validation_items, int(drawn.get("seed", 0)), dict(drawn.get("options") or {}))
-    return from_rows(examples, config.validation_items, config.seed)
+        return examples, validation_from_file(job.validation, config.validation_items, job.rows_read)
+    generated = next((entry for entry in job.data if "generator" in entry), None)
+    if generated is not None and examples:
+        return validation_from_generator(
+            job.task, examples, config.validation_items, int(generated.get("seed", 0)), dict(generated.get("options") or {})
+        )
+    return validation_from_rows(examples, config.validation_items, config.seed)
 
 
-def _seed(seed: int) -> None:
+def _seed_generators(seed: int) -> None:
     """Seed the random generators that initialise adapters."""
     from transformers import set_seed
 
     set_seed(seed)
 
 
-def _precision(before: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:
+def _choose_precision(earlier: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:
     """Return the precision; with ``auto``, a resumed run keeps its earlier one."""
-    if before is not None and config.precision == "auto" and (earlier_choice := str(before.config.get("precision", "auto"))) != "auto":
-        return Precision(earlier_choice, before.precision_reason)
+    if earlier is not None and config.precision == "auto" and (earlier_choice := str(earlier.config.get("precision", "auto"))) != "auto":
+        return Precision(earlier_choice, earlier.precision_reason)
     return choose_precision(config.precision, device, bfloat16_unit(device), int(model.get_input_embeddings().weight.shape[1]))
 
 
@@ -359,18 +362,18 @@ def _manifest(
         except PackageNotFoundError:
             continue
     base = str(reference.folder.absolute()) if reference.folder and job.model == str(reference.folder) else job.model
-    scored = {}
+    validation_facts = {}
     if validation is not None:
-        scored = {
+        validation_facts = {
             "metric": job.task.metric.name, "higher_is_better": job.task.metric.higher_is_better, "items": len(validation.examples),
             "source": validation.source, "hash": validation.hash,
         }  # fmt: skip
         if job.validation is not None:
-            scored["file"] = job.validation
+            validation_facts["file"] = job.validation
             if Path(job.validation).is_file():
-                scored["sha256"] = file_hash(Path(job.validation))
+                validation_facts["sha256"] = file_hash(Path(job.validation))
     return Manifest(
         task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
         tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
-        command=job.command, validation=scored, template_name=renderer.picked,
+        command=job.command, validation=validation_facts, template_name=renderer.template_name,
     )  # fmt: skip

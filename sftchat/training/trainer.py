@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from sftchat._util.fallback import report_fallback
-from sftchat.inference.memory import is_out_of_memory
+from sftchat.inference.kv_cache import is_out_of_memory
+from sftchat.models.loading import unwrapped
 from sftchat.templates.renderer import IGNORED
 from sftchat.training.checkpoints import UNFINISHED
 from sftchat.training.config import TrainingConfig
-from sftchat.training.dataset import RenderedRows
-from sftchat.training.packing import Layout, SimilarLengths, pack
-from sftchat.training.trimming import SkipLastMlp
+from sftchat.training.packing import Layout, SimilarLengths, pack_batch
+from sftchat.training.rows import RenderedRows
 
 PADDING_MULTIPLE = 32
 """Batches are padded to a multiple of this. oneDNN compiles a matrix product for every new shape, which on a CPU cost more than the padding:
@@ -36,11 +36,11 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     """
     width = -(-max(len(row["input_ids"]) for row in rows) // PADDING_MULTIPLE) * PADDING_MULTIPLE
 
-    def padded(key: str, value: int) -> Tensor:
+    def pad(key: str, value: int) -> Tensor:
         return torch.tensor([row[key] + [value] * (width - len(row[key])) for row in rows])
 
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    return {"input_ids": padded("input_ids", 0), "labels": padded("labels", IGNORED), "lengths": lengths}
+    return {"input_ids": pad("input_ids", 0), "labels": pad("labels", IGNORED), "lengths": lengths}
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,22 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         packed: Whether the model takes a batch as one long row (``training.packing``).
         in_order: Whether to keep the order of the rows instead of shuffling.
         hooks: Callbacks.
-        rest: Arguments of ``SFTTrainer``.
+        arguments: Arguments of ``SFTTrainer``.
     """
 
-    def __init__(self, *, packed: bool = False, in_order: bool = False, hooks: Hooks | None = None, **rest: Any) -> None:
-        super().__init__(**rest)
+    def __init__(self, *, packed: bool = False, in_order: bool = False, hooks: Hooks | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._packed, self._in_order, self._hooks = packed, in_order, hooks or Hooks()
         self.control: Any = self.control
         self._labelled: Tensor | None = None
         # layers recomputed for their gradients would be recomputed in full
-        self._trimming = None if self.args.activation_checkpointing else SkipLastMlp(self.model)
-        self._pieces, self._again = 1, False
-        self._completed = -1
+        self._last_mlp = None if self.args.activation_checkpointing else SkipLastMlp(self.model)
+        self._parts, self._redo_step = 1, False
+        self._completed_step = -1
         for callback in [one for one in self.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:
             self.remove_callback(callback)  # it prints dictionaries; Reporter shows progress instead
         self.add_callback(_CompleteInPlace(self))
-        self._done: list[dict[str, Any]] = []
+        self._finished_batches: list[dict[str, Any]] = []
         self.accelerator.unwrap_model(self.model).get_output_embeddings().register_forward_pre_hook(self._select)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -108,9 +108,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return the summed cross entropy over the batch's labelled positions, divided by their number in the whole accumulated batch."""
-        batch, self._labelled, targets = self._arranged(inputs)
+        batch, self._labelled, targets = self._model_inputs(inputs)
         try:
-            with self._trimming.at(self._labelled) if self._trimming else nullcontext():
+            with self._last_mlp.at(self._labelled) if self._last_mlp else nullcontext():
                 outputs = model(**batch, use_cache=False)
         finally:
             self._labelled = None
@@ -121,18 +121,18 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _arranged(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor, Tensor]:
+    def _model_inputs(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor, Tensor]:
         """Return the model inputs, the flattened positions that predict a labelled token, and those tokens."""
         if self._packed:
-            layout: Layout = pack(inputs["input_ids"], inputs["labels"], inputs["lengths"])
+            layout: Layout = pack_batch(inputs["input_ids"], inputs["labels"], inputs["lengths"])
             return {"input_ids": layout.ids, "position_ids": layout.positions, "layout": layout}, layout.labelled, layout.targets
-        following = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED).flatten()
-        labelled = (following != IGNORED).nonzero().flatten()
-        return {"input_ids": inputs["input_ids"]}, labelled, following[labelled]
+        next_labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED).flatten()
+        labelled = (next_labels != IGNORED).nonzero().flatten()
+        return {"input_ids": inputs["input_ids"]}, labelled, next_labels[labelled]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Return the micro-batches of one optimiser step; clears the list of completed ones that ``training_step`` fills."""
-        self._done = []
+        self._finished_batches = []
         return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -145,26 +145,26 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """
         while True:
             try:
-                todo = [*self._done, inputs] if self._again else [inputs]
-                losses = [self._in_pieces(model, batch, num_items_in_batch) for batch in todo]
-                self._again = False
-                self._done.append(inputs)
+                batches = [*self._finished_batches, inputs] if self._redo_step else [inputs]
+                losses = [self._step_in_parts(model, batch, num_items_in_batch) for batch in batches]
+                self._redo_step = False
+                self._finished_batches.append(inputs)
                 return losses[-1]
             except (RuntimeError, MemoryError) as error:
-                rows = -(-len(inputs["lengths"]) // self._pieces)
+                rows = -(-len(inputs["lengths"]) // self._parts)
                 if not is_out_of_memory(error) or rows == 1 or self.args.world_size > 1:
                     raise
             # outside the handler: its traceback would keep the tensors of the failed step alive
-            self._pieces *= 2
-            self._again = True
+            self._parts *= 2
+            self._redo_step = True
             model.zero_grad()
             if torch.accelerator.is_available():
                 torch.accelerator.empty_cache()
             self._hooks.smaller(-(-rows // 2))
 
-    def _in_pieces(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+    def _step_in_parts(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """Run one micro-batch in parts; the losses are sums over the same count, so they and their gradients add up."""
-        size = -(-len(inputs["lengths"]) // self._pieces)
+        size = -(-len(inputs["lengths"]) // self._parts)
         parts = [{key: value[at : at + size] for key, value in inputs.items()} for at in range(0, len(inputs["lengths"]), size)]
         losses = [super(Trainer, self).training_step(model, part, num_items_in_batch) for part in parts]
         return torch.stack(losses).sum()
@@ -195,33 +195,33 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         import shutil
 
         name, run = f"checkpoint-{self.state.global_step}", Path(self.args.output_dir)
-        begun = run / UNFINISHED / name
+        unfinished = run / UNFINISHED / name
         if self.args.should_save:
-            shutil.rmtree(begun, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         super(SFTTrainer, self)._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            if begun.is_dir():
-                self._hooks.complete(begun, self.state.global_step)
+            if unfinished.is_dir():
+                self._hooks.complete(unfinished, self.state.global_step)
                 shutil.rmtree(run / name, ignore_errors=True)
-                begun.rename(run / name)
-                self._completed = self.state.global_step
+                unfinished.rename(run / name)
+                self._completed_step = self.state.global_step
             shutil.rmtree(run / UNFINISHED, ignore_errors=True)
-            if self._completed == self.state.global_step:
+            if self._completed_step == self.state.global_step:
                 self._hooks.prune(run)
         self.accelerator.wait_for_everyone()
 
     def complete_in_place(self) -> None:
         """Complete a checkpoint that the library wrote under its final name, without calling ``_save_checkpoint`` or ``_get_output_dir``."""
         step, run = self.state.global_step, Path(self.args.output_dir)
-        if self._completed == step or not self.args.should_save or not (run / f"checkpoint-{step}").is_dir():
+        if self._completed_step == step or not self.args.should_save or not (run / f"checkpoint-{step}").is_dir():
             return
         report_fallback(
             "writing checkpoints aside", "transformers saves them in another way; a kill while one is written leaves it incomplete"
         )
         self._hooks.complete(run / f"checkpoint-{step}", step)
-        self._completed = step
+        self._completed_step = step
         self._hooks.prune(run)
 
 
@@ -236,7 +236,7 @@ class _CompleteInPlace(TrainerCallback):  # type: ignore[misc]
         self._trainer.complete_in_place()
 
 
-def arguments(config: TrainingConfig, output: str, precision: str, device: str) -> SFTConfig:
+def sft_config(config: TrainingConfig, output: str, precision: str, device: str) -> SFTConfig:
     """Convert a ``TrainingConfig`` to TRL's configuration; defaults that would be surprising are set explicitly.
 
     Args:
@@ -276,8 +276,83 @@ def arguments(config: TrainingConfig, output: str, precision: str, device: str) 
     )
 
 
-def table(rows: RenderedRows) -> Any:
+def to_dataset(rows: RenderedRows) -> Any:
     """Convert the rows to a ``datasets.Dataset``."""
     from datasets import Dataset
 
     return Dataset.from_dict({"input_ids": [list(row) for row in rows.ids], "labels": [list(row) for row in rows.labels]})
+
+
+TRIAL_POSITIONS = (1, 4, 4, 9)
+"""Positions compared in the trial; one occurs twice, as the end of a shared prefix may."""
+
+
+class SkipLastMlp:
+    """Hooks on the last feed-forward network of a model, active inside ``at``; removed when they would change the result.
+
+    Args:
+        model: A causal language model, possibly with an adapter.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._positions: Tensor | None = None
+        self._shape: torch.Size | None = None
+        network = _last_network(unwrapped(model))
+        self.works = network is not None
+        if network is None:
+            return
+        hooks = network.register_forward_pre_hook(self._select), network.register_forward_hook(self._put_back)
+        if not self._same(model):
+            self.works = False
+            for hook in hooks:
+                hook.remove()
+
+    @contextmanager
+    def at(self, positions: Tensor) -> Iterator[None]:
+        """Compute only these positions of the flattened batch, in forward passes within the block."""
+        self._positions = torch.unique(positions) if self.works else None
+        try:
+            yield
+        finally:
+            self._positions = None
+
+    def _select(self, _module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Select the inputs of the network."""
+        if self._positions is None:
+            return None
+        states: Tensor = inputs[0]
+        self._shape = states.shape
+        return (states.flatten(0, 1).index_select(0, self._positions)[None], *inputs[1:])
+
+    def _put_back(self, _module: Any, _inputs: Any, output: Any) -> Any:
+        """Scatter the outputs of the network; the other positions get 0."""
+        if self._positions is None or self._shape is None:
+            return None
+        whole = torch.zeros(self._shape.numel() // self._shape[-1], self._shape[-1], dtype=output.dtype, device=output.device)
+        return whole.index_copy(0, self._positions, output[0]).view(self._shape)
+
+    def _same(self, model: Any) -> bool:
+        """Return whether the logits at a few positions are the same with and without the hooks."""
+        inner, training = unwrapped(model), model.training
+        ids = (torch.arange(12, device=inner.device) * 5 + 1)[None] % inner.config.get_text_config().vocab_size
+        positions = torch.tensor(TRIAL_POSITIONS, device=inner.device)
+        model.eval()
+        try:
+            with torch.inference_mode():
+                plain = inner(input_ids=ids, use_cache=False).logits[0, positions].float()
+                with self.at(positions):
+                    trimmed = inner(input_ids=ids, use_cache=False).logits[0, positions].float()
+        except (ValueError, TypeError, RuntimeError, AttributeError):
+            return False
+        finally:
+            model.train(training)
+        return torch.allclose(plain, trimmed, rtol=1e-3, atol=1e-3)
+
+
+def _last_network(model: Any) -> Any:
+    """Return the last layer's feed-forward network; None for other layouts, and for mixtures of experts, whose load balance needs all positions."""
+    layers = getattr(getattr(model, "model", None), "layers", None)
+    config = model.config.get_text_config()
+    if not layers or any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return None
+    return getattr(layers[-1], "mlp", None)

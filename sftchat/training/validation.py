@@ -1,8 +1,12 @@
-"""Validation scores over training steps: the best step, early stopping, and the choice of validation items."""
+"""Validation during training: the items, the scores of a model in memory, and their history with the best step and early stopping.
+
+A model is scored exactly as ``sftchat eval`` scores its checkpoint: same renderer, engine, scorer and precision.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,9 +18,14 @@ from sftchat.data.generate import generate_examples
 from sftchat.data.row_options import AS_WRITTEN, RowOptions
 from sftchat.data.serialize import serialize
 from sftchat.data.write import write_rows
-from sftchat.errors import DataError
-from sftchat.evaluation.evalset import check_examples
+from sftchat.errors import DataError, EngineError, first_line
+from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
+from sftchat.evaluation.evaluate import run, summarise
+from sftchat.evaluation.results import ModelResult
+from sftchat.evaluation.scored import Failure, Outcome, scored_items
+from sftchat.models.loading import Loaded, stop_ids
 from sftchat.task import Task
+from sftchat.templates.renderer import Renderer
 from sftchat.types import Example
 
 
@@ -53,13 +62,6 @@ class ValidationHistory:
         sign = 1 if self.higher_is_better else -1
         return max(self.trained, key=lambda step: (sign * self.value(step), -step), default=None)
 
-    @property
-    def helped(self) -> bool:
-        """Whether the best step is better than the base model; True when there is nothing to compare."""
-        if self.best is None or 0 not in self.scores:
-            return True
-        return (self.value(self.best) > self.value(0)) == self.higher_is_better and self.value(self.best) != self.value(0)
-
     def stalled(self, patience: int) -> bool:
         """Return whether the last ``patience`` scorings brought no improvement; False with a patience of 0."""
         since = sum(step > (self.best or 0) for step in self.trained)
@@ -70,12 +72,12 @@ class ValidationHistory:
         return {str(step): dict(self.scores[step]) for step in sorted(self.scores)}
 
 
-def read_curve(metric: str, higher_is_better: bool, scores: Mapping[str, Mapping[str, float]]) -> ValidationHistory:
+def read_history(metric: str, higher_is_better: bool, scores: Mapping[str, Mapping[str, float]]) -> ValidationHistory:
     """Read the history from a manifest's scores."""
     return ValidationHistory(metric, higher_is_better, {int(step): dict(values) for step, values in scores.items()})
 
 
-FILE = "validation.jsonl"
+VALIDATION_FILE = "validation.jsonl"
 """Name of a run's file of validation items, an evalset for ``sftchat eval --evalset``."""
 ROWS_PER_VALIDATION_ROW = 5
 """At most one row in this many is split off from training."""
@@ -100,12 +102,12 @@ class Validation:
 
     def write(self, run: Path) -> Path:
         """Write the items to the run folder."""
-        path = run / FILE
+        path = run / VALIDATION_FILE
         write_rows(path, (serialize(example, "evalset") for example in self.examples), overwrite=True)
         return path
 
 
-def from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Validation:
+def validation_from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Validation:
     """Read the first rows of a file or of a data set on the Hub, like ``sftchat eval --limit``.
 
     Raises:
@@ -118,7 +120,7 @@ def from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Vali
     return Validation(examples, f"the first {len(examples)} rows of {Path(name).name if Path(name).is_file() else name}")
 
 
-def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[Example], Validation]:
+def validation_from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[Example], Validation]:
     """Split a random sample off from the training rows; return the remaining rows, in their order, and the sample.
 
     Rows with the same prompt as a sampled item are removed too, so that no scored item is trained on.
@@ -126,20 +128,20 @@ def from_rows(examples: Sequence[Example], items: int, seed: int) -> tuple[list[
     Raises:
         DataError: When there are too few rows.
     """
-    places = [place for place, example in enumerate(examples) if example.messages and example.gold is not None]
-    count = min(items, len(places) // ROWS_PER_VALIDATION_ROW)
+    indices = [index for index, example in enumerate(examples) if example.messages and example.gold is not None]
+    count = min(items, len(indices) // ROWS_PER_VALIDATION_ROW)
     if count == 0:
-        raise DataError(f"{len(places)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
-    taken = {examples[place].messages[-1]["content"]: place for place in sorted(Random(f"validation-{seed}").sample(places, count))}
-    chosen = [examples[place] for place in sorted(taken.values())]
-    left = _without(examples, taken)
-    if not left:
+        raise DataError(f"{len(indices)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
+    prompts = {examples[index].messages[-1]["content"]: index for index in sorted(Random(f"validation-{seed}").sample(indices, count))}
+    sample = [examples[index] for index in sorted(prompts.values())]
+    remaining = _without(examples, prompts)
+    if not remaining:
         raise DataError("all rows have the same prompt; give --validation FILE, or --eval-steps 0")
-    kept = tuple(replace(example, id=f"validation-{number}") for number, example in enumerate(chosen, 1))
-    return left, Validation(kept, f"{len(kept)} rows kept from training")
+    numbered = tuple(replace(example, id=f"validation-{number}") for number, example in enumerate(sample, 1))
+    return remaining, Validation(numbered, f"{len(numbered)} rows kept from training")
 
 
-def from_generator(
+def validation_from_generator(
     task: Task, examples: Sequence[Example], items: int, seed: int, options: dict[str, Any]
 ) -> tuple[list[Example], Validation]:
     """Generate items from the task's held-out set if it declares one, else new rows with another seed.
@@ -152,15 +154,92 @@ def from_generator(
         options: Generator options of the training rows.
     """
     held_out = next(iter(task.demonstration.held_out.items()), None) if task.demonstration else None
-    title, more = held_out if held_out else ("another seed", {})
-    drawn = tuple(with_ids(generate_examples(task, items, seed + 1_000_003, {**options, **more})))
-    check_examples(drawn)
-    left = _without(examples, {example.messages[-1]["content"] for example in drawn})
-    if not left:
+    title, held_out_options = held_out if held_out else ("another seed", {})
+    generated = tuple(with_ids(generate_examples(task, items, seed + 1_000_003, {**options, **held_out_options})))
+    check_examples(generated)
+    remaining = _without(examples, {example.messages[-1]["content"] for example in generated})
+    if not remaining:
         raise DataError(f"the generator of task '{task.name}' has no other rows to validate on; give --validation FILE, or --eval-steps 0")
-    return left, Validation(drawn, f"{len(drawn)} generated items: {title}")
+    return remaining, Validation(generated, f"{len(generated)} generated items: {title}")
 
 
 def _without(examples: Sequence[Example], prompts: Container[str]) -> list[Example]:
     """Return the rows with other prompts."""
     return [example for example in examples if not example.messages or example.messages[-1]["content"] not in prompts]
+
+
+def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[Example], title: str) -> ModelResult:
+    """Generate and score replies with a model in memory; in a distributed run each process handles its shard and all get the full result.
+
+    Args:
+        model: The model without the wrapper of a distributed run.
+        renderer: Tokenizer and template.
+        task: Task with the scorer.
+        examples: Examples with ids and gold replies.
+        title: Name of the evalset in the result.
+
+    Raises:
+        EngineError: When no item was answered.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    import torch
+
+    from sftchat.inference.local import TransformersEngine
+
+    rank, world = _rank_and_world_size()
+    engine = TransformersEngine("the model in training", Loaded(model, renderer, stop_ids(model, renderer), None))
+    with _generation_mode(model), torch.random.fork_rng(devices=[]):
+        outcomes = list(run(engine, task, examples[rank::world]))
+    outcomes = _gather_outcomes(outcomes, world, len(examples))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if len(failures) == len(outcomes):
+        raise EngineError(f"no validation item was answered: {failures[0].error}")
+    return summarise(engine.name, task, scored_items(outcomes), EvalsetIdentity(title, size=len(examples)))
+
+
+@contextmanager
+def _generation_mode(model: Any) -> Iterator[None]:
+    """Prepare the model as a loader would: eval mode, its own attention, the precision of its weights.
+
+    accelerate's mixed precision wraps ``forward``; a loaded checkpoint has no such wrapper, so it is removed for the block.
+    """
+    from sftchat.training.packing import original_attention
+
+    was_training, wrapped_forward = model.training, model.__dict__.get("forward")
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]  # peft freezes an adapter for inference
+    original_forward = model.__dict__.get("_original_forward")
+    model.eval()
+    if original_forward is not None:
+        model.forward = original_forward
+    try:
+        with original_attention(model):
+            yield
+    finally:
+        if original_forward is not None:
+            model.forward = wrapped_forward
+        model.train(was_training)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    """Return the rank and the number of processes."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _gather_outcomes(outcomes: list[Outcome], world: int, count: int) -> list[Outcome]:
+    """Gather the outcomes of all processes in example order."""
+    if world == 1:
+        return outcomes
+    from torch import distributed
+
+    parts: list[Any] = [None] * world
+    try:
+        distributed.all_gather_object(parts, outcomes)
+    except RuntimeError as error:
+        raise EngineError(f"the processes could not exchange their scores: {first_line(error)}") from error
+    return [parts[place % world][place // world] for place in range(count)]

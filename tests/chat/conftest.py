@@ -1,4 +1,4 @@
-"""Terminals for tests: a pyte screen with its scrollback, behind an in-process chat or behind a real pty."""
+"""Terminals for tests: a pyte screen with its scrollback, for an in-process chat or a real pty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat in a real terminal with a scripted model; run by the tests that need a pty, and handy by hand.
+"""Run a chat in a real terminal with a scripted model, for tests that need a pty and for manual use.
 
 python tests/chat/driver.py --slow 0.02
 """
@@ -23,7 +23,6 @@ from sftchat.chat.ui import app as view
 from sftchat.chat.ui import replies
 from sftchat.chat.ui.app import Terminal
 from sftchat.errors import EngineError
-from sftchat.inference.detokenizer import Detokenizer
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 
@@ -81,6 +80,8 @@ def pauses(text):
 
 def random_tokens(text):
     """A text as it leaves an engine: through the detokenizer, in tokens that end anywhere, in the middle of characters too."""
+    from sftchat.inference.sequence import Detokenizer  # imports torch, which most runs do not need
+
     chance, tokenizer = random.Random(text), Bytes()
     detokenizer, ids = Detokenizer(tokenizer, ("\0never",)), tokenizer.encode(text)
     while ids:

@@ -1,4 +1,4 @@
-"""A terminal emulator that does what pyte leaves out and people's terminals do: rows are broken anew when the width changes."""
+"""Terminal emulator that, unlike pyte, rewraps rows when the width changes, as common terminals do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat in which every command makes sense: scripted models with adapters and a template, a run with checkpoints, a task with gold, sessions.
+"""A chat in which every command is available: scripted models with adapters and a template, a run with checkpoints, a task with gold, sessions.
 
     python tests/chat/everything.py FOLDER
 

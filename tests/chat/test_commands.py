@@ -96,7 +96,7 @@ def test_a_slash_begins_a_command_and_two_a_message(line: str, name: str | None,
         ("/Help", "did you mean '/help'"),
     ],
 )
-def test_an_unknown_command_is_one_line_with_the_nearest(line: str, hint: str) -> None:
+def test_an_unknown_command_is_reported_with_the_nearest_name(line: str, hint: str) -> None:
     with pytest.raises(UsageError, match=hint) as caught:
         Commands(BUILTINS).parse(line)
     assert "\n" not in str(caught.value)
@@ -104,14 +104,14 @@ def test_an_unknown_command_is_one_line_with_the_nearest(line: str, hint: str) -
 
 
 @pytest.mark.parametrize(("old", "name"), [("n", "samples"), ("ckpt", "checkpoint"), ("nll", "likelihood")])
-def test_a_command_is_found_under_its_name_of_an_earlier_release_and_listed_under_its_own(old: str, name: str) -> None:
+def test_a_command_is_found_by_its_earlier_name_and_listed_by_its_present_one(old: str, name: str) -> None:
     commands = Commands(BUILTINS)
 
     assert commands.parse(f"/{old} 2") == CommandLine(commands[name], "2")
     assert old not in commands
 
 
-def test_an_alias_takes_no_name_from_another_command() -> None:
+def test_an_alias_does_not_replace_another_command() -> None:
     commands = Commands((ChatCommand("new", "", lambda *_: None, aliases=("old",)), ChatCommand("old", "", lambda *_: None)))
 
     assert [commands.parse(line).command for line in ("/new", "/old")] == list(commands.given)
@@ -176,7 +176,7 @@ def test_the_system_prompt_is_shown_set_and_dropped() -> None:
     assert context.conversation.system == ""
 
 
-def test_sampling_is_shown_and_changed_and_a_wrong_value_changes_nothing() -> None:
+def test_sampling_is_shown_and_changed_and_an_invalid_value_changes_nothing() -> None:
     context = Context()
 
     assert "max_new_tokens 256" in context.run("/set").splitlines()
@@ -200,7 +200,7 @@ def test_sampling_is_shown_and_changed_and_a_wrong_value_changes_nothing() -> No
     assert context.settings == Settings(SamplingParams(temperature=0.7, top_k=5, seed=7), "drop-oldest")
 
 
-def test_without_history_the_model_sees_each_message_as_if_it_were_the_first(view: Callable[..., Log]) -> None:
+def test_without_history_each_message_is_sent_without_earlier_turns(view: Callable[..., Log]) -> None:
     engine = ScriptedEngine(["A", "B", "C"], chunks=9)
     log = view(engine, system="s")
 

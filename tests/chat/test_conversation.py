@@ -1,4 +1,4 @@
-"""A conversation never changes in place, loses nothing, and user and assistant alternate whatever happens."""
+"""Tests of ``Conversation``: it is immutable, keeps all turns, and user and assistant turns always alternate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_tag_in_a_reply_is_kept_as_generated() -> None:
     assert talk(("x", reply)).messages[-1]["content"] == reply
 
 
-def test_an_attempt_in_which_nothing_was_said_is_not_shown_to_the_model_and_can_be_repeated() -> None:
+def test_an_attempt_without_text_is_left_out_of_prompts_and_can_be_repeated() -> None:
     before = talk(("a", "b"), system="s")
     failed = before.ask("c").answer(said("", "error"))
 
@@ -53,7 +53,7 @@ def test_an_attempt_in_which_nothing_was_said_is_not_shown_to_the_model_and_can_
     assert failed.undo().turns == ()
 
 
-def test_a_column_that_could_say_nothing_is_not_shown_the_turn_and_stays_in_step() -> None:
+def test_a_model_without_a_reply_does_not_see_the_turn_and_stays_in_step() -> None:
     both = Conversation().ask("a").answer(said("A"), said("", "error")).ask("b").answer(said("B"), said("C"))
 
     assert [turn.question for turn in both.turns] == ["a", "b"]
@@ -69,7 +69,7 @@ def test_reset_keeps_the_system_prompt_and_a_new_one_keeps_the_turns() -> None:
     assert old.with_system("").messages[0]["role"] == "user"
 
 
-def test_two_user_turns_in_a_row_cannot_be() -> None:
+def test_two_consecutive_user_turns_are_refused() -> None:
     with pytest.raises(ValueError, match="waits"):
         Conversation().ask("a").ask("b")
     with pytest.raises(ValueError, match="no message"):
@@ -78,7 +78,7 @@ def test_two_user_turns_in_a_row_cannot_be() -> None:
         Conversation().unanswered()
 
 
-def test_undo_and_redo_go_back_and_forth_until_something_new_is_said() -> None:
+def test_undo_and_redo_move_back_and_forth_until_a_new_message() -> None:
     whole = talk(("a", "A"), ("b", "B"), ("c", "C"))
 
     assert [turn.question for turn in whole.undo(2).turns] == ["a"]
@@ -101,7 +101,7 @@ def test_another_reply_and_another_question_are_branches_and_the_old_ones_stay()
     assert other.go(first.head).turns == first.turns
 
 
-def test_what_became_known_of_an_answer_is_added_to_it_alone() -> None:
+def test_additional_facts_change_only_their_answer() -> None:
     both = Conversation().ask("a").answer(said("A"), said("B")).ask("c").answer(said("C"), said("D"))
     mark = Mark("F1", 0.5, ("missing",))
     marked = both.changed(2, 1, Answer(Reply("B"), mark=mark))
@@ -116,7 +116,7 @@ def test_what_became_known_of_an_answer_is_added_to_it_alone() -> None:
 
 
 @given(st.lists(st.sampled_from(["ask", "fail", "undo", "redo", "again", "reset", "end"]), max_size=30))
-def test_whatever_is_done_roles_alternate_and_nothing_is_lost(steps: list[str]) -> None:
+def test_roles_alternate_and_nothing_is_lost_after_any_operations(steps: list[str]) -> None:
     now = Conversation("s")
     for number, step in enumerate(steps):
         before = now.nodes

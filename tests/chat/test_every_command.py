@@ -1,4 +1,4 @@
-"""Every command, typed in a real terminal: what is seen below it, whole."""
+"""Every chat command, typed in a real terminal, with its complete output."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def begin(talks: Pty, models: int = 1) -> None:
 
 
 @pytest.mark.parametrize("name", [command.name for command in BUILTINS])
-def test_a_command_typed_in_a_terminal_does_what_it_says(talks: Pty, name: str) -> None:
+def test_a_command_typed_in_a_terminal_has_its_effect(talks: Pty, name: str) -> None:
     (*before, last), expected = CASES[name]
     assert any(line.split()[0] == f"/{name}" for line in (*before, last))
     begin(talks, 2 if name in SEVERAL else 1)
@@ -115,5 +115,5 @@ def test_a_command_typed_in_a_terminal_does_what_it_says(talks: Pty, name: str) 
     talks.screen.wait(lambda text: below in DAY.sub("DAY", text + "\n"))
 
 
-def test_there_is_a_case_for_every_command_and_for_no_other() -> None:
+def test_the_cases_cover_exactly_the_commands() -> None:
     assert list(CASES) == [command.name for command in BUILTINS]

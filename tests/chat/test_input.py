@@ -1,4 +1,4 @@
-"""The input line: pastes, keys of vi and emacs, the editor, and what the status line says of them."""
+"""The input line: pastes, vi and emacs keys, the editor, and the status line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_long_paste_is_a_placeholder_that_expands_when_it_is_sent(chat: Start,
     talk.screen.wait("第39行!")  # the history has the text, not the placeholder
 
 
-def test_backspace_takes_a_placeholder_away_whole(chat: Start) -> None:
+def test_backspace_removes_a_whole_placeholder(chat: Start) -> None:
     engine = ScriptedEngine(["ok"])
     talk = chat(engine)
     talk.type("a" + paste(FORTY))
@@ -61,7 +61,7 @@ def test_backspace_takes_a_placeholder_away_whole(chat: Start) -> None:
     assert asked(engine) == ["ab"]
 
 
-def test_a_placeholder_that_was_typed_is_text(chat: Start) -> None:
+def test_a_typed_placeholder_is_text(chat: Start) -> None:
     engine = ScriptedEngine(["ok"])
     talk = chat(engine)
 
@@ -80,7 +80,7 @@ def test_short_pastes_stay_as_they_are() -> None:
     assert pasted.expand("[pasted 40 lines]") == "[pasted 40 lines]"
 
 
-def test_vi_keys_can_be_had_from_the_start_or_by_f4(chat: Start) -> None:
+def test_vi_keys_are_enabled_by_option_or_f4(chat: Start) -> None:
     engine = ScriptedEngine(["ok", "ok"])
     talk = chat(engine, vi=True)
     talk.screen.wait("vi: insert")
@@ -108,7 +108,7 @@ def test_vi_keys_can_be_had_from_the_start_or_by_f4(chat: Start) -> None:
         ("set editing-mode", False),
     ],
 )
-def test_vi_keys_are_the_default_of_who_has_them_everywhere(tmp_path: Path, text: str, vi: bool) -> None:
+def test_vi_keys_are_the_default_when_inputrc_enables_them(tmp_path: Path, text: str, vi: bool) -> None:
     (tmp_path / "inputrc").write_text(text)
 
     assert prefers_vi({"INPUTRC": str(tmp_path / "inputrc")}) is vi
@@ -122,7 +122,7 @@ def write_editor(folder: Path, lines: str) -> str:
     return str(script)
 
 
-def test_an_editor_has_the_text_and_gives_it_back_while_the_reply_goes_on(
+def test_an_editor_gets_the_text_and_returns_it_while_the_reply_streams(
     chat: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editor = f'cat "$1" > {tmp_path}/had; touch {tmp_path}/open; while [ ! -e {tmp_path}/close ]; do sleep 0.02; done; printf "第一\\nsecond\\n" > "$1"'
@@ -146,7 +146,7 @@ def test_an_editor_has_the_text_and_gives_it_back_while_the_reply_goes_on(
     assert asked(engine) == ["x", "第一\nsecond"]
 
 
-def test_an_editor_that_fails_costs_nothing(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_editor_that_fails_changes_nothing(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL", "/nowhere/editor")
     talk = chat(ScriptedEngine([]), 200, 20)
     talk.type("text\x18\x05")
@@ -157,7 +157,7 @@ def test_an_editor_that_fails_costs_nothing(chat: Start, monkeypatch: pytest.Mon
     talk.screen.wait("> text")
 
 
-def test_lines_that_wait_are_shown_and_counted(chat: Start) -> None:
+def test_queued_lines_are_shown_and_counted(chat: Start) -> None:
     never = threading.Event()
     talk = chat(lambda: never.wait(60) and ScriptedEngine([]))
     for line in ("one", "two\x1b\rthree", "\x1b[200~f\x1b[2Jour\x1b[201~", "five", "six"):
@@ -167,21 +167,21 @@ def test_lines_that_wait_are_shown_and_counted(chat: Start) -> None:
     never.set()
 
 
-def test_the_status_line_keeps_what_matters_when_it_is_narrow(chat: Start) -> None:
+def test_a_narrow_status_line_keeps_the_important_items(chat: Start) -> None:
     talk = chat(ScriptedEngine(["abc"]), 26, 12, names=["runs/some/very/long-name"])
     talk.say("x")
 
     assert talk.screen.wait("ready").split("\n")[-1].startswith("long-name · ready")
 
 
-def test_the_status_line_says_how_full_the_context_is(chat: Start) -> None:
+def test_the_status_line_shows_how_full_the_context_is(chat: Start) -> None:
     talk = chat(ScriptedEngine(["abc"], context_length=50), 100, 12, names=["m"])
     talk.say("x")
 
     assert "m · ready · context 22/50" in talk.screen.wait("context")
 
 
-def test_names_and_errors_cannot_give_orders_to_the_terminal(chat: Start) -> None:
+def test_names_and_errors_cannot_control_the_terminal(chat: Start) -> None:
     talk = chat(ScriptedEngine(echo), 100, 12, names=["evil\x1b]0;owned\x07/\x9b2Jname\u202e"])
     talk.say("\x1b[200~\x1b[2J\x1b[201~")
     talk.type("/\x1b[200~x\x1b[5n\x1b[201~\r")
@@ -206,7 +206,7 @@ def test_thoughts_are_folded_and_f2_unfolds_them(chat: Start) -> None:
     talk.screen.wait("答案\n先想\n再想\nthoughts are shown")
 
 
-def test_thoughts_that_a_server_keeps_apart_are_folded_in_the_same_way(chat: Start) -> None:
+def test_thoughts_that_a_server_sends_separately_are_folded_in_the_same_way(chat: Start) -> None:
     engine = ScriptedEngine([Reply("**答案**", thoughts="先想\n再想"), Reply("", "length", thoughts="想")])
     talk = chat(engine, 60, 16)
     talk.type("x\r")
@@ -243,17 +243,17 @@ def test_markdown_is_rendered_or_not(chat: Start) -> None:
         ({"TERM": "xterm", "TERM_PROGRAM": "iTerm.app"}, True),
     ],
 )
-def test_which_terminals_break_rows(environment: dict[str, str], breaks: bool) -> None:
+def test_terminals_that_rewrap_rows_are_recognised(environment: dict[str, str], breaks: bool) -> None:
     assert breaks_rows(environment) is breaks
 
 
-def test_the_row_of_the_cursor_after_rows_were_broken() -> None:
+def test_the_cursor_row_after_rewrapping_is_computed() -> None:
     assert row_of_cursor(["abcdef", "", "> "], 2, 2, 3, lambda character: 1) == 3
     assert row_of_cursor(["床前明月"], 1, 2, 5, lambda character: 2) == 2
     assert row_of_cursor([], 0, 2, 3, lambda character: 1) == 0
 
 
-def test_what_is_rendered_is_not_what_the_model_is_told_it_said(chat: Start) -> None:
+def test_the_model_sees_its_reply_and_not_the_rendering(chat: Start) -> None:
     said = "<word>**b**</word> `x` \\* \x1b[1m"
     engine = ScriptedEngine([said, "ok"])
     talk = chat(engine)
@@ -271,21 +271,21 @@ class Thinker(ScriptedEngine):
         return super().render(messages) + "<think>\n"
 
 
-def test_a_template_that_opens_the_thoughts_is_no_hindrance_to_folding_them(chat: Start) -> None:
+def test_thoughts_that_the_template_opens_are_folded_too(chat: Start) -> None:
     talk = chat(Thinker(["hm\n</think>\n\nyes"]), 60, 14)
     talk.say("x")
 
     assert talk.leave().endswith("> x\nthought 3 characters; f2 shows them\nyes")
 
 
-def test_template_arguments_that_open_no_thoughts_leave_the_reply_as_it_is(chat: Start) -> None:
+def test_template_arguments_that_open_no_thoughts_leave_the_reply_unchanged(chat: Start) -> None:
     talk = chat(Thinker(["hm yes"]), 60, 14, settings=Settings(SamplingParams(), template_arguments={"enable_thinking": False}))
     talk.say("x")
 
     assert talk.leave().endswith("> x\nhm yes")
 
 
-def test_thoughts_of_a_server_that_opens_none_are_taken_back_when_their_end_comes(chat: Start) -> None:
+def test_thoughts_without_an_opening_tag_are_removed_when_they_close(chat: Start) -> None:
     server = Desk(lambda request: streamed(delta("let me\nsee"), delta("</think>\n\nPa"), delta("ris"), end(), DONE))
     talk = chat(server.engine, 60, 14)
     talk.say("x")

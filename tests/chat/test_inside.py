@@ -1,4 +1,4 @@
-"""Looking inside: the prompt, the tokens, the mask, probabilities, forks, likelihoods, samples; without a terminal and in one."""
+"""Commands that inspect a model: prompt, tokens, mask, probabilities, forks, likelihoods, samples; with and without a terminal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_prompt_is_shown_as_the_model_reads_it() -> None:
     assert said("/prompt") == "sftchat: error: nothing was asked yet; give the message whose prompt you want to see\n"
 
 
-def test_tokens_are_listed_with_their_ids_and_what_cannot_be_printed_is_a_sign() -> None:
+def test_tokens_are_listed_with_their_ids_and_unprintable_text_as_symbols() -> None:
     shown = said("/tokens 你\x1b\t.").splitlines()
 
     assert [line[4:] for line in shown[6:9]] == ["20320  你", "   27  ␛", "    9  ⇥"]
@@ -74,7 +74,7 @@ def test_the_mask_shows_what_training_would_learn() -> None:
 LIKELIEST = [{"a": 0.9, "x": 0.1}, {"y": 0.75, "b": 0.2, "\x1b": 0.01}, {"c": 0.999}]
 
 
-def test_probabilities_are_shown_token_by_token_with_what_was_likelier() -> None:
+def test_probabilities_are_shown_per_token_with_likelier_alternatives() -> None:
     assert said("hi", "/probs", likeliest=LIKELIEST).splitlines() == [
         "abc", "", "1   90.0%  a", "2   20.0%  b  rather y 75.0%", "3   99.9%  c", "4    0.1%  ⏎",
         "4 tokens, log-likelihood -8.62, -2.156 a token, perplexity 8.64",
@@ -91,7 +91,7 @@ def test_the_least_likely_of_a_long_reply_are_listed_first() -> None:
     assert len(said("hi", "/probs all", replies={"hi": "abcdefghijkl"}, likeliest=likeliest).splitlines()) == 2 + 13 + 1
 
 
-def test_alternatives_at_a_token_are_listed_with_the_one_that_was_said() -> None:
+def test_alternatives_at_a_token_are_listed_with_the_generated_one() -> None:
     assert said("hi", "/why 2", likeliest=LIKELIEST).splitlines() == [
         "token 2 of 4; '/fork 2 #K' goes on with another", "#1   75.0%  y", "#2   20.0%  b  ← said", "#3    1.0%  ␛",
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_alternatives_at_a_token_are_listed_with_the_one_that_was_said() -> None
 
 
 @pytest.mark.parametrize(("token", "begun"), [("#1", "ay"), ("Z", "aZ"), ("两 字", "a两 字")])
-def test_a_fork_goes_on_from_another_token(token: str, begun: str) -> None:
+def test_a_fork_continues_from_another_token(token: str, begun: str) -> None:
     asked: list[Request] = []
 
     def reply(request: Request) -> str:
@@ -117,7 +117,7 @@ def test_a_fork_goes_on_from_another_token(token: str, begun: str) -> None:
     assert out == f"abc\n{begun}+\n"
 
 
-def test_a_fork_keeps_the_tokens_that_were_said_and_writes_none_anew() -> None:
+def test_a_fork_keeps_the_generated_tokens_and_does_not_tokenise_them_again() -> None:
     class Pairs(ScriptedEngine):
         """A model that says ``ab`` in two tokens where its tokenizer would write one."""
 
@@ -143,13 +143,13 @@ def test_a_reply_whose_tokens_are_not_its_text_is_continued_by_its_text(told: st
     assert (engine.requests[-1].reply_prefix, engine.requests[-1].reply_ids) == (told, ())
 
 
-def test_a_fork_that_cannot_be_is_refused() -> None:
+def test_an_impossible_fork_is_refused() -> None:
     assert "TOKEN is missing" in said("hi", "/fork 2")
     assert "'/why 2' lists #1 to #3" in said("hi", "/fork 2 #9", likeliest=LIKELIEST)
     assert said("hi", "/fork 8 x") == "sftchat: error: N is 8; the reply has 4 tokens\n"
 
 
-def test_a_given_answer_is_judged_by_every_model() -> None:
+def test_a_given_answer_is_scored_by_every_model() -> None:
     engine = ScriptedEngine({"hi": "abc"}, name="tuned", likeliest=[{"g": 0.5}, {"\n": 0.5}])
     other = ScriptedEngine({"hi": "abd"}, name="基座", likeliest=[{"g": 0.25}, {"\n": 0.25}])
 
@@ -161,7 +161,7 @@ def test_a_given_answer_is_judged_by_every_model() -> None:
     ]
 
 
-def test_the_gold_answer_of_an_item_is_judged_without_typing_it(tmp_path: Path) -> None:
+def test_the_gold_answer_of_an_item_is_scored_without_typing_it(tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     gold.write_text('{"id": "1", "messages": [{"role": "user", "content": "hi"}], "gold": "g"}\n', encoding="utf-8")
     task = Task("t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}), (rate("m", "right"),))
@@ -173,7 +173,7 @@ def test_the_gold_answer_of_an_item_is_judged_without_typing_it(tmp_path: Path) 
     assert "is no item of an evalset" in said("hi", "/likelihood gold", likeliest=likeliest)
 
 
-def test_samples_are_counted_by_what_they_say() -> None:
+def test_samples_are_counted_by_their_answers() -> None:
     task = Task(
         "t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}, reply.text.strip("。")), (rate("m", "right"),)
     )
@@ -230,17 +230,16 @@ class Blind:
 
 
 @pytest.mark.parametrize("line", ["/prompt", "/tokens", "/mask", "/probs", "/why 1", "/fork 1 x", "/likelihood g"])
-def test_a_model_that_cannot_be_looked_into_says_so(line: str) -> None:
+def test_a_model_that_cannot_be_inspected_is_reported(line: str) -> None:
     _, err = talked(Blind(), "hi", line)
 
     assert err == "sftchat: error: model 'blind' cannot be looked into: only models that are loaded here can\n"
 
 
-def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
+def test_a_real_model_can_be_inspected(tiny_checkpoint: Path) -> None:
     from sftchat.inference.open import load_engine
-    from sftchat.plugins.manager import load_plugins
 
-    engine = load_engine(str(tiny_checkpoint), load_plugins([]))
+    engine = load_engine(str(tiny_checkpoint), {})
     assert isinstance(engine, Inspects)
 
     _, err = talked(engine, "你好 hi", "/prompt", "/mask", "/probs all", "/why 1", "/likelihood 你好", "/samples 3", "/raw hi")
@@ -252,13 +251,12 @@ def test_a_real_model_is_looked_into(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_system_prompt_and_every_turn_ended(
+def test_after_each_turn_the_prompt_is_a_prefix_of_the_training_row_with_one_system_prompt_and_ended_turns(
     view: Any, tiny_checkpoint: Path, tmp_path: Path, bos: bool
 ) -> None:
     from sftchat.inference.open import load_engine
-    from sftchat.plugins.manager import load_plugins
 
-    engine: Any = load_engine(str(tiny_checkpoint), load_plugins([]))
+    engine: Any = load_engine(str(tiny_checkpoint), {})
     if bos:
         engine.loaded = replace(
             engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)
@@ -276,7 +274,7 @@ def test_turn_after_turn_the_prompt_begins_as_the_training_row_does_with_one_sys
     assert (text.count("be brief"), text.count("<|im_end|>"), text.startswith("<|im_start|><|im_start|>")) == (1, 7, bos)
 
 
-def test_signs_and_tables_are_aligned_whatever_the_width() -> None:
+def test_symbols_and_tables_are_aligned_for_any_width() -> None:
     shown = "".join(
         piece for _, piece in table([(("", "1"), ("", "甲"), ("", "x")), (("", "22"), ("", "ab"), ("", "y")), (("", "3"), ("", "e"))])
     )
@@ -286,7 +284,7 @@ def test_signs_and_tables_are_aligned_whatever_the_width() -> None:
     assert {cells(percent(p)) for p in (1.0, 0.5, 0.01, 1e-9)} == {6}
 
 
-def test_parts_of_a_character_are_put_together_and_lone_ones_stay() -> None:
+def test_parts_of_a_character_are_joined_and_single_parts_stay() -> None:
     class Bytes(ScriptedEngine):
         def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
             return bytes(token_ids).decode(errors="replace")
@@ -299,7 +297,7 @@ def test_parts_of_a_character_are_put_together_and_lone_ones_stay() -> None:
     assert [token.text for token in together(engine, parts(b"\xe7a\xe7\x88"))] == ["\ufffd", "a", "\ufffd", "\ufffd"]
 
 
-def test_on_a_narrow_terminal_notes_break_between_words_and_what_may_be_copied_where_the_terminal_breaks(chat: Any) -> None:
+def test_on_a_narrow_terminal_notes_break_between_words_and_copyable_text_where_the_terminal_breaks(chat: Any) -> None:
     shown = chat(ScriptedEngine({"hi": "abcdefghijkl" * 4}), columns=30)
     shown.say("hi")
     shown.type("/probs\r")
@@ -310,7 +308,7 @@ def test_on_a_narrow_terminal_notes_break_between_words_and_what_may_be_copied_w
     assert "\n49 tokens, log-likelihood\n-338.48, -6.908 a token,\nperplexity 1e+03" in shown.leave()
 
 
-def test_in_a_terminal_special_tokens_are_coloured_and_a_narrow_one_shows_all(chat: Any) -> None:
+def test_special_tokens_are_coloured_and_a_narrow_terminal_shows_everything(chat: Any) -> None:
     for columns in (24, 80):
         shown = chat(ScriptedEngine({"hi": "甲\x1b[2J乙"}), columns=columns)
         shown.say("hi")

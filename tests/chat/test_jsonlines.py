@@ -53,7 +53,7 @@ def test_a_message_is_an_object_and_so_is_its_reply() -> None:
     assert view.failures == 0
 
 
-def test_thoughts_and_refusals_are_fields_of_their_own() -> None:
+def test_thoughts_and_refusals_are_separate_fields() -> None:
     rows, _ = run(['{"message": "a"}'], ScriptedEngine([Reply("no", thoughts="hm", refused=True)]))
 
     assert rows == [
@@ -75,7 +75,7 @@ def test_commands_work_and_errors_are_objects() -> None:
     assert view.failures == 2
 
 
-def test_lines_that_are_no_messages_are_named_and_the_talk_goes_on() -> None:
+def test_invalid_lines_are_reported_and_the_chat_continues() -> None:
     rows, view = run(["hello", '["a"]', '{"message": 3}', '{"message": "a", "text": "b"}', '{"message": "a"}'], ScriptedEngine(["fine"]))
 
     assert [row["type"] for row in rows] == ["error"] * 4 + ["reply"]
@@ -90,7 +90,7 @@ def test_every_model_has_a_reply_of_its_own() -> None:
     assert rows == [reply("x", "base", prompt_tokens=19), reply("yy", "tuned", prompt_tokens=19)]
 
 
-def test_marks_are_objects() -> None:
+def test_scores_are_objects() -> None:
     out = io.StringIO()
     engine = ScriptedEngine([])
     view = JsonLines(
@@ -104,7 +104,7 @@ def test_marks_are_objects() -> None:
     assert json.loads(out.getvalue()) == {"type": "mark", "model": "m", "metric": "F1", "value": 0.5, "errors": ["missing"], "answer": "甲"}
 
 
-def test_a_fork_counts_the_tokens_that_it_says_and_not_those_that_it_replaces() -> None:
+def test_a_fork_counts_the_generated_tokens_and_not_the_replaced_ones() -> None:
     engine = ScriptedEngine(
         lambda request: "+" if request.reply_ids else "abcdefgh", likeliest=[{"a": 1.0}, {"b": 0.6, "x": 0.4}, {}] + [{}] * 5
     )

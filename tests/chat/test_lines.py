@@ -1,4 +1,4 @@
-"""Nothing a model writes is obeyed, nothing is lost."""
+"""Text of a model never controls the terminal, and none of it is lost."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_our_own_lines_break_between_words() -> None:
     assert wrap("muchtoolong", 4, len) == ["muchtoolong"]
 
 
-def test_a_library_that_prints_gets_its_lines_shown_and_of_its_bars_the_end() -> None:
+def test_output_of_a_library_is_shown_and_of_its_progress_bars_only_the_end() -> None:
     lines: list[str] = []
     writer = LineWriter(lines.append)
 

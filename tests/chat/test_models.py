@@ -1,4 +1,4 @@
-"""Several models in one conversation, and another model, adapter or checkpoint in the middle of it."""
+"""Several models in one conversation, and a change of model, adapter or checkpoint during it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def side_by_side(*engines: Any) -> list[Opening]:
     return [Opening(lambda engine=engine: engine, (name,)) for name, engine in zip("abc", engines, strict=False)]
 
 
-def test_every_message_goes_to_every_column_and_each_sees_its_own_replies(view: View) -> None:
+def test_every_message_goes_to_every_model_and_each_sees_its_own_replies(view: View) -> None:
     one, two = echo("one"), echo("two")
     log = view(openings=side_by_side(one, two), system="s")
     log.type("x", "y")
@@ -46,7 +46,7 @@ def test_every_message_goes_to_every_column_and_each_sees_its_own_replies(view: 
     assert [engine.requests[-1].sampling.seed for engine in (one, two)] == [1, 1]
 
 
-def test_adapters_of_one_base_are_asked_in_one_pass(view: View) -> None:
+def test_adapters_of_one_base_reply_in_one_batch(view: View) -> None:
     calls: list[list[str]] = []
 
     class Watched(ScriptedEngine):
@@ -68,7 +68,7 @@ def test_adapters_of_one_base_are_asked_in_one_pass(view: View) -> None:
     assert len({column.worker for column in log.talk.columns}) == 1
 
 
-def test_a_column_that_fails_does_not_stop_the_other_and_both_stay_in_step(view: View) -> None:
+def test_a_model_that_fails_does_not_stop_the_other_and_both_stay_in_step(view: View) -> None:
     one, two = ScriptedEngine(["A", "B"], chunks=9), ScriptedEngine([EngineError("gone"), "C"], chunks=9)
     log = view(openings=side_by_side(one, two))
 
@@ -79,7 +79,7 @@ def test_a_column_that_fails_does_not_stop_the_other_and_both_stay_in_step(view:
     assert [message["content"] for message in one.requests[-1].messages] == ["x", "A", "y"]
 
 
-def test_only_the_cut_reply_goes_on(view: View) -> None:
+def test_only_the_cut_reply_is_continued(view: View) -> None:
     one, two = ScriptedEngine(["abcdef", "ef"], chunks=9), ScriptedEngine(["gh"], chunks=9)
     log = view(openings=side_by_side(one, two), sampling=SamplingParams(max_new_tokens=4))
     log.type("x", "/continue")
@@ -88,7 +88,7 @@ def test_only_the_cut_reply_goes_on(view: View) -> None:
     assert (len(one.requests), len(two.requests)) == (2, 1)
 
 
-def test_stopping_stops_every_column_and_keeps_the_parts(view: View) -> None:
+def test_stopping_stops_every_model_and_keeps_partial_replies(view: View) -> None:
     pause = threading.Event()
     log = view(openings=side_by_side(ScriptedEngine(["abc"], pause=pause), ScriptedEngine(["xyz"], pause=pause)))
     log.ready()
@@ -101,7 +101,7 @@ def test_stopping_stops_every_column_and_keeps_the_parts(view: View) -> None:
     pause.set()
 
 
-def test_the_focus_says_which_column_commands_mean(view: View) -> None:
+def test_the_focus_decides_which_model_commands_use(view: View) -> None:
     log = view(openings=side_by_side(echo("one"), echo("two")))
     log.type("x")
 
@@ -127,7 +127,7 @@ def opener(engines: Mapping[str, Any]) -> ChatServices:
     return ChatServices(models=Models(check, load))
 
 
-def test_another_model_goes_on_with_the_talk_and_one_that_does_not_load_costs_nothing(view: View) -> None:
+def test_another_model_continues_the_conversation_and_one_that_fails_to_load_changes_nothing(view: View) -> None:
     first, other = echo("first"), echo("other")
     log = view(first, desk=opener({"other": other, "broken": ModelError("no weights")}))
     log.type("x")
@@ -143,7 +143,7 @@ def test_another_model_goes_on_with_the_talk_and_one_that_does_not_load_costs_no
     assert log.type("/model") == ["note: * other"]
 
 
-def test_what_is_typed_while_another_model_loads_waits_for_it(view: View) -> None:
+def test_lines_typed_while_another_model_loads_are_queued(view: View) -> None:
     loaded = threading.Event()
     other = echo("other")
 
@@ -181,7 +181,7 @@ class Adapting(ScriptedEngine):
         self.added[name] = dict(parts)
 
 
-def test_adapters_are_chosen_loaded_switched_off_and_added_up(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_are_chosen_loaded_switched_off_and_mixed(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("x", "y", "other"):
         (tmp_path / name).mkdir()
@@ -204,7 +204,7 @@ def test_adapters_are_chosen_loaded_switched_off_and_added_up(view: View, tmp_pa
     assert log.talk.focus.adapter == ""
 
 
-def test_an_engine_without_adapters_says_so(view: View) -> None:
+def test_an_engine_without_adapters_is_reported(view: View) -> None:
     assert view(echo("a")).type("/adapter off") == ["error: scripted takes no adapters"]
 
 
@@ -222,7 +222,7 @@ def make_run(folder: Path, *steps: int, whole: bool = True) -> Path:
     return folder
 
 
-def test_checkpoints_of_a_run_are_walked_on_the_same_question(view: View, tmp_path: Path) -> None:
+def test_checkpoints_of_a_run_answer_the_same_question_one_after_the_other(view: View, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 9, 20)
     names = [str(run / "checkpoint-9"), str(run / "checkpoint-20"), str(run)]
     assert checkpoints(names[0]) == checkpoints(str(run)) == tuple(names)
@@ -242,7 +242,7 @@ def test_checkpoints_of_a_run_are_walked_on_the_same_question(view: View, tmp_pa
     assert len(log.talk.conversation.ends) == 4
 
 
-def test_runs_are_found_the_newest_first_with_what_they_are(tmp_path: Path) -> None:
+def test_runs_are_listed_newest_first_with_their_description(tmp_path: Path) -> None:
     import os
 
     old, new = make_run(tmp_path / "old", 5), make_run(tmp_path / "deep" / "er" / "new", 5, whole=False)

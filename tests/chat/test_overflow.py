@@ -1,4 +1,4 @@
-"""A conversation that outgrows the context is never cut in silence, and user text never becomes a special token."""
+"""A conversation longer than the context is always reported, and user text is never encoded as a special token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def engine(*replies: Any, room: int = ROOM) -> ScriptedEngine:
     return ScriptedEngine(list(replies), chunks=99, context_length=room)
 
 
-def test_the_oldest_turns_are_left_out_and_it_is_said(view: View) -> None:
+def test_the_oldest_turns_are_left_out_and_reported(view: View) -> None:
     model = engine("AAAA", "BBBB", "CCCC")
     log = start(view, "drop-oldest", model)
 
@@ -59,7 +59,7 @@ def test_a_message_whose_reply_might_not_fit_is_refused_and_taken_back(view: Vie
     assert log.type("/undo", "/set overflow stop", "d")[-2:] == ["dd", "|"]
 
 
-def test_a_reply_is_let_run_to_the_end_of_the_context_and_it_is_said_where_it_was_cut(view: View) -> None:
+def test_a_reply_may_run_to_the_end_of_the_context_and_the_cut_is_reported(view: View) -> None:
     prompt = len("system: s\nuser: aaaa\nassistant: ")
     model = engine(Reply("AAAA", "length"), room=prompt + 4)
     log = start(view, "stop", model, max_new_tokens=500)
@@ -74,7 +74,7 @@ def test_a_reply_is_let_run_to_the_end_of_the_context_and_it_is_said_where_it_wa
 
 
 @pytest.mark.parametrize("overflow", ["stop", "refuse", "drop-oldest"])
-def test_a_single_message_that_is_too_long_is_refused_whatever_the_policy(view: View, overflow: Overflow) -> None:
+def test_a_single_message_that_is_too_long_is_refused_under_every_policy(view: View, overflow: Overflow) -> None:
     model = engine("short", room=60)
     log = start(view, overflow, model)
 
@@ -82,7 +82,7 @@ def test_a_single_message_that_is_too_long_is_refused_whatever_the_policy(view: 
     assert log.type("y")[-2:] == ["short", "|"]
 
 
-def test_an_engine_that_cannot_count_is_asked_as_it_is(view: View) -> None:
+def test_an_engine_that_cannot_count_tokens_gets_the_request_unchanged(view: View) -> None:
     class Remote:
         """An engine behind a server."""
 
@@ -99,7 +99,7 @@ def test_an_engine_that_cannot_count_is_asked_as_it_is(view: View) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_user_types_cannot_forge_a_special_token(view: View, tiny_checkpoint: Path) -> None:
+def test_a_typed_message_cannot_contain_special_tokens(view: View, tiny_checkpoint: Path) -> None:
     from sftchat.inference.local import TransformersEngine
     from sftchat.models.loading import load
     from sftchat.models.reference import resolve
@@ -131,7 +131,7 @@ def test_what_the_user_types_cannot_forge_a_special_token(view: View, tiny_check
         assert request.messages[-1]["content"] in tokenizer.decode(ids)
 
 
-def test_a_command_nobody_knows_is_never_sent_to_the_model(view: View) -> None:
+def test_an_unknown_command_is_never_sent_to_the_model(view: View) -> None:
     model = engine("A")
     log = view(model)
 

@@ -1,4 +1,4 @@
-"""Paths as completions."""
+"""Completion of paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_files_of_the_right_kind_and_folders_are_offered(folder: Path) -> None:
     assert list(complete_path(f"{folder}/runs/")) == [f"{folder}/runs/a/", f"{folder}/runs/b/"]
 
 
-def test_what_is_hidden_is_offered_only_when_asked_for(folder: Path) -> None:
+def test_hidden_files_are_offered_only_after_a_dot(folder: Path) -> None:
     assert list(complete_path(f"{folder}/.")) == [f"{folder}/.hidden/", f"{folder}/.secret.json"]
 
 
@@ -40,11 +40,11 @@ def test_home_and_relative_paths_stay_as_they_were_typed(folder: Path, monkeypat
 
 
 @pytest.mark.parametrize("typed", ["/no/such/folder/x", "~nobody-of-this-name/x", "a\0b/", "rows.json/x"])
-def test_where_there_is_nothing_nothing_is_offered(typed: str) -> None:
+def test_an_empty_or_missing_folder_offers_nothing(typed: str) -> None:
     assert list(complete_path(typed)) == []
 
 
-def test_a_huge_folder_is_offered_in_part(tmp_path: Path) -> None:
+def test_a_huge_folder_is_offered_partly(tmp_path: Path) -> None:
     for number in range(MOST + 5):
         (tmp_path / f"{number}").touch()
 

@@ -1,4 +1,4 @@
-"""The chat through a pipe: one message a line, replies alone on stdout."""
+"""The chat in a pipe: one message per line, only replies on stdout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(engine: Any, stdin: io.TextIOBase, stdout: io.StringIO | None = None) ->
     return out.getvalue(), err.getvalue(), plain
 
 
-def test_every_line_is_a_message_and_an_empty_one_is_nothing() -> None:
+def test_every_line_is_a_message_and_empty_lines_are_ignored() -> None:
     engine = ScriptedEngine(lambda request: f"{len(request.messages)}：{request.messages[-1]['content']}")
 
     out, err, plain = run(engine, io.StringIO("一\n\n   \r\n//二\r\n三"))
@@ -58,7 +58,7 @@ def test_every_line_is_a_message_and_an_empty_one_is_nothing() -> None:
     assert engine.closed
 
 
-def test_commands_speak_on_stderr_and_exit_ends() -> None:
+def test_commands_write_to_stderr_and_exit_ends_the_chat() -> None:
     engine = ScriptedEngine(lambda request: request.messages[0]["content"])
 
     out, err, plain = run(engine, io.StringIO("/system 简短\nhi\n/rest\n/exit\nlost\n"))
@@ -105,7 +105,7 @@ def test_ctrl_c_in_a_pipe_ends_the_program() -> None:
         run(ScriptedEngine([]), typist)
 
 
-def test_a_person_at_a_dumb_terminal_gets_a_prompt_and_two_ctrl_c() -> None:
+def test_a_dumb_terminal_shows_a_prompt_and_exits_after_two_ctrl_c() -> None:
     out, err, _ = run(ScriptedEngine(["x"]), Typist(interrupt, "hi\n", interrupt))
 
     assert out == "x\n"
@@ -114,7 +114,7 @@ def test_a_person_at_a_dumb_terminal_gets_a_prompt_and_two_ctrl_c() -> None:
         run(ScriptedEngine([]), Typist(interrupt, interrupt))
 
 
-def test_a_person_stops_a_reply_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_stops_a_reply_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     engine = ScriptedEngine(["abc", "next"], pause=go_on)
     piece = Plain.show_piece
@@ -143,7 +143,7 @@ def test_several_models_reply_each_under_its_name() -> None:
     assert out.getvalue() == "base: one\ntwo\ntuned: eins\n"
 
 
-def test_notes_are_harmless_on_a_terminal() -> None:
+def test_notes_are_escaped_on_a_terminal() -> None:
     out, err = io.StringIO(), Typist()
     Plain(lambda view: ChatController([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).say("a\x1b[2Jb")
 

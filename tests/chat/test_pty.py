@@ -1,4 +1,4 @@
-"""The chat in a real terminal of its own: what only a pty can show."""
+"""The chat in a real terminal: what only a pty can test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.chat.driver import pauses, random_text
 Start = Callable[..., Pty]
 
 
-def test_a_talk_from_hello_to_goodbye(terminal: Start) -> None:
+def test_a_conversation_from_hello_to_goodbye(terminal: Start) -> None:
     talk = terminal(columns=40, lines=16)
     for message in ("你好", "long", "list", "clear", "crash"):
         talk.type(message + "\r")
@@ -35,7 +35,7 @@ def test_a_talk_from_hello_to_goodbye(terminal: Start) -> None:
     assert "\x1b[6n" not in talk.screen.raw  # no question, so no answer that could end up in the prompt
 
 
-def test_ctrl_c_in_mid_reply_keeps_the_part_and_the_prompt_is_back(terminal: Start, tmp_path: Path) -> None:
+def test_ctrl_c_during_a_reply_keeps_the_part_and_the_prompt_returns(terminal: Start, tmp_path: Path) -> None:
     go_on = tmp_path / "go-on"
     talk = terminal("--go-on-when", str(go_on))
     talk.type("first\r")
@@ -95,7 +95,7 @@ def test_no_color_is_honoured(terminal: Start) -> None:
     assert "\x1b[0;9" not in plain.screen.raw
 
 
-def test_typing_in_mid_stream_disturbs_nothing(terminal: Start) -> None:
+def test_typing_during_a_reply_changes_nothing(terminal: Start) -> None:
     talk = terminal("--slow", "0.002", columns=30, lines=12)
     talk.screen.wait("scripted · ready")
     talk.type("list\r")

@@ -1,4 +1,4 @@
-"""The task's marks under replies, and replies that become rows which the rest of the program reads unchanged."""
+"""Scores below replies, and replies that become rows for training and evaluation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_reply_to_a_question_of_the_evalset_is_scored_against_its_gold(view: V
     assert log.talk.conversation.turns[0].answer.mark.value == 1.0
 
 
-def test_every_column_gets_its_mark(view: View, desk: ChatServices) -> None:
+def test_every_model_gets_its_score(view: View, desk: ChatServices) -> None:
     openings = [Opening(lambda: ScriptedEngine(["answer 3"]), ("a",)), Opening(lambda: ScriptedEngine(["no"]), ("b",))]
     log = view(openings=openings, desk=desk)
     log.type("question 3")
@@ -74,7 +74,7 @@ def test_every_column_gets_its_mark(view: View, desk: ChatServices) -> None:
     assert [column.mark.text for column in log.talk.columns] == ["accuracy 1.00", "accuracy 0.00: wrong"]
 
 
-def test_a_scorer_that_fails_costs_a_line_and_the_talk_goes_on(view: View, desk: ChatServices, tmp_path: Path) -> None:
+def test_a_scorer_that_fails_is_one_line_and_the_chat_continues(view: View, desk: ChatServices, tmp_path: Path) -> None:
     log = view(ScriptedEngine(["boom", "answer 2"], chunks=99), desk=desk)
 
     assert log.type("question 1", "question 2") == [
@@ -85,7 +85,7 @@ def test_a_scorer_that_fails_costs_a_line_and_the_talk_goes_on(view: View, desk:
     assert missing.type("hello")[2] == f"error: {tmp_path}/nosuch.jsonl: no such evalset"
 
 
-def test_good_keeps_a_row_that_learns_this_reply_alone_and_says_where_it_comes_from(view: View, desk: ChatServices) -> None:
+def test_good_writes_a_row_that_trains_only_this_reply_and_has_its_provenance(view: View, desk: ChatServices) -> None:
     log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, seed=3))
 
     assert log.type("a", "b", "/good") == [
@@ -141,13 +141,13 @@ def test_bad_after_good_writes_the_pair_too(view: View, desk: ChatServices) -> N
     ]
 
 
-def test_a_reply_that_is_a_row_to_learn_from_cannot_be_called_bad(view: View, desk: ChatServices) -> None:
+def test_a_reply_that_is_a_training_row_cannot_be_rated_bad(view: View, desk: ChatServices) -> None:
     log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
 
     assert log.type("a", "/good", "/bad")[-1] == f"error: this reply is a row of {desk.rows.path('messages')}; take it out there first"
 
 
-def test_a_fixed_reply_is_a_row_a_pair_and_what_the_talk_goes_on_with(view: View, desk: ChatServices) -> None:
+def test_a_fixed_reply_is_a_row_and_a_pair_and_continues_the_conversation(view: View, desk: ChatServices) -> None:
     engine = ScriptedEngine(["worng", "next"], chunks=9)
     log = view(engine, desk=desk)
 
@@ -160,7 +160,7 @@ def test_a_fixed_reply_is_a_row_a_pair_and_what_the_talk_goes_on_with(view: View
     assert rows(desk, "messages")[0]["sftchat"]["fixed"]
 
 
-def test_gold_makes_an_item_and_no_row_is_for_training_and_scoring(view: View, desk: ChatServices) -> None:
+def test_gold_writes_an_item_and_no_prompt_is_for_training_and_scoring(view: View, desk: ChatServices) -> None:
     log = view(ScriptedEngine(lambda request: "A", chunks=9), desk=desk)
     evalset, messages = desk.rows.path("evalset"), desk.rows.path("messages")
 
@@ -176,7 +176,7 @@ def test_gold_makes_an_item_and_no_row_is_for_training_and_scoring(view: View, d
     assert [(example.messages[-1]["content"], example.gold) for example in read_evalset(evalset).examples] == [("a", "right")]
 
 
-def test_the_rows_pass_the_check_and_are_read_as_what_they_are(view: View, desk: ChatServices) -> None:
+def test_the_rows_pass_the_check_and_are_read_correctly(view: View, desk: ChatServices) -> None:
     log = view(ScriptedEngine(lambda request: f"an answer {len(request.messages)}", chunks=99), desk=desk)
     log.type("one", "/good", "two", "/fix another answer", "/reset", "three", "/gold")
 
@@ -189,7 +189,7 @@ def test_the_rows_pass_the_check_and_are_read_as_what_they_are(view: View, desk:
 
 
 @pytest.mark.parametrize("line", ['{"messages": [', '{"nothing": 1}\n'])
-def test_a_file_somebody_broke_is_said_with_its_line_and_left_as_it_is(view: View, desk: ChatServices, line: str) -> None:
+def test_a_damaged_file_is_reported_with_its_line_and_left_unchanged(view: View, desk: ChatServices, line: str) -> None:
     path = desk.rows.path("messages")
     path.parent.mkdir()
     path.write_text(line)
@@ -199,7 +199,7 @@ def test_a_file_somebody_broke_is_said_with_its_line_and_left_as_it_is(view: Vie
     assert path.read_text() == line
 
 
-def test_a_last_line_without_its_newline_is_not_glued_to(view: View, desk: ChatServices) -> None:
+def test_a_row_is_not_appended_to_a_last_line_without_its_newline(view: View, desk: ChatServices) -> None:
     path = desk.rows.path("messages")
     path.parent.mkdir()
     path.write_text('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}')
@@ -209,7 +209,7 @@ def test_a_last_line_without_its_newline_is_not_glued_to(view: View, desk: ChatS
     assert len(rows(desk, "messages")) == 2
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(view: View, desk: ChatServices) -> None:
+def test_an_unwritable_folder_is_one_line(view: View, desk: ChatServices) -> None:
     desk.rows.folder.write_text("a file where the folder should be")
     log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk)
 
@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(view: View, desk: ChatServi
     assert log.type("b")[:2] == ["B", "|"]
 
 
-def test_a_slice_is_scored_by_every_column_with_its_adapter(view: View, desk: ChatServices) -> None:
+def test_a_sample_of_the_evalset_is_scored_by_every_model_with_its_adapter(view: View, desk: ChatServices) -> None:
     right = ScriptedEngine(lambda request: request.messages[-1]["content"].replace("question", "answer"), chunks=99)
     wrong = ScriptedEngine(lambda request: "no", chunks=99)
     log = view(openings=[Opening(lambda: right, ("a",), ("lora",)), Opening(lambda: wrong, ("b",))], desk=desk)
@@ -233,7 +233,7 @@ def test_a_slice_is_scored_by_every_column_with_its_adapter(view: View, desk: Ch
     assert len(wrong.requests) == 12
 
 
-def test_an_item_is_asked_as_the_evalset_asks_it(view: View, desk: ChatServices) -> None:
+def test_an_item_is_sent_as_evaluation_sends_it(view: View, desk: ChatServices) -> None:
     engine = ScriptedEngine(lambda request: "answer 2", chunks=99)
     log = view(engine, desk=desk)
 

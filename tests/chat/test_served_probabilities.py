@@ -1,4 +1,4 @@
-"""Probabilities of a model behind a server: what a chat asks for, what it shows of what came, and what it says when nothing did."""
+"""Log-probabilities of a model behind a server: what a chat requests, what it shows, and what it reports when there are none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def last(engine: Any, *lines: str, **options: Any) -> list[str]:
     return talked(engine, *lines, **options)[1].removeprefix(before).splitlines()
 
 
-def test_probabilities_that_were_asked_for_are_shown_by_the_texts_of_tokens() -> None:
+def test_requested_probabilities_are_shown_by_the_texts_of_tokens() -> None:
     server = served(paris)
 
     assert last(server.engine, "/probs on", "hi", "/probs") == [
@@ -68,7 +68,7 @@ def test_alternatives_are_shown_without_a_fork_and_with_an_open_rank() -> None:
     assert last(engine, "hi", "/why 6", **ON) == ["sftchat: error: N is 6; the reply has 5 tokens"]
 
 
-def test_nothing_is_asked_for_before_it_is_wanted_and_what_to_type_is_said() -> None:
+def test_probabilities_are_not_requested_by_default_and_the_command_is_suggested() -> None:
     server = served(paris)
     words = "sftchat: error: no log-probabilities were asked for with this reply; '/probs on' asks for them from the next on, then '/regen' replies again"
 
@@ -82,7 +82,7 @@ def test_nothing_is_asked_for_before_it_is_wanted_and_what_to_type_is_said() -> 
 
 
 @pytest.mark.filterwarnings("ignore:model 'small' of .* gives no log-probabilities")
-def test_a_server_that_gives_none_is_no_traceback() -> None:
+def test_a_server_without_probabilities_gives_no_traceback() -> None:
     refuses = {"error": {"message": "logprobs is not supported with this model"}}
     silent = served(lambda body: streamed(weighed("Paris"), end(), DONE))
     strict = served(lambda body: httpx2.Response(400, json=refuses) if "logprobs" in body else streamed(weighed("Paris"), end(), DONE))
@@ -91,7 +91,7 @@ def test_a_server_that_gives_none_is_no_traceback() -> None:
         assert last(engine, "hi", "/probs", **ON) == ["sftchat: error: no log-probabilities came with this reply"]
 
 
-def test_a_given_answer_is_judged_where_the_server_can() -> None:
+def test_a_given_answer_is_scored_where_the_server_supports_it() -> None:
     engine = served(paris).engine
 
     assert last(engine, "hi", "/likelihood ab") == [
@@ -100,7 +100,7 @@ def test_a_given_answer_is_judged_where_the_server_can() -> None:
     assert last(engine, "hi", "/likelihood", **ON) == ["served  5 tokens, log-likelihood -11.12, -2.224 a token, perplexity 9.25"]
 
 
-def test_what_a_server_lacks_is_one_line_alone_and_beside_a_model_that_can() -> None:
+def test_a_missing_feature_of_a_server_is_one_line_with_one_model_or_two() -> None:
     lacking = "model 'small': its server does not give the log-probabilities of a given text (prompt_logprobs): it takes the request and sends none"
     plain = served(
         lambda body: httpx2.Response(200, json={"choices": []}) if "prompt_logprobs" in body else streamed(weighed("Paris"), end(), DONE)
@@ -113,7 +113,7 @@ def test_what_a_server_lacks_is_one_line_alone_and_beside_a_model_that_can() -> 
     ]  # fmt: skip
 
 
-def test_a_reply_that_goes_on_keeps_the_tokens_of_its_beginning() -> None:
+def test_a_continued_reply_keeps_the_tokens_of_its_beginning() -> None:
     def halves(body: dict[str, Any]) -> httpx2.Response:
         begun = body["messages"][-1]["role"] == "assistant"
         text = "is" if begun else "Par"
@@ -127,7 +127,7 @@ def test_a_reply_that_goes_on_keeps_the_tokens_of_its_beginning() -> None:
     assert unknown == ["sftchat: error: no log-probabilities came with this reply"]
 
 
-def test_they_are_kept_with_the_session_and_a_corrected_reply_has_none(view: Any, tmp_path: Path) -> None:
+def test_probabilities_are_saved_with_the_session_and_a_corrected_reply_has_none(view: Any, tmp_path: Path) -> None:
     log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20), desk=ChatDesk(rows=Rows(tmp_path)))
     log.type("/probs on", "hi")
     conversation = log.talk.conversation
@@ -140,7 +140,7 @@ def test_they_are_kept_with_the_session_and_a_corrected_reply_has_none(view: Any
     assert fixed.node(fixed.head).answers[0].choices == ()
 
 
-def test_in_a_terminal_they_are_drawn(chat: Any) -> None:
+def test_probabilities_are_drawn_in_a_terminal(chat: Any) -> None:
     shown = chat(served(paris).engine)
     shown.type("/probs on\r")
     shown.screen.wait("asked for log-probabilities: on")

@@ -46,7 +46,7 @@ def last(path: Path) -> tuple[Conversation, Settings]:
     return restored(sessions, found, 9)
 
 
-def test_a_talk_comes_back_with_its_branches_settings_and_marks(view: View, path: Path) -> None:
+def test_a_conversation_is_restored_with_its_branches_settings_and_scores(view: View, path: Path) -> None:
     desk = ChatServices(session=Session(opened(path)))
     log = view(
         ScriptedEngine(["A", "二🙂\udc80", "C"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, stop=("。",))
@@ -59,14 +59,14 @@ def test_a_talk_comes_back_with_its_branches_settings_and_marks(view: View, path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_nothing_is_kept_before_something_is_said(view: View, path: Path) -> None:
+def test_nothing_is_saved_before_the_first_message(view: View, path: Path) -> None:
     log = view(ScriptedEngine([]), desk=ChatServices(session=Session(opened(path))))
     log.type("/system be brief", "/set temperature 1")
 
     assert not path.exists()
 
 
-def test_two_columns_come_back_side_by_side(view: View, path: Path) -> None:
+def test_two_models_are_restored_side_by_side(view: View, path: Path) -> None:
     openings = [Opening(lambda: ScriptedEngine(["A"]), ("one",)), Opening(lambda: ScriptedEngine(["B"]), ("two",))]
     log = view(openings=openings, desk=ChatServices(session=Session(opened(path))))
     log.type("x")
@@ -116,7 +116,7 @@ def test_a_killed_program_loses_at_most_the_token_that_was_not_shown(path: Path)
     assert (answer.model, answer.token_ids) == ("scripted", tuple(map(ord, said)))
 
 
-def test_a_program_that_left_in_mid_reply_goes_on_with_the_part(view: View, path: Path) -> None:
+def test_a_reply_that_was_interrupted_by_a_kill_is_restored_as_a_part(view: View, path: Path) -> None:
     pause = threading.Event()
     log = view(ScriptedEngine(["abcdef"], pause=pause), desk=ChatServices(session=Session(opened(path))))
     log.ready()
@@ -150,7 +150,7 @@ class Loading:
         raise SftchatError("killed")
 
 
-def test_what_is_typed_while_the_model_loads_is_on_disk_and_gets_its_turn_in_the_next_program(view: View, path: Path) -> None:
+def test_lines_typed_while_the_model_loads_are_saved_and_answered_by_the_next_program(view: View, path: Path) -> None:
     loading = Loading()
     log = view(loading, desk=ChatServices(session=Session(opened(path))))
     for line in ("first\udc80", "/system be brief", "second"):
@@ -180,7 +180,7 @@ def test_what_is_typed_while_the_model_loads_is_on_disk_and_gets_its_turn_in_the
     loading.end.set()
 
 
-def test_a_message_without_any_reply_is_answered_when_the_talk_goes_on_and_before_what_was_typed_after_it(view: View, path: Path) -> None:
+def test_a_message_without_a_reply_is_answered_when_the_conversation_is_resumed_before_later_lines(view: View, path: Path) -> None:
     pause = threading.Event()
     log = view(ScriptedEngine(["never said"], pause=pause), desk=ChatServices(session=Session(opened(path))))
     log.ready()
@@ -202,7 +202,7 @@ def test_a_message_without_any_reply_is_answered_when_the_talk_goes_on_and_befor
     pause.set()
 
 
-def test_a_session_that_is_loaded_in_mid_talk_answers_what_waited_in_it(view: View, path: Path) -> None:
+def test_a_session_loaded_during_a_conversation_answers_its_queued_lines(view: View, path: Path) -> None:
     loading = Loading()
     view(loading, desk=ChatServices(session=Session(opened(path)))).talk.submit("first")
     log = view(ScriptedEngine(["A"], chunks=9), desk=ChatServices(session=Session(opened(path))))
@@ -212,7 +212,7 @@ def test_a_session_that_is_loaded_in_mid_talk_answers_what_waited_in_it(view: Vi
     loading.end.set()
 
 
-def test_a_second_program_with_the_same_session_goes_on_in_one_of_its_own(view: View, path: Path) -> None:
+def test_a_second_program_with_the_same_session_uses_a_copy(view: View, path: Path) -> None:
     view(ScriptedEngine(["A"]), desk=ChatServices(session=Session(opened(path)))).type("a")
     logs = []
     for _ in range(2):
@@ -230,7 +230,7 @@ def test_a_second_program_with_the_same_session_goes_on_in_one_of_its_own(view: 
 
 
 @pytest.mark.parametrize("how", ["a folder", "not a database", "of the future"])
-def test_what_cannot_be_kept_is_said_once_and_the_talk_goes_on(view: View, path: Path, how: str) -> None:
+def test_a_failure_to_save_is_reported_once_and_the_chat_continues(view: View, path: Path, how: str) -> None:
     path.parent.mkdir()
     if how == "a folder":
         path.mkdir()
@@ -247,7 +247,7 @@ def test_what_cannot_be_kept_is_said_once_and_the_talk_goes_on(view: View, path:
     assert log.type("/sessions")[0] == "error: /sessions: conversations are not kept here"
 
 
-def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
+def test_a_full_disk_during_a_chat_is_reported_once(view: View, path: Path) -> None:
     warnings: list[str] = []
     sessions = opened(path, warnings)
     log = view(
@@ -262,7 +262,7 @@ def test_a_full_disk_in_mid_talk_is_said_once(view: View, path: Path) -> None:
     assert warnings == [f"the conversation is not kept from here on: cannot use '{path}': database or disk is full"]
 
 
-def test_a_talk_gets_a_name_and_is_loaded_by_it_with_the_settings_it_had_last(view: View, path: Path) -> None:
+def test_a_named_conversation_is_loaded_by_its_name_with_its_last_settings(view: View, path: Path) -> None:
     log = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(opened(path))))
     log.type("a", "/save first", "/set temperature 0.5", "/set temperature 0.25")
 
@@ -283,7 +283,7 @@ def test_a_talk_gets_a_name_and_is_loaded_by_it_with_the_settings_it_had_last(vi
 
 
 @pytest.mark.parametrize(("name", "format"), [("t.jsonl", ""), ("t.jsonl", " sharegpt"), ("t.json", " messages")])
-def test_an_exported_talk_is_loaded_again_as_it_was_said(view: View, tmp_path: Path, name: str, format: str) -> None:
+def test_an_exported_conversation_is_loaded_unchanged(view: View, tmp_path: Path, name: str, format: str) -> None:
     nasty = "<think>\x1b[2J</think>\r\n  你🙂 <|im_end|>"
     file = tmp_path / name
     log = view(ScriptedEngine([nasty], chunks=999), system="s")
@@ -298,7 +298,7 @@ def test_an_exported_talk_is_loaded_again_as_it_was_said(view: View, tmp_path: P
     assert before[-1]["content"] == nasty
 
 
-def test_markdown_is_for_readers(view: View, tmp_path: Path) -> None:
+def test_markdown_exports_are_readable(view: View, tmp_path: Path) -> None:
     file = tmp_path / "talk.md"
     log = view(ScriptedEngine(["# 你好\n\n- a"], chunks=99))
     log.type("a", f"/export {file}")
@@ -306,7 +306,7 @@ def test_markdown_is_for_readers(view: View, tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "**user**\n\na\n\n**assistant**\n\n# 你好\n\n- a\n"
 
 
-def test_a_row_of_a_data_file_is_loaded_and_its_open_question_waits_in_the_input_line(view: View, tmp_path: Path) -> None:
+def test_a_row_of_a_data_file_is_loaded_and_its_open_question_is_put_into_the_input_line(view: View, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     rows: list[Any] = [
         {"messages": [{"role": "user", "content": "q"}]},
@@ -329,7 +329,7 @@ def test_a_row_of_a_data_file_is_loaded_and_its_open_question_waits_in_the_input
     assert [message["content"] for message in log.talk.conversation.messages] == ["i", "o"]
 
 
-def test_a_damaged_session_is_said_and_put_aside_and_the_others_go_on(view: View, path: Path) -> None:
+def test_a_damaged_session_is_reported_and_moved_aside_and_the_others_remain(view: View, path: Path) -> None:
     for said in ("a", "b", "c"):
         view(ScriptedEngine(["A"]), desk=ChatServices(session=Session(opened(path)))).type(said)
     with sqlite3.connect(path) as connection:
@@ -348,7 +348,7 @@ def test_a_damaged_session_is_said_and_put_aside_and_the_others_go_on(view: View
 
 
 @pytest.mark.parametrize("name", ["talk.md", "talk.jsonl"])
-def test_an_exported_talk_is_whole_whatever_of_it_the_model_was_shown(view: View, tmp_path: Path, name: str) -> None:
+def test_an_exported_conversation_is_complete_whatever_the_model_saw(view: View, tmp_path: Path, name: str) -> None:
     log = view(ScriptedEngine(["A", "B"], chunks=9))
 
     log.type("first", "/set history off", "second", f"/export {tmp_path / name}")

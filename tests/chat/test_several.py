@@ -1,4 +1,4 @@
-"""Several models in one conversation, as a person sees them."""
+"""Several models in one conversation, as shown on the screen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_two_models_stream_side_by_side_and_the_first_difference_is_marked(chat:
     assert "\x1b[0;7m师" in talk.screen.raw
 
 
-def test_on_a_narrow_terminal_they_stand_one_below_the_other(chat: Start) -> None:
+def test_on_a_narrow_terminal_replies_are_stacked(chat: Start) -> None:
     go_on = threading.Event()
     engines = [ScriptedEngine([["one\n", "two"]], pause=go_on), ScriptedEngine([["**eins**\nzwei"]])]
     talk = chat(engines, 60, 20, names=NAMES)
@@ -49,7 +49,7 @@ def test_on_a_narrow_terminal_they_stand_one_below_the_other(chat: Start) -> Non
     assert talk.leave().endswith("> x\nbase\none\ntwo\ntuned\neins\nzwei\nthey differ from character 1 on: base one · tuned **eins**")
 
 
-def test_the_same_replies_are_said_to_be_the_same(chat: Start) -> None:
+def test_equal_replies_are_reported_as_equal(chat: Start) -> None:
     talk = chat([ScriptedEngine(["same"]), ScriptedEngine(["same"])], 100, 20, names=NAMES)
     talk.say("x")
 
@@ -57,7 +57,7 @@ def test_the_same_replies_are_said_to_be_the_same(chat: Start) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 120])
-def test_what_goes_wrong_with_one_is_said_below_the_table(chat: Start, columns: int) -> None:
+def test_an_error_of_one_model_is_shown_below_the_table(chat: Start, columns: int) -> None:
     go_on = threading.Event()
     engines = [ScriptedEngine([["half", EngineError("out of memory")]]), ScriptedEngine([["whole ", "reply"]], pause=go_on)]
     talk = chat(engines, columns, 20, names=NAMES)
@@ -71,7 +71,7 @@ def test_what_goes_wrong_with_one_is_said_below_the_table(chat: Start, columns: 
     assert "error: base: out of memory; what was said is kept" in seen.partition("whole reply")[2].replace("\n", " ")
 
 
-def test_ctrl_c_stops_all_of_them_and_keeps_their_parts(chat: Start) -> None:
+def test_ctrl_c_stops_all_models_and_keeps_partial_replies(chat: Start) -> None:
     never = threading.Event()
     engines = [ScriptedEngine(["abc"], chunks=1, pause=never), ScriptedEngine(["xyz"], chunks=1, pause=never)]
     talk = chat(engines, 120, 20, names=NAMES)
@@ -100,7 +100,7 @@ def test_the_status_line_has_the_speed_of_each(chat: Start) -> None:
     assert " · ready · tuned " in last
 
 
-def test_a_narrow_resize_in_mid_reply_keeps_the_columns(chat: Start) -> None:
+def test_narrowing_the_terminal_during_a_reply_keeps_the_columns(chat: Start) -> None:
     go_on = threading.Event()
     first = "\n".join(f"left {number}" for number in range(9)) + "\n"
     engines: list[Any] = [

@@ -1,4 +1,4 @@
-"""The state machine behind both views: order, stopping, errors; events instead of sleeps."""
+"""The chat controller behind both views: order, stopping, errors; with events instead of sleeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftchat.types import Reply, SamplingParams
 from tests.chat.logged import Log
 
 
-def test_a_message_is_answered_and_remembered(view: Callable[..., Log]) -> None:
+def test_a_message_is_answered_and_added_to_the_history(view: Callable[..., Log]) -> None:
     engine = ScriptedEngine(["hi", "你"], chunks=1)
     log = view(engine, system="be brief", sampling=SamplingParams(seed=3))
     log.ready()
@@ -30,7 +30,7 @@ def test_a_message_is_answered_and_remembered(view: Callable[..., Log]) -> None:
     assert log.talk.conversation.turns[0].reply == Reply("hi", "stop", len("system: be brief\nuser: hello\nassistant: "), 2)
 
 
-def test_what_is_typed_while_the_model_loads_waits_in_order(view: Callable[..., Log]) -> None:
+def test_lines_typed_while_the_model_loads_are_queued_in_order(view: Callable[..., Log]) -> None:
     loaded = threading.Event()
     engine = ScriptedEngine(lambda request: f"{len(request.messages)}")
 
@@ -57,7 +57,7 @@ def test_what_is_typed_while_the_model_loads_waits_in_order(view: Callable[..., 
     assert log.log == ["> one", "1", "|", "> /reset", "note: the conversation starts again; /branches leads back", "> two", "1", "|"]
 
 
-def test_stopping_keeps_the_part_at_once_even_while_the_engine_is_deaf(view: Callable[..., Log]) -> None:
+def test_stopping_keeps_the_part_at_once_even_if_the_engine_does_not_react(view: Callable[..., Log]) -> None:
     go_on = threading.Event()
     engine = ScriptedEngine(["abc", "next"], chunks=1, pause=go_on)
     log = view(engine)
@@ -79,7 +79,7 @@ def test_stopping_keeps_the_part_at_once_even_while_the_engine_is_deaf(view: Cal
     assert [message["content"] for message in engine.requests[1].messages] == ["one", "a", "two"]
 
 
-def test_stopping_before_the_first_word_takes_the_message_back(view: Callable[..., Log]) -> None:
+def test_stopping_before_the_first_token_removes_the_message(view: Callable[..., Log]) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def think(request: Any) -> str:
@@ -109,7 +109,7 @@ def test_stopping_before_the_first_word_takes_the_message_back(view: Callable[..
         (Reply("half", "error"), ["half", "|", "error: scripted; what was said is kept"], 1),
     ],
 )
-def test_an_engine_error_is_one_line_and_the_talk_goes_on(view: Callable[..., Log], script: Any, logged: list[str], turns: int) -> None:
+def test_an_engine_error_is_one_line_and_the_chat_continues(view: Callable[..., Log], script: Any, logged: list[str], turns: int) -> None:
     log = view(ScriptedEngine([script, "fine"], chunks=9))
     log.ready()
 
@@ -133,7 +133,7 @@ def test_an_engine_that_ends_without_a_reason_is_an_error(view: Callable[..., Lo
     assert log.ready()[-1] == "error: the engine ended in mid-reply and gave no reason; the message is taken back"
 
 
-def test_a_reply_cut_by_the_limit_and_an_empty_one_are_said_to_be(view: Callable[..., Log]) -> None:
+def test_a_reply_cut_by_the_limit_and_an_empty_one_are_reported(view: Callable[..., Log]) -> None:
     log = view(ScriptedEngine(["abcdef", ""], chunks=9), sampling=SamplingParams(max_new_tokens=4))
     log.ready()
 
@@ -144,7 +144,7 @@ def test_a_reply_cut_by_the_limit_and_an_empty_one_are_said_to_be(view: Callable
     assert [turn.partial for turn in log.talk.conversation.turns] == [True, False]
 
 
-def test_a_setting_changed_in_the_talk_is_used_for_the_next_message(view: Callable[..., Log]) -> None:
+def test_a_setting_changed_during_the_conversation_is_used_for_the_next_message(view: Callable[..., Log]) -> None:
     engine = ScriptedEngine(["a", "b"])
     log = view(engine)
     log.ready()
@@ -162,7 +162,7 @@ def test_a_reply_ends_before_a_stop_string_that_was_typed(view: Callable[..., Lo
     assert log.type("/stop 。", "x", "/stop off", "y") == ["note: stop 。", "床", "前", "|", "note: stop off", *"床前。明月光", "|"]
 
 
-def test_a_command_of_a_plugin_sends_and_fails_without_harm(view: Callable[..., Log]) -> None:
+def test_a_plugin_command_can_send_a_message_and_its_failure_is_harmless(view: Callable[..., Log]) -> None:
     def twice(context: Any, argument: str) -> None:
         context.send(argument)
         context.send("/" + argument)
@@ -191,7 +191,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat(view: Callable[..., Log]) -
     assert str(log.problem) == "no such model"
 
 
-def test_closing_frees_the_engine_in_mid_reply() -> None:
+def test_closing_releases_the_engine_during_a_reply() -> None:
     go_on = threading.Event()
     engine = ScriptedEngine(["abc"], pause=go_on)
     log = Log(lambda: engine)
@@ -206,7 +206,7 @@ def test_closing_frees_the_engine_in_mid_reply() -> None:
     assert engine.cancelled == ["turn-1"]
 
 
-def test_speed_is_tokens_after_the_first_by_the_clock(view: Callable[..., Log]) -> None:
+def test_speed_counts_tokens_after_the_first_in_elapsed_time(view: Callable[..., Log]) -> None:
     ticks = iter([9.0, 10.0, 10.5, 11.0, 11.0])
     log = view(ScriptedEngine(["abc"]), clock=lambda: next(ticks))
     log.ready()

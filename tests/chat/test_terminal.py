@@ -1,4 +1,4 @@
-"""The chat on a screen, in this process: keys in, what a person sees out."""
+"""The chat on an in-process screen: keys in, screen contents out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_line_higher_than_the_screen_shows_its_end_and_ends_whole(chat: Start)
     assert talk.leave().split("> x\n")[1].replace("\n", "") == text
 
 
-def test_escape_sequences_are_shown_and_not_obeyed(chat: Start) -> None:
+def test_escape_sequences_are_shown_and_not_executed(chat: Start) -> None:
     nasty = "a\x1b[2J\x1b[Hb\x1b]0;owned\x07\x9b31mc\rd\x08\x1b[6n\ttab\u202etxt"
     talk = chat(ScriptedEngine([list(nasty)]), 80, 12)
 
@@ -102,7 +102,7 @@ def test_escape_sequences_are_shown_and_not_obeyed(chat: Start) -> None:
     assert talk.talk.conversation.turns[0].reply.text == nasty
 
 
-def test_no_character_from_outside_commands_the_screen(chat: Start) -> None:
+def test_no_character_from_outside_controls_the_screen(chat: Start) -> None:
     codes = (
         *range(1, 0x20),
         *range(0x7F, 0xA0),
@@ -139,7 +139,7 @@ def test_a_paste_of_several_lines_is_one_message(chat: Start) -> None:
 
 
 @pytest.mark.parametrize("newline", ["\n", "\x1b\r"], ids=["ctrl-j", "esc-enter"])
-def test_enter_sends_and_other_keys_start_a_line(chat: Start, newline: str) -> None:
+def test_enter_sends_and_other_keys_start_a_new_line(chat: Start, newline: str) -> None:
     engine = ScriptedEngine(echo)
     talk = chat(engine)
 
@@ -149,7 +149,7 @@ def test_enter_sends_and_other_keys_start_a_line(chat: Start, newline: str) -> N
     assert "你说：one\ntwo\n" in talk.leave() + "\n"
 
 
-def test_an_empty_line_sends_nothing_and_leaves_nothing(chat: Start) -> None:
+def test_an_empty_line_sends_nothing_and_is_removed(chat: Start) -> None:
     engine = ScriptedEngine(echo)
     talk = chat(engine)
 
@@ -160,14 +160,14 @@ def test_an_empty_line_sends_nothing_and_leaves_nothing(chat: Start) -> None:
     assert len(engine.requests) == 1
 
 
-def test_remarks_stand_under_the_greeting(chat: Start) -> None:
+def test_remarks_are_shown_under_the_greeting(chat: Start) -> None:
     talk = chat(ScriptedEngine(["a"]), remarks=["the disk is full", "so is the moon"])
     talk.say("q")
 
     assert talk.leave() == ("chat with scripted; /help lists the commands, ctrl-d leaves\nthe disk is full\nso is the moon\n\n> q\na")
 
 
-def test_the_prompt_is_there_before_the_model_and_what_is_typed_waits(chat: Start) -> None:
+def test_the_prompt_is_shown_before_the_model_is_loaded_and_lines_are_queued(chat: Start) -> None:
     loaded = threading.Event()
     engine = ScriptedEngine(echo)
 
@@ -186,7 +186,7 @@ def test_the_prompt_is_there_before_the_model_and_what_is_typed_waits(chat: Star
     assert "waits" not in talk.screen.wait("scripted · ready")
 
 
-def test_ctrl_c_clears_then_stops_then_arms_then_leaves(chat: Start) -> None:
+def test_ctrl_c_clears_then_stops_then_warns_then_exits(chat: Start) -> None:
     go_on = threading.Event()
     talk = chat(ScriptedEngine(["床前明月光", "again"], chunks=2, pause=go_on))
     talk.type("x\r")
@@ -210,7 +210,7 @@ def test_ctrl_c_clears_then_stops_then_arms_then_leaves(chat: Start) -> None:
     assert talk.problem is None
 
 
-def test_ctrl_c_disarms_with_time(chat: Start) -> None:
+def test_the_warning_of_ctrl_c_expires(chat: Start) -> None:
     now = [100.0]
     talk = chat(ScriptedEngine([]), clock=lambda: now[0])
     talk.screen.wait("ready")
@@ -237,7 +237,7 @@ def test_ctrl_c_while_loading_does_not_kill(chat: Start) -> None:
 
 
 @pytest.mark.parametrize("keys", ["\x04", "/exit\r", "\x03\x03"], ids=["ctrl-d", "/exit", "ctrl-c twice"])
-def test_leaving_while_the_model_loads(chat: Start, keys: str) -> None:
+def test_exiting_while_the_model_loads(chat: Start, keys: str) -> None:
     never = threading.Event()
     talk = chat(lambda: never.wait(60) and ScriptedEngine(echo))
 
@@ -248,7 +248,7 @@ def test_leaving_while_the_model_loads(chat: Start, keys: str) -> None:
     never.set()
 
 
-def test_leaving_in_mid_reply_keeps_the_part_on_the_screen(chat: Start) -> None:
+def test_exiting_during_a_reply_keeps_the_part_on_the_screen(chat: Start) -> None:
     go_on = threading.Event()
     engine = ScriptedEngine(["床前明月光"], chunks=2, pause=go_on)
     talk = chat(engine)
@@ -270,7 +270,7 @@ def test_ctrl_d_deletes_in_a_line_that_is_not_empty(chat: Start) -> None:
     assert engine.requests[0].messages[-1]["content"] == "bc"
 
 
-def test_an_engine_error_is_one_line_and_the_prompt_is_back(chat: Start) -> None:
+def test_an_engine_error_is_one_line_and_the_prompt_returns(chat: Start) -> None:
     talk = chat(ScriptedEngine({"boom": ["part", EngineError("out of\nmemory")], "hi": "fine"}, chunks=9))
 
     talk.say("boom")
@@ -314,7 +314,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start)
     assert isinstance(talk.problem, ModelError)
 
 
-def test_whatever_breaks_while_a_model_loads_ends_the_chat_in_one_line_and_costs_nothing_when_another_was_there(chat: Start) -> None:
+def test_any_error_while_a_model_loads_is_one_line_and_keeps_the_previous_model(chat: Start) -> None:
     shown = threading.Event()
 
     def load(model: str = "") -> Any:
@@ -340,7 +340,7 @@ def test_commands_complete(chat: Start) -> None:
     assert "max_new_tokens" in talk.screen.wait("temperature 0.0")
 
 
-def test_tab_completes_at_once_however_fast_one_types(chat: Start) -> None:
+def test_tab_completes_at_once_at_any_typing_speed(chat: Start) -> None:
     talk = chat(ScriptedEngine([]))
 
     talk.type("/temp\t x")
@@ -381,7 +381,7 @@ def test_a_history_that_cannot_be_written_is_kept_in_memory(chat: Start, tmp_pat
     vanishing.screen.wait("\n> two\n")
 
 
-def test_what_a_library_prints_appears_above_the_prompt(chat: Start) -> None:
+def test_output_of_a_library_appears_above_the_prompt(chat: Start) -> None:
     def noisy(request: Any) -> str:
         print("a warning")  # noqa: T201
         return "fine"

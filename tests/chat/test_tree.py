@@ -1,4 +1,4 @@
-"""Going back, again, on and elsewhere: typed as a user types it, with what the model is then shown."""
+"""Commands that move in the conversation tree, as typed, with the prompts that the model then gets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_undo_goes_back_and_redo_takes_it_back(view: View) -> None:
     ]
 
 
-def test_regenerating_varies_the_seed_and_says_when_it_cannot_vary(view: View) -> None:
+def test_regenerating_changes_the_seed_and_reports_when_it_cannot(view: View) -> None:
     engine = ScriptedEngine(["A", "B", "C"], chunks=9)
     log = view(engine)
 
@@ -49,7 +49,7 @@ def test_regenerating_varies_the_seed_and_says_when_it_cannot_vary(view: View) -
     assert log.type("/branches") == ["note:   1  1 turn: a → A\n  2  1 turn: a → B\n* 3  1 turn: a → C"]
 
 
-def test_a_failed_message_is_asked_again_and_never_shown_twice(view: View) -> None:
+def test_a_failed_message_is_sent_again_and_shown_once(view: View) -> None:
     engine = ScriptedEngine([EngineError("gone"), "A", EngineError("gone"), "C"], chunks=9)
     log = view(engine)
 
@@ -58,7 +58,7 @@ def test_a_failed_message_is_asked_again_and_never_shown_twice(view: View) -> No
     assert shown(engine) == ["u:a", "a:A", "u:c"]
 
 
-def test_editing_asks_in_other_words_and_keeps_the_old_branch(view: View) -> None:
+def test_editing_sends_another_wording_and_keeps_the_old_branch(view: View) -> None:
     engine = ScriptedEngine(["A", "B", "C", "D"], chunks=9)
     log = view(engine)
     log.type("a", "b")
@@ -73,7 +73,7 @@ def test_editing_asks_in_other_words_and_keeps_the_old_branch(view: View) -> Non
     ]
 
 
-def test_a_cut_reply_goes_on_where_it_was_cut_without_a_word_of_the_user(view: View) -> None:
+def test_a_cut_reply_is_continued_without_a_user_turn(view: View) -> None:
     engine = ScriptedEngine([Reply("床前明", "length"), "月光", "next"], chunks=9)
     log = view(engine)
 
@@ -109,7 +109,7 @@ def test_branching_starts_from_any_turn(view: View) -> None:
 
 
 @pytest.mark.parametrize("command", ["undo", "redo", "regen", "edit", "continue", "branch", "branches", "history"])
-def test_what_makes_no_sense_yet_is_said_and_not_offered(view: View, command: str) -> None:
+def test_unavailable_commands_are_reported_and_not_offered(view: View, command: str) -> None:
     log = view(ScriptedEngine([]))
 
     (said,) = log.type(f"/{command}")

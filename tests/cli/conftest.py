@@ -1,4 +1,4 @@
-"""A desk for ``sftchat eval``: an evalset, scripted models, and no plugin installed."""
+"""Fixture for ``sftchat eval``: an evalset, scripted models, and no installed plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run many commands in one process and say of each how it ended: the exit code, what it wrote, and whether it went for torch.
+"""Run many commands in one process and report for each its exit code, its output, and whether it imported torch.
 
 Reads ``[[word, …], …]`` from standard input, and writes as many JSON objects to standard output.
 """

@@ -1,4 +1,4 @@
-"""`sftchat ask` as scripts meet it: words in, the reply alone on stdout, exit codes."""
+"""`sftchat ask` in scripts: arguments in, only the reply on stdout, exit codes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return Asked(ScriptedEngine(echo))
 
 
-def test_stdout_is_the_reply_and_nothing_else(ask: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdout_is_only_the_reply(ask: Asked, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("model", "甲是谁？", "--system", "be brief") == 0
 
     assert capsys.readouterr() == ("你说：甲是谁？\n", "")
@@ -93,7 +93,7 @@ def test_the_prompt_comes_from_standard_input(
     assert capsys.readouterr().out == "你说：第一行\nsecond \n"
 
 
-def test_a_given_prompt_leaves_standard_input_alone(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_prompt_leaves_standard_input_unread(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("for the next program"))
 
     ask("model", "x")
@@ -188,7 +188,7 @@ def test_a_model_that_cannot_be_loaded_is_exit_code_3(ask: Asked, capsys: pytest
     assert capsys.readouterr() == ("", "sftchat: error: no model 'model'\n")
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     program = (
         "import sys\nfrom sftchat.cli import main\nfrom sftchat.cli.shared import Session\nfrom sftchat.testing import ScriptedEngine\n"
         "engine = ScriptedEngine(lambda request: '好' * 200_000)\n"
@@ -222,7 +222,7 @@ def test_a_file_of_questions_is_answered_in_its_order(ask: Asked, tmp_path: Path
     ]  # fmt: skip
 
 
-def test_answers_that_come_in_another_order_are_put_in_the_files(ask: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_in_another_order_are_sorted_into_the_files_order(ask: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Backwards(ScriptedEngine):
         def generate(self, requests: Any) -> Any:
             return super().generate(reversed(list(requests)))
@@ -236,7 +236,7 @@ def test_answers_that_come_in_another_order_are_put_in_the_files(ask: Asked, tmp
     assert capsys.readouterr().out == "你说：1\n你说：2\n你说：3\n"
 
 
-def test_samples_of_one_reply_have_seeds_of_their_own(ask: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_of_one_prompt_have_different_seeds(ask: Asked, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("model", "x", "-k", "3", "--temperature", "0.5", "--seed", "7", "--json") == 0
 
     assert [request.sampling.seed for request in ask.engine.requests] == [7, 8, 9]
@@ -262,7 +262,7 @@ def test_a_question_that_fails_leaves_the_others_and_is_exit_code_3(ask: Asked, 
         (("--questions", "missing.jsonl"), "missing.jsonl: "),
     ],
 )
-def test_a_batch_that_cannot_be_is_refused_before_the_model_is_opened(
+def test_an_impossible_batch_is_refused_before_the_model_is_opened(
     ask: Asked, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str
 ) -> None:
     assert ask("model", *words) == 2

@@ -1,4 +1,4 @@
-"""Replies that are remembered, from the words typed to the exit code: ``sftchat eval`` twice, ``sftchat cache``."""
+"""The reply cache from the command line: ``sftchat eval`` twice, ``sftchat cache``."""
 
 from __future__ import annotations
 
@@ -109,19 +109,19 @@ def test_a_second_run_opens_no_model_and_writes_the_same_bytes(desk: Desk) -> No
     assert "remembered" not in first[1] + first[2]
 
 
-def test_the_json_does_not_say_where_replies_come_from(desk: Desk) -> None:
+def test_the_json_does_not_depend_on_the_cache(desk: Desk) -> None:
     assert desk.run("eval", "s:good", "--json", "--quiet") == desk.run("eval", "s:good", "--json", "--quiet")
     assert desk.asked == [("s:good", 8)]
 
 
-def test_an_unchanged_model_against_itself_is_asked_once_and_passes(desk: Desk) -> None:
+def test_an_unchanged_model_against_itself_is_run_once_and_passes(desk: Desk) -> None:
     code, _, err = desk.run("eval", "s:good", "--baseline", "s:good", "--quiet")
 
     assert (code, desk.asked) == (0, [("s:good", 8)])
     assert err.endswith("p = 1, no item changed its counts\nverdict: pass\n")
 
 
-def test_only_new_items_are_asked(desk: Desk) -> None:
+def test_only_new_items_are_generated(desk: Desk) -> None:
     desk.run("eval", "s:good", "--limit", 6)
     _, out, err = desk.run("eval", "s:good")
 
@@ -130,7 +130,7 @@ def test_only_new_items_are_asked(desk: Desk) -> None:
     assert "s:good on gold.jsonl: 8 of 8, 6 remembered\n" in err
 
 
-def test_other_weights_under_the_same_name_are_asked_again(desk: Desk) -> None:
+def test_other_weights_under_the_same_name_are_run_again(desk: Desk) -> None:
     desk.run("eval", "s:good")
     desk.identities["s:good"] = BAD
     desk.run("eval", "s:good")
@@ -138,14 +138,14 @@ def test_other_weights_under_the_same_name_are_asked_again(desk: Desk) -> None:
     assert desk.asked == [("s:good", 8), ("s:good", 8)]
 
 
-def test_another_seed_is_asked_again(desk: Desk) -> None:
+def test_another_seed_is_run_again(desk: Desk) -> None:
     desk.run("eval", "s:good")
     desk.run("eval", "s:good", "--seed", 1)
 
     assert desk.asked == [("s:good", 8), ("s:good", 8)]
 
 
-def test_fresh_asks_again(desk: Desk) -> None:
+def test_fresh_generates_again(desk: Desk) -> None:
     desk.run("eval", "s:good")
     out = desk.run("eval", "s:good", "--fresh")[1]
 
@@ -153,7 +153,7 @@ def test_fresh_asks_again(desk: Desk) -> None:
     assert "remembered" not in out
 
 
-def test_an_item_that_failed_is_asked_again(desk: Desk) -> None:
+def test_a_failed_item_is_generated_again(desk: Desk) -> None:
     assert desk.run("eval", "s:flaky")[0] == 3
     desk.answers["s:flaky"] = desk.answers["s:bad"]
     assert desk.run("eval", "s:flaky")[0] == 0
@@ -161,7 +161,7 @@ def test_an_item_that_failed_is_asked_again(desk: Desk) -> None:
     assert desk.asked == [("s:flaky", 8), ("s:flaky", 1)]
 
 
-def test_a_model_without_an_identity_is_always_asked(desk: Desk) -> None:
+def test_a_model_without_an_identity_is_always_run(desk: Desk) -> None:
     del desk.identities["s:good"]
     desk.run("eval", "s:good")
     desk.run("eval", "s:good")
@@ -170,7 +170,7 @@ def test_a_model_without_an_identity_is_always_asked(desk: Desk) -> None:
     assert not default_path().exists()
 
 
-def test_an_interrupted_evaluation_says_what_is_remembered_and_goes_on_from_there(desk: Desk) -> None:
+def test_an_interrupted_evaluation_reports_cached_replies_and_continues_from_them(desk: Desk) -> None:
     desk.identities["s:interrupted"] = GOOD
     code, _, err = desk.run("eval", "s:interrupted", "-o", "out", "--quiet")
     assert (code, Path("out").exists()) == (130, False)
@@ -182,7 +182,7 @@ def test_an_interrupted_evaluation_says_what_is_remembered_and_goes_on_from_ther
     assert desk.asked == [("s:interrupted", 6), ("s:interrupted", 3)]
 
 
-def test_a_fresh_evaluation_that_is_interrupted_goes_on_without_that_word(desk: Desk) -> None:
+def test_an_interrupted_fresh_evaluation_continues_without_the_flag(desk: Desk) -> None:
     desk.identities["s:interrupted"] = GOOD
 
     err = desk.run("eval", "s:interrupted", "--fresh", "--quiet")[2]
@@ -190,7 +190,7 @@ def test_a_fresh_evaluation_that_is_interrupted_goes_on_without_that_word(desk: 
     assert "; the same command without --fresh goes on from there\n" in err
 
 
-def test_a_store_that_cannot_be_used_is_said_once_and_harms_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cache_is_reported_once_and_harmless(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("taken").write_bytes(b"")
     monkeypatch.setenv("SFTCHAT_CACHE_DIR", "taken/cache")
     desk.run("eval", "s:good", "-o", "one", "--quiet")
@@ -246,11 +246,11 @@ def test_one_model_is_pruned_and_then_everything(desk: Desk) -> None:
         (("--older-than", "-1"), "invalid value for '--older-than': -1.0 is not in the range x>=0; see 'sftchat cache prune --help'"),
     ],
 )
-def test_pruning_that_makes_no_sense_is_refused_in_one_line(desk: Desk, words: tuple[str, ...], message: str) -> None:
+def test_contradictory_pruning_options_are_refused_in_one_line(desk: Desk, words: tuple[str, ...], message: str) -> None:
     assert desk.run("cache", "prune", *words) == (2, "", f"sftchat: error: {message}\n")
 
 
-def test_a_damaged_cache_is_an_error_of_one_line_until_it_is_emptied(desk: Desk) -> None:
+def test_a_damaged_cache_is_an_error_of_one_line_until_it_is_cleared(desk: Desk) -> None:
     default_path().parent.mkdir(parents=True)
     default_path().write_bytes(b"no database" * 1000)
 
@@ -267,7 +267,7 @@ def test_help_has_an_example(desk: Desk) -> None:
     assert "sftchat cache prune --model 3f2a9c --older-than 7" in desk.run("cache", "prune", "--help")[1]
 
 
-def test_one_bit_of_real_weights_is_asked_again_and_the_same_weights_are_not(desk: Desk, tmp_path: Path) -> None:
+def test_one_changed_bit_of_real_weights_generates_again_and_the_same_weights_do_not(desk: Desk, tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     program = Session(given_registry=desk.registry)
 
@@ -290,7 +290,7 @@ def test_one_bit_of_real_weights_is_asked_again_and_the_same_weights_are_not(des
 
 
 @pytest.mark.slow
-def test_a_baseline_knows_a_checkpoint_and_a_gold_set_by_their_bytes(desk: Desk, tmp_path: Path) -> None:
+def test_a_baseline_identifies_a_checkpoint_and_an_evalset_by_their_bytes(desk: Desk, tmp_path: Path) -> None:
     """Other harnesses write the name of a local folder, which stays while what is in it changes."""
     model = make_checkpoint(tmp_path / "model")
 

@@ -1,4 +1,4 @@
-"""`sftchat chat`: which view it opens, with what, and its exit codes."""
+"""`sftchat chat`: the view that it opens, its arguments, and its exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(engine: Any, *words: str) -> int:
     return main(["chat", "model", *words], obj=Session(engine if callable(engine) else lambda model, **options: engine, registry))
 
 
-def test_a_pipe_gets_one_reply_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_one_reply_per_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("你好\n/shout hey\nagain\n"))
     engine = ScriptedEngine(["一", "二"])
 
@@ -58,7 +58,7 @@ def test_a_model_that_cannot_be_loaded_is_exit_code_3(monkeypatch: pytest.Monkey
     assert capsys.readouterr() == ("", "sftchat: error: no model 'model'\n")
 
 
-def test_what_nobody_foresaw_while_a_model_loads_is_one_line_with_a_way_to_see_all(
+def test_an_unforeseen_error_while_a_model_loads_is_one_line_with_the_option_to_see_all(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(model: str, **options: Any) -> ScriptedEngine:
@@ -152,7 +152,7 @@ def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, 
     ],
     ids=["of a known task", "with its task", "of an unknown task"],
 )
-def test_what_a_run_was_trained_on_is_said(
+def test_the_training_data_of_a_run_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, words: tuple[str, ...], said: list[str]
 ) -> None:
     heard: list[str] = []

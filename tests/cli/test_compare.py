@@ -1,4 +1,4 @@
-"""`sftchat compare`: the same questions to several models, the first difference marked, scores where there is gold."""
+"""`sftchat compare`: the same questions to several models, the first difference marked, scores where there are gold replies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def compare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return Compared(capsys)
 
 
-def test_replies_stand_below_each_other_where_it_is_narrow_and_the_difference_is_named(compare: Compared) -> None:
+def test_replies_are_stacked_on_a_narrow_terminal_and_the_difference_is_named(compare: Compared) -> None:
     code, out, err = compare("s:one", "s:two", "-q", "谁是父亲？")
 
     assert (code, err) == (0, "")
@@ -71,7 +71,7 @@ def test_replies_stand_below_each_other_where_it_is_narrow_and_the_difference_is
     assert [engine.closed for engine in compare.opened] == [True, True]
 
 
-def test_replies_stand_side_by_side_where_it_is_wide(compare: Compared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_are_side_by_side_on_a_wide_terminal(compare: Compared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
 
     _, out, _ = compare("s:one", "s:two", "-q", "谁？", "-q", "x")
@@ -111,7 +111,7 @@ def test_replies_with_gold_are_scored_and_summed_up(compare: Compared, tmp_path:
     assert "value" not in lines[2]["replies"][0]
 
 
-def test_a_question_that_was_not_answered_is_said_and_is_exit_code_3(compare: Compared) -> None:
+def test_an_unanswered_question_is_reported_and_is_exit_code_3(compare: Compared) -> None:
     code, out, _ = compare("s:one", "s:silent", "-q", "x", "--json")
 
     assert code == 3
@@ -119,7 +119,7 @@ def test_a_question_that_was_not_answered_is_said_and_is_exit_code_3(compare: Co
     assert "(not answered: scripted)" in compare("s:one", "s:silent", "-q", "x")[1]
 
 
-def test_what_a_model_says_is_shown_and_not_obeyed(compare: Compared) -> None:
+def test_text_of_a_model_is_shown_and_does_not_control_the_terminal(compare: Compared) -> None:
     assert "父亲␛[2J" in compare("s:one", "s:evil", "-q", "x")[1]
     assert "\x1b" not in compare("s:one", "s:evil", "-q", "\x1b]0;x")[1]
 
@@ -138,7 +138,9 @@ def test_what_a_model_says_is_shown_and_not_obeyed(compare: Compared) -> None:
         (("s:one", "s:two", "-q", "x", "--task", "quizz"), "unknown task 'quizz'; did you mean 'quiz'?"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_is_opened(compare: Compared, words: tuple[str, ...], complaint: str) -> None:
+def test_models_that_cannot_be_compared_are_refused_before_anything_is_opened(
+    compare: Compared, words: tuple[str, ...], complaint: str
+) -> None:
     code, out, err = compare(*words)
 
     assert (code, out, compare.opened) == (2, "", [])

@@ -1,4 +1,4 @@
-"""What a shell is offered, asked as it asks."""
+"""Shell completion, requested as a shell does."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_models_are_the_embedded_one_and_the_runs_of_this_folder_else_folders(tm
     assert offered(tmp_path, "chat", "elsewhere/") == ["dir,elsewhere/"]
 
 
-def test_files_are_the_shells_business(tmp_path: Path) -> None:
+def test_files_are_completed_by_the_shell(tmp_path: Path) -> None:
     assert offered(tmp_path, "data", "check", "ro") == ["file,ro"]

@@ -1,4 +1,4 @@
-"""``--config FILE``: equal to the flags, flags win, and what is misspelt is said."""
+"""``--config FILE``: equal to the flags, flags take precedence, and misspelt keys are reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_options_of_the_generator_may_be_a_table(tmp_path: Path) -> None:
         ("epochs = ", "is not TOML: "),
     ],
 )
-def test_what_a_config_file_gets_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
+def test_errors_in_a_config_file_are_reported(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(text, encoding="utf-8")
 
@@ -90,7 +90,7 @@ def test_what_a_config_file_gets_wrong_is_said(tmp_path: Path, text: str, words:
         ("run.toml", b"\xff\xfe", "FILE: cannot be read: not UTF-8"),
     ],
 )
-def test_a_file_that_is_no_config_is_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_config_is_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, name: str, content:
 
 @pytest.mark.parametrize("word", ["on", "off", "auto"])
 @pytest.mark.parametrize("flag", ["on", "yes", "true", "True"])
-def test_words_of_yaml_need_no_quotes(tmp_path: Path, word: str, flag: str) -> None:
+def test_words_in_yaml_need_no_quotes(tmp_path: Path, word: str, flag: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"output: run\ndata: f\npacking: {word}\ngradient-checkpointing: {flag}\nforce: no\n", encoding="utf-8")
 
@@ -111,7 +111,7 @@ def test_words_of_yaml_need_no_quotes(tmp_path: Path, word: str, flag: str) -> N
     assert (found["packing"], found["gradient_checkpointing"], found["force"]) == (word, True, False)
 
 
-def test_a_name_that_yaml_takes_for_a_number_or_a_date_is_a_name(tmp_path: Path) -> None:
+def test_a_name_that_looks_like_a_number_or_a_date_in_yaml_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("task: 7\noutput: 2026-01-02\nmodel: true\nresume:\n", encoding="utf-8")
 
@@ -120,7 +120,7 @@ def test_a_name_that_yaml_takes_for_a_number_or_a_date_is_a_name(tmp_path: Path)
     assert (taken["task_name"], taken["output"], taken["model"], taken["resume"]) == ("7", Path("2026-01-02"), "true", None)
 
 
-def test_a_value_of_another_type_is_refused_as_a_flags_would_be(tmp_path: Path) -> None:
+def test_a_value_of_another_type_is_refused_like_that_of_a_flag(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('task = "relation"\noutput = "run"\nepochs = "many"\n', encoding="utf-8")
 
@@ -130,7 +130,7 @@ def test_a_value_of_another_type_is_refused_as_a_flags_would_be(tmp_path: Path) 
     assert "Invalid value for '--epochs': 'many' is not a valid float" in result.output
 
 
-def test_the_config_on_the_page_is_one_that_train_takes(tmp_path: Path) -> None:
+def test_train_accepts_the_config_on_the_page(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     path = tmp_path / "run.toml"
     path.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`sftchat data` as its users meet it: words in, files and exit codes out."""
+"""`sftchat data` from the command line: arguments in, files and exit codes out."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def test_generate_refuses_options_that_the_generator_does_not_have(capsys: pytes
     assert list(Path().iterdir()) == []
 
 
-def test_generate_asks_for_an_option_that_has_no_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_requires_an_option_that_has_no_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert error(capsys, 2, "generate", "book", "-n", "1", "-o", "f") == "task 'book' needs the option 'book'; give --option book=VALUE"
     assert run("generate", "book", "-n", "1", "-o", "-", "-q", "--option", "book=红楼梦") == 0
     assert capsys.readouterr() == ('{"text": "红楼梦 0"}\n', "")
 
 
-def test_generate_refuses_a_task_a_count_and_a_place_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_refuses_an_impossible_task_count_or_place(capsys: pytest.CaptureFixture[str]) -> None:
     Path("taken").write_text("old")
     unknown = error(capsys, 2, "generate", "ecko", "-n", "1", "-o", "f")
     assert unknown == "unknown task 'ecko'; did you mean 'echo'? (available: book, echo)"
@@ -134,7 +134,7 @@ def test_generate_refuses_a_task_a_count_and_a_place_that_cannot_be(capsys: pyte
         ("more", "the generator of task 'echo' gave more than the 3 rows it was asked for"),
     ],
 )
-def test_a_generator_that_breaks_its_promise_leaves_the_output_untouched(
+def test_a_generator_that_breaks_the_contract_leaves_the_output_untouched(
     capsys: pytest.CaptureFixture[str], word: str, message: str
 ) -> None:
     Path("f").write_text("old")
@@ -142,7 +142,7 @@ def test_a_generator_that_breaks_its_promise_leaves_the_output_untouched(
     assert [(path.name, path.read_text()) for path in Path().iterdir()] == [("f", "old")]
 
 
-def test_show_fits_eighty_columns_and_disarms_control_characters(
+def test_show_fits_eighty_columns_and_escapes_control_characters(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -190,7 +190,7 @@ def test_check_prints_problems_to_stdout_and_counts_to_stderr(capsys: pytest.Cap
     assert capsys.readouterr() == ("", "")
 
 
-def test_check_names_the_rows_that_stand_in_training_data_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_rows_that_are_in_training_data_too(capsys: pytest.CaptureFixture[str]) -> None:
     passage = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，何小满已经等了半个时辰。"
     Path("gold").write_text(json.dumps({"prompt": passage, "completion": "无"}) + '\n{"text": ""}\n')
     Path("train").write_text("".join(json.dumps({"prompt": p, "completion": "是"}) + "\n" for p in ("别的", passage.replace("满", "雨"))))
@@ -220,7 +220,7 @@ def test_check_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_check_of_a_missing_file_is_wrong_usage_and_no_data_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_missing_file_is_wrong_usage_and_not_a_data_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert error(capsys, 2, "check", "no") == "no: no such file in folder '.'"
 
 

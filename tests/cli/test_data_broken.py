@@ -1,4 +1,4 @@
-"""Every way in which data breaks has its own words, file and line, and exit code 1; nothing tracebacks, nothing is half-written."""
+"""Each kind of broken data has its own message, file and line, and exit code 1; no tracebacks, no incomplete files."""
 
 from __future__ import annotations
 
@@ -139,13 +139,13 @@ def run(*words: str) -> int:
     return main(["data", *words], obj=Session(given_registry=Registry(pluggy.PluginManager("sftchat"), {"quiet": TASK})))
 
 
-def test_there_are_thirty_kinds_and_more_each_with_words_of_its_own() -> None:
+def test_there_are_at_least_thirty_kinds_of_broken_rows_with_distinct_messages() -> None:
     messages = [message for _, message in (*BROKEN.values(), *FILES.values())]
     assert len(set(messages)) == len(messages) >= 30
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_row_is_named_with_file_and_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_row_is_reported_with_file_and_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     line, message = BROKEN[name]
     Path("f").write_bytes(GOOD.encode() + b"\n" + (line.encode() if isinstance(line, str) else line) + b"\n")
     assert run("check", "f", "--task", "quiet", "-q", "-o", "out") == 1
@@ -154,7 +154,7 @@ def test_a_broken_row_is_named_with_file_and_line(name: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_broken_file_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_file_is_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     content, message = FILES[name]
     Path("f").write_bytes(content)
     assert run("check", "f", "-q", "-o", "out") == 1
@@ -168,7 +168,7 @@ READ = [name for name, (_, message) in BROKEN.items() if list(BROKEN).index(name
 @pytest.mark.parametrize(
     "name", [*READ, "an empty completion", "a history that is no pairs", "a call that is no JSON", "an id that is no text"]
 )
-def test_what_cannot_be_read_stops_every_other_command_too_and_leaves_nothing_behind(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_input_stops_every_other_command_and_leaves_no_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     line, message = BROKEN[name]
     Path("f").write_bytes(GOOD.encode() + b"\n" + (line.encode() if isinstance(line, str) else line) + b"\n")
     for words in (("convert", "f", "out", "--to", "messages"), ("filter", "f", "out")):
@@ -178,7 +178,7 @@ def test_what_cannot_be_read_stops_every_other_command_too_and_leaves_nothing_be
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_row_is_dropped_when_that_is_its_policy_and_the_others_stay(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_row_is_dropped_under_that_policy_and_the_others_stay(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     line, message = BROKEN[name]
     Path("f").write_bytes(GOOD.encode() + b"\n" + (line.encode() if isinstance(line, str) else line) + b"\n")
     policies = [word for kind in KINDS_OF_BROKEN for word in ("--policy", f"{kind}=drop")]

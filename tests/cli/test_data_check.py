@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.cli import main
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_every_class_is_counted_with_its_policy_and_its_first_line(capsys: pytes
     )
 
 
-def test_rows_to_drop_are_left_out_and_rows_to_keep_stay_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_to_drop_are_left_out_and_rows_to_keep_are_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     write(*ROWS)
     policies = ("--policy", "duplicate=drop", "--policy", "near-duplicate=drop", "--policy", "conflict=keep")
     assert run("check", "f", "-o", "out", *policies) == 0
@@ -61,14 +61,14 @@ def test_rows_to_drop_are_left_out_and_rows_to_keep_stay_as_they_were(capsys: py
     assert capsys.readouterr().err.endswith("wrote 3 rows to out\n")
 
 
-def test_nothing_is_written_as_long_as_something_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_while_a_problem_fails_the_check(capsys: pytest.CaptureFixture[str]) -> None:
     write(*ROWS)
     assert run("check", "f", "-o", "out", "--policy", "duplicate=drop") == 1
     assert capsys.readouterr().err.endswith("out is not written\n")
     assert not Path("out").exists()
 
 
-def test_outputs_that_cannot_be_are_refused_before_a_row_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_outputs_are_refused_before_a_row_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "f", "g", "-o", "out") == 2
     assert run("check", "-", "-o", "out") == 2
     assert run("check", "f", "--max-length", "9") == 2
@@ -79,7 +79,7 @@ def test_outputs_that_cannot_be_are_refused_before_a_row_is_read(capsys: pytest.
     ]
 
 
-def test_near_duplicates_can_be_made_errors_or_not_be_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_near_duplicates_can_be_errors_or_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     write(ROWS[0], ROWS[2])
     assert run("check", "f", "-q") == 0
     assert run("check", "f", "-q", "--policy", "near-duplicate=fail") == 1
@@ -96,7 +96,7 @@ def test_with_a_model_rows_are_measured_in_tokens(capsys: pytest.CaptureFixture[
     )
 
 
-def test_the_longest_row_counts_where_a_template_that_rewrites_history_makes_several_of_one(
+def test_the_longest_row_counts_where_a_template_makes_several_rows_of_one_conversation(
     tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forgets = TEMPLATES["chatml"].source.replace(
@@ -116,7 +116,7 @@ def test_the_longest_row_counts_where_a_template_that_rewrites_history_makes_sev
     )
 
 
-def test_a_model_behind_a_server_shows_no_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_behind_a_server_has_no_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     write({"text": "a"})
     assert run("check", "f", "--model", "http://localhost:1/v1#m") == 2
     assert capsys.readouterr().err == (
@@ -136,7 +136,7 @@ def test_show_prints_what_a_model_would_be_trained_on(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "sftchat: error: --template needs --model, whose tokenizer it is rendered for\n"
 
 
-def test_show_and_check_take_the_arguments_of_a_template(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
+def test_show_and_check_accept_template_arguments(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
     opening = "{{ '<|im_start|>assistant\\n' }}{% if short is defined and short %}short: {% endif %}"
     Path("short.jinja").write_text(
         "{% for m in messages %}{% if m.role == 'assistant' %}" + opening + "{% else %}{{ '<|im_start|>' + m.role + '\\n' }}{% endif %}"

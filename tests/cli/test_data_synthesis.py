@@ -1,4 +1,4 @@
-"""`sftchat data filter`, `best-of` and `distill`: what is kept, what is told, and what a broken run leaves for the next."""
+"""`sftchat data filter`, `best-of` and `distill`: results, messages, and how an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def rows(name: str) -> list[Any]:
 BEST = ("best-of", "quiz", "m", "--prompts", "p", "-k", "2", "-o", "out")
 
 
-def test_best_of_writes_rows_pairs_and_where_they_come_from(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_of_writes_rows_pairs_and_provenance(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     assert desk.run(*BEST, "--pairs", "pairs", "--json") == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"prompts": 3, "kept": 2, "solved": 0, "nothing good": 1, "unanswered": 0, "pairs": 1}
@@ -123,7 +123,7 @@ def test_best_of_writes_rows_pairs_and_where_they_come_from(desk: Desk, capsys: 
     ]
 
 
-def test_samples_are_scored_again_without_being_made_again(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_are_scored_again_without_generating_them_again(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.run(*BEST)
     before = len(desk.asked)
     assert desk.run(*BEST, "--score-only", "--overwrite", "--solved-threshold", "0.9") == 0
@@ -137,7 +137,7 @@ def test_samples_are_scored_again_without_being_made_again(desk: Desk, capsys: p
     assert [request.sampling.seed for request in desk.asked[before:]] == [2, 2, 2]
 
 
-def test_scoring_alone_wants_every_sample(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_only_needs_every_sample(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     assert desk.run(*BEST, "--score-only") == 2
     desk.run(*BEST, "-q")
     assert desk.run(*BEST, "-k", "4", "--score-only", "--overwrite") == 3
@@ -147,7 +147,7 @@ def test_scoring_alone_wants_every_sample(desk: Desk, capsys: pytest.CaptureFixt
     )
 
 
-def test_a_model_that_dies_is_asked_only_the_rest_next_time(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_a_crash_only_missing_replies_are_generated(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     living = desk.says
 
     def dying(request: Request) -> Any:
@@ -164,7 +164,7 @@ def test_a_model_that_dies_is_asked_only_the_rest_next_time(desk: Desk, capsys: 
     assert capsys.readouterr().err.startswith("4 replies in out.samples.jsonl; 2 to go\n")
 
 
-def test_a_request_that_fails_alone_costs_its_prompt_and_the_exit_code(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_failed_request_drops_its_prompt_and_sets_the_exit_code(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     living = desk.says
     desk.says = lambda request: Reply("", "error") if number(request) == 2 else living(request)
     assert desk.run(*BEST) == 3
@@ -174,7 +174,7 @@ def test_a_request_that_fails_alone_costs_its_prompt_and_the_exit_code(desk: Des
     )
 
 
-def test_replies_of_other_weights_are_not_taken_for_these(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replies_of_other_weights_are_refused(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.run(*BEST, "-q")
     desk.identity = "cd"
     assert desk.run(*BEST, "--overwrite") == 2
@@ -186,7 +186,7 @@ def test_replies_of_other_weights_are_not_taken_for_these(desk: Desk, capsys: py
     assert rows("out.samples.jsonl")[0]["identity"] == "cd"
 
 
-def test_best_of_refuses_what_could_not_work_before_it_asks(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_of_refuses_impossible_settings_before_it_generates(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     Path("prompts").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     for words, message in (
         (("--temperature", "0"), "temperature 0 gives the same reply 2 times; give --temperature above 0, or -k 1"),
@@ -217,7 +217,7 @@ def test_pairs_are_rows_that_trl_renders(desk: Desk, tiny_checkpoint: Path) -> N
     from transformers import AutoTokenizer
     from trl.data_utils import apply_chat_template, is_conversational
 
-    from sftchat.templates.builtin import TEMPLATES
+    from sftchat.templates.named import TEMPLATES
 
     desk.run(*BEST, "--pairs", "pairs", "-q")
     (pair,) = rows("pairs")
@@ -235,7 +235,7 @@ def test_pairs_are_rows_that_trl_renders(desk: Desk, tiny_checkpoint: Path) -> N
 TAUGHT = ("distill", "m", "--prompts", "p", "-o", "out")
 
 
-def test_distill_writes_the_teachers_replies(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_distill_writes_the_replies_of_the_teacher(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     says = {1: "<think>hm</think>\neins", 2: Reply("zw", "length"), 3: "<think>three"}
     desk.says = lambda request: says[number(request)]
     assert desk.run(*TAUGHT, "--strip-thinking", "--system", "Sprich deutsch.") == 0
@@ -250,14 +250,14 @@ def test_distill_writes_the_teachers_replies(desk: Desk, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("words", [BEST, ("distill", "m", "--prompts", "p", "-o", "out")])
-def test_what_answers_may_be_rounded_to_eight_bits(words: tuple[str, ...], desk: Desk) -> None:
+def test_generation_may_use_eight_bit_weights(words: tuple[str, ...], desk: Desk) -> None:
     assert desk.run(*words, "--overwrite") == 0
     assert desk.options["quantize"] is None
     assert desk.run(*words, "--overwrite", "--fresh", "--quantize", "int8") == 0
     assert desk.options["quantize"] == "int8"
 
 
-def test_distill_needs_no_gold_but_a_prompt(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_distill_needs_prompts_and_no_gold(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     Path("p").write_text('{"messages": [{"role": "user", "content": "1"}]}\n{"text": "a"}\n')
     assert desk.run(*TAUGHT) == 2
     assert capsys.readouterr().err == "sftchat: error: p:2: the row is a text without a prompt to be answered\n"
@@ -285,7 +285,7 @@ sys.exit(main(["data", "distill", "m", "--prompts", "many", "-o", "out", "-q"], 
 """
 
 
-def test_a_killed_run_goes_on_where_it_was_killed(desk: Desk) -> None:
+def test_a_killed_run_continues_where_it_was_killed(desk: Desk) -> None:
     Path("many").write_text("".join(json.dumps({"prompt": str(n), "completion": "?"}) + "\n" for n in range(200)))
     Path("asked").touch()
     process = subprocess.Popen([sys.executable, "-c", PROGRAM])
@@ -302,7 +302,7 @@ def test_a_killed_run_goes_on_where_it_was_killed(desk: Desk) -> None:
     assert len(asked) <= 201  # the one that was being answered is answered again
 
 
-def test_filter_says_how_many_went_and_why(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filter_reports_how_many_rows_were_removed_and_why(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     Path("f").write_text(
         "".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in (("1", "yes"), ("a", "?"), ("1", "yes"), ("x" * 50, "no")))
     )
@@ -322,7 +322,7 @@ def test_filter_says_how_many_went_and_why(desk: Desk, capsys: pytest.CaptureFix
     assert (told["made_by"], told["counts"], told["settings"]["max_chars"]) == ("data filter", json.loads(out), 40)
 
 
-def test_filter_goes_by_what_a_model_said_to_the_prompts(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filter_uses_the_scores_of_samples(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.run(*BEST, "-q")
     words = ("filter", "p", "hard", "--task", "quiz", "--samples", "out.samples.jsonl")
     assert desk.run(*words, "--max-score", "0.9", "--min-score", "0.1") == 0
@@ -332,7 +332,7 @@ def test_filter_goes_by_what_a_model_said_to_the_prompts(desk: Desk, capsys: pyt
     assert len(rows("own")) == 3
 
 
-def test_filter_refuses_what_could_not_work(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filter_refuses_impossible_settings(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         (("p", "-"), "filter reads IN twice and writes a sidecar beside OUT; give files"),
         (("p", "out", "--min-score", "1"), "--min-score needs --task, which scores"),

@@ -1,4 +1,4 @@
-"""The demonstration, told about a task that is learned in seconds."""
+"""`sftchat demo` with a task that is learned in seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TASK = Task(
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_whole_story_and_leaves_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_completely_and_leaves_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session = Session(given_registry=Registry(load_plugins([]).manager, {"agree": TASK}))
 
     code = main(["demo", "-o", str(tmp_path / "demo")], obj=session)
@@ -61,7 +61,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_a_model(tmp_path: Path, capsy
     assert len((tmp_path / "demo" / "new-words.jsonl").read_text(encoding="utf-8").splitlines()) == 12
 
 
-def test_the_demo_is_not_told_into_a_folder_with_other_things(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_refuses_a_folder_with_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     session = Session(given_registry=Registry(load_plugins([]).manager, {"agree": TASK}))
 

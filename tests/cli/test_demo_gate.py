@@ -1,4 +1,4 @@
-"""The gate as the demonstration shows it."""
+"""The gates of the demo."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shown(baseline: ModelResult, candidate: ModelResult) -> tuple[int, str]:
     return code, file.getvalue()
 
 
-def test_a_regression_is_told_with_a_few_of_the_items_that_broke() -> None:
+def test_a_regression_is_reported_with_some_of_the_broken_items() -> None:
     code, told = shown(answered("old", lambda n: "好的。"), answered("new", lambda n: "好的。" if n >= 10 else "不"))
 
     assert code == 1

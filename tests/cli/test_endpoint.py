@@ -1,4 +1,4 @@
-"""chat, ask, eval, inspect and train with a MODEL behind a real server on loopback that misbehaves on purpose."""
+"""chat, ask, eval, inspect and train with a MODEL behind a real loopback server that misbehaves on purpose."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.engine import collect
 from sftchat.errors import EngineError, SftchatWarning
-from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.retries import Retries
+from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
+from sftchat.inference.openai.limits import Retries
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
 from tests.inference.endpoint_kit import DONE, USAGE, Script, answer, ask, bomb, delta, end, head, loopback, raw, reply, stream
@@ -51,11 +50,11 @@ FINE = Reply("fine", "stop", 5, 3)
     [SLOW_DOWN, answer(500, "oops", "text/plain"), answer(200, "{", "application/json"), stream(delta(""), whole=False), stream("data: {\n\n")],
     ids=["429", "500", "half a JSON", "cut before any text", "half an event"],
 )  # fmt: skip
-def test_a_request_survives_a_server_that_stumbles(trouble: Script) -> None:
+def test_a_request_survives_temporary_server_errors(trouble: Script) -> None:
     assert outcomes(trouble, trouble, stream(reply())) == [FINE]
 
 
-def test_a_reply_cut_by_the_network_is_a_failure_and_the_next_one_is_not() -> None:
+def test_a_reply_cut_by_the_network_is_a_failure_and_the_next_one_succeeds() -> None:
     first, second = outcomes(stream(delta("fi"), whole=False), stream(reply()), requests=2)
 
     assert isinstance(first, str)
@@ -63,7 +62,7 @@ def test_a_reply_cut_by_the_network_is_a_failure_and_the_next_one_is_not() -> No
     assert second == FINE
 
 
-def test_a_server_that_falls_silent_is_left() -> None:
+def test_a_silent_server_is_given_up() -> None:
     pause = threading.Event()
     try:
         assert outcomes(stream(delta("fi"), pause=pause), timeout=0.2) == ["nothing came for 0.2 s; --timeout allows more"]
@@ -71,7 +70,7 @@ def test_a_server_that_falls_silent_is_left() -> None:
         pause.set()
 
 
-def test_the_server_notices_that_nobody_listens_any_more() -> None:
+def test_the_server_notices_a_disconnected_client() -> None:
     gone = threading.Event()
     with loopback([stream(delta("fi"), gone=gone)]) as server:
         chunks = connect(server.url).generate([ask()])
@@ -81,7 +80,7 @@ def test_the_server_notices_that_nobody_listens_any_more() -> None:
         assert gone.wait(10)
 
 
-def test_a_server_that_goes_away_ends_the_evaluation() -> None:
+def test_a_server_that_disappears_ends_the_evaluation() -> None:
     with loopback([]) as server:
         engine = connect(server.url)
 
@@ -122,7 +121,7 @@ CUT = stream(THOUGHT + end("length") + USAGE + DONE)
 
 
 @pytest.mark.parametrize("how", [[], ["--no-stream"]])
-def test_ask_shows_thoughts_on_stderr_when_it_is_told_to(session: Session, capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+def test_ask_shows_thoughts_on_stderr_on_request(session: Session, capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
     with loopback([stream(THOUGHT + reply("Paris"))] * 2) as server:
         assert main(["ask", server.url, "?", *how], obj=session) == 0
         assert capsys.readouterr() == ("Paris\n", "")
@@ -130,7 +129,7 @@ def test_ask_shows_thoughts_on_stderr_when_it_is_told_to(session: Session, capsy
         assert capsys.readouterr() == ("Paris\n", "Lyon? No.\n")
 
 
-def test_a_reply_that_is_all_thought_was_cut_and_no_empty_answer(
+def test_a_reply_of_thoughts_only_is_cut_and_not_an_empty_answer(
     session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     words = (
@@ -164,7 +163,7 @@ def test_an_evaluation_counts_replies_that_were_cut_while_thinking(
     assert [(row["reply"], row["thoughts"]) for row in rows] == [("", "Lyon? No."), *[("fine", "Lyon? No.")] * 3]
 
 
-def test_a_chat_keeps_thoughts_out_of_what_it_sends_and_says_when_there_was_nothing_else(
+def test_a_chat_sends_no_thoughts_back_and_reports_a_reply_of_thoughts_only(
     session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
@@ -191,7 +190,7 @@ def test_template_arguments_and_further_parameters_reach_a_server_from_the_comma
         ('{"messages": []}', "'messages' is set by the program; leave it out"),
     ],
 )
-def test_further_parameters_that_are_none_are_refused(session: Session, capsys: pytest.CaptureFixture[str], given: str, words: str) -> None:
+def test_invalid_further_parameters_are_refused(session: Session, capsys: pytest.CaptureFixture[str], given: str, words: str) -> None:
     assert main(["ask", "http://127.0.0.1:9/v1", "?", "--extra-body", given], obj=session) == 2
     assert words in " ".join(capsys.readouterr().err.split())
 
@@ -199,7 +198,7 @@ def test_further_parameters_that_are_none_are_refused(session: Session, capsys: 
 @pytest.mark.parametrize(
     ("how", "words"), [(["distill"], "4 unanswered"), (["best-of", "quiz"], "0 kept, 4 unanswered; best and worst differ in 0")]
 )
-def test_synthesis_that_gets_no_answer_gives_the_servers_reason(
+def test_synthesis_without_replies_reports_the_servers_reason(
     session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -215,7 +214,7 @@ def test_synthesis_that_gets_no_answer_gives_the_servers_reason(
 
 
 @pytest.mark.parametrize(("more", "text"), [([], "<think>\nLyon? No.\n</think>\n\nParis"), (["--strip-thinking"], "Paris")])
-def test_distilled_rows_have_the_thoughts_that_a_server_keeps_apart(
+def test_distilled_rows_have_thoughts_that_a_server_sends_separately(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -254,7 +253,7 @@ def test_eval_scores_a_served_model(session: Session, capsys: pytest.CaptureFixt
     assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [("accuracy", 0.75)]
 
 
-def test_items_that_the_server_did_not_answer_are_no_low_scores(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_items_without_a_reply_of_the_server_are_not_low_scores(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3, and a floor that the answered items meet is not called missed."""
     too_long = answer(400, json.dumps({"error": {"message": "the prompt is too long"}}))
     with loopback([too_long, *[stream(reply())] * 3]) as server:
@@ -264,7 +263,7 @@ def test_items_that_the_server_did_not_answer_are_no_low_scores(session: Session
     assert "HTTP 400: the prompt is too long" in out + err
 
 
-def test_inspect_shows_what_a_server_has(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_shows_the_models_of_a_server(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     with loopback([]) as server:
         assert main(["inspect", server.url], obj=session) == 0
         assert capsys.readouterr() == (f"server  {server.url}\nmodel   small (from /models/small, context 512)\n", "")
@@ -286,7 +285,7 @@ FLOOD = raw(head(), delta("so ").encode())
 PINGS = raw(head() + delta("so far"), b": ping\n\n", 0.05)
 
 
-def test_ask_cuts_a_reply_without_end(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_cuts_an_endless_reply(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     with (
         loopback([FLOOD, FLOOD]) as server,
         pytest.warns(SftchatWarning, match="wrote on after max_tokens 9; replies of model 'small' are cut"),
@@ -297,7 +296,9 @@ def test_ask_cuts_a_reply_without_end(session: Session, capsys: pytest.CaptureFi
     assert (found["reply"], found["finish_reason"]) == ("so " * 100, "length")
 
 
-def test_ask_ends_when_the_time_of_a_request_is_over_and_has_shown_what_came(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_ends_at_the_time_limit_of_a_request_and_has_shown_the_text_so_far(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
     with loopback([PINGS]) as server:
         assert main(["ask", server.url, "hi", "--request-timeout", "1"], obj=session) == 3
 
@@ -305,7 +306,7 @@ def test_ask_ends_when_the_time_of_a_request_is_over_and_has_shown_what_came(ses
     assert (out, err) == ("so far", "sftchat: error: the request took longer than 1 s; --request-timeout allows more\n")
 
 
-def test_eval_goes_on_after_an_item_that_took_too_long(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_continues_after_an_item_that_took_too_long(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     with loopback([stream(reply()), PINGS, stream(reply()), stream(reply())]) as server:
         assert main(["eval", server.url, "--concurrency", "1", "--request-timeout", "1", "--json"], obj=session) == 3
 
@@ -314,7 +315,7 @@ def test_eval_goes_on_after_an_item_that_took_too_long(session: Session, capsys:
     assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [("accuracy", 1.0)]
 
 
-def test_eval_cuts_replies_without_end_and_warns_once(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_cuts_endless_replies_and_warns_once(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     with (
         loopback([FLOOD, FLOOD, stream(reply()), stream(reply())]) as server,
         pytest.warns(SftchatWarning, match="replies of model 'small' are cut") as caught,
@@ -326,7 +327,9 @@ def test_eval_cuts_replies_without_end_and_warns_once(session: Session, capsys: 
     assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [("accuracy", 0.5)]
 
 
-def test_chat_shows_what_came_and_goes_on(session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_shows_the_text_so_far_and_continues(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
     with loopback([PINGS, stream(reply("2"))]) as server:
         main(["chat", server.url, "--request-timeout", "1"], obj=session)
@@ -336,7 +339,7 @@ def test_chat_shows_what_came_and_goes_on(session: Session, capsys: pytest.Captu
     assert "the request took longer than 1 s; --request-timeout allows more" in err
 
 
-def test_chat_cuts_a_reply_without_end(session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_cuts_an_endless_reply(session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
     with loopback([FLOOD]) as server, pytest.warns(SftchatWarning, match="replies of model 'small' are cut"):
         assert main(["chat", server.url, "--max-new-tokens", "9"], obj=session) == 0
@@ -344,7 +347,7 @@ def test_chat_cuts_a_reply_without_end(session: Session, capsys: pytest.CaptureF
     assert capsys.readouterr().out.split() == ["so"] * 100
 
 
-def test_inspect_refuses_a_list_of_models_without_end(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_refuses_an_endless_list_of_models(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     with loopback([], bomb("application/json")) as server:
         assert main(["inspect", server.url], obj=session) == 3
         assert capsys.readouterr().err == (
@@ -383,7 +386,7 @@ def test_a_key_that_the_server_repeats_is_neither_shown_nor_stored(
     assert (tmp_path / "report").is_dir()
 
 
-def test_a_system_turn_that_a_server_refuses_goes_into_the_users_in_ask_eval_and_chat(
+def test_a_refused_system_turn_is_put_into_the_user_turn_in_ask_eval_and_chat(
     session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = answer(400, json.dumps({"object": "error", "message": "System role not supported", "type": "BadRequestError", "code": 400}))

@@ -1,4 +1,4 @@
-"""``sftchat eval`` from the words typed to the exit code, with scripted models and no plugin installed."""
+"""``sftchat eval`` from arguments to exit code, with scripted models and no installed plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftchat.testing import ScriptedEngine
 from tests.cli.conftest import ROWS, Desk, Listener
 
 
-def test_a_model_is_scored_on_the_gold_set_of_the_only_task(desk: Desk) -> None:
+def test_a_model_is_scored_on_the_evalset_of_the_only_task(desk: Desk) -> None:
     code, out, err = desk.run("s:half")
 
     assert (code, out.split("\n")[0]) == (0, "quiz on gold.jsonl, 8 items")
@@ -41,7 +41,7 @@ def test_a_model_is_scored_on_the_gold_set_of_the_only_task(desk: Desk) -> None:
     assert [engine.closed for engine in desk.closed if isinstance(engine, ScriptedEngine)] == [True]
 
 
-def test_quiet_says_nothing_on_standard_error(desk: Desk) -> None:
+def test_quiet_writes_nothing_to_standard_error(desk: Desk) -> None:
     assert desk.run("s:half", "--quiet")[2] == ""
 
 
@@ -52,7 +52,7 @@ def test_json_is_the_report_and_the_same_bytes_every_time(desk: Desk) -> None:
     assert json.loads(first[1])["results"][0]["metrics"][0]["value"] == 0.5
 
 
-def test_a_floor_missed_exits_1_with_the_verdict_as_the_last_line(desk: Desk) -> None:
+def test_a_missed_floor_exits_1_with_the_verdict_as_the_last_line(desk: Desk) -> None:
     code, _, err = desk.run("s:half", "--min", "accuracy=0.6")
 
     assert code == 1
@@ -79,7 +79,7 @@ def test_a_model_is_no_worse_than_itself(desk: Desk) -> None:
     assert err.endswith("fine against s:half: accuracy +0.0 points [-36.9, +36.9], p = 1, no item changed its counts\nverdict: pass\n")
 
 
-def test_results_are_written_and_plugins_are_told(desk: Desk, listener: Listener) -> None:
+def test_results_are_written_and_plugins_are_called(desk: Desk, listener: Listener) -> None:
     code, out, _ = desk.run("s:half", "--baseline", "s:good", "-o", "out", "--json")
 
     assert code == 0
@@ -134,7 +134,7 @@ def test_an_unanswered_item_exits_3_whatever_the_floors_say(desk: Desk) -> None:
     assert desk.run("--replies", "out/replies.jsonl")[0] == 3
 
 
-def test_an_interruption_exits_130_and_keeps_what_was_answered(desk: Desk) -> None:
+def test_an_interruption_exits_130_and_keeps_the_replies(desk: Desk) -> None:
     code, out, err = desk.run("s:interrupted", "-o", "out")
 
     kept = Path("out/replies.partial.jsonl")
@@ -144,7 +144,7 @@ def test_an_interruption_exits_130_and_keeps_what_was_answered(desk: Desk) -> No
     assert [path.name for path in Path("out").iterdir()] == [kept.name]
 
 
-def test_a_dying_server_exits_3_in_one_line_and_keeps_what_was_answered(desk: Desk) -> None:
+def test_a_failing_server_exits_3_in_one_line_and_keeps_the_replies(desk: Desk) -> None:
     code, _, err = desk.run("s:dying", "-o", "out", "--quiet")
 
     assert code == 3
@@ -152,14 +152,14 @@ def test_a_dying_server_exits_3_in_one_line_and_keeps_what_was_answered(desk: De
     assert err == f"3 replies kept in {kept}; the same command goes on from there\nsftchat: error: server gone\n"
 
 
-def test_a_limit_scores_the_first_rows_and_says_so(desk: Desk) -> None:
+def test_a_limit_scores_the_first_rows_and_is_reported(desk: Desk) -> None:
     desk.run("s:good", "-o", "full")
 
     assert desk.run("s:half", "--limit", 4)[1].startswith("quiz on gold.jsonl, 4 of 8 items\n")
     assert desk.run("--replies", "full/replies.jsonl", "--limit", 4)[0] == 0
 
 
-def test_several_gold_sets_are_scored_apart_and_stored_together(desk: Desk) -> None:
+def test_several_evalsets_are_scored_separately_and_stored_together(desk: Desk) -> None:
     other = [{**row, "id": f"o{n}", "gold": "x"} for n, row in enumerate(ROWS)]
     Path("other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other), encoding="utf-8")
 
@@ -218,7 +218,7 @@ def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: p
         (("s:good", "--limit", "0"), "Invalid value for '--limit': 0 is not in the range x>=1"),
     ],
 )
-def test_what_cannot_be_right_is_refused_in_one_line_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
+def test_impossible_options_are_refused_in_one_line_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
     Path("broken.jsonl").write_text("{\n", encoding="utf-8")
     Path("few.jsonl").write_text('{"id": "i0", "reply": "x"}\n', encoding="utf-8")
     Path("taken").mkdir()

@@ -1,4 +1,4 @@
-"""The gate from the words typed to the exit code: every code, each with its one-line reason, without torch."""
+"""The gate from arguments to exit code: every code, each with its one-line reason, without torch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_drop_beyond_the_margin_of_few_items_names_the_items_that_would_settle
     )
 
 
-def test_what_cannot_be_excluded_is_inconclusive_and_exits_4_only_when_strict(base: Desk) -> None:
+def test_a_drop_that_cannot_be_excluded_is_inconclusive_and_exits_4_only_when_strict(base: Desk) -> None:
     open_ = "a drop of 4.3 points of accuracy cannot be excluded, the margin is 2; about 1,210 items would settle it, here are 200"
     line = f"new.jsonl on gold.jsonl: inconclusive against base.jsonl: {open_}; accuracy -1.5 points [-4.9, +1.6], p = 0.453"
     wrong = (*range(2, 20), *range(20, 25))
@@ -104,7 +104,7 @@ def test_what_cannot_be_excluded_is_inconclusive_and_exits_4_only_when_strict(ba
     assert gate(base, "--strict", "--gate", "accuracy=5", wrong=wrong)[0] == 0
 
 
-def test_a_drop_that_is_significant_but_small_is_no_regression(base: Desk) -> None:
+def test_a_significant_but_small_drop_is_not_a_regression(base: Desk) -> None:
     assert gate(base, "--min-drop", "10.5", "--gate", "accuracy=20", wrong=range(40)) == (
         0,
         [
@@ -139,7 +139,7 @@ def test_items_that_must_pass_fail_the_gate_one_by_one(base: Desk) -> None:
     )
 
 
-def test_a_baseline_that_is_not_there_is_not_comparable_before_any_model_is_opened(desk: Desk) -> None:
+def test_a_missing_baseline_is_not_comparable_before_any_model_is_opened(desk: Desk) -> None:
     hint = "write one with --update-baseline none.jsonl, or add --allow-missing-baseline for the first run\n"
 
     for words in ((), ("--require-baseline",), ("--strict",), ("--min", "accuracy=0"), ("--plan",)):
@@ -152,7 +152,7 @@ def test_a_baseline_that_is_not_there_is_not_comparable_before_any_model_is_open
     assert desk.opened == []
 
 
-def test_the_first_run_may_do_without_a_baseline_and_its_floors_count(desk: Desk) -> None:
+def test_the_first_run_may_have_no_baseline_and_its_floors_apply(desk: Desk) -> None:
     words = ("s:half", "--baseline", "none.jsonl", "--allow-missing-baseline", "--quiet")
 
     assert desk.run(*words)[::2] == (0, "no baseline 'none.jsonl' yet; write one with --update-baseline none.jsonl\n")
@@ -162,7 +162,7 @@ def test_the_first_run_may_do_without_a_baseline_and_its_floors_count(desk: Desk
 
 
 @pytest.mark.parametrize("word", ["nobody", "s:good.jsnol", "base.jsnol", "out"])
-def test_what_is_neither_a_file_nor_a_model_is_no_baseline(base: Desk, word: str) -> None:
+def test_a_baseline_that_is_neither_a_file_nor_a_model_is_refused(base: Desk, word: str) -> None:
     Path("out").mkdir()
     base.registry = replace(base.registry, engines={})
     code, _, err = base.run("--replies", "old.jsonl", "--baseline", word)
@@ -230,7 +230,7 @@ def test_a_baseline_counted_by_another_scorer_is_not_comparable(base: Desk) -> N
     )
 
 
-def test_items_added_and_removed_are_named_and_the_rest_is_compared(base: Desk) -> None:
+def test_added_and_removed_items_are_listed_and_the_rest_is_compared(base: Desk) -> None:
     gold("gold.jsonl", 200, start=1)
     replies("new.jsonl", 200, range(1, 20), start=1)
     words = ("--replies", "new.jsonl", "--baseline", "base.jsonl")
@@ -245,7 +245,7 @@ def test_items_added_and_removed_are_named_and_the_rest_is_compared(base: Desk) 
     assert (code, err.splitlines()) == (4, [*lines, "verdict: not comparable, which --strict does not accept"])
 
 
-def test_a_limit_compares_the_first_rows_and_misses_none(base: Desk) -> None:
+def test_a_limit_compares_the_first_rows_and_reports_no_missing_items(base: Desk) -> None:
     line = "new.jsonl on gold.jsonl: compared on 100 of 200 items (--limit)"
 
     assert gate(base, "--limit", "100", wrong=range(20))[1][0] == line
@@ -257,7 +257,7 @@ def test_a_limit_compares_the_first_rows_and_misses_none(base: Desk) -> None:
     ]
 
 
-def test_a_limit_leaves_out_nothing_that_is_demanded(base: Desk) -> None:
+def test_a_limit_cannot_leave_out_must_pass_items(base: Desk) -> None:
     assert gate(base, "--limit", "1", "--strict", "--require-baseline") == (
         4,
         ["sftchat: error: --limit compares 1 of the 200 items of gold.jsonl, and --strict wants all; leave one of them out"],
@@ -268,7 +268,7 @@ def test_a_limit_leaves_out_nothing_that_is_demanded(base: Desk) -> None:
     )
 
 
-def test_a_baseline_is_written_when_asked_for_and_says_what_changed(base: Desk) -> None:
+def test_a_baseline_is_written_on_request_and_reports_what_changed(base: Desk) -> None:
     before = Path("base.jsonl").read_bytes()
     assert gate(base, "--update-baseline", "base.jsonl")[1][0] == "baseline base.jsonl: 200 items, nothing changed"
     assert Path("base.jsonl").read_bytes() != before  # the header names the model
@@ -287,7 +287,7 @@ def test_a_baseline_is_written_when_asked_for_and_says_what_changed(base: Desk) 
     assert gate(base, wrong=range(5, 40))[0] == 0
 
 
-def test_a_baseline_is_one_line_an_item_sorted_and_the_same_bytes_every_time(desk: Desk) -> None:
+def test_a_baseline_has_one_line_per_item_sorted_and_the_same_bytes_every_time(desk: Desk) -> None:
     desk.run("s:half", "--update-baseline", "one.jsonl")
     desk.run("s:half", "--update-baseline", "two.jsonl")
     header, *items = (json.loads(line) for line in Path("one.jsonl").read_text(encoding="utf-8").splitlines())
@@ -303,7 +303,7 @@ def test_a_baseline_can_be_scored_like_any_replies(base: Desk) -> None:
     assert json.loads(base.run("--replies", "base.jsonl", "--json")[1])["results"][0]["metrics"][0]["value"] == 0.9
 
 
-def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> None:
+def test_a_baseline_is_not_written_from_a_run_with_failed_items(desk: Desk) -> None:
     code, _, err = desk.run("s:flaky", "--update-baseline", "base.jsonl", "--quiet")
 
     assert code == 3
@@ -339,12 +339,12 @@ def test_a_baseline_is_not_written_from_a_run_that_lost_items(desk: Desk) -> Non
         (("s:bad", "--update-baseline", "b.jsonl"), "--update-baseline takes one MODEL, not 2"),
     ],
 )
-def test_demands_that_make_no_sense_are_refused_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
+def test_contradictory_demands_are_refused_before_any_model_is_opened(desk: Desk, words: tuple[str, ...], message: str) -> None:
     assert desk.run("s:good", *words) == (2, "", f"sftchat: error: {message}\n")
     assert desk.opened == []
 
 
-def test_asking_again_needs_a_model_to_ask(base: Desk) -> None:
+def test_the_self_check_needs_a_model(base: Desk) -> None:
     code, _, err = base.run("--replies", "base.jsonl", "--self-check")
 
     assert (code, err) == (2, "sftchat: error: --self-check asks a model again, and --replies asks none; leave one of them out\n")
@@ -410,7 +410,7 @@ def test_a_metric_that_should_be_low_regresses_when_it_rises(base: Desk) -> None
     )
 
 
-def test_what_broke_the_last_time_is_evaluated_alone_and_not_gated(base: Desk) -> None:
+def test_previously_broken_items_are_evaluated_alone_and_not_gated(base: Desk) -> None:
     replies("new.jsonl", 200, range(40))
     base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", "-o", "out")
     note = "of 200 items were selected; no gate is computed on a selected subset"
@@ -427,7 +427,7 @@ def test_what_broke_the_last_time_is_evaluated_alone_and_not_gated(base: Desk) -
     assert base.run(*words, "--only", "newly-broken", "--ids", "ids.txt")[::2] == (0, f"1 {note}\n")
 
 
-def test_nothing_left_to_evaluate_is_said(base: Desk) -> None:
+def test_an_empty_selection_is_reported(base: Desk) -> None:
     replies("new.jsonl", 200, range(20))
     base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", "-o", "out")
 
@@ -443,7 +443,7 @@ def test_nothing_left_to_evaluate_is_said(base: Desk) -> None:
     )
 
 
-def test_the_plan_says_how_small_a_drop_can_be_seen_and_opens_no_model(base: Desk) -> None:
+def test_the_plan_reports_the_smallest_detectable_drop_and_opens_no_model(base: Desk) -> None:
     code, out, err = base.run("--plan", "--baseline", "base.jsonl")
 
     assert (code, err, base.opened) == (0, "", [])
@@ -457,7 +457,7 @@ def test_the_plan_says_how_small_a_drop_can_be_seen_and_opens_no_model(base: Des
     assert json.loads(base.run("--plan", "--baseline", "base.jsonl", "--json")[1])[0]["n"] == 200
 
 
-def test_the_plan_of_a_handful_of_items_is_honest(desk: Desk) -> None:
+def test_the_plan_of_a_few_items_reports_that_they_are_too_few(desk: Desk) -> None:
     gold("gold.jsonl", 5)
     replies("r.jsonl", 5)
 
@@ -482,7 +482,7 @@ def test_the_same_inputs_give_the_same_bytes(base: Desk) -> None:
     ],
     ids=lambda demand: demand[0],
 )  # fmt: skip
-def test_nothing_is_demanded_of_a_selection(base: Desk, demand: tuple[str, ...], selected: tuple[str, ...], chosen: str) -> None:
+def test_a_selection_accepts_no_demands(base: Desk, demand: tuple[str, ...], selected: tuple[str, ...], chosen: str) -> None:
     replies("new.jsonl", 200, range(100))
 
     assert base.run("--replies", "new.jsonl", "--baseline", "base.jsonl", *selected, *demand)[::2] == (

@@ -1,4 +1,4 @@
-"""Baselines and evalsets changed in any place: a much worse model never passes unnoticed, an unchanged one never fails."""
+"""Baselines and evalsets with any single change: a much worse model never passes unnoticed, an unchanged one never fails."""
 
 from __future__ import annotations
 
@@ -171,19 +171,19 @@ def mutations(file: str, how: Callable[[Rows], st.SearchStrategy[Text]]) -> Call
 
 @given(data=st.data())
 @MANY
-def test_a_baseline_changed_in_any_row_or_header_field_fools_nobody(gated: Desk, data: st.DataObject) -> None:
+def test_no_change_of_a_row_or_header_field_of_a_baseline_changes_a_verdict_unnoticed(gated: Desk, data: st.DataObject) -> None:
     judge(gated, mutations("base.jsonl", changed)(data), "base.jsonl")
 
 
 @given(data=st.data())
 @MANY
-def test_an_evalset_changed_in_any_field_fools_nobody(gated: Desk, data: st.DataObject) -> None:
+def test_no_change_of_a_field_of_an_evalset_changes_a_verdict_unnoticed(gated: Desk, data: st.DataObject) -> None:
     judge(gated, mutations("gold.jsonl", changed)(data), "gold.jsonl")
 
 
 @given(data=st.data())
 @settings(MANY, max_examples=15)
-def test_rules_that_were_loosened_after_the_baseline_fool_nobody(gated: Desk, data: st.DataObject) -> None:
+def test_rules_that_were_loosened_after_the_baseline_are_detected(gated: Desk, data: st.DataObject) -> None:
     before = Path("gold.jsonl").read_bytes()
     lines = mutations("gold.jsonl", loosened)(data)
     judge(gated, lines, "gold.jsonl")
@@ -197,13 +197,13 @@ def test_rules_that_were_loosened_after_the_baseline_fool_nobody(gated: Desk, da
     )
 
 
-def test_the_right_files_pass_and_fail_as_they_should(gated: Desk) -> None:
+def test_the_unchanged_files_pass_and_fail_correctly(gated: Desk) -> None:
     assert gated.run("s:same", "--baseline", "base.jsonl", "--strict", "--quiet")[0] == 0
     assert gated.run("s:worse", "--baseline", "base.jsonl", "--strict", "--quiet")[0] == 1
 
 
 @pytest.mark.parametrize("kept", [1, 2, N - 1])
-def test_a_baseline_cut_to_some_of_its_rows_is_refused_by_the_numbers(gated: Desk, kept: int) -> None:
+def test_a_baseline_cut_to_some_of_its_rows_is_refused_by_its_counts(gated: Desk, kept: int) -> None:
     lines = Path("base.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     Path("base.jsonl").write_text("".join(lines[: kept + 1]), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""A gate with a plugin that misbehaves: never exit 0 for a worse model, never 1 for an unchanged one, and mostly one line that names the plugin."""
+"""The gate with a faulty plugin: never exit code 0 for a worse model, never 1 for an unchanged one."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ SCORERS = st.builds(
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(scorer=SCORERS)
-def test_whatever_a_scorer_does_the_verdict_is_right_or_one_line_blames_the_plugin(files: Files, scorer: Scorer) -> None:
+def test_any_faulty_scorer_gives_a_right_verdict_or_one_line_that_names_the_plugin(files: Files, scorer: Scorer) -> None:
     for replies, wrong in ((files.worse, 0), (files.good, 1)):
         found = files.gate(replies, with_scorer(scorer))
         assert found.code != wrong, found
@@ -271,7 +271,7 @@ def test_whatever_a_scorer_does_the_verdict_is_right_or_one_line_blames_the_plug
 
 
 @pytest.mark.parametrize("make", RAISED)
-def test_a_scorer_that_raises_ends_with_3_and_its_item(files: Files, make: Callable[[], BaseException]) -> None:
+def test_a_scorer_that_raises_exits_with_3_and_names_the_item(files: Files, make: Callable[[], BaseException]) -> None:
     found = files.gate(files.worse, with_scorer(from_item(3, raises(make))))
 
     (complaint,) = found.complaints
@@ -281,7 +281,9 @@ def test_a_scorer_that_raises_ends_with_3_and_its_item(files: Files, make: Calla
 
 
 @pytest.mark.parametrize("make", KEPT)
-def test_every_kind_of_number_counts_and_the_baseline_keeps_its_bytes(files: Files, make: Callable[[int], Any], tmp_path: Path) -> None:
+def test_every_kind_of_number_is_accepted_and_the_baseline_keeps_its_bytes(
+    files: Files, make: Callable[[int], Any], tmp_path: Path
+) -> None:
     scorer = counts(make)
     given = ("--update-baseline", tmp_path / "new.jsonl", "-o", tmp_path / "out", "--overwrite")
 
@@ -293,7 +295,7 @@ def test_every_kind_of_number_counts_and_the_baseline_keeps_its_bytes(files: Fil
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda value: "object" if type(value) is object else repr(value)[:20])
-def test_what_is_no_finite_number_is_named_with_the_item_and_what_was_returned(files: Files, value: Any) -> None:
+def test_a_count_that_is_not_a_finite_number_is_named_with_its_item_and_value(files: Files, value: Any) -> None:
     found = files.gate(files.worse, with_scorer(from_item(5, counts(lambda count: value))))
 
     (complaint,) = found.complaints
@@ -303,12 +305,12 @@ def test_what_is_no_finite_number_is_named_with_the_item_and_what_was_returned(f
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_no_score_is_refused_with_the_item(files: Files, name: str) -> None:
+def test_a_return_value_that_is_not_a_score_is_refused_with_the_item(files: Files, name: str) -> None:
     assert check(files, from_item(7, ODD[name])) == (3, 3)
     assert "on item 'i07'" in files.gate(files.good, with_scorer(from_item(7, ODD[name]))).err
 
 
-def test_an_item_with_other_keys_than_before_is_named(files: Files) -> None:
+def test_an_item_with_other_keys_than_earlier_ones_is_named(files: Files) -> None:
     found = files.gate(files.good, with_scorer(from_item(2, changed(stats={"n": 1, "good": 1}))))
 
     assert (found.code, found.complaints) == (
@@ -321,14 +323,14 @@ def test_an_item_with_other_keys_than_before_is_named(files: Files) -> None:
 
 
 @pytest.mark.parametrize("scorer", [refilled(), vandal], ids=["one dictionary", "changes what it is given"])
-def test_what_a_scorer_keeps_or_changes_changes_nothing(files: Files, scorer: Scorer, tmp_path: Path) -> None:
+def test_a_scorer_that_keeps_or_changes_objects_changes_no_result(files: Files, scorer: Scorer, tmp_path: Path) -> None:
     assert check(files, scorer, "-o", tmp_path / "out", "--overwrite") == (1, 0)
 
     run("--evalset", files.gold, "--replies", files.good, "--update-baseline", tmp_path / "new.jsonl", task=with_scorer(scorer))
     assert (tmp_path / "new.jsonl").read_bytes() == files.baseline.read_bytes()
 
 
-def test_a_scorer_that_runs_what_a_model_wrote_does_not_end_the_gate(files: Files, tmp_path: Path) -> None:
+def test_a_scorer_that_runs_generated_code_does_not_end_the_gate(files: Files, tmp_path: Path) -> None:
     def executes(example: Example, reply: Reply) -> Score:
         exec(reply.text, {})
         return honest(example, reply)
@@ -355,7 +357,7 @@ METRICS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_that_gives_no_finite_number_is_named(files: Files, name: str) -> None:
+def test_a_metric_without_a_finite_value_is_named(files: Files, name: str) -> None:
     task = replace(TASK, metrics=(Metric("accuracy", METRICS[name], stats=("n", "right")),))
 
     for replies in (files.worse, files.good):
@@ -429,13 +431,13 @@ def test_a_listener_that_fails_is_named_and_changes_no_verdict(
     assert (tmp_path / "out" / "report.json").is_file()
 
 
-def test_strict_takes_a_listener_that_fails_for_an_error_only_where_the_verdict_passed(files: Files) -> None:
+def test_strict_treats_a_failing_listener_as_an_error_only_after_a_pass(files: Files) -> None:
     codes = [files.gate(replies, TASK, "--strict", listeners=(Breaks(),)).code for replies in (files.worse, files.good)]
 
     assert codes == [1, 3]
 
 
-def test_what_a_listener_does_to_its_report_reaches_nobody_else(files: Files, tmp_path: Path) -> None:
+def test_a_listener_that_changes_its_report_affects_nothing_else(files: Files, tmp_path: Path) -> None:
     hears, hears_too = Hears(), Hears()
 
     found = files.gate(files.worse, TASK, "--json", "-o", tmp_path / "out", listeners=(hears, Forges(), hears_too))

@@ -1,4 +1,4 @@
-"""One gate over several tasks: what was learned and what may not be forgotten."""
+"""One gate over several tasks: a model that learned one task and forgot another."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gate(desk: Desk, *words: str, quiz: range, general: range) -> tuple[int, str
     return code, out, err.splitlines()
 
 
-def test_a_model_that_learned_its_task_and_lost_the_other_fails_and_it_is_said_which(two: Desk) -> None:
+def test_a_model_that_learned_its_task_and_lost_another_fails_and_the_lost_task_is_named(two: Desk) -> None:
     code, out, lines = gate(two, "--json", quiz=range(10), general=range(500, 525))
     report = json.loads(out)
 
@@ -79,7 +79,7 @@ def test_holm_counts_both_tasks(two: Desk) -> None:
     assert (code, "p = 0.0312 (0.0625 adjusted)" in lines[1]) == (0, True)
 
 
-def test_two_tasks_are_shown_one_after_the_other_and_stored_apart(two: Desk) -> None:
+def test_two_tasks_are_shown_one_after_the_other_and_stored_separately(two: Desk) -> None:
     _, out, _ = gate(two, "-o", "out", quiz=range(30), general=range(500, 510))
 
     assert [line for line in out.splitlines() if " on " in line] == ["quiz on gold.jsonl, 100 items", "general on g.jsonl, 100 items"]
@@ -121,12 +121,12 @@ def test_the_plan_of_two_tasks_divides_the_level(two: Desk) -> None:
         (("--task", "quiz"), "--task quiz stands twice"),
     ],
 )
-def test_what_does_not_say_its_task_is_refused(two: Desk, words: tuple[str, ...], message: str) -> None:
+def test_an_option_without_its_task_is_refused(two: Desk, words: tuple[str, ...], message: str) -> None:
     assert two.run("s:good", "--task", "quiz", "--task", "general", *words) == (2, "", f"sftchat: error: {message}\n")
     assert two.opened == []
 
 
-def test_replies_are_for_every_task_or_for_none(two: Desk) -> None:
+def test_replies_are_given_for_every_task_or_for_none(two: Desk) -> None:
     assert two.run("--task", "quiz", "--task", "general", "--replies", "quiz=quiz.jsonl")[2] == (
         "sftchat: error: --replies must be given for every --task, or for none\n"
     )
@@ -155,7 +155,7 @@ def test_two_tasks_do_not_share_a_baseline(two: Desk) -> None:
         ("--min-lower", "quiz:accuracy=0.1"),
     ],
 )
-def test_a_word_for_a_task_that_is_not_evaluated_is_refused(two: Desk, option: str, word: str) -> None:
+def test_an_option_for_a_task_that_is_not_evaluated_is_refused(two: Desk, option: str, word: str) -> None:
     given = ("s:bad",) if option != "--replies" else ()
     code, _, err = two.run(*given, "--task", "general", option, word)
 
@@ -177,7 +177,7 @@ def test_a_word_for_a_task_that_is_not_evaluated_is_refused(two: Desk, option: s
     assert two.opened == []
 
 
-def test_the_only_task_may_be_named_before_a_word(two: Desk) -> None:
+def test_the_only_task_may_be_named_in_options(two: Desk) -> None:
     words = ("--replies", "quiz=quiz.jsonl", "--baseline", "quiz=quiz.base.jsonl", "--gate", "quiz:accuracy=2", "--must-pass", "quiz=i050")
 
     assert two.run("--task", "quiz", *words)[0] == 0

@@ -1,4 +1,4 @@
-"""The program as a whole: its help, its exit codes, and its one line for everything that can go wrong."""
+"""The whole program: its help, its exit codes, and its one-line errors."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
         (b'{"colour": "red"}\n', ":1"),
     ],
 )
-def test_rows_that_cannot_be_read_are_named_with_their_place(
+def test_unreadable_rows_are_reported_with_their_place(
     capsys: pytest.CaptureFixture[str], session: Session, tmp_path: Path, content: bytes | None, words: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -122,7 +122,7 @@ def test_rows_that_cannot_be_read_are_named_with_their_place(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_holds_a_run_keeps_it(capsys: pytest.CaptureFixture[str], session: Session, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_kept(capsys: pytest.CaptureFixture[str], session: Session, tmp_path: Path) -> None:
     (tmp_path / "sftchat.json").write_text("{}")
     (tmp_path / "config.json").write_text("{}")
 
@@ -216,9 +216,7 @@ class Slyer(SftchatError):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_error_that_nobody_foresaw_is_one_line_and_never_0_or_1(
-    capsys: pytest.CaptureFixture[str], error: BaseException, line: str
-) -> None:
+def test_an_unforeseen_error_is_one_line_and_never_0_or_1(capsys: pytest.CaptureFixture[str], error: BaseException, line: str) -> None:
     raised = raising(error).open_engine.__code__.co_firstlineno + 1  # type: ignore[union-attr]
 
     assert main(["ask", "m", "hi"], obj=raising(error)) == 3
@@ -249,7 +247,7 @@ def test_a_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> 
     assert (shown[0], shown[-1]) == ("Traceback (most recent call last):", "sftchat.errors.EngineError: gone")
 
 
-def test_without_the_extra_it_is_said_what_to_install(
+def test_a_missing_extra_is_reported_with_the_command_to_install_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
     monkeypatch.setattr("sftchat.models.loading.find_spec", lambda name: None)
@@ -269,7 +267,7 @@ def test_every_verb_is_a_command() -> None:
     assert all(isinstance(program.get_command(context, verb), click.Command) for verb in VERBS)
 
 
-def test_a_warning_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_of_sftchat_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     show_warning(SftchatWarning("two\nlines"), SftchatWarning, "file.py", 1)
 
     assert capsys.readouterr() == ("", "sftchat: warning: two lines\n")
@@ -280,7 +278,9 @@ def test_a_warning_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
     ids=["none", "spins", "policy"],
 )
-def test_threads_wait_as_the_user_says_else_briefly(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None) -> None:
+def test_threads_wait_as_the_user_configured_or_else_briefly(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None
+) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "0")  # what the program sets is taken back afterwards
         monkeypatch.delenv(name)

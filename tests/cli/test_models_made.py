@@ -1,4 +1,4 @@
-"""inspect, diff, merge and export: what a model is, how it was made, what differed, and that what leaves is what was trained."""
+"""inspect, diff, merge and export: the description and history of a model, differences between runs, and equal models after export."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_adapter(folder: Path, base: Path, scale: float = 0.5) -> Path:
     return folder
 
 
-def test_inspect_tells_the_whole_making_of_a_model_and_what_is_no_longer_as_it_was(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_inspect_shows_the_whole_history_of_a_model_and_what_has_changed_since(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text("{}\n")
     first, second = make_checkpoint(tmp_path / "first", seed=3), make_checkpoint(tmp_path / "second", seed=4)
@@ -99,7 +99,7 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_inspect_notices_a_base_that_changed_or_is_gone(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_inspect_reports_a_base_that_changed_or_is_missing(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     write_manifest(model, manifest_of(tiny_checkpoint, base_identity="0" * 64))
     assert f"  {tiny_checkpoint}: has changed since\n" in run("inspect", model)[1]
@@ -133,7 +133,7 @@ def test_inspect_shows_an_adapter_and_the_arguments_of_its_template(run: Run, tm
     assert "'short' must be NAME=VALUE, such as enable_thinking=false" in run("inspect", adapter, "--template-argument", "short")[2]
 
 
-def test_diff_shows_what_differed_and_what_did_not(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_diff_shows_what_differs_and_what_does_not(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     for name, changes in {
         "a": {},
         "b": {"config": {"learning_rate": 0.2, "epochs": 1}, "scores": {"2": {"f1": 0.5}}, "template_arguments": {"x": False}},
@@ -158,9 +158,7 @@ def test_diff_shows_what_differed_and_what_did_not(run: Run, tmp_path: Path, tin
     assert (code, "has no manifest (sftchat.json); only what sftchat trained can be compared" in err) == (3, True)
 
 
-def test_merge_writes_a_model_that_says_what_the_adapter_says_and_keeps_how_it_was_made(
-    run: Run, tmp_path: Path, tiny_checkpoint: Path
-) -> None:
+def test_merge_writes_a_model_with_the_replies_of_the_adapter_and_its_history(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     adapter, merged = make_adapter(tmp_path / "adapter", tiny_checkpoint), tmp_path / "merged"
 
     code, out, err = run("merge", adapter, "-o", merged)
@@ -196,7 +194,7 @@ def test_a_merge_that_rounds_the_adapter_away_is_refused_and_leaves_nothing(run:
     assert (code, "of what the adapter changes, the likeliest token" in err) == (0, True)
 
 
-def test_a_merge_into_a_bfloat16_base_rounds_as_loses_less_and_gives_the_same_bytes_each_time(
+def test_a_merge_into_a_bfloat16_base_uses_the_better_rounding_and_gives_the_same_bytes(
     run: Run, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     import torch
@@ -251,7 +249,7 @@ def test_export_writes_weights_with_a_modelfile_that_is_proved(run: Run, tmp_pat
     assert text.splitlines()[-2:] == ['PARAMETER stop "<|endoftext|>"', 'PARAMETER stop "<|im_end|>"']
 
 
-def test_export_refuses_adapters_templates_that_go_cannot_write_and_no_destination(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_export_refuses_adapters_unsupported_templates_and_no_destination(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     odd = tmp_path / "odd.jinja"
     odd.write_text(
         "{% for m in messages %}{{ loop.index }}{{ m.role }}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}{{ messages | length + 1 }}assistant{% endif %}"

@@ -1,4 +1,4 @@
-"""A model with several named chat templates from its rows to its export: each command writes a row with tools by tool_use, and all are kept."""
+"""A model with several named chat templates, from rows to export: tool_use renders rows with tools, and all templates are kept."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def saved_templates(folder: str) -> dict[str, str]:
     return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
 
 
-def test_commands_on_rows_choose_the_template_by_tools_or_take_the_name_given(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_on_rows_select_the_template_by_tools_or_by_the_given_name(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def step(*words: str) -> tuple[int, str, str]:
         """Exit code and what was printed."""
         return main(list(words)), *capsys.readouterr()

@@ -1,4 +1,4 @@
-"""``sftchat new-plugin``: what it writes works as it is, and a wrong name or folder costs nothing."""
+"""``sftchat new-plugin``: the written project works unchanged, and a wrong name or folder writes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(project, tmp_path_factory.mktemp("installed"))
 
 
-def test_the_project_has_all_its_files_and_no_other(project: Path) -> None:
+def test_the_project_has_exactly_the_expected_files(project: Path) -> None:
     found = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
 
     assert found == {path.format(package="sftchat_demo_task", module="demo_task") for path in FILES}
@@ -35,7 +35,7 @@ def test_every_template_is_used() -> None:
     assert {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.jinja")} == set(FILES.values())
 
 
-def test_what_was_installed_is_listed(site: Path) -> None:
+def test_the_installed_plugin_is_listed(site: Path) -> None:
     found = [plugin for plugin in json.loads(sftchat(site, "plugins", "--json").stdout) if plugin["name"] == "demo-task"]
 
     assert found == [
@@ -77,7 +77,7 @@ def test_the_embedded_model_is_trained_on_its_task_and_scored(site: Path, tmp_pa
         (["mine", "-o", "file/x"], "the project cannot be written to 'file/x': File exists"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
+def test_an_unwritable_project_is_one_line_and_leaves_nothing(
     words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -100,5 +100,5 @@ def test_a_name_that_could_not_be_a_package_is_refused(name: str, capsys: pytest
 
 
 @pytest.mark.parametrize(("version", "wanted"), [("0.1.0", ">=0.1,<0.2"), ("1.4.2", ">=1.4,<2")])
-def test_a_project_asks_for_the_releases_that_have_its_interface(version: str, wanted: str) -> None:
+def test_a_project_requires_releases_with_its_interface(version: str, wanted: str) -> None:
     assert Names("mine", version, 1).requirement == wanted

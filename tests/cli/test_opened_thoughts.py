@@ -1,4 +1,4 @@
-"""Replies that begin within thoughts, because the template opened them: told from the answer in ask, chat and eval, from the first piece on."""
+"""Replies that begin within thoughts because the template opened them: separated from the answer in ask, chat and eval from the first piece."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sftchat.engine import collect
 from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache
 from sftchat.inference.local import TransformersEngine
 from sftchat.plugins import spec as hookspecs
-from sftchat.plugins.manager import Registry, load_plugins
+from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from sftchat.text import strip_thinking
 from sftchat.thinking import with_opening_tag
@@ -62,9 +62,7 @@ def session(tmp_path: Path) -> Session:
     return Session(given_registry=Registry(manager, {"quiz": task}, engines={"think": Plugin().sftchat_register_engines()[0]}))
 
 
-def test_an_evaluation_counts_what_was_cut_within_them_in_its_bucket(
-    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_evaluation_counts_replies_cut_within_thoughts(session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["eval", "think:x", "--task", "quiz", "-o", str(tmp_path / "out")], obj=session) == 0
 
     found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["results"][0]
@@ -76,7 +74,9 @@ def test_an_evaluation_counts_what_was_cut_within_them_in_its_bucket(
     assert "1 truncated, 1 cut while thinking" in capsys.readouterr().out
 
 
-def test_ask_streams_them_as_thoughts_and_a_reply_that_has_none_as_the_answer(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_streams_thoughts_separately_and_a_reply_without_thoughts_as_the_answer(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
     for how in ([], ["--no-stream"]):
         assert main(["ask", "think:x", "full", *how], obj=session) == 0
         assert capsys.readouterr() == ("fine\n", "")
@@ -89,7 +89,7 @@ def test_ask_streams_them_as_thoughts_and_a_reply_that_has_none_as_the_answer(se
     assert {name: json.loads(capsys.readouterr().out)[name] for name in ("reply",)} == {"reply": "fine"}
 
 
-def test_a_chat_without_a_terminal_writes_answers_alone(
+def test_a_chat_without_a_terminal_writes_only_answers(
     session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("full\ncut\nplain\n"))
@@ -105,7 +105,7 @@ def test_a_chat_without_a_terminal_writes_answers_alone(
     ]  # fmt: skip
 
 
-def test_two_models_without_a_terminal_have_lines_of_answers(
+def test_two_models_without_a_terminal_write_lines_of_answers(
     session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("full\nplain\n"))
@@ -114,7 +114,7 @@ def test_two_models_without_a_terminal_have_lines_of_answers(
     assert capsys.readouterr().out == "think:x: fine\nthink:y: fine\n" * 2
 
 
-def test_a_remembered_reply_is_the_one_that_was_given(tmp_path: Path) -> None:
+def test_a_cached_reply_equals_the_generated_one(tmp_path: Path) -> None:
     store = ReplyCache(tmp_path / "replies.sqlite", pytest.fail)
     options = CacheOptions(store, lambda name: "ab" * 32)
     try:
@@ -139,24 +139,24 @@ def test_a_remembered_reply_is_the_one_that_was_given(tmp_path: Path) -> None:
         ("all answer", "stop", "all answer"),
     ],
 )
-def test_the_tag_that_the_template_wrote_is_put_back_where_there_are_thoughts(text: str, why: FinishReason, tagged: str) -> None:
+def test_the_tag_that_the_template_wrote_is_restored_where_there_are_thoughts(text: str, why: FinishReason, tagged: str) -> None:
     assert with_opening_tag(text, why) == tagged
 
 
 @pytest.mark.parametrize(("source", "opened"), [("<think>\n", True), ("<think>", True), ("<think>\n\n</think>\n\n", False), ("", False)])
-def test_a_model_that_is_loaded_here_says_that_its_template_opened_them(tiny_checkpoint: Path, source: str, opened: bool) -> None:
+def test_a_local_model_reports_that_its_template_opens_thoughts(tiny_checkpoint: Path, source: str, opened: bool) -> None:
     from sftchat.engine import Request
     from sftchat.inference.open import load_engine
 
-    engine = load_engine(str(tiny_checkpoint), load_plugins([]))
+    engine = load_engine(str(tiny_checkpoint), {})
     assert isinstance(engine, TransformersEngine)
     renderer = engine.loaded.renderer
     text = renderer.source + "{%- if add_generation_prompt and not quiet %}{{ '" + source.replace("\n", "\\n") + "' }}{%- endif %}"
     thinker = TransformersEngine("thinks", replace(engine.loaded, renderer=replace(renderer, source=text)))
     request = Request("r", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=3))
 
-    assert {chunk.opened for chunk in thinker.generate([request])} == {opened}
-    assert {chunk.opened for chunk in thinker.generate([replace(request, template_arguments={"quiet": True})])} == {False}
+    assert {chunk.thoughts_opened for chunk in thinker.generate([request])} == {opened}
+    assert {chunk.thoughts_opened for chunk in thinker.generate([replace(request, template_arguments={"quiet": True})])} == {False}
 
 
 def late(show: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
@@ -167,14 +167,14 @@ def late(show: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]
     return out, err
 
 
-def test_ask_says_what_was_written_too_early_when_the_tag_comes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_reports_text_that_was_written_before_the_tag_arrived(capsys: pytest.CaptureFixture[str]) -> None:
     words = "what was shown before </think> are thoughts, no part of the reply: their opening tag is not sent"
 
     assert late([], capsys) == ("let me\nParis\n", f"sftchat: {words}; --no-stream leaves them out\n")
     assert late(["--no-stream"], capsys) == ("Paris\n", "")
 
 
-def test_a_chat_without_a_terminal_parts_what_was_written_too_early_from_the_answer(
+def test_a_chat_without_a_terminal_separates_text_written_before_the_tag_from_the_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("?\n"))

@@ -1,4 +1,4 @@
-"""An evaluation of a model whose replies cannot be remembered breaks off and goes on: no reply is asked for twice, and none is lost."""
+"""An interrupted evaluation of a model whose replies cannot be cached: no reply is requested twice, and none is lost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def kept(path: Path = PARTIAL) -> list[str]:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), EngineError("server gone")])
-def test_an_evaluation_goes_on_from_what_two_interruptions_left(desk: Desk, error: BaseException) -> None:
+def test_an_evaluation_continues_from_the_replies_of_two_interrupted_ones(desk: Desk, error: BaseException) -> None:
     desk.engines["s:model"] = Server()
     desk.run("s:model", "-o", "whole")
     desk.engines["s:model"] = server = Server(3, 2, None, error=error)
@@ -79,7 +79,7 @@ def test_an_evaluation_goes_on_from_what_two_interruptions_left(desk: Desk, erro
     assert files("out") == files("whole")
 
 
-def test_whatever_the_number_and_places_of_interruptions_every_item_is_asked_for_once(desk: Desk) -> None:
+def test_every_item_is_requested_once_for_any_number_of_interruptions(desk: Desk) -> None:
     desk.engines["s:model"] = Server()
     desk.run("s:model", "-o", "whole")
     rng = random.Random(5)
@@ -93,7 +93,7 @@ def test_whatever_the_number_and_places_of_interruptions_every_item_is_asked_for
         assert (sorted(server.answered), files(folder)) == (IDS, files("whole"))
 
 
-def test_items_that_failed_are_asked_again_and_the_others_are_not(desk: Desk) -> None:
+def test_failed_items_are_requested_again_and_the_others_are_not(desk: Desk) -> None:
     desk.engines["s:model"] = server = Server()
     server.failing = {"i2"}
 
@@ -107,7 +107,7 @@ def test_items_that_failed_are_asked_again_and_the_others_are_not(desk: Desk) ->
     assert not PARTIAL.exists()
 
 
-def test_the_first_of_two_models_is_not_asked_again_when_the_second_breaks_off(desk: Desk) -> None:
+def test_the_first_of_two_models_is_not_requested_again_when_the_second_fails(desk: Desk) -> None:
     desk.engines |= {"s:first": (first := Server()), "s:second": (second := Server(4, None))}
 
     assert desk.run("s:first", "s:second", "-o", "out")[0] == 130
@@ -145,7 +145,7 @@ def test_replies_to_other_requests_are_moved_aside_and_found_again_by_their_own(
 
 
 @pytest.mark.parametrize("option", [("--template", "plain"), ("--seed", "3"), ("--dtype", "float32")])
-def test_replies_of_other_settings_are_not_taken(desk: Desk, option: tuple[str, str]) -> None:
+def test_replies_of_other_settings_are_not_used(desk: Desk, option: tuple[str, str]) -> None:
     desk.engines["s:model"] = server = Server(3, None)
     desk.run("s:model", "-o", "out", "--quiet")
 
@@ -154,7 +154,7 @@ def test_replies_of_other_settings_are_not_taken(desk: Desk, option: tuple[str, 
     assert kept(Path("out/replies.partial.1.jsonl")) == ["i0", "i1", "i2"]
 
 
-def test_fresh_asks_everything_and_keeps_the_old_replies_until_the_new_ones_are_complete(desk: Desk) -> None:
+def test_fresh_requests_everything_and_keeps_the_old_replies_until_the_new_ones_are_complete(desk: Desk) -> None:
     desk.engines["s:model"] = server = Server(5, 2, None)
     desk.run("s:model", "-o", "out", "--quiet")
 
@@ -170,7 +170,7 @@ def test_fresh_asks_everything_and_keeps_the_old_replies_until_the_new_ones_are_
 
 
 @pytest.mark.parametrize("tail", ['{"id": "i3", "rep', "no reply\n", '{"id": "i3", "reply": "without a key"}\n'])
-def test_a_damaged_partial_file_costs_none_of_its_replies(desk: Desk, tail: str) -> None:
+def test_a_damaged_partial_file_keeps_all_readable_replies(desk: Desk, tail: str) -> None:
     desk.engines["s:model"] = server = Server(3, None)
     desk.run("s:model", "-o", "out", "--quiet")
     with PARTIAL.open("a", encoding="utf-8") as file:
@@ -197,7 +197,7 @@ def test_two_evaluations_do_not_write_one_partial_file(desk: Desk) -> None:
     assert server.answered == IDS[:3]
 
 
-def test_without_an_output_folder_it_is_said_that_nothing_is_kept(desk: Desk) -> None:
+def test_without_an_output_folder_lost_replies_are_reported(desk: Desk) -> None:
     desk.engines["s:model"] = Server(3)
 
     code, _, err = desk.run("s:model", "--quiet")
@@ -206,7 +206,7 @@ def test_without_an_output_folder_it_is_said_that_nothing_is_kept(desk: Desk) ->
     assert err.startswith("3 replies lost: ")
 
 
-def test_a_reply_is_kept_before_it_is_scored(desk: Desk) -> None:
+def test_a_reply_is_saved_before_it_is_scored(desk: Desk) -> None:
     desk.engines["s:model"] = server = Server()
     task = desk.registry.tasks["quiz"]
 
@@ -228,7 +228,7 @@ def broken_off(desk: Desk) -> Desk:
     return desk
 
 
-def test_a_partial_file_is_refused_and_the_line_names_the_flag(broken_off: Desk) -> None:
+def test_a_partial_file_is_refused_with_the_flag_that_allows_it(broken_off: Desk) -> None:
     code, out, err = broken_off.run("--replies", PARTIAL)
 
     assert (code, out) == (2, "")
@@ -237,7 +237,7 @@ def test_a_partial_file_is_refused_and_the_line_names_the_flag(broken_off: Desk)
     )
 
 
-def test_what_there_is_is_scored_and_the_share_is_told(broken_off: Desk) -> None:
+def test_partial_replies_are_scored_and_their_share_is_reported(broken_off: Desk) -> None:
     code, out, err = broken_off.run("--replies", PARTIAL, "--partial", "--json")
 
     assert (code, json.loads(out)["results"][0]["n"]) == (0, 3)
@@ -275,13 +275,13 @@ def test_a_floor_that_the_part_misses_fails(broken_off: Desk) -> None:
     assert broken_off.run("--replies", PARTIAL, "--partial", "--min", "accuracy=1")[0] == 1
 
 
-def test_a_part_is_no_baseline_and_needs_a_file(broken_off: Desk) -> None:
+def test_a_part_cannot_be_a_baseline_and_needs_a_file(broken_off: Desk) -> None:
     assert broken_off.run("--replies", PARTIAL, "--partial", "--update-baseline", "new.jsonl")[0] == 2
     assert broken_off.run("s:good", "--partial")[0] == 2
     assert not Path("new.jsonl").exists()
 
 
-def test_with_the_flag_a_complete_file_is_judged_as_without_it(desk: Desk) -> None:
+def test_with_the_flag_a_complete_file_gets_the_same_verdict(desk: Desk) -> None:
     desk.run("s:good", "-o", "out", "--quiet")
 
     assert len(read_replies(Path("out/replies.jsonl"))) == 8

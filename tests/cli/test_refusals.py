@@ -1,4 +1,4 @@
-"""Every option of every command that is given what it cannot take is refused in one line, before torch or transformers is imported."""
+"""Every option of every command with an impossible value is refused in one line, before torch or transformers is imported."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_every_refusal_is_one_line_before_torch_is_imported(folder: Path) -> Non
     assert not (folder / "new").exists()
 
 
-def test_every_option_is_tried_or_it_is_known_why_not() -> None:
+def test_every_option_is_tested_or_excluded_with_a_reason() -> None:
     tried = {(name, flag) for name, ways in REFUSED.items() for words in ways for flag in words}
     tried |= {(" ".join(words[:2]) if words[0] in ("data", "cache") else words[0], flag) for words in WHOLE for flag in words}
     missing = [

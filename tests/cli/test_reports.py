@@ -1,4 +1,4 @@
-"""The files that ``sftchat eval`` writes when asked, and what it tells GitHub."""
+"""The files that ``sftchat eval`` writes on request, and its output for GitHub."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 BAD = ("--replies", "bad.jsonl", "--baseline", "good.jsonl")
 
 
-def test_every_file_asked_for_is_written_with_the_verdict_in_it(run: Run) -> None:
+def test_every_requested_file_is_written_with_the_verdict(run: Run) -> None:
     code, _, err = run(*BAD, "--junit", "ci/junit.xml", "--markdown", "ci/report.md", "--html", "ci/page.html", "-o", "out")
 
     assert (code, err.split("\n")[-2]) == (1, "verdict: fail")
@@ -80,7 +80,7 @@ def test_every_file_asked_for_is_written_with_the_verdict_in_it(run: Run) -> Non
     assert Path("out/report.html").read_bytes() == Path("ci/page.html").read_bytes()
 
 
-def test_nothing_is_written_that_nobody_asked_for(run: Run) -> None:
+def test_no_file_is_written_unrequested(run: Run) -> None:
     before = sorted(Path().rglob("*"))
 
     run(*BAD)
@@ -183,7 +183,7 @@ def test_a_summary_that_cannot_be_written_does_not_hide_the_verdict(run: Run, mo
     assert err.startswith("cannot write the step summary 'missing/summary.md': No such file or directory\n")
 
 
-def test_outside_a_workflow_github_is_told_nothing(run: Run) -> None:
+def test_outside_a_workflow_nothing_is_written_for_github(run: Run) -> None:
     assert "::" not in run(*BAD)[2]
 
 
@@ -200,7 +200,7 @@ def test_the_markdown_file_fits_into_a_comment(run: Run) -> None:
     assert COMMENT_BYTES - 500 < Path("report.md").stat().st_size <= COMMENT_BYTES
 
 
-def test_what_a_reply_says_is_no_command_to_github(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_of_a_reply_is_not_a_command_to_github(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     Path("bad.jsonl").write_text(
         "".join(json.dumps({"id": f"i{n}", "reply": "\n\n::error::x"}) + "\n" for n in range(SIZE)), encoding="utf-8"
@@ -215,7 +215,7 @@ def test_what_a_reply_says_is_no_command_to_github(run: Run, monkeypatch: pytest
 
 @pytest.mark.parametrize("option", ["--junit", "--markdown", "--html"])
 @pytest.mark.parametrize("name", ["gold.jsonl", "bad.jsonl", "good.jsonl"])
-def test_no_report_is_written_over_what_is_read(run: Run, option: str, name: str) -> None:
+def test_no_report_overwrites_its_inputs(run: Run, option: str, name: str) -> None:
     before = Path(name).read_bytes()
 
     assert run(*BAD, option, name) == (
@@ -226,12 +226,12 @@ def test_no_report_is_written_over_what_is_read(run: Run, option: str, name: str
     assert Path(name).read_bytes() == before
 
 
-def test_where_the_report_is_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_location_of_the_report_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "--replies", "good.jsonl", "-o", "out"], obj=Session(None, quiz())) == 0
     assert capsys.readouterr().err == "report: out/report.html\n"
 
 
-def test_replies_that_are_read_are_not_replaced_by_ours(run: Run) -> None:
+def test_replies_that_are_read_are_not_overwritten(run: Run) -> None:
     before = Path("good.jsonl").rename("replies.jsonl").read_bytes()
 
     code, _, err = run("--replies", "replies.jsonl", "-o", ".")
@@ -250,7 +250,7 @@ def test_a_report_that_is_replaced_leaves_no_replies_behind(run: Run) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 @pytest.mark.parametrize("words", [[], ["--json"]], ids=["tables", "json"])
-def test_no_encoding_keeps_a_verdict_from_its_reader(run: Run, tmp_path: Path, encoding: str, words: list[str]) -> None:
+def test_the_verdict_is_readable_in_every_encoding(run: Run, tmp_path: Path, encoding: str, words: list[str]) -> None:
     odd = "".join(json.dumps({"id": f"i{n}", "reply": "韩立\ud800"}) + "\n" for n in range(SIZE))
     Path("bad.jsonl").write_text(odd, encoding="utf-8")
     program = (
@@ -271,7 +271,7 @@ def test_no_encoding_keeps_a_verdict_from_its_reader(run: Run, tmp_path: Path, e
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]], ids=["tables", "json"])
-def test_a_reader_that_leaves_changes_neither_report_nor_gate(run: Run, tmp_path: Path, words: list[str]) -> None:
+def test_a_closed_pipe_changes_neither_report_nor_gate(run: Run, tmp_path: Path, words: list[str]) -> None:
     program = (
         "from tests.cli.test_reports import quiz; from sftchat.cli import console_script;"
         "import sftchat.cli.shared as shared; shared.Session.registry = quiz(); console_script()"

@@ -1,4 +1,4 @@
-"""The options that say how rows are read, on every command that reads rows, and training on rows without a task."""
+"""The options that control how rows are read, in every command that reads rows, and training on rows without a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sftchat.errors import SftchatWarning
 from sftchat.evaluation.checks import _source
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
-from sftchat.training.validation import from_file
+from sftchat.training.validation import validation_from_file
 from tests.cli.test_train import TASK
 
 OPTIONS = ["--map", "--label-column", "--label-instruction", "--role-map", "--merge-turns", "--leading-assistant"]
@@ -68,7 +68,7 @@ def test_rows_are_trained_without_a_task_and_read_the_same_way_for_validation_an
     assert source["rows_read"] == {"columns": {"prompt": "question", "completion": "answer"}}
     assert [example.gold for example in _source(source, {})] == ["The cat.", "At home."]
     read = recorded_options(source)
-    assert [example.gold for example in from_file("gold.csv", 1, read).examples] == ["At noon."]
+    assert [example.gold for example in validation_from_file("gold.csv", 1, read).examples] == ["At noon."]
     assert capsys.readouterr().err.startswith('note: columns kept as metadata and not used: "page" (2)\n')
 
 
@@ -101,14 +101,14 @@ def test_training_reports_what_reading_changed(tiny_checkpoint: Path, capsys: py
         ),
     ],
 )
-def test_what_cannot_be_trained_without_rows_is_wrong_usage(
+def test_options_without_rows_to_train_on_are_wrong_usage(
     tiny_checkpoint: Path, words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert trained(tiny_checkpoint, *words) == (2, None)
     assert capsys.readouterr().err == f"sftchat: error: {message}\n"
 
 
-def test_a_longest_row_beyond_the_context_is_named_and_no_advice_exceeds_the_context(
+def test_a_max_length_beyond_the_context_is_reported_and_no_advice_exceeds_the_context(
     tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("f.jsonl", {"prompt": "a" * 400, "completion": "b" * 400})
@@ -124,7 +124,7 @@ def test_a_longest_row_beyond_the_context_is_named_and_no_advice_exceeds_the_con
     )
 
 
-def test_a_row_that_the_template_cannot_write_is_named_once(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_the_template_cannot_render_is_reported_once(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool = {"name": "look", "parameters": {}}
     write("f.jsonl", {"prompt": "a", "completion": "b", "tools": [tool]})
 

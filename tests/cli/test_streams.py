@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full: the exit code says so, and never what it says of a gate."""
+"""Standard streams that are closed or full have their own exit code, never that of a gate."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def lost(why: str) -> str:
         pytest.param(WRONG, "usage", id="wrong usage"),
     ],
 )
-def test_what_cannot_be_written_is_3_and_wrong_usage_stays_2(words: list[str], needed: str, redirection: str, tmp_path: Path) -> None:
+def test_unwritable_output_is_3_and_wrong_usage_stays_2(words: list[str], needed: str, redirection: str, tmp_path: Path) -> None:
     done = run(words, redirection, tmp_path)
 
     if needed == "usage":
@@ -69,7 +69,7 @@ def test_what_cannot_be_written_is_3_and_wrong_usage_stays_2(words: list[str], n
         assert "Exception ignored" not in done.stderr
 
 
-def test_no_file_takes_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+def test_no_file_gets_the_descriptor_of_a_closed_stream(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from sftchat.cli import console_script\n"
@@ -85,7 +85,7 @@ def test_no_file_takes_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> 
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 40
 
 
-def test_a_reader_that_leaves_is_141(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_141(tmp_path: Path) -> None:
     done = run(GENERATE, "-q | true; exit 0", tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")

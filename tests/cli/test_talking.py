@@ -1,4 +1,4 @@
-"""`sftchat chat`: several models, the last conversation, and what is refused before anything is loaded."""
+"""`sftchat chat`: several models, the last conversation, and refusals before anything is loaded."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_shared_engine_is_the_base_with_all_adapters(tmp_path: Path) -> None
     assert (opened, [Path(name).name for name in engine.adapters]) == (["base"], ["one", "two"])
 
 
-def test_what_cannot_be_compared_is_refused_before_anything_is_loaded(
+def test_models_that_cannot_be_compared_are_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -111,7 +111,7 @@ def test_two_models_answer_every_line(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert {"a 1", "b 1"} <= {line.partition(": ")[2] or line for line in capsys.readouterr().out.splitlines()}
 
 
-def test_without_a_model_a_pipe_is_told_of_the_newest_run(
+def test_without_a_model_a_pipe_gets_the_name_of_the_newest_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -122,7 +122,7 @@ def test_without_a_model_a_pipe_is_told_of_the_newest_run(
     assert "no MODEL given, such as 'mine'" in capsys.readouterr().err
 
 
-def test_without_a_model_a_person_chooses_one_of_the_runs(
+def test_without_a_model_a_terminal_offers_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,7 +156,7 @@ def kept() -> Path:
     return path
 
 
-def test_the_last_talk_goes_on_with_its_model_and_settings(
+def test_the_last_conversation_is_resumed_with_its_model_and_settings(
     kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = ScriptedEngine(["c", "d"], chunks=9)
@@ -177,16 +177,14 @@ def test_the_last_talk_goes_on_with_its_model_and_settings(
     assert [message["content"] for message in engine.requests[1].messages] == ["new", "a", "b", "more", "c", "again"]
 
 
-def test_a_pipe_keeps_no_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_piped_conversation_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     from platformdirs import user_data_path
 
     assert run(monkeypatch, "x\n", "a") == 0
     assert not (user_data_path("sftchat", appauthor=False) / FILE).exists()
 
 
-def test_a_home_that_cannot_be_written_is_no_obstacle(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_unwritable_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_DATA_HOME", str(blocked))

@@ -1,4 +1,4 @@
-"""``--template`` means the same in every command: a name, or a file wherever ``~`` stands in its path; what is neither is refused at once."""
+"""``--template`` means the same in every command: a name or a file, also with ``~`` in its path; anything else is refused at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def options(group: click.Group, context: click.Context) -> Iterator[tuple[str, c
                 yield name, option
 
 
-def test_every_command_finds_a_template_in_the_same_way() -> None:
+def test_every_command_resolves_a_template_in_the_same_way() -> None:
     context = click.Context(program, **program.context_settings)
     (Path.home() / "mine.jinja").write_text("", encoding="utf-8")
     found = dict(options(program, context))

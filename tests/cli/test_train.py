@@ -1,4 +1,4 @@
-"""``sftchat train`` as typed: what it says while the task's metric runs a training."""
+"""``sftchat train``: its output while the task's metric validates a training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pyarrow import parquet
 from sftchat import Example, Message, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.cli.train import gather
 from sftchat.data.formats import examples_hash, to_example
 from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
+from sftchat.training.rows import collect_rows
 
 ROWS = [Example((Message(role="user", content=f"说 {n}"),), "好") for n in range(40)]
 
@@ -32,7 +32,7 @@ def score(example: Example, reply: Reply) -> Score:
 TASK = Task("agree", "says 好", lambda n, seed: [ROWS[(seed + i) % 40] for i in range(n)], score, (rate("accuracy", "right"),))
 
 
-def test_scores_are_told_as_they_come_and_the_chosen_step_at_the_end(
+def test_scores_are_printed_during_training_and_the_chosen_step_at_the_end(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -98,9 +98,9 @@ def test_rows_come_from_parquet_from_the_hub_and_from_a_pipe_as_for_data(
     )
 
 
-def test_a_data_set_of_the_hub_is_known_by_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_of_the_hub_is_identified_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
     def now() -> tuple[list[Example], str]:
-        rows, (entry,) = gather(TASK, ("hf://datasets/org/name",), None, (), 0)
+        rows, (entry,) = collect_rows(TASK, ("hf://datasets/org/name",))
         return rows, entry["sha256"]
 
     monkeypatch.setattr("datasets.load_dataset", lambda *words, **options: TABLE)

@@ -1,4 +1,4 @@
-"""What ``train --help`` gives as defaults is what a run uses."""
+"""The defaults in ``train --help`` are those of a run."""
 
 from __future__ import annotations
 

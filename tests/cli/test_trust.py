@@ -1,4 +1,4 @@
-"""What a score is worth, as `sftchat eval` tells it: leaked items, answers that change when asked again, and which checkpoints tie."""
+"""Reliability of a score in `sftchat eval`: leaked items, replies that vary, and checkpoints that tie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sftchat.models.manifest import Manifest, write_manifest
 from tests.cli.conftest import ROWS, Desk
 
 
-def test_items_that_a_checkpoint_was_trained_on_are_named_and_the_score_told_without_them(desk: Desk) -> None:
+def test_training_items_are_listed_and_the_score_is_reported_without_them(desk: Desk) -> None:
     training = desk.folder / "train.jsonl"
     training.write_text("".join(json.dumps({"prompt": row["messages"][0]["content"], "completion": "x"}) + "\n" for row in ROWS[:2]))  # type: ignore[index]
     run = desk.folder / "run"
@@ -29,7 +29,7 @@ def test_items_that_a_checkpoint_was_trained_on_are_named_and_the_score_told_wit
     assert [leak["id"] for leak in result["leak_check"]["leaks"]] == ["i0", "i1"]
 
 
-def test_answers_that_change_when_asked_again_raise_the_smallest_regression(desk: Desk) -> None:
+def test_replies_that_vary_raise_the_smallest_regression(desk: Desk) -> None:
     seen: dict[str, int] = {}
 
     def moody(request: object) -> str:
@@ -47,7 +47,7 @@ def test_answers_that_change_when_asked_again_raise_the_smallest_regression(desk
     )
 
 
-def test_a_drop_within_what_a_model_differs_from_itself_is_no_regression(desk: Desk) -> None:
+def test_a_drop_within_run_to_run_variation_is_not_a_regression(desk: Desk) -> None:
     asked: dict[str, int] = {}
 
     def tired(request: object) -> str:
@@ -63,7 +63,7 @@ def test_a_drop_within_what_a_model_differs_from_itself_is_no_regression(desk: D
     assert (code, "inconclusive" in err) == (0, True)
 
 
-def test_a_model_that_repeats_itself_is_said_to(desk: Desk) -> None:
+def test_a_deterministic_model_is_reported(desk: Desk) -> None:
     assert (
         desk.run("s:good", "--quiet", "--self-check")[2]
         == "s:good on gold.jsonl: 8 replies were the same when asked again, alone and in other batches\n"
@@ -96,7 +96,7 @@ def test_checkpoints_are_shown_by_step_with_the_best_and_what_ties(desk: Desk) -
     ]
 
 
-def test_a_manifest_that_names_no_data_is_no_reason_to_say_anything(desk: Desk) -> None:
+def test_a_manifest_without_data_gives_no_remark(desk: Desk) -> None:
     run = desk.folder / "run"
     run.mkdir()
     write_manifest(run, replace(Manifest("quiz", "b", "", "full", {}, (), 0, "", "", ""), steps=3))

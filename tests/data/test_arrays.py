@@ -1,4 +1,4 @@
-"""An array is read piece by piece, and where it is cut makes no difference."""
+"""A JSON array is read in pieces, and the positions of the cuts make no difference."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def texts(draw: st.DrawFn) -> str:
 
 @settings(database=None, deadline=None)
 @given(texts().filter(lambda text: text.lstrip().startswith("[")), st.integers(1, 9))
-def test_where_an_array_is_cut_makes_no_difference(text: str, size: int) -> None:
+def test_the_position_of_a_cut_in_an_array_makes_no_difference(text: str, size: int) -> None:
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     assert outcome(pieces) == outcome([text])
 
 
-def test_rows_come_before_the_end_is_read_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_yielded_before_the_end_is_read_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "FORGET", 100)
     read = 0
 

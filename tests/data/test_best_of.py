@@ -1,4 +1,4 @@
-"""The best reply by the task's scorer becomes a row, best and worst a pair, and the gold competes with nobody."""
+"""The best reply by the task's scorer becomes a row, best and worst a pair, and the gold is never selected."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_best_becomes_a_row_and_best_and_worst_a_pair() -> None:
     }
 
 
-def test_the_gold_competes_with_nobody() -> None:
+def test_the_gold_is_never_selected() -> None:
     assert choose(of("c", "d")) == Choice("nothing good")
     (row,) = [choose(of("c", "a")).row]
     assert row is not None
@@ -77,7 +77,7 @@ def test_a_reply_that_was_cut_off_is_never_the_best_but_may_be_the_worst() -> No
     assert choose(of(Reply("a b", "length"))) == Choice("nothing good")
 
 
-def test_replies_that_are_worth_the_same_are_no_pair() -> None:
+def test_replies_of_equal_score_are_no_pair() -> None:
     assert choose(of("a b", "b a")).pair is None
 
 
@@ -86,13 +86,13 @@ def test_prompts_that_the_model_solves_are_left_out() -> None:
     assert choose(of("a b", "a b", "a"), solved=0.9).fate == "kept"
 
 
-def test_the_least_reward_is_reached_or_there_is_no_row() -> None:
+def test_the_minimum_score_is_reached_or_there_is_no_row() -> None:
     assert choose(of("a", "c"), least=0.7) == Choice("nothing good")
     assert choose(of("a", "c"), least=0.6).fate == "kept"
     assert choose(of("c", "d"), least=0).fate == "kept"
 
 
-def test_prompts_that_cannot_be_asked_or_scored_are_refused() -> None:
+def test_prompts_that_cannot_be_generated_or_scored_are_refused() -> None:
     for example, message in (
         (Example((), "text", source="f:2"), "f:2: the row is a text without a prompt to be answered"),
         (
@@ -112,7 +112,7 @@ def fails(example: Example, reply: Reply) -> Score:
 LINE = fails.__code__.co_firstlineno + 1
 
 
-def test_a_scorer_or_metric_that_fails_is_the_plugins_fault(tmp_path: Path) -> None:
+def test_an_error_of_a_scorer_or_metric_names_the_plugin(tmp_path: Path) -> None:
     samples = stored(tmp_path / "s", "a")
     for task, message in (
         (
@@ -129,7 +129,7 @@ def test_a_scorer_or_metric_that_fails_is_the_plugins_fault(tmp_path: Path) -> N
         assert str(caught.value) == message
 
 
-def test_a_row_is_worth_what_its_samples_are_or_else_its_own_reply(tmp_path: Path) -> None:
+def test_the_score_of_a_row_is_that_of_its_samples_or_else_of_its_own_reply(tmp_path: Path) -> None:
     samples = stored(tmp_path / "s", "a", "a b")
     assert worth(TASK, samples, EXAMPLE) == pytest.approx(5 / 6)
     assert worth(TASK, None, EXAMPLE) == 1.0

@@ -1,4 +1,4 @@
-"""A check reports everything that is wrong, not the first thing."""
+"""A check reports all problems, not only the first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def task(problems: object) -> Task:
     )
 
 
-def test_everything_wrong_with_a_file_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_of_a_file_are_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = (
         '{"prompt": "a", "completion": "1", "id": "x"}',
@@ -74,7 +74,7 @@ def test_everything_wrong_with_a_file_is_found_at_once(tmp_path: Path, monkeypat
     )
 
 
-def test_duplicates_on_one_line_of_an_array_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_on_one_line_of_an_array_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("f").write_text('[{"text": "a"}, {"text": "b"}, {"text": "b"}]')
     assert check("f").problems == (Problem("duplicate", "f:1:32", "the same row as line 1:17; remove one"),)
@@ -86,7 +86,7 @@ def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
     assert check(path, options=RowOptions({"bo": "user"})) == Findings(str(path), 1, 1, {"sharegpt": 1}, {"sharegpt": "1"}, ())
 
 
-def test_a_file_that_is_not_there_cannot_be_checked(tmp_path: Path) -> None:
+def test_a_missing_file_cannot_be_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         check(tmp_path / "f")
     assert str(caught.value) == f"{tmp_path}/f: no such file in folder '{tmp_path}'"
@@ -101,7 +101,7 @@ def test_a_check_of_a_plugin_that_fails_names_the_plugins_task_and_the_row(tmp_p
     assert str(caught.value) == f"the check of task 'demo' failed on {path}:1, in {__file__}:{line}: ZeroDivisionError: division by zero"
 
 
-def test_a_row_whose_replies_are_all_only_read_teaches_nothing(tmp_path: Path) -> None:
+def test_a_row_whose_replies_all_have_weight_0_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}\n')
 
@@ -114,9 +114,7 @@ def test_a_row_whose_replies_are_all_only_read_teaches_nothing(tmp_path: Path) -
     "token",
     ["<|im_start|>", "<|my_own|>", "<start_of_turn>", "<s>", "</s>", "<bos>", "<eos>", "[INST]", "[/INST]", "[gMASK]", "<｜User｜>"],
 )
-def test_a_token_of_a_template_in_a_text_row_is_a_warning_at_its_line_and_a_turn_with_such_text_is_judged_as_a_turn(
-    tmp_path: Path, token: str
-) -> None:
+def test_a_template_token_in_a_text_row_is_a_warning_at_its_line_and_in_a_turn_a_problem_of_the_turn(tmp_path: Path, token: str) -> None:
     path = tmp_path / "f"
     rows = [{"text": "plain <p>HTML</p> [1] a|b"}, {"text": f"He said:\n{token} hello"}, {"prompt": f"What is {token}?", "completion": "b"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

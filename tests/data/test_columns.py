@@ -1,4 +1,4 @@
-"""Columns under other names, labels, and keys that change what a row means: mapped, or refused by name with what to type."""
+"""Columns with other names, labels, and keys that change the meaning of a row: mapped, or refused by name with a remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refused(row: dict[str, Any], options: RowOptions = RowOptions()) -> str:  # 
 
 
 @given(st.sampled_from(LOOKS_LIKE["prompt"]), st.sampled_from(LOOKS_LIKE["completion"]), st.booleans())
-def test_what_is_suggested_for_a_pair_under_other_names_reads_it(asked: str, answered: str, capital: bool) -> None:
+def test_the_suggested_map_reads_a_pair_under_other_names(asked: str, answered: str, capital: bool) -> None:
     asked, answered = (name.capitalize() if capital else name for name in (asked, answered))
     row = {asked: "Which dog?", answered: REPLY}
     if {"instruction", "text"} & row.keys():
@@ -170,7 +170,7 @@ def test_a_pair_without_a_prompt_is_refused() -> None:
     )
 
 
-def test_a_column_that_means_nothing_is_named_once_with_its_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unused_column_is_reported_once_with_its_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.jsonl"
     rows = [{"prompt": f"{number}", "completion": REPLY, "score": 0.5, "metadata": {"level": 1}} for number in range(3)]
     rows[0]["origin"] = "book"
@@ -185,7 +185,7 @@ def test_a_column_that_means_nothing_is_named_once_with_its_count(tmp_path: Path
     )
 
 
-def test_options_that_are_not_the_default_make_themselves_again() -> None:
+def test_non_default_options_survive_serialization() -> None:
     options = RowOptions({"bot": "assistant"}, {"prompt": "q"}, label_column="kind", merge_turns=True)
 
     assert options.given == {"roles": {"bot": "assistant"}, "columns": {"prompt": "q"}, "label_column": "kind", "merge_turns": True}

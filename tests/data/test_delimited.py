@@ -1,4 +1,4 @@
-"""CSV and TSV files are rows whose columns the header names."""
+"""CSV and TSV files: rows whose columns the header names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(content: bytes, name: str = "f.csv") -> list[object]:
     return rows
 
 
-def test_the_header_names_the_columns_and_a_row_knows_the_line_where_it_begins() -> None:
+def test_the_header_names_the_columns_and_a_row_has_the_line_where_it_begins() -> None:
     content = b'\xef\xbb\xbfprompt,completion,id\r\n"two\nlines, ""quoted""",b,1\r\n\r\nc,d,2\r\n'
 
     assert found(content) == [
@@ -74,11 +74,11 @@ def test_columns_of_a_table_are_mapped_like_those_of_any_row() -> None:
         (b"a,b\n\0,1\n", ["f.csv:2: the line holds NUL bytes; the file is damaged or not text"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_table_is_named_with_its_line(content: bytes, rows: list[object]) -> None:
+def test_problems_of_a_table_are_reported_with_their_line(content: bytes, rows: list[object]) -> None:
     assert found(content) == rows
 
 
-def test_a_table_without_the_right_columns_is_told_how_to_be_read() -> None:
+def test_a_table_without_the_right_columns_is_refused_with_advice() -> None:
     Path("f.csv").write_text("question,answer\nWho?,The cat.\n", encoding="utf-8")
 
     (problem,) = check("f.csv").problems
@@ -92,7 +92,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 @settings(database=None, deadline=None)
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=5), st.sampled_from([".csv", ".tsv"]), st.sampled_from(["\n", "\r\n"]))
-def test_any_text_comes_back_from_a_table(rows: list[tuple[str, str]], suffix: str, end: str) -> None:
+def test_any_text_survives_a_table(rows: list[tuple[str, str]], suffix: str, end: str) -> None:
     written = io.StringIO(newline="")
     writer = csv.writer(written, delimiter="," if suffix == ".csv" else "\t", lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writerows([("a", "b"), *rows])

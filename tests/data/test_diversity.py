@@ -1,4 +1,4 @@
-"""Farthest-first choice of rows."""
+"""Farthest-first selection of rows."""
 
 from __future__ import annotations
 

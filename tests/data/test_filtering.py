@@ -1,4 +1,4 @@
-"""A row goes by the first rule that it breaks, and every one that goes is named."""
+"""A row is removed by the first rule that it breaks, and every removed row is reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def rows(*texts: str) -> list[Example]:
     return [Example((Message(role="user", content=text),), "无", source=f"f:{number}") for number, text in enumerate(texts, 1)]
 
 
-def test_every_row_that_goes_has_its_reason() -> None:
+def test_every_removed_row_has_its_reason() -> None:
     rules = {
         "task": lambda example: "shouts" if "!" in example.messages[0]["content"] else "",
         "length": lambda example: "empty" if not example.gold else "",
@@ -29,11 +29,11 @@ def test_every_row_that_goes_has_its_reason() -> None:
     )
 
 
-def test_near_duplicates_stay_where_nobody_looks_for_them() -> None:
+def test_near_duplicates_stay_when_the_check_is_off() -> None:
     assert removed(rows(PASSAGE, PASSAGE.replace("何小满", "何小雨")), Selection(near=0)) == (2, [])
 
 
-def test_the_most_different_rows_are_chosen_from_those_that_are_left() -> None:
+def test_the_most_different_rows_are_chosen_from_the_remaining_ones() -> None:
     examples = rows("the dog barks", "the dog barks", "the dog barked", "量子力学", "die Katze schläft")
     count, gone = removed(examples, Selection(keep=3))
     assert count == 5

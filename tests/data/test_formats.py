@@ -1,4 +1,4 @@
-"""Rows of every shape become examples, examples become rows, and what cannot is refused in words."""
+"""Rows of every shape become examples, examples become rows, and other rows are refused with a message."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_sharegpt_roles_are_translated() -> None:
     assert to_example({"conversations": told}, options=RowOptions({"narrator": "user"})) == Example((USER,), GOLD)
 
 
-def test_what_sharegpt_calls_is_a_turn_of_its_own() -> None:
+def test_a_sharegpt_call_is_a_separate_turn() -> None:
     turns = [{"from": "human", "value": "Who?"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"城": 1}}'}]
     answered = [*turns, {"from": "observation", "value": "3"}, {"from": "gpt", "value": GOLD}]
     example = Example((USER, CALL, Message(role="tool", content="3")), GOLD)
@@ -79,7 +79,7 @@ def test_the_history_of_alpaca_rows_are_the_turns_before_the_instruction() -> No
     assert serialize(to_example(row), "alpaca") == row
 
 
-def test_turns_are_read_by_their_own_keys_whatever_key_they_stand_under() -> None:
+def test_turns_are_read_by_their_own_keys_under_any_row_key() -> None:
     assert to_example({"conversations": [USER, ASSISTANT]}) == Example((USER,), "甲")
     assert to_example({"messages": [{"from": "human", "value": "Who?"}]}) == Example((USER,))
 
@@ -88,12 +88,12 @@ def test_text_is_gold_without_turns() -> None:
     assert to_example({"text": "Once."}) == Example((), "Once.")
 
 
-def test_text_beside_another_shape_is_metadata() -> None:
+def test_text_next_to_another_shape_is_metadata() -> None:
     row = {"instruction": "Who?", "input": "", "output": GOLD, "text": "### Instruction: Who?"}
     assert to_example(row) == Example((USER,), GOLD, metadata={"text": "### Instruction: Who?"})
 
 
-def test_keys_that_hold_null_are_as_good_as_absent() -> None:
+def test_null_keys_are_treated_as_absent() -> None:
     turns = [{**USER, "tool_calls": None}, {**ASSISTANT, "name": None, "tool_calls": []}]
     row = {"messages": turns, "prompt": None, "completion": None, "id": None, "metadata": None, "level": None}
     assert to_example(row) == Example((USER,), "甲", metadata={"level": None})
@@ -105,11 +105,11 @@ def test_a_last_turn_that_calls_tools_stays_a_turn() -> None:
 
 
 @pytest.mark.parametrize("weight", [1, 1.0, None], ids=str)
-def test_a_reply_with_the_weight_of_any_other_is_like_any_other(weight: float | None) -> None:
+def test_a_reply_with_a_non_zero_weight_is_an_ordinary_reply(weight: float | None) -> None:
     assert to_example({"messages": [USER, {"role": "assistant", "content": "a", "weight": weight}]}) == Example((USER,), "a")
 
 
-def test_a_reply_that_is_only_read_is_no_gold() -> None:
+def test_a_reply_with_weight_0_is_no_gold() -> None:
     said = {"role": "assistant", "content": "a", "weight": 0}
 
     assert to_example({"messages": [USER, said]}).messages == (USER, said)
@@ -244,7 +244,7 @@ def test_missing_ids_are_the_numbers_of_the_rows() -> None:
     ]
 
 
-def test_an_id_that_stands_twice_is_refused_naming_both_lines() -> None:
+def test_a_repeated_id_is_refused_with_both_lines() -> None:
     with pytest.raises(DataError) as caught:
         list(with_ids([Example((USER,), id="a", source="f:1"), Example((USER,), id="a", source="f:2")]))
     assert str(caught.value) == 'f:2: id "a" is taken by f:1; give every row its own'
@@ -271,7 +271,7 @@ def test_every_format_writes_its_own_shape() -> None:
     assert serialize(Example((), "Once.", metadata={"level": 2}), "text") == {"text": "Once.", "level": 2}
 
 
-def test_metadata_that_could_be_taken_for_the_row_are_kept_apart() -> None:
+def test_metadata_that_look_like_row_keys_are_kept_apart() -> None:
     assert serialize(Example((USER,), metadata={"text": "x"}), "messages") == {"messages": [USER], "metadata": {"text": "x"}}
 
 
@@ -304,13 +304,13 @@ UNWRITABLE = [
 
 
 @pytest.mark.parametrize(("example", "format", "message"), UNWRITABLE, ids=[f"{row[1]}: {row[2][:30]}" for row in UNWRITABLE])
-def test_what_a_format_cannot_hold_is_refused(example: Example, format: str, message: str) -> None:
+def test_values_that_a_format_cannot_hold_are_refused(example: Example, format: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         serialize(example, format)
     assert str(caught.value) == message
 
 
-def test_a_format_that_does_not_exist_is_answered_with_those_that_do() -> None:
+def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         serialize(Example((USER,)), "sharegtp")
     assert str(caught.value) == (
@@ -353,7 +353,7 @@ def examples(draw: st.DrawFn) -> Example:
 
 @settings(database=None, deadline=None)
 @given(examples(), st.sampled_from(FORMATS))
-def test_an_example_comes_back_equal_from_every_format_that_can_hold_it(example: Example, format: str) -> None:
+def test_an_example_survives_every_format_that_can_hold_it(example: Example, format: str) -> None:
     try:
         row = serialize(example, format)
     except DataError:

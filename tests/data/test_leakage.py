@@ -1,4 +1,4 @@
-"""Which items of an evalset a model may have seen while it was trained."""
+"""Items of an evalset that a model may have seen during training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def row(text: str, number: int = 1) -> Example:
     return item(text, number, "train.jsonl")
 
 
-def test_the_same_prompt_leaks_whatever_its_spaces_width_and_punctuation() -> None:
+def test_the_same_prompt_leaks_for_any_spaces_width_and_punctuation() -> None:
     seen = [row("别的话。", 1), row(f"  {ASK}{PASSAGE}".replace("，", ",").replace("。", " "), 2)]
     assert find_leaks([item(ASK + PASSAGE)], seen) == (Leak("item-1", "gold.jsonl:1", "train.jsonl:2", 1.0),)
 
@@ -37,14 +37,14 @@ def test_a_passage_with_every_name_and_half_of_the_words_replaced_does_not_leak(
     assert find_leaks([item(PASSAGE)], [row(other)]) == ()
 
 
-def test_a_common_instruction_is_no_similarity() -> None:
+def test_a_common_instruction_is_not_similarity() -> None:
     ask = "请仔细阅读下面的小说内容，逐条写出其中每两个人物之间的关系，每行一条，没有就写无：\n"
     names = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨朱秦尤许"
     items = [item(f"{ask}{name}{name}{name}在{name}{name}{name}里", number) for number, name in enumerate(names[:12])]
     assert find_leaks(items, [row(ask + "许某到过尤家庄")]) == ()
 
 
-def test_a_common_instruction_takes_no_part_on_either_side() -> None:
+def test_a_common_instruction_is_ignored_on_both_sides() -> None:
     ask = "请仔细阅读下面的小说内容，逐条写出其中每两个人物之间的关系，每行一条，没有就写无：\n"
     scenes = (
         "雨停了，赵一背着药箱翻过山梁。 何五在渡口卖鱼。 吴六拉着车进城去了。 郑七昨夜没有睡好。 王八九在庙里求签。 冯十点了灯看书写字。 "
@@ -65,7 +65,7 @@ def test_the_most_similar_row_is_named_and_the_first_of_equals() -> None:
     assert find_leaks([item(PASSAGE)], [row(near, 1), row(PASSAGE, 2), row(PASSAGE, 3)])[0].row == "train.jsonl:2"
 
 
-def test_an_item_that_stands_twice_leaks_twice() -> None:
+def test_a_repeated_item_leaks_twice() -> None:
     assert [leak.id for leak in find_leaks([item(PASSAGE, 1), item(PASSAGE, 2)], [row(PASSAGE)])] == ["item-1", "item-2"]
 
 
@@ -88,7 +88,7 @@ def test_every_item_that_is_a_training_row_leaks_with_similarity_one(texts: list
     assert [(leak.id, leak.similarity) for leak in find_leaks(items, rows)] == [(example.id, 1.0) for example in items]
 
 
-def test_prompts_of_scripts_without_a_tokenizer_of_ours_are_told_apart_too() -> None:
+def test_prompts_of_other_scripts_are_distinguished_too() -> None:
     items = [item("Всю ночь шёл снег над деревней."), item("Старый врач перешёл хребет.", 2), item("？！…", 3)]
     assert [(leak.id, leak.row) for leak in find_leaks(items, [row("всю ночь шёл снег над деревней"), row("？！…", 2), row("…", 3)])] == [
         ("item-1", "train.jsonl:1"),

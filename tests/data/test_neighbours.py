@@ -1,4 +1,4 @@
-"""Rows that are nearly the same as an earlier one are found in one pass, in any language."""
+"""Near duplicates of earlier rows are found in one pass, in any language."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rows_that_share_a_sentence_pattern_are_not_near() -> None:
     assert found(ENGLISH, RUSSIAN, CHINESE) == []
 
 
-def test_a_common_instruction_is_no_similarity() -> None:
+def test_a_common_instruction_is_not_similarity() -> None:
     ask = "Read the following passage with great care and then list every relation between the people in it, one on each line of your answer. "
     people = [f"{chr(0x4E00 + 40 * n)}{chr(0x4E01 + 40 * n)}" for n in range(30)]
     rows = [ask + "".join(chr(0x5000 + 31 * n + i) for i in range(12)) + person for n, person in enumerate(people)]
@@ -53,7 +53,7 @@ def test_a_common_instruction_is_no_similarity() -> None:
     assert [near.source for near in found(*rows, rows[3])] == ["f:31"]
 
 
-def test_short_rows_are_near_only_when_they_are_the_same_which_is_another_problem() -> None:
+def test_short_rows_are_near_only_when_equal_which_is_another_problem() -> None:
     assert found("what is 2 + 2? four", "what is 2 + 3? four", "what is 2 + 2? four") == []
 
 
@@ -65,7 +65,7 @@ def test_of_a_chain_of_small_changes_the_first_row_stays() -> None:
     ]
 
 
-def test_what_waits_for_the_instruction_to_be_known_is_judged_in_order() -> None:
+def test_rows_before_the_instruction_is_known_are_checked_in_order() -> None:
     neighbours = NearDuplicates()
     rows = [CHINESE, CHINESE, *("".join(chr(0x4E00 + (97 * n + 13 * i) % 20000) for i in range(15)) for n in range(FIRST - 3))]
     assert [near for number, row in enumerate(rows, 1) for near in neighbours.add(f"f:{number}", row)] == []

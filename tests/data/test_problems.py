@@ -1,4 +1,4 @@
-"""Every class of problems has a policy, and the user's words decide which."""
+"""Every class of problems has a policy, which the user can set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sftchat import UsageError
 from sftchat.data.check import KINDS, Problem, parse_policies
 
 
-def test_everything_fails_unless_the_user_says_otherwise_but_what_may_be_meant() -> None:
+def test_everything_fails_by_default_except_what_may_be_intended() -> None:
     assert parse_policies([]) == {
         name: "keep" if name in ("unanswered", "template-token", "control-character", "near-duplicate") else "fail" for name in KINDS
     }
@@ -31,11 +31,11 @@ def test_everything_fails_unless_the_user_says_otherwise_but_what_may_be_meant()
         (["invalid=keep"], "rows that are invalid cannot be read, so not kept; give invalid=fail or invalid=drop"),
     ],
 )
-def test_policies_that_mean_nothing_are_refused(pairs: list[str], message: str) -> None:
+def test_meaningless_policies_are_refused(pairs: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_policies(pairs)
     assert str(caught.value) == message
 
 
-def test_a_problem_is_printed_as_place_and_words() -> None:
+def test_a_problem_is_printed_as_place_and_message() -> None:
     assert str(Problem("task", "f:3", "gold shouts")) == "f:3: gold shouts"

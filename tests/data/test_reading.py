@@ -1,4 +1,4 @@
-"""Every way in which a file can be no file of rows, and the words it is refused with."""
+"""Every kind of invalid file of rows, with its error message."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def refusal(path: str = "f", content: bytes | None = None) -> str:
     return str(caught.value)
 
 
-def test_lines_become_rows_that_know_their_line_and_blank_lines_count_but_are_no_rows() -> None:
+def test_lines_become_rows_with_line_numbers_and_blank_lines_are_counted() -> None:
     assert rows(b'{"a": 1}\n\n \t\r\n{"a": "\xe7\x94\xb2"}\r\n{}') == [("f:1", {"a": 1}), ("f:4", {"a": "甲"}), ("f:5", {})]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_row() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_row() -> None:
     assert rows(b'\xef\xbb\xbf{"a": 1}\n') == [("f:1", {"a": 1})]
     assert rows(b'\xef\xbb\xbf[{"a": 1}]') == [("f:1", {"a": 1})]
 
@@ -59,11 +59,11 @@ def test_rows_of_an_array_are_found_at_the_line_where_they_begin() -> None:
     assert rows(b'\n[\n  {"a": 1},\n  {\n    "a": 2\n  }, {"a": 3}\n]\n') == [("f:3", {"a": 1}), ("f:4", {"a": 2}), ("f:6", {"a": 3})]
 
 
-def test_rows_of_an_array_on_one_line_are_told_apart_by_column() -> None:
+def test_rows_of_an_array_on_one_line_are_distinguished_by_column() -> None:
     assert rows(b'[{"a": 1}, {"a": 2}]') == [("f:1", {"a": 1}), ("f:1:12", {"a": 2})]
 
 
-def test_line_of_takes_the_file_away() -> None:
+def test_line_of_splits_off_the_file() -> None:
     assert [line_of(source) for source in ("C:/a.jsonl:7", "f:1:12", "f", "")] == ["7", "1:12", "", ""]
 
 
@@ -80,14 +80,14 @@ def test_a_pipe_is_read_like_a_file() -> None:
     os.close(end)
 
 
-def test_a_missing_file_is_answered_with_the_nearest_name() -> None:
+def test_a_missing_file_is_refused_with_the_nearest_name() -> None:
     Path("train.jsonl").write_text("{}")
     assert refusal("trian.jsonl") == "trian.jsonl: no such file; did you mean 'train.jsonl'?"
     assert refusal("zzz") == "zzz: no such file in folder '.'"
     assert refusal("no/train.jsonl") == "no/train.jsonl: no such file: there is no folder 'no'"
 
 
-def test_a_folder_is_answered_with_a_file_in_it() -> None:
+def test_a_folder_is_refused_with_a_file_in_it() -> None:
     Path("full").mkdir()
     Path("full/b.jsonl").write_text("{}")
     Path("full/a.txt").write_text("")
@@ -96,7 +96,7 @@ def test_a_folder_is_answered_with_a_file_in_it() -> None:
     assert refusal("void") == "void: is a folder without a file of rows in it; give a file"
 
 
-def test_a_name_that_the_system_refuses_is_refused_in_its_words() -> None:
+def test_a_name_that_the_system_refuses_is_refused_with_the_systems_message() -> None:
     assert refusal("a\0b") == "'a\\x00b': cannot be opened: embedded null byte"
     assert refusal("x" * 300) == "x" * 300 + ": cannot be opened: file name too long"
 
@@ -116,17 +116,17 @@ def test_blank_files_and_empty_arrays_are_refused() -> None:
     ("content", "kind"),
     [(b"\x1f\x8b\x08", "gzip"), (b"PK\x03\x04", "zip"), (b"ARROW1\0\0", "Arrow"), (b"%PDF-1.7\n", "PDF"), (b"\x89PNG\r\n\x1a\n", "PNG")],
 )
-def test_other_formats_are_named(content: bytes, kind: str) -> None:
+def test_other_formats_are_named_in_the_error(content: bytes, kind: str) -> None:
     assert refusal(content=content) == f"f: the file is {kind}, which is not read; {GIVE}"
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF\x02\n\0\0\n\xff\n" * 9, b"\0" * 5000, b"\x08\x00\x00\x00\n{}\n", b"\x80\x04\x95\n.\n\0"])
-def test_a_binary_file_is_one_error_and_not_one_a_line(content: bytes) -> None:
+def test_a_binary_file_is_one_error_and_not_one_per_line(content: bytes) -> None:
     assert refusal(content=content) == f"f: the file is binary or damaged: it holds NUL bytes; give {GIVE.removeprefix('give ')}"
     assert [(problem.kind, problem.source) for problem in check("f").problems] == [("malformed", "f")]
 
 
-def test_other_encodings_are_refused_where_they_show() -> None:
+def test_other_encodings_are_refused_at_the_first_invalid_byte() -> None:
     gbk = '{"a": 1}\n{"a": "甲"}\n'.encode("gb18030")
     assert refusal(content=gbk) == "f:2: not UTF-8 at byte 16; convert it, such as with: iconv -f GB18030 -t UTF-8"
     array = '[{"a": 1},\n{"a": "甲"}]\n'.encode("gb18030")
@@ -135,7 +135,7 @@ def test_other_encodings_are_refused_where_they_show() -> None:
     assert refusal(content=utf16) == "f: the file is UTF-16, not UTF-8; convert it, such as with: iconv -f UTF-16 -t UTF-8"
 
 
-def test_nul_bytes_are_refused_where_they_stand() -> None:
+def test_nul_bytes_are_refused_with_their_place() -> None:
     assert refusal(content=b'{}\n{"a": "\0"}') == "f:2: NUL byte at column 8; the file is damaged or not text"
     assert refusal(content=b'[\n{"a": "\0"}]') == "f:2: NUL byte at column 8; the file is damaged or not text"
 
@@ -167,25 +167,25 @@ def test_a_broken_array_gives_the_rows_before_the_break() -> None:
 @pytest.mark.parametrize(
     ("row", "kind"), [("1", "a number"), ('"a"', "text"), ("null", "null"), ("true", "true or false"), ("[1]", "a list")]
 )
-def test_a_row_that_is_no_object_is_refused(row: str, kind: str) -> None:
+def test_a_row_that_is_not_an_object_is_refused(row: str, kind: str) -> None:
     complaint = f'the row is {kind}, must be an object such as {{"messages": [...]}}'
     assert rows(f"{{}}\n{row}\n{{}}".encode()) == [("f:1", {}), f"f:2: {complaint}", ("f:3", {})]
     assert rows(f"[{{}},\n{row},\n{{}}]".encode()) == [("f:1", {}), f"f:2: {complaint}", ("f:3", {})]
 
 
-def test_half_a_character_is_refused_and_a_whole_one_is_not() -> None:
+def test_half_a_surrogate_pair_is_refused_and_a_whole_one_is_not() -> None:
     assert refusal(content=b'{"a": "\\ud83d"}') == "f:1: lone surrogate \\ud83d, half of a character; remove it or write both halves"
     assert rows(b'{"a": "\\ud83d\\ude00"}') == [("f:1", {"a": "😀"})]
 
 
-def test_numbers_that_cannot_be_kept_are_refused() -> None:
+def test_numbers_out_of_range_are_refused() -> None:
     assert refusal(content=b'{"a": 1e999}') == "f:1: number 1e999 is too large to read; the largest is about 1.8e308"
     long = b'{"a": -' + b"7" * 5000 + b"}"
     assert refusal(content=long) == "f:1: number -77777777777… has 5000 digits, too large to read; write it as text"
     assert refusal(content=b'{"a": NaN}') == "f:1: NaN is not JSON; write null or a number"
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
+def test_a_repeated_key_is_refused() -> None:
     assert refusal(content=b'{"gold": "a", "gold": "b"}') == 'f:1: key "gold" stands twice in one object; remove one'
 
 

@@ -1,4 +1,4 @@
-"""Replies are kept as they come, asked once, and never taken for those of other settings."""
+"""Replies are saved as they arrive, generated once, and never used for other settings."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def ask(path: Path, k: int, engine: ScriptedEngine | None = None) -> tuple[list[
     return [says(request) for request in engine.requests], samples
 
 
-def test_every_prompt_is_asked_k_times_with_a_seed_each_and_equal_prompts_once(tmp_path: Path) -> None:
+def test_every_prompt_is_generated_k_times_with_a_seed_each_and_equal_prompts_once(tmp_path: Path) -> None:
     asked, samples = ask(tmp_path / "s", 2)
     assert asked == ["一10", "一11", "二10", "二11"]
     assert [reply.text for reply in samples.of(PROMPTS[2].messages)] == ["一10", "一11"]
     assert len(samples) == 4
 
 
-def test_what_is_in_the_file_is_not_asked_again(tmp_path: Path) -> None:
+def test_saved_replies_are_not_generated_again(tmp_path: Path) -> None:
     path = tmp_path / "s"
     ask(path, 1)
     before = path.read_bytes()
@@ -46,7 +46,7 @@ def test_what_is_in_the_file_is_not_asked_again(tmp_path: Path) -> None:
     assert [reply.text for reply in samples.of(PROMPTS[1].messages)] == ["二10", "二11", "二12"]
 
 
-def test_the_half_line_of_a_killed_process_goes(tmp_path: Path) -> None:
+def test_the_incomplete_line_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     ask(path, 2)
     whole = path.read_bytes()
@@ -57,7 +57,7 @@ def test_the_half_line_of_a_killed_process_goes(tmp_path: Path) -> None:
         assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
-def test_a_reply_that_was_kept_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_saved_reply_is_read_unchanged(tmp_path: Path) -> None:
     replies = [Reply("半\ud83d\u2028\n", "length", 3, 2), Reply("", "stop")]
     with Samples(tmp_path / "s", SETTINGS) as samples:
         for number, reply in enumerate(replies):
@@ -94,7 +94,7 @@ def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
     assert len(Samples(path, SETTINGS)) == 1
 
 
-def test_a_run_that_read_all_that_is_there_still_waits_for_the_one_that_adds(tmp_path: Path) -> None:
+def test_a_run_that_read_all_replies_still_waits_for_the_one_that_adds_some(tmp_path: Path) -> None:
     path, key = tmp_path / "s", prompt_key(PROMPTS[0].messages)
     with Samples(path, SETTINGS) as first:
         first.add((key, 0), Reply("one"))
@@ -115,7 +115,7 @@ def test_a_run_that_read_all_that_is_there_still_waits_for_the_one_that_adds(tmp
         ),
     ],
 )
-def test_files_that_hold_no_samples_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_files_without_samples_are_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "s"
     path.write_text(content)
     with pytest.raises(DataError) as caught:
@@ -124,7 +124,7 @@ def test_files_that_hold_no_samples_are_refused(tmp_path: Path, content: str, me
     assert path.read_text() == content
 
 
-def test_a_request_that_fails_is_told_and_asked_again_next_time(tmp_path: Path) -> None:
+def test_a_failed_request_is_reported_and_repeated_next_time(tmp_path: Path) -> None:
     path = tmp_path / "s"
     failing = ScriptedEngine(lambda request: Reply("", "error") if says(request) == "二10" else says(request))
     with Samples(path, SETTINGS) as samples:
@@ -133,7 +133,7 @@ def test_a_request_that_fails_is_told_and_asked_again_next_time(tmp_path: Path) 
     assert ask(path, 1)[0] == ["二10"]
 
 
-def test_an_engine_that_dies_leaves_what_came_before(tmp_path: Path) -> None:
+def test_an_engine_that_fails_leaves_earlier_replies(tmp_path: Path) -> None:
     def dying(request: object) -> str:
         if says(request) == "二10":
             raise EngineError("server gone")

@@ -1,4 +1,4 @@
-"""Rows to train on and rows to test with: groups stay whole, strata give their share, and no prompt of one stands in the other."""
+"""Rows for training and for testing: groups stay whole, strata have equal shares, and no prompt is in both."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def example(number: int, *, near: bool = False) -> Example:
     st.integers(0, 3),
     st.booleans(),
 )
-def test_groups_stay_whole_and_nothing_leaks_whatever_the_rows(
-    rows: list[tuple[int, str, bool]], test: float, seed: int, grouped: bool
-) -> None:
+def test_groups_stay_whole_and_nothing_leaks_for_any_rows(rows: list[tuple[int, str, bool]], test: float, seed: int, grouped: bool) -> None:
     examples = [example(number, near=near) for number, (_, _, near) in enumerate(rows)]
     groups = [f"{name}{stratum}" for name, stratum, _ in rows] if grouped else []
     strata = [stratum for _, stratum, _ in rows]
@@ -56,7 +54,7 @@ def test_groups_stay_whole_and_nothing_leaks_whatever_the_rows(
     )
 
 
-def test_strata_give_their_share() -> None:
+def test_every_stratum_has_the_same_share() -> None:
     strata = ["rare"] * 20 + ["common"] * 180
 
     chosen = split([example(number) for number in range(200)], 0.1, 7, strata=strata)
@@ -94,7 +92,7 @@ def test_a_part_without_rows_is_refused(test: float, groups: list[str], message:
     assert caught.value.message == message
 
 
-def test_rows_that_are_all_alike_cannot_be_split() -> None:
+def test_identical_rows_cannot_be_split() -> None:
     alike = [Example((Message(role="user", content=" ".join([*WORDS, *WORDS[::-1], str(number)])),), "x") for number in range(6)]
 
     with pytest.raises(DataError, match="^no row is left for testing: "):
@@ -150,7 +148,7 @@ def test_split_writes_the_rows_unchanged_and_the_same_bytes_for_the_same_seed(
         (("in", "train", "test", "--by", "page"), 'in:1: there is no column "page"; the row has the keys "prompt", "completion"'),
     ],
 )
-def test_what_cannot_be_split_is_refused_and_nothing_is_written(
+def test_an_impossible_split_is_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Parquet files and data sets of the Hub are rows like any others."""
+"""Parquet files and data sets of the Hub as rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_rows_of_a_parquet_file_know_their_number_and_lose_the_keys_of_other_rows() -> None:
+def test_rows_of_a_parquet_file_have_their_number_and_no_keys_of_other_rows() -> None:
     write(
         Path("f.parquet"),
         [{"messages": [USER, call(city="北京")], "at": None}, {"messages": [USER, call(day=1)], "at": datetime(2026, 1, 2)}],
@@ -47,12 +47,12 @@ def test_rows_of_a_parquet_file_know_their_number_and_lose_the_keys_of_other_row
     ]
 
 
-def test_a_parquet_file_that_was_changed_is_read_anew() -> None:
+def test_a_changed_parquet_file_is_read_again() -> None:
     for words in ("old", "new"):
         assert [row for _, row in read_rows(write(Path("rows"), [{"text": words}]))] == [{"text": words}]
 
 
-def test_a_damaged_parquet_file_is_a_problem_like_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_parquet_file_is_an_ordinary_problem(capsys: pytest.CaptureFixture[str]) -> None:
     Path("f").write_bytes(b"PAR1 and no more")
     (problem,) = check("f").problems
     assert (problem.kind, problem.source) == ("malformed", "f")
@@ -92,7 +92,7 @@ def test_a_data_set_has_revision_configuration_and_split(monkeypatch: pytest.Mon
     ]
 
 
-def test_a_data_set_that_cannot_be_fetched_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_that_cannot_be_downloaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*words: Any, **options: Any) -> None:
         raise ConnectionError("Couldn't reach 'org/name' on the Hub\nmore")
 
@@ -105,7 +105,7 @@ def test_a_data_set_that_cannot_be_fetched_is_one_line(monkeypatch: pytest.Monke
     assert str(caught.value) == "hf://datasets/a/b/c/d: is no data set of the Hub; write hf://datasets/ORG/NAME[@REVISION][/CONFIG][#SPLIT]"
 
 
-def test_without_datasets_the_extra_that_brings_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_datasets_the_required_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftchat.data.tables.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:
         list(hub_rows("hf://datasets/org/name"))

@@ -1,4 +1,4 @@
-"""Texts that are conversations become turns, conversations become texts, and nothing else is taken for one."""
+"""Conversations written as text and read back; other texts stay texts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_other_texts_stay_texts(text: str) -> None:
     assert read_back(example) == example
 
 
-def test_what_could_not_be_read_back_is_refused() -> None:
+def test_a_text_that_could_not_be_read_back_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         written_out(Example((Message(role="user", content="a\nAssistant: b"),), "c", source="f:2"), "plain")
     assert str(caught.value) == (
@@ -90,7 +90,7 @@ words = st.text(st.sampled_from("a好 \n#:<|>") | st.characters(codec="utf-8")).
 
 @settings(database=None, deadline=None)
 @given(st.lists(words, min_size=2, max_size=6), st.booleans(), st.sampled_from(TRANSCRIPTS))
-def test_whatever_is_written_out_comes_back_equal(said: list[str], system: bool, name: str) -> None:
+def test_every_written_conversation_is_read_back_equal(said: list[str], system: bool, name: str) -> None:
     turns = [Message(role="user" if index % 2 == 0 else "assistant", content=content) for index, content in enumerate(said)]
     messages = (*([SYSTEM] if system else []), *turns)
     gold = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None

@@ -1,4 +1,4 @@
-"""Turns, tools and calls of tools in whatever form a file has them become one form."""
+"""Turns, tools and tool calls of any form are converted to one form."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_tools_have_one_form_whatever_the_file_has(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, [], "", "[]", " "])
-def test_no_tools_are_none(nothing: Any) -> None:
+def test_no_tools_give_none(nothing: Any) -> None:
     assert to_example({"messages": [ASK, LAST], "tools": nothing}).metadata == {}
     assert tools_of(Example((), metadata={"tools": nothing})) == ()
 
@@ -57,7 +57,7 @@ def test_no_tools_are_none(nothing: Any) -> None:
         ({"functions": [FUNCTION], "tools": [TOOL]}, "the row has both tools and functions; remove one"),
     ],
 )
-def test_tools_that_are_none_are_refused_when_the_row_is_read(row: dict[str, Any], message: str) -> None:
+def test_invalid_tools_are_refused_when_the_row_is_read(row: dict[str, Any], message: str) -> None:
     assert refused({"messages": [ASK, LAST], **row}) == message
 
 
@@ -81,7 +81,7 @@ def test_calls_have_one_form_whatever_the_file_has(call: dict[str, Any], content
     ]  # fmt: skip
 
 
-def test_a_call_that_names_nothing_is_refused() -> None:
+def test_a_call_without_a_name_is_refused() -> None:
     assert refused({"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]}) == (
         'messages[1].tool_calls[0] is {"id": "1"}, must be a call such as {"type": "function", "function": {"name": "weather", "arguments": {}}}'
     )
@@ -108,7 +108,7 @@ def test_sharegpt_calls_join_the_text_before_them_and_one_another() -> None:
     ]  # fmt: skip
 
 
-def test_null_members_that_arrow_added_go_and_that_is_reported() -> None:
+def test_null_members_that_arrow_added_are_removed_and_reported() -> None:
     notes = Notes()
     call = {"type": "function", "function": {"name": "depth", "arguments": {"lake": "Garda", "river": None}}}
     tool = {**FUNCTION, "strict": None, "parameters": {"type": "object", "properties": {**PARAMETERS["properties"], "river": None}}}  # type: ignore[dict-item]
@@ -178,11 +178,11 @@ def test_replies_that_are_not_to_be_learned_have_weight_0(key: str, unlearned: A
         ),
     ],
 )  # fmt: skip
-def test_what_contradicts_itself_about_learning_is_refused(given: list[Any], message: str) -> None:
+def test_contradictory_weights_are_refused(given: list[Any], message: str) -> None:
     assert refused({"messages": given}) == message
 
 
-def test_consecutive_turns_are_joined_when_asked_for() -> None:
+def test_consecutive_turns_are_joined_on_request() -> None:
     said = [{**ASK, "content": "Hi."}, ASK, {"role": "assistant", "content": "I measure."}, {"role": "assistant", "content": None, "tool_calls": [CALL]}, ANSWER, ANSWER, LAST]  # fmt: skip
 
     assert turns(*said, options=RowOptions(merge_turns=True)) == [
@@ -198,14 +198,14 @@ def test_turns_of_which_only_one_is_learned_are_not_joined() -> None:
 
 
 @pytest.mark.parametrize("before", [[], [{"role": "system", "content": "Be brief."}]])
-def test_assistant_turns_before_the_first_user_turn_are_dropped_when_asked_for(before: list[dict[str, Any]]) -> None:
+def test_assistant_turns_before_the_first_user_turn_are_dropped_on_request(before: list[dict[str, Any]]) -> None:
     said = [*before, LAST, ASK, LAST]
 
     assert refused({"messages": said}).endswith("; --leading-assistant drop leaves out those before the first user turn")
     assert turns(*said, options=RowOptions(leading_assistant="drop")) == [*before, ASK, LAST]
 
 
-def test_a_row_of_assistant_turns_alone_is_refused_with_no_remedy_that_would_not_work() -> None:
+def test_a_row_of_assistant_turns_only_is_refused_without_a_useless_remedy() -> None:
     assert refused({"messages": [LAST]}).endswith("then user and assistant by turns")
     assert refused({"messages": [LAST]}, RowOptions(leading_assistant="drop")) == "messages has no user turn; a row needs at least one"
 
@@ -224,7 +224,7 @@ OPTIONS = st.builds(RowOptions, merge_turns=st.booleans(), leading_assistant=st.
 
 @settings(database=None, deadline=None)
 @given(st.lists(a_turn | st.sampled_from([ASK, LAST, ANSWER]), min_size=1, max_size=5), anything, OPTIONS)
-def test_any_row_is_refused_in_words_or_read_to_the_form_that_it_keeps(given_turns: list[Any], tools: Any, options: RowOptions) -> None:
+def test_any_row_is_refused_with_a_message_or_normalised_to_a_stable_form(given_turns: list[Any], tools: Any, options: RowOptions) -> None:
     try:
         example = to_example({"messages": given_turns, "tools": tools}, options=options)
     except DataError:

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_existing_file_is_replaced_only_when_told_to(tmp_path: Path) -> None:
     assert listing(tmp_path) == {"f": b'{"a": 1}\n'}
 
 
-def test_rows_that_break_off_leave_no_file_and_an_old_one_untouched(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_file_and_an_old_one_unchanged(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         write_rows(tmp_path / "f", breaking_off())
     assert listing(tmp_path) == {}
@@ -56,7 +56,7 @@ def test_rows_that_break_off_leave_no_file_and_an_old_one_untouched(tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL, and there are no locks")
-def test_what_a_killed_process_has_left_goes_with_the_next_writing_and_that_of_a_running_one_stays(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_write_and_those_of_a_running_one_stay(tmp_path: Path) -> None:
     target = tmp_path / "f[1].jsonl"
     code = f"""
 from pathlib import Path
@@ -82,7 +82,7 @@ with replacing(Path({str(target)!r})):
         running.kill()
 
 
-def test_folders_are_no_place_for_rows(tmp_path: Path) -> None:
+def test_rows_cannot_be_written_to_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         write_rows(tmp_path, [])
     assert str(caught.value) == f"output '{tmp_path}' is a folder; give a file, such as '{tmp_path}/rows.jsonl'"
@@ -94,7 +94,7 @@ def test_folders_are_no_place_for_rows(tmp_path: Path) -> None:
     assert str(caught.value) == f"output '{'x' * 300}' cannot be written: file name too long"
 
 
-def test_what_the_system_refuses_is_said_in_its_words(tmp_path: Path) -> None:
+def test_an_error_of_the_system_is_reported_with_its_message(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 254)  # fits, but the temporary name beside it does not
     with pytest.raises(SftchatError) as caught:
         write_rows(path, [])
@@ -127,7 +127,7 @@ def test_a_pipe_is_written_into_and_not_replaced(tmp_path: Path) -> None:
         ("\ud800", "'utf-8' codec can't encode character '\\ud800' in position 7: surrogates not allowed"),
     ],
 )
-def test_what_json_has_not_is_refused_with_its_row(tmp_path: Path, value: object, reason: str) -> None:
+def test_a_value_that_json_cannot_hold_is_refused_with_its_row(tmp_path: Path, value: object, reason: str) -> None:
     with pytest.raises(DataError) as caught:
         write_rows(tmp_path / "f", [{"a": 1}, {"a": value}])
     assert str(caught.value).startswith(f"row 2 cannot be written as JSON: {reason}")

@@ -1,4 +1,4 @@
-"""A tiny task of triples, one a line, and results that need no model."""
+"""A tiny task of triples, one per line, and results without a model."""
 
 from __future__ import annotations
 

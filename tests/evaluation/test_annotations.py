@@ -1,4 +1,4 @@
-"""Workflow commands: no more than GitHub shows, and nothing in them that ends them early."""
+"""Workflow commands: no more than GitHub shows, and no text that ends them early."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_a_failed_gate_has_one_error_for_the_verdict_and_nine_for_items(make_rep
     )
 
 
-def test_a_gate_that_passed_says_nothing(make_report: Callable[..., Report]) -> None:
+def test_a_gate_that_passed_writes_no_annotation(make_report: Callable[..., Report]) -> None:
     report = make_report({"a": "甲-乙:夫妻"}, {"a": ""}, baseline={"a": "甲-乙:夫妻"})
 
     assert annotate(report, Verdict("pass")) == ()
 
 
-def test_nothing_in_a_name_ends_the_command(make_report: Callable[..., Report]) -> None:
+def test_no_name_ends_the_workflow_command(make_report: Callable[..., Report]) -> None:
     report = replace(make_report({"a": "无"}, {"a": "无"}), task="50%,a:b\r\n::error::x")
 
     assert annotate(report, Verdict("fail", ("100%\r\n::warning::y",))) == (

@@ -1,4 +1,4 @@
-"""The baseline file: written whole, read strictly."""
+"""The baseline file: written completely, read strictly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADER = Header(
 )
 
 
-def test_what_was_written_is_read_again(task: Task, example: Make, tmp_path: Path) -> None:
+def test_a_baseline_is_read_as_it_was_written(task: Task, example: Make, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
     items = [score(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
 
@@ -39,7 +39,7 @@ def test_what_was_written_is_read_again(task: Task, example: Make, tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir()] == ["base.jsonl"]
 
 
-def test_the_content_of_an_item_is_everything_a_scorer_is_given(example: Make) -> None:
+def test_the_hash_of_an_item_covers_everything_a_scorer_reads(example: Make) -> None:
     one = replace(example("a"), metadata={"x": {"at most": 1}, "y": 2})
 
     assert content_hash(replace(one, metadata={"y": 2, "x": {"at most": 1}}, source="y:1")) == content_hash(one)
@@ -49,7 +49,7 @@ def test_the_content_of_an_item_is_everything_a_scorer_is_given(example: Make) -
         assert (content_hash(changed) != content_hash(one)) == (field.name != "source")
 
 
-def test_sampling_that_is_greedy_has_no_seed() -> None:
+def test_greedy_sampling_has_no_seed() -> None:
     assert sampling_facts(SamplingParams(seed=1)) == sampling_facts(SamplingParams(seed=2))
     assert sampling_facts(SamplingParams(temperature=1, seed=1)) != sampling_facts(SamplingParams(temperature=1, seed=2))
 
@@ -94,7 +94,7 @@ def test_a_baseline_of_a_later_version_is_not_comparable(tmp_path: Path) -> None
         read_baseline(path)
 
 
-def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_written_anew(task: Task, example: Make, tmp_path: Path) -> None:
+def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_replaced(task: Task, example: Make, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
     path.write_text('{"sftchat_baseline": 1}\n', encoding="utf-8")
     words = f"baseline {path} has schema version 1, which has no hash of the items' metadata; write it again with --update-baseline {path}"
@@ -110,7 +110,7 @@ def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_written_an
 
 
 @pytest.mark.parametrize("text", ["", "[]\n", "{\n", '{"id": "a"}\n', '\ufeff{"id": "a", "reply": "x"}\n'])
-def test_other_files_are_no_baseline(tmp_path: Path, text: str) -> None:
+def test_other_files_are_not_baselines(tmp_path: Path, text: str) -> None:
     path = tmp_path / "f"
     path.write_text(text, encoding="utf-8")
 

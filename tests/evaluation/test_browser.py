@@ -1,4 +1,4 @@
-"""The page in a real Chromium: it works, says nothing on the console, and asks no network for anything."""
+"""The HTML page in a real Chromium: it works, logs nothing to the console, and makes no network request."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(many: Page) -> Non
     assert [node["role"]["value"] for node in controls if not node.get("name", {}).get("value")] == []
 
 
-def test_a_search_among_thousands_answers_before_a_person_notices(many: Page) -> None:
+def test_a_search_among_thousands_of_items_is_fast(many: Page) -> None:
     many.evaluate("document.querySelector('[data-filter=all]').click()")
     began = time.perf_counter()
     many.evaluate("document.getElementById('search').value = '甲4999'; document.getElementById('search').dispatchEvent(new Event('input'))")
@@ -181,7 +181,7 @@ def test_a_search_among_thousands_answers_before_a_person_notices(many: Page) ->
         ("长" * 3000 + "a", "长" * 2999 + "b", ["长a"], ["b"]),
     ],
 )
-def test_what_is_marked_is_what_differs(page: Page, gold: str, reply: str, missed: list[str], off: list[str]) -> None:
+def test_the_marked_text_is_the_difference(page: Page, gold: str, reply: str, missed: list[str], off: list[str]) -> None:
     runs = """(lines) => lines.flatMap((line) => {
         const found = [];
         line.letters.forEach((letter, at) => {

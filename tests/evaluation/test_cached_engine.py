@@ -1,4 +1,4 @@
-"""An engine in front of a model: what was answered before is not asked again, and nothing else is taken for it."""
+"""The cached engine: cached replies are not generated again, and only equal requests share a reply."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def asked(engine: ScriptedEngine) -> list[str]:
     return [request.id for request in engine.requests]
 
 
-def test_a_second_time_nothing_is_opened_and_the_same_is_said(options: CacheOptions) -> None:
+def test_a_second_run_opens_no_model_and_gives_the_same_replies(options: CacheOptions) -> None:
     scripted = ScriptedEngine({"一": "甲-乙:夫妻", "二": Reply("无 无", "length")}, chunks=2)
     first = CachedEngine("m", lambda name: scripted, options)
     told = answers(first, asks("一", "二"))
@@ -52,7 +52,7 @@ def test_a_second_time_nothing_is_opened_and_the_same_is_said(options: CacheOpti
     assert (first.hits, second.hits, options.kept) == (0, 2, 4)
 
 
-def test_ids_do_not_matter_and_order_neither(options: CacheOptions) -> None:
+def test_ids_and_order_do_not_matter(options: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"一": "1", "二": "2"}), options), asks("一", "二"))
 
     again = answers(CachedEngine("m", unopened, options), asks("二", "一"))
@@ -60,7 +60,7 @@ def test_ids_do_not_matter_and_order_neither(options: CacheOptions) -> None:
     assert {key: said.text for key, said in again.items() if isinstance(said, Reply)} == {"r0": "2", "r1": "1"}
 
 
-def test_only_what_is_not_known_is_asked(options: CacheOptions) -> None:
+def test_only_replies_that_are_not_cached_are_generated(options: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"a": "A", "c": "C"}), options), asks("a", "c"))
     scripted = ScriptedEngine({"b": "B", "d": "D"})
     engine = CachedEngine("m", lambda name: scripted, options)
@@ -71,7 +71,7 @@ def test_only_what_is_not_known_is_asked(options: CacheOptions) -> None:
     assert (asked(scripted), engine.hits) == (["r1", "r3"], 2)
 
 
-def test_equal_requests_are_asked_once(options: CacheOptions) -> None:
+def test_equal_requests_are_generated_once(options: CacheOptions) -> None:
     class AllAtOnce(ScriptedEngine):
         """Takes every request before it answers the first, as an engine does that decodes in batches."""
 
@@ -86,7 +86,7 @@ def test_equal_requests_are_asked_once(options: CacheOptions) -> None:
     assert told == {"r0": Reply("AAA", "stop", 19, 3), "r1": Reply("B", "stop", 19, 1), "r2": Reply("AAA", "stop", 19, 3)}
 
 
-def test_failures_are_not_remembered(options: CacheOptions) -> None:
+def test_failures_are_not_cached(options: CacheOptions) -> None:
     scripts: Mapping[str, Any] = {"a": Reply("", "error"), "b": "B", "c": Reply("half", "cancelled")}
     told = answers(CachedEngine("m", lambda name: ScriptedEngine(scripts), options), asks("a", "b", "c"))
     scripted = ScriptedEngine({"a": "A", "c": "C"})
@@ -97,7 +97,7 @@ def test_failures_are_not_remembered(options: CacheOptions) -> None:
     assert asked(scripted) == ["r0", "r2"]
 
 
-def test_what_was_answered_before_the_engine_died_is_remembered(options: CacheOptions) -> None:
+def test_replies_before_an_engine_failure_are_cached(options: CacheOptions) -> None:
     scripts: Mapping[str, Any] = {"a": "A", "b": ["B", EngineError("server gone")]}
     with pytest.raises(EngineError, match=r"^server gone$"):
         answers(CachedEngine("m", lambda name: ScriptedEngine(scripts), options), asks("a", "b"))
@@ -108,7 +108,7 @@ def test_what_was_answered_before_the_engine_died_is_remembered(options: CacheOp
     assert asked(scripted) == ["r1"]
 
 
-def test_closing_cancels_the_model_and_keeps_no_half_reply(options: CacheOptions) -> None:
+def test_closing_cancels_the_model_and_caches_no_partial_reply(options: CacheOptions) -> None:
     scripted = ScriptedEngine({"a": "long"})
     chunks = CachedEngine("m", lambda name: scripted, options).generate(asks("a"))
     next(chunks)
@@ -118,7 +118,7 @@ def test_closing_cancels_the_model_and_keeps_no_half_reply(options: CacheOptions
     assert options.cache.get(request_key(IDENTITY, asks("a")[0])) is None
 
 
-def test_fresh_asks_again_and_the_new_reply_takes_the_place(options: CacheOptions) -> None:
+def test_fresh_generates_again_and_replaces_the_reply(options: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"a": "old"}), options), asks("a"))
     fresh = replace(options, fresh=True)
 
@@ -128,7 +128,7 @@ def test_fresh_asks_again_and_the_new_reply_takes_the_place(options: CacheOption
     assert answers(CachedEngine("m", unopened, options), asks("a")) == {"r0": Reply("new", "stop", 19, 3)}
 
 
-def test_another_model_is_asked(options: CacheOptions) -> None:
+def test_another_model_is_not_served_from_the_cache(options: CacheOptions) -> None:
     answers(CachedEngine("m", lambda name: ScriptedEngine({"a": "A"}), options), asks("a"))
     retrained = ScriptedEngine({"a": "B"})
     other = replace(options, identify=lambda name: "cd" * 32)
@@ -137,7 +137,7 @@ def test_another_model_is_asked(options: CacheOptions) -> None:
 
 
 @pytest.mark.parametrize("identity", ["", None])
-def test_a_model_that_cannot_be_identified_is_always_asked(options: CacheOptions, identity: str | None) -> None:
+def test_a_model_without_an_identity_is_not_cached(options: CacheOptions, identity: str | None) -> None:
     unknown = None if identity is None else replace(options, identify=lambda name: identity)
     for _ in range(2):
         scripted = ScriptedEngine({"a": "A"})
@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_identified_is_always_asked(options: CacheOptions
         assert (asked(scripted), engine.caches) == (["r0"], False)
 
 
-def test_a_named_adapter_is_not_in_the_identity_and_always_asked(options: CacheOptions) -> None:
+def test_a_named_adapter_is_not_in_the_identity_and_not_cached(options: CacheOptions) -> None:
     for _ in range(2):
         scripted = ScriptedEngine({"a": "A", "b": "B"})
         told = answers(CachedEngine("m", lambda name, scripted=scripted: scripted, options), asks("a", "b", adapter="x"))  # type: ignore[misc]
@@ -165,7 +165,7 @@ def test_a_model_whose_files_change_while_it_is_opened_is_refused(options: Cache
     assert options.cache.get(request_key(IDENTITY, asks("a")[0])) is None
 
 
-def test_a_broken_store_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_a_broken_cache_is_bypassed(tmp_path: Path) -> None:
     (tmp_path / "replies.sqlite").write_bytes(b"no database" * 1000)
     said: list[str] = []
     options = CacheOptions(ReplyCache(tmp_path / "replies.sqlite", said.append), lambda name: IDENTITY)
@@ -210,7 +210,7 @@ requests = st.builds(
 
 
 @given(requests, requests, st.sampled_from([IDENTITY, "cd" * 32]))
-def test_keys_are_equal_only_where_everything_is(one: Request, two: Request, identity: str) -> None:
+def test_keys_are_equal_only_for_equal_requests(one: Request, two: Request, identity: str) -> None:
     same = one == two and identity == IDENTITY
 
     assert (request_key(IDENTITY, one) == request_key(identity, two)) == same
@@ -237,7 +237,7 @@ SAMPLED: dict[str, Any] = {
 }
 
 
-def test_every_field_of_a_request_but_its_id_is_in_the_key() -> None:
+def test_every_field_of_a_request_except_its_id_is_in_the_key() -> None:
     request = asks("a")[0]
     sampling = {name: replace(request, sampling=replace(request.sampling, **{name: value})) for name, value in SAMPLED.items()}
     changed = {name: change(request) for name, change in CHANGED.items()} | sampling

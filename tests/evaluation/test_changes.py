@@ -1,4 +1,4 @@
-"""Which items changed, what each costs, and how that is shown."""
+"""Changed items, their effect on the metric, and how they are shown."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def ids(comparison: Comparison, kind: str) -> list[str]:
     return [new.example.id for _, new in getattr(comparison, kind)]
 
 
-def test_every_kind_of_change_is_told_apart() -> None:
+def test_every_kind_of_change_is_distinguished() -> None:
     found = compared(F1_TASK, [GOLD, GOLD, SAID[2], SAID[2], SAID[2], GOLD], [SAID[1], SAID[2], GOLD, "无", SAID[3], GOLD])
 
     assert [ids(found, kind) for kind in ("broken", "fixed", "score_changed", "text_changed")] == [["i1"], ["i2"], ["i3"], ["i0", "i4"]]
     assert found.differing == 5
 
 
-def test_what_costs_most_comes_first() -> None:
+def test_the_largest_loss_comes_first() -> None:
     found = compared(F1_TASK, [GOLD] * 4, [SAID[2], "无", SAID[6], GOLD])
 
     assert ids(found, "broken") == ["i2", "i1", "i0"]  # two wrong triples and one missing, two missing, one missing
@@ -60,7 +60,7 @@ def test_every_changed_reply_is_in_exactly_one_kind_and_no_other_is(pairs: list[
     assert len(set(listed)) == len(listed)
 
 
-def test_the_report_holds_every_change_with_both_replies_and_their_faults() -> None:
+def test_the_report_holds_every_change_with_both_replies_and_error_classes() -> None:
     found = compared(F1_TASK, [GOLD, GOLD, GOLD], [GOLD, SAID[2], SAID[1]])
     changes = json.loads(Report("triples", (found.candidate,), (found.baseline,), (found,)).to_json())["comparisons"][0]["changes"]
 
@@ -84,7 +84,7 @@ def test_the_report_holds_every_change_with_both_replies_and_their_faults() -> N
     ]
 
 
-def test_the_terminal_shows_a_few_and_counts_the_rest() -> None:
+def test_the_terminal_shows_some_changes_and_counts_the_rest() -> None:
     found = compared(F1_TASK, [GOLD] * 9, [SAID[2]] * 7 + [SAID[1], GOLD])
     text = shown(Report("triples", (found.candidate,), (found.baseline,), (found,)))
 

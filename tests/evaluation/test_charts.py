@@ -1,4 +1,4 @@
-"""Charts: round ticks, and nothing drawn outside the picture."""
+"""Charts: round ticks, and nothing outside the picture."""
 
 from __future__ import annotations
 

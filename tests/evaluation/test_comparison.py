@@ -1,4 +1,4 @@
-"""Comparing two models on the same items: the traps that other harnesses fell into, and how often this one errs."""
+"""Paired comparison of two models: known errors of other harnesses, and the error rates of this one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_changed_item_of_200_is_no_evidence() -> None:
     assert (found.p, found.test, found.differing, found.judgement) == (1.0, "exact permutation", 1, "no significant difference")
 
 
-def test_identical_systems_have_p_1_and_an_interval_that_is_no_certainty() -> None:
+def test_identical_systems_have_p_1_and_an_interval_of_positive_width() -> None:
     bound, inner = 1 - ((1 - 0.95) / 2) ** (1 / 4), 1 - ((1 - 0.9) / 2) ** (1 / 4)
     for metric in (F1, EXACT):
         found = paired_difference(marks("1101"), marks("1101"), metric)
@@ -88,21 +88,21 @@ def test_mcnemar_needs_no_chi_square_for_thousands_of_items() -> None:
     assert found.difference == pytest.approx(-0.2)
 
 
-def test_every_item_getting_worse_is_worse_and_no_certainty_though_no_resample_differs() -> None:
+def test_when_every_item_gets_worse_the_difference_is_significant_and_the_interval_has_width() -> None:
     found = paired_difference(marks("1" * 6), marks("0" * 6), F1)
 
     bound = 1 - ((1 - 0.95) / 2) ** (1 / 6)  # of the share that may yet stay as it is, and of the share that may yet get better
     assert (found.low, found.high, found.p, found.judgement) == (-1.0, pytest.approx(-1 + bound * 2**0.5), 0.03125, "worse")
 
 
-def test_one_item_that_differs_makes_nobody_surer_than_none() -> None:
+def test_one_changed_item_does_not_narrow_the_interval() -> None:
     same, other = (paired_difference(marks("1" * 100), marks("1" * 99 + last), F1) for last in "10")
 
     assert other.high - other.low >= same.high - same.low  # type: ignore[operator]
     assert (round(same.low_90 or 0, 4), round(other.low_90 or 0, 4)) == (-0.0295, -0.0466)
 
 
-def test_where_few_items_changed_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_with_few_changed_items_the_interval_has_its_nominal_coverage() -> None:
     """Exact over all samples of 40 items: the plain bootstrap covers 93.9 % where 6 of 40 truly break, and misses a drop in 8 % of them."""
     n = 40
 
@@ -130,7 +130,7 @@ def test_where_few_items_changed_the_interval_holds_the_truth_as_often_as_it_say
 
 
 @pytest.mark.parametrize("broken", [6, 9, 13, 17])
-def test_items_that_all_changed_in_the_same_way_are_widened_whatever_their_number(broken: int) -> None:
+def test_intervals_of_one_sided_changes_are_widened_for_any_number(broken: int) -> None:
     found = paired_difference(marks("1" * 200), marks("1" * (200 - broken) + "0" * broken), EXACT)
     low, high = clopper_pearson(broken, 200, 0.9)
 
@@ -149,7 +149,7 @@ def test_six_in_each_direction_are_enough_for_the_bootstrap() -> None:
     assert methods == ["discordance", "bootstrap"]
 
 
-def test_changes_that_cancel_out_are_no_certainty() -> None:
+def test_changes_that_cancel_out_give_an_interval_with_width() -> None:
     found = paired_difference(marks("10" * 10), marks("10" * 10), F1)
     swapped = paired_difference(
         Counts(("x",), np.zeros((20, 1))), Counts(("x",), np.ones((20, 1))), Metric("none", lambda sums: 0 * sums["x"])
@@ -158,7 +158,7 @@ def test_changes_that_cancel_out_are_no_certainty() -> None:
     assert (swapped.low, swapped.high, swapped.differing) == (found.low, found.high, 20)
 
 
-def test_a_metric_for_which_lower_is_better_turns_the_judgement_round() -> None:
+def test_lower_is_better_inverts_the_judgement() -> None:
     wrong = Metric("wrong", lambda sums: 1 - ratio(sums["exact"], sums["n"]), stats=("exact", "n"), higher_is_better=False)
     before, after = marks("0" * 20 + "1" * 20), marks("1" * 20 + "1" * 20)
 
@@ -174,7 +174,7 @@ rows = st.lists(
 
 @given(rows)
 @settings(max_examples=50, deadline=None)
-def test_exact_p_is_what_a_naive_enumeration_says(pairs: list[tuple[Row, Row]]) -> None:
+def test_exact_p_equals_a_naive_enumeration(pairs: list[tuple[Row, Row]]) -> None:
     def f1(chosen: list[Row]) -> float:
         tp, pred, gold = (sum(row[column] for row in chosen) for column in range(3))
         return 2 * tp / (pred + gold) if pred + gold else 0.0
@@ -194,7 +194,7 @@ def test_exact_p_is_what_a_naive_enumeration_says(pairs: list[tuple[Row, Row]]) 
 
 @given(rows)
 @settings(max_examples=50, deadline=None)
-def test_swapping_the_models_turns_the_sign_and_nothing_else(pairs: list[tuple[Row, Row]]) -> None:
+def test_swapping_the_models_only_changes_the_sign(pairs: list[tuple[Row, Row]]) -> None:
     a, b = table([a for a, _ in pairs]), table([b for _, b in pairs])
     there, back = paired_difference(a, b, F1, resamples=200), paired_difference(b, a, F1, resamples=200)
 
@@ -243,14 +243,14 @@ def test_holm_agrees_with_the_published_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
 
 
-def test_one_item_and_all_items_failed_are_no_special_cases() -> None:
+def test_one_item_and_all_items_failed_need_no_special_case() -> None:
     alone, failed = paired_difference(marks("1"), marks("0"), F1), paired_difference(marks("0" * 9), marks("0" * 9), F1)
 
     assert (alone.p, alone.judgement) == (1.0, "no significant difference")
     assert (failed.p, failed.difference, failed.judgement) == (1.0, 0.0, "no significant difference")
 
 
-def test_six_items_that_all_break_are_the_fewest_that_count() -> None:
+def test_six_broken_items_are_the_smallest_significant_number() -> None:
     assert paired_difference(marks("1" * 20), marks("1" * 15 + "0" * 5), EXACT).p == 0.0625
     assert paired_difference(marks("1" * 20), marks("1" * 14 + "0" * 6), EXACT).p == 0.03125
 
@@ -272,5 +272,5 @@ def test_an_unchanged_model_is_rarely_called_worse(items: int) -> None:
     assert outcomes(0.0, items, repetitions=200)["regressed"] <= 0.025
 
 
-def test_a_real_drop_of_three_points_is_seen_three_times_of_four() -> None:
+def test_a_real_drop_of_three_points_is_detected_in_three_of_four_samples() -> None:
     assert outcomes(0.03, items=300, repetitions=200)["regressed"] >= 0.75

@@ -20,7 +20,7 @@ def row(identity: str, prompt: str, gold: str, source: str) -> Example:
     return Example((Message(role="user", content=prompt),), gold, identity, source=source)
 
 
-def test_an_evalset_knows_its_bytes_and_how_many_rows_a_limit_left_out(tmp_path: Path) -> None:
+def test_an_evalset_has_its_hash_and_the_number_of_rows_beyond_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "gold.jsonl"
     path.write_text(ROWS, encoding="utf-8")
 
@@ -56,7 +56,7 @@ def test_an_evalset_that_cannot_be_scored_is_refused_with_its_line(tmp_path: Pat
     assert str(caught.value).startswith(f"{path}{message}")
 
 
-def test_an_evalset_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_evalset_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gold.jsonl: no such evalset$"):
         read_evalset(tmp_path / "gold.jsonl")
 

@@ -1,4 +1,4 @@
-"""Models scored and compared, as data, as JSON, as tables, as a verdict."""
+"""Models scored and compared: as data, JSON, tables and a verdict."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shown(report: Report) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
 
-def test_a_model_is_asked_scored_and_summed_up(task: Task, example: Make) -> None:
+def test_a_model_generates_and_its_replies_are_scored_and_summed_up(task: Task, example: Make) -> None:
     engine = ScriptedEngine({"一": RIGHT, "二": WRONG, "三": Reply("", "error")}, name="nano")
 
     found = evaluate(engine, task, [example("a", prompt="一"), example("b", prompt="二"), example("c", prompt="三")])
@@ -75,13 +75,13 @@ def test_generated_examples_have_no_ids_and_are_numbered(task: Task, example: Ma
     assert [item.example.id for item in found.items] == ["row-000001", "row-000002"]
 
 
-def test_a_model_that_answered_nothing_has_no_metrics(result: Result) -> None:
+def test_a_model_without_any_reply_has_no_metrics(result: Result) -> None:
     found = result("dead", "!!")
 
     assert (found.metrics, found.slices, len(found.failures)) == ((), (), 2)
 
 
-def test_broken_items_are_listed_worst_first_and_failures_compare_with_nothing(task: Task, example: Make, result: Result) -> None:
+def test_broken_items_are_listed_worst_first_and_failures_are_not_compared(task: Task, example: Make, result: Result) -> None:
     old, new = result("old", "+++-!+"), result("new", "+--+++")
     worst = score(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
     new = replace(new, items=scored_items(worst if item.example.id == "i2" else item for item in new.items))
@@ -115,11 +115,11 @@ def test_results_of_different_sets_are_not_compared(task: Task, result: Result) 
             compare(*pair, task)
 
 
-def test_nothing_in_common_is_a_comparison_without_metrics(task: Task, result: Result) -> None:
+def test_a_comparison_without_common_items_has_no_metrics(task: Task, result: Result) -> None:
     assert compare(result("a", "+!"), result("b", "!+"), task).metrics == ()
 
 
-def test_the_report_is_the_same_bytes_every_time_and_holds_no_clock(task: Task, result: Result) -> None:
+def test_the_report_has_the_same_bytes_every_time_and_no_time(task: Task, result: Result) -> None:
     def report(seconds: float) -> str:
         old, new = replace(result("old", "+-+"), seconds=seconds), result("new", "++!")
         return Report("triples", (new,), (old,), (compare(old, new, task),), versions={"sftchat": "1"}).to_json()
@@ -171,7 +171,7 @@ def test_the_report_is_the_same_bytes_every_time_and_holds_no_clock(task: Task, 
     }
 
 
-def test_one_model_is_shown_with_intervals_slices_and_faults(result: Result) -> None:
+def test_one_model_is_shown_with_intervals_slices_and_error_classes(result: Result) -> None:
     assert (
         shown(Report("triples", (result("nano", "++-~!"),)))
         == """\
@@ -231,7 +231,7 @@ spurious          8       1       -7
     )
 
 
-def test_a_difference_that_chance_explains_is_marked(task: Task, result: Result) -> None:
+def test_a_difference_that_is_not_significant_is_marked(task: Task, result: Result) -> None:
     old, new = result("old", "+++-"), result("new", "++--")
 
     assert "f1          0.750   0.500     ~ -0.250   [-0.806, +0.400]   1.000" in shown(
@@ -239,7 +239,7 @@ def test_a_difference_that_chance_explains_is_marked(task: Task, result: Result)
     )
 
 
-def test_several_models_are_shown_a_row_each(result: Result) -> None:
+def test_several_models_are_shown_one_row_each(result: Result) -> None:
     text = shown(Report("triples", (result("one", "++-"), result("two", "+--"), result("dead", "!!!"))))
 
     assert [line.split()[0] for line in text.split("\n") if line][:5] == ["triples", "model", "─" * 38, "one", "two"]
@@ -265,7 +265,7 @@ def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
         ("f2=1", "unknown metric 'f2' (available: exact, f1)"),
     ],
 )
-def test_floors_that_make_no_sense_are_refused(task: Task, text: str, message: str) -> None:
+def test_impossible_floors_are_refused(task: Task, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_floors([text], task)
 
@@ -282,7 +282,7 @@ def test_floors_are_for_metrics_that_should_be_high_and_come_once(task: Task) ->
         parse_floors(["f1=0.8"], low)
 
 
-def test_nothing_asked_is_no_verdict(result: Result) -> None:
+def test_without_demands_there_is_no_verdict(result: Result) -> None:
     assert decide(Report("triples", (result("nano", "+-"),)), GateConfig()) == Verdict()
 
 
@@ -324,7 +324,7 @@ def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, 
     assert (demanding.reasons, demanding.outcome, demanding.exit_code) == (plain.reasons, outcome, strict)
 
 
-def test_items_without_an_answer_are_never_mistaken_for_a_bad_model(result: Result) -> None:
+def test_unanswered_items_are_never_counted_as_low_scores(result: Result) -> None:
     verdict = decide(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), GateConfig(floors={"f1": 0.5}))
 
     assert verdict == Verdict(

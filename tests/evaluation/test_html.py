@@ -1,4 +1,4 @@
-"""The page: what is in it, and that no reply can break out of it."""
+"""The HTML page: its contents, and that no reply escapes into markup."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_items_lie_in_the_page_with_gold_old_and_new_reply(make_report: Call
     }
 
 
-def test_figures_and_verdict_stand_in_the_page_without_any_script(make_report: Callable[..., Report]) -> None:
+def test_figures_and_verdict_are_in_the_page_without_script(make_report: Callable[..., Report]) -> None:
     report = make_report(GOLD, {**GOLD, "a": "甲-乙:父子"}, baseline=GOLD)
 
     text = " ".join(Document(to_html(report, FAIL)).text.split())
@@ -106,7 +106,7 @@ def test_the_same_report_gives_the_same_bytes(make_report: Callable[..., Report]
     assert first == second
 
 
-def test_the_page_may_run_its_own_script_and_nothing_else(make_report: Callable[..., Report]) -> None:
+def test_the_page_may_run_only_its_own_script(make_report: Callable[..., Report]) -> None:
     document = Document(to_html(make_report(GOLD, GOLD), Verdict()))
 
     policy = next(attributes["content"] for tag, attributes in document.elements if attributes.get("http-equiv"))
@@ -124,7 +124,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(make_report: Callable[
 
 
 @given(st.text())
-def test_no_text_breaks_out_of_the_page(text: str) -> None:
+def test_no_text_escapes_into_markup(text: str) -> None:
     hostile = f"</script><!--<script>{text}\"'&<b onclick=x>"
     example = Example((Message(role="user", content=hostile),), hostile, "i")
     old, new = (
@@ -140,7 +140,7 @@ def test_no_text_breaks_out_of_the_page(text: str) -> None:
     assert json.loads(document.raw["script"][0])["results"][0]["rows"] == [[0, "broken", hostile, [hostile], 1]]
 
 
-def test_several_checkpoints_make_a_curve_and_other_models_none(make_report: Callable[..., Report]) -> None:
+def test_several_checkpoints_give_a_curve_and_other_models_none(make_report: Callable[..., Report]) -> None:
     steps = to_html(make_report(GOLD, GOLD, {**GOLD, "a": ""}, names="run/checkpoint-100 run/checkpoint-200"), FAIL)
     others = to_html(make_report(GOLD, GOLD, {**GOLD, "a": ""}, names="one two"), FAIL)
 
@@ -150,14 +150,14 @@ def test_several_checkpoints_make_a_curve_and_other_models_none(make_report: Cal
     assert '<svg class="curve"' not in others
 
 
-def test_a_report_in_which_nothing_was_answered_is_a_page_too(make_report: Callable[..., Report]) -> None:
+def test_a_report_without_any_reply_is_a_page_too(make_report: Callable[..., Report]) -> None:
     html = to_html(make_report({"a": "无"}, {"a": EngineError("gone")}), Verdict("could not judge", ("1 item was not answered",)))
 
     assert "not answered" in html
     assert payload(html)["results"][0]["rows"] == [[0, "failed", "[not answered: gone]", [], 0]]
 
 
-def test_of_very_many_items_the_right_ones_are_left_out_and_counted(make_report: Callable[..., Report]) -> None:
+def test_of_many_items_the_right_ones_are_left_out_and_counted(make_report: Callable[..., Report]) -> None:
     gold = {str(number): "甲-乙:夫妻" for number in range(ITEMS + 50)}
 
     html = to_html(make_report(gold, {**gold, str(ITEMS + 49): ""}), FAIL)

@@ -1,4 +1,4 @@
-"""Asking an engine and scoring what it answers."""
+"""Generating replies with an engine and scoring them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shown(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
     return [(o.example.id, o.reply.text if isinstance(o, Item) else f"failed: {o.error}") for o in outcomes]
 
 
-def test_items_come_in_the_order_of_the_examples_however_the_answers_interleave(task: Task, example: Make) -> None:
+def test_items_come_in_the_order_of_the_examples_for_any_order_of_replies(task: Task, example: Make) -> None:
     engine = Chunks(
         [
             Chunk("c", "三"),
@@ -59,7 +59,7 @@ def test_items_come_in_the_order_of_the_examples_however_the_answers_interleave(
     assert items[0].reply == Reply("一二", "stop", 7, 3)
 
 
-def test_every_example_is_asked_at_once_with_the_sampling_of_the_task(task: Task, example: Make) -> None:
+def test_all_examples_are_requested_at_once_with_the_sampling_of_the_task(task: Task, example: Make) -> None:
     engine = Chunks([Chunk("a", finish_reason="stop"), Chunk("b", finish_reason="stop")])
 
     list(run(engine, task, [example("a"), example("b")]))
@@ -87,13 +87,13 @@ def test_an_empty_reply_is_scored(task: Task, example: Make) -> None:
     assert not item.right
 
 
-def test_an_answer_to_nothing_that_was_asked_is_an_error_of_the_engine(task: Task, example: Make) -> None:
+def test_a_reply_to_an_unknown_request_is_an_error_of_the_engine(task: Task, example: Make) -> None:
     for chunks in ([Chunk("x", finish_reason="stop")], [Chunk("a", finish_reason="stop"), Chunk("a", "more")]):
         with pytest.raises(EngineError, match=r"^engine 'chunks' answered request '[xa]', which is not waiting for an answer$"):
             list(run(Chunks(chunks), task, [example("a")]))
 
 
-def test_closing_the_iterator_cancels_what_is_under_way(task: Task, example: Make) -> None:
+def test_closing_the_iterator_cancels_running_requests(task: Task, example: Make) -> None:
     engine = Chunks([Chunk("a", finish_reason="stop"), Chunk("b", finish_reason="stop")])
     outcomes = run(engine, task, [example("a"), example("b")])
 
@@ -111,7 +111,7 @@ def test_closing_the_iterator_cancels_what_is_under_way(task: Task, example: Mak
         (("",), "无", "gold.jsonl:: the row has no id; give every row an 'id' of its own"),
     ],
 )
-def test_examples_that_cannot_be_scored_are_refused_before_anything_is_asked(
+def test_examples_that_cannot_be_scored_are_refused_before_any_request(
     task: Task, example: Make, ids: tuple[str, ...], gold: str | None, message: str
 ) -> None:
     engine = Chunks([])

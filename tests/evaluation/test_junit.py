@@ -1,4 +1,4 @@
-"""JUnit XML: which item is a failure, and that any text survives the trip."""
+"""JUnit XML: which items are failures, and that any text is preserved."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def outcomes(text: str) -> dict[str, tuple[str, str | None]]:
     return found
 
 
-def test_beside_a_baseline_only_what_is_new_fails(make_report: Callable[..., Report]) -> None:
+def test_with_a_baseline_only_new_errors_fail(make_report: Callable[..., Report]) -> None:
     report = make_report(
         GOLD,
         {"a": "甲-乙:父子", "b": "丙-丁:师徒", "c": "子-丑:好友", "d": EngineError("server gone")},
@@ -67,7 +67,7 @@ def test_beside_a_baseline_only_what_is_new_fails(make_report: Callable[..., Rep
     assert "[not answered: server gone]" in text
 
 
-def test_without_a_baseline_no_item_fails_and_the_gate_speaks_for_the_floors(make_report: Callable[..., Report]) -> None:
+def test_without_a_baseline_no_item_fails_and_the_verdict_covers_the_floors(make_report: Callable[..., Report]) -> None:
     report = make_report(GOLD, {**GOLD, "a": "错"})
 
     text = to_junit(report, Verdict("fail", ("model on gold.jsonl: f1 0.750 is under the floor 0.9",)))
@@ -97,7 +97,7 @@ def test_without_a_baseline_no_item_fails_and_the_gate_speaks_for_the_floors(mak
         (Verdict("inconclusive", strict=True), "error"),
     ],
 )
-def test_only_a_lost_gate_is_a_failure_and_what_is_not_proven_is_skipped(
+def test_only_a_failed_gate_is_a_failure_and_an_inconclusive_one_is_skipped(
     make_report: Callable[..., Report], verdict: Verdict, outcome: str
 ) -> None:
     text = to_junit(make_report(GOLD, GOLD), verdict)
@@ -107,7 +107,7 @@ def test_only_a_lost_gate_is_a_failure_and_what_is_not_proven_is_skipped(
     assert found == {"verdict": verdict.outcome, "exit_code": str(verdict.exit_code)}
 
 
-def test_what_an_inconclusive_verdict_leaves_open_are_properties(make_report: Callable[..., Report]) -> None:
+def test_an_inconclusive_verdict_has_its_open_question_as_properties(make_report: Callable[..., Report]) -> None:
     text = to_junit(make_report(GOLD, GOLD), Verdict("inconclusive", unsettled=Unsettled("f1", 33.4, 2.0, 15, 77)))
 
     assert {one.get("name"): one.get("value") for one in ElementTree.fromstring(text.encode()).iter("property")} == {
@@ -127,7 +127,7 @@ def test_what_an_inconclusive_verdict_leaves_open_are_properties(make_report: Ca
     )
 
 
-def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callable[..., Report]) -> None:
+def test_the_file_is_valid_under_the_schema(make_report: Callable[..., Report]) -> None:
     report = make_report(
         GOLD, {**GOLD, "a": "错", "b": EngineError("x")}, {**GOLD, "c": "错"}, baseline={**GOLD, "c": "错"}, names="one two"
     )
@@ -142,7 +142,7 @@ def test_the_file_has_nothing_that_the_schema_does_not_know(make_report: Callabl
 
 
 @given(st.text(), st.text(), st.text())
-def test_any_text_gives_xml_that_has_all_of_it_that_xml_can_hold(name: str, old: str, new: str) -> None:
+def test_any_text_gives_xml_with_every_character_that_xml_allows(name: str, old: str, new: str) -> None:
     example = Example((Message(role="user", content="?"),), old, name)
     result = [
         ModelResult(name, EvalsetIdentity(name), scored_items([Item(example, Reply(text), Score({"n": 1}, "", errors))]))

@@ -1,4 +1,4 @@
-"""Evaluations in processes of their own on one reply store: killed at any moment, and two at once."""
+"""Evaluations in separate processes with one reply cache: killed at any moment, and two at once."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def kill_somewhere(desk: Path, rng: random.Random, share: int) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_an_evaluation_killed_at_random_moments_ends_with_the_bytes_of_one_that_was_not(desk: Path, rounds: int) -> None:
+def test_an_evaluation_killed_at_random_moments_ends_with_the_same_bytes(desk: Path, rounds: int) -> None:
     assert ended(start(desk, "whole", "other cache")) == (0, b"")
     (desk / "asked").write_text("", encoding="utf-8")
     rng = random.Random()
@@ -108,7 +108,7 @@ def test_an_evaluation_killed_at_random_moments_ends_with_the_bytes_of_one_that_
     assert len(asked(desk)) <= ITEMS + rounds  # this engine answers one at a time, so no more than one was in flight at each kill
 
 
-def test_two_evaluations_at_once_share_a_store_and_end_with_the_same_bytes(desk: Path) -> None:
+def test_two_concurrent_evaluations_share_a_cache_and_end_with_the_same_bytes(desk: Path) -> None:
     both = [start(desk, "one"), start(desk, "two")]
 
     assert [ended(process) for process in both] == [(0, b""), (0, b"")]

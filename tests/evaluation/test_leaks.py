@@ -1,4 +1,4 @@
-"""Were some of the items in what a checkpoint was trained on, and what does it score without them?"""
+"""Evalset items in the training data of a checkpoint, and its score without them."""
 
 from __future__ import annotations
 
@@ -46,14 +46,16 @@ def training(tmp_path: Path) -> dict[str, Any]:
     return {"file": str(path), "sha256": file_hash(path)}
 
 
-def test_leaked_items_are_named_and_the_metrics_told_without_them(result: ModelResult, task: Task, training: dict[str, Any]) -> None:
+def test_leaked_items_are_listed_and_the_metrics_are_reported_without_them(
+    result: ModelResult, task: Task, training: dict[str, Any]
+) -> None:
     found = check_leaks(result, manifest(training), task, {})
     assert [(leak.id, leak.row) for leak in found.leaks] == [("0", f"{training['file']}:1")]
     assert (result.metric("exact").value, {metric.name: metric.value for metric in found.clean}) == (0.5, {"f1": 0.5, "exact": 1 / 3})
     assert found.unchecked == ()
 
 
-def test_rows_of_a_generator_are_made_again(result: ModelResult, task: Task) -> None:
+def test_rows_of_a_generator_are_generated_again(result: ModelResult, task: Task) -> None:
     def generate(n: int, seed: int, *, first: int = 0) -> Iterator[Example]:
         return (Example((Message(role="user", content=PROMPTS[first + number]),), "无") for number in range(n))
 
@@ -62,7 +64,7 @@ def test_rows_of_a_generator_are_made_again(result: ModelResult, task: Task) -> 
     assert [leak.id for leak in found.leaks] == ["1", "2"]
 
 
-def test_what_cannot_be_checked_is_said(result: ModelResult, task: Task, training: dict[str, Any], tmp_path: Path) -> None:
+def test_a_check_that_cannot_run_is_reported(result: ModelResult, task: Task, training: dict[str, Any], tmp_path: Path) -> None:
     changed = training | {"sha256": "0" * 64}
     gone, fetched = ({"file": name, "sha256": ""} for name in ("gone", "hf://org/name"))
     found = check_leaks(result, manifest(changed, gone, fetched, {"generator": "other", "n": 1, "seed": 0, "options": {}}), task, {})
@@ -78,14 +80,14 @@ def test_what_cannot_be_checked_is_said(result: ModelResult, task: Task, trainin
     )
 
 
-def test_when_everything_leaked_there_is_no_clean_score(result: ModelResult, task: Task, tmp_path: Path) -> None:
+def test_when_all_items_leaked_there_is_no_clean_score(result: ModelResult, task: Task, tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
     path.write_text("".join(json.dumps({"prompt": prompt, "completion": "无"}) + "\n" for prompt in PROMPTS))
     found = check_leaks(result, manifest({"file": str(path), "sha256": file_hash(path)}), task, {})
     assert (len(found.leaks), found.clean) == (4, ())
 
 
-def test_a_huge_training_set_is_not_compared_unasked(result: ModelResult, task: Task, training: dict[str, Any]) -> None:
+def test_a_huge_training_set_is_not_compared_by_default(result: ModelResult, task: Task, training: dict[str, Any]) -> None:
     found = check_leaks(result, replace(manifest(training), rows=MAX_TRAINING_ROWS + 1), task, {})
     assert found == LeakCheck((), (), ("1,000,001 rows are too many to compare unasked; 'sftchat data check EVALSET --against FILE' does",))
 

@@ -1,4 +1,4 @@
-"""The Markdown report: figures, broken items, and that neither a reply nor a limit can break it."""
+"""The Markdown report: figures and broken items, intact for any reply and any limit."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_several_models_have_a_row_each(make_report: Callable[..., Report]) -> N
 
 
 @given(st.text(min_size=1, max_size=200))
-def test_any_reply_is_read_as_nothing_but_text(reply: str) -> None:
+def test_any_reply_is_rendered_as_text_only(reply: str) -> None:
     shown = rendered(f"| a | b |\n|---|---|\n| {code(reply)} | end |\n")
 
     visible = printable_lines(reply.replace("\r\n", "\n").strip("\n"), kept="")
@@ -153,7 +153,7 @@ def test_chinese_stays_and_markup_does_not(reply: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [COMMENT_BYTES, SUMMARY_BYTES])
-def test_what_does_not_fit_is_counted(make_report: Callable[..., Report], limit: int) -> None:
+def test_items_that_do_not_fit_are_counted(make_report: Callable[..., Report], limit: int) -> None:
     gold = {f"item-{number}": "甲-乙:夫妻" for number in range(6000)}
 
     text = to_markdown(make_report(gold, dict.fromkeys(gold, "错" * 100), baseline=gold), ASKED_NOTHING, limit)
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_counted(make_report: Callable[..., Report], limit:
     assert f"\n{6000 - rows} more in the other files of the report\n\n</details>\n" in text
 
 
-def test_no_limit_is_ever_passed_and_no_fold_left_open(make_report: Callable[..., Report]) -> None:
+def test_no_limit_is_exceeded_and_no_fold_left_open(make_report: Callable[..., Report]) -> None:
     report = make_report(GOLD, {**GOLD, "a": "错" * 300, "b": "|" * 300}, baseline=GOLD)
 
     for limit in range(100, 6000, 61):

@@ -1,4 +1,4 @@
-"""Whether a model is better, worse or neither is decided by one rule, and the verdict is one value: every format says the same."""
+"""One rule decides better, worse or neither, and one value is the verdict: every format agrees."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def rows_of_the_terminal(report: Report) -> list[tuple[str, str, bool]]:
 @example((only(right_wrong=6, right_right=9), only(right_wrong=6, right_right=9)), {"f1", "exact", "wrong"}, 0.5)
 @example((only(right_wrong=11, wrong_right=3, right_right=90), only(right_wrong=30)), {"exact"}, 40.0)
 @settings(max_examples=15, deadline=None)
-def test_no_place_says_worse_where_another_says_no_difference(
+def test_no_format_says_worse_where_another_says_no_difference(
     make_report: Callable[..., Report], times: tuple[list[int], list[int]], gated: set[str], min_drop: float
 ) -> None:
     plain = make_report(GOLD, {**GOLD, "a": ""}, {**GOLD, "b": ""}, baseline=GOLD, names="one two")
@@ -133,7 +133,7 @@ def test_no_place_says_worse_where_another_says_no_difference(
 @example((only(right_wrong=6, wrong_right=1, right_right=8), only(right_right=15)), False, {})
 @example((only(right_wrong=6, wrong_right=1, right_right=8), only(right_right=15)), True, {})
 @settings(max_examples=15, deadline=None)
-def test_every_format_derives_from_the_one_verdict(
+def test_every_format_derives_from_one_verdict(
     make_report: Callable[..., Report], times: tuple[list[int], list[int]], strict: bool, floors: dict[str, float]
 ) -> None:
     plain = make_report(GOLD, {**GOLD, "a": ""}, {**GOLD, "b": ""}, baseline=GOLD, names="one two")
@@ -168,7 +168,7 @@ def test_every_format_derives_from_the_one_verdict(
     assert [line.split(" ")[0].strip(":") for line in annotate(report, verdict)][:1] == level
 
 
-def test_what_an_inconclusive_verdict_leaves_open_stands_first_in_every_format(make_report: Callable[..., Report]) -> None:
+def test_every_format_shows_the_open_question_of_an_inconclusive_verdict_first(make_report: Callable[..., Report]) -> None:
     plain = make_report(GOLD, {**GOLD, "a": ""}, baseline=GOLD)
     measured = differences(only(right_wrong=6, wrong_right=1, right_right=8))
     report = judged(plain, (measured,), GateConfig((GatedMetric("exact"),)), 15)
@@ -192,6 +192,6 @@ def test_what_an_inconclusive_verdict_leaves_open_stands_first_in_every_format(m
         (Unsettled("loss", 3.5, 0.5, 20, 30, "clusters", falls=False), "a rise of 3.5 points of loss cannot be excluded, the margin is 0.5; about 30 clusters would settle it, here are 20"),
     ],
 )  # fmt: skip
-def test_the_drop_and_the_items_that_settle_it_are_plain_words(unsettled: Unsettled, words: str) -> None:
+def test_the_drop_and_the_items_that_settle_it_are_in_plain_words(unsettled: Unsettled, words: str) -> None:
     assert (unsettled.words, Verdict("inconclusive", unsettled=unsettled).headline) == (words, f"inconclusive; {words}")
     assert Verdict("inconclusive", unsettled=unsettled, strict=True).headline == f"inconclusive, which --strict does not accept; {words}"

@@ -1,4 +1,4 @@
-"""The published rules of other programs, as ``scripts/bench_gate.py`` re-implements them, on results whose answer is known."""
+"""The published rules of other tools, as re-implemented in ``scripts/bench_gate.py``, on results with known answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def answered(right: int, items: int = 100) -> Rows:
         (74, FAIL, FAIL, FAIL),
     ],
 )
-def test_soup_asks_for_a_higher_task_score_and_for_no_suite_down_by_more_than_five_points(
+def test_soup_requires_a_higher_task_score_and_no_suite_down_by_more_than_five_points(
     after: int, task: str, suite: str, against: str
 ) -> None:
     before = answered(80)

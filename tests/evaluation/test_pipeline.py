@@ -1,4 +1,4 @@
-"""Several processes ask a model's items in shares and the first of them reports as one process would."""
+"""Several processes generate a model's replies in shares, and the first one reports as a single process would."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: 
     assert report.to_json() == alone.to_json()
 
 
-def test_a_model_whose_replies_are_not_remembered_cannot_be_shared(plan: Plan, tmp_path: Path) -> None:
+def test_a_model_whose_replies_are_not_cached_cannot_be_shared(plan: Plan, tmp_path: Path) -> None:
     with (
         closing(ReplyCache(tmp_path / "replies.sqlite", pytest.fail)) as store,
         pytest.raises(UsageError, match="the replies of 'm' are not remembered, so 2 processes cannot share the work; start one process"),
@@ -70,7 +70,7 @@ def test_a_model_whose_replies_are_not_remembered_cannot_be_shared(plan: Plan, t
         ({"RANK": "0", "WORLD_SIZE": "1"}, ProcessInfo()),
     ],
 )
-def test_the_launcher_says_which_process_this_is(environment: dict[str, str], place: ProcessInfo) -> None:
+def test_the_launcher_determines_which_process_this_is(environment: dict[str, str], place: ProcessInfo) -> None:
     assert process_info(environment) == place
 
 

@@ -1,4 +1,4 @@
-"""What an evalset can show, before anything is run, and whether that is true."""
+"""The smallest drop that an evalset can detect, and whether it is detected that often."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def marks(right: int, n: int) -> Counts:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
-def test_the_drop_that_is_promised_is_found_four_times_of_five(share: float) -> None:
+def test_the_reported_drop_is_detected_in_four_of_five_samples(share: float) -> None:
     n, right = 200, 0.8
     drop = minimum_detectable_effect("gold", RIGHT, marks(160, n), GatedMetric("right")).drops[share] / 100
     draw = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def test_the_drop_that_is_promised_is_found_four_times_of_five(share: float) -> 
     assert 0.7 <= found / 120 <= 0.9
 
 
-def test_the_promise_holds_for_a_metric_that_is_no_mean() -> None:
+def test_the_reported_drop_holds_for_a_metric_that_is_not_a_mean() -> None:
     draw = np.random.default_rng(3)
     before, _ = two_models(draw, 300, 0.0)
     drop = minimum_detectable_effect("gold", F1, before, GatedMetric("f1")).drops[0.2] / 100
@@ -44,7 +44,7 @@ def test_the_promise_holds_for_a_metric_that_is_no_mean() -> None:
     assert worse >= 0.7  # triples of one item are answered afresh one by one here, so a little more is seen than for whole items
 
 
-def test_the_simulation_has_the_f1_it_says() -> None:
+def test_the_simulation_has_the_stated_f1() -> None:
     before, after = two_models(np.random.default_rng(0), 20_000, 0.03)
     f1 = [2 * table.rows[:, 2].sum() / table.rows[:, :2].sum() for table in (before, after)]
 
@@ -61,13 +61,13 @@ def test_items_that_are_all_right_still_need_six_to_break() -> None:
     )
 
 
-def test_a_metric_that_is_near_0_has_not_far_to_fall() -> None:
+def test_a_metric_near_0_cannot_drop_far() -> None:
     assert lines(minimum_detectable_effect("gold", RIGHT, marks(0, 8), GatedMetric("right"))) == (
         "gold, 8 items: right 0.000; no drop can be found with 80% power, the metric has not that far to fall",
     )
 
 
-def test_gating_several_metrics_costs_sight() -> None:
+def test_gating_several_metrics_reduces_power() -> None:
     alone, among = (minimum_detectable_effect("gold", RIGHT, marks(320, 400), GatedMetric("right"), tests).drops[0.2] for tests in (1, 4))
 
     assert alone < among

@@ -1,4 +1,4 @@
-"""Several checkpoints on one evalset: which is best, and which could as well be."""
+"""Several checkpoints on one evalset: the best, and those that tie with it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_checkpoints_stand_by_step_with_the_best_and_its_ties(answer: Answer, ta
     assert (ranked[2].difference.differing, ranked[3].difference) == (1, None)
 
 
-def test_of_equals_the_earliest_is_best(answer: Answer, task: Task) -> None:
+def test_among_equal_checkpoints_the_earliest_is_best(answer: Answer, task: Task) -> None:
     assert [r.best for r in rank([answer("checkpoint-2", 30), answer("checkpoint-1", 30)], task)] == [True, False]
 
 
@@ -50,7 +50,7 @@ def test_models_without_a_step_come_first_in_the_order_given(answer: Answer, tas
     assert [r.result.model for r in ranked] == ["org/base", "sftchat:nano", "checkpoint-5"]
 
 
-def test_nothing_answered_cannot_be_ranked(task: Task, answer: Answer) -> None:
+def test_models_without_replies_cannot_be_ranked(task: Task, answer: Answer) -> None:
     empty = ModelResult("m", answer("x", 1).evalset, scored_items(()))
     with pytest.raises(ValueError, match="no result has a metric"):
         rank([empty], task)

@@ -1,4 +1,4 @@
-"""Does a model answer the same when it is asked again, alone or in other company?"""
+"""The self-check: whether a model repeats its replies, alone and in other batches."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def answered(engine: ScriptedEngine, task: Task, examples: list[Example]) -> lis
     return [outcome for outcome in run(engine, task, examples) if isinstance(outcome, Item)]
 
 
-def test_a_model_that_repeats_itself_has_no_floor(task: Task, example: Callable[..., Example]) -> None:
+def test_a_deterministic_model_has_no_threshold(task: Task, example: Callable[..., Example]) -> None:
     engine = ScriptedEngine(lambda request: "甲-乙:夫妻")
     items = answered(engine, task, [example(str(number)) for number in range(10)])
     assert self_check(engine, task, items) == SelfCheck(10, 3, 0, 0, {"f1": 0.0, "exact": 0.0})
     assert len(engine.requests) == 10 + 3 * 10
 
 
-def test_a_reply_that_depends_on_its_company_is_found(task: Task, example: Callable[..., Example]) -> None:
+def test_a_reply_that_depends_on_its_batch_is_detected(task: Task, example: Callable[..., Example]) -> None:
     asked: list[str] = []
 
     def moody(request: Request) -> str:
@@ -39,14 +39,14 @@ def test_a_reply_that_depends_on_its_company_is_found(task: Task, example: Calla
     assert found.floors == pytest.approx({"f1": 1 - 18 / 19, "exact": 0.1})
 
 
-def test_other_words_with_the_same_counts_change_the_reply_and_no_metric(task: Task, example: Callable[..., Example]) -> None:
+def test_another_wording_with_the_same_counts_changes_the_reply_and_no_metric(task: Task, example: Callable[..., Example]) -> None:
     count = iter(range(100))
     engine = ScriptedEngine(lambda request: f"甲-乙:{'夫妻' if next(count) % 2 else '兄弟'}")
     found = self_check(engine, task, answered(engine, task, [example("a", gold="无")]))
     assert (found.changed, found.rescored, found.floors) == (1, 0, {"f1": 0.0, "exact": 0.0})
 
 
-def test_a_sample_is_asked_again_and_always_the_same(task: Task, example: Callable[..., Example]) -> None:
+def test_a_fixed_sample_is_generated_again(task: Task, example: Callable[..., Example]) -> None:
     examples = [example(f"{number:03d}") for number in range(200)]
     first, second = ScriptedEngine(lambda request: "无"), ScriptedEngine(lambda request: "无")
     for engine in (first, second):
@@ -54,5 +54,5 @@ def test_a_sample_is_asked_again_and_always_the_same(task: Task, example: Callab
     assert [request.id for request in first.requests] == [request.id for request in second.requests]
 
 
-def test_nothing_answered_is_nothing_to_ask_again(task: Task) -> None:
+def test_without_replies_nothing_is_generated_again(task: Task) -> None:
     assert self_check(ScriptedEngine([]), task, []) == SelfCheck(0, 3, 0, 0, {})

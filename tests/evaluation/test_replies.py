@@ -1,4 +1,4 @@
-"""``replies.jsonl``: written whole, read strictly."""
+"""``replies.jsonl``: written completely, read strictly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None
     )
 
 
-def test_what_was_written_scores_the_same_when_read_again(task: Task, example: Make, tmp_path: Path) -> None:
+def test_written_replies_score_the_same_when_read_again(task: Task, example: Make, tmp_path: Path) -> None:
     outcomes: list[Outcome] = [
         score(task, example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
         Failure(example("b"), "server gone"),
@@ -54,7 +54,7 @@ def test_any_reply_survives_the_file(tmp_path_factory: pytest.TempPathFactory, t
     assert read_replies(path) == {"甲": item.reply}
 
 
-def test_only_id_and_reply_are_needed_so_that_other_programs_can_be_scored(tmp_path: Path) -> None:
+def test_only_id_and_reply_are_required(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text('\ufeff{"id": 1, "reply": "无", "model": "other"}\n\n', encoding="utf-8")
 
@@ -87,7 +87,7 @@ def test_a_malformed_file_is_refused_with_its_line(tmp_path: Path, content: str,
     assert str(caught.value) == f"{path}{message}"
 
 
-def test_a_line_that_is_no_json_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
+def test_a_line_that_is_not_json_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text("{", encoding="utf-8")
 
@@ -97,7 +97,7 @@ def test_a_line_that_is_no_json_and_a_file_that_is_not_there_are_refused(tmp_pat
         read_replies(tmp_path / "gone.jsonl")
 
 
-def test_missing_and_unknown_ids_are_named_and_the_rest_counted() -> None:
+def test_missing_and_unknown_ids_are_listed_and_the_rest_counted() -> None:
     asked = [str(number) for number in range(8)]
 
     with pytest.raises(DataError) as caught:
@@ -106,11 +106,11 @@ def test_missing_and_unknown_ids_are_named_and_the_rest_counted() -> None:
     assert str(caught.value) == "r.jsonl: no reply to '1', '2', '3', '4', '5' and 2 more of the 8 items; 'x' not in the evalset"
 
 
-def test_ids_that_a_limit_cut_off_are_no_strangers() -> None:
+def test_ids_beyond_the_limit_are_not_unknown() -> None:
     match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", known={"0", "1"})
 
 
-def test_an_error_in_the_place_of_a_reply_is_an_item_that_was_not_answered(tmp_path: Path) -> None:
+def test_an_error_instead_of_a_reply_is_an_unanswered_item(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text('{"id": "a", "error": "timed out"}\n{"id": "b", "reply": "c"}\n')
 
@@ -140,7 +140,7 @@ def test_an_error_in_the_place_of_a_reply_is_an_item_that_was_not_answered(tmp_p
     ],
     ids=["ours", "batch"],
 )  # fmt: skip
-def test_a_file_means_by_a_finish_reason_what_a_live_server_means(tmp_path: Path, row: str, said: str, found: Reply | str) -> None:
+def test_a_finish_reason_means_the_same_in_a_file_and_from_a_server(tmp_path: Path, row: str, said: str, found: Reply | str) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text(row.replace("FINISH", said) + '\n{"id": "b", "reply": "y"}\n')
 
@@ -165,7 +165,7 @@ def test_an_error_in_a_batch_file_keeps_its_message(tmp_path: Path, row: str, wo
     assert read_replies(path) == {"a": words}
 
 
-def test_another_encoding_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_another_encoding_is_reported_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_bytes('{"id": "a", "reply": "b"}\n'.encode("utf-16"))
 
@@ -178,7 +178,7 @@ def sample(identity: str, said: str, filter: str) -> str:
     return json.dumps(row) + "\n"
 
 
-def test_a_sample_of_lm_evaluation_harness_counts_once_however_many_filters_it_has(tmp_path: Path) -> None:
+def test_a_sample_of_lm_evaluation_harness_counts_once_for_any_number_of_filters(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(sample(name, f"is {name}", filter) for filter in ("strict", "flexible", "none") for name in "ab"))
 
@@ -194,7 +194,7 @@ def test_two_samples_of_one_item_are_refused(tmp_path: Path, again: str) -> None
         read_replies(path)
 
 
-def test_a_reply_with_a_key_twice_is_refused_with_its_line_as_a_gold_row_is(tmp_path: Path) -> None:
+def test_a_reply_with_a_repeated_key_is_refused_with_its_line_like_a_gold_row(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"id": "a", "reply": "x"}\n{"id": "b", "reply": "wrong", "reply": "right"}\n', encoding="utf-8")
 

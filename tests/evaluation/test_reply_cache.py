@@ -1,4 +1,4 @@
-"""The reply store as a file: what goes in comes out, and a file that cannot be used is said once and never in the way."""
+"""The reply cache as a file: replies are read back unchanged, and an unusable file is reported once and bypassed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_folder_is_the_users_cache_or_the_one_named(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("content", [b"no database, yet longer than a header" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_file_is_said_in_one_line_and_remembers_nothing(store: ReplyCache, said: list[str], content: bytes) -> None:
+def test_a_damaged_file_is_reported_in_one_line_and_caches_nothing(store: ReplyCache, said: list[str], content: bytes) -> None:
     store.path.parent.mkdir()
     store.path.write_bytes(content)
 
@@ -80,7 +80,7 @@ def test_a_damaged_file_is_said_in_one_line_and_remembers_nothing(store: ReplyCa
     assert "\n" not in said[0]
 
 
-def test_a_file_damaged_while_in_use_ends_the_remembering(store: ReplyCache, said: list[str]) -> None:
+def test_a_file_damaged_while_in_use_turns_the_cache_off(store: ReplyCache, said: list[str]) -> None:
     for number in range(2000):
         store.put(b"%d" % number, ONE, REPLY)
     store.close()
@@ -93,7 +93,7 @@ def test_a_file_damaged_while_in_use_ends_the_remembering(store: ReplyCache, sai
     assert (found, len(said), store.broken) == ([None] * 2000, 1, True)
 
 
-def test_a_damaged_row_ends_the_remembering(store: ReplyCache, said: list[str]) -> None:
+def test_a_damaged_row_turns_the_cache_off(store: ReplyCache, said: list[str]) -> None:
     store.put(b"k", ONE, REPLY)
     store.close()
     with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
@@ -102,7 +102,7 @@ def test_a_damaged_row_ends_the_remembering(store: ReplyCache, said: list[str]) 
     assert (store.get(b"k"), store.get(b"k"), len(said), store.broken) == (None, None, 1, True)
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path, said: list[str]) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_in_one_line(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "taken").write_bytes(b"")
     store = ReplyCache(tmp_path / "taken" / "replies.sqlite", said.append)
 
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path, said: 
     assert "not a directory" in said[0] or "file exists" in said[0]
 
 
-def test_a_file_of_a_later_format_is_left_alone(store: ReplyCache, said: list[str]) -> None:
+def test_a_file_of_a_later_format_is_not_changed(store: ReplyCache, said: list[str]) -> None:
     store.put(b"k", ONE, REPLY)
     store.close()
     with closing(sqlite3.connect(store.path)) as connection:
@@ -124,7 +124,7 @@ def test_a_file_of_a_later_format_is_left_alone(store: ReplyCache, said: list[st
         summary(store.path)
 
 
-def test_a_hash_is_remembered_while_the_file_is_left_alone(store: ReplyCache, tmp_path: Path) -> None:
+def test_a_hash_is_cached_while_the_file_is_unchanged(store: ReplyCache, tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"abc")
     assert store.file_hash(path) == file_hash(path)
@@ -138,7 +138,7 @@ def test_a_hash_is_remembered_while_the_file_is_left_alone(store: ReplyCache, tm
     assert store.file_hash(path) == file_hash(path)
 
 
-def test_a_byte_changed_with_size_and_time_put_back_is_noticed(store: ReplyCache, tmp_path: Path) -> None:
+def test_a_changed_byte_is_detected_after_size_and_time_are_restored(store: ReplyCache, tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"abc")
     before = path.stat()
@@ -153,7 +153,7 @@ def test_a_byte_changed_with_size_and_time_put_back_is_noticed(store: ReplyCache
     assert store.file_hash(path) == file_hash(path) != first
 
 
-def test_the_hash_of_a_file_that_has_only_just_changed_is_not_remembered(tmp_path: Path) -> None:
+def test_the_hash_of_a_recently_changed_file_is_not_cached(tmp_path: Path) -> None:
     store = ReplyCache(tmp_path / "replies.sqlite", pytest.fail)
     path = tmp_path / "weights"
     path.write_bytes(b"abc")
@@ -199,12 +199,12 @@ def test_the_summary_counts_replies_by_model_the_last_used_first(two_models: Pat
         ({}, 4, []),
     ],
 )
-def test_pruning_forgets_the_models_meant_and_no_others(two_models: Path, choice: dict[str, object], count: int, left: list[str]) -> None:
+def test_pruning_deletes_only_the_selected_models(two_models: Path, choice: dict[str, object], count: int, left: list[str]) -> None:
     assert prune(two_models, **choice) == count  # type: ignore[arg-type]
     assert [kept.name for kept in summary(two_models)] == left
 
 
-def test_clearing_empties_a_store_and_deletes_a_damaged_one(two_models: Path, tmp_path: Path) -> None:
+def test_clearing_empties_a_cache_and_deletes_a_damaged_one(two_models: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.sqlite"
     damaged.write_bytes(b"no database" * 1000)
 

@@ -1,4 +1,4 @@
-"""``report.json`` is what its schema says, and the schema describes every key there is."""
+"""``report.json`` is valid under its schema, and the schema describes every key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(report: Report, sha256: str = "f00d" * 16) -> None:
     Draft202012Validator(closed(SCHEMA)).validate(json.loads(text))
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -52,7 +52,7 @@ def test_reports_of_every_shape_are_valid(make_report: Callable[..., Report]) ->
     check(replace(plain, results=()))
 
 
-def test_a_report_that_is_none_is_refused(make_report: Callable[..., Report]) -> None:
+def test_an_invalid_report_is_refused(make_report: Callable[..., Report]) -> None:
     report = json.loads(make_report(GOLD, GOLD).to_json())
 
     for broken in (report | {"schema_version": 2}, report | {"extra": 1}, {key: value for key, value in report.items() if key != "seed"}):

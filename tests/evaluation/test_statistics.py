@@ -21,7 +21,7 @@ def table(*rows: tuple[float, float, float]) -> Counts:
     return counts(Score({"tp": tp, "pred": pred, "gold": gold, "n": 1, "exact": int(tp == pred == gold)}) for tp, pred, gold in rows)
 
 
-def test_f1_is_of_the_sums_and_not_a_mean_of_items() -> None:
+def test_f1_is_computed_from_sums_and_is_not_a_mean_of_items() -> None:
     nine_right_singles_and_one_wrong_of_ten = table(*[(1, 1, 1)] * 9, (0, 10, 10))
 
     assert round(value(F1, nine_right_singles_and_one_wrong_of_ten), 3) == 0.474
@@ -57,7 +57,7 @@ def test_wilson_agrees_with_scipy(share: float, n: int, low: float, high: float)
 
 
 @given(n=st.integers(1, 500), data=st.data())
-def test_wilson_holds_the_share_and_stays_within_0_and_1(n: int, data: st.DataObject) -> None:
+def test_wilson_contains_the_share_and_stays_within_0_and_1(n: int, data: st.DataObject) -> None:
     share = data.draw(st.integers(0, n)) / n
     found = wilson(share, n)
 
@@ -86,12 +86,12 @@ def test_the_width_of_the_bootstrap_is_the_standard_error_of_the_mean() -> None:
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(standard_error, rel=0.05)
 
 
-def test_items_without_any_fault_do_not_make_certainty() -> None:
+def test_items_without_errors_do_not_give_certainty() -> None:
     assert interval(F1, table(*[(2, 2, 2)] * 50)) == wilson(1.0, 50)
     assert interval(F1, table(*[(0, 1, 2)] * 50)) == wilson(0.0, 50)
 
 
-def test_items_that_are_all_alike_give_no_hint_of_the_spread() -> None:
+def test_identical_items_carry_no_information_about_the_spread() -> None:
     assert interval(F1, table(*[(1, 2, 2)] * 50)) == Interval(None, None, "none")
     assert interval(F1, table((1, 2, 2))) == Interval(None, None, "none")
 
@@ -128,7 +128,7 @@ def test_resampling_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
     st.lists(st.tuples(*[st.sampled_from([-1.0, 0.0, 1.0, 2.0, 7.0])] * 3), min_size=1, max_size=40),
     st.sampled_from([1.0, 0.5, 1e18]),
 )
-def test_grouping_equal_rows_is_what_numpy_says(rows: list[tuple[float, float, float]], scale: float) -> None:
+def test_grouping_equal_rows_agrees_with_numpy(rows: list[tuple[float, float, float]], scale: float) -> None:
     matrix = np.array(rows) * scale
     distinct, times = grouped(matrix)
     expected, counted = np.unique(matrix, axis=0, return_counts=True)
@@ -145,7 +145,7 @@ def test_a_cluster_is_the_sum_of_its_items() -> None:
     assert value(F1, books) == value(F1, items)
 
 
-def test_ten_items_of_one_book_know_no_more_than_the_book() -> None:
+def test_ten_items_of_one_document_carry_the_information_of_one() -> None:
     books = [(1, 1, 1), (0, 1, 1)] * 15
     alone = interval(F1, table(*books))
     repeated = table(*(row for row in books for _ in range(10)))
@@ -166,7 +166,7 @@ def test_ten_items_of_one_book_know_no_more_than_the_book() -> None:
         ([{"a": float("nan")}], "the scorer gave a count that is not a finite number"),
     ],
 )
-def test_scores_that_do_not_add_up_are_refused(scores: list[dict[str, float]], message: str) -> None:
+def test_scores_with_inconsistent_keys_are_refused(scores: list[dict[str, float]], message: str) -> None:
     with pytest.raises(PluginError, match=f"^{message}$"):
         counts(Score(stats) for stats in scores)
 

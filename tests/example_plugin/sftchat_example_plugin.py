@@ -1,7 +1,7 @@
-"""The task ``shout``: say it again in capitals.
+"""The task ``shout``: repeat a text in capitals.
 
-A row: ``shout: sea`` → ``SEA``. The engine ``echo:`` answers it perfectly, so that the task can be tried without a model. In a chat,
-``/again`` asks the last message once more.
+A row: ``shout: sea`` → ``SEA``. The engine ``echo:`` always gives the right answer, so the task can be tried without a model. In a chat,
+``/again`` sends the last message again.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ def generate(n: int, seed: int, *, words: int = 1) -> Iterator[Example]:
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Right or wrong, white space aside."""
+    """Compare the reply with the gold reply, ignoring white space at both ends."""
     right = reply.text.strip() == example.gold
     return Score({"n": 1, "right": float(right)}, answer=reply.text.strip(), errors=() if right else ("wrong",))
 
 
 class Echo:
-    """An engine that shouts back."""
+    """Engine that returns the last message in capitals."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer each request with its last message in capitals."""
+        """Yield one chunk per request."""
         for request in requests:
             yield Chunk(request.id, request.messages[-1]["content"].removeprefix("shout: ").upper(), (0,), "stop", 1)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
 
 def open_echo(rest: str, options: Mapping[str, Any]) -> Echo:
@@ -50,17 +50,17 @@ def open_echo(rest: str, options: Mapping[str, Any]) -> Echo:
 
 
 def again(context: ChatContext, argument: str) -> None:
-    """Ask the last message once more, with a word before it."""
+    """Send the last message again, with a word before it."""
     context.send(f"{argument or 'please'}: {context.conversation.turns[-1].question}")
 
 
 def nothing_said(context: ChatContext) -> str:
-    """Why there is nothing to ask again."""
+    """Return why the command is unavailable, or an empty string."""
     return "" if context.conversation.turns else "nothing was said yet"
 
 
 def manners(context: ChatContext, argument: str) -> Iterable[str]:
-    """Words that may stand before it."""
+    """Return the words that completion offers."""
     return ["please", "kindly"]
 
 

@@ -1,1 +1,1 @@
-"""Targets of fuzzing: whatever bytes come from outside are a value or a named error, soon, and nothing on disk changes. Run by ``scripts/fuzz``."""
+"""Fuzz targets: any bytes from outside give a value or a named error, fast, and change nothing on disk. Run by ``scripts/fuzz``."""

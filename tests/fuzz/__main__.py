@@ -1,4 +1,4 @@
-"""Fuzz what reads from outside, each target for some minutes; exits with 1 at the first finding and prints the input that shows it.
+"""Fuzz every reader of outside data, each target for some minutes; exits with 1 at the first finding and prints its input.
 
     scripts/fuzz MINUTES [TARGET…] [--coverage | --distil]
 

@@ -1,4 +1,4 @@
-"""Targets: the SQLite files of conversations and of stored replies; a file that is damaged, and a whole one whose rows say anything.
+"""Fuzz targets: the SQLite files of conversations and of the reply cache; damaged files, and valid files with any rows.
 
 Bytes that begin as SQLite files do are the file. All others are rows, a line each: a table's name and its values as JSON, ``"0x…"`` for bytes.
 """

@@ -1,4 +1,4 @@
-"""All targets by name, and where their corpus is kept."""
+"""All fuzz targets by name, and the folder of their corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hypothesis makes for the targets: bytes that look like what each of them expects, mostly."""
+"""Hypothesis strategies for the targets: bytes that mostly look like what the target expects."""
 
 from __future__ import annotations
 

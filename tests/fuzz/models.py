@@ -1,4 +1,4 @@
-"""Targets: weights, tokenizers and configs of a checkpoint; chat templates, Jinja's and Go's; conversations that forge special tokens."""
+"""Fuzz targets: weights, tokenizers and configs of a checkpoint; chat templates of Jinja and Go; conversations that imitate special tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftchat.models.export import export_ollama, write_modelfile
 from sftchat.models.gotemplate import GoTemplateError, evaluate, literal
 from sftchat.models.loading import load, load_model, load_renderer, load_tokenizer
 from sftchat.models.reference import embedded_folder, resolve
-from sftchat.templates.parity import prove
+from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import IGNORED, Renderer, argument_names, choose_renderer
 from tests.conftest import make_checkpoint
 from tests.fuzz.inputs import DEEP, like, words_of, written
@@ -71,7 +71,7 @@ def jinja(content: bytes, room: Room) -> None:
     with refused():
         renderer.prompt_ids([{"role": "user", "content": "a"}])
     with refused():
-        prove(renderer, (0,))
+        check_parity(renderer, (0,))
     write_modelfile(renderer, (0,), "fuzzed")
 
 

@@ -1,4 +1,4 @@
-"""Targets: evalsets, stored replies, baselines, folders of earlier evaluations."""
+"""Fuzz targets: evalsets, stored replies, baselines, folders of earlier evaluations."""
 
 from __future__ import annotations
 

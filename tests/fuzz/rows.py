@@ -1,4 +1,4 @@
-"""Targets: files of rows, questions and samples; conversations written out as text."""
+"""Fuzz targets: files of rows, questions and samples; conversations written as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets: what configures a command: TOML, YAML, manifests, configs of adapters."""
+"""Fuzz targets: configuration files: TOML, YAML, manifests, configs of adapters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from sftchat.cli.inspect import _told
 from sftchat.cli.train import command
 from sftchat.errors import UsageError
 from sftchat.models.manifest import read_manifest
-from sftchat.models.provenance import lineage
+from sftchat.models.provenance import compare_manifests, format_value, lineage
 from sftchat.models.reference import resolve, step_of
-from sftchat.models.run_diff import differences, shown
 from sftchat.models.runs import describe_checkpoint, find_runs
-from sftchat.training.checkpoints import refuse_changed
+from sftchat.training.checkpoints import check_unchanged
 from tests.fuzz.inputs import DEEP, json_like, words_of
 from tests.fuzz.rows import ROWS
 from tests.fuzz.target import Room, Target, refused
@@ -60,10 +59,10 @@ def manifest(content: bytes, room: Room) -> None:
     assert found is not None
     other = read_manifest(room.file(json.dumps(MANIFEST).encode(), "other/sftchat.json").parent)
     assert other is not None
-    for one in differences(found, other):
-        assert isinstance(shown(one.left), str)
+    for one in compare_manifests(found, other):
+        assert isinstance(format_value(one.left), str)
     with refused():
-        refuse_changed(folder, found, other)
+        check_unchanged(folder, found, other)
     for step in lineage(str(folder)):
         assert all(isinstance(line, str) for line in _told(step))
 

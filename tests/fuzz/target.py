@@ -1,4 +1,4 @@
-"""What a target is, and what must hold for any bytes that it is given."""
+"""The type of a fuzz target, and what must hold for any bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets: what models and servers say: scored, compared, drawn, reported; and what programs send line by line."""
+"""Fuzz targets: texts of models and servers, which are scored, compared, drawn and reported; and input lines of programs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import unicodedata
 
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.settings import Display
-from sftchat.inference.openai.events import read_event
+from sftchat.inference.openai.limits import RequestFailed
+from sftchat.inference.openai.protocol import read_event
 from sftchat.inference.openai.reply import whole_characters
-from sftchat.inference.openai.retries import RequestFailed
 from sftchat.plugins.manager import load_plugins
 from sftchat.text import normalise, printable, strip_thinking, tokens
 from sftchat.types import Example, Reply

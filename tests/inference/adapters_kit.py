@@ -1,4 +1,4 @@
-"""Adapters for the tiny checkpoint: random, and so different that each says something else."""
+"""Random adapters for the tiny checkpoint, different enough to give different replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers for tests of the endpoint engine: answers in memory cut where a test likes, and a real one on loopback that misbehaves."""
+"""Servers for tests of the endpoint engine: in-memory answers with chosen cuts, and a real loopback server that misbehaves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import httpx2
 
 from sftchat.engine import Request
 from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.retries import Retries
+from sftchat.inference.openai.limits import Retries
 from sftchat.inference.openai.server import Server
 from sftchat.types import Message, SamplingParams
 

@@ -1,4 +1,4 @@
-"""Model folders of every layout, each with files beside it that are no part of it, and what can be observed when one is opened.
+"""Model folders of every layout, each with unrelated files, and observations of what is read when one is opened.
 
 Run as a program it opens all of them, whole, without every file that the identity leaves out, and with these files spoilt, and prints what it saw as
 JSON: audit hooks cannot be removed again, so they have a process of their own.
@@ -21,12 +21,10 @@ from sftchat.errors import SftchatError
 from sftchat.inference.identity import identify
 from sftchat.models.model_files import files_of
 from sftchat.models.reference import ModelReference, resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import SamplingParams
 from tests.conftest import make_checkpoint
 from tests.inference.adapters_kit import make_adapter
 
-REGISTRY = load_plugins([])
 MANIFEST = {
     "task": "t", "base": "", "base_identity": "", "method": "full", "config": {}, "data": [], "rows": 1, "tokens_hash": "", "template": "",
     "template_hash": "",
@@ -322,7 +320,7 @@ def opened(layout: Layout) -> list[object]:
 
     try:
         with layout.there():
-            engine = load_engine(str(layout.model), REGISTRY, dtype="float32", device="cpu", **layout.options)
+            engine = load_engine(str(layout.model), {}, dtype="float32", device="cpu", **layout.options)
     except SftchatError as error:
         return ["refused", str(error).replace(str(layout.model), "")]
     with closing(engine):
@@ -337,7 +335,7 @@ def opened(layout: Layout) -> list[object]:
 
 def identity(layout: Layout) -> str:
     with layout.there():
-        return identify(str(layout.model), REGISTRY, **layout.options)
+        return identify(str(layout.model), {}, **layout.options)
 
 
 def observe(name: str, folder: Path, parts: Parts, watched: set[str] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Several adapters of one base: one batch, one base, each row's reply the one its adapter gives alone."""
+"""Several adapters of one base in one batch: each reply equals that of its adapter alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Message, Reply, SamplingParams
 from tests.conftest import make_checkpoint
 from tests.inference.adapters_kit import make_adapter
@@ -28,7 +27,7 @@ def folders(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def open_engine(model: str) -> TransformersEngine:
-    engine = load_engine(model, load_plugins([]))
+    engine = load_engine(model, {})
     assert isinstance(engine, TransformersEngine)
     return engine
 
@@ -50,7 +49,7 @@ def alone(folders: dict[str, str]) -> dict[str, list[Reply]]:
     return {name: replies(open_engine(folder), *map(request, TEXTS)) for name, folder in folders.items()}
 
 
-def test_adapters_of_one_batch_answer_as_each_does_alone(folders: dict[str, str], alone: dict[str, list[Reply]]) -> None:
+def test_adapters_of_one_batch_reply_as_each_does_alone(folders: dict[str, str], alone: dict[str, list[Reply]]) -> None:
     engine = open_engine(folders["A"])
     engine.add_adapter("b", folders["B"])
     names = {"A": "", "B": "b", "base": OFF}
@@ -77,7 +76,7 @@ def test_an_adapter_is_put_on_a_base_that_was_loaded_without_any(folders: dict[s
     assert replies(engine, *asked[3:]) == alone["base"]
 
 
-def test_one_seed_gives_one_sample_whatever_the_neighbours_adapters(folders: dict[str, str]) -> None:
+def test_one_seed_gives_one_sample_for_any_adapters_in_the_batch(folders: dict[str, str]) -> None:
     engine = open_engine(folders["A"])
     engine.add_adapter("b", folders["B"])
     asked = [request("hi", adapter, temperature=1.0, seed=3) for adapter in ("", "b", OFF)]
@@ -123,7 +122,7 @@ def test_adapters_that_cannot_share_a_batch_take_turns(folders: dict[str, str], 
         engine.mix_adapters("both", {folders["A"]: 1, "d": 1})
 
 
-def test_what_cannot_be_an_adapter_is_refused_in_one_line_and_changes_nothing(
+def test_an_invalid_adapter_is_refused_in_one_line_and_changes_nothing(
     folders: dict[str, str], alone: dict[str, list[Reply]], tmp_path: Path
 ) -> None:
     other = make_checkpoint(tmp_path / "other", seed=5)
@@ -159,7 +158,7 @@ def test_a_request_for_an_unknown_adapter_fails_alone(folders: dict[str, str]) -
 
 
 @pytest.mark.slow
-def test_an_adapter_is_loaded_by_a_program_that_has_left_imports_out(folders: dict[str, str]) -> None:
+def test_an_adapter_is_loaded_when_imports_were_left_out(folders: dict[str, str]) -> None:
     import subprocess
     import sys
 

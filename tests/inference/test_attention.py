@@ -1,4 +1,4 @@
-"""The attention of one token is another way to the same replies, and models that attend otherwise are left alone."""
+"""The attention kernel for one token gives the same replies, and models with other attention are left unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sftchat.inference.cpu import NAME, decoding_attention, use_decoding_attention
+from sftchat.inference.cpu import DECODING_ATTENTION, decoding_attention, use_decoding_attention
 
 
 class Layer:
@@ -24,7 +24,7 @@ class Layer:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (6, 2), (3, 1)])
-def test_it_computes_what_transformers_computes(heads: int, groups: int, tokens: int, masked: bool, dtype: torch.dtype) -> None:
+def test_the_kernel_computes_what_transformers_computes(heads: int, groups: int, tokens: int, masked: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     query = torch.randn(2, heads, tokens, 16).to(dtype)
     key, value = (torch.randn(2, groups, tokens + 20, 16).to(dtype) for _ in range(2))
@@ -42,7 +42,7 @@ def test_it_computes_what_transformers_computes(heads: int, groups: int, tokens:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_mask_of_each_head_is_obeyed() -> None:
+def test_a_mask_per_head_is_applied() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(1, 4, 1, 16), torch.randn(1, 2, 9, 16)
     mask = torch.rand(1, 4, 1, 9) > 0.4
@@ -63,18 +63,18 @@ def small_model(**arguments: Any) -> LlamaForCausalLM:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_says_the_same_with_it(dtype: torch.dtype) -> None:
+def test_a_model_gives_the_same_replies_with_the_kernel(dtype: torch.dtype) -> None:
     model = small_model().to(dtype)
     ids, mask = torch.arange(12).reshape(2, 6), torch.tensor([[1] * 6, [0] * 2 + [1] * 4])
     options: dict[str, Any] = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": -1}
     before = model.generate(ids, **options)
 
     assert use_decoding_attention(model)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == DECODING_ATTENTION
     assert torch.equal(model.generate(ids, **options), before)
 
 
-def test_models_that_attend_otherwise_are_left_alone() -> None:
+def test_models_with_other_attention_are_left_unchanged() -> None:
     model = small_model(attn_implementation="eager")
 
     assert not use_decoding_attention(model)

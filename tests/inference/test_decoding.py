@@ -1,4 +1,4 @@
-"""What a newer torch, transformers or peft no longer has makes a model slower, never wrong and never dead."""
+"""Missing features of a newer torch, transformers or peft make a model slower, never wrong, and cause no failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from sftchat.inference.open import load_engine
 from sftchat.models.lazy_imports import deferred_imports
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Reply, SamplingParams
 from tests.inference.adapters_kit import make_adapter
 
@@ -69,11 +68,11 @@ def test_nothing_is_reported_where_everything_works(tiny_checkpoint: Path) -> No
         (torch.ops.mkldnn, "_linear_pointwise", "the packed copy of the weights"),
         (transformers.AttentionInterface, "register", "the attention of one token"),
         (transformers.AttentionMaskInterface, "register", "the attention of one token"),
-        (BatchCache, "join", "the cache whose rows are merged"),
+        (BatchCache, "insert", "the cache whose rows are merged"),
         (BatchCache, "get_seq_length", "the cache whose rows are merged"),
     ],
 )
-def test_a_model_answers_the_same_without_what_a_library_has_lost(
+def test_a_model_gives_the_same_replies_without_missing_library_features(
     owner: Any, name: str, what: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, _ = replies(tiny_checkpoint)
@@ -87,7 +86,7 @@ def test_a_model_answers_the_same_without_what_a_library_has_lost(
     ]
 
 
-def test_a_name_that_cannot_be_imported_is_done_without(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_imported_is_not_needed(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint)
     monkeypatch.delattr(masking_utils, "sdpa_mask")
 
@@ -110,9 +109,7 @@ def test_an_optimization_that_changes_the_logits_is_undone(tiny_checkpoint: Path
 
 
 @pytest.mark.parametrize("name", ["fbgemm_pack_quantized_matrix", "fbgemm_linear_int8_weight_fp32_activation"])
-def test_eight_bits_are_computed_in_another_way_where_torch_has_lost_one(
-    name: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_uses_another_implementation_where_torch_lacks_one(name: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint, "bfloat16", int8=True)
     monkeypatch.setattr(torch, name, gone)
 
@@ -121,7 +118,7 @@ def test_eight_bits_are_computed_in_another_way_where_torch_has_lost_one(
     assert found == expected
 
 
-def test_a_cache_that_fails_only_later_is_given_up_without_losing_a_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_fails_later_is_replaced_without_losing_a_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint)
     monkeypatch.setattr(BatchCache, "replace", gone)
     monkeypatch.setattr(BatchCache, "advance", gone)
@@ -138,22 +135,22 @@ def _broken_imports() -> Iterator[None]:
     yield
 
 
-def test_everything_is_imported_where_imports_in_parts_fail(tiny_checkpoint: Path) -> None:
+def test_whole_libraries_are_imported_where_partial_imports_fail(tiny_checkpoint: Path) -> None:
     with pytest.warns(SftchatWarning, match="importing the model libraries in parts does not work"):
-        engine = load_engine(str(tiny_checkpoint), load_plugins([]), importing=_broken_imports)
+        engine = load_engine(str(tiny_checkpoint), {}, importing=_broken_imports)
 
     assert engine.name == str(tiny_checkpoint)
 
 
-def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_imports(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_not_blamed_on_imports(tmp_path: Path, tiny_checkpoint: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"")
 
     with pytest.raises(ModelError):  # and no warning: those are errors here
-        load_engine(str(tmp_path), load_plugins([]), importing=deferred_imports)
+        load_engine(str(tmp_path), {}, importing=deferred_imports)
 
 
-def test_rows_of_several_adapters_take_turns_where_peft_has_other_layers(
+def test_sequences_of_several_adapters_run_separately_where_peft_has_other_layers(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (make_adapter(tmp_path / name, tiny_checkpoint, seed) for seed, name in enumerate(("one", "two"), 1))

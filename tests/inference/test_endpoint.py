@@ -1,4 +1,4 @@
-"""The endpoint engine against a server in memory: what is sent, what is understood, what is tried again; no second passes."""
+"""The endpoint engine with an in-memory server: what is sent, read and retried; without waiting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, Engine, collect
 from sftchat.errors import EngineError
-from sftchat.inference.openai.events import error_fields
+from sftchat.inference.openai.protocol import error_fields
 from sftchat.types import Reply, SamplingParams
 from tests.inference.endpoint_kit import DONE, SSE, USAGE, Desk, ask, delta, desk, end, event, reply, streamed
 
@@ -32,7 +32,7 @@ def answers(found: Desk, *requests: Any) -> dict[str, Reply | str]:
     return {id: str(it) if isinstance(it, EngineError) else it for id, it in collect(found.engine, requests or [ask()])}
 
 
-def test_it_is_an_engine() -> None:
+def test_it_implements_engine() -> None:
     assert isinstance(desk().engine, Engine)
     assert desk().engine.name == "served"
 
@@ -47,7 +47,7 @@ def test_messages_go_to_chat_completions_and_the_pieces_become_a_reply() -> None
     assert server.asked == [{**GREEDY, "messages": [{"role": "user", "content": "谁？"}]}]
 
 
-def test_what_only_training_reads_in_a_turn_is_not_sent() -> None:
+def test_training_keys_of_a_turn_are_not_sent() -> None:
     server = desk(streamed(reply()))
     turns = (
         {"role": "user", "content": "a\n\nb", "context": "b"},
@@ -64,7 +64,7 @@ def test_what_only_training_reads_in_a_turn_is_not_sent() -> None:
     ]
 
 
-def test_token_counts_are_the_servers() -> None:
+def test_token_counts_are_those_of_the_server() -> None:
     assert answers(desk(streamed(reply("ab", "length")))) == {"r": Reply("ab", "length", 5, 3)}
 
 
@@ -75,7 +75,7 @@ def test_a_prompt_goes_to_completions() -> None:
     assert (server.paths, server.asked[0]["prompt"], "messages" in server.asked[0]) == (["/v1/completions"], "hel", False)
 
 
-def test_what_no_standard_has_is_sent_only_when_it_is_asked_for() -> None:
+def test_non_standard_parameters_are_sent_only_on_request() -> None:
     server = desk(streamed(reply()))
     sampling = SamplingParams(9, temperature=0.5, top_p=0.9, top_k=7, repetition_penalty=1.1, seed=3, stop=("\n",))
 
@@ -86,7 +86,7 @@ def test_what_no_standard_has_is_sent_only_when_it_is_asked_for() -> None:
     }  # fmt: skip
 
 
-def test_an_adapter_is_a_model_beside_its_base() -> None:
+def test_an_adapter_is_a_model_next_to_its_base() -> None:
     server = desk(streamed(reply()))
 
     answers(server, ask(adapter="tuned"))
@@ -94,7 +94,7 @@ def test_an_adapter_is_a_model_beside_its_base() -> None:
     assert server.asked[0]["model"] == "tuned"
 
 
-def test_a_reply_that_has_begun_is_gone_on_with() -> None:
+def test_a_partial_reply_is_continued() -> None:
     server = desk(streamed(reply("lo")), streamed(event({"choices": [{"text": "lo", "finish_reason": "stop"}]})))
 
     assert answers(server, ask(reply_prefix="hel"), ask(id="p", prompt="say ", reply_prefix="hel"))["r"] == Reply("lo", "stop", 5, 3)
@@ -103,7 +103,7 @@ def test_a_reply_that_has_begun_is_gone_on_with() -> None:
     assert (chat["continue_final_message"], chat["add_generation_prompt"], text["prompt"]) == (True, False, "say hel")
 
 
-def test_a_server_that_cannot_go_on_with_a_reply_says_so() -> None:
+def test_a_server_that_cannot_continue_a_reply_is_reported() -> None:
     refused = httpx2.Response(422, json={"detail": "Unexpected fields in the request: {'continue_final_message'}"})
 
     assert answers(desk(refused), ask(reply_prefix="hel")) == {
@@ -112,7 +112,7 @@ def test_a_server_that_cannot_go_on_with_a_reply_says_so() -> None:
     }
 
 
-def test_thoughts_are_no_part_of_the_reply() -> None:
+def test_thoughts_are_not_part_of_the_reply() -> None:
     thoughts = delta(None, reasoning_content="hm, ") + delta(None, reasoning="let me see")
 
     assert answers(desk(streamed(thoughts, reply("42")))) == {"r": Reply("42", "stop", 5, 3, thoughts="hm, let me see")}
@@ -138,11 +138,11 @@ HIDDEN = Reply("Paris", "stop", 5, 3, thoughts="Lyon? No.")
     ],
     ids=["reasoning_content", "both names", "details", "parts", "other parts", "tags", "no opening tag", "cut in the tag"],
 )
-def test_thoughts_are_kept_apart_wherever_they_come(packets: str) -> None:
+def test_thoughts_are_separated_in_every_form(packets: str) -> None:
     assert answers(desk(streamed(packets))) == {"r": HIDDEN}
 
 
-def test_thoughts_are_chunks_of_their_own_and_text_that_turns_out_to_be_thoughts_is_taken_back() -> None:
+def test_thoughts_are_separate_chunks_and_text_that_becomes_thoughts_is_withdrawn() -> None:
     server = desk(streamed(delta(None, reasoning="hm"), delta("a"), end(), DONE), streamed(delta("hm"), delta("</think>a"), end(), DONE))
 
     assert list(server.engine.generate([ask()])) == [Chunk("r", thoughts="hm"), Chunk("r", "a"), Chunk("r", finish_reason="stop")]
@@ -155,7 +155,7 @@ def test_thoughts_are_chunks_of_their_own_and_text_that_turns_out_to_be_thoughts
     ]
 
 
-def test_a_stream_that_breaks_while_the_model_thinks_is_sent_again_and_its_thoughts_are_void() -> None:
+def test_a_stream_that_breaks_during_thoughts_is_repeated_and_its_thoughts_are_dropped() -> None:
     server = desk(streamed(delta(None, reasoning="half a thou")), streamed(delta(None, reasoning="Lyon? No."), reply("Paris")))
 
     assert answers(server) == {"r": HIDDEN}
@@ -169,7 +169,7 @@ def test_tags_in_a_raw_prompt_or_in_a_reply_that_is_continued_are_text() -> None
     assert answers(server, ask(reply_prefix="<think>")) == {"r": Reply("a</think>b", "stop", 5, 3)}
 
 
-def test_a_refusal_is_the_reply_and_marked() -> None:
+def test_a_refusal_is_the_reply_and_is_marked() -> None:
     server = desk(
         streamed(delta(None, refusal=""), delta(None, refusal="I can't"), end(), DONE), streamed(delta(None, refusal=None), reply())
     )
@@ -179,7 +179,7 @@ def test_a_refusal_is_the_reply_and_marked() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[], [3], [3, 5], list(range(1, 30))])
-def test_stop_strings_end_a_reply_whose_server_ignores_them(cuts: list[int]) -> None:
+def test_stop_strings_end_a_reply_when_the_server_ignores_them(cuts: list[int]) -> None:
     whole = "Paris\nQuestion: next\nAnswer: no"
     places = [0, *cuts, len(whole)]
     packets = [delta(whole[a:b]) for a, b in pairwise(places)]
@@ -188,7 +188,7 @@ def test_stop_strings_end_a_reply_whose_server_ignores_them(cuts: list[int]) -> 
     assert answers(desk(streamed(*packets, end("length"), DONE)), ask(sampling=sampling)) == {"r": Reply("Paris")}
 
 
-def test_what_may_begin_a_stop_string_is_text_when_the_reply_ends() -> None:
+def test_the_beginning_of_a_stop_string_is_text_when_the_reply_ends() -> None:
     sampling = SamplingParams(stop=("\nQuestion:",))
 
     assert answers(desk(streamed(reply("Paris\nQuest"))), ask(sampling=sampling)) == {"r": Reply("Paris\nQuest", "stop", 5, 3)}
@@ -207,7 +207,7 @@ def test_an_answer_that_is_not_streamed_is_a_reply_too() -> None:
 
 
 @pytest.mark.parametrize("said", ["content_filter", "tool_calls", "abort", "load", "SAFETY", "error", "cancelled"])
-def test_a_reply_that_ended_otherwise_is_a_failure_and_no_reply(said: str) -> None:
+def test_another_finish_reason_is_a_failure_and_not_a_reply(said: str) -> None:
     server = desk(streamed(reply("half", said)))
 
     assert answers(server) == {"r": f"the server ended the reply with '{said}'"}
@@ -227,7 +227,7 @@ def test_a_reply_that_ended_otherwise_is_a_failure_and_no_reply(said: str) -> No
     ],
     ids=["no space", "crlf", "cr", "comments", "other fields", "no DONE", "all in the last"],
 )  # fmt: skip
-def test_every_dialect_of_event_streams_is_understood(lines: str) -> None:
+def test_every_dialect_of_event_streams_is_read(lines: str) -> None:
     assert answers(desk(streamed(lines))) == {"r": Reply("你好", "stop", 5, 3)}
 
 
@@ -275,7 +275,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=[str(n) for n in range(len(PASSING))])
-def test_what_may_pass_is_tried_again(failure: httpx2.Response | Exception) -> None:
+def test_temporary_errors_are_retried(failure: httpx2.Response | Exception) -> None:
     server = desk(failure, streamed(reply()))
 
     assert answers(server) == {"r": FINE}
@@ -305,7 +305,7 @@ def test_what_may_pass_is_tried_again(failure: httpx2.Response | Exception) -> N
         ),
     ],
 )
-def test_a_fault_that_another_attempt_would_meet_again_is_met_once(packet: str, words: str) -> None:
+def test_permanent_errors_are_not_retried(packet: str, words: str) -> None:
     server = desk(streamed(packet))
 
     assert answers(server) == {"r": words}
@@ -313,7 +313,7 @@ def test_a_fault_that_another_attempt_would_meet_again_is_met_once(packet: str, 
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 3))
-def test_an_error_in_a_field_of_its_own_is_read(cut: int) -> None:
+def test_an_error_in_a_separate_field_is_read(cut: int) -> None:
     lines = delta("") + 'error: {"code": 400, "message": "the context is full", "type": "server_error"}\n\n'
     server = desk(streamed(lines[:cut], lines[cut : cut + 4], lines[cut + 4 :]))
 
@@ -344,14 +344,14 @@ def test_events_under_another_content_type_are_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream"])
-def test_an_answer_of_another_type_without_events_is_no_reply(kind: str) -> None:
+def test_an_answer_of_another_type_without_events_is_not_a_reply(kind: str) -> None:
     page = httpx2.Response(200, headers={"content-type": kind}, text="Ollama is running")
 
     with pytest.raises(EngineError, match=f"the answer is '{kind}' and no event stream; check the address"):
         answers(desk(page))
 
 
-def test_an_error_beside_choices_after_some_text_gives_its_own_words_and_is_not_tried_again() -> None:
+def test_an_error_next_to_choices_after_some_text_is_reported_and_not_retried() -> None:
     broken = {"error": {"message": "Provider disconnected", "code": "server_error"}, "choices": [{"delta": {}, "finish_reason": "error"}]}
     server = desk(streamed(delta("Par"), event(broken)))
 
@@ -359,42 +359,42 @@ def test_an_error_beside_choices_after_some_text_gives_its_own_words_and_is_not_
     assert len(server.asked) == 1
 
 
-def test_a_limit_of_the_rate_within_a_stream_halves_the_places_as_a_429_does() -> None:
+def test_a_rate_limit_within_a_stream_halves_the_concurrency_like_a_429() -> None:
     limited = streamed(event({"error": {"message": "slow down", "code": 429}, "choices": []}))
 
     assert answers(desk(limited, streamed(reply()), concurrency=4)) == {"r": FINE}
 
 
-def test_of_two_values_of_one_key_the_servers_last_one_counts() -> None:
+def test_of_a_repeated_key_the_last_value_counts() -> None:
     twice = 'data: {"choices": [{"delta": {"content": "a", "content": "fine"}}], "id": 1, "id": 2}\n\n'
 
     assert answers(desk(streamed(twice, end()))) == {"r": Reply("fine")}
 
 
 @pytest.mark.parametrize("said", ["eos_token", "STOP", "end_turn", "stop_sequence", "eos", "Finish_Reason_Stop", "COMPLETE"])
-def test_servers_have_other_words_for_a_reply_that_is_finished(said: str) -> None:
+def test_other_words_for_a_finished_reply_are_read(said: str) -> None:
     assert answers(desk(streamed(reply("fine", said)))) == {"r": FINE}
 
 
 @pytest.mark.parametrize("said", ["max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens"])
-def test_servers_have_other_words_for_a_reply_that_was_cut(said: str) -> None:
+def test_other_words_for_a_cut_reply_are_read(said: str) -> None:
     assert answers(desk(streamed(reply("fine", said)))) == {"r": Reply("fine", "length", 5, 3)}
 
 
 @pytest.mark.parametrize("reason", ["", None])
-def test_a_stream_that_is_done_without_a_finish_reason_is_a_finished_reply(reason: str | None) -> None:
+def test_a_stream_that_is_done_without_a_finish_reason_is_a_complete_reply(reason: str | None) -> None:
     last = event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
 
     assert answers(desk(streamed(delta("fine"), last, DONE))) == {"r": Reply("fine")}
 
 
-def test_a_whole_answer_without_a_finish_reason_is_a_finished_reply() -> None:
+def test_an_unstreamed_answer_without_a_finish_reason_is_a_complete_reply() -> None:
     whole = {"choices": [{"message": {"role": "assistant", "content": "fine"}, "finish_reason": None}]}
 
     assert answers(desk(httpx2.Response(200, json=whole))) == {"r": Reply("fine")}
 
 
-def test_a_call_of_a_function_is_no_reply_and_names_the_function() -> None:
+def test_a_function_call_is_not_a_reply_and_the_function_is_named() -> None:
     call = delta(None, tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "get_weather", "arguments": ""}}])
 
     assert answers(desk(streamed(call, end("tool_calls")))) == {
@@ -402,7 +402,7 @@ def test_a_call_of_a_function_is_no_reply_and_names_the_function() -> None:
     }
 
 
-def test_waits_double_up_to_a_cap_and_end_in_a_failure_of_that_request_alone() -> None:
+def test_waits_double_up_to_a_cap_and_end_with_the_failure_of_one_request() -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(500, text="oops") if b"bad" in request.content else streamed(reply())
 
@@ -420,7 +420,7 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(header: str) -> None:
     assert server.slept == [7.5]
 
 
-def test_a_server_that_asks_for_too_much_patience_is_not_waited_for() -> None:
+def test_a_retry_after_above_the_limit_is_not_waited_for() -> None:
     server = desk(httpx2.Response(429, headers={"retry-after": "3600"}, json={"error": {"message": "quota"}}))
 
     assert answers(server) == {"r": "HTTP 429: quota (it asks to wait 3600 s)"}
@@ -432,26 +432,26 @@ def test_a_server_that_asks_for_too_much_patience_is_not_waited_for() -> None:
     [{"error": {"message": "too long"}}, {"object": "error", "message": "too long"}, {"detail": "too long"}, {"error": "too long"}],
 )
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_refused_request_fails_at_once_and_alone_in_the_servers_words(status: int, body: dict[str, Any]) -> None:
+def test_a_refused_request_fails_at_once_and_alone_with_the_servers_message(status: int, body: dict[str, Any]) -> None:
     server = desk(httpx2.Response(status, json=body), streamed(reply()), concurrency=1)
 
     assert answers(server, ask(id="1"), ask(id="2")) == {"1": f"HTTP {status}: too long", "2": FINE}
     assert server.slept == []
 
 
-def test_a_refusal_in_mid_stream_is_a_refusal() -> None:
+def test_a_refusal_during_a_stream_is_a_refusal() -> None:
     server = desk(streamed(event({"error": {"message": "too long", "code": 400}})))
 
     assert answers(server) == {"r": "too long"}
 
 
-def test_a_cut_reply_is_not_begun_again_once_some_of_it_has_been_handed_out() -> None:
+def test_a_cut_reply_is_not_repeated_after_some_text_was_delivered() -> None:
     server = desk(streamed(delta("fi")), streamed(reply()), concurrency=1)
 
     assert answers(server, ask(id="1"), ask(id="2")) == {"1": "the stream ended before the reply did", "2": FINE}
 
 
-def test_what_is_cut_off_after_the_end_of_a_reply_is_no_loss() -> None:
+def test_a_cut_after_the_end_of_a_reply_loses_nothing() -> None:
     def broken() -> Any:
         async def content() -> Any:
             yield (delta("fine") + end()).encode()
@@ -476,7 +476,7 @@ def test_what_is_cut_off_after_the_end_of_a_reply_is_no_loss() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_every_request_would_meet_ends_them_all(failure: httpx2.Response | Exception, attempts: int, words: str) -> None:
+def test_errors_of_every_request_end_the_evaluation(failure: httpx2.Response | Exception, attempts: int, words: str) -> None:
     server = desk(*[failure] * attempts, concurrency=1)
 
     with pytest.raises(EngineError) as error:
@@ -486,7 +486,7 @@ def test_what_every_request_would_meet_ends_them_all(failure: httpx2.Response | 
     assert len(server.asked) == attempts
 
 
-def test_a_server_that_fails_everybody_is_given_up_before_the_thousandth_request() -> None:
+def test_a_server_that_fails_all_requests_is_given_up_early() -> None:
     server = Desk(lambda request: httpx2.Response(500, text="oops"), {"concurrency": 1})
 
     with pytest.raises(EngineError, match=r"^the server at http://server.test/v1 answers no more: HTTP 500: oops \(6 attempts\)$"):
@@ -495,7 +495,7 @@ def test_a_server_that_fails_everybody_is_given_up_before_the_thousandth_request
     assert len(server.asked) == 18
 
 
-def test_failures_with_answers_between_them_end_nothing() -> None:
+def test_failures_between_successes_do_not_end_the_evaluation() -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(500, text="oops") if b"bad" in request.content else streamed(reply())
 
@@ -504,13 +504,13 @@ def test_failures_with_answers_between_them_end_nothing() -> None:
     assert list(found.values()) == [FINE, "HTTP 500: oops (6 attempts)", "HTTP 500: oops (6 attempts)"] * 4
 
 
-def test_a_page_of_html_is_not_repeated() -> None:
+def test_an_html_page_is_not_quoted() -> None:
     server = desk(*[httpx2.Response(502, headers={"content-type": "text/html"}, text="<html>Bad Gateway</html>")] * 6)
 
     assert answers(server) == {"r": "HTTP 502 (6 attempts)"}
 
 
-def test_a_server_that_refuses_to_count_is_not_asked_to() -> None:
+def test_a_server_that_refuses_to_count_tokens_is_not_asked_again() -> None:
     refused = httpx2.Response(400, json={"error": {"message": "unknown field: stream_options"}})
     server = desk(refused, streamed(delta("fine") + end()), streamed(delta("fine") + end()), concurrency=1)
 
@@ -518,7 +518,7 @@ def test_a_server_that_refuses_to_count_is_not_asked_to() -> None:
     assert ["stream_options" in body for body in server.asked] == [True, False, False]
 
 
-def test_requests_are_taken_as_places_get_free_and_never_more_than_allowed_are_under_way() -> None:
+def test_requests_start_as_slots_become_free_and_the_limit_is_kept() -> None:
     taken: list[int] = []
     begun, now, most = 0, 0, 0
 
@@ -549,7 +549,7 @@ def test_requests_are_taken_as_places_get_free_and_never_more_than_allowed_are_u
     assert (len(taken), most) == (40, 4)
 
 
-def test_fewer_requests_are_under_way_while_the_server_says_that_it_is_too_many() -> None:
+def test_concurrency_is_reduced_while_the_server_reports_overload() -> None:
     """A server that takes three at once and refuses more gets every one of 60 answered."""
     now, refused = 0, 0
 
@@ -577,7 +577,7 @@ def test_fewer_requests_are_under_way_while_the_server_says_that_it_is_too_many(
     assert 0 < refused < 120
 
 
-def test_closing_the_iterator_ends_what_is_under_way() -> None:
+def test_closing_the_iterator_ends_running_requests() -> None:
     closed: list[int] = []
 
     class Endless(httpx2.AsyncByteStream):
@@ -600,7 +600,7 @@ def test_closing_the_iterator_ends_what_is_under_way() -> None:
     assert not [thread for thread in threading.enumerate() if "portal" in thread.name]
 
 
-def test_a_caller_hears_of_a_silent_server_so_that_it_can_stop() -> None:
+def test_a_caller_is_notified_of_a_silent_server_so_that_it_can_stop() -> None:
     released = threading.Event()
 
     class Silent(httpx2.AsyncByteStream):
@@ -617,7 +617,7 @@ def test_a_caller_hears_of_a_silent_server_so_that_it_can_stop() -> None:
     assert "".join(chunk.text for chunk in chunks) == "fine"
 
 
-def test_a_fault_of_ours_is_raised_and_not_waited_for() -> None:
+def test_an_internal_error_is_raised_at_once() -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         raise ZeroDivisionError("a bug")
 

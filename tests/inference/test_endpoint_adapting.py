@@ -1,4 +1,4 @@
-"""What a server refuses is left out or sent in another form: learned from its HTTP 400, once for each model, and reported once."""
+"""Parameters that a server refuses are left out or sent in another form: recognised from its HTTP 400, once per model, reported once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
-from sftchat.inference.openai.adapting import adaptation_to, adapted
-from sftchat.inference.openai.opening import open_endpoint
+from sftchat.inference.openai.engine import open_endpoint
+from sftchat.inference.openai.protocol import adapt, adaptation_to
 from sftchat.types import Message, Reply, SamplingParams
 from tests.inference.endpoint_kit import URL, Desk, ask, desk, reply, streamed
 
@@ -65,7 +65,7 @@ CASES: list[tuple[str, httpx2.Response, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("parameter", "refusal", "instead", "words"), CASES, ids=[case[0] for case in CASES])
-def test_a_refused_parameter_goes_and_everything_else_stays(
+def test_a_refused_parameter_is_left_out_and_the_others_stay(
     parameter: str, refusal: httpx2.Response, instead: dict[str, Any], words: str
 ) -> None:
     server = desk(refusal, streamed(reply()), streamed(reply()), concurrency=1)
@@ -79,7 +79,7 @@ def test_a_refused_parameter_goes_and_everything_else_stays(
     assert server.slept == []
 
 
-def test_a_system_turn_that_is_refused_goes_into_the_users() -> None:
+def test_a_refused_system_turn_is_put_into_the_user_turn() -> None:
     refusal = httpx2.Response(400, json={"object": "error", "message": "System role not supported", "code": 400})
     server = desk(refusal, streamed(reply()))
 
@@ -100,7 +100,7 @@ NO_SYSTEM = [
 
 
 @pytest.mark.parametrize(("status", "words"), NO_SYSTEM)
-def test_a_refused_system_turn_is_learned_in_whatever_words_and_stays_where_it_is_in_later_turns(status: int, words: str) -> None:
+def test_a_refused_system_turn_is_recognised_in_any_wording_and_keeps_its_place_in_later_turns(status: int, words: str) -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         system = any(turn["role"] == "system" for turn in json.loads(request.content)["messages"])
         return httpx2.Response(status, json={"error": {"message": words}}) if system else streamed(reply())
@@ -129,13 +129,13 @@ def test_a_refused_system_turn_is_learned_in_whatever_words_and_stays_where_it_i
         ("System role not supported", SYSTEM[1:]),
     ],
 )
-def test_another_fault_of_the_roles_is_not_taken_for_a_refused_system_turn(words: str, turns: tuple[Message, ...]) -> None:
+def test_another_error_about_roles_is_not_a_refused_system_turn(words: str, turns: tuple[Message, ...]) -> None:
     server = desk(httpx2.Response(400, json={"error": {"message": words}}))
 
     assert answered(server, replace(ask(), messages=turns)) == ({"r": f"HTTP 400: {words}"}, [])
 
 
-def test_stop_strings_beyond_four_are_not_sent_and_cut_here_all_the_same() -> None:
+def test_stop_strings_beyond_four_are_not_sent_and_are_applied_locally() -> None:
     refusal = httpx2.Response(400, json={"error": {"message": "Invalid 'stop': array too long. Expected an array with maximum length 4."}})
     server = desk(refusal, streamed(reply("fine5!")))
 
@@ -154,7 +154,7 @@ def picky(request: httpx2.Request) -> httpx2.Response:
     return streamed(reply())
 
 
-def test_all_that_is_refused_is_learned_one_by_one_by_many_at_once_and_said_once() -> None:
+def test_concurrent_requests_adapt_to_all_refusals_and_report_each_once() -> None:
     server = Desk(picky, {"concurrency": 8})
 
     found, warned = answered(server, *(ask(id=str(n), sampling=SAMPLED) for n in range(20)))
@@ -164,7 +164,7 @@ def test_all_that_is_refused_is_learned_one_by_one_by_many_at_once_and_said_once
     assert set(server.asked[-1]) == {"model", "stream", "max_completion_tokens", "messages"}
 
 
-def test_what_one_model_refuses_another_of_the_server_still_gets() -> None:
+def test_parameters_refused_by_one_model_are_sent_to_another() -> None:
     server = desk(CASES[1][1], streamed(reply()), streamed(reply()), concurrency=1)
 
     answered(server, ask(id="1", sampling=SAMPLED), ask(id="2", sampling=SAMPLED, adapter="tuned"))
@@ -189,7 +189,7 @@ def test_other_refusals_stay_refusals(words: str) -> None:
     assert answered(server, ask(sampling=SAMPLED)) == ({"r": f"HTTP 400: {words}"}, [])
 
 
-def test_a_refusal_of_what_is_not_sent_any_more_ends_the_request() -> None:
+def test_a_refusal_of_a_parameter_that_is_no_longer_sent_ends_the_request() -> None:
     server = Desk(lambda request: CASES[1][1])
 
     found, _ = answered(server, ask(sampling=SAMPLED))
@@ -198,19 +198,19 @@ def test_a_refusal_of_what_is_not_sent_any_more_ends_the_request() -> None:
     assert len(server.asked) == 2
 
 
-def test_what_is_learned_changes_no_body_but_where_it_applies() -> None:
+def test_an_adaptation_changes_only_the_requests_that_it_applies_to() -> None:
     body = {"model": "m", "max_tokens": 3, "temperature": 0.0, "prompt": "hi"}
 
     for _, refusal, _, _ in CASES:
         full = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["\n"]}
         found = adaptation_to(refusal.text, full)
         assert found is not None
-        once = adapted(body, [found])
-        assert adapted(once, [found]) == once
+        once = adapt(body, [found])
+        assert adapt(once, [found]) == once
         assert once["prompt"] == "hi"
 
 
-def test_a_model_that_refuses_a_parameter_of_the_first_question_is_there() -> None:
+def test_a_model_that_refuses_a_parameter_of_the_first_request_exists() -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, json={"data": [{"id": "other"}]}) if request.method == "GET" else picky(request)
 

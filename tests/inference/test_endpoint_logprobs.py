@@ -1,4 +1,4 @@
-"""Log-probabilities of servers: asked for only when wanted, read in every form, aligned with the reply, and missed with one line."""
+"""Log-probabilities of servers: requested on demand, read in every form, aligned with the reply, and reported in one line when missing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def said(choices: tuple[Choice, ...]) -> list[str]:
     return [choice.token.text for choice in choices]
 
 
-def test_they_are_asked_for_only_when_they_are_wanted() -> None:
+def test_log_probabilities_are_requested_only_on_demand() -> None:
     server = desk(*(streamed(weighed("a", "a"), end(), DONE) for _ in range(4)), concurrency=1)
 
     list(server.engine.generate([ask(id="1"), ask(id="2", logprobs=0), ask(id="3", logprobs=7), ask(id="4", prompt="hi", logprobs=7)]))
@@ -81,7 +81,7 @@ def test_tokens_come_with_their_text_and_their_alternatives() -> None:
     ]
 
 
-def test_an_answer_that_is_not_streamed_and_one_of_completions_are_read_too() -> None:
+def test_log_probabilities_of_unstreamed_answers_and_of_completions_are_read_too() -> None:
     content = {"content": [entry("Par"), entry("is")]}
     whole = {"choices": [{"message": {"content": "Paris"}, "logprobs": content, "finish_reason": "stop"}]}
     columns = {
@@ -101,7 +101,7 @@ def test_an_answer_that_is_not_streamed_and_one_of_completions_are_read_too() ->
     )
 
 
-def test_several_tokens_in_an_event_none_and_text_that_comes_later_than_its_tokens() -> None:
+def test_an_event_may_have_several_tokens_or_none_and_text_may_come_later_than_its_tokens() -> None:
     server = desk(
         streamed(
             weighed("", role="assistant"),
@@ -119,7 +119,7 @@ def test_several_tokens_in_an_event_none_and_text_that_comes_later_than_its_toke
     assert (text, said(choices)) == ("Paris is it", ["Par", "is", " is", " ", "it"])
 
 
-def test_parts_of_a_character_stay_parts_with_their_bytes() -> None:
+def test_parts_of_a_character_keep_their_bytes() -> None:
     head, tail = "你".encode()[:2], "你".encode()[2:]
     server = desk(streamed(weighed("", entry(head)), weighed("你", entry(tail)), weighed("好", "好"), end(), DONE))
 
@@ -129,7 +129,7 @@ def test_parts_of_a_character_stay_parts_with_their_bytes() -> None:
     assert [(choice.token.text, choice.token.data) for choice in choices] == [("\ufffd", tuple(head)), ("\ufffd", tuple(tail)), ("好", ())]
 
 
-def test_parts_of_a_character_without_bytes_take_the_room_before_the_next_token() -> None:
+def test_parts_of_a_character_without_bytes_share_the_text_before_the_next_token() -> None:
     part = entry("\ufffd", data=False)
     server = desk(streamed(weighed("", part), weighed("你", part), weighed("好", "好"), weighed("\n吗", "\n", "吗"), end(), DONE))
 
@@ -150,13 +150,13 @@ THOUGHT = [
 
 
 @pytest.mark.parametrize("events", THOUGHT, ids=["field", "tags", "no opening tag", "one event"])
-def test_tokens_of_thoughts_are_not_among_those_of_the_reply(events: list[str]) -> None:
+def test_tokens_of_thoughts_are_not_tokens_of_the_reply(events: list[str]) -> None:
     text, thoughts, choices, _ = probed(desk(streamed(*events, end(), DONE)))
 
     assert (text, thoughts.strip(), "".join(said(choices))) == ("Paris", "hm ok", "Paris")
 
 
-def test_what_a_stop_string_cuts_off_has_no_tokens_left() -> None:
+def test_text_that_a_stop_string_cuts_off_has_no_tokens() -> None:
     server = desk(streamed(weighed("Par", "Par"), weighed("is\nQues", "is\n", "Ques"), weighed("tion", "tion"), end(), DONE))
 
     text, _, choices, _ = probed(server, ask(logprobs=2, sampling=SamplingParams(stop=("\nQuestion",))))
@@ -164,13 +164,13 @@ def test_what_a_stop_string_cuts_off_has_no_tokens_left() -> None:
     assert (text, said(choices)) == ("Paris", ["Par", "is"])
 
 
-def test_tokens_of_a_stop_string_that_the_server_cut_off_are_not_taken_for_the_end() -> None:
+def test_tokens_of_a_stop_string_that_the_server_cut_off_are_not_the_end() -> None:
     server = desk(streamed(weighed("Paris", "Paris"), weighed("", "\n", "Question", reason="stop"), DONE))
 
     assert said(probed(server)[2]) == ["Paris"]
 
 
-def test_a_key_in_a_reply_is_in_no_token() -> None:
+def test_no_token_contains_a_key() -> None:
     server = desk(streamed(weighed("ok ", "ok "), *(weighed(letter, letter) for letter in KEY), weighed(" x", " x"), end(), DONE), key=KEY)
 
     text, _, choices, _ = probed(server)
@@ -187,7 +187,7 @@ def test_a_key_in_a_reply_is_in_no_token() -> None:
         {"tokens": ["a"], "token_logprobs": [float("nan")]},
     ],
 )  # fmt: skip
-def test_what_is_no_log_probability_is_left_out_and_harms_no_reply(odd: object) -> None:
+def test_an_invalid_log_probability_is_left_out_and_the_reply_stays(odd: object) -> None:
     assert choices_of(odd) == ()
     text, _, choices, warned = probed(desk(streamed(event({"choices": [{"delta": {"content": "a"}, "logprobs": odd}]}), end(), DONE)))
 
@@ -195,7 +195,7 @@ def test_what_is_no_log_probability_is_left_out_and_harms_no_reply(odd: object) 
     assert warned == [f"model 'small' of {URL} gives no log-probabilities: its server takes the request and sends none"]
 
 
-def test_a_server_that_sends_none_is_named_once() -> None:
+def test_a_server_that_sends_none_is_reported_once() -> None:
     server = Desk(lambda request: streamed(event({"choices": [{"delta": {"content": "a"}}]}), end(), DONE))
 
     assert len(probed(server)[3]) == 1
@@ -216,7 +216,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_refusal_is_learned_once_and_the_reply_comes_without(refusal: httpx2.Response) -> None:
+def test_a_refusal_is_recognised_once_and_the_reply_comes_without(refusal: httpx2.Response) -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         return refusal if "logprobs" in json.loads(request.content) else streamed(weighed("a"), end(), DONE)
 
@@ -227,7 +227,7 @@ def test_a_refusal_is_learned_once_and_the_reply_comes_without(refusal: httpx2.R
     assert ["logprobs" in body for body in server.asked] == [True, False, False]
 
 
-def test_fewer_alternatives_are_asked_for_where_a_server_names_no_more() -> None:
+def test_fewer_alternatives_are_requested_after_a_server_names_its_limit() -> None:
     refusal = httpx2.Response(400, json={"message": "Requested sample logprobs of 10, which is greater than max allowed: 5"})
     server = desk(refusal, streamed(weighed("a", "a"), end(), DONE))
 
@@ -235,7 +235,7 @@ def test_fewer_alternatives_are_asked_for_where_a_server_names_no_more() -> None
     assert [body["top_logprobs"] for body in server.asked] == [10, 5]
 
 
-def test_another_refusal_of_the_key_stays_one() -> None:
+def test_a_refused_key_is_not_a_refused_parameter() -> None:
     server = desk(httpx2.Response(403, json={"error": {"message": "no access"}}))
 
     with pytest.raises(EngineError, match="no access"):
@@ -244,7 +244,7 @@ def test_another_refusal_of_the_key_stays_one() -> None:
 
 @given(st.data())
 @example(None)
-def test_however_text_and_tokens_are_cut_the_tokens_make_up_the_reply(data: Any) -> None:
+def test_the_tokens_make_up_the_reply_for_any_cuts(data: Any) -> None:
     letters = "ab <>/thinkA\n你"
     draw = (lambda strategy: data.draw(strategy)) if data is not None else None
     if draw is None:
@@ -277,13 +277,13 @@ def test_however_text_and_tokens_are_cut_the_tokens_make_up_the_reply(data: Any)
     assert [choice.logprob for choice in body] == [-float(first + place + 1) for place in range(len(body))]
 
 
-def test_a_token_that_stands_nowhere_is_dropped_unless_it_ends_the_reply() -> None:
+def test_a_token_outside_the_text_is_dropped_unless_it_ends_the_reply() -> None:
     tokens = ReplyTokens()
     tokens.feed("ab", [Choice(Token(UNNUMBERED, text), -1.0) for text in ("<begin>", "ab", "<end>")])
-    tokens.belongs(0, 2)
+    tokens.add_range(0, 2)
 
-    assert said(tokens.until(2)) == ["ab"]
-    assert said(last := tokens.rest(2, ended=True)) == ["<end>"]
+    assert said(tokens.take_until(2)) == ["ab"]
+    assert said(last := tokens.take_rest(2, ended=True)) == ["<end>"]
     assert last[0].token.special
 
 
@@ -296,7 +296,7 @@ def prompt(*tokens: str | None, reply: bool = False) -> httpx2.Response:
     return httpx2.Response(200, json={"choices": [{"message": {"content": "!"}}], "prompt_logprobs": listed})
 
 
-def test_a_given_text_is_judged_where_the_server_gives_those_of_a_prompt() -> None:
+def test_a_given_text_is_scored_where_the_server_returns_prompt_log_probabilities() -> None:
     server = desk(prompt(None, "<user>", "hi", "<bot>", "Par", "is"), prompt(None, "<user>", "hi", "<bot>"))
 
     choices = server.engine.choices(ask(), "Paris", alternatives=1)
@@ -322,7 +322,7 @@ def echoed(text: str, *tokens: str, **more: Any) -> httpx2.Response:
     return httpx2.Response(200, json={"choices": [{"text": text, "logprobs": columns}]})
 
 
-def test_a_text_behind_a_raw_prompt_is_judged_where_the_server_repeats_it() -> None:
+def test_a_text_after_a_raw_prompt_is_scored_where_the_server_echoes_it() -> None:
     server = desk(
         echoed("say hello!", "say", " ", "hel", "lo", "!"), echoed("say hello!", "say", " h", "ello", "!", text_offset=[0, 3, 5, 9])
     )
@@ -348,18 +348,18 @@ def test_a_text_behind_a_raw_prompt_is_judged_where_the_server_repeats_it() -> N
         ([httpx2.ConnectError("refused")], ask(), "did not answer: refused"),
     ],
 )  # fmt: skip
-def test_what_a_server_lacks_to_judge_a_text_is_named(answers: list[Any], request_: Request, words: str) -> None:
+def test_a_missing_feature_for_scoring_a_text_is_named(answers: list[Any], request_: Request, words: str) -> None:
     with pytest.raises(EngineError, match=words):
         desk(*answers).engine.choices(request_, "Paris")
 
 
-def test_there_must_be_a_text_to_judge() -> None:
+def test_a_text_to_score_must_not_be_empty() -> None:
     for reply in ("", (1, 2)):
         with pytest.raises(UsageError):
             desk().engine.choices(ask(), reply)
 
 
-def test_a_reply_is_judged_with_what_was_learned_of_the_server() -> None:
+def test_scoring_a_text_uses_what_was_learned_of_the_server() -> None:
     refusal = openai("max_tokens", "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.")
     server = desk(refusal, prompt(None, "hi", "a"), prompt(None, "hi"))
 

@@ -1,4 +1,4 @@
-"""Opening a model behind a server: its name, its key, and what is said when the server is not what was hoped for."""
+"""Opening a model behind a server: its name, its key, and the error messages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from sftchat.errors import MissingExtraError, SftchatError, UsageError
 from sftchat.inference.open import load_engine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.retries import RequestFailed, Retries, retry_after
+from sftchat.inference.openai.engine import open_endpoint
+from sftchat.inference.openai.limits import RequestFailed, Retries, retry_after
 from sftchat.inference.openai.server import Server, key_from_environment
 from sftchat.models.reference import ModelReference, resolve
-from sftchat.plugins.manager import load_plugins
 from tests.inference.endpoint_kit import URL
 
 Handle = Callable[[httpx2.Request], httpx2.Response]
@@ -62,13 +61,13 @@ def test_one_of_several_models_must_be_named() -> None:
     assert opened(listing("base", "tuned"), f"{URL}#tuned") == "tuned"
 
 
-def test_a_wrong_name_is_answered_with_the_list() -> None:
+def test_a_wrong_name_is_refused_with_the_list() -> None:
     assert opened(listing("base", "tuned"), f"{URL}#tunde") == (
         "2: unknown model 'tunde'; did you mean 'tuned'? (available: base, tuned) at http://server.test/v1: HTTP 404: The model `tunde` does not exist."
     )
 
 
-def test_a_name_that_is_not_listed_is_tried_because_servers_have_such() -> None:
+def test_an_unlisted_name_is_tested_because_some_servers_accept_such() -> None:
     assert opened(listing("base"), f"{URL}#unlisted") == "unlisted"
 
 
@@ -87,7 +86,7 @@ def test_a_server_without_a_list_needs_a_name(response: httpx2.Response, said: s
     )
 
 
-def test_nobody_there_is_said_at_once() -> None:
+def test_a_missing_server_is_reported_at_once() -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("[Errno 111] Connection refused")
 
@@ -119,12 +118,12 @@ def test_the_key_comes_from_the_environment(environment: dict[str, str], key: st
 
 
 @pytest.mark.parametrize("key", ["密钥", "a\nb"])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> None:
+def test_a_key_that_is_no_valid_header_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(UsageError, match="^OPENAI_API_KEY holds characters that no key has; set it again$"):
         key_from_environment({"OPENAI_API_KEY": key})
 
 
-def test_a_server_does_not_show_its_key() -> None:
+def test_an_engine_does_not_show_its_key() -> None:
     assert "sk-secret" not in repr(Server(URL, "sk-secret"))
 
 
@@ -160,18 +159,18 @@ def test_a_malformed_address_is_refused(text: str, said: str) -> None:
     assert str(error.value) == said
 
 
-def test_a_template_is_the_servers_business() -> None:
+def test_a_template_is_decided_by_the_server() -> None:
     with pytest.raises(
         UsageError, match="--template is for models that are loaded here; the server of 'http://h/v1' renders prompts with its own"
     ):
-        load_engine("http://h/v1", load_plugins([]), template="chatml")
+        load_engine("http://h/v1", {}, template="chatml")
 
 
-def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)  # as when it is not installed
 
     with pytest.raises(MissingExtraError) as error:
-        load_engine("http://h/v1", load_plugins([]))
+        load_engine("http://h/v1", {})
 
     assert str(error.value) == "model 'http://h/v1' needs packages that are not installed: pip install 'sftchat[endpoint]'"
 
@@ -188,13 +187,13 @@ def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | 
 
 
 @given(attempt=st.integers(1, 40), luck=st.floats(0, 1, exclude_max=True), wait=st.none() | st.floats(0, 300))
-def test_no_wait_is_shorter_than_asked_for_or_longer_than_the_cap_beyond_it(attempt: int, luck: float, wait: float | None) -> None:
-    delay = Retries(attempts=50, random=lambda: luck).delay(attempt, RequestFailed("x", passing=True, wait=wait))
+def test_no_wait_is_shorter_than_requested_or_longer_than_the_cap_beyond_it(attempt: int, luck: float, wait: float | None) -> None:
+    delay = Retries(attempts=50, random=lambda: luck).delay(attempt, RequestFailed("x", retryable=True, wait=wait))
 
     assert delay is not None
     assert 0 <= delay - (wait or 0.0) <= min(30.0, 0.5 * 2 ** (attempt - 1)) + 1e-9
 
 
-@pytest.mark.parametrize("trouble", [RequestFailed("x"), RequestFailed("x", passing=True, wait=301.0)])
+@pytest.mark.parametrize("trouble", [RequestFailed("x"), RequestFailed("x", retryable=True, wait=301.0)])
 def test_there_is_no_point_in_waiting_for_what_does_not_pass(trouble: Any) -> None:
     assert Retries().delay(1, trouble) is None

@@ -1,4 +1,4 @@
-"""Keys that a server repeats: gone from replies, errors and lists of models, however they are cut into pieces."""
+"""API keys that a server repeats are removed from replies, errors and lists of models, for any cuts into pieces."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, collect
 from sftchat.errors import EngineError, SftchatError
-from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.redaction import RedactedStream, Redaction
-from sftchat.inference.openai.retries import Retries
-from sftchat.inference.openai.server import Server, served_models
+from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
+from sftchat.inference.openai.limits import Retries
+from sftchat.inference.openai.server import RedactedStream, Redaction, Server, served_models
 from sftchat.types import Reply
 from tests.inference.endpoint_kit import URL, ask, delta, desk, end, event, reply, streamed
 
@@ -43,7 +41,7 @@ _KEYS = st.sampled_from(["abcabcab", "aaaaaaaa", "aaaaaaaab", "bcabcabc", KEY, "
     words=st.lists(_KEYS | st.text("abcks-/%2F+=", max_size=9)),
     cuts=st.lists(st.integers(0, 200)),
 )
-def test_a_key_is_replaced_wherever_the_pieces_are_cut(keys: set[str], words: list[str], cuts: list[int]) -> None:
+def test_a_key_is_replaced_for_any_cuts_between_pieces(keys: set[str], words: list[str], cuts: list[int]) -> None:
     redaction, text = Redaction(keys), "".join(words)
 
     assert streamed_text(redaction, pieces(text + "\n", cuts)) == redaction.text(text + "\n")
@@ -57,7 +55,7 @@ def test_no_key_of_several_is_left(keys: set[str], words: list[str], cuts: list[
 
 
 @given(text=st.text("ask-/%", max_size=30), rest=st.text(min_size=1, max_size=5))
-def test_only_what_may_be_the_beginning_of_a_key_waits(text: str, rest: str) -> None:
+def test_only_a_possible_beginning_of_a_key_is_held_back(text: str, rest: str) -> None:
     stream = RedactedStream(Redaction([KEY]))
     ready = stream.feed(text)
 
@@ -75,17 +73,17 @@ def test_only_what_may_be_the_beginning_of_a_key_waits(text: str, rest: str) -> 
     ],
     ids=["key", "twice", "a part", "nothing", "in an address", "small escapes", "a slash"],
 )  # fmt: skip
-def test_what_is_replaced(said: str, shown: str) -> None:
+def test_the_forms_that_are_replaced(said: str, shown: str) -> None:
     assert Redaction([KEY]).text(said) == shown
 
 
 @pytest.mark.parametrize(("begun", "shown"), [(7, KEY[:7]), (8, "***"), (15, "***")])
-def test_a_reply_that_ends_within_a_key_has_no_more_of_it_than_a_word(begun: int, shown: str) -> None:
+def test_a_reply_that_ends_within_a_key_shows_only_a_few_characters_of_it(begun: int, shown: str) -> None:
     assert streamed_text(Redaction([KEY]), ["so: ", KEY[:begun]]) == "so: " + shown
 
 
 @pytest.mark.parametrize("key", ["", "EMPTY", "none", "sk-1234"])
-def test_words_that_stand_for_a_key_are_left_alone(key: str) -> None:
+def test_placeholders_for_a_key_are_left_alone(key: str) -> None:
     assert Redaction([key]).text(f"the key is {key}.") == f"the key is {key}."
 
 
@@ -103,7 +101,7 @@ def outcome(*answers: httpx2.Response) -> Reply | str:
     return str(it) if isinstance(it, EngineError) else it
 
 
-def test_a_reply_comes_without_the_key_and_hardly_later() -> None:
+def test_a_reply_arrives_without_the_key_and_without_delay() -> None:
     server = desk(streamed(*[delta(part) for part in ("it is ", "sk", "-", KEY[3:9], KEY[9:], ". a sk")], end()), key=KEY)
 
     assert list(server.engine.generate([ask()])) == [
@@ -118,7 +116,7 @@ def test_a_key_in_single_characters_is_replaced() -> None:
     assert outcome(streamed(reply(f"({KEY})"))) == Reply("(***)", "stop", 5, 3)
 
 
-def test_a_key_at_the_end_of_a_reply_that_is_cut_is_not_shown_in_half() -> None:
+def test_a_key_at_the_end_of_a_cut_reply_is_not_shown_partly() -> None:
     found = outcome(streamed(delta("so: " + KEY[:9]), event({"error": {"message": f"bad {KEY}", "code": 400}})))
 
     assert found == "bad ***"
@@ -166,10 +164,10 @@ def test_every_key_that_the_environment_has_is_replaced(monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_API_KEY", " sk-second-1234\n")
     server = Server(URL, "sk-given-1234")
 
-    assert server.shown("sk-first-1234 sk-second-1234 sk-given-1234") == "*** *** ***"
+    assert server.sanitize("sk-first-1234 sk-second-1234 sk-given-1234") == "*** *** ***"
 
 
-def test_nothing_that_holds_the_key_shows_it() -> None:
+def test_no_object_that_holds_the_key_shows_it() -> None:
     engine = desk(key=KEY).engine
     shown: list[Any] = [engine, engine._server, engine._server.redaction, engine._server.client().headers]
 

@@ -1,4 +1,4 @@
-"""What is opened is what the identity covers: every layout is loaded, and what it reads is compared with the list; and nothing connects."""
+"""The identity of a model covers the files that are opened: every layout is loaded, its reads are compared with the list, and nothing connects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parts(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.parametrize("name", ["hidden shards", "several templates", "an adapter with its own tokenizer"])
-def test_the_listed_files_alone_make_the_model_and_the_others_change_nothing(name: str, parts: Parts, tmp_path: Path) -> None:
+def test_only_the_listed_files_affect_the_model(name: str, parts: Parts, tmp_path: Path) -> None:
     seen = observe(name, tmp_path, parts)
 
     assert seen["whole"][0] != "refused"
@@ -31,7 +31,7 @@ def test_the_listed_files_alone_make_the_model_and_the_others_change_nothing(nam
 
 
 @pytest.mark.slow
-def test_every_file_that_is_opened_for_a_reply_is_in_the_identity_and_nothing_connects(tmp_path: Path) -> None:
+def test_every_file_opened_for_a_reply_is_in_the_identity_and_nothing_connects(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     program = [sys.executable, "-W", "ignore", "-m", "tests.inference.layouts_kit", str(tmp_path)]
     done = subprocess.run(program, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False)

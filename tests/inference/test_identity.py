@@ -1,4 +1,4 @@
-"""A reply is the one its request gets alone, whatever the architecture, the neighbours, the order and the places; memory that runs out changes nothing."""
+"""A reply equals that of its request alone, for any architecture, neighbours, order and batch size, also when memory runs out."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_greedy_replies_are_those_of_generate(shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=5, deadline=None)
 @given(data=st.lists(asked, min_size=1, max_size=9), places=st.integers(1, 5))
-def test_any_order_and_any_number_of_places_give_each_request_its_own_reply(shape: str, data: list[Asked], places: int) -> None:
+def test_any_order_and_batch_size_give_each_request_its_own_reply(shape: str, data: list[Asked], places: int) -> None:
     engine = TransformersEngine("tiny", loaded(shape), batch_size=places)
 
     found = replies(engine, [as_request(str(i), what) for i, what in enumerate(data)])
@@ -129,7 +129,7 @@ class FailingOnce:
     kind=st.sampled_from([torch.OutOfMemoryError, MemoryError, RuntimeError]),
 )
 @pytest.mark.parametrize("shape", ["qwen3", "mistral", RECURRENT])
-def test_memory_that_runs_out_loses_and_doubles_nothing(shape: str, data: list[Asked], at: int, kind: type[Exception]) -> None:
+def test_running_out_of_memory_loses_and_repeats_no_token(shape: str, data: list[Asked], at: int, kind: type[Exception]) -> None:
     engine = TransformersEngine("tiny", loaded(shape), batch_size=4)
     expected = {str(i): alone(shape, *what) for i, what in enumerate(data)}
     failing = FailingOnce(engine.loaded.model, at, kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
@@ -155,7 +155,7 @@ def test_a_request_that_memory_cannot_hold_fails_alone() -> None:
     assert found["b"] == alone("llama", "hi", 12, None)
 
 
-def test_rows_that_outgrow_the_budget_are_read_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_beyond_the_budget_are_prefilled_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     here = loaded("qwen3")
     per_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, groups, size, bytes
     monkeypatch.setattr("sftchat.inference.scheduler.free_bytes", lambda _: 2 * 150 * per_token)  # 150 tokens at half of what is free
@@ -171,7 +171,7 @@ def test_rows_that_outgrow_the_budget_are_read_again_later(monkeypatch: pytest.M
     assert max(widths[20:]) < 8  # and then some had to go
 
 
-def test_a_model_whose_state_cannot_be_merged_says_so_when_requests_wait() -> None:
+def test_a_model_whose_state_cannot_be_merged_is_reported_when_requests_wait() -> None:
     def warned(shape: str, count: int) -> list[str]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -183,7 +183,7 @@ def test_a_model_whose_state_cannot_be_merged_says_so_when_requests_wait() -> No
 
 
 @pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3", "gpt2", "bloom", RECURRENT])
-def test_a_prefix_read_once_changes_no_reply(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_prefix_changes_no_reply(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftchat.inference.batch.MIN_SHARED_TOKENS", 8)
     monkeypatch.setattr("sftchat.inference.local.MAX_CHAT_REQUESTS", 0)  # nothing is known from earlier requests
     here = loaded(shape)
@@ -213,7 +213,7 @@ def test_requests_join_while_others_run() -> None:
     assert sorted(ends[:3]) == ["a", "b", "c"]
 
 
-def test_every_reply_is_in_order_and_ends_once_whatever_ends_it() -> None:
+def test_every_reply_is_in_order_and_ends_once_for_any_ending() -> None:
     here = loaded("llama")
     engine = TransformersEngine("tiny", here, batch_size=3)
     whole = alone("llama", "hi", 20, None)

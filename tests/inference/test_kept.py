@@ -1,4 +1,4 @@
-"""Only unseen tokens are read: after the next message, a new try, a step back, an edit and a branch; replies stay those of a fresh model."""
+"""The prompt cache: only new tokens are prefilled after any change of the conversation, and replies equal those of a fresh model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sftchat.engine import Request, collect
+from sftchat.inference.kv_cache import Prefix, PromptCache
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_cache import Prefix, PromptCache
 from sftchat.types import Message, SamplingParams
 from tests.inference.test_identity import RECURRENT, loaded
 
@@ -63,7 +63,7 @@ def ask(request: pytest.FixtureRequest) -> Asker:
     return Asker(request.param)
 
 
-def test_every_way_to_go_on_reads_only_what_is_new(ask: Asker) -> None:
+def test_every_continuation_prefills_only_new_tokens(ask: Asker) -> None:
     question = "hi, who talks to the user?"
 
     def only_new(read: int, known: list[int], *said: str) -> bool:
@@ -96,7 +96,7 @@ def test_every_way_to_go_on_reads_only_what_is_new(ask: Asker) -> None:
     assert only_new(read, longer, question, first, "and why?", "so", "?")
 
 
-def test_a_state_that_cannot_be_cut_is_read_again() -> None:
+def test_a_state_that_cannot_be_cut_is_prefilled_again() -> None:
     ask = Asker(RECURRENT)
     ask("hi")
     _, _, read = ask("hi")
@@ -104,7 +104,7 @@ def test_a_state_that_cannot_be_cut_is_read_again() -> None:
     assert read == len(ask.tokens("hi"))
 
 
-def test_a_reply_that_was_stopped_leaves_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_reply_leaves_its_tokens_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_CHUNK", 16)
     ask = Asker("llama")
     text = "the user and the assistant talk " * 4
@@ -121,23 +121,23 @@ def test_a_reply_that_was_stopped_leaves_what_was_read(monkeypatch: pytest.Monke
     assert (last.prompt_tokens, last.cached_tokens) == (len(ids), 16)
 
 
-def test_an_evaluation_keeps_nothing() -> None:
+def test_an_evaluation_caches_no_prompts() -> None:
     ask = Asker("llama")
     requests = [Request(str(n), prompt=f"item {n}", sampling=SamplingParams(max_new_tokens=2)) for n in range(20)]
 
     list(ask.engine.generate(requests))
 
-    assert len(ask.engine.kept) == 0
+    assert len(ask.engine.prompt_cache) == 0
 
 
-def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded_and_the_least_recently_used_entry_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     def row(*tokens: int, adapter: str = "") -> Prefix:
         return Prefix(tokens, ((torch.zeros(1, 1, len(tokens), 8), torch.zeros(1, 1, len(tokens), 8)),), adapter)
 
     size = row(1, 2, 3).bytes
-    monkeypatch.setattr("sftchat.inference.prompt_cache.free_bytes", lambda device: size)
+    monkeypatch.setattr("sftchat.inference.kv_cache.free_bytes", lambda device: size)
     kept = PromptCache(share=0.5)
     kept.add(row(1, 2, 3))
     kept.add(row(4, 5, 6))  # half of what is free or kept is one and a half
@@ -148,7 +148,7 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first(monkeypa
     assert kept.find("other adapter", [[4, 5, 9]]) is None
     assert kept.find("", [[1, 2, 3, 4]]) is None
 
-    monkeypatch.setattr("sftchat.inference.prompt_cache.free_bytes", lambda device: 1000 * size)
+    monkeypatch.setattr("sftchat.inference.kv_cache.free_bytes", lambda device: 1000 * size)
     for place in range(40):
         kept.add(row(7, place))
     assert len(kept) == 16

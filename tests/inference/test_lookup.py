@@ -1,4 +1,4 @@
-"""Guesses from what stood there before: right ones save forward passes, wrong ones change nothing and soon rest."""
+"""Prompt lookup: right guesses save forward passes, wrong ones change nothing and are soon paused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.prompt_lookup import MAX_WRONG_GUESSES, MIN_GUESSED_TOKENS, NGRAM_SIZES, PAUSE_TOKENS, PromptLookupDecoder
+from sftchat.inference.sequence import MAX_WRONG_GUESSES, MIN_GUESSED_TOKENS, NGRAM_SIZES, PAUSE_TOKENS, PromptLookupDecoder
 from tests.inference.test_identity import loaded, replies, request
 
 
-def test_what_followed_the_same_tokens_last_is_the_guess() -> None:
+def test_the_guess_is_what_followed_the_same_tokens_last() -> None:
     lookup = PromptLookupDecoder()
 
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 10) == [4, 5, 6, 1]
@@ -22,13 +22,13 @@ def test_what_followed_the_same_tokens_last_is_the_guess() -> None:
     assert PromptLookupDecoder().guess([1, 2], 10) == []
 
 
-def test_the_most_tokens_that_stood_there_before_decide_and_one_is_enough() -> None:
+def test_the_longest_match_decides_and_one_token_is_enough() -> None:
     assert PromptLookupDecoder().guess([1, 2, 3, 8, 2, 3, 9, 0, 1, 2, 3], 1) == [8]
     assert PromptLookupDecoder().guess([2, 3, 8, 1, 3, 9, 0, 2, 3], 1) == [8]
     assert PromptLookupDecoder().guess([5, 6, 7, 0, 5], 2) == [6, 7]
 
 
-def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
+def test_guesses_grow_while_they_are_right_and_pause_when_they_are_not() -> None:
     tokens = [1, 2, 3] * 20
     lookup = PromptLookupDecoder()
     sizes = []
@@ -44,7 +44,7 @@ def test_guesses_grow_while_they_are_right_and_rest_when_they_are_not() -> None:
     assert 0 < silent <= PAUSE_TOKENS
 
 
-def test_a_guess_is_as_long_as_the_last_was_right_and_one_more_but_never_below_the_fewest() -> None:
+def test_a_guess_is_one_token_longer_than_the_last_right_one_and_never_below_the_minimum() -> None:
     tokens = [*range(100), 0, 1, 2]
     lookup = PromptLookupDecoder()
     sizes = []
@@ -57,7 +57,7 @@ def test_a_guess_is_as_long_as_the_last_was_right_and_one_more_but_never_below_t
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 9))
-def test_a_guess_always_stands_in_the_text_behind_the_same_tokens(tokens: list[int], room: int) -> None:
+def test_a_guess_is_always_text_that_followed_the_same_tokens(tokens: list[int], room: int) -> None:
     guess = PromptLookupDecoder().guess(tokens, room)
 
     assert len(guess) <= room

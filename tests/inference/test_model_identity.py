@@ -1,4 +1,4 @@
-"""What decides a reply of a model: each part of it changes the identity, nothing else does, and nothing is loaded to know."""
+"""The identity of a model: everything that affects its replies changes it, nothing else does, and computing it loads nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,7 @@ import pytest
 from sftchat import EngineType, ModelError, UsageError
 from sftchat.inference.identity import device_facts, identify
 from sftchat.models.reference import NANO
-from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
-
-REGISTRY = load_plugins([])
 
 
 @pytest.fixture
@@ -57,7 +53,7 @@ def flip(path: Path) -> None:
 
 
 def of(model: object, **options: Any) -> str:
-    return identify(str(model), REGISTRY, **options)
+    return identify(str(model), {}, **options)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +85,7 @@ def test_a_byte_of_real_weights_is_a_byte(tiny_checkpoint: Path, tmp_path: Path)
     assert same == of(tiny_checkpoint) != of(copy)
 
 
-def test_what_is_written_beside_weights_makes_no_other_model(checkpoint: Path) -> None:
+def test_other_files_next_to_weights_do_not_change_the_model(checkpoint: Path) -> None:
     before = of(checkpoint)
     for name in ("README.md", "report.json", "replies.jsonl", "trainer_state.json", "training_args.bin", "optimizer.pt", ".x.json"):
         (checkpoint / name).write_text("later", encoding="utf-8")
@@ -97,7 +93,7 @@ def test_what_is_written_beside_weights_makes_no_other_model(checkpoint: Path) -
     assert of(checkpoint) == before
 
 
-def test_the_template_arguments_of_the_manifest_are_part_of_the_model_and_its_other_facts_are_not(checkpoint: Path) -> None:
+def test_the_template_arguments_of_the_manifest_are_part_of_the_model_and_other_entries_are_not(checkpoint: Path) -> None:
     facts: dict[str, Any] = {"task": "t", "base": "b", "base_identity": "", "method": "full", "config": {}, "data": [], "rows": 1}
     found = []
     for more in ({}, {"seconds": 3.0}, {"template_arguments": {"enable_thinking": False}}):
@@ -130,7 +126,7 @@ def test_every_option_is_part_of_the_model(checkpoint: Path, tmp_path: Path) -> 
     assert of(checkpoint, device="cuda:1") == of(checkpoint, device="cuda")
 
 
-def test_a_template_is_its_text_wherever_it_lies(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_is_identified_by_its_text_and_not_its_path(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Path.home()
     monkeypatch.chdir(tmp_path)
     (home / "t.jinja").write_text("one", encoding="utf-8")
@@ -147,7 +143,7 @@ def test_a_template_is_its_text_wherever_it_lies(checkpoint: Path, tmp_path: Pat
         of(checkpoint, template="chatmll")
 
 
-def test_an_automatic_device_depends_on_the_accelerators_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_automatic_device_depends_on_the_visible_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     every = device_facts("auto")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -156,7 +152,7 @@ def test_an_automatic_device_depends_on_the_accelerators_that_can_be_seen(monkey
     assert device_facts("cpu") == "cpu"
 
 
-def test_versions_of_the_libraries_below_are_part_of_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_of_libraries_are_part_of_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = of(checkpoint)
     monkeypatch.setattr("sftchat.inference.identity.VERSIONED", ("torch",))
 
@@ -166,14 +162,14 @@ def test_versions_of_the_libraries_below_are_part_of_the_model(checkpoint: Path,
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def test_what_may_be_another_model_tomorrow_has_no_identity(adapter: Path, checkpoint: Path) -> None:
+def test_a_model_that_may_change_has_no_identity(adapter: Path, checkpoint: Path) -> None:
     assert of("org/name") == of("org/name@main") == of(adapter, base="org/name") == ""
     assert of(checkpoint, trust_remote_code=True) == ""
     assert of(f"org/name@{COMMIT}") != of(f"org/other@{COMMIT}") != ""
     assert of(adapter, base=f"org/name@{COMMIT}") != ""
 
 
-def test_offline_a_branch_is_the_commit_that_lies_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_a_branch_is_the_cached_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     refs = tmp_path / "models--org--name" / "refs"
     refs.mkdir(parents=True)
@@ -186,22 +182,22 @@ def test_offline_a_branch_is_the_commit_that_lies_in_the_cache(tmp_path: Path, m
     assert of("org/name") == ""
 
 
-def test_an_engine_of_a_plugin_says_what_it_is_or_is_always_asked() -> None:
+def test_an_engine_of_a_plugin_has_an_identity_or_is_not_cached() -> None:
     def scheme(name: str, say: Callable[[str, Mapping[str, Any]], str] | None) -> EngineType:
         return EngineType(name, "", lambda rest, options: ScriptedEngine([]), say)
 
     named = [scheme("a", lambda rest, options: f"{rest}{options['dtype']}"), scheme("b", lambda rest, options: f"{rest}{options['dtype']}")]
     silent = [scheme("c", None), scheme("d", lambda rest, options: "")]
-    registry = replace(REGISTRY, engines={one.scheme: one for one in (*named, *silent)})
+    engine_types = {one.scheme: one for one in (*named, *silent)}
 
-    found = {identify(model, registry, dtype=dtype) for model in ("a:x", "a:y", "b:x") for dtype in ("auto", "float32")}
+    found = {identify(model, engine_types, dtype=dtype) for model in ("a:x", "a:y", "b:x") for dtype in ("auto", "float32")}
 
     assert {len(one) for one in found} == {64}
     assert len(found) == 6
-    assert [identify(model, registry) for model in ("c:x", "d:x")] == ["", ""]
+    assert [identify(model, engine_types) for model in ("c:x", "d:x")] == ["", ""]
 
 
-def test_a_file_that_cannot_be_read_is_said_in_one_line(checkpoint: Path) -> None:
+def test_an_unreadable_file_is_reported_in_one_line(checkpoint: Path) -> None:
     def denied(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -209,10 +205,10 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(checkpoint: Path) -> Non
         of(checkpoint, hashed=denied)
 
 
-def test_the_identity_is_found_without_any_model_library() -> None:
+def test_the_identity_needs_no_model_library() -> None:
     program = (
-        "import sys; from sftchat.inference.identity import identify; from sftchat.plugins.manager import load_plugins; "
-        f"print(len(identify('{NANO}', load_plugins([]))), "
+        "import sys; from sftchat.inference.identity import identify; "
+        f"print(len(identify('{NANO}', {{}})), "
         "sorted({'torch', 'transformers', 'tokenizers', 'peft', 'numpy'} & set(sys.modules)))"
     )
 
@@ -221,6 +217,6 @@ def test_the_identity_is_found_without_any_model_library() -> None:
     assert done.stdout == "64 []\n"
 
 
-def test_options_that_change_no_reply_are_no_part_of_the_identity(checkpoint: Path) -> None:
-    asked = [identify(str(checkpoint), REGISTRY, concurrency=many, timeout=seconds) for many, seconds in ((1, 10.0), (64, 120.0))]
+def test_options_that_change_no_reply_are_not_part_of_the_identity(checkpoint: Path) -> None:
+    asked = [identify(str(checkpoint), {}, concurrency=many, timeout=seconds) for many, seconds in ((1, 10.0), (64, 120.0))]
     assert asked[0] == asked[1] != ""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.sampling import Sampler, likeliest
+from sftchat.inference.sequence import Sampler, likeliest
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
 from sftchat.types import Message, Reply, SamplingParams
@@ -49,9 +49,7 @@ def request(text: str, **sampling: Any) -> Request:
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 3}, {"repetition_penalty": 1.2}])
-def test_only_the_request_that_met_nan_fails_and_the_others_say_what_they_say_alone(
-    engine: TransformersEngine, sampling: dict[str, Any]
-) -> None:
+def test_only_the_request_that_met_nan_fails_and_the_others_are_unchanged(engine: TransformersEngine, sampling: dict[str, Any]) -> None:
     """The places of the failed ones are taken by others, whose padding would hold the NaN that they left."""
     alone = {text: dict(collect(engine, [request(text, **sampling)]))[text] for text in PROMPTS}
     bad = [f"{BAD}{text}" * 3 for text in PROMPTS]
@@ -63,14 +61,14 @@ def test_only_the_request_that_met_nan_fails_and_the_others_say_what_they_say_al
     assert {str(found[text]) for text in bad} == {"the model's logits are not finite (NaN) at token 1 of the reply"}
 
 
-def test_a_talk_goes_on_after_a_reply_that_failed(engine: TransformersEngine) -> None:
+def test_a_conversation_continues_after_a_failed_reply(engine: TransformersEngine) -> None:
     before = dict(collect(engine, [request("hi")]))
 
     assert isinstance(dict(collect(engine, [request(f"hi{BAD}")]))[f"hi{BAD}"], EngineError)
     assert dict(collect(engine, [request("hi")])) == before
 
 
-def test_the_place_of_the_token_is_told_also_where_tokens_are_guessed(engine: TransformersEngine) -> None:
+def test_the_position_of_the_token_is_reported_also_with_prompt_lookup(engine: TransformersEngine) -> None:
     """A reply that says a bad token meets NaN at the next one; the text before it is kept."""
     loaded = engine.loaded
     said = tuple(token for chunk in engine.generate([request("a b a b a b", max_new_tokens=40)]) for token in chunk.token_ids)
@@ -88,7 +86,7 @@ def test_the_place_of_the_token_is_told_also_where_tokens_are_guessed(engine: Tr
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["error"]
 
 
-def test_a_reply_that_cannot_be_judged_says_why(engine: TransformersEngine) -> None:
+def test_a_reply_that_cannot_be_scored_reports_the_reason(engine: TransformersEngine) -> None:
     with pytest.raises(EngineError, match="logits are not finite at token 1 of the reply"):
         engine.choices(request(BAD), "a")
 
@@ -98,7 +96,7 @@ NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 @settings(deadline=None)
 @given(st.lists(st.lists(NUMBERS, min_size=4, max_size=4), min_size=1, max_size=3))
-def test_the_largest_logit_of_a_row_tells_whether_a_token_can_be_chosen(rows: list[list[float]]) -> None:
+def test_the_largest_logit_of_a_row_decides_whether_a_token_can_be_chosen(rows: list[list[float]]) -> None:
     logits = torch.tensor(rows)
     tokens, best = likeliest(logits)
 
@@ -110,7 +108,7 @@ def test_the_largest_logit_of_a_row_tells_whether_a_token_can_be_chosen(rows: li
             assert row.isfinite()[Sampler(SamplingParams(temperature=1.0, seed=1), []).choose(row)]
 
 
-def test_the_lowest_temperature_is_the_likeliest_token() -> None:
+def test_the_lowest_temperature_gives_the_most_likely_token() -> None:
     logits = torch.tensor([1.0, 30.0, 29.9])
 
     assert {Sampler(SamplingParams(temperature=1e-45, seed=seed), []).choose(logits) for seed in range(5)} == {1}

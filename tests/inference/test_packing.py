@@ -1,4 +1,4 @@
-"""Layers computed together and packed weights change the time a product takes and nothing else."""
+"""Fused layers and packed weights change the speed and not the results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftchat.inference.cpu import optimize_for_inference
-from sftchat.inference.fused_linear import can_pack, fused_linears
+from sftchat.inference.cpu import can_pack, fused_linears, optimize_for_inference
 
 needs_bfloat16 = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU does not compute in bfloat16")
 
@@ -31,7 +30,7 @@ def model(dtype: torch.dtype = torch.float32, **sizes: Any) -> LlamaForCausalLM:
 def test_logits_are_the_same_for_any_number_of_rows(
     dtype: torch.dtype, rows: int, tokens: int, single: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.inference.fused_linear.MIN_PACKED_WEIGHTS", single)
+    monkeypatch.setattr("sftchat.inference.cpu.MIN_PACKED_WEIGHTS", single)
     plain, prepared = model(dtype), model(dtype)
     optimize_for_inference(prepared)
     ids = torch.arange(tokens * rows).reshape(rows, tokens) % 64
@@ -53,7 +52,7 @@ def test_layers_of_other_kinds_are_computed_one_by_one() -> None:
     assert [len(product.layers) for product in fused_linears(small)] == [3, 1, 1, 1, 1, 1]
 
 
-def test_a_layer_asked_out_of_turn_still_answers_for_its_own_states() -> None:
+def test_a_layer_called_out_of_order_still_uses_its_own_input() -> None:
     plain, prepared = model(), model()
     optimize_for_inference(prepared)
     mine, theirs = (each.model.layers[0].self_attn for each in (prepared, plain))
@@ -68,7 +67,7 @@ def test_a_layer_asked_out_of_turn_still_answers_for_its_own_states() -> None:
         torch.testing.assert_close(mine.q_proj(states), theirs.q_proj(states))
 
 
-def test_threads_that_share_a_model_do_not_mix_their_states_up() -> None:
+def test_threads_that_share_a_model_do_not_mix_their_states() -> None:
     prepared = model()
     optimize_for_inference(prepared)
     asked = [torch.randint(0, 64, (1, 5)) for _ in range(8)]
@@ -83,7 +82,7 @@ def test_threads_that_share_a_model_do_not_mix_their_states_up() -> None:
             torch.testing.assert_close(found, logits.expand_as(found))
 
 
-def test_the_last_layer_goes_on_sharing_the_embedding() -> None:
+def test_the_last_layer_still_shares_the_embedding() -> None:
     small = model(tie_word_embeddings=True)
     optimize_for_inference(small)
 

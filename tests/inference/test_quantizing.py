@@ -1,4 +1,4 @@
-"""Eight and four bits: replies of weights that are hardly changed, the same whichever way computes them; refused where they are of no use."""
+"""Eight-bit and four-bit weights: nearly unchanged replies, equal in all implementations; refused where they are of no use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from sftchat.inference.int8 import MAX_INT8_ROWS
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.types import Reply, SamplingParams
 from tests.inference.adapters_kit import make_adapter
 
@@ -78,7 +77,7 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
 
 
 def test_an_embedding_that_shares_its_weights_with_the_last_layer_stays_as_it_is(tiny_checkpoint: Path) -> None:
-    whole, small = (load_engine(str(tiny_checkpoint), load_plugins([]), dtype="bfloat16", quantize=q) for q in (None, "int8"))
+    whole, small = (load_engine(str(tiny_checkpoint), {}, dtype="bfloat16", quantize=q) for q in (None, "int8"))
     assert isinstance(whole, TransformersEngine)
     assert isinstance(small, TransformersEngine)
 
@@ -97,9 +96,7 @@ def test_an_embedding_that_shares_its_weights_with_the_last_layer_stays_as_it_is
         (("--device", "meta"), "--quantize int8 is for decoding on a CPU and the device is 'meta'"),
     ],
 )
-def test_eight_bits_are_refused_where_they_are_of_no_use(
-    tiny_checkpoint: Path, capsys: Any, words: tuple[str, ...], complaint: str
-) -> None:
+def test_int8_is_refused_where_it_is_of_no_use(tiny_checkpoint: Path, capsys: Any, words: tuple[str, ...], complaint: str) -> None:
     assert main(["ask", str(tiny_checkpoint), "hi", "--quantize", "int8", *words]) == 2
 
     assert capsys.readouterr().err.startswith(f"sftchat: error: {complaint}")
@@ -113,13 +110,13 @@ def test_four_bits_are_refused_before_weights_are_read(tiny_checkpoint: Path, ca
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra quant is not installed")
-def test_four_bits_answer_nearly_as_all_do_under_an_adapter_too(tmp_path: Path) -> None:
+def test_four_bit_replies_are_close_also_with_an_adapter(tmp_path: Path) -> None:
     nano = resolve("sftchat:nano").folder
     assert nano is not None
     adapter = make_adapter(tmp_path / "adapter", nano, seed=1)
     ids = torch.tensor([[5, 6, 7]])
     for path in (nano, adapter):
-        whole, small = (load_engine(str(path), load_plugins([]), dtype="bfloat16", device="cpu", quantize=q) for q in (None, "nf4"))
+        whole, small = (load_engine(str(path), {}, dtype="bfloat16", device="cpu", quantize=q) for q in (None, "nf4"))
         one, other = (engine.loaded.model(input_ids=ids).logits.float().detach().log_softmax(-1) for engine in (whole, small))
         kinds = {type(module).__name__ for module in small.loaded.model.modules()}
 

@@ -1,4 +1,4 @@
-"""Adapters of one base are opened on one base, and answer as each does when it is loaded alone."""
+"""Adapters of one base share it, and each replies as when it is loaded alone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import ModelError
-from sftchat.inference.open import Shared, Sharing, load_engine
-from sftchat.plugins.manager import load_plugins
+from sftchat.inference.open import AdapterEngine, EnginePool, load_engine
 from sftchat.types import SamplingParams
 from tests.conftest import make_checkpoint
 from tests.inference.adapters_kit import make_adapter
-
-REGISTRY = load_plugins([])
 
 
 class Opener:
@@ -29,7 +26,7 @@ class Opener:
 
     def __call__(self, model: str, **options: Any) -> Engine:
         self.opened.append(model)
-        return load_engine(model, REGISTRY, **options)
+        return load_engine(model, {}, **options)
 
 
 def said(engine: Engine) -> str:
@@ -48,42 +45,42 @@ def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_base_is_opened_once_for_all_its_adapters(run: Path, tiny_checkpoint: Path) -> None:
     models = [str(run / "checkpoint-10"), str(tiny_checkpoint), str(run / "checkpoint-20"), str(run / "checkpoint-10")]
     open_once = Opener()
-    sharing = Sharing(open_once, REGISTRY)
+    sharing = EnginePool(open_once, ())
 
     found = [said(sharing(model)) for model in models]
 
     assert open_once.opened == [str(tiny_checkpoint)]
-    assert found == [said(load_engine(model, REGISTRY)) for model in models]
+    assert found == [said(load_engine(model, {})) for model in models]
     assert len(set(found)) == 3
 
 
-def test_another_base_takes_the_place_of_the_one_before(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_another_base_replaces_the_previous_one(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     other = str(make_checkpoint(tmp_path / "other", seed=7))
     opener = Opener()
-    sharing = Sharing(opener, REGISTRY)
+    sharing = EnginePool(opener, ())
 
     first = sharing(str(tiny_checkpoint))
     sharing(other)
     sharing(str(run))
 
     assert opener.opened == [str(tiny_checkpoint), other, str(tiny_checkpoint)]
-    assert isinstance(first, Shared)
-    wide = Sharing(opener, REGISTRY, most=2)
+    assert isinstance(first, AdapterEngine)
+    wide = EnginePool(opener, (), max_open=2)
     assert wide(other) is not wide(str(run))
     wide(other)
     assert opener.opened[3:] == [other, str(tiny_checkpoint)]
 
 
-def test_an_adapter_that_cannot_be_used_spoils_no_other(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unusable_adapter_does_not_affect_others(run: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     idle = make_adapter(tmp_path / "idle", tiny_checkpoint, 1)
     config = json.loads((idle / "adapter_config.json").read_text())
     (idle / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 0}))
-    sharing = Sharing(Opener(), REGISTRY)
+    sharing = EnginePool(Opener(), ())
 
     with pytest.raises(ModelError, match="changes nothing"):
         sharing(str(idle))
 
-    assert said(sharing(str(run))) == said(load_engine(str(run), REGISTRY))
+    assert said(sharing(str(run))) == said(load_engine(str(run), {}))
 
 
 def test_checkpoints_that_are_adapters_are_evaluated_on_one_base(

@@ -1,4 +1,4 @@
-"""The local engine: replies as transformers gives them, whatever the batch; streaming, stopping, cancelling, errors."""
+"""The local engine: replies of transformers for any batch; streaming, stopping, cancelling, errors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
-from sftchat.inference.detokenizer import Detokenizer
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
-from sftchat.plugins.manager import load_plugins
+from sftchat.inference.sequence import Detokenizer
 from sftchat.types import Message, Reply, SamplingParams
 from tests.conftest import make_checkpoint, make_tokenizer
 
@@ -21,7 +20,7 @@ PROMPTS = ["hi", "你好", "a longer prompt with several words in it", "x" * 60,
 
 @pytest.fixture(scope="module")
 def engine(tiny_checkpoint: Path) -> TransformersEngine:
-    loaded = load_engine(str(tiny_checkpoint), load_plugins([]))
+    loaded = load_engine(str(tiny_checkpoint), {})
     assert isinstance(loaded, TransformersEngine)
     return loaded
 
@@ -73,7 +72,7 @@ def test_samples_depend_on_their_seed_and_not_on_their_neighbours(engine: Transf
     assert len({reply.text for reply in together.values()}) > 1
 
 
-def test_a_repetition_penalty_changes_what_is_said_as_in_transformers(engine: TransformersEngine) -> None:
+def test_a_repetition_penalty_changes_the_reply_as_in_transformers(engine: TransformersEngine) -> None:
     import torch
 
     renderer = engine.loaded.renderer
@@ -98,7 +97,7 @@ def test_the_chunks_of_a_stream_join_up_to_the_reply(engine: TransformersEngine)
     assert whole.prompt_tokens == len(engine.loaded.renderer.prompt_ids([Message(role="user", content="你好")]))
 
 
-def test_the_token_limit_is_told_from_the_models_own_end(engine: TransformersEngine) -> None:
+def test_the_token_limit_is_distinguished_from_the_models_own_end(engine: TransformersEngine) -> None:
     reply = answers(engine, request("hi", max_new_tokens=3))["r"]
 
     assert (reply.finish_reason, reply.completion_tokens) == ("length", 3)
@@ -113,7 +112,7 @@ def test_a_stop_string_ends_the_reply_and_is_not_part_of_it(engine: Transformers
     assert (reply.text, reply.finish_reason) == (whole[: whole.index(stop)], "stop")
 
 
-def test_a_reply_is_continued_where_it_was_left(engine: TransformersEngine) -> None:
+def test_a_reply_is_continued_where_it_ended(engine: TransformersEngine) -> None:
     whole = answers(engine, request("hi"))["r"].text
     if not whole.isascii():  # a cut inside the ascii part is always at a token border of a byte-level tokenizer
         whole = whole[:1]
@@ -166,8 +165,8 @@ def test_an_unknown_adapter_is_an_error_of_that_request(engine: TransformersEngi
     assert str(error) == "unknown adapter 'b' (available: off)"
 
 
-def test_a_model_that_fails_says_so_in_one_line(tmp_path: Path) -> None:
-    engine = load_engine(str(make_checkpoint(tmp_path / "broken")), load_plugins([]))
+def test_an_error_of_a_model_is_one_line(tmp_path: Path) -> None:
+    engine = load_engine(str(make_checkpoint(tmp_path / "broken")), {})
     assert isinstance(engine, TransformersEngine)
 
     def fail(*_: Any) -> None:
@@ -190,7 +189,7 @@ def test_a_stream_shows_whole_characters_and_loses_nothing(text: str) -> None:
     assert "".join(pieces) + detokenizer.finish() == text
 
 
-def test_a_reply_cut_inside_a_character_shows_what_there_is() -> None:
+def test_a_reply_cut_inside_a_character_shows_the_complete_part() -> None:
     tokenizer: Any = make_tokenizer()
     detokenizer = Detokenizer(tokenizer)
     ids = tokenizer.encode("a🙂")[:-1]
@@ -212,7 +211,7 @@ def test_text_that_may_begin_a_stop_string_is_held_back() -> None:
     assert detokenizer.finish() == "</en"
 
 
-def test_what_follows_the_beginning_of_a_reply_is_said_and_nothing_of_the_beginning() -> None:
+def test_a_continuation_yields_only_the_new_text() -> None:
     tokenizer: Any = make_tokenizer()
     ids = tokenizer.encode("ab。🙂 c")
     for cut in range(len(ids) + 1):
@@ -225,7 +224,7 @@ def test_what_follows_the_beginning_of_a_reply_is_said_and_nothing_of_the_beginn
         assert known + said == "ab。🙂 c"
 
 
-def test_a_stop_string_ends_a_reply_that_began_with_half_of_it_and_not_one_that_began_with_it() -> None:
+def test_a_stop_string_ends_a_reply_that_began_with_half_of_it_and_not_one_that_began_with_all_of_it() -> None:
     tokenizer: Any = make_tokenizer()
     for known, expected in (("a<", ""), ("a<x>", "b")):
         detokenizer = Detokenizer(tokenizer, ["<x>"])

@@ -1,4 +1,4 @@
-"""The endpoint engine against a real server: ``transformers serve`` with the embedded model, on loopback."""
+"""The endpoint engine with a real server: ``transformers serve`` with the embedded model, on loopback."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from sftchat.engine import Request, collect
 from sftchat.errors import UsageError
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import embedded_folder
-from sftchat.plugins.manager import load_plugins
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.types import Message, Reply, SamplingParams
 
 MISSING = [name for name in ("fastapi", "openai", "uvicorn") if find_spec(name) is None]
@@ -80,7 +79,7 @@ def requests() -> list[Request]:
 
 
 def replies(model: str) -> dict[str, Reply]:
-    with closing(load_engine(model, load_plugins([]), concurrency=4)) as engine:
+    with closing(load_engine(model, {}, concurrency=4)) as engine:
         found = dict(collect(engine, requests()))
     assert [it for it in found.values() if not isinstance(it, Reply)] == []
     return {id: it for id, it in found.items() if isinstance(it, Reply)}
@@ -98,7 +97,7 @@ def test_greedy_replies_are_those_of_our_own_engine(address: str, folder: Path) 
 
 def test_a_name_that_the_server_does_not_have_is_refused_at_once(address: str) -> None:
     with pytest.raises(UsageError, match=r"no model 'other' at http://127.0.0.1:\d+/v1: HTTP 400: Server is pinned to"):
-        load_engine(address.partition("#")[0] + "#other", load_plugins([]))
+        load_engine(address.partition("#")[0] + "#other", {})
 
 
 def test_items_are_scored_and_questions_answered(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

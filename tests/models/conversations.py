@@ -1,4 +1,4 @@
-"""Random conversations with tools, calls, results, thoughts and empty parts, and what must hold of their rows under any chat template."""
+"""Random conversations with tools, calls, results, thoughts and empty parts, and properties of their rows under any chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat templates that the installed TRL ships, and a tokenizer that has the tokens that a template writes."""
+"""The chat templates of the installed TRL, and a tokenizer with the tokens that a template writes."""
 
 from __future__ import annotations
 

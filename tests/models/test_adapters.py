@@ -1,4 +1,4 @@
-"""Whether an adapter does anything."""
+"""The check that an adapter has an effect."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_adapter_that_changes_something_is_loaded(tmp_path: Path) -> None:
     assert load_model(make_adapter(tmp_path, trained=True)).active_adapters == ["default"]
 
 
-def test_a_pickle_under_the_name_of_safetensors_is_one_line_and_is_not_run(tmp_path: Path) -> None:
+def test_a_pickle_named_safetensors_is_one_line_and_is_not_run(tmp_path: Path) -> None:
     import torch
 
     reference, trap = make_adapter(tmp_path, trained=True), tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What the files of a model claim is held against what they hold, before anything is made of it."""
+"""The sizes that files of a model claim are compared with their contents before anything is allocated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from sftchat.errors import ModelError
-from sftchat.models.claims import check_adapter, check_claims, check_config, check_sizes, check_tokenizer
+from sftchat.models.adapters import check_adapter
+from sftchat.models.load_checks import check_tokenizer
+from sftchat.models.model_files import check_claims, check_config, check_sizes
 from sftchat.models.reference import embedded_folder, resolve
 from tests.inference.adapters_kit import make_adapter
 
@@ -39,7 +41,7 @@ def sparse(path: Path, size: int) -> None:
     "name",
     ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"],
 )
-def test_a_file_that_is_too_large_to_be_what_it_is_called_is_not_read(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_for_its_name_is_not_read(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
     sparse(model / name, 5 << 30)
 
@@ -47,7 +49,7 @@ def test_a_file_that_is_too_large_to_be_what_it_is_called_is_not_read(name: str,
         resolve(str(model))
 
 
-def test_a_pipe_and_a_link_that_leads_nowhere_are_no_files_to_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_pipe_and_a_broken_link_are_not_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
     os.mkfifo(model / "special_tokens_map.json")
 
@@ -70,13 +72,13 @@ def test_no_config_claims_what_its_files_do_not_hold(key: str, tiny_checkpoint: 
 
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
-def test_what_is_made_when_a_config_is_read_is_bounded_before(key: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_objects_made_while_a_config_is_read_are_limited(key: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     for number, values in enumerate(({key: HUGE}, {"text_config": {key: HUGE}})):
         with pytest.raises(ModelError, match=rf"config.json' claims {key} {HUGE}, and at most"):
             check_config(edited(tiny_checkpoint, tmp_path / str(number), **values))
 
 
-def test_whole_models_claim_what_they_hold(tiny_checkpoint: Path) -> None:
+def test_complete_models_claim_what_they_hold(tiny_checkpoint: Path) -> None:
     for folder in (tiny_checkpoint, embedded_folder()):
         check_sizes(folder)
         check_config(folder)
@@ -98,17 +100,17 @@ def test_whole_models_claim_what_they_hold(tiny_checkpoint: Path) -> None:
         ({"target_modules": "("}, "names its layers by an expression that cannot be used: '\\(' is no regular expression"),
     ],
 )
-def test_no_adapter_claims_what_its_file_does_not_hold_or_takes_for_ever_to_match(
+def test_an_adapter_that_claims_too_much_or_matches_too_slowly_is_refused(
     values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.models.claims.PATTERN_SECONDS", 1.0)
+    monkeypatch.setattr("sftchat.models.adapters.PATTERN_SECONDS", 1.0)
     adapter = edited(make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1), tmp_path / "adapter", "adapter_config.json", **values)
 
     with pytest.raises(ModelError, match=words):
         check_adapter(adapter, [f"model.layers.{layer}.self_attn.q_proj" for layer in range(30)])
 
 
-def test_expressions_as_adapters_have_them_are_matched_soon(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_usual_expressions_of_adapters_are_matched_fast(tiny_checkpoint: Path, tmp_path: Path) -> None:
     adapter = edited(
         make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1), tmp_path / "adapter", "adapter_config.json",
         target_modules=r"^(?!.*patch_embed).*\.(q_proj|k_proj|up_proj)$", modules_to_save=["lm_head"],
@@ -143,10 +145,10 @@ PADDED = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_
     ],
     ids=["nested", "doubling", "long", "decoding", "another text", "padding"],
 )  # fmt: skip
-def test_a_tokenizer_that_takes_for_ever_or_fills_the_memory_is_refused(
+def test_a_tokenizer_that_never_ends_or_fills_the_memory_is_refused(
     values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.models.claims.TOKENIZER_SECONDS", 2.0)
+    monkeypatch.setattr("sftchat.models.load_checks.TOKENIZER_SECONDS", 2.0)
 
     with pytest.raises(ModelError, match=rf"tokenizer.json' {words}"):
         check_tokenizer(edited(tiny_checkpoint, tmp_path / "model", "tokenizer.json", **values))
@@ -165,7 +167,7 @@ WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\
     ],
     ids=["plain", "words", "scripts", "marks", "spaces", "padded", "prepended", "decoded"],
 )  # fmt: skip
-def test_tokenizers_as_models_have_them_are_not_refused(values: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_usual_tokenizers_are_accepted(values: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
     check_tokenizer(edited(tiny_checkpoint, tmp_path / "model", "tokenizer.json", **values))
 
 
@@ -217,7 +219,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     ("command", "change"),
     [*(("ask", name) for name in HOSTILE), ("inspect", "loop"), ("inspect", "layers"), ("train", "loop"), ("train", "layers")],
 )
-def test_a_hostile_folder_is_one_line_soon_in_every_command(command: str, change: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_hostile_folder_is_one_line_and_fast_in_every_command(command: str, change: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Thirty seconds and 2 GB, the libraries' own among them; a machine full of other programs counts each second of a processor twice."""
     shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
     HOSTILE[change](model)

@@ -1,4 +1,4 @@
-"""A checkpoint made worse on purpose."""
+"""A checkpoint degraded on purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sftchat.testing.degrade import write_damaged
 from tests.conftest import make_checkpoint
 
 
-def test_a_damaged_checkpoint_loads_and_has_few_values_a_matrix(tmp_path: Path) -> None:
+def test_a_degraded_checkpoint_loads_and_has_few_values_per_matrix(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "good")
     before = {path.name: path.read_bytes() for path in source.iterdir()}
 

@@ -1,4 +1,4 @@
-"""Models imported without compiler and sharding: less is loaded, and everything still works."""
+"""Models imported without compiler and sharding: fewer modules are loaded, and everything works."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ print(tuple(logits.shape), torch.equal(logits, model(input_ids=torch.tensor([[1,
 
 
 @pytest.mark.slow
-def test_the_libraries_are_whole_again_afterwards(tiny_checkpoint: Path) -> None:
+def test_the_libraries_are_complete_again_afterwards(tiny_checkpoint: Path) -> None:
     assert run(AFTERWARDS, str(tiny_checkpoint)) == [
         "True True",
         "torch._dynamo.decorators x + 1 torch.compiler",
@@ -85,7 +85,7 @@ print(issubclass(sympy.Integer, sympy.Basic))
 
 
 @pytest.mark.slow
-def test_whoever_asks_for_more_within_gets_the_real_thing() -> None:
+def test_access_to_more_of_a_library_imports_the_real_one() -> None:
     assert run(ASKED_WITHIN) == ["3 ShapeEnv torch._dynamo.utils", "True"]
 
 
@@ -100,14 +100,14 @@ assert main(["ask", sys.argv[2], "hi"]) == 0
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_process_that_has_asked_a_model_can_train_one(tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
+def test_a_process_that_generated_can_train_too(tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
     program = TRAINED_AFTERWARDS.replace('"-q"', f'"-q", "--method", "{method}"')
 
     run(program, str(tiny_checkpoint), str(tmp_path / "run"))
 
 
 @pytest.mark.slow
-def test_an_adapter_answers_without_them_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_adapter_replies_without_them_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -123,7 +123,7 @@ def test_an_adapter_answers_without_them_too(tiny_checkpoint: Path, tmp_path: Pa
     assert reply == run("import torch._dynamo\n" + ASK, str(tmp_path))[1]
 
 
-def test_a_name_that_another_version_of_the_library_lacks_is_left_alone() -> None:
+def test_a_name_that_another_version_of_the_library_lacks_is_ignored() -> None:
     with _replaced(sys, "no_such_name", None):
         assert not hasattr(sys, "no_such_name")
 

@@ -1,4 +1,4 @@
-"""Every template, ours and all that the installed TRL ships: whether it can be trained on, and why not; and what then always holds."""
+"""Every template of sftchat and of the installed TRL: whether it can be trained on, why not, and what holds for its rows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.templates.builtin import TEMPLATES, without_training_markers
-from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.named import TEMPLATES, without_training_markers
+from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.models.conversations import Conversation, check_rows_or_remedy, conversations
@@ -59,20 +59,20 @@ def renderer_of(name: str) -> Renderer:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_proof_says_of_every_shipped_template_what_it_can_be_trained_on_and_why_not(name: str) -> None:
+def test_the_proof_reports_for_every_shipped_template_what_can_be_trained_on_and_why_not(name: str) -> None:
     import re
 
     renderer = renderer_of(name)
 
-    checks = prove(renderer, renderer.stop_tokens)
+    checks = check_parity(renderer, renderer.stop_tokens)
 
     expected = VARIANTS.get(name) or BY_NAME.get(name.removesuffix("_training"), FINE)
     verdicts = checks[: len(SAMPLES)]
     for verdict, words in zip(verdicts, expected, strict=True):
-        assert (verdict.holds, bool(re.search(words, verdict.detail))) == (words in (ONE, EACH), True), verdict
-    trainable = any(verdict.holds for verdict in verdicts)
-    assert [check.name for check in checks[len(SAMPLES) :] if check.required and not check.holds] == []
-    assert [check.holds for check in checks if check.required].count(False) == (0 if trainable else 1)
+        assert (verdict.passed, bool(re.search(words, verdict.detail))) == (words in (ONE, EACH), True), verdict
+    trainable = any(verdict.passed for verdict in verdicts)
+    assert [check.name for check in checks[len(SAMPLES) :] if check.required and not check.passed] == []
+    assert [check.passed for check in checks if check.required].count(False) == (0 if trainable else 1)
 
 
 @pytest.mark.parametrize(("name", "empty"), [("nemotron_3_nano", "\n</think>\n"), ("nemotron_3_ultra", "</think>")])
@@ -92,7 +92,7 @@ def test_an_empty_thought_that_the_template_adds_is_announced() -> None:
 
     def added(renderer: Renderer) -> tuple[bool, str]:
         name = "the trained text is what the assistant says and its stop"
-        return next((check.holds, check.detail) for check in prove(renderer, renderer.stop_tokens) if check.name == name)
+        return next((check.passed, check.detail) for check in check_parity(renderer, renderer.stop_tokens) if check.name == name)
 
     assert added(qwen3) == (
         False,
@@ -107,7 +107,7 @@ def test_a_call_of_gpt_oss_ends_with_a_token_of_its_own_which_is_a_stop_too() ->
     assert sorted(map(renderer.tokenizer.convert_ids_to_tokens, renderer.stop_tokens)) == ["<|call|>", "<|return|>"]
 
 
-def test_thoughts_in_a_reply_are_the_tokens_that_a_model_writes_and_in_a_question_they_are_text() -> None:
+def test_thoughts_are_special_tokens_in_a_reply_and_text_in_a_question() -> None:
     renderer = renderer_of("qwen3")
     think = renderer.tokenizer.convert_tokens_to_ids("<think>")
     talk = [Message(role="user", content="<think>q"), Message(role="assistant", content="<think>\nhm\n</think>\n\na")]
@@ -154,7 +154,7 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @settings(max_examples=150, deadline=None)
 @given(turns=st.lists(st.tuples(CONTENT, CONTENT), min_size=1, max_size=3), system=st.none() | CONTENT, name=st.sampled_from(EVERY))
-def test_under_every_template_prompts_begin_their_rows_and_the_reply_and_its_stop_alone_are_trained_also_after_saving(
+def test_under_every_template_prompts_are_prefixes_and_only_replies_and_stops_are_trained_also_after_saving(
     reloaded: Any, turns: list[tuple[str, str]], system: str | None, name: str
 ) -> None:
     renderer = renderer_of(name)
@@ -191,7 +191,7 @@ LOOKED: list[Any] = [
 ]
 
 
-def test_a_call_of_the_same_tool_that_a_template_does_not_write_is_no_silent_loss() -> None:
+def test_a_call_that_a_template_leaves_out_is_reported() -> None:
     twice: list[Any] = [LOOKED[0], {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}]
     tools = [{"type": "function", "function": {**LOOK["function"], "description": "Look."}}]
 
@@ -199,7 +199,7 @@ def test_a_call_of_the_same_tool_that_a_template_does_not_write_is_no_silent_los
         renderer_of("gptoss").training_texts(twice, tools)
 
 
-def test_a_reply_after_an_empty_result_does_not_begin_in_the_middle_of_what_was_before() -> None:
+def test_a_reply_after_an_empty_result_begins_at_its_own_text() -> None:
     renderer = renderer_of("nemotron_3_5_lightning_training")
 
     rows = renderer.training_rows(LOOKED, [LOOK])
@@ -228,13 +228,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=100, deadline=None)
 @given(conversation=conversations(), name=st.sampled_from([*TEMPLATES, *SHIPPED, *SHAPES, *SEVERAL]))
-def test_under_every_shape_of_template_a_conversation_gives_right_rows_or_a_refusal_whose_remedy_works(
+def test_every_template_shape_gives_right_rows_or_a_refusal_with_a_working_remedy(
     folder: Path, conversation: Conversation, name: str
 ) -> None:
     check_rows_or_remedy(shape_of(name), conversation, folder)
 
 
-def test_a_template_that_fails_is_refused_with_the_reason_for_a_prompt_that_cannot_be_written() -> None:
+def test_a_failing_template_is_refused_with_the_reason_for_a_prompt() -> None:
     renderer = renderer_of("gemma")
 
     with pytest.raises(TemplateError, match=r"'gemma' refuses the turns \(system, user\): System role not supported"):

@@ -1,4 +1,4 @@
-"""Kinds of chat templates that public models have, each as a small one: what is trained under it, and why not."""
+"""Kinds of public chat templates, each as a small one: what is trained, and why others are refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sftchat
-from sftchat.templates.builtin import TEMPLATES
-from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.named import TEMPLATES
+from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError
 from sftchat.types import Message
@@ -83,7 +83,7 @@ def learned(renderer: Renderer, row: Rendered) -> str:
     return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
 
 
-def test_one_place_runs_chat_templates() -> None:
+def test_chat_templates_run_in_one_place() -> None:
     root = Path(sftchat.__file__).parent
     found = [
         path.relative_to(root).as_posix() for path in root.rglob("*.py") if ".apply_chat_template(" in path.read_text(encoding="utf-8")
@@ -95,13 +95,13 @@ def test_one_place_runs_chat_templates() -> None:
 def test_the_proof_gives_arguments_as_text_to_a_template_that_joins_them() -> None:
     renderer = renderer_of(TEXT_ARGUMENTS)
 
-    checks = prove(renderer, renderer.stop_tokens)
+    checks = check_parity(renderer, renderer.stop_tokens)
 
-    assert [check.name for check in checks if not check.holds] == []
+    assert [check.name for check in checks if not check.passed] == []
     assert learned(renderer, renderer.training_ids(CALLED, [LOOK])) == 'look {"at": "sky"}<|e|>It is blue.<|e|>'
 
 
-def test_a_tool_that_only_its_call_names_is_not_offered_and_refused() -> None:
+def test_a_tool_that_only_its_call_names_is_refused() -> None:
     silent = TEXT_ARGUMENTS.replace("<|s|>{{ t['function']['name'] }}", "")
 
     with pytest.raises(TemplateError, match="leaves out tool 'look'"):
@@ -117,17 +117,17 @@ def test_a_reply_is_trained_after_the_prompt_of_inference_where_the_template_dro
         ("<|s|><|u|>be brief/q<|/chan|>a<|e|>", "a<|e|>"),
         ("<|s|><|u|>q<|/chan|>a<|e|><|u|>be brief/r<|/chan|>b<|e|>", "b<|e|>"),
     ]
-    assert all(check.holds for check in prove(renderer, renderer.stop_tokens) if check.required)
+    assert all(check.passed for check in check_parity(renderer, renderer.stop_tokens) if check.required)
 
 
 def test_force_loses_no_system_prompt() -> None:
     renderer = renderer_of(SYSTEM_IN_LAST)
-    forced = Renderer(renderer.tokenizer, "foreign", SYSTEM_IN_LAST, forced=True)
+    forced = Renderer(renderer.tokenizer, "foreign", SYSTEM_IN_LAST, lenient=True)
 
     assert forced.training_rows(chat("q", "a", system="be brief")) == renderer.training_rows(chat("q", "a", system="be brief"))
 
 
-def test_texts_that_part_before_the_reply_are_shown_where_they_part() -> None:
+def test_texts_that_differ_before_the_reply_are_shown_where_they_differ() -> None:
     source = "{{ messages | length % 2 }}: {% for m in messages %}<|turn|>{{ m['content'] if loop.last else 'x' }}<|e|>{% endfor %}"
 
     with pytest.raises(TemplateError) as refused:
@@ -144,7 +144,7 @@ def test_texts_that_part_before_the_reply_are_shown_where_they_part() -> None:
     [(OPENS_NEXT, "a<|close|><|e|>"), (ENDS_TEXT, "a<|close|>")],
     ids=["the next turn is opened", "the text is ended"],
 )
-def test_the_stop_is_the_token_that_ends_the_turn_and_no_token_of_what_comes_next(source: str, expected: str) -> None:
+def test_the_stop_is_the_token_that_ends_the_turn_and_not_one_after_it(source: str, expected: str) -> None:
     renderer = renderer_of(source)
 
     assert renderer.ending[0] == expected[1:]
@@ -152,7 +152,7 @@ def test_the_stop_is_the_token_that_ends_the_turn_and_no_token_of_what_comes_nex
     assert learned(renderer, row) == expected * 2
 
 
-def test_a_template_without_an_end_of_a_turn_is_trained_to_write_the_token_of_the_next_one() -> None:
+def test_a_template_without_an_end_of_turn_is_trained_to_write_the_token_of_the_next_one() -> None:
     renderer = renderer_of(NO_END)
 
     assert sorted(map(renderer.tokenizer.convert_ids_to_tokens, renderer.stop_tokens)) == ["<|o|>", "<|u|>"]
@@ -161,13 +161,13 @@ def test_a_template_without_an_end_of_a_turn_is_trained_to_write_the_token_of_th
     assert learned(renderer, row) == "a<|u|>b<|u|>"
     (called,) = renderer.training_rows(CALLED, [LOOK])
     assert learned(renderer, called) == 'look{"at": "sky"}<|o|>It is blue.<|u|>'
-    checks = prove(renderer, renderer.stop_tokens)
-    assert [(check.detail, check.required) for check in checks if not check.holds] == [
+    checks = check_parity(renderer, renderer.stop_tokens)
+    assert [(check.detail, check.required) for check in checks if not check.passed] == [
         ("it writes none; replies are trained to end with '<|u|>'", False)
     ]
 
 
-def test_a_template_of_text_alone_is_trained_to_write_the_end_of_text_one_row_for_each_reply() -> None:
+def test_a_template_of_plain_text_is_trained_to_write_the_end_of_text_one_row_per_reply() -> None:
     renderer = renderer_of(
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     )
@@ -202,7 +202,7 @@ def test_a_refusal_names_an_argument_that_was_tried() -> None:
     assert learned(renderer, renderer_of(CLOSED_THOUGHT, thinking=True).training_ids(thought)) == "<|chan|>thought\nhm\n<|/chan|>a<|e|>"
 
 
-def test_a_refusal_names_another_template_or_the_system_turn_where_that_is_what_works() -> None:
+def test_a_refusal_names_another_template_or_the_system_turn_where_that_works() -> None:
     assert remedy(renderer_of(NO_SYSTEM), chat("q", "a", system="s")) == "it can be trained on without the system turn"
     assert remedy(renderer_of(CHATML.replace("message['content']", "''")), chat("q", "a")) == "try --template chatml"
     assert remedy(renderer_of(NO_SYSTEM), [*CALLED]) == ""
@@ -243,5 +243,5 @@ def test_under_every_shape_a_row_begins_with_its_prompt_and_trains_the_reply_and
 def test_every_shape_passes_the_proof() -> None:
     for source in SHAPES.values():
         renderer = renderer_of(source)
-        assert [check for check in prove(renderer, renderer.stop_tokens) if check.required and not check.holds] == []
+        assert [check for check in check_parity(renderer, renderer.stop_tokens) if check.required and not check.passed] == []
     assert len(SAMPLES) == 5

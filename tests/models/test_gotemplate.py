@@ -1,4 +1,4 @@
-"""Go's templates as far as Modelfiles need them: the same text as Go writes, and nothing guessed."""
+"""The subset of Go's template language for Modelfiles: the same output as Go, and no guesses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATA = {
         ('{{ "{{" }} {{ "a\\nb" }} {{ 3 }} {{ not .Empty }}', "{{ a\nb 3 true"),
     ],
 )
-def test_a_template_writes_what_go_writes(source: str, text: str) -> None:
+def test_a_template_renders_as_in_go(source: str, text: str) -> None:
     if text == "no":
         with pytest.raises(GoTemplateError, match="an action is not closed"):
             evaluate(source, DATA)
@@ -52,7 +52,7 @@ def test_a_template_writes_what_go_writes(source: str, text: str) -> None:
         ("{{ .System .System }}", "cannot evaluate"),
     ],
 )
-def test_what_is_not_known_is_refused(source: str, words: str) -> None:
+def test_unknown_syntax_is_refused(source: str, words: str) -> None:
     with pytest.raises(GoTemplateError, match=words.replace("{", r"\{").replace("|", r"\|")):
         evaluate(source, DATA)
 
@@ -60,6 +60,6 @@ def test_what_is_not_known_is_refused(source: str, words: str) -> None:
 @settings(database=None)
 @given(st.text(st.sampled_from('{} "\\\n-ac'), max_size=12))
 @example('a {{ b }} {{{{ \\ " \n c')
-def test_literal_text_is_written_as_it_is_before_anything(text: str) -> None:
+def test_literal_text_comes_before_values_unchanged(text: str) -> None:
     assert evaluate(literal(text), {}) == text
     assert evaluate(f"{literal(text)}{{{{ if .A }}}}{literal(text)}{{{{ end }}}}", {"A": True}) == 2 * text

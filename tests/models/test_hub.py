@@ -1,4 +1,4 @@
-"""Local means offline: a folder is loaded without the Hub, and a base on the Hub is used as the local cache has it, or not at all."""
+"""Local folders are loaded without the Hub, and a base on the Hub is used only from the local cache."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from sftchat.errors import ModelError
 from sftchat.inference.adapters import same_weights
-from sftchat.inference.open import Sharing
-from sftchat.models.hub import cached_folder, reach
+from sftchat.inference.open import EnginePool
 from sftchat.models.loading import load_model
-from sftchat.models.reference import ModelReference, resolve
-from sftchat.plugins.manager import load_plugins
+from sftchat.models.reference import ModelReference, cached_folder, hub_access, resolve
 from sftchat.testing import ScriptedEngine
 from tests.models.test_references import adapter, checkpoint
 
@@ -44,19 +42,19 @@ def message(folder: Path) -> str:
     return str(error.value)
 
 
-def test_nothing_asks_the_hub_while_something_local_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_contacts_the_hub_while_a_local_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with reach(local=True), reach(local=False), reach(local=True), pytest.raises(OfflineModeIsEnabled):
+    with hub_access(local=True), hub_access(local=False), hub_access(local=True), pytest.raises(OfflineModeIsEnabled):
         HfApi().model_info("org/name")
-    with pytest.raises(ZeroDivisionError), reach(local=True):
+    with pytest.raises(ZeroDivisionError), hub_access(local=True):
         1 / 0  # noqa: B018 - whatever happens inside
 
     assert constants.HF_HUB_OFFLINE is False
     assert "HF_HUB_OFFLINE" not in __import__("os").environ
 
 
-def test_a_base_on_the_hub_is_the_snapshot_that_lies_here(cache: Path, tmp_path: Path) -> None:
+def test_a_base_on_the_hub_is_the_local_snapshot(cache: Path, tmp_path: Path) -> None:
     folder, lora = snapshot(cache), adapter(tmp_path / "lora", "org/base")
     found = resolve(str(lora))
 
@@ -67,7 +65,7 @@ def test_a_base_on_the_hub_is_the_snapshot_that_lies_here(cache: Path, tmp_path:
     assert not same_weights(found.base, resolve("org/other"))
 
 
-def test_the_revision_that_an_adapter_was_made_for_is_looked_for(cache: Path, tmp_path: Path) -> None:
+def test_the_revision_in_the_config_of_an_adapter_is_used(cache: Path, tmp_path: Path) -> None:
     folder, lora = snapshot(cache, "v2"), adapter(tmp_path / "lora", "org/base")
 
     assert "needs its base 'org/base', which is not on this machine" in message(lora)
@@ -76,7 +74,7 @@ def test_the_revision_that_an_adapter_was_made_for_is_looked_for(cache: Path, tm
         assert resolve(str(lora)).base == ModelReference(f"org/base@{revision}", str(folder))
 
 
-def test_a_snapshot_that_is_not_whole_or_an_adapter_is_said(cache: Path, tmp_path: Path) -> None:
+def test_an_incomplete_snapshot_or_an_adapter_is_reported(cache: Path, tmp_path: Path) -> None:
     folder, lora = snapshot(cache), adapter(tmp_path / "lora", "org/base")
     (folder / "model.safetensors").unlink()
     assert message(lora).startswith(f"base 'org/base' of adapter '{lora}' cannot be used as it lies in the Hub's cache: checkpoint ")
@@ -85,7 +83,7 @@ def test_a_snapshot_that_is_not_whole_or_an_adapter_is_said(cache: Path, tmp_pat
     assert "has an adapter as its base" in message(lora)
 
 
-def test_what_is_shared_is_opened_as_it_lies_here(cache: Path, tmp_path: Path) -> None:
+def test_shared_models_are_opened_from_the_local_snapshot(cache: Path, tmp_path: Path) -> None:
     folder, lora = snapshot(cache), adapter(tmp_path / "lora", "org/base")
     asked: list[str] = []
 
@@ -93,12 +91,12 @@ def test_what_is_shared_is_opened_as_it_lies_here(cache: Path, tmp_path: Path) -
         asked.append(model)
         return ScriptedEngine([])
 
-    Sharing(load, load_plugins([]))(str(lora))
+    EnginePool(load)(str(lora))
 
     assert asked == [str(folder)]
 
 
-def test_a_model_of_the_hub_is_looked_at_before_it_is_loaded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_is_checked_before_it_is_loaded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     folder = snapshot(cache)
     (folder / "model.safetensors").unlink()
@@ -114,5 +112,5 @@ def test_a_model_of_the_hub_is_looked_at_before_it_is_loaded(cache: Path, monkey
 
 
 @pytest.mark.parametrize("name", ["org/base", "../..", "org/" + "x" * 300])
-def test_a_cache_that_has_nothing_has_no_folder(cache: Path, name: str) -> None:
+def test_an_empty_cache_has_no_folder(cache: Path, name: str) -> None:
     assert cached_folder(name, "") is cached_folder(name, "../../../etc") is None

@@ -17,9 +17,7 @@ DTYPES = (torch.bfloat16, torch.float16)
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 9),
 )
-def test_a_number_becomes_one_of_its_two_neighbours_and_one_that_the_dtype_holds_stays(
-    numbers: list[float], dtype: torch.dtype, seed: int
-) -> None:
+def test_a_number_is_rounded_to_a_neighbour_and_a_representable_one_stays(numbers: list[float], dtype: torch.dtype, seed: int) -> None:
     before = torch.tensor(numbers)
 
     rounded = round_at_random(before.clone(), dtype, torch.Generator().manual_seed(seed))
@@ -52,7 +50,7 @@ def test_float32_is_not_rounded_and_the_largest_number_does_not_become_infinite(
     )
 
 
-def test_changes_smaller_than_half_the_distance_to_the_next_number_are_kept_by_rounding_at_random() -> None:
+def test_small_changes_survive_stochastic_rounding() -> None:
     size = 2000
     layer = torch.nn.Linear(size, 1, bias=False).requires_grad_(False)
     layer.weight.data = torch.full((1, size), 1 + torch.finfo(torch.bfloat16).eps / 10)

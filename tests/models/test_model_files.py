@@ -1,4 +1,4 @@
-"""Which files of a folder are the model: what an index names and where, what is refused by name, and what has no part."""
+"""The files of a folder that form the model: named by an index, refused by name, or ignored."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_snapshot_of_the_hub_is_a_folder_of_links_out_of_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["w.bin", "w.pt", "w.safetensors.bin", "w.SAFETENSORS", "w"])
 @pytest.mark.parametrize("how", ["index", "config"])
-def test_pickled_weights_are_known_by_what_is_named_and_not_by_what_names_them(tmp_path: Path, name: str, how: str) -> None:
+def test_pickled_weights_are_recognised_by_the_named_files(tmp_path: Path, name: str, how: str) -> None:
     if how == "index":
         folder = model(tmp_path / "model", "b.safetensors", name)
     else:
@@ -122,13 +122,13 @@ def test_pickled_weights_are_known_by_what_is_named_and_not_by_what_names_them(t
          "' names weights that are not there: c.safetensors, d.safetensors"),
     ],
 )  # fmt: skip
-def test_an_index_that_is_none_or_names_nothing_is_one_line(tmp_path: Path, index: str, said: str) -> None:
+def test_an_invalid_or_empty_index_is_one_line(tmp_path: Path, index: str, said: str) -> None:
     folder = model(tmp_path, model__safetensors__index__json=index)
 
     assert message(folder).removeprefix("'").startswith(f"{folder / 'model.safetensors.index.json'}{said}")
 
 
-def test_missing_weights_are_counted_when_they_are_many(tmp_path: Path) -> None:
+def test_missing_weights_are_counted_when_there_are_many(tmp_path: Path) -> None:
     folder = model(tmp_path, *(f"{number}.safetensors" for number in range(5)))
     for number in range(5):
         (folder / f"{number}.safetensors").unlink()
@@ -145,7 +145,7 @@ def test_a_config_of_another_version_cannot_choose_other_weights(tmp_path: Path)
     assert message(folder).endswith("and the configs in its configuration_files name different weights; leave one of them")
 
 
-def test_a_file_that_a_config_names_is_part_of_the_model_wherever_it_lies(tmp_path: Path) -> None:
+def test_a_file_that_a_config_names_is_part_of_the_model_at_any_path(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.4.0.0.json").write_text("{}")
     config = {
         "fast_tokenizer_files": ["../tokenizer.4.0.0.json", ".in/tokenizer.4.1.0.json", "not/there.json"],
@@ -177,7 +177,7 @@ def test_an_adapter_that_names_further_weights_is_refused(tmp_path: Path, key: s
     )
 
 
-def test_every_field_of_a_peft_config_that_may_name_a_file_was_looked_at() -> None:
+def test_every_field_of_a_peft_config_that_may_name_a_file_is_covered() -> None:
     """A newer peft that can load more from a config fails here, for somebody to decide."""
     import dataclasses
 
@@ -199,7 +199,7 @@ def test_every_field_of_a_peft_config_that_may_name_a_file_was_looked_at() -> No
     assert found == {*ELSEWHERE, *harmless}
 
 
-def test_what_lies_beside_a_model_has_no_part_and_unknown_files_have(tmp_path: Path) -> None:
+def test_known_other_files_are_ignored_and_unknown_ones_are_part_of_the_model(tmp_path: Path) -> None:
     folder = model(tmp_path, "model-1.safetensors", chat_template__jinja="")
     apart = ["README.md", "optimizer.pt", "events.out.tfevents.1.host", "sftchat.json", ".hidden.json", "LICENSE", "training_args.bin"]
     for name in (*apart, "bpe.codes", "source.spm", "merges.txt", ".odd.model"):

@@ -1,4 +1,4 @@
-"""Modelfiles: what Ollama would write is what the model was trained on, for every template, or it is said why not."""
+"""Modelfiles: Ollama's prompts equal those of the training for every template, or a message says why not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from sftchat.models.export import ollama_data, write_modelfile
 from sftchat.models.gotemplate import evaluate
-from sftchat.templates.builtin import TEMPLATES, without_training_markers
+from sftchat.templates.named import TEMPLATES, without_training_markers
 from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
@@ -48,7 +48,7 @@ def test_a_modelfile_holds_the_template_in_gos_language_and_every_stop() -> None
 
 
 @pytest.mark.parametrize("name", sorted({*TEMPLATES, *ORIGINALS}))
-def test_ollama_would_write_the_prompts_of_every_template(name: str) -> None:
+def test_ollama_renders_the_prompts_of_every_template(name: str) -> None:
     renderer = renderer_of(name)
 
     modelfile = write_modelfile(renderer, [0], name)
@@ -90,7 +90,7 @@ def test_the_beginning_of_text_that_ollama_writes_itself_is_not_written_twice() 
     assert template_in(write_modelfile(renderer, renderer.stop_tokens, "m").text).count("<s>") == 0
 
 
-def test_what_only_some_conversations_lose_is_noted() -> None:
+def test_differences_of_some_conversations_are_noted() -> None:
     notes = write_modelfile(renderer_of("llama3"), [0], "m").notes
 
     assert [note for note in notes if "white space" in note] == [
@@ -103,7 +103,7 @@ def test_what_only_some_conversations_lose_is_noted() -> None:
     )
 
 
-def test_a_token_before_the_text_that_ends_as_the_token_before_a_later_turn_is_no_part_of_the_turn() -> None:
+def test_a_token_before_the_text_that_equals_a_turn_ending_is_not_part_of_the_turn() -> None:
     from tokenizers.processors import TemplateProcessing
 
     source = TEMPLATES["llama3"].source

@@ -1,4 +1,4 @@
-"""Models with several chat templates by name: which writes a conversation, and that every one of them is kept."""
+"""Models with several named chat templates: which one renders a conversation, and that all are kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from sftchat.engine import Request
 from sftchat.errors import UsageError
-from sftchat.inference.inspect import prompt_ids, reply_ids
+from sftchat.inference.local import prompt_ids, reply_ids
+from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, as_trained
-from sftchat.templates.builtin import TEMPLATES
-from sftchat.templates.named import write_templates
-from sftchat.templates.parity import SAMPLES, prove
+from sftchat.templates.named import TEMPLATES
+from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
@@ -51,10 +51,10 @@ def test_a_conversation_with_tools_is_written_by_tool_use_and_any_other_by_defau
         assert renderer.prompt_text(prompt, sample.tools) == theirs
         assert theirs.startswith("<|im_start|>system\nTools: get_weather") == bool(sample.tools)
         assert renderer.training_rows(sample.messages, sample.tools)
-    assert [check.name for check in prove(renderer, renderer.stop_tokens) if not check.holds] == []
+    assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if not check.passed] == []
 
 
-def test_a_name_picks_the_template_of_every_conversation() -> None:
+def test_a_name_selects_the_template_of_every_conversation() -> None:
     tokenizer = tokenizer_with(NAMED)
 
     picked = choose_renderer(tokenizer, name="tool_use")
@@ -164,9 +164,9 @@ def test_each_template_has_its_own_stop_and_generation_stops_on_all() -> None:
     assert renderer.stop_token == token("<|im_end|>")
     assert set(renderer.stop_tokens) == {token("<|im_end|>"), token("<|e|>")}
     assert reply_ids(renderer, request, "a", True)[-1] == token("<|e|>")
-    assert [check.name for check in prove(renderer, renderer.stop_tokens) if not check.holds] == []
-    (stops,) = (check for check in prove(renderer, [renderer.stop_token]) if check.name == "generation stops on the stop token")
-    assert (stops.holds, "stop token '<|e|>' of 'tool_use'" in stops.detail) == (False, True)
+    assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if not check.passed] == []
+    (stops,) = (check for check in check_parity(renderer, [renderer.stop_token]) if check.name == "generation stops on the stop token")
+    assert (stops.passed, "stop token '<|e|>' of 'tool_use'" in stops.detail) == (False, True)
 
 
 def test_an_engine_renders_a_request_with_tools_by_tool_use() -> None:
@@ -183,13 +183,13 @@ def test_an_engine_renders_a_request_with_tools_by_tool_use() -> None:
     ]
 
 
-def test_a_broken_template_for_tools_hinders_no_conversation_without() -> None:
+def test_a_broken_tool_template_does_not_affect_conversations_without_tools() -> None:
     renderer = choose_renderer(tokenizer_with({"default": DEFAULT, "tool_use": "{{ raise_exception('broken') }}"}))
 
     assert learned(renderer, renderer.training_ids(chat("q", "a"))) == "a<|im_end|>"
     assert renderer.stop_tokens == (renderer.stop_token,)
-    checks = prove(renderer, renderer.stop_tokens)
-    assert [check.name for check in checks if not check.holds] == ["can be trained on calls of tools"]
+    checks = check_parity(renderer, renderer.stop_tokens)
+    assert [check.name for check in checks if not check.passed] == ["can be trained on calls of tools"]
     with pytest.raises(TemplateError, match="chat template 'tool_use' refuses the turns"):
         renderer.prompt_ids(chat("q"), tools=[LOOK])
 
@@ -205,7 +205,7 @@ def test_a_new_line_that_only_history_has_makes_a_row_for_each_reply() -> None:
     )
 
 
-def test_inference_uses_the_name_of_the_training_unless_it_is_given_another() -> None:
+def test_inference_uses_the_name_of_the_training_unless_given_another() -> None:
     made = Manifest("t", "b", "h", "full", {}, (), 0, "", "tool_use", "", {"a": 1}, template_name="tool_use")
 
     assert as_trained(made) == {"template": "", "name": "tool_use", "arguments": {"a": 1}}

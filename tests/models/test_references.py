@@ -1,4 +1,4 @@
-"""What MODEL may be, and what is said of what it may not."""
+"""Valid values of MODEL, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_engine_of_a_plugin_is_chosen_by_its_scheme() -> None:
     assert resolve("echo:a:b", schemes=["echo"]) == ModelReference("echo:a:b", "a:b", scheme="echo")
 
 
-def test_a_mistyped_folder_suggests_its_neighbour(tmp_path: Path) -> None:
+def test_a_mistyped_folder_suggests_the_nearest_one(tmp_path: Path) -> None:
     checkpoint(tmp_path / "run")
 
     assert message(str(tmp_path / "rnu")) == (
@@ -84,7 +84,7 @@ def test_an_unknown_scheme_suggests_the_embedded_model() -> None:
     assert message("sftchat:nan") == "unknown model 'sftchat:nan'; did you mean 'sftchat:nano'? (available: sftchat:nano)"
 
 
-def test_a_checkpoint_without_weights_says_which_files_are_missing(tmp_path: Path) -> None:
+def test_a_checkpoint_without_weights_is_reported_with_the_missing_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
 
     assert message(str(tmp_path)) == f"checkpoint '{tmp_path}' has no weights; expected model.safetensors or model.safetensors.index.json"
@@ -97,13 +97,13 @@ def test_pickled_weights_are_loaded_only_when_allowed(tmp_path: Path) -> None:
     assert resolve(folder, allow_pickle=True).source == folder
 
 
-def test_an_adapter_without_a_base_asks_for_one(tmp_path: Path) -> None:
+def test_an_adapter_without_a_base_requires_one(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "adapter", None)
 
     assert message(str(folder)) == f"adapter '{folder}' does not name its base model; give it with --base MODEL"
 
 
-def test_a_base_that_is_not_on_this_machine_is_named_with_what_to_type(tmp_path: Path) -> None:
+def test_a_base_that_is_not_on_this_machine_is_named_with_the_remedy(tmp_path: Path) -> None:
     away, gone = adapter(tmp_path / "away", "org/base"), adapter(tmp_path / "gone", "/content/base")
 
     assert message(str(away)) == (
@@ -127,7 +127,7 @@ def test_adapters_that_lead_back_to_themselves_are_one_line(tmp_path: Path, leng
     )
 
 
-def test_a_base_is_no_adapter_however_it_is_named(tmp_path: Path) -> None:
+def test_an_adapter_cannot_be_a_base_by_any_name(tmp_path: Path) -> None:
     base = checkpoint(tmp_path / "base")
     inner = adapter(tmp_path / "run" / "checkpoint-2", str(base))
     other = adapter(tmp_path / "other", "../run")
@@ -146,7 +146,7 @@ def test_a_manifest_cannot_make_a_run_its_own_checkpoint(tmp_path: Path) -> None
         assert resolve(str(run)).source == str(run / "checkpoint-1")
 
 
-def test_a_folder_that_is_no_model_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_reported_with_the_expected_files(tmp_path: Path) -> None:
     assert (
         message(str(tmp_path))
         == f"folder '{tmp_path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders"
@@ -167,7 +167,7 @@ def test_a_broken_adapter_config_is_named(tmp_path: Path) -> None:
     assert message(str(folder)).startswith(f"{folder / 'adapter_config.json'} is not a JSON object: ")
 
 
-def test_a_name_that_no_system_takes_is_no_folder(tmp_path: Path) -> None:
+def test_a_name_that_is_invalid_on_every_system_is_not_a_folder(tmp_path: Path) -> None:
     assert message("x" * 5000).startswith("no folder 'xxx")
     long = f"org/{'x' * 300}"
     assert message(str(adapter(tmp_path / "lora", long))).startswith(
@@ -179,7 +179,7 @@ def test_wrong_names_are_wrong_usage_and_missing_weights_are_not() -> None:
     assert (UsageError.exit_code, ModelError.exit_code) == (2, 3)
 
 
-def test_a_pattern_that_no_shell_expanded_names_the_checkpoints_by_step(tmp_path: Path) -> None:
+def test_an_unexpanded_pattern_names_the_checkpoints_by_step(tmp_path: Path) -> None:
     for step in (5, 20, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-notes.txt").touch()
@@ -190,7 +190,7 @@ def test_a_pattern_that_no_shell_expanded_names_the_checkpoints_by_step(tmp_path
     assert expand(["http://host/v1#a*"]) == ("http://host/v1#a*",)
 
 
-def test_a_checkpoint_and_a_finished_run_know_their_step(tmp_path: Path) -> None:
+def test_a_checkpoint_and_a_finished_run_have_their_step(tmp_path: Path) -> None:
     (tmp_path / "sftchat.json").write_text('{"task": "t", "base": "b", "base_identity": "", "method": "full", "config": {}, "data": [], "rows": 1, '
                                            '"tokens_hash": "", "template": "", "template_hash": "", "steps": 7}')  # fmt: skip
     assert (step_of("run/checkpoint-12"), step_of(str(tmp_path)), step_of("sftchat:nano"), step_of("org/checkpoint-x")) == (

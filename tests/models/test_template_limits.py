@@ -1,4 +1,4 @@
-"""A chat template that asks for too much time or memory is refused soon; one that is as templates are renders as before."""
+"""A chat template that needs too much time or memory is refused soon; ordinary ones render as before."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def render(source: str, turns: Any = None) -> str:
 
 
 @pytest.mark.parametrize("source", AT_ONCE)
-def test_no_single_operation_makes_more_than_a_template_may(source: str) -> None:
+def test_no_single_operation_exceeds_its_limit(source: str) -> None:
     before = time.thread_time()
 
     with pytest.raises(TooMuchError):
@@ -74,7 +74,7 @@ def test_no_single_operation_makes_more_than_a_template_may(source: str) -> None
 
 
 @pytest.mark.parametrize("source", ENDLESS)
-def test_a_rendering_that_does_not_end_is_stopped_and_not_tried_again(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_rendering_is_stopped_and_not_repeated(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.3)
 
     with pytest.raises(TooMuchError, match="runs for more than 0.3 seconds"):
@@ -86,7 +86,7 @@ def test_a_rendering_that_does_not_end_is_stopped_and_not_tried_again(source: st
     assert time.thread_time() - before < 0.1
 
 
-def test_memory_that_many_small_operations_take_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_many_small_operations_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_limits, "MAX_MEMORY_GROWTH", 64 << 20)
     monkeypatch.setattr(template_limits, "SECONDS_BEFORE_WATCHING", 0.05)
 
@@ -94,7 +94,7 @@ def test_memory_that_many_small_operations_take_is_bounded(monkeypatch: pytest.M
         render("{{ range(99999)|map('center', 50000)|list|length }}")
 
 
-def test_a_rendering_in_another_thread_is_stopped_and_its_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rendering_in_another_thread_is_stopped_and_its_thread_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.3)
     said: list[str] = []
 
@@ -114,7 +114,7 @@ def test_a_rendering_in_another_thread_is_stopped_and_its_thread_goes_on(monkeyp
     assert mine == [f"hi {number}" for number in range(50)]
 
 
-def test_what_templates_do_is_done_as_before() -> None:
+def test_usual_operations_work_as_before() -> None:
     source = (
         "{{ 3 * 4 }} {{ 2 ** 10 }} {{ 7 % 2 }} {{ '-' * 3 }} {{ '%s-%d'|format('a', 3) }} {{ '%5.2f' % 1.5 }} {{ '{}:{}'.format(1, 'b') }} "
         "{{ ['a', 'b']|join(', ') }} {{ 'abc'|replace('b', 'x') }} {{ 1732000000|tojson }} {{ 'a' ~ 1 ~ none }} {{ [1, (2, 3), {'a': 4}] }} "
@@ -131,7 +131,7 @@ VALUES = st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) |
 
 @settings(max_examples=200, deadline=None)
 @given(VALUES)
-def test_plain_values_weigh_about_what_they_are_long_and_are_not_changed(value: Any) -> None:
+def test_the_size_of_plain_values_is_estimated_without_changing_them(value: Any) -> None:
     assert weighed(value) is value
 
 

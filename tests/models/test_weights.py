@@ -1,4 +1,4 @@
-"""Weights are loaded without advice that the user cannot act on."""
+"""Loading weights shows no advice that the user cannot follow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from sftchat.models.loading import quiet_libraries
 
 
-def test_what_the_libraries_say_to_one_another_is_not_shown() -> None:
+def test_internal_messages_of_libraries_are_not_shown() -> None:
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         quiet_libraries()

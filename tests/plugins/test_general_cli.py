@@ -1,4 +1,4 @@
-"""The general task through the command line, in processes of their own: found by its entry point and light."""
+"""The general task from the command line, in separate processes: found by its entry point, without heavy imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mechanical half of reviewing the general evalset: what a program can check."""
+"""Automatic checks of the general evalset."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_there_are_at_least_one_hundred_and_fifty_items_of_every_kind_in_both_la
     assert {constraint["check"] for row in ROWS for constraint in row.metadata["constraints"]} == set(CHECKS)
 
 
-def test_ids_say_kind_and_language() -> None:
+def test_ids_contain_kind_and_language() -> None:
     numbers: Counter[str] = Counter()
     for row in ROWS:
         name = f"{row.metadata['kind']}-{row.metadata['language']}"
@@ -50,7 +50,7 @@ def test_ids_say_kind_and_language() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_the_gold_scores_top_and_wrong_replies_do_not(row: Example) -> None:
+def test_the_gold_scores_highest_and_wrong_replies_do_not(row: Example) -> None:
     stats = {"n": 1, "correct": 1, "exact": 1, "rouge_l": 1.0}
     assert validate_row(row) == ()
     assert set(row.metadata) == {"kind", "language", "constraints"}
@@ -106,7 +106,7 @@ def test_a_distractor_is_wrong(item: str, distractors: str) -> None:
     assert [reply for reply in distractors.split("|") if score(row, Reply(reply)).stats["correct"]] == []
 
 
-def test_an_item_is_written_in_the_language_it_says() -> None:
+def test_an_item_is_written_in_its_stated_language() -> None:
     wrong = [row.id for row in ROWS if any("一" <= c <= "鿿" for c in talk(row)) != (row.metadata["language"] == "zh")]
     assert wrong == []
 

@@ -1,4 +1,4 @@
-"""The generator of general rows: its bytes, its walls between train and test, and whether every gold is what the prompt asks for."""
+"""The generator of general rows: its bytes, the separation of train and test split, and whether every gold answers its prompt."""
 
 import hashlib
 import itertools
@@ -56,12 +56,12 @@ def test_the_same_seed_gives_the_same_bytes_everywhere(options: dict[str, object
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(), st.integers(0, 15), st.sampled_from(SPLITS), st.sampled_from(["both", *LANGUAGES]), st.sampled_from(KINDS))
-def test_a_row_does_not_depend_on_how_many_are_asked_for(seed: int, i: int, split: str, language: str, kind: str) -> None:
+def test_a_row_does_not_depend_on_the_number_of_rows(seed: int, i: int, split: str, language: str, kind: str) -> None:
     rows = [list(generate(n, seed, split=split, language=language, kinds=(kind,))) for n in (i + 1, i + 7)]
     assert rows[0] == rows[1][: i + 1]
 
 
-def test_rows_are_made_when_they_are_asked_for() -> None:
+def test_rows_are_generated_lazily() -> None:
     assert next(generate(10**12, 1)).id == "general-train-train-1-000000"
     assert [row.id for row in generate(2, -3, split="test")] == ["general-test-test--3-000000", "general-test-test--3-000001"]
 
@@ -71,7 +71,7 @@ def test_thousands_of_rows_are_all_different() -> None:
     assert len({json.dumps(row.messages) for row in ROWS["test"]}) == 3000
 
 
-def test_a_kind_with_few_rows_repeats_itself_rather_than_end() -> None:
+def test_a_kind_with_few_rows_repeats_itself_instead_of_ending() -> None:
     rows = list(generate(1500, 0, kinds=("identity",), language="en", split="test"))
     assert 100 < len({row.messages[0]["content"] for row in rows}) < 1500 == len(rows)
 
@@ -189,7 +189,7 @@ def test_words_and_numbers_are_those_of_the_split(split: str) -> None:
         assert [value for value in used if held_out(value) != wanted] == [], row
 
 
-def test_operands_of_the_splits_are_disjoint_in_whatever_order() -> None:
+def test_operands_of_the_splits_are_disjoint_in_any_order() -> None:
     pairs = {
         split: {
             (facts["sign"], *(sorted((facts["left"], facts["right"])) if facts["sign"] != "-" else (facts["left"], facts["right"])))
@@ -319,7 +319,7 @@ def test_every_gold_keeps_its_constraints_and_no_prompt_answers_itself() -> None
     assert [question for row, question in asked if not violated(row.metadata["constraints"], question, question)] == []
 
 
-def test_a_talk_has_two_or_three_turns_of_the_user_and_every_other_row_has_one() -> None:
+def test_a_conversation_has_two_or_three_user_turns_and_every_other_row_has_one() -> None:
     turns = {kind: Counter(len(row.messages) for row in EVERY if row.metadata["kind"] == kind) for kind in KINDS}
     assert {kind: set(counts) for kind, counts in turns.items()} == {kind: {1} for kind in KINDS} | {"reference": {3, 5}}
     assert {tuple(message["role"] for message in row.messages[:3]) for row in EVERY if len(row.messages) > 1} == {
@@ -327,7 +327,7 @@ def test_a_talk_has_two_or_three_turns_of_the_user_and_every_other_row_has_one()
     }
 
 
-def test_kinds_and_languages_are_even_where_there_are_rows_enough() -> None:
+def test_kinds_and_languages_are_balanced_where_there_are_enough_rows() -> None:
     kinds = Counter(row.metadata["kind"] for row in ROWS["train"])
     languages = Counter(row.metadata["language"] for row in ROWS["train"])
     assert set(kinds) == set(KINDS)
@@ -335,7 +335,7 @@ def test_kinds_and_languages_are_even_where_there_are_rows_enough() -> None:
     assert min(languages.values()) > 1400
 
 
-def test_the_metadata_say_how_a_row_was_made() -> None:
+def test_the_metadata_describe_how_a_row_was_generated() -> None:
     assert next(row for row in ROWS["train"] if form(row) == "letters").metadata == {
         "kind": "counting",
         "language": "en",

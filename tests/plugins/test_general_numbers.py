@@ -1,4 +1,4 @@
-"""Numbers in the digits, signs and separators that people and models write, read by the general task."""
+"""Numbers in digits, signs and separators of people and models, as read by the general task."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ SCRIPTS = {
         ("forty-two", "42"),
     ],
 )
-def test_a_number_is_its_value_however_it_is_written(text: str, value: str) -> None:
+def test_a_number_is_read_in_every_spelling(text: str, value: str) -> None:
     assert number(text, "?") == Decimal(value)
     assert is_bare_number(text) or text.endswith("个")
 
 
 @pytest.mark.parametrize("text", ["十百", "一二十", "万", "二两", "五五十", "百万万", "one two", "no number", "負"])
-def test_what_is_no_numeral_is_none(text: str) -> None:
+def test_text_without_a_numeral_gives_none(text: str) -> None:
     assert number(text, "?") is None
 
 
 @pytest.mark.parametrize(("text", "value"), [("12 345", "12345"), ("3 12", "12"), ("1234 567", "567"), ("1 0000", "0")])
-def test_a_space_parts_thousands_and_nothing_else(text: str, value: str) -> None:
+def test_a_space_separates_only_thousands(text: str, value: str) -> None:
     assert number(text, "?") == Decimal(value)
 
 

@@ -1,4 +1,4 @@
-"""The scorer of the general task: what counts as right, what each fault is called, and that no reply breaks it."""
+"""The scorer of the general task: right replies, error classes, and that no reply makes it fail."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def errors(reply: str, *constraints: object, gold: str = "gold", question: str =
     return judged.errors
 
 
-def test_a_right_reply_has_every_count_and_no_fault() -> None:
+def test_a_right_reply_has_every_count_and_no_error_class() -> None:
     stats = {"n": 1, "correct": 1, "exact": 1, "rouge_l": 1.0}
     judged = score(item("12", {"check": "number", "value": 12}, kind="arithmetic"), Reply("12"))
     assert judged == Score(stats, "12", (), {"arithmetic": stats})
 
 
-def test_a_right_reply_in_other_words_is_correct_and_not_exact() -> None:
+def test_a_right_reply_in_another_wording_is_correct_and_not_exact() -> None:
     judged = score(item("你叫小明。", {"check": "mentions", "any": ["小明"]}), Reply("你的名字是小明"))
     assert judged == Score({"n": 1, "correct": 1, "exact": 0, "rouge_l": pytest.approx(6 / 11)}, "你的名字是小明")
 
 
-def test_without_constraints_the_gold_itself_is_wanted_whatever_its_case_and_punctuation() -> None:
+def test_without_constraints_the_gold_is_required_ignoring_case_and_punctuation() -> None:
     assert score(item("It is Red."), Reply("“it is  RED”!")).stats == {"n": 1, "correct": 1, "exact": 1, "rouge_l": 1.0}
     assert score(item("你好，世界。"), Reply("你好, 世界！")).stats == {"n": 1, "correct": 1, "exact": 1, "rouge_l": 1.0}
     assert errors("It is blue.", gold="It is red.") == ("wrong_answer",)
@@ -166,7 +166,7 @@ CHARACTERS = {"check": "length", "unit": "characters", "most": 4}
         (CHARACTERS, "小猫很可爱。", "wrong_format"),
     ],
 )
-def test_every_check_knows_right_from_wrong(constraint: dict[str, Any], reply: str, fault: str) -> None:
+def test_every_check_distinguishes_right_from_wrong(constraint: dict[str, Any], reply: str, fault: str) -> None:
     assert errors(reply, constraint, question="How much is 7 + 5?") == ((fault,) if fault else ())
 
 
@@ -188,7 +188,7 @@ def test_every_check_is_in_the_table_above() -> None:
         ("12", "length", ("truncated",)),
     ],
 )
-def test_whole_replies_have_faults_of_their_own(reply: str, finish_reason: Any, expected: tuple[str, ...]) -> None:
+def test_whole_replies_have_error_classes_of_their_own(reply: str, finish_reason: Any, expected: tuple[str, ...]) -> None:
     judged = score(item("12", SUM), Reply(reply, finish_reason))
     assert judged.errors == expected
     assert judged.stats["correct"] == (not set(expected) - {"truncated"})
@@ -199,7 +199,7 @@ def test_every_constraint_must_hold() -> None:
     assert errors("a very soft dog", WORDS, {"check": "mentions", "any": ["cat"]}) == ("wrong_format", "wrong_answer")
 
 
-def test_a_parrot_is_not_right() -> None:
+def test_a_repeated_prompt_is_not_right() -> None:
     assert errors("10 - 5 = ?", {"check": "number", "value": 5}, question="10 - 5 = ？") == ("wrong_answer",)
     assert errors("10 - 5 = 5", {"check": "number", "value": 5}, question="10 - 5 = ？") == ()
 
@@ -267,7 +267,7 @@ def test_a_row_without_gold_or_with_constraints_of_another_shape_cannot_be_score
         (item(" "), ("empty gold",)),
     ],
 )
-def test_the_check_of_a_row_holds_the_gold_to_its_constraints(row: Example, expected: tuple[str, ...]) -> None:
+def test_the_row_check_compares_the_gold_with_its_constraints(row: Example, expected: tuple[str, ...]) -> None:
     assert validate_row(row) == expected
 
 
@@ -301,7 +301,7 @@ def test_garbage_never_raises_and_never_beats_the_gold(row: Example, garbage: st
 @pytest.mark.parametrize(
     "garbage", ["9" * 50_000, "a:" * 20_000, "{" * 20_000, "<answer>" * 5_000, "- " * 20_000, "1. x\n" * 5_000, "= 1 " * 20_000]
 )
-def test_long_garbage_is_judged_in_good_time(garbage: str) -> None:
+def test_long_garbage_is_scored_fast(garbage: str) -> None:
     rows = {row.metadata["constraints"][0]["check"]: row for row in ROWS}
     assert {score(row, Reply(garbage)).stats["exact"] for row in rows.values()} == {0}
 

@@ -1,4 +1,4 @@
-"""The relation task through the command line, most of it in processes of their own."""
+"""The relation task from the command line, mostly in separate processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftchat.cli import main
 from tests.test_import_layers import HEAVY, run_light
 
 
-def test_a_reader_that_leaves_is_no_failed_gate() -> None:
+def test_a_closed_pipe_is_not_a_failed_gate() -> None:
     program = (
         "import sys; from sftchat.cli import main; sys.exit(main(['data', 'generate', 'relation', '-n', '20000', '-o', '-', '--quiet']))"
     )
@@ -60,7 +60,7 @@ def test_gating_stored_replies_loads_no_model_library(tmp_path: Path) -> None:
         (20, "王小明-小红:夫妻", 1, "regressed, worse than old.jsonl: f1 -10.5 points"),
     ],
 )
-def test_the_gate_is_on_triples_that_are_wholly_right(
+def test_the_gate_tests_completely_right_triples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: int, reply: str, code: int, verdict: str
 ) -> None:
     """Overlap of characters, or any credit for half a name, ranks these three the other way round."""

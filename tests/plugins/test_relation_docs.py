@@ -1,4 +1,4 @@
-"""What the pages on reports and CI show with the relation task is what the program prints."""
+"""The examples with the relation task on the pages on reports and CI equal the program's output."""
 
 from __future__ import annotations
 

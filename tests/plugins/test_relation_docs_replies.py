@@ -1,4 +1,4 @@
-"""Every example of docs/replies.md runs, on small files in the formats that the tools really write."""
+"""Every example of docs/replies.md runs, on small files in the real formats of the tools."""
 
 from __future__ import annotations
 
@@ -143,13 +143,13 @@ def test_every_example_of_the_page_runs(
         assert [request["custom_id"] for request in requests] == list(GOLD)
 
 
-def test_a_batch_request_that_failed_is_a_failure_and_no_bad_reply() -> None:
+def test_a_failed_batch_request_is_a_failure_and_not_a_bad_reply() -> None:
     error = {"custom_id": "a", "response": {"status_code": 500, "body": None}, "error": None}
 
     assert translated(error) == {"id": "a", "reply": "", "finish_reason": "error", "error": "HTTP 500"}
 
 
-def test_what_only_looks_like_another_tools_row_is_left_alone() -> None:
+def test_a_row_that_only_looks_like_another_tools_is_left_alone() -> None:
     row = {"custom_id": "a", "response": {"status_code": 200, "body": {}}}
 
     assert translated(row) == row

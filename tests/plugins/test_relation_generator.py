@@ -1,4 +1,4 @@
-"""The generator of relation rows: its bytes, its two walls between train and test, and whether the gold is what the text says."""
+"""The generator of relation rows: its bytes, the separation of train and test split, and whether the gold matches the text."""
 
 import hashlib
 import itertools
@@ -93,12 +93,12 @@ def test_the_same_seed_gives_the_same_bytes_everywhere(options: dict[str, str], 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(), st.integers(0, 15), st.sampled_from(["novel", "article"]), st.sampled_from(SPLITS), st.sampled_from(SPLITS))
-def test_a_row_does_not_depend_on_how_many_are_asked_for(seed: int, i: int, preset: str, names: str, forms: str) -> None:
+def test_a_row_does_not_depend_on_the_number_of_rows(seed: int, i: int, preset: str, names: str, forms: str) -> None:
     rows = [list(generate(n, seed, preset=preset, names=names, forms=forms)) for n in (i + 1, i + 7)]
     assert rows[0] == rows[1][: i + 1]
 
 
-def test_rows_are_made_when_they_are_asked_for() -> None:
+def test_rows_are_generated_lazily() -> None:
     assert next(generate(10**12, 1)).id == "novel-train-train-1-000000"
     assert [row.id for row in generate(2, -3, preset="article")] == ["article--3-000000", "article--3-000001"]
     assert next(generate(1, 4, names="test")).id == "novel-test-train-4-000000"
@@ -124,7 +124,7 @@ def test_an_option_without_meaning_is_refused_at_once(options: dict[str, object]
     assert str(caught.value) == complaint
 
 
-def test_there_are_names_enough() -> None:
+def test_there_are_enough_names() -> None:
     characters = "".join(CHARACTERS.values())
     assert len(set(SURNAMES)) == len(SURNAMES) >= 120
     assert len(set(COMPOUND_SURNAMES)) == len(COMPOUND_SURNAMES) >= 15
@@ -147,7 +147,7 @@ def test_people_of_a_passage_are_distinct_of_one_split_and_no_name_holds_another
     assert all(person.name.startswith(person.surname) and person.name.endswith(person.given) for person in people)
 
 
-def test_no_name_of_a_test_passage_was_met_in_training() -> None:
+def test_no_name_of_a_test_passage_is_in_training_passages() -> None:
     names = {split: {name for row in rows for head, tail, _ in triples(row) for name in (head, tail)} for split, rows in ROWS.items()}
     assert min(map(len, names.values())) > 3000
     assert names["train"] & names["test"] == set()
@@ -160,7 +160,7 @@ def test_no_name_of_a_test_passage_was_met_in_training() -> None:
         assert [name for name, readings in givens.items() if split not in map(split_of, readings)] == []
 
 
-def test_the_metadata_say_how_a_row_was_made() -> None:
+def test_the_metadata_describe_how_a_row_was_generated() -> None:
     row = ROWS["test"][0]
     assert row.id == "novel-test-test-5-000000"
     assert {**row.metadata, "form_ids": []} == {"preset": "novel", "names": "test", "forms": "test", "form_ids": []}
@@ -205,7 +205,7 @@ def test_every_reading_of_a_form_has_a_cue_that_training_has(form: Form) -> None
 
 
 @pytest.mark.parametrize("label", SEXES)
-def test_every_reading_of_a_kinship_tells_both_sexes_in_words(label: str) -> None:
+def test_every_reading_of_a_kinship_states_both_sexes_in_words(label: str) -> None:
     for form in RELATION_FORMS[label, "train"] + RELATION_FORMS[label, "test"]:
         assert [reading for reading in readings(form) for sex in SEXES[label] if not re.search(sex, reading)] == []
 
@@ -279,7 +279,7 @@ def test_sharing_a_person_never_implies_a_relation_that_the_gold_lacks(split: st
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_figures_of_the_distribution_are_what_they_are_meant_to_be(split: str) -> None:
+def test_the_distribution_has_the_intended_figures(split: str) -> None:
     counts = Counter(len(triples(row)) for row in ROWS[split])
     labels = Counter(label for row in ROWS[split] for _, _, label in triples(row))
     lengths = [len(text(row)) for row in ROWS[split]]
@@ -355,7 +355,7 @@ def test_an_article_row_is_exactly_of_the_published_recipe() -> None:
         ("韩立与紫灵成亲。", "韩立-紫灵:夫妻\n紫灵-韩立:夫妻", ("duplicate pair 紫灵-韩立",)),
     ],
 )
-def test_a_check_names_what_is_wrong_with_a_row(passage: str, gold: str, expected: tuple[str, ...]) -> None:
+def test_a_check_names_the_problem_of_a_row(passage: str, gold: str, expected: tuple[str, ...]) -> None:
     assert validate_row(Example((Message(role="user", content=article.PROMPT + passage),), gold)) == expected
 
 

@@ -1,4 +1,4 @@
-"""The metrics of the relation task, and what must hold of the scorer whatever the reply: tried on generated rows and on garbage."""
+"""The metrics of the relation task, and properties of the scorer for any reply, on generated rows and garbage."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_micro_f1_is_a_ratio_of_sums_and_no_mean_of_items() -> None:
     assert sum(metrics([judged])["f1"] for judged in scores) / 10 == 0.9
 
 
-def test_metrics_of_nothing_found_where_nothing_was_are_the_share_that_could_be_read() -> None:
+def test_metrics_without_any_triples_are_the_share_of_readable_replies() -> None:
     silent, garbage = judge("无", "无"), judge("无", "嗯嗯嗯")
     assert metrics([silent, silent]) == TOP | {"relation_accuracy": 0.0}
     half = {
@@ -98,7 +98,7 @@ def test_f1_is_the_primary_metric() -> None:
 
 
 @pytest.mark.parametrize("preset", ["novel", "article"])
-def test_gold_against_itself_is_exactly_top(preset: str) -> None:
+def test_gold_against_itself_scores_highest(preset: str) -> None:
     rows = list(generate(200, 3, preset=preset))
     scores = [score(row, Reply(row.gold or "")) for row in rows]
     assert metrics(scores) == TOP
@@ -161,7 +161,7 @@ DRIFTS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("drift", DRIFTS)
 @pytest.mark.parametrize("preset", ["novel", "article"])
-def test_knowledge_in_another_format_keeps_f1_and_loses_strict_f1(preset: str, drift: str) -> None:
+def test_right_triples_in_another_format_keep_f1_and_lose_strict_f1(preset: str, drift: str) -> None:
     rows = [row for row in generate(60, 8, preset=preset) if row.gold != "无"]
     scores = [score(row, Reply(DRIFTS[drift](row.gold or ""))) for row in rows]
     assert metrics(scores) == TOP | {"strict_f1": 0.0}

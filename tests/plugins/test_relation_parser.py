@@ -1,4 +1,4 @@
-"""The parser against every way in which models write a triple, and against everything that is none."""
+"""The parser on every way in which models write a triple, and on text that is none."""
 
 import random
 import time
@@ -35,23 +35,23 @@ def test_lines_in_the_exact_format_are_read_both_ways() -> None:
     assert read("张三-李四:师徒\n王五-赵六:夫妻") == strictly(TEACHER, COUPLE)
 
 
-def test_every_line_is_read_and_names_are_not_run_together() -> None:
+def test_every_line_is_read_and_names_are_kept_apart() -> None:
     # OpenCompass' postprocessing keeps the first line only, and takes 张三李-四 for 张三-李四.
     assert read("张三-李四:师徒\n张三李-四:师徒").lenient == (TEACHER, Triple("张三李", "四", "师徒"))
 
 
-def test_nothing_alone_is_an_answer() -> None:
+def test_nothing_is_a_valid_answer() -> None:
     assert read("无") == strictly()
 
 
 @pytest.mark.parametrize(
     "reply", ["无。", "没有", "没有关系", "没有人物关系。", "文中没有明确的人物关系。", "None", "N/A", "答案:无", "[]", "{}", "- 无"]
 )
-def test_other_ways_to_say_nothing_are_an_answer_out_of_format(reply: str) -> None:
+def test_other_words_for_nothing_are_an_answer_in_another_format(reply: str) -> None:
     assert read(reply) == loosely()
 
 
-def test_a_pair_said_to_have_no_relation_is_no_triple() -> None:
+def test_a_pair_without_a_relation_is_not_a_triple() -> None:
     assert read("张三-李四:无") == loosely()
 
 
@@ -147,7 +147,7 @@ def test_a_name_that_holds_the_word_and_is_cut_where_both_parts_stand_in_the_tex
     assert read("李和平和王芳:夫妻") == loosely(Triple("李和平", "王芳", "夫妻"))
 
 
-def test_a_line_that_the_text_cannot_decide_is_named_and_not_guessed() -> None:
+def test_an_ambiguous_line_is_reported_and_not_guessed() -> None:
     assert read("甲-乙-丙:同门") == nothing("ambiguous_split", "unparsable")
     assert read("张三-李四:师徒\n甲-乙-丙:同门") == loosely(TEACHER, issues=("ambiguous_split",))
 
@@ -182,15 +182,15 @@ def test_prose_around_the_lines_is_extra_text() -> None:
     assert read(reply) == loosely(TEACHER, issues=("extra_text",))
 
 
-def test_nothing_beside_a_triple_is_extra_text() -> None:
+def test_nothing_next_to_a_triple_is_extra_text() -> None:
     assert read("张三-李四:师徒\n无") == loosely(TEACHER, issues=("extra_text",))
 
 
-def test_repeats_are_left_for_the_scorer_to_judge() -> None:
+def test_repeats_are_left_to_the_scorer() -> None:
     assert read("张三-李四:师徒\n张三-李四:师徒") == strictly(TEACHER, TEACHER)
 
 
-def test_thinking_is_no_part_of_either_reading() -> None:
+def test_thinking_is_not_part_of_either_reading() -> None:
     assert read("<think>王五-赵六:夫妻？</think>\n\n张三-李四:师徒") == strictly(TEACHER)
 
 
@@ -212,7 +212,7 @@ def test_a_reply_without_a_triple_is_unparsable(reply: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ['[{"head": "张三"', '{"head": "张三", "tail": 3, "relation": null}', '["', "[" * 5000, '{"a":' * 5000])
-def test_broken_or_bottomless_json_is_unparsable(broken: str) -> None:
+def test_broken_or_deeply_nested_json_is_unparsable(broken: str) -> None:
     assert read(broken) == nothing("unparsable")
 
 
@@ -238,7 +238,7 @@ def test_any_reply_is_read_without_raising_and_always_the_same_way(reply: str, s
 
 
 @given(st.lists(st.tuples(st.sampled_from("甲乙丙丁"), st.sampled_from("戊己庚辛"), st.sampled_from(VOCABULARY.relations)), min_size=1))
-def test_what_is_written_in_the_format_is_what_is_read(rows: list[tuple[str, str, str]]) -> None:
+def test_formatted_triples_are_read_back(rows: list[tuple[str, str, str]]) -> None:
     triples = [Triple(*row) for row in rows]
     assert read("\n".join(map(str, triples))) == strictly(*triples)
 

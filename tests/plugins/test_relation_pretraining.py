@@ -1,4 +1,4 @@
-"""The embedded model is a base model: nothing it was pretrained on is a row of a task that ships with sftchat."""
+"""The embedded model is a base model: its pretraining contains no row of a task that ships with sftchat."""
 
 from __future__ import annotations
 

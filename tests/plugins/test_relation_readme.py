@@ -1,4 +1,4 @@
-"""The README's commands are run in their order, each as it stands but for the size: a few rows, a few steps, a few items."""
+"""The README's commands run in order, with a few rows, steps and items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_scripts_that_the_readme_names_can_be_started() -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_work_in_order(tmp_path: Path) -> None:
     """A gate may say no to a model that was trained for a moment; everything else succeeds."""
     variables = environment(tmp_path / "venv", {"train": "--rows 16 --max-steps 2", "eval": f"--evalset {tmp_path / 'gold.jsonl'}"})
     work = tmp_path / "work"

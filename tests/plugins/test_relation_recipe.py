@@ -14,7 +14,7 @@ def run(*words: str) -> int:
     return main(["data", *words])
 
 
-def test_of_the_published_recipe_the_noisy_rows_are_flagged_and_no_clean_ones(
+def test_the_noisy_rows_of_the_published_recipe_are_flagged_and_no_clean_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

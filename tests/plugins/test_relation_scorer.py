@@ -1,4 +1,4 @@
-"""The scorer: what counts as right, and what each fault is called."""
+"""The scorer: right replies and error classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def counts(judged: Score) -> tuple[float, float, float]:
     return judged.stats["tp"], judged.stats["pred"], judged.stats["gold"]
 
 
-def test_a_right_reply_has_every_count_and_no_fault() -> None:
+def test_a_right_reply_has_every_count_and_no_error_class() -> None:
     assert judge("张三-李四:师徒\n王小明-李小红:夫妻", "张三-李四:师徒\n王小明-李小红:夫妻") == Score(
         stats={
             "n": 1,
@@ -49,7 +49,7 @@ def test_a_right_reply_has_every_count_and_no_fault() -> None:
     )
 
 
-def test_an_unreadable_reply_stays_in_the_pool_with_all_gold_missed() -> None:
+def test_an_unreadable_reply_counts_all_gold_as_missed() -> None:
     assert judge("张三-李四:师徒", "张三是李四的师父") == Score(
         stats=dict.fromkeys(STATS, 0) | {"n": 1, "gold": 1, "pair_gold": 1},
         answer="",
@@ -108,7 +108,7 @@ COUPLE = "王小明-李小红:夫妻"
         (COUPLE, "甲-乙-丙:夫妻", 0, ("missing", "ambiguous_split", "unparsable")),
     ],
 )
-def test_every_fault_has_its_name(gold: str, reply: str, right: int, errors: tuple[str, ...]) -> None:
+def test_every_error_class_has_its_name(gold: str, reply: str, right: int, errors: tuple[str, ...]) -> None:
     judged = judge(gold, reply)
     assert (judged.stats["tp"], judged.errors) == (right, errors)
 
@@ -145,7 +145,7 @@ def test_a_finer_label_is_right_in_the_direction_of_the_broader_one(gold: str, r
     assert counts(judge(gold, reply)) == (right, 1, 1)
 
 
-def test_a_finer_label_turned_round_is_a_flip() -> None:
+def test_a_reversed_finer_label_is_a_flip() -> None:
     assert judge("张三-李四:父母", "李四-张三:父子").errors == ("flipped_direction",)
 
 
@@ -153,7 +153,7 @@ def test_a_finer_and_a_broader_label_for_one_fact_are_right_once() -> None:
     assert counts(judge("张三-李四:父母", "张三-李四:父子\n张三-李四:父母")) == (1, 2, 1)
 
 
-def test_a_finer_label_counts_in_the_group_of_the_gold() -> None:
+def test_a_finer_label_counts_in_the_slice_of_the_gold() -> None:
     assert judge("张三-李四:父母", "张三-李四:父子\n赵六-钱七:师侄\n赵六-钱七:好友").groups == {
         "父母": {"n": 1, "parsed": 1, "tp": 1, "pred": 1, "gold": 1},
         "unknown_relation": {"n": 1, "parsed": 1, "tp": 0, "pred": 1, "gold": 0},
@@ -161,7 +161,7 @@ def test_a_finer_label_counts_in_the_group_of_the_gold() -> None:
     }
 
 
-def test_strict_counts_fold_nothing_and_want_the_format() -> None:
+def test_strict_counts_fold_nothing_and_require_the_format() -> None:
     def strict(gold: str, reply: str) -> tuple[float, float]:
         stats = judge(gold, reply).stats
         return stats["strict_tp"], stats["strict_pred"]
@@ -203,7 +203,7 @@ def test_names_are_compared_in_normal_form() -> None:
         ("让-保罗-玛丽:恋人", "让–保罗-玛丽:恋人", "让-保罗和玛丽相恋。", 0, 0),
     ],
 )
-def test_what_looks_alike_is_equal_and_what_is_not_alike_is_not(gold: str, reply: str, passage: str, right: int, strictly: int) -> None:
+def test_names_that_look_alike_are_equal_and_others_are_not(gold: str, reply: str, passage: str, right: int, strictly: int) -> None:
     stats = judge(gold, reply, passage=passage).stats
     assert (stats["tp"], stats["strict_tp"], stats["exact"], stats["gold"]) == (right, strictly, right, 1)
 
@@ -222,7 +222,7 @@ def test_names_from_every_user_turn_are_in_the_text() -> None:
 @pytest.mark.parametrize(
     "gold", ["", "张三和李四", "张三-李四：师徒", "张三-李四:师侄", "张三-李四:师徒\n\n" + COUPLE, "甲-乙-丙:好友", "没有", None]
 )
-def test_gold_out_of_the_format_is_an_error_that_says_where(gold: str | None) -> None:
+def test_gold_in_another_format_is_an_error_with_its_place(gold: str | None) -> None:
     with pytest.raises(DataError, match=r"^gold\.jsonl:7: "):
         score(item(gold), Reply("无"))
 

@@ -1,4 +1,4 @@
-"""What several tests of the kit share."""
+"""Shared fixtures for tests of ``sftchat.testing``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat of the kit: a stranger's command is typed and what it shows is seen, as the program would show it."""
+"""``chat_with``: a third-party command is typed, and its output is that of the program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftchat import ChatCommand, EngineError, Example, PluginError, Reply, Score
 from sftchat.testing import ScriptedEngine, Shown, chat_with
 
 
-def test_a_command_of_a_plugin_is_typed_and_what_it_shows_is_seen(shout: Any) -> None:
+def test_a_command_of_a_plugin_is_typed_and_its_output_is_returned(shout: Any) -> None:
     engine = ScriptedEngine(["SEA", "KINDLY: SEA"])
 
     shown = chat_with(engine, ["/again", "shout: sea", "/again kindly", "/help again"], shout)
@@ -26,7 +26,7 @@ def test_a_command_of_a_plugin_is_typed_and_what_it_shows_is_seen(shout: Any) ->
     assert [request.messages[-1]["content"] for request in engine.requests] == ["shout: sea", "kindly: shout: sea"]
 
 
-def test_nothing_is_typed_after_the_line_that_leaves() -> None:
+def test_nothing_is_typed_after_the_line_that_exits() -> None:
     shown = chat_with(ScriptedEngine([]), ["/exit", "never typed"])
 
     assert shown == [Shown("/exit")]
@@ -38,7 +38,7 @@ def test_a_model_that_fails_is_a_note() -> None:
     assert shown == Shown("hello", "so f\n", "sftchat: error: gone; what was said is kept\n")
 
 
-def test_a_task_marks_the_replies_and_rows_go_where_they_are_wanted(tmp_path: Path) -> None:
+def test_a_task_scores_the_replies_and_rows_go_to_the_given_folder(tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     gold.write_text('{"id": "1", "messages": [{"role": "user", "content": "1+1"}], "gold": "2"}\n', encoding="utf-8")
 
@@ -55,7 +55,7 @@ def test_a_task_marks_the_replies_and_rows_go_where_they_are_wanted(tmp_path: Pa
     assert json.loads(file.read_text(encoding="utf-8"))["messages"][-1]["content"] == "2"
 
 
-def test_a_plugin_whose_command_is_taken_is_refused() -> None:
+def test_a_plugin_with_a_taken_command_name_is_refused() -> None:
     class Mine:
         @hookimpl
         def sftchat_register_chat_commands(self) -> list[ChatCommand]:

@@ -1,4 +1,4 @@
-"""The contract of a task: the first-party ones keep it, and each way to break it is one message."""
+"""The contract of a task: first-party tasks keep it, and each violation is one message."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def faults(task: Task = GOOD, **changes: Any) -> list[str]:
     return list(contract_faults(replace(task, **changes)))
 
 
-def test_a_task_that_keeps_the_contract_has_no_fault() -> None:
+def test_a_task_that_keeps_the_contract_has_no_errors() -> None:
     check_task(GOOD)
 
     assert faults() == []
@@ -114,7 +114,7 @@ def short(n: int, seed: int) -> Iterator[Example]:
         ),
     ],
 )
-def test_a_generator_that_breaks_the_contract_is_told_how(generator: Any, fault: str) -> None:
+def test_a_generator_that_breaks_the_contract_is_reported(generator: Any, fault: str) -> None:
     assert fault in faults(generate=generator)
 
 
@@ -167,11 +167,11 @@ def slow(example: Example, reply: Reply) -> Score:
         (leaving, "the scorer raises SystemExit: 0 (on the gold reply of row 0-0)"),
     ],
 )
-def test_a_scorer_that_breaks_the_contract_is_told_how(scorer: Any, fault: str) -> None:
+def test_a_scorer_that_breaks_the_contract_is_reported(scorer: Any, fault: str) -> None:
     assert fault in faults(score=scorer)
 
 
-def test_a_scorer_that_is_too_slow_for_a_chat_is_told_so() -> None:
+def test_a_scorer_that_is_too_slow_for_a_chat_is_reported() -> None:
     (fault,) = contract_faults(replace(GOOD, score=slow), milliseconds=0.1)
 
     assert fault.startswith("scoring a gold reply takes ")
@@ -205,11 +205,11 @@ def largest(sums: Any) -> Any:
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_a_metric_that_breaks_the_contract_is_told_how(metric: Metric, fault: str) -> None:
+def test_a_metric_that_breaks_the_contract_is_reported(metric: Metric, fault: str) -> None:
     assert fault in faults(metrics=(metric,))
 
 
-def test_a_template_that_nobody_knows_is_told_with_the_nearest() -> None:
+def test_an_unknown_template_is_reported_with_the_nearest() -> None:
     assert faults(template="chatlm") == [
         "unknown template 'chatlm'; did you mean 'chatml'? (available: alpaca, chatml, instruction, llama3, plain, prompt)"
     ]
@@ -227,14 +227,14 @@ def test_an_evalset_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert faults(evalsets={"gold": gold}) == [f"evalset 'gold' cannot be read: {gold}: no such evalset"]
 
 
-def test_a_gold_set_whose_gold_the_scorer_does_not_accept_is_found(tmp_path: Path) -> None:
+def test_an_evalset_whose_gold_the_scorer_does_not_accept_is_reported(tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     gold.write_text(json.dumps({"id": "g", "messages": [{"role": "user", "content": "say x"}], "gold": " x"}) + "\n")
 
     assert faults(evalsets={"gold": gold}) == ["the gold reply of row g against itself has the faults wrong"]
 
 
-def test_a_task_that_prints_is_told_where_results_go() -> None:
+def test_a_task_that_prints_is_reported() -> None:
     def loud(example: Example, reply: Reply) -> Score:
         sys.stdout.write("scoring")
         return score(example, reply)

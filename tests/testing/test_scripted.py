@@ -1,4 +1,4 @@
-"""The scripted engine honours what a real engine honours."""
+"""The scripted engine behaves like a real engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_prompt_without_messages_is_its_own_key() -> None:
     assert dict(collect(engine, [Request("1", prompt="once upon")]))["1"].text == " a time"
 
 
-def test_chunks_are_cut_as_asked() -> None:
+def test_chunks_are_cut_as_configured() -> None:
     by_two = ScriptedEngine(["abcde"], chunks=2)
     by_word = ScriptedEngine(["one two"], chunks=lambda text: text.partition(" "))
 
@@ -69,7 +69,7 @@ def test_limits_and_stop_strings_end_a_reply(reply: object, sampling: dict[str, 
     assert (found.text, found.finish_reason, found.completion_tokens) == (text, finish_reason, len(text))
 
 
-def test_errors_are_raised_when_their_turn_comes() -> None:
+def test_errors_are_raised_at_their_turn() -> None:
     engine = ScriptedEngine({"at once": EngineError("no memory"), "later": ["so ", EngineError("gone")]})
 
     with pytest.raises(EngineError, match="no memory"):
@@ -80,7 +80,7 @@ def test_errors_are_raised_when_their_turn_comes() -> None:
         next(chunks)
 
 
-def test_closing_the_iterator_is_noticed() -> None:
+def test_closing_the_iterator_is_recorded() -> None:
     engine = ScriptedEngine(["abc", "def"])
 
     chunks = engine.generate([ask("x", "a"), ask("y", "b")])
@@ -111,6 +111,6 @@ def test_it_waits_for_the_event_between_chunks() -> None:
 
 
 @pytest.mark.parametrize("engine", [ScriptedEngine({"hello": "x"}), ScriptedEngine([])], ids=["mapping", "list"])
-def test_what_is_not_scripted_is_said_plainly(engine: ScriptedEngine) -> None:
+def test_a_request_without_a_script_is_reported(engine: ScriptedEngine) -> None:
     with pytest.raises(LookupError, match=r"did you mean 'hello'|used up its 0 replies"):
         list(engine.generate([ask("helo")]))

@@ -1,4 +1,4 @@
-"""The screen of the kit: keys are pressed in a stranger's chat, and what a person sees is there to be asserted."""
+"""``chat_on_screen``: keys are pressed in a chat with a third-party plugin, and the screen can be asserted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftchat.testing import terminal as kit
 from sftchat.testing.terminal import Screen, chat_on_screen
 
 
-def test_again_is_completed_and_asks_once_more(shout: Any) -> None:
+def test_again_is_completed_and_sends_once_more(shout: Any) -> None:
     engine = ScriptedEngine(["SEA", "KINDLY: SEA"])
 
     with chat_on_screen(engine, shout, columns=60) as chat:
@@ -25,7 +25,7 @@ def test_again_is_completed_and_asks_once_more(shout: Any) -> None:
     assert [request.messages[-1]["content"] for request in engine.requests] == ["shout: sea", "kindly: shout: sea"]
 
 
-def test_a_chat_that_a_test_forgets_is_ended() -> None:
+def test_a_chat_that_a_test_leaves_open_is_ended() -> None:
     with chat_on_screen(ScriptedEngine([])) as chat:
         chat.type("half a line")
         chat.screen.wait("half a line")
@@ -34,7 +34,7 @@ def test_a_chat_that_a_test_forgets_is_ended() -> None:
     assert chat.problem is None
 
 
-def test_what_never_comes_is_said_with_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_text_is_reported_with_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kit, "SECONDS", 0.1)
     screen = Screen(20, 4)
     screen.feed("床前明月光\r\nhere")
@@ -43,7 +43,7 @@ def test_what_never_comes_is_said_with_the_screen(monkeypatch: pytest.MonkeyPatc
         screen.wait("there")
 
 
-def test_without_the_emulator_the_line_to_type_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_emulator_the_command_to_install_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(kit, "find_spec", lambda name: None if name == "pyte" else found(name))
 

@@ -1,4 +1,4 @@
-"""A training that kills itself at a chosen moment, run by test_resuming in a process of its own."""
+"""A training that kills itself at a chosen moment, run by test_resuming in a separate process."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ def arm(moment: str, step: int) -> None:
 def die(model: str, folder: str, moment: str, step: int) -> None:
     """Train until killed."""
     arm(moment, step)
-    run.train(job(model, Path(folder)), REGISTRY)
+    run.train(job(model, Path(folder)))

@@ -33,7 +33,7 @@ def test_batches_come_in_random_order() -> None:
     assert 0.35 < rising / (len(means) - 1) < 0.65
 
 
-def test_the_order_is_that_of_seed_and_epoch() -> None:
+def test_the_order_depends_on_seed_and_epoch() -> None:
     first, again, other = SimilarLengths(LENGTHS, 8, seed=0), SimilarLengths(LENGTHS, 8, seed=0), SimilarLengths(LENGTHS, 8, seed=1)
     assert list(first) == list(again) != list(other)
     again.set_epoch(1)

@@ -1,4 +1,4 @@
-"""Memory that runs out costs speed, never the effective batch; a dry run says beforehand."""
+"""Running out of memory reduces speed and not the effective batch; a dry run reports it in advance."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_batch(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     given = {"max_steps": 3, "eval_steps": 0, "save_steps": 0, "lora_dropout": 0.0, "logging_steps": 1}
-    expected = train(job(str(tiny_checkpoint), tmp_path / "plenty", **given), REGISTRY)
+    expected = train(job(str(tiny_checkpoint), tmp_path / "plenty", **given))
     heard: list[str] = []
     sizes = short_of_memory(monkeypatch, most=1, after=after)
 
-    manifest = train(job(str(tiny_checkpoint), tmp_path / "little", **given), REGISTRY, TrainingListener(remark=heard.append))
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "little", **given), TrainingListener(on_message=heard.append))
 
     assert manifest.final_loss == pytest.approx(expected.final_loss, rel=1e-5)
     assert heard == [f"out of memory: {rows} rows at once from here on, the effective batch as before" for rows in (2, 1)]
     assert sizes[after:] == [1] * (24 - 4 * (after // 2 * 2))
 
 
-def test_one_row_that_does_not_fit_is_an_error_that_names_the_knobs(
+def test_one_row_that_does_not_fit_is_an_error_with_the_options_to_change(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory(monkeypatch, most=0)
 
     with pytest.raises(EngineError, match=r"^training failed at step 0: CUDA out of memory\..*lower --batch-size, --max-length"):
-        train(job(str(tiny_checkpoint), tmp_path / "run", eval_steps=0), REGISTRY)
+        train(job(str(tiny_checkpoint), tmp_path / "run", eval_steps=0))
 
 
 def rehearse(model: Path, tmp_path: Path, *words: str) -> int:
@@ -80,7 +80,7 @@ def rehearse(model: Path, tmp_path: Path, *words: str) -> int:
     )
 
 
-def test_a_dry_run_says_memory_speed_and_time_and_writes_nothing(
+def test_a_dry_run_reports_memory_speed_and_time_and_writes_nothing(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rehearse(tiny_checkpoint, tmp_path) == 0
@@ -93,7 +93,7 @@ def test_a_dry_run_says_memory_speed_and_time_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_dry_run_says_how_many_rows_fit(
+def test_a_dry_run_reports_how_many_rows_fit(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory(monkeypatch, most=2)
@@ -102,7 +102,7 @@ def test_a_dry_run_says_how_many_rows_fit(
     assert " does not fit at once; 2 rows at a time do; " in capsys.readouterr().out
 
 
-def test_a_dry_run_that_fits_nothing_names_the_knobs(
+def test_a_dry_run_that_fits_nothing_names_the_options_to_change(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory(monkeypatch, most=0)

@@ -1,4 +1,4 @@
-"""Adapters of every kind, precision chosen by the hardware, trackers, and what this machine cannot do said before anything loads."""
+"""Adapters of every kind, precision by hardware, trackers, and refusals of what the machine does not support before anything loads."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from sftchat import MissingExtraError, UsageError
 from sftchat.engine import Request, collect
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
-from sftchat.plugins.manager import load_plugins
 from sftchat.training import prepare as methods
 from sftchat.training import prepare as precision
 from sftchat.training.config import TrainingConfig
 from sftchat.training.prepare import Precision, bfloat16_unit, choose_precision, cpu_unit
 from sftchat.training.run import train
 from sftchat.types import Reply, SamplingParams
-from tests.training.killed import REGISTRY, ROWS, job
+from tests.training.killed import ROWS, job
 
 PLAIN = {"eval_steps": 0, "save_steps": 0, "accumulation": 1, "lora_dropout": 0.0}
 
 
-def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_dora_run_is_an_adapter_with_magnitudes_that_replies(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
 
-    train(job(str(tiny_checkpoint), output, **PLAIN, method="dora", max_steps=240, learning_rate=2e-2), REGISTRY)
+    train(job(str(tiny_checkpoint), output, **PLAIN, method="dora", max_steps=240, learning_rate=2e-2))
 
     settings = json.loads((output / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["use_dora"]
@@ -44,7 +43,7 @@ def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: 
         "up_proj",
         "down_proj",
     }
-    engine = load_engine(str(output), load_plugins([]))
+    engine = load_engine(str(output), {})
     reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
     assert isinstance(reply, Reply)
     assert reply.text == ROWS[2].gold
@@ -53,7 +52,7 @@ def test_a_dora_run_is_an_adapter_with_magnitudes_that_answers(tiny_checkpoint: 
 def test_an_adapter_names_its_base_as_the_user_did(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    adapted = methods.with_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), "org/name")
+    adapted = methods.add_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), "org/name")
 
     assert adapted.peft_config["default"].base_model_name_or_path == "org/name"
 
@@ -61,7 +60,7 @@ def test_an_adapter_names_its_base_as_the_user_did(tiny_checkpoint: Path) -> Non
 @pytest.mark.parametrize(
     ("method", "optimizer", "what"), [("qlora", "", "--method qlora"), ("full", "paged_adamw_8bit", "--optimizer paged_adamw_8bit")]
 )
-def test_what_needs_bitsandbytes_says_so_before_anything_loads(
+def test_a_missing_bitsandbytes_is_reported_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, optimizer: str, what: str
 ) -> None:
     """The folder has no weights that could be loaded."""
@@ -81,8 +80,8 @@ def test_an_optimizer_in_eight_bits_is_refused_on_a_cpu(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra quant is not installed")
-def test_a_qlora_run_trains_over_four_bits_and_answers(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, method="qlora", max_steps=4), REGISTRY)
+def test_a_qlora_run_trains_over_four_bits_and_replies(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, method="qlora", max_steps=4))
 
     assert manifest.method == "qlora"
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
@@ -107,11 +106,11 @@ def test_precision_is_decided_by_the_processor_and_the_width_of_the_model() -> N
 
 
 @given(st.dictionaries(st.sampled_from(["amx_bf16", "avx512_bf16", "avx2", "amx_int8", "avx512_f"]), st.booleans()))
-def test_a_cpu_multiplies_bfloat16_with_amx_or_avx512_bf16_alone(capabilities: dict[str, bool]) -> None:
+def test_only_amx_and_avx512_bf16_multiply_bfloat16_on_a_cpu(capabilities: dict[str, bool]) -> None:
     assert bool(cpu_unit(capabilities)) == (capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False))
 
 
-def test_no_clock_is_read_to_choose_a_precision() -> None:
+def test_the_choice_of_precision_does_not_depend_on_time() -> None:
     """The decision cannot depend on how busy the machine is."""
     names = {node.id for node in ast.walk(ast.parse(inspect.getsource(precision))) if isinstance(node, ast.Name)}
 
@@ -121,8 +120,8 @@ def test_no_clock_is_read_to_choose_a_precision() -> None:
     }
 
 
-def test_the_choice_of_precision_stands_in_the_manifest_with_its_reason(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, precision="auto", max_steps=1), REGISTRY)
+def test_the_choice_of_precision_is_in_the_manifest_with_its_reason(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = train(job(str(tiny_checkpoint), tmp_path / "run", **PLAIN, precision="auto", max_steps=1))
 
     assert Precision(manifest.config["precision"], manifest.precision_reason) == choose_precision("auto", "cpu", bfloat16_unit("cpu"), 32)
     assert read_manifest(tmp_path / "run") == manifest
@@ -134,7 +133,7 @@ def test_tensorboard_gets_loss_and_score_under_runs(tiny_checkpoint: Path, tmp_p
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     output = tmp_path / "run"
 
-    manifest = train(job(str(tiny_checkpoint), output, save_steps=0, max_steps=4, report_to=("tensorboard",)), REGISTRY)
+    manifest = train(job(str(tiny_checkpoint), output, save_steps=0, max_steps=4, report_to=("tensorboard",)))
 
     events = EventAccumulator(str(output / "runs"))
     events.Reload()
@@ -144,14 +143,14 @@ def test_tensorboard_gets_loss_and_score_under_runs(tiny_checkpoint: Path, tmp_p
 
 
 def test_noise_on_embeddings_trains_without_packing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    plain = train(job(str(tiny_checkpoint), tmp_path / "plain", **PLAIN, max_steps=2), REGISTRY)
-    noisy = train(job(str(tiny_checkpoint), tmp_path / "noisy", **PLAIN, max_steps=2, neftune_alpha=50.0), REGISTRY)
+    plain = train(job(str(tiny_checkpoint), tmp_path / "plain", **PLAIN, max_steps=2))
+    noisy = train(job(str(tiny_checkpoint), tmp_path / "noisy", **PLAIN, max_steps=2, neftune_alpha=50.0))
 
     assert noisy.final_loss != plain.final_loss
 
 
-def test_learning_every_token_is_another_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    reply = train(job(str(tiny_checkpoint), tmp_path / "reply", **PLAIN, max_steps=1), REGISTRY)
-    every = train(job(str(tiny_checkpoint), tmp_path / "every", **PLAIN, max_steps=1, train_on="all"), REGISTRY)
+def test_training_on_every_token_gives_another_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    reply = train(job(str(tiny_checkpoint), tmp_path / "reply", **PLAIN, max_steps=1))
+    every = train(job(str(tiny_checkpoint), tmp_path / "every", **PLAIN, max_steps=1, train_on="all"))
 
     assert every.tokens_hash != reply.tokens_hash

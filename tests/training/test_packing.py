@@ -1,4 +1,4 @@
-"""A batch as one row: the same loss and gradients as rows computed one by one, whatever their lengths and common beginnings."""
+"""A batch as one sequence: the same loss and gradients as rows computed one by one, for any lengths and common beginnings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sftchat.templates.renderer import IGNORED
-from sftchat.training.packing import Attention, choose_attention, join, pack, spread
+from sftchat.training.packing import Attention, choose_attention, pack_batch, repack, unpack
 from sftchat.training.trainer import collate
 
 rows_of_ids = st.integers(0, 6).flatmap(
@@ -27,16 +27,16 @@ def batch_of(rows: list[list[int]]) -> dict[str, Tensor]:
 
 @given(rows_of_ids)
 @settings(deadline=None, max_examples=30)
-def test_every_token_stands_where_its_cell_says_and_is_joined_back(rows: list[list[int]]) -> None:
+def test_every_token_is_at_its_cell_and_is_joined_back(rows: list[list[int]]) -> None:
     batch = batch_of(rows)
-    layout = pack(batch["input_ids"], batch["labels"], batch["lengths"])
+    layout = pack_batch(batch["input_ids"], batch["labels"], batch["lengths"])
 
-    padded = spread(layout.ids[0][:, None].float(), layout)
+    padded = unpack(layout.ids[0][:, None].float(), layout)
 
     for number, row in enumerate(rows):
         assert padded[number, : len(row), 0].tolist() == row
-        assert layout.positions[0][layout.cells[number, : len(row)]].tolist() == list(range(len(row)))
-    assert join(padded, layout)[:, 0].tolist() == layout.ids[0].tolist()
+        assert layout.positions[0][layout.packed_positions[number, : len(row)]].tolist() == list(range(len(row)))
+    assert repack(padded, layout)[:, 0].tolist() == layout.ids[0].tolist()
     predicted = [token for row in rows for at, token in enumerate(row) if at and at % 3]
     assert layout.targets.tolist() == predicted
 
@@ -45,14 +45,14 @@ def test_every_token_stands_where_its_cell_says_and_is_joined_back(rows: list[li
 @settings(deadline=None, max_examples=30)
 def test_gradients_of_spreading_and_joining_are_those_of_plain_indexing(rows: list[list[int]]) -> None:
     batch = batch_of(rows)
-    layout = pack(batch["input_ids"], batch["labels"], batch["lengths"])
+    layout = pack_batch(batch["input_ids"], batch["labels"], batch["lengths"])
     count = layout.ids.shape[1]
-    real = torch.arange(layout.cells.shape[1]) < batch["lengths"][:, None]
-    weight = torch.randn(*layout.cells.shape, 2) * real[..., None]
+    real = torch.arange(layout.packed_positions.shape[1]) < batch["lengths"][:, None]
+    weight = torch.randn(*layout.packed_positions.shape, 2) * real[..., None]
     ours, plain = (torch.randn(count, 2, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
 
-    (spread(ours, layout) * weight).sum().backward()
-    (plain[layout.cells] * weight).sum().backward()
+    (unpack(ours, layout) * weight).sum().backward()
+    (plain[layout.packed_positions] * weight).sum().backward()
 
     torch.testing.assert_close(ours.grad, plain.grad)
 
@@ -66,7 +66,7 @@ def test_a_packed_batch_has_the_loss_and_the_gradients_of_its_rows_one_by_one(ti
     batch = batch_of(rows)
 
     assert choose_attention(packed, max(lengths)) == Attention("sftchat_causal", packed=True)
-    layout = pack(batch["input_ids"], batch["labels"], batch["lengths"])
+    layout = pack_batch(batch["input_ids"], batch["labels"], batch["lengths"])
     logits = packed(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False).logits[0]
     ours = torch.nn.functional.cross_entropy(logits[layout.labelled], layout.targets, reduction="sum")
     ours.backward()
@@ -95,10 +95,10 @@ def test_a_model_that_ignores_the_layout_is_not_packed() -> None:
     assert not choose_attention(model, 30, "on").packed
 
 
-def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_loss_and_gradients(tiny_checkpoint: Path) -> None:
+def test_the_last_mlp_runs_only_at_used_positions_with_the_same_loss_and_gradients(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from sftchat.training.trimming import SkipLastMlp
+    from sftchat.training.trainer import SkipLastMlp
 
     trimmed, plain = (AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32) for _ in range(2))
     trimming = SkipLastMlp(trimmed)
@@ -121,10 +121,10 @@ def test_the_last_network_is_computed_where_it_is_looked_at_and_gives_the_same_l
     assert seen[1:] == [20, 20]
 
 
-def test_a_model_whose_last_network_sees_all_positions_is_not_trimmed(tiny_checkpoint: Path) -> None:
+def test_a_model_whose_last_mlp_needs_all_positions_is_not_trimmed(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from sftchat.training.trimming import SkipLastMlp
+    from sftchat.training.trainer import SkipLastMlp
 
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     network = model.model.layers[-1].mlp

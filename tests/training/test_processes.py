@@ -1,4 +1,4 @@
-"""Two processes under torchrun train as one does with the same global batch, each with a copy of the weights or with half of them."""
+"""Two processes under torchrun train like one with the same global batch, with a copy of the weights each or with half of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sftchat import EngineError
 from sftchat.models.manifest import read_manifest
 from sftchat.training.run import train
 from sftchat.training.trainer import Trainer
-from tests.training.killed import REGISTRY, job
+from tests.training.killed import job
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from killed import REGISTRY, job
+from killed import job
 from sftchat.training.run import train
 model, folder, given = sys.argv[1:]
-train(job(model, Path(folder), **json.loads(given)), REGISTRY)
+train(job(model, Path(folder), **json.loads(given)))
 """
 SHARDS = """
 import sys
@@ -72,7 +72,7 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tiny_checkpoint
     given = {"batch_size": 2, "save_steps": 4, "lora_dropout": 0.0, "max_steps": 6}
     done = two(tmp_path, tiny_checkpoint, tmp_path / "two", given)
     assert done.returncode == 0, done.stderr
-    one = train(job(str(tiny_checkpoint), tmp_path / "one", **{**given, "batch_size": 4}), REGISTRY)
+    one = train(job(str(tiny_checkpoint), tmp_path / "one", **{**given, "batch_size": 4}))
 
     other = read_manifest(tmp_path / "two")
     assert other is not None
@@ -84,14 +84,14 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tiny_checkpoint
 
 
 @pytest.mark.slow
-def test_weights_in_shards_are_saved_whole_and_go_on_from_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_sharded_weights_are_saved_whole_and_training_resumes_from_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """FSDP2, on CPUs."""
     import torch
     from safetensors.torch import load_file
 
     done = two(tmp_path, tiny_checkpoint, tmp_path / "two", FULL, SHARDS, **FSDP)
     assert done.returncode == 0, done.stderr
-    one = train(job(str(tiny_checkpoint), tmp_path / "one", **{**FULL, "batch_size": 4}), REGISTRY)
+    one = train(job(str(tiny_checkpoint), tmp_path / "one", **{**FULL, "batch_size": 4}))
     (tmp_path / "cut").mkdir()
     shutil.copytree(tmp_path / "two" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
     shutil.copy(tmp_path / "two" / "checkpoint-4" / "sftchat.json", tmp_path / "cut")
@@ -109,7 +109,7 @@ def test_weights_in_shards_are_saved_whole_and_go_on_from_a_checkpoint(tiny_chec
 
 
 @pytest.mark.slow
-def test_weights_that_would_stay_in_shards_are_refused_before_the_first_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_that_would_stay_sharded_are_refused_before_the_first_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = two(tmp_path, tiny_checkpoint, tmp_path / "two", FULL, SHARDS, **{**FSDP, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"})
 
     assert done.returncode != 0
@@ -122,4 +122,4 @@ def test_a_training_that_saved_no_weights_did_not_succeed(tiny_checkpoint: Path,
     monkeypatch.setattr(Trainer, "save_model", lambda trainer, folder: Path(folder).mkdir(parents=True))
 
     with pytest.raises(EngineError, match="kept the weights in shards"):
-        train(job(str(tiny_checkpoint), tmp_path / "run", max_steps=1, eval_steps=0, save_steps=0), REGISTRY)
+        train(job(str(tiny_checkpoint), tmp_path / "run", max_steps=1, eval_steps=0, save_steps=0))

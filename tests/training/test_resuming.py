@@ -1,4 +1,4 @@
-"""A training killed at any moment goes on to the same losses and weights, and nothing else is continued by mistake."""
+"""A training killed at any moment resumes with the same losses and weights, and nothing else is resumed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import pytest
 
 from sftchat import ModelError, UsageError
 from sftchat.models.manifest import read_manifest, write_manifest
-from sftchat.training.checkpoints import checkpoints, prune, refuse_changed
+from sftchat.training.checkpoints import check_unchanged, list_checkpoints, prune
 from sftchat.training.run import TrainingListener, train
-from tests.training.killed import REGISTRY, die, job
+from tests.training.killed import die, job
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody killed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    train(job(str(tiny_checkpoint), folder), REGISTRY)
+    train(job(str(tiny_checkpoint), folder))
     return folder
 
 
@@ -49,7 +49,7 @@ def processes() -> ForkServerContext:
         ("eval", 2, "continuing from checkpoint-6"),
     ],
 )
-def test_a_run_that_was_killed_ends_where_an_uninterrupted_one_does(
+def test_a_killed_run_ends_like_an_uninterrupted_one(
     processes: ForkServerContext, tiny_checkpoint: Path, whole: Path, tmp_path: Path, moment: str, step: int, told: str
 ) -> None:
     folder, heard = tmp_path / "run", []
@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_ends_where_an_uninterrupted_one_does(
     assert died.exitcode == -signal.SIGKILL
     assert not (folder / "adapter_config.json").exists()
 
-    resumed = train(job(str(tiny_checkpoint), folder, resume=True), REGISTRY, TrainingListener(remark=heard.append))
+    resumed = train(job(str(tiny_checkpoint), folder, resume=True), TrainingListener(on_message=heard.append))
 
     expected = read_manifest(whole)
     assert expected is not None
@@ -77,9 +77,9 @@ def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-def test_a_run_that_ended_is_not_resumed(tiny_checkpoint: Path, whole: Path) -> None:
+def test_a_finished_run_is_not_resumed(tiny_checkpoint: Path, whole: Path) -> None:
     with pytest.raises(UsageError, match="ended at step 8: there is nothing to resume; train into another folder$"):
-        train(job(str(tiny_checkpoint), whole, resume=True), REGISTRY)
+        train(job(str(tiny_checkpoint), whole, resume=True))
 
 
 def test_a_changed_hyper_parameter_is_named(tiny_checkpoint: Path, whole: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_changed_hyper_parameter_is_named(tiny_checkpoint: Path, whole: Path, 
     shutil.copy(whole / "checkpoint-6" / "sftchat.json", folder)
 
     with pytest.raises(UsageError) as error:
-        train(job(str(tiny_checkpoint), folder, resume=True, learning_rate=1e-3, save_steps=4), REGISTRY)
+        train(job(str(tiny_checkpoint), folder, resume=True, learning_rate=1e-3, save_steps=4))
 
     assert str(error.value) == (
         f"cannot resume '{folder}': --learning-rate was 0.01, is now 0.001; undo that, or train into another folder"
@@ -108,37 +108,37 @@ def test_a_changed_hyper_parameter_is_named(tiny_checkpoint: Path, whole: Path, 
         ({"method": "full"}, "the method was lora, is now full"),
     ],
 )
-def test_what_changed_is_said(whole: Path, change: dict[str, Any], words: str) -> None:
+def test_changes_are_reported(whole: Path, change: dict[str, Any], words: str) -> None:
     before = read_manifest(whole)
     assert before is not None
 
     with pytest.raises(UsageError) as error:
-        refuse_changed(Path("run"), before, replace(before, **change))
+        check_unchanged(Path("run"), before, replace(before, **change))
 
     expected = words.replace("BASE", before.base).replace("HASH", before.tokens_hash[:12])
     assert str(error.value) == f"cannot resume 'run': {expected}; undo that, or train into another folder"
-    refuse_changed(Path("run"), before, before)
+    check_unchanged(Path("run"), before, before)
 
 
 @pytest.mark.parametrize("missing", ["sftchat.json", "optimizer.pt", "adapter_model.safetensors", "trainer_state.json"])
-def test_a_checkpoint_that_lacks_something_is_not_continued_from(whole: Path, tmp_path: Path, missing: str) -> None:
+def test_an_incomplete_checkpoint_is_not_resumed_from(whole: Path, tmp_path: Path, missing: str) -> None:
     shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-6")
     shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-7")
     (tmp_path / "checkpoint-7" / missing).unlink()
 
-    assert checkpoints(tmp_path) == ([tmp_path / "checkpoint-6"], [tmp_path / "checkpoint-7"])
+    assert list_checkpoints(tmp_path) == ([tmp_path / "checkpoint-6"], [tmp_path / "checkpoint-7"])
 
 
 @pytest.mark.parametrize("name", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt"])
 @pytest.mark.parametrize("kept", [0, 0.5, 0.99])
-def test_a_checkpoint_of_which_a_file_was_cut_short_is_not_continued_from(whole: Path, tmp_path: Path, name: str, kept: float) -> None:
+def test_a_checkpoint_with_a_truncated_file_is_not_resumed_from(whole: Path, tmp_path: Path, name: str, kept: float) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    last = checkpoints(run)[0][-1]
+    last = list_checkpoints(run)[0][-1]
     content = (last / name).read_bytes()
     (last / name).write_bytes(content[: int(len(content) * kept)])
 
-    assert last not in checkpoints(run)[0]
-    assert last in checkpoints(run)[1]
+    assert last not in list_checkpoints(run)[0]
+    assert last in list_checkpoints(run)[1]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_which_a_file_was_cut_short_is_not_continued_from(whole:
     ],
     ids=["not finite", "one missing", "all missing"],
 )
-def test_a_checkpoint_whose_weights_are_damaged_is_not_continued_from(
+def test_a_checkpoint_with_damaged_weights_is_not_resumed_from(
     tiny_checkpoint: Path, whole: Path, tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], words: str
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -166,12 +166,12 @@ def test_a_checkpoint_whose_weights_are_damaged_is_not_continued_from(
     save_file(change(load_file(weights)), weights, {"format": "pt"})
 
     with pytest.raises(ModelError, match=words):
-        train(job(str(tiny_checkpoint), run, resume=True), REGISTRY)
+        train(job(str(tiny_checkpoint), run, resume=True))
 
     assert weights.is_file()
 
 
-def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Path, tmp_path: Path) -> None:
+def test_the_last_and_the_best_checkpoint_are_kept_for_any_limit(whole: Path, tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         shutil.copytree(whole / "checkpoint-6", tmp_path / f"checkpoint-{step}")
 
@@ -181,10 +181,10 @@ def test_the_last_and_the_best_checkpoint_are_kept_whatever_the_limit(whole: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-5"]
 
 
-def test_what_json_writes_otherwise_than_python_is_no_change(whole: Path, tmp_path: Path) -> None:
+def test_values_that_json_writes_differently_are_not_changes(whole: Path, tmp_path: Path) -> None:
     before = read_manifest(whole)
     assert before is not None
     given = replace(before, data=({"generator": "t", "options": {"kinds": ("a", "b")}},))
     write_manifest(tmp_path, given)
 
-    refuse_changed(Path("run"), read_manifest(tmp_path) or before, given)
+    check_unchanged(Path("run"), read_manifest(tmp_path) or before, given)

@@ -1,4 +1,4 @@
-"""The task's own metric runs training: the score at a step is that of ``sftchat eval``, and the best weights are what is left."""
+"""Validation with the task's metric: the score at a step equals that of ``sftchat eval``, and the best weights are kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sftchat.cli.shared import Session
 from sftchat.models.fingerprint import folder_identity
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
-from sftchat.training.callbacks import Scored
+from sftchat.training.callbacks import ScoringResult
 from sftchat.training.run import TrainingJob, TrainingListener, train
-from sftchat.training.validation import ValidationHistory, from_file, from_generator, from_rows
+from sftchat.training.validation import ValidationHistory, validation_from_file, validation_from_generator, validation_from_rows
 
 WORDS = ["red", "blue", "green", "gold"]
 ROWS = [Example((Message(role="user", content=f"say {word} {n}"),), word, source=f"rows:{n}") for n in range(15) for word in WORDS]
@@ -37,7 +37,7 @@ TASK = Task(
 REGISTRY = Registry(load_plugins([]).manager, {"colours": TASK})
 
 
-def fit(model: Path, output: Path, audience: TrainingListener | None = None, **given: Any) -> Manifest:
+def fit(model: Path, output: Path, listener: TrainingListener | None = None, **given: Any) -> Manifest:
     options = {key: given.pop(key) for key in ("resume", "validation") if key in given}
     task = given.pop("task", TASK)
     chosen = {
@@ -49,21 +49,19 @@ def fit(model: Path, output: Path, audience: TrainingListener | None = None, **g
         "learning_rate": 1e-2,
         **given,
     }
-    return train(
-        TrainingJob(task, str(model), output, ROWS, ({"file": "rows"},), chosen, **options), REGISTRY, audience or TrainingListener()
-    )
+    return train(TrainingJob(task, str(model), output, ROWS, ({"file": "rows"},), chosen, **options), listener or TrainingListener())
 
 
 @pytest.mark.parametrize(("method", "precision"), [pytest.param("full", "float32", marks=pytest.mark.slow), ("lora", "bfloat16")])
-def test_the_score_at_a_step_is_what_eval_says_of_that_checkpoint(
+def test_the_score_at_a_step_equals_that_of_eval_for_the_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, precision: str
 ) -> None:
     """In mixed precision too: the weights are float32 then, and ``eval`` knows nothing of how they were trained."""
     run = tmp_path / "run"
-    heard: list[Scored] = []
+    heard: list[ScoringResult] = []
 
     manifest = fit(
-        tiny_checkpoint, run, TrainingListener(scored=heard.append), method=method, precision=precision, save_steps=2, save_limit=9
+        tiny_checkpoint, run, TrainingListener(on_scoring=heard.append), method=method, precision=precision, save_steps=2, save_limit=9
     )
 
     assert list(manifest.scores) == ["0", "2", "4", "6"]
@@ -108,31 +106,31 @@ def test_training_ends_when_scores_stall(tiny_checkpoint: Path, tmp_path: Path) 
 def test_the_best_step_is_the_earliest_of_those_that_tie_and_never_the_base_model() -> None:
     curve = ValidationHistory("f1").add(0, {"f1": 0.9}).add(10, {"f1": 0.5}).add(20, {"f1": 0.6}).add(30, {"f1": 0.6})
 
-    assert (curve.best, curve.helped, curve.stalled(1), curve.stalled(2), curve.stalled(0)) == (20, False, True, False, False)
+    assert (curve.best, curve.stalled(1), curve.stalled(2), curve.stalled(0)) == (20, True, False, False)
     errors = ValidationHistory("errors", higher_is_better=False).add(0, {"errors": 0.9}).add(10, {"errors": 0.5}).add(20, {"errors": 0.6})
-    assert (errors.best, errors.helped) == (10, True)
+    assert errors.best == 10
 
 
-def test_rows_that_are_scored_are_not_trained_on() -> None:
-    left, validation = from_rows([*ROWS, *ROWS[:3]], 5, seed=0)
+def test_validation_rows_are_not_trained_on() -> None:
+    left, validation = validation_from_rows([*ROWS, *ROWS[:3]], 5, seed=0)
 
     prompts = {example.messages[-1]["content"] for example in validation.examples}
     assert len(prompts) == 5
     assert not prompts & {example.messages[-1]["content"] for example in left}
-    assert from_rows(ROWS, 5, seed=0)[1] == from_rows(ROWS, 5, seed=0)[1] != from_rows(ROWS, 5, seed=1)[1]
+    assert validation_from_rows(ROWS, 5, seed=0)[1] == validation_from_rows(ROWS, 5, seed=0)[1] != validation_from_rows(ROWS, 5, seed=1)[1]
 
 
 def test_generated_items_are_of_another_seed_and_not_trained_on() -> None:
-    left, validation = from_generator(TASK, ROWS, 10, 0, {})
+    left, validation = validation_from_generator(TASK, ROWS, 10, 0, {})
 
     prompts = {example.messages[-1]["content"] for example in validation.examples}
     assert (len(prompts), len(left)) == (10, len(ROWS) - 10)
     assert not prompts & {example.messages[-1]["content"] for example in left}
 
 
-def test_too_few_rows_to_spare_any_say_what_to_give() -> None:
+def test_too_few_rows_for_validation_are_reported_with_the_option_to_use() -> None:
     with pytest.raises(DataError, match=r"^4 rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0$"):
-        from_rows(ROWS[:4], 5, seed=0)
+        validation_from_rows(ROWS[:4], 5, seed=0)
 
 
 def test_a_validation_file_without_gold_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -140,9 +138,9 @@ def test_a_validation_file_without_gold_is_refused_with_its_line(tmp_path: Path)
     path.write_text('{"messages": [{"role": "user", "content": "?"}], "gold": null}\n', encoding="utf-8")
 
     with pytest.raises(DataError, match=r"items\.jsonl:1: "):
-        from_file(str(path), 10)
+        validation_from_file(str(path), 10)
 
 
-def test_a_validation_file_that_nobody_would_score_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_validation_file_without_scoring_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="^--validation is scored every --eval-steps steps; give --eval-steps N$"):
         fit(tiny_checkpoint, tmp_path / "run", eval_steps=0, validation=str(tmp_path / "items.jsonl"))

@@ -1,4 +1,4 @@
-"""Templates in training: what the proof refuses, what --force does, rows of tools and of rewritten history, arguments that inference keeps."""
+"""Templates in training: refusals by the proof, --force, rows with tools and rewritten history, arguments that inference keeps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from sftchat.engine import Request
 from sftchat.errors import DataError
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
-from sftchat.plugins.manager import load_plugins
-from sftchat.templates.builtin import TEMPLATES
+from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
-from sftchat.training.dataset import AT_ONCE, render_rows
+from sftchat.training.rows import TOKENIZE_BATCH, render_rows
 from tests.conftest import make_tokenizer
 from tests.models.shipped import SHIPPED, tokenizer_for
 from tests.training.test_training import run
@@ -33,7 +32,7 @@ def turns(*said: str) -> tuple[Message, ...]:
     return tuple(Message(role="assistant" if index % 2 else "user", content=text) for index, text in enumerate(said))
 
 
-def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_insists(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_training_is_refused_where_the_proof_fails_and_can_be_forced(tiny_checkpoint: Path, tmp_path: Path) -> None:
     template = tmp_path / "ending.jinja"
     template.write_text(ENDING, encoding="utf-8")
     options: dict[str, Any] = {"template": str(template), "template_arguments": {"ending": " Well?"}}
@@ -49,13 +48,13 @@ def test_training_is_refused_where_the_proof_fails_and_forced_where_the_user_ins
 
     assert manifest.template_arguments == {"ending": " Well?"}
     assert read_manifest(tmp_path / "forced") == manifest
-    engine: Any = load_engine(str(tmp_path / "forced"), load_plugins([]))
+    engine: Any = load_engine(str(tmp_path / "forced"), {})
     assert engine.render(turns("q")).endswith("q Well?<|im_end|>\n<|im_start|>assistant\n")
-    other: Any = load_engine(str(tmp_path / "forced"), load_plugins([]), template_arguments={"ending": " Now?"})
+    other: Any = load_engine(str(tmp_path / "forced"), {}, template_arguments={"ending": " Now?"})
     assert other.render(turns("q")).endswith("q Now?<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_rows_under_a_template_that_rewrites_history_are_one_for_each_reply() -> None:
+def test_a_template_that_rewrites_history_gives_one_row_per_reply() -> None:
     source = SHIPPED["qwen3"]
     renderer = Renderer(tokenizer_for(source), "qwen3", source)
 
@@ -66,7 +65,7 @@ def test_rows_under_a_template_that_rewrites_history_are_one_for_each_reply() ->
     assert "think" not in renderer.tokenizer.decode(rows.ids[1][: -len("xxxx")]).partition("c<|im_end|>")[0]
 
 
-def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
+def test_tool_calls_are_trained_and_tool_results_are_read() -> None:
     source = SHIPPED["qwen2_5"]
     renderer = Renderer(tokenizer_for(source), "qwen2_5", source)
     call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "天"}'}}
@@ -85,12 +84,12 @@ def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
     assert rows.ids[0][: len(prompt)] == tuple(prompt)
 
 
-def test_rows_that_are_tokenised_together_are_those_of_each_alone_in_their_order() -> None:
+def test_rows_tokenised_together_equal_rows_tokenised_alone_in_their_order() -> None:
     source = SHIPPED["qwen3"]
     renderer = Renderer(tokenizer_for(source), "qwen3", source)
     examples = [
         example
-        for number in range(AT_ONCE // 2)
+        for number in range(TOKENIZE_BATCH // 2)
         for example in (
             Example(turns(f"a{number}<|im_end|>", "b", "c"), f"<|im_start|>{number}"),
             Example((), f"plain {number}<|im_end|>"),
@@ -115,7 +114,7 @@ def test_a_row_with_text_that_the_tokenizer_takes_for_a_special_token_is_named()
         render_rows(rows, renderer, 100)
 
 
-def test_a_row_that_the_template_cannot_write_is_named() -> None:
+def test_a_row_that_the_template_cannot_render_is_named() -> None:
     renderer = Renderer(tokenizer_for(TEMPLATES["chatml"].source), "chatml", TEMPLATES["chatml"].source)
     rows = [Example(turns("a"), "b", source="f:1"), Example(turns("a"), "b", metadata={"tools": [LOOK]}, source="f:2")]
 
@@ -131,7 +130,7 @@ def test_a_row_that_the_template_cannot_write_is_named() -> None:
         ([{"function": {}}], r"f:1: tools\[0\] is \{\"function\": \{\}\}, which names no function"),
     ],
 )
-def test_tools_that_are_none_are_named(tools: Any, words: str) -> None:
+def test_invalid_tools_are_named(tools: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         tools_of(Example(turns("q"), "a", metadata={"tools": tools}, source="f:1"))
 
@@ -139,7 +138,7 @@ def test_tools_that_are_none_are_named(tools: Any, words: str) -> None:
 def test_the_local_engine_shows_tools_to_the_model(tmp_path: Path) -> None:
     from tests.test_recipes import with_template
 
-    engine: Any = load_engine(str(with_template(SHIPPED["qwen2_5"])(tmp_path / "model")), load_plugins([]))
+    engine: Any = load_engine(str(with_template(SHIPPED["qwen2_5"])(tmp_path / "model")), {})
 
     without, given = (engine._prepare(Request("r", turns("q"), tools=tools)).tokens for tools in ((), (LOOK,)))
 

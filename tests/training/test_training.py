@@ -1,4 +1,4 @@
-"""Training: the rows, the loss, the folder that comes out, and what is refused before anything slow."""
+"""Training: rows, loss, the resulting folder, and refusals before slow steps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from sftchat.engine import Request, collect
 from sftchat.errors import SftchatWarning
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import Manifest, read_manifest
-from sftchat.plugins.manager import load_plugins
 from sftchat.templates.renderer import IGNORED, choose_renderer
 from sftchat.training.checkpoints import UNFINISHED, check_output
 from sftchat.training.config import TrainingConfig, configure
-from sftchat.training.dataset import render_rows
+from sftchat.training.rows import render_rows
 from sftchat.training.run import TrainingJob, train
 from sftchat.training.trainer import Trainer
 from sftchat.types import Reply, SamplingParams
@@ -46,10 +45,10 @@ def run(model: Path | str, output: Path, **given: Any) -> Manifest:
         {"max_steps": 4, "batch_size": 4, "precision": "float32", **given},
         **options,
     )
-    return train(job, load_plugins([]))
+    return train(job)
 
 
-def test_the_users_values_beat_the_tasks_and_the_tasks_beat_the_programs() -> None:
+def test_options_override_the_task_and_the_task_overrides_defaults() -> None:
     task = replace(TASK, training_defaults=lambda method, parameters: TrainingDefaults(learning_rate=0.5, max_length=99))
 
     config = configure(task, 1_000, {"method": "lora", "max_length": 77, "epochs": None})
@@ -66,7 +65,7 @@ def test_the_users_values_beat_the_tasks_and_the_tasks_beat_the_programs() -> No
         ("method", "magic", "--method is magic, must be one of full, lora, dora, qlora"),
     ],
 )
-def test_an_option_out_of_range_says_what_is_allowed(name: str, value: Any, words: str) -> None:
+def test_an_option_out_of_range_is_refused_with_the_allowed_values(name: str, value: Any, words: str) -> None:
     with pytest.raises(UsageError) as error:
         configure(TASK, 1_000, {name: value})
 
@@ -90,7 +89,7 @@ def test_a_checkpoint_that_a_newer_library_saves_in_its_own_way_is_complete(
     assert not (tmp_path / "run" / UNFINISHED).exists()
 
 
-def test_rows_over_the_length_are_left_out_whole_and_named() -> None:
+def test_rows_over_the_length_are_left_out_whole_and_reported() -> None:
     renderer = choose_renderer(make_tokenizer())
     rows = render_rows([example("q", "a", "f:1"), example("q" * 100, "a", "f:2"), example("q", None, "f:3")], renderer, 40)
 
@@ -99,7 +98,7 @@ def test_rows_over_the_length_are_left_out_whole_and_named() -> None:
     assert rows.labels[0][-2] == renderer.stop_token
 
 
-def test_no_row_that_fits_is_an_error_that_says_which_length_would() -> None:
+def test_when_no_row_fits_the_error_names_a_length_that_would() -> None:
     renderer = choose_renderer(make_tokenizer())
 
     with pytest.raises(DataError, match=r"^f:1: all 1 rows are longer than 10 tokens; raise --max-length to \d+ or more$"):
@@ -115,7 +114,7 @@ def test_plain_text_is_trained_on_whole() -> None:
     assert rows.ids[0][-1] == renderer.tokenizer.eos_token_id
 
 
-def test_the_hash_of_the_rows_changes_with_the_mask_alone() -> None:
+def test_the_hash_of_the_rows_covers_the_mask() -> None:
     renderer = choose_renderer(make_tokenizer())
     rows = render_rows(ROWS, renderer, 100)
 
@@ -123,7 +122,7 @@ def test_the_hash_of_the_rows_changes_with_the_mask_alone() -> None:
     assert rows.hash != replace(rows, labels=rows.ids).hash
 
 
-def test_a_full_fine_tune_learns_and_leaves_a_folder_that_transformers_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_full_fine_tuning_learns_and_writes_a_folder_that_transformers_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
 
     manifest = run(tiny_checkpoint, output, max_steps=60, learning_rate=1e-2, logging_steps=5)
@@ -137,40 +136,38 @@ def test_a_full_fine_tune_learns_and_leaves_a_folder_that_transformers_loads(tin
     assert not (output / "training_args.bin").exists()
     assert read_manifest(output) == manifest
     assert (manifest.task, manifest.method, manifest.steps, manifest.rows) == ("colours", "full", 60, 16)
-    replies = dict(
-        collect(load_engine(str(output), load_plugins([])), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))])
-    )
+    replies = dict(collect(load_engine(str(output), {}), [Request("r", ROWS[1].messages, sampling=SamplingParams(max_new_tokens=8))]))
     reply = replies["r"]
     assert isinstance(reply, Reply)
     assert (reply.text, reply.finish_reason) == ("blue", "stop")
 
 
-def test_a_lora_run_is_an_adapter_that_knows_its_base_and_when_to_stop(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_lora_run_is_an_adapter_with_its_base_and_stop_tokens(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
 
     run(tiny_checkpoint, output, method="lora", lora_rank=16, max_steps=150, learning_rate=2e-2)
 
     assert json.loads((output / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
     assert json.loads((output / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
-    engine = load_engine(str(output), load_plugins([]))
+    engine = load_engine(str(output), {})
     reply = dict(collect(engine, [Request("r", ROWS[2].messages, sampling=SamplingParams(max_new_tokens=8))]))["r"]
     assert isinstance(reply, Reply)
     assert reply.text == "green"
 
 
-def test_the_loss_is_that_of_transformers_on_the_same_rows(tiny_checkpoint: Path) -> None:
+def test_the_loss_equals_that_of_transformers_on_the_same_rows(tiny_checkpoint: Path) -> None:
     """The head on labelled positions alone must not change a digit that matters."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sftchat.training.trainer import Trainer, arguments, collate, table
+    from sftchat.training.trainer import Trainer, collate, sft_config, to_dataset
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     rows = render_rows(ROWS, choose_renderer(tokenizer), 100)
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     trainer = Trainer(
-        model=model, args=arguments(TrainingConfig(batch_size=4), str(tiny_checkpoint / "unused"), "float32", "cpu"), data_collator=collate,
-        train_dataset=table(rows), processing_class=tokenizer,
+        model=model, args=sft_config(TrainingConfig(batch_size=4), str(tiny_checkpoint / "unused"), "float32", "cpu"), data_collator=collate,
+        train_dataset=to_dataset(rows), processing_class=tokenizer,
     )  # fmt: skip
     batch = collate([{"input_ids": list(rows.ids[i]), "labels": list(rows.labels[i])} for i in range(4)])
 
@@ -185,7 +182,7 @@ def test_the_loss_is_that_of_transformers_on_the_same_rows(tiny_checkpoint: Path
     torch.testing.assert_close(gradient, model.model.embed_tokens.weight.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_a_folder_that_holds_a_run_is_not_trained_into(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run(tiny_checkpoint, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
 
@@ -195,19 +192,19 @@ def test_a_folder_that_holds_a_run_is_not_trained_into(tiny_checkpoint: Path, tm
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
-def test_a_folder_with_other_files_is_not_trained_into(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
 
     with pytest.raises(UsageError, match="is not empty; give another -o$"):
         check_output(tmp_path, resume=False)
 
 
-def test_resuming_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no run to resume; train without --resume$"):
         check_output(tmp_path, resume=True)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A checkpoint in the middle, continued, gives the same weights."""
     run(tiny_checkpoint, tmp_path / "whole", max_steps=6, save_steps=3)
     (tmp_path / "cut").mkdir()
@@ -237,16 +234,16 @@ def test_a_run_is_not_resumed_on_other_rows(tiny_checkpoint: Path, tmp_path: Pat
         run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2, resume=True, examples=ROWS[:8])
 
 
-def test_a_checkpoint_in_the_middle_can_be_talked_to(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_intermediate_checkpoint_can_be_used_in_a_chat(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run(tiny_checkpoint, tmp_path / "run", max_steps=4, save_steps=2)
 
-    engine = load_engine(str(tmp_path / "run" / "checkpoint-2"), load_plugins([]))
+    engine = load_engine(str(tmp_path / "run" / "checkpoint-2"), {})
 
     assert engine.name == str(tmp_path / "run" / "checkpoint-2")
     assert read_manifest(tmp_path / "run" / "checkpoint-2").steps == 2  # type: ignore[union-attr]
 
 
-def test_a_template_without_an_end_of_turn_is_trained_with_the_end_of_text_and_that_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_template_without_an_end_of_turn_is_trained_with_the_end_of_text_and_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
     endless = tmp_path / "endless.jinja"
     endless.write_text(
         "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
@@ -258,14 +255,14 @@ def test_a_template_without_an_end_of_turn_is_trained_with_the_end_of_text_and_t
     assert read_manifest(tmp_path / "run") is not None
 
 
-def test_an_adapter_is_not_trained_on_without_being_merged(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_training_on_an_adapter_requires_merging_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run(tiny_checkpoint, tmp_path / "adapter", method="lora")
 
     with pytest.raises(UsageError, match="is an adapter; merge it into its base before training on$"):
         run(tmp_path / "adapter", tmp_path / "more")
 
 
-def test_weights_of_another_seed_are_another_identity(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_of_another_seed_have_another_identity(tiny_checkpoint: Path, tmp_path: Path) -> None:
     from sftchat.models.fingerprint import identity
     from sftchat.models.reference import resolve
 
@@ -276,7 +273,7 @@ def test_weights_of_another_seed_are_another_identity(tiny_checkpoint: Path, tmp
     assert identity(resolve(str(other))) != identity(resolve(str(tiny_checkpoint)))
 
 
-def test_attention_on_a_cpu_is_ours_where_it_is_the_same_and_the_models_own_elsewhere(tiny_checkpoint: Path) -> None:
+def test_cpu_attention_is_ours_where_it_is_equal_and_the_models_own_elsewhere(tiny_checkpoint: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 

@@ -61,8 +61,7 @@ def longest_row(model: str, task: Task | None, given: int | None) -> int:
         task: Whose wish is asked where nothing is given.
         given: ``--max-length``.
     """
-    from sftchat.models.context import context_length, within_context
-    from sftchat.models.reference import resolve
+    from sftchat.models.reference import context_length, resolve, within_context
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 
@@ -78,7 +77,7 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     """
     from sftchat.errors import DataError
     from sftchat.templates.renderer import Rendered
-    from sftchat.training.dataset import render_rows
+    from sftchat.training.rows import render_rows
 
     try:
         rows = render_rows([example], renderer, sys.maxsize)

@@ -16,13 +16,31 @@ from anyio.from_thread import start_blocking_portal
 
 from sftchat.engine import Chunk, Request
 from sftchat.errors import EngineError, SftchatWarning, UsageError, first_line
-from sftchat.inference.openai.adapting import ALSO_REFUSES, REFUSES, USAGE, Adaptation, adaptation_to, adapted
-from sftchat.inference.openai.bounds import Meter, Overrun
-from sftchat.inference.openai.events import DONE, ended, error_fields, path_and_body, read_event
 from sftchat.inference.openai.likelihood import score_text
+from sftchat.inference.openai.limits import (
+    RETRYABLE_STATUSES,
+    AdaptiveConcurrencyLimit,
+    LimitedReader,
+    LimitExceeded,
+    RequestFailed,
+    Retries,
+    retry_after,
+)
+from sftchat.inference.openai.protocol import (
+    DONE,
+    OTHER_REFUSAL_STATUSES,
+    REFUSAL_STATUSES,
+    USAGE,
+    Adaptation,
+    adapt,
+    adaptation_to,
+    error_fields,
+    path_and_body,
+    read_event,
+    reply_end,
+)
 from sftchat.inference.openai.reply import StreamedReply
-from sftchat.inference.openai.retries import RETRYABLE_STATUSES, AdaptiveConcurrencyLimit, RequestFailed, Retries, retry_after
-from sftchat.inference.openai.server import KEYS, Answer, Server
+from sftchat.inference.openai.server import KEYS, Answer, Server, check_model, server_and_model
 from sftchat.types import Choice
 
 IDLE_CHUNK_SECONDS = 0.1
@@ -33,11 +51,11 @@ EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 """Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
 EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
 """Content types of event streams: the standard one, and those that some servers and proxies send instead."""
-AFTER_THE_END = 10.0
+TRAILING_SECONDS = 10.0
 """Seconds to wait for data after the end of a reply, such as the token count."""
 
-News = Chunk | EngineError | SftchatWarning
-Say = Callable[[News], None]
+Emitted = Chunk | EngineError | SftchatWarning
+Emit = Callable[[Emitted], None]
 
 
 class EndpointEngine:
@@ -79,12 +97,12 @@ class EndpointEngine:
             EngineError: When the server is unreachable, or refuses every request.
         """
         source = iter(requests)
-        arrived: SimpleQueue[News] = SimpleQueue()
+        emitted: SimpleQueue[Emitted] = SimpleQueue()
         orders: asyncio.Queue[Request] = asyncio.Queue()
         waiting: set[str] = set()
         with start_blocking_portal() as portal:
             # leaving this block early cancels the service, which ends before the block does
-            service = portal.start_task_soon(self._serve, orders, arrived.put)
+            service = portal.start_task_soon(self._serve, orders, emitted.put)
             while True:
                 while len(waiting) < self._concurrency and (request := next(source, None)) is not None:
                     waiting.add(request.id)
@@ -93,19 +111,19 @@ class EndpointEngine:
                     service.cancel()
                     return
                 try:
-                    news = arrived.get(timeout=IDLE_CHUNK_SECONDS)
+                    output = emitted.get(timeout=IDLE_CHUNK_SECONDS)
                 except Empty:
                     if service.done():
                         service.result()  # raises the service's exception
-                    news = Chunk(next(iter(waiting)))
-                if isinstance(news, SftchatWarning):
-                    warnings.warn(news, stacklevel=2)
+                    output = Chunk(next(iter(waiting)))
+                if isinstance(output, SftchatWarning):
+                    warnings.warn(output, stacklevel=2)
                     continue
-                if isinstance(news, EngineError):
-                    raise news
-                if news.finish_reason is not None:
-                    waiting.remove(news.request_id)
-                yield news
+                if isinstance(output, EngineError):
+                    raise output
+                if output.finish_reason is not None:
+                    waiting.remove(output.request_id)
+                yield output
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
         """Return the log-probability of each token of a given reply, if the server supports it; see ``score_text``.
@@ -131,211 +149,244 @@ class EndpointEngine:
             EngineError: When there is no response.
         """
         while True:
-            asked = adapted({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
+            full_body = adapt({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
             try:
-                answer = self._server.ask("POST", path, self._server.bounds.of_event(tokens), asked)
-            except (httpx2.RequestError, Overrun) as error:
-                words = error.words if isinstance(error, Overrun) else self._server.shown(first_line(error))
-                raise EngineError(f"the server at {self._server.url} did not answer: {words}") from None
-            if not self._learns(answer, asked, _warn):
-                return replace(answer, words=self._server.words(answer) if answer.status != 200 else "")
+                answer = self._server.ask("POST", path, self._server.limits.of_event(tokens), full_body)
+            except (httpx2.RequestError, LimitExceeded) as error:
+                message = error.message if isinstance(error, LimitExceeded) else self._server.sanitize(first_line(error))
+                raise EngineError(f"the server at {self._server.url} did not answer: {message}") from None
+            if not self._learns(answer, full_body, _warn):
+                return replace(answer, error=self._server.error_of(answer) if answer.status != 200 else "")
 
-    async def _serve(self, orders: asyncio.Queue[Request], say: Say) -> None:
+    async def _serve(self, orders: asyncio.Queue[Request], emit: Emit) -> None:
         """Process queued requests until cancelled."""
-        pace = AdaptiveConcurrencyLimit(self._concurrency)
+        limit = AdaptiveConcurrencyLimit(self._concurrency)
         async with self._server.client() as client, create_task_group() as group:
             while True:
                 request = await orders.get()
-                group.start_soon(self._answer, client, pace, request, say)
+                group.start_soon(self._answer, client, limit, request, emit)
 
-    async def _answer(self, client: httpx2.AsyncClient, pace: AdaptiveConcurrencyLimit, request: Request, say: Say) -> None:
+    async def _answer(self, client: httpx2.AsyncClient, limit: AdaptiveConcurrencyLimit, request: Request, emit: Emit) -> None:
         """Process one request with its retries; a reply of which text has been emitted is not restarted."""
-        attempt, said, thought = 0, False, False
+        attempt, has_text, has_thoughts = 0, False, False
         while True:
             attempt += 1
             try:
-                async with pace.places:
-                    period = pace.period
-                    async with aclosing(self._attempt(client, request, say)) as chunks:
+                async with limit.slots:
+                    period = limit.period
+                    async with aclosing(self._attempt(client, request, emit)) as chunks:
                         async for chunk in chunks:
-                            said, thought = said or bool(chunk.text), thought or bool(chunk.thoughts)
-                            say(chunk)
-                pace.answered()
+                            has_text, has_thoughts = has_text or bool(chunk.text), has_thoughts or bool(chunk.thoughts)
+                            emit(chunk)
+                limit.on_success()
                 return
-            except RequestFailed as found:
-                trouble = found
-            if trouble.otherwise:
+            except RequestFailed as error:
+                failure = error
+            if failure.resend:
                 attempt -= 1
                 continue
-            if trouble.crowded:
-                pace.refused(period)
-            delay = None if said else self._retries.delay(attempt, trouble)
+            if failure.rate_limited:
+                limit.on_rate_limit(period)
+            delay = None if has_text else self._retries.delay(attempt, failure)
             if delay is None:
                 break
-            if thought:
-                say(Chunk(request.id, revises="again"))
+            if has_thoughts:
+                emit(Chunk(request.id, revises="again"))
             await self._retries.sleep(delay)
-        words = self._server.shown(trouble.words) + (f" ({attempt} attempts)" if attempt > 1 else "")
-        if trouble.everywhere or ((trouble.spent or (trouble.passing and not said)) and pace.given_up()):
-            say(EngineError(f"the server at {self._server.url} answers no more: {words}"))
+        message = self._server.sanitize(failure.message) + (f" ({attempt} attempts)" if attempt > 1 else "")
+        if failure.fatal or ((failure.over_limit or (failure.retryable and not has_text)) and limit.on_failure()):
+            emit(EngineError(f"the server at {self._server.url} answers no more: {message}"))
         else:
-            say(Chunk(request.id, finish_reason="error", error=words))
+            emit(Chunk(request.id, finish_reason="error", error=message))
 
-    async def _attempt(self, client: httpx2.AsyncClient, request: Request, say: Say) -> AsyncGenerator[Chunk]:
+    async def _attempt(self, client: httpx2.AsyncClient, request: Request, emit: Emit) -> AsyncGenerator[Chunk]:
         """Send a request once and emit its chunks.
 
         Raises:
             RequestFailed: When there is no complete reply.
         """
         path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
-        body = adapted({**body, **self._extra_body}, self._learned.get(body["model"], ()))
-        tokens, bounds = request.sampling.max_new_tokens, self._server.bounds
+        body = adapt({**body, **self._extra_body}, self._learned.get(body["model"], ()))
+        tokens = request.sampling.max_new_tokens
         reason, prompt_tokens, completion_tokens = "", 0, 0
-        said = StreamedReply(request, self._server.redaction, bounds)
-        meter = Meter(self._server.request_timeout)
+        reply = StreamedReply(request, self._server.redaction, self._server.limits)
+        reader = LimitedReader(self._server.request_timeout)
         try:
-            async with self._server.answer(client, "POST", path, meter, body) as response:
+            async with self._server.answer(client, "POST", path, reader, body) as response:
                 if response.status_code != 200:
-                    raise self._refusal(await self._server.read(response, meter, 0), request, body, say)
-                async with aclosing(self._events(response, meter, tokens)) as events:
+                    raise self._refusal(await self._server.read(response, reader, 0), request, body, emit)
+                async with aclosing(self._events(response, reader, tokens)) as events:
                     async for data in events:
                         if data == DONE:
-                            reason = reason or ("stop" if said.begun else "")  # the server reported that the reply is complete
+                            reason = reason or ("stop" if reply.has_text else "")  # the server reported that the reply is complete
                             break
-                        piece = read_event(data, self._server.redaction.text)
-                        for chunk in said.feed(piece):
+                        delta = read_event(data, self._server.redaction.text)
+                        for chunk in reply.feed(delta):
                             yield chunk
-                        prompt_tokens = piece.prompt_tokens or prompt_tokens
-                        completion_tokens = piece.completion_tokens or completion_tokens
-                        if piece.finish_reason and not reason:
-                            meter.shorten(AFTER_THE_END)
-                        reason = piece.finish_reason or reason or ("stop" if piece.whole else "")
-                        if said.stopped or said.full:
+                        prompt_tokens = delta.prompt_tokens or prompt_tokens
+                        completion_tokens = delta.completion_tokens or completion_tokens
+                        if delta.finish_reason and not reason:
+                            reader.shorten(TRAILING_SECONDS)
+                        reason = delta.finish_reason or reason or ("stop" if delta.whole else "")
+                        if reply.stopped or reply.full:
                             break
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            words = f"no connection ({self._server.shown(first_line(error))}); check that it still runs and that the address is right"
-            raise RequestFailed(words, passing=True, everywhere=True) from None
-        except (httpx2.RequestError, Overrun) as error:
-            if not (reason or said.stopped or said.full):  # an interruption after the end of the reply loses nothing
+            message = f"no connection ({self._server.sanitize(first_line(error))}); check that it still runs and that the address is right"
+            raise RequestFailed(message, retryable=True, fatal=True) from None
+        except (httpx2.RequestError, LimitExceeded) as error:
+            if not (reason or reply.stopped or reply.full):  # an interruption after the end of the reply loses nothing
                 raise self._broken(error, tokens) from None
-        if not (reason or said.stopped or said.full):
-            raise RequestFailed("the stream ended before the reply did", passing=True)
-        text, thoughts = said.end()
-        if said.full:
+        if not (reason or reply.stopped or reply.full):
+            raise RequestFailed("the stream ended before the reply did", retryable=True)
+        text, thoughts = reply.end()
+        model, url = request.adapter or self.model, self._server.url
+        if reply.full:
             reason = "length"
-            self._warn_of_length(request, say)
-        why = "stop" if said.stopped else ended(reason, said.called)
-        if "logprobs" in body and said.begun and not said.weighed:
-            self._warn_of_logprobs(request, say)
-        choices = said.last_choices(ended=why == "stop")
+            self._warn_once(
+                "length", model, f"the server at {url} wrote on after max_tokens {tokens}; replies of model '{model}' are cut", emit
+            )
+        finish_reason = "stop" if reply.stopped else reply_end(reason, reply.called)
+        if "logprobs" in body and reply.has_text and not reply.has_logprobs:
+            self._warn_once(
+                "logprobs", model, f"model '{model}' of {url} gives no log-probabilities: its server takes the request and sends none", emit
+            )
+        choices = reply.last_choices(ended=finish_reason == "stop")
         logprobs = tuple(choice.logprob for choice in choices) or None
         yield Chunk(
-            request.id, text, (), why, prompt_tokens, logprobs, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=said.refused,
+            request.id, text, (), finish_reason, prompt_tokens, logprobs, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=reply.refused,
             choices=choices,
         )  # fmt: skip
 
-    async def _events(self, response: httpx2.Response, meter: Meter, tokens: int) -> AsyncGenerator[str]:
+    async def _events(self, response: httpx2.Response, reader: LimitedReader, tokens: int) -> AsyncGenerator[str]:
         """Yield the data of each event of a response; a response that is not streamed is one event.
 
         The last one is ``DONE`` if the server sent it.
 
         Raises:
             RequestFailed: When the response is neither a stream nor JSON.
-            Overrun: When it is too large.
+            LimitExceeded: When it is too large.
         """
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        bounds = self._server.bounds
+        limits = self._server.limits
         if kind == "application/json":
-            yield (await self._server.read(response, meter, bounds.of_event(tokens))).text
+            yield (await self._server.read(response, reader, limits.of_event(tokens))).text
             return
         if kind not in EVENT_TYPES:
             raise _no_events(kind)
-        async with aclosing(meter.parts(response, bounds.of_stream(tokens))) as parts:
+        async with aclosing(reader.parts(response, limits.of_stream(tokens))) as parts:
             counted = httpx2.Response(200, headers=EVENTS, content=error_fields(parts), request=response.request)
-            done = heard = False
-            events = aiter(httpx2.EventSource(counted, bounds.of_event(tokens)))
+            done = received = False
+            events = aiter(httpx2.EventSource(counted, limits.of_event(tokens)))
             async for event in events:
                 if event.data.strip() == DONE:
                     done = True
                     break
                 if event.data:
-                    heard = True
+                    received = True
                     yield event.data
             with move_on_after(DRAIN_SECONDS):
                 async for _ in events:
                     pass
             if done:
                 yield DONE
-            elif not heard and kind != EVENT_TYPES[0]:
+            elif not received and kind != EVENT_TYPES[0]:
                 raise _no_events(kind)
 
-    def _broken(self, error: httpx2.RequestError | Overrun, tokens: int) -> RequestFailed:
+    def _broken(self, error: httpx2.RequestError | LimitExceeded, tokens: int) -> RequestFailed:
         """Return the error for an interrupted response."""
-        if isinstance(error, Overrun):
+        if isinstance(error, LimitExceeded):
             return error
         if isinstance(error, httpx2.SSEError):
-            return Overrun(f"the server sent an event of more than {self._server.bounds.of_event(tokens):,} bytes")
+            return LimitExceeded(f"the server sent an event of more than {self._server.limits.of_event(tokens):,} bytes")
         if isinstance(error, httpx2.TimeoutException):
-            return RequestFailed(f"nothing came for {self._server.timeout:g} s; --timeout allows more", passing=True)
-        return RequestFailed(f"the connection broke: {self._server.shown(first_line(error))}", passing=True)
+            return RequestFailed(f"nothing came for {self._server.timeout:g} s; --timeout allows more", retryable=True)
+        return RequestFailed(f"the connection broke: {self._server.sanitize(first_line(error))}", retryable=True)
 
-    def _warn_of_logprobs(self, request: Request, say: Say) -> None:
-        """Warn, once per model, that the server ignores the request for log-probabilities."""
-        model = request.adapter or self.model
-        if ("logprobs", model) not in self._warned:
-            self._warned.add(("logprobs", model))
-            say(
-                SftchatWarning(
-                    f"model '{model}' of {self._server.url} gives no log-probabilities: its server takes the request and sends none"
-                )
-            )
+    def _warn_once(self, kind: str, model: str, warning: str, emit: Emit) -> None:
+        """Emit a warning unless one of its kind was emitted for the model."""
+        if (kind, model) not in self._warned:
+            self._warned.add((kind, model))
+            emit(SftchatWarning(warning))
 
-    def _warn_of_length(self, request: Request, say: Say) -> None:
-        """Warn, once per model, that the server does not limit the length of its replies."""
-        model = request.adapter or self.model
-        if ("length", model) not in self._warned:
-            self._warned.add(("length", model))
-            most = request.sampling.max_new_tokens
-            say(SftchatWarning(f"the server at {self._server.url} wrote on after max_tokens {most}; replies of model '{model}' are cut"))
-
-    def _learns(self, answer: Answer, body: Mapping[str, Any], say: Say) -> bool:
+    def _learns(self, answer: Answer, body: Mapping[str, Any], emit: Emit) -> bool:
         """Whether to adapt the request after a refusal; a new adaptation is stored for the model and reported once."""
-        if answer.status not in (*REFUSES, *ALSO_REFUSES) or (found := adaptation_to(answer.text, body)) is None:
+        if answer.status not in (*REFUSAL_STATUSES, *OTHER_REFUSAL_STATUSES) or (adaptation := adaptation_to(answer.text, body)) is None:
             return False
-        if answer.status not in REFUSES and found not in ALSO_REFUSES[answer.status]:
+        if answer.status not in REFUSAL_STATUSES and adaptation not in OTHER_REFUSAL_STATUSES[answer.status]:
             return False
         model = str(body["model"])
         learned = self._learned.setdefault(model, [])
-        if found not in learned:
-            learned.append(found)
-            if found is not USAGE:  # without token counts the replies are as good
-                say(SftchatWarning(f"model '{model}' of {self._server.url} {found.words}"))
-        return adapted(dict(body), learned) != body
+        if adaptation not in learned:
+            learned.append(adaptation)
+            if adaptation is not USAGE:  # without token counts the replies are as good
+                emit(SftchatWarning(f"model '{model}' of {self._server.url} {adaptation.message}"))
+        return adapt(dict(body), learned) != body
 
-    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], say: Say) -> RequestFailed:
+    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
         """Return the error for a response with a status other than 200."""
-        status, words = answer.status, self._server.words(answer)
-        if self._learns(answer, body, say):
-            return RequestFailed(words, otherwise=True)
+        status, message = answer.status, self._server.error_of(answer)
+        if self._learns(answer, body, emit):
+            return RequestFailed(message, resend=True)
         if status in RETRYABLE_STATUSES or status >= 500:
             wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
-            asked = f" (it asks to wait {wait:.0f} s)" if wait else ""
-            return RequestFailed(words + asked, passing=True, crowded=status == 429, wait=wait)
+            requested = f" (it asks to wait {wait:.0f} s)" if wait else ""
+            return RequestFailed(message + requested, retryable=True, rate_limited=status == 429, wait=wait)
         if status in (401, 403):
-            return RequestFailed(f"{words}; set {' or '.join(KEYS)} to a key that it takes", everywhere=True)
+            return RequestFailed(f"{message}; set {' or '.join(KEYS)} to a key that it takes", fatal=True)
         if status in (400, 422) and request.reply_prefix and request.prompt is None:
-            return RequestFailed(f"the server does not go on with a reply that has begun (continue_final_message): {words}")
-        everywhere = status // 100 == 3 or (status == 404 and not request.adapter)
-        return RequestFailed(words, everywhere=everywhere)
+            return RequestFailed(f"the server does not go on with a reply that has begun (continue_final_message): {message}")
+        fatal = status // 100 == 3 or (status == 404 and not request.adapter)
+        return RequestFailed(message, fatal=fatal)
 
 
-def _warn(news: News) -> None:
+def open_endpoint(
+    address: str,
+    *,
+    concurrency: int = 16,
+    timeout: float = 120.0,
+    request_timeout: float = 600.0,
+    key: str | None = None,
+    transport: httpx2.MockTransport | None = None,
+    retries: Retries | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> EndpointEngine:
+    """Open a model on a server after checking that both exist.
+
+    Args:
+        address: ``http://HOST:PORT/v1#MODEL``; the name may be omitted if the server lists exactly one model.
+        concurrency: Maximum number of simultaneous requests, at least 1.
+        timeout: Maximum time without data, in seconds.
+        request_timeout: Maximum total time of one request, in seconds.
+        key: API key; by default from SFTCHAT_API_KEY or OPENAI_API_KEY.
+        transport: HTTP transport that replaces the network; for tests.
+        retries: Retry policy.
+        extra_body: Additional fields of the JSON body, overriding the engine's own.
+        template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
+
+    Raises:
+        UsageError: When the model has no name, or the server does not serve it.
+        ModelError: When the server is unreachable, or refuses the key.
+    """
+    server, model = server_and_model(address, key=key, timeout=timeout, request_timeout=request_timeout, transport=transport)
+    return EndpointEngine(
+        address,
+        server,
+        check_model(server, model),
+        concurrency=concurrency,
+        retries=retries,
+        extra_body=extra_body,
+        template_arguments=template_arguments,
+    )
+
+
+def _warn(output: Emitted) -> None:
     """Issue a Python warning, for requests from the caller's thread."""
-    if isinstance(news, SftchatWarning):
-        warnings.warn(news, stacklevel=2)
+    if isinstance(output, SftchatWarning):
+        warnings.warn(output, stacklevel=2)
 
 
 def _no_events(kind: str) -> RequestFailed:
     """Return the error for a response that is not an event stream, or is an empty one."""
-    words = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
-    return RequestFailed(words, everywhere=True)
+    message = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
+    return RequestFailed(message, fatal=True)

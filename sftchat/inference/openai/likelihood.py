@@ -9,8 +9,8 @@ from typing import Any
 from sftchat._util.parsing import load_json
 from sftchat.engine import Request
 from sftchat.errors import EngineError
-from sftchat.inference.openai.events import path_and_body
-from sftchat.inference.openai.logprobs import asked_for, choice_of, choices_of, number, token_of
+from sftchat.inference.openai.logprobs import choice_of, choices_of, logprobs_fields, number, token_of
+from sftchat.inference.openai.protocol import path_and_body
 from sftchat.inference.openai.server import Answer
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 
@@ -21,7 +21,7 @@ Ask = Callable[[str, Mapping[str, Any], int], Answer]
 
 
 @dataclass(frozen=True)
-class _Read:
+class _PromptToken:
     """A token of a prompt: its key in the server's list, and its log-probability and alternatives."""
 
     key: str
@@ -50,31 +50,31 @@ def score_text(
     request = replace(request, sampling=ONE_TOKEN, logprobs=None, reply_ids=())
     whole = replace(request, reply_prefix=request.reply_prefix + text)
 
-    def asked(one: Request, extra: Mapping[str, Any], lacking: str) -> Mapping[str, Any]:
-        path, body = path_and_body(one, model, usage=False, template_arguments=template_arguments)
-        length = sum(len(turn["content"]) for turn in one.messages) + len(one.prompt or "") + len(one.reply_prefix)
+    def ask_server(request: Request, extra: Mapping[str, Any], feature: str) -> Mapping[str, Any]:
+        path, body = path_and_body(request, model, usage=False, template_arguments=template_arguments)
+        length = sum(len(turn["content"]) for turn in request.messages) + len(request.prompt or "") + len(request.reply_prefix)
         answer = ask(path, {**body, **extra}, length)
         if answer.status != 200:
-            raise _lacks(model, lacking, answer.words)
+            raise _lacks(model, feature, answer.error)
         try:
-            found = load_json(answer.text, last_wins=True)
+            value = load_json(answer.text, last_wins=True)
         except ValueError:
-            found = None
-        if not isinstance(found, Mapping):
-            raise _lacks(model, lacking, "its answer is no JSON object")
-        return found
+            value = None
+        if not isinstance(value, Mapping):
+            raise _lacks(model, feature, "its answer is no JSON object")
+        return value
 
     if request.prompt is not None:
-        extra = {"echo": True, **asked_for(alternatives, chat=False)}
-        return _echoed(asked(whole, extra, "echo"), request.prompt + request.reply_prefix, text, model)
+        extra = {"echo": True, **logprobs_fields(alternatives, chat=False)}
+        return _echoed(ask_server(whole, extra, "echo"), request.prompt + request.reply_prefix, text, model)
     extra = {"prompt_logprobs": alternatives}
-    with_reply = _prompt(asked(whole, extra, "prompt_logprobs"), alternatives, model)
-    without = _prompt(asked(request, {"prompt_logprobs": 0}, "prompt_logprobs"), 0, model)
-    if [one.key for one in with_reply[: len(without)]] != [one.key for one in without] or len(with_reply) <= len(without):
+    with_reply = _prompt(ask_server(whole, extra, "prompt_logprobs"), alternatives, model)
+    without = _prompt(ask_server(request, {"prompt_logprobs": 0}, "prompt_logprobs"), 0, model)
+    if [token.key for token in with_reply[: len(without)]] != [token.key for token in without] or len(with_reply) <= len(without):
         raise EngineError(
             f"model '{model}': its server's template begins a reply in another way than it goes on with one, so that the tokens of the text cannot be told"
         )
-    return tuple(one.choice for one in with_reply[len(without) :])
+    return tuple(token.choice for token in with_reply[len(without) :])
 
 
 def _lacks(model: str, what: str, why: str) -> EngineError:
@@ -82,33 +82,32 @@ def _lacks(model: str, what: str, why: str) -> EngineError:
     return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({what}): {why}")
 
 
-def _prompt(answer: Mapping[str, Any], alternatives: int, model: str) -> list[_Read]:
+def _prompt(answer: Mapping[str, Any], alternatives: int, model: str) -> list[_PromptToken]:
     """Return the prompt tokens in vLLM's format: per token the alternatives by id, its own first; null for the very first token."""
     listed = answer.get("prompt_logprobs")
     if not isinstance(listed, list):
         raise _lacks(model, "prompt_logprobs", "it takes the request and sends none")
-    found: list[_Read] = []
+    tokens: list[_PromptToken] = []
     for entry in listed:
-        read = _alternatives(entry)
-        if read:
-            (key, token, logprob, rank), *_ = read
-            others = [(other, value) for _, other, value, place in read if place is None or place < alternatives]
-            found.append(_Read(key, choice_of(token, logprob, others, rank)))
+        if listed_tokens := _alternatives(entry):
+            (key, token, logprob, rank), *_ = listed_tokens
+            others = [(other, value) for _, other, value, other_rank in listed_tokens if other_rank is None or other_rank < alternatives]
+            tokens.append(_PromptToken(key, choice_of(token, logprob, others, rank)))
         else:
-            found.append(_Read("", Choice(Token(UNNUMBERED, ""), 0.0)))
-    return found
+            tokens.append(_PromptToken("", Choice(Token(UNNUMBERED, ""), 0.0)))
+    return tokens
 
 
 def _alternatives(entry: Any) -> list[tuple[str, Token, float, int | None]]:
     """Return id, token, log-probability and rank (from 0) of each alternative at one position."""
-    found = []
-    for key, one in entry.items() if isinstance(entry, Mapping) else ():
-        if not isinstance(one, Mapping):
+    alternatives = []
+    for key, value in entry.items() if isinstance(entry, Mapping) else ():
+        if not isinstance(value, Mapping):
             continue
-        token, logprob, rank = token_of(one.get("decoded_token")), number(one.get("logprob")), one.get("rank")
+        token, logprob, rank = token_of(value.get("decoded_token")), number(value.get("logprob")), value.get("rank")
         if token is not None and logprob is not None:
-            found.append((key, token, logprob, rank - 1 if isinstance(rank, int) and rank > 0 else None))
-    return found
+            alternatives.append((key, token, logprob, rank - 1 if isinstance(rank, int) and rank > 0 else None))
+    return alternatives
 
 
 def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tuple[Choice, ...]:
@@ -121,16 +120,12 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
     if not isinstance(logprobs, Mapping) or not isinstance(texts, list) or not str((first or {}).get("text", "")).startswith(before + text):
         raise _lacks(model, "echo", "it takes the request and does not repeat the text")
     starts: Sequence[int] = offsets if offsets is not None and _are_offsets(offsets, texts) else _starts(texts)
-    wanted = [place for place, start in enumerate(starts) if len(before) <= start < len(before) + len(text)]
-    kept = {
-        name: [logprobs[name][place] for place in wanted]
-        for name in ("tokens", "token_logprobs", "top_logprobs")
-        if _fits(logprobs.get(name), texts)
-    }
-    found = choices_of(kept)
-    if not wanted or starts[wanted[0]] != len(before) or len(found) != len(wanted):
+    places = [place for place, start in enumerate(starts) if len(before) <= start < len(before) + len(text)]
+    columns = [name for name in ("tokens", "token_logprobs", "top_logprobs") if _fits(logprobs.get(name), texts)]
+    scored = choices_of({name: [logprobs[name][place] for place in places] for name in columns})
+    if not places or starts[places[0]] != len(before) or len(scored) != len(places):
         raise EngineError(f"model '{model}': no token begins where the text does, so that its likelihood cannot be told from the prompt's")
-    return found
+    return scored
 
 
 def _fits(value: Any, texts: Sequence[Any]) -> bool:

@@ -18,7 +18,7 @@ SPACES = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
 
 
 @dataclass(frozen=True)
-class Placed:
+class AlignedToken:
     """A token and the position of its text in the stream, in characters; ``absent`` if its text is not in the stream, such as a hidden tag."""
 
     choice: Choice
@@ -44,33 +44,29 @@ class Alignment:
         self._text += text
         self._queue += choices
 
-    def placed(self, *, final: bool = False) -> Iterator[Placed]:
+    def aligned(self, *, final: bool = False) -> Iterator[AlignedToken]:
         """Yield the tokens whose position is known, in order; with ``final`` all remaining ones."""
         while self._queue:
-            run = list(takewhile(_textless, self._queue))
+            run = list(takewhile(_has_no_text, self._queue))
             following = self._queue[len(run)] if len(run) < len(self._queue) else None
             if following is None:
-                whole = _together(run)
-                size = (
-                    len(whole)
-                    if whole and self._text.startswith(whole)
-                    else len(self._text)
-                    if final and any(c.token.text for c in run)
-                    else 0
-                )
+                whole = _decode_bytes(run)
+                size = len(whole) if whole and self._text.startswith(whole) else 0
+                if not size and final and any(choice.token.text for choice in run):
+                    size = len(self._text)
                 if not final and not size:
                     return
                 yield from self._pop(run, size)
                 continue
             most = sum(len(choice.token.text) for choice in run)
-            found = self._find(following.token.text, most, final)
-            if found is None and not final and self._may_come(following.token.text, most):
+            match = self._find(following.token.text, most, final)
+            if match is None and not final and self._may_come(following.token.text, most):
                 return
-            gap, length = found or (0, 0)
+            gap, length = match or (0, 0)
             yield from self._pop(run, gap)
-            if found is None:
+            if match is None:
                 self._queue.popleft()
-                yield Placed(following, self._at, self._at, absent=True)
+                yield AlignedToken(following, self._at, self._at, absent=True)
             else:
                 yield from self._pop([following], length)
 
@@ -87,11 +83,11 @@ class Alignment:
         """Whether the token may still be found in later text."""
         return any(form.startswith(self._text[gap : gap + len(form)]) for form in _forms(text) for gap in range(most + 1))
 
-    def _pop(self, choices: Sequence[Choice], size: int) -> Iterator[Placed]:
+    def _pop(self, choices: Sequence[Choice], size: int) -> Iterator[AlignedToken]:
         """Remove the first tokens together with the next ``size`` characters, which belong to them."""
         for choice in choices:
             self._queue.popleft()
-            yield Placed(choice, self._at, self._at + size)
+            yield AlignedToken(choice, self._at, self._at + size)
         self._text, self._at = self._text[size:], self._at + size
 
 
@@ -103,30 +99,30 @@ class ReplyTokens:
 
     def __init__(self) -> None:
         self._alignment = Alignment()
-        self._waiting: deque[Placed] = deque()
+        self._waiting: deque[AlignedToken] = deque()
         self._ranges: list[tuple[int, int]] = []
-        self._behind: list[Placed] = []  # tokens without text, after the last one with text
+        self._trailing: list[AlignedToken] = []  # tokens without text, after the last one with text
 
     def feed(self, text: str, choices: Sequence[Choice]) -> None:
         """Add text of the stream and its tokens."""
         self._alignment.feed(text, choices)
 
-    def belongs(self, start: int, end: int) -> None:
+    def add_range(self, start: int, end: int) -> None:
         """Mark the text between two positions as part of the reply."""
         if self._ranges and self._ranges[-1][1] == start:
             start = self._ranges.pop()[0]
         self._ranges.append((start, end))
 
-    def void(self) -> None:
+    def discard(self) -> None:
         """Exclude all earlier text from the reply."""
         self._ranges.clear()
-        self._behind.clear()
+        self._trailing.clear()
 
-    def until(self, end: int) -> tuple[Choice, ...]:
+    def take_until(self, end: int) -> tuple[Choice, ...]:
         """Return the tokens of the reply up to a position that were not returned before."""
-        return tuple(self._given(end, self._ranges, final=False))
+        return tuple(self._take(end, self._ranges, final=False))
 
-    def rest(self, end: int, *, ended: bool) -> tuple[Choice, ...]:
+    def take_rest(self, end: int, *, ended: bool) -> tuple[Choice, ...]:
         """Return the last tokens of the reply.
 
         Args:
@@ -134,34 +130,38 @@ class ReplyTokens:
             ended: Whether the model ended the reply: a single token after its text is then the end token, and marked special.
         """
         ranges = [(start, min(stop, end)) for start, stop in self._ranges if start < end]
-        found = list(self._given(end, ranges, final=True))
-        if ended and len(self._behind) == 1:
-            choice = self._behind[0].choice
-            found.append(renamed(choice, replace(choice.token, special=True)))
-        return tuple(found)
+        choices = list(self._take(end, ranges, final=True))
+        if ended and len(self._trailing) == 1:
+            choice = self._trailing[0].choice
+            choices.append(with_token(choice, replace(choice.token, special=True)))
+        return tuple(choices)
 
-    def _given(self, end: int, ranges: Sequence[tuple[int, int]], *, final: bool) -> Iterator[Choice]:
+    def _take(self, end: int, ranges: Sequence[tuple[int, int]], *, final: bool) -> Iterator[Choice]:
         """Yield tokens in the ranges; tokens without text are included if another token of the reply follows."""
-        self._waiting += self._alignment.placed(final=final)
+        self._waiting += self._alignment.aligned(final=final)
         while self._waiting and (final or self._waiting[0].end <= end):
             token = self._waiting.popleft()
             if token.start == token.end:
                 if not ranges or token.start >= ranges[0][0]:
-                    self._behind.append(token)
+                    self._trailing.append(token)
                 continue
             inside = next(((low, high) for low, high in ranges if token.start < high and token.end > low), None)
             if inside is not None:
-                yield from (one.choice for one in self._behind if not one.absent and one.start >= inside[0])
+                yield from (trailing.choice for trailing in self._trailing if not trailing.absent and trailing.start >= inside[0])
                 yield _cut(token, *inside)
-            self._behind.clear()
+            self._trailing.clear()
 
 
-def _cut(placed: Placed, low: int, high: int) -> Choice:
+def _cut(aligned: AlignedToken, low: int, high: int) -> Choice:
     """Cut the text of a token to the reply."""
-    token = placed.choice.token
-    if token.data or BROKEN in token.text or (placed.start >= low and placed.end <= high and placed.end - placed.start == len(token.text)):
-        return placed.choice
-    return renamed(placed.choice, replace(token, text=token.text[max(0, low - placed.start) : high - placed.start]))
+    token = aligned.choice.token
+    if (
+        token.data
+        or BROKEN in token.text
+        or (aligned.start >= low and aligned.end <= high and aligned.end - aligned.start == len(token.text))
+    ):
+        return aligned.choice
+    return with_token(aligned.choice, replace(token, text=token.text[max(0, low - aligned.start) : high - aligned.start]))
 
 
 def _forms(text: str) -> tuple[str, ...]:
@@ -169,12 +169,12 @@ def _forms(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((text, text.translate(SPACES))))
 
 
-def _textless(choice: Choice) -> bool:
+def _has_no_text(choice: Choice) -> bool:
     """Whether a token has no text to search for: part of a character, or empty."""
     return not choice.token.text or BROKEN in choice.token.text
 
 
-def _together(run: Sequence[Choice]) -> str:
+def _decode_bytes(run: Sequence[Choice]) -> str:
     """Decode tokens that together make whole characters; empty if they are incomplete or their bytes are unknown."""
     if not all(choice.token.data for choice in run):
         return ""
@@ -188,7 +188,7 @@ Redact = Callable[[str], str]
 """Removes keys from a text."""
 
 
-def asked_for(alternatives: int | None, *, chat: bool) -> dict[str, Any]:
+def logprobs_fields(alternatives: int | None, *, chat: bool) -> dict[str, Any]:
     """Return the fields of a request that enable log-probabilities; empty if ``alternatives`` is None.
 
     Args:
@@ -215,8 +215,8 @@ def choices_of(logprobs: Any, redact: Redact = str) -> tuple[Choice, ...]:
     if not isinstance(logprobs, Mapping):
         return ()
     content = logprobs.get("content") or logprobs.get("refusal")
-    found = [_entry(one, redact) for one in content] if isinstance(content, list) else _columns(logprobs, redact)
-    return tuple(choice for choice in found if choice is not None)
+    choices = [_entry(entry, redact) for entry in content] if isinstance(content, list) else _columns(logprobs, redact)
+    return tuple(choice for choice in choices if choice is not None)
 
 
 def choice_of(token: Token, logprob: float, others: Iterable[tuple[Token, float]], rank: int | None = None) -> Choice:
@@ -253,7 +253,7 @@ def token_of(text: Any, data: Any = None, redact: Redact = str) -> Token | None:
     return Token(UNNUMBERED, redact(text), data=part)
 
 
-def renamed(choice: Choice, token: Token) -> Choice:
+def with_token(choice: Choice, token: Token) -> Choice:
     """Return a copy with another token, replaced among the alternatives too."""
     if token == choice.token:
         return choice
@@ -269,11 +269,11 @@ def number(value: Any) -> float | None:
 
 def _entry(entry: Any, redact: Redact) -> Choice | None:
     """Parse a token of a chat."""
-    if (found := _pair(entry, redact)) is None:
+    if (pair := _pair(entry, redact)) is None:
         return None
     top = entry.get("top_logprobs")
     others = [_pair(other, redact) for other in top] if isinstance(top, list) else []
-    return choice_of(*found, [other for other in others if other is not None])
+    return choice_of(*pair, [other for other in others if other is not None])
 
 
 def _pair(entry: Any, redact: Redact) -> tuple[Token, float] | None:
@@ -290,12 +290,13 @@ def _columns(logprobs: Mapping[str, Any], redact: Redact) -> list[Choice | None]
     if not isinstance(texts, list) or not isinstance(values, list) or len(texts) != len(values):
         return []
     each = tops if isinstance(tops, list) and len(tops) == len(texts) else [None] * len(texts)
-    found: list[Choice | None] = []
+    choices: list[Choice | None] = []
     for text, value, top in zip(texts, values, each, strict=True):
         token, logprob = token_of(text, redact=redact), number(value)
         if token is None or logprob is None:
-            found.append(None)
+            choices.append(None)
             continue
-        named = [(token_of(other, redact=redact), number(one)) for other, one in top.items()] if isinstance(top, Mapping) else []
-        found.append(choice_of(token, logprob, [(other, one) for other, one in named if other is not None and one is not None]))
-    return found
+        listed = top.items() if isinstance(top, Mapping) else ()
+        others = [(token_of(other, redact=redact), number(value)) for other, value in listed]
+        choices.append(choice_of(token, logprob, [(other, value) for other, value in others if other is not None and value is not None]))
+    return choices

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sftchat.engine import Chunk, Request
-from sftchat.inference.openai.bounds import Bounds
-from sftchat.inference.openai.events import Piece
+from sftchat.engine import Chunk, Request, releasable
+from sftchat.inference.openai.limits import ResponseLimits
 from sftchat.inference.openai.logprobs import ReplyTokens
-from sftchat.inference.openai.redaction import RedactedStream, Redaction
-from sftchat.inference.stop_strings import released
+from sftchat.inference.openai.protocol import Delta
+from sftchat.inference.openai.server import RedactedStream, Redaction
 from sftchat.thinking import Part, Thoughts
 from sftchat.types import Choice
 
 
-class GrowingText:
+class TextFilter:
     """Filters the streamed text of a reply.
 
     Args:
@@ -67,7 +66,7 @@ class GrowingText:
             return ""
         if self._stop:
             text = self._waiting + text
-            end, self.stopped = released(text, 0, self._stop, final=final)
+            end, self.stopped = releasable(text, 0, self._stop, final=final)
             text, self._waiting = text[:end], text[end:]
         self.released += len(text)
         return text
@@ -92,29 +91,29 @@ class StreamedReply:
     Args:
         request: The request.
         redaction: Redaction of API keys.
-        bounds: Limits of the response.
+        limits: Limits of the response.
 
     Attributes:
-        begun: Whether any text was received.
+        has_text: Whether any text was received.
         refused: Whether the server marked the reply as a refusal.
         called: Names of functions that the model calls.
-        weighed: Whether any token had a log-probability.
+        has_logprobs: Whether any token had a log-probability.
     """
 
-    def __init__(self, request: Request, redaction: Redaction, bounds: Bounds) -> None:
+    def __init__(self, request: Request, redaction: Redaction, limits: ResponseLimits) -> None:
         tokens = request.sampling.max_new_tokens
-        self.begun = False
+        self.has_text = False
         self.refused = False
         self.called: tuple[str, ...] = ()
-        self.weighed = False
+        self.has_logprobs = False
         self._id = request.id
         self._split = Thoughts(bare=True) if request.prompt is None and not request.reply_prefix else None
-        self._text = GrowingText(redaction, bounds.of_text(tokens), bounds.of_pieces(tokens), request.sampling.stop)
-        self._thoughts = GrowingText(redaction, bounds.of_text(tokens), bounds.of_pieces(tokens))
+        self._text = TextFilter(redaction, limits.of_text(tokens), limits.of_pieces(tokens), request.sampling.stop)
+        self._thoughts = TextFilter(redaction, limits.of_text(tokens), limits.of_pieces(tokens))
         self._tokens = ReplyTokens() if request.logprobs is not None else None
-        self._read = 0  # characters of the stream
-        self._given = 0  # characters of the reply added to its text
-        self._places: list[tuple[int, int]] = []  # where the reply continues in the stream, and how much of it came before
+        self._received = 0  # characters of the stream
+        self._added = 0  # characters of the reply added to its text
+        self._segments: list[tuple[int, int]] = []  # where the reply continues in the stream, and how much of it came before
 
     @property
     def stopped(self) -> bool:
@@ -126,20 +125,20 @@ class StreamedReply:
         """Whether a limit was exceeded."""
         return self._text.full or self._thoughts.full
 
-    def feed(self, piece: Piece) -> Iterator[Chunk]:
-        """Add a piece; yields the chunks that can be emitted."""
-        self.begun = self.begun or bool(piece.text)
-        self.refused = self.refused or piece.refused
-        self.called = self.called or piece.called
-        self.weighed = self.weighed or bool(piece.choices)
+    def feed(self, delta: Delta) -> Iterator[Chunk]:
+        """Add the content of an event; yields the chunks that can be emitted."""
+        self.has_text = self.has_text or bool(delta.text)
+        self.refused = self.refused or delta.refused
+        self.called = self.called or delta.called
+        self.has_logprobs = self.has_logprobs or bool(delta.choices)
         if self._tokens is not None:
-            self._tokens.feed(piece.thoughts + piece.text, piece.choices)
-        self._read += len(piece.thoughts)
-        if piece.thoughts:
-            yield from self._chunks([Part(piece.thoughts, True)])
-        self._read += len(piece.text)
-        if piece.text:
-            yield from self._chunks([Part(piece.text, False)] if self._split is None else self._split.feed(piece.text))
+            self._tokens.feed(delta.thoughts + delta.text, delta.choices)
+        self._received += len(delta.thoughts)
+        if delta.thoughts:
+            yield from self._chunks([Part(delta.thoughts, True)])
+        self._received += len(delta.text)
+        if delta.text:
+            yield from self._chunks([Part(delta.text, False)] if self._split is None else self._split.feed(delta.text))
 
     def end(self) -> tuple[str, str]:
         """Finish the reply; returns the chunk with the text and thoughts still held back."""
@@ -159,7 +158,7 @@ class StreamedReply:
         """
         if self._tokens is None or self._text.altered:
             return ()
-        return self._tokens.rest(self._handed_out, ended=ended and not self.stopped)
+        return self._tokens.take_rest(self._emitted_position, ended=ended and not self.stopped)
 
     def _chunks(self, parts: list[Part]) -> Iterator[Chunk]:
         """Convert parts to chunks."""
@@ -167,29 +166,29 @@ class StreamedReply:
             if part.before:
                 yield Chunk(self._id, self._text.end())
                 yield Chunk(self._id, thoughts=self._thoughts.feed(part.text), revises="thought")
-                self._places.clear()
+                self._segments.clear()
                 if self._tokens is not None:
-                    self._tokens.void()
+                    self._tokens.discard()
             elif part.thought:
                 if ready := self._thoughts.feed(part.text):
                     yield Chunk(self._id, thoughts=ready)
             elif ready := self._reply(part.text):
-                choices = self._tokens.until(self._handed_out) if self._tokens is not None and not self._text.altered else ()
+                choices = self._tokens.take_until(self._emitted_position) if self._tokens is not None and not self._text.altered else ()
                 yield Chunk(self._id, ready, logprobs=tuple(choice.logprob for choice in choices) or None, choices=choices)
 
     def _reply(self, text: str) -> str:
         """Add text to the reply; returns the text that can be emitted. It is the last text read, except what the splitter holds back."""
         if self._tokens is not None:
-            end = self._read - (self._split.held if self._split is not None else 0)
+            end = self._received - (self._split.held if self._split is not None else 0)
             start = end - len(text)
-            if not self._places or self._places[-1][0] + self._given - self._places[-1][1] != start:
-                self._places.append((start, self._given))
-            self._tokens.belongs(start, end)
-        self._given += len(text)
+            if not self._segments or self._segments[-1][0] + self._added - self._segments[-1][1] != start:
+                self._segments.append((start, self._added))
+            self._tokens.add_range(start, end)
+        self._added += len(text)
         return self._text.feed(text)
 
     @property
-    def _handed_out(self) -> int:
+    def _emitted_position(self) -> int:
         """Position in the stream up to which the reply was emitted."""
         done = self._text.released
-        return next((start + done - before for start, before in reversed(self._places) if before < done), 0)
+        return next((start + done - before for start, before in reversed(self._segments) if before < done), 0)

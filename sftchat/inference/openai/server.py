@@ -1,30 +1,35 @@
-"""An OpenAI-compatible server: its address, its API key, and its responses to short requests."""
+"""An OpenAI-compatible server: its address, its API key and the removal of keys from all that it sends, its models, and short requests to it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 from anyio.from_thread import start_blocking_portal
 
 from sftchat._util.parsing import load_json
-from sftchat.errors import ModelError, UsageError, first_line
-from sftchat.inference.openai.bounds import Bounds, Meter, Overrun, Overtime
-from sftchat.inference.openai.redaction import Redaction
+from sftchat.engine import Request
+from sftchat.errors import ModelError, UsageError, first_line, unknown
+from sftchat.inference.openai.limits import LimitedReader, LimitExceeded, RequestTimeout, ResponseLimits
+from sftchat.inference.openai.protocol import REFUSAL_STATUSES, adaptation_to, path_and_body
 from sftchat.protocol import error_message
+from sftchat.types import Message, SamplingParams
 
 KEYS = ("SFTCHAT_API_KEY", "OPENAI_API_KEY")
 """Environment variables for the API key; the first one that is set is used."""
 CONNECT_SECONDS = 10.0
 MAX_ERROR_CHARACTERS = 300
 """Maximum number of characters of a server's message in an error."""
-LONGEST_NAME = 1000
+MAX_NAME_CHARACTERS = 1000
 """Maximum number of characters of a model name; longer ones are invalid."""
 
 
@@ -36,13 +41,13 @@ class Answer:
         status: The HTTP status.
         headers: The headers.
         text: The content, always decoded as UTF-8 like JSON, whatever the header says.
-        words: For an error, the server's message, sanitized for display; if the caller has set it.
+        error: For an error, the server's message, sanitized for display; if the caller has set it.
     """
 
     status: int
     headers: Mapping[str, str]
     text: str
-    words: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Server:
         key: API key, sent with every request and never shown; empty for none.
         timeout: Maximum time without data, in seconds.
         request_timeout: Maximum total time of one request, in seconds.
-        bounds: Size limits of responses.
+        limits: Size limits of responses.
         transport: HTTP transport that replaces the network; for tests.
     """
 
@@ -62,7 +67,7 @@ class Server:
     key: str = field(default="", repr=False)
     timeout: float = 120.0
     request_timeout: float = 600.0
-    bounds: Bounds = field(default=Bounds(), repr=False)
+    limits: ResponseLimits = field(default=ResponseLimits(), repr=False)
     transport: httpx2.MockTransport | None = None
 
     def client(self) -> httpx2.AsyncClient:
@@ -81,7 +86,7 @@ class Server:
 
     @asynccontextmanager
     async def answer(
-        self, client: httpx2.AsyncClient, method: str, path: str, meter: Meter, body: Mapping[str, Any] | None = None
+        self, client: httpx2.AsyncClient, method: str, path: str, reader: LimitedReader, body: Mapping[str, Any] | None = None
     ) -> AsyncIterator[httpx2.Response]:
         """Send a request; the response can be read within the block.
 
@@ -89,78 +94,78 @@ class Server:
             client: The HTTP client.
             method: ``GET`` or ``POST``.
             path: Path below the base address.
-            meter: Measures the time.
+            reader: Measures the time.
             body: JSON body.
 
         Raises:
-            Overtime: When the headers do not arrive in time.
+            RequestTimeout: When the headers do not arrive in time.
             httpx2.RequestError: When there is no response.
         """
         request = client.build_request(method, self.url + path, json=body)
-        with meter.time():
+        with reader.time():
             response = await client.send(request, stream=True)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def read(self, response: httpx2.Response, meter: Meter, most: int) -> Answer:
+    async def read(self, response: httpx2.Response, reader: LimitedReader, max_bytes: int) -> Answer:
         """Read a response to its end; of a long error only the beginning.
 
         Args:
             response: The response.
-            meter: Measures time and bytes.
-            most: Maximum bytes of a response that is not an error.
+            reader: Measures time and bytes.
+            max_bytes: Maximum size of a response that is not an error.
 
         Raises:
-            Overrun: When it is larger.
-            Overtime: When it takes too long.
+            LimitExceeded: When it is larger.
+            RequestTimeout: When it takes too long.
         """
         error = response.status_code != 200
-        content = await meter.body(response, self.bounds.error_bytes if error else most, cut=error)
+        content = await reader.body(response, self.limits.error_bytes if error else max_bytes, truncate=error)
         return Answer(response.status_code, response.headers, content.decode("utf-8-sig", "replace"))
 
-    def ask(self, method: str, path: str, most: int, body: Mapping[str, Any] | None = None) -> Answer:
+    def ask(self, method: str, path: str, max_bytes: int, body: Mapping[str, Any] | None = None) -> Answer:
         """Send a short request; wait for the response at most the time to connect plus ``timeout``.
 
         Args:
             method: See ``answer``.
             path: See ``answer``.
-            most: See ``read``.
+            max_bytes: See ``read``.
             body: See ``answer``.
 
         Raises:
-            Overrun: When the response is too large.
-            Overtime: When it does not arrive in time.
+            LimitExceeded: When the response is too large.
+            RequestTimeout: When it does not arrive in time.
             httpx2.RequestError: When there is no response.
         """
 
-        async def question() -> Answer:
-            meter = Meter(*min((CONNECT_SECONDS + self.timeout, "--timeout"), (self.request_timeout, "--request-timeout")))
-            async with self.client() as client, self.answer(client, method, path, meter, body) as response:
-                return await self.read(response, meter, most)
+        async def exchange() -> Answer:
+            reader = LimitedReader(*min((CONNECT_SECONDS + self.timeout, "--timeout"), (self.request_timeout, "--request-timeout")))
+            async with self.client() as client, self.answer(client, method, path, reader, body) as response:
+                return await self.read(response, reader, max_bytes)
 
         with start_blocking_portal() as portal:
-            return portal.call(question)
+            return portal.call(exchange)
 
     @cached_property
     def redaction(self) -> Redaction:
         """Redaction of the server's key and of all keys in the environment."""
         return Redaction({self.key, *(os.environ.get(name, "").strip() for name in KEYS)})
 
-    def words(self, answer: Answer) -> str:
+    def error_of(self, answer: Answer) -> str:
         """Return the server's error message in one line for display: ``HTTP 400: the prompt is too long``."""
         if answer.status // 100 == 3:
-            return f"HTTP {answer.status}: it is at {self.shown(answer.headers.get('location', 'another address'))}"
+            return f"HTTP {answer.status}: it is at {self.sanitize(answer.headers.get('location', 'another address'))}"
         try:
-            said = error_message(load_json(answer.text, last_wins=True))
+            message = error_message(load_json(answer.text, last_wins=True))
         except ValueError:
-            said = "" if "html" in answer.headers.get("content-type", "") else answer.text
-        return f"HTTP {answer.status}" + (f": {shown}" if (shown := self.shown(said)) else "")
+            message = "" if "html" in answer.headers.get("content-type", "") else answer.text
+        return f"HTTP {answer.status}" + (f": {line}" if (line := self.sanitize(message)) else "")
 
-    def shown(self, said: str) -> str:
+    def sanitize(self, message: str) -> str:
         """Sanitize a server's message for a terminal: one line, shortened, without keys and control characters."""
-        safe = self.redaction.text(said)[: 10 * MAX_ERROR_CHARACTERS]
+        safe = self.redaction.text(message)[: 10 * MAX_ERROR_CHARACTERS]
         line = " ".join("".join(character if character.isprintable() else " " for character in safe).split())
         return line if len(line) <= MAX_ERROR_CHARACTERS else line[:MAX_ERROR_CHARACTERS] + "…"
 
@@ -187,22 +192,182 @@ def served_models(server: Server) -> tuple[list[dict[str, Any]], str]:
         ModelError: When the server is unreachable, or refuses the key.
     """
     try:
-        answer = server.ask("GET", "/models", server.bounds.listing_bytes)
-    except Overtime as overtime:
-        raise ModelError(f"the server at {server.url} does not say which models it has: {overtime.words}") from None
-    except Overrun as overrun:
-        return [], overrun.words
+        answer = server.ask("GET", "/models", server.limits.listing_bytes)
+    except RequestTimeout as error:
+        raise ModelError(f"the server at {server.url} does not say which models it has: {error.message}") from None
+    except LimitExceeded as error:
+        return [], error.message
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
         raise ModelError(
-            f"no server answers at {server.url}: {server.shown(first_line(error))}; start it, or correct the address"
+            f"no server answers at {server.url}: {server.sanitize(first_line(error))}; start it, or correct the address"
         ) from None
     if answer.status in (401, 403):
-        raise ModelError(f"the server at {server.url} refuses the key ({server.words(answer)}); set {' or '.join(KEYS)}")
+        raise ModelError(f"the server at {server.url} refuses the key ({server.error_of(answer)}); set {' or '.join(KEYS)}")
     if answer.status != 200:
-        return [], server.words(answer)
+        return [], server.error_of(answer)
     try:
         listed = server.redaction.value(load_json(answer.text, last_wins=True)["data"])
-        models = [dict(model) for model in listed if isinstance(model["id"], str) and len(model["id"]) <= LONGEST_NAME]
+        models = [dict(model) for model in listed if isinstance(model["id"], str) and len(model["id"]) <= MAX_NAME_CHARACTERS]
     except (ValueError, KeyError, TypeError):
         return [], "what it sends is no list of models"
     return models, "" if models else "its list is empty"
+
+
+MARK = "***"
+"""Replacement for a key."""
+MIN_KEY_CHARACTERS = 8
+"""Keys with fewer characters are placeholders such as ``EMPTY`` or ``none``, which replies may contain."""
+
+
+class Redaction:
+    """Replaces known keys by ``***``, both literal and percent-encoded.
+
+    Args:
+        keys: API keys; those with fewer than ``MIN_KEY_CHARACTERS`` characters are ignored.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        forms = {form for key in keys if len(key) >= MIN_KEY_CHARACTERS for form in _forms(key)}
+        self.forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
+        """The strings to replace, longest first."""
+        self.pattern = re.compile("|".join(map(re.escape, self.forms))) if self.forms else None
+
+    def __repr__(self) -> str:
+        """Return a representation that does not contain the keys."""
+        return f"<Redaction of {len(self.forms)} forms>"
+
+    def text(self, text: str) -> str:
+        """Return a text without the keys."""
+        return text if self.pattern is None else self.pattern.sub(MARK, text)
+
+    def value(self, value: Any) -> Any:
+        """Return a JSON value without the keys in strings and names of members."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {self.text(name): self.value(item) for name, item in value.items()}
+        return value
+
+
+class RedactedStream:
+    """Replaces keys in a streamed text; a suffix that may be the beginning of a key is held back.
+
+    Args:
+        redaction: The redaction.
+
+    Attributes:
+        replaced: Whether a key was replaced.
+    """
+
+    def __init__(self, redaction: Redaction) -> None:
+        self.replaced = False
+        self._redaction = redaction
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """Add a piece; returns the text that can be emitted."""
+        pattern = self._redaction.pattern
+        if pattern is None:
+            return text
+        text, ready, done = self._held + text, "", 0
+        while True:
+            match, suffix = pattern.search(text, done), self._begun_key(text, done)
+            if match is None or suffix <= match.start():
+                break
+            ready += text[done : match.start()] + MARK
+            self.replaced = True
+            done = match.end()
+        self._held = text[suffix:]
+        return ready + text[done:suffix]
+
+    def end(self) -> str:
+        """Return the text still held back; a partial key of at least ``MIN_KEY_CHARACTERS`` characters is replaced too."""
+        held, self._held = self._held, ""
+        self.replaced = self.replaced or len(held) >= MIN_KEY_CHARACTERS
+        return MARK if len(held) >= MIN_KEY_CHARACTERS else held
+
+    def _begun_key(self, text: str, done: int) -> int:
+        """Return the start of the longest suffix that may be the beginning of a key; the length of the text if there is none."""
+        forms = self._redaction.forms
+        for place in range(max(done, len(text) - len(forms[0]) + 1), len(text)):
+            if any(form.startswith(text[place]) and len(form) > len(text) - place and form.startswith(text[place:]) for form in forms):
+                return place
+        return len(text)
+
+
+def _forms(key: str) -> set[str]:
+    """Return a key literally and percent-encoded, with and without escaped slashes, in upper and lower case."""
+    encoded = {quote(key, safe=safe) for safe in ("", "/")}
+    return {key, *encoded, *(re.sub("%..", lambda escape: escape[0].lower(), form) for form in encoded)}
+
+
+UNKNOWN_MODEL_STATUSES = (400, 404, 422)
+"""HTTP statuses with which servers reject an unknown model name."""
+MAX_LISTED_MODELS = 50
+"""Maximum number of models listed in an error message."""
+
+
+def server_and_model(address: str, *, key: str | None = None, **options: Any) -> tuple[Server, str]:
+    """Parse an address.
+
+    Args:
+        address: ``http://HOST:PORT/v1#MODEL``, checked by ``sftchat.models.reference.resolve``.
+        key: API key; by default from the environment.
+        options: ``timeout``, ``request_timeout`` and ``transport``, see ``Server``.
+
+    Returns:
+        The server, and the name of the model, empty if there is none.
+    """
+    url, _, model = address.partition("#")
+    return Server(url.rstrip("/"), key_from_environment() if key is None else key, **options), model
+
+
+def check_model(server: Server, model: str) -> str:
+    """Return the name of a model that the server serves.
+
+    Args:
+        server: The server.
+        model: Name of the model; empty for the only one that the server lists.
+
+    Raises:
+        UsageError: When the model has no name, or the server does not serve it.
+        ModelError: When the server is unreachable, or refuses the key.
+    """
+    listed, why = served_models(server)
+    names = [entry["id"] for entry in listed]
+    if not model:
+        return _only(names, why, server)
+    if model not in names:
+        _try_name(server, model, names)
+    return model
+
+
+def _only(names: list[str], why: str, server: Server) -> str:
+    """Return the only model of a server."""
+    if not names:
+        raise ModelError(
+            f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
+        )
+    if len(names) > 1:
+        more = f" and {len(names) - MAX_LISTED_MODELS:,} more" if len(names) > MAX_LISTED_MODELS else ""
+        listed = ", ".join(names[:MAX_LISTED_MODELS]) + more
+        raise UsageError(f"the server at {server.url} has {len(names)} models; add one to the address as #MODEL: {listed}")
+    return names[0]
+
+
+def _try_name(server: Server, model: str, names: list[str]) -> None:
+    """Request one token from an unlisted model: servers may serve models that they do not list, such as adapters and local folders."""
+    request = Request("", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=1))
+    path, body = path_and_body(request, model, usage=False)
+    try:
+        answer = server.ask("POST", path, server.limits.of_event(1), {**body, "stream": False})
+    except (httpx2.RequestError, LimitExceeded) as error:
+        raise ModelError(f"the server at {server.url} did not answer for model '{model}': {server.sanitize(first_line(error))}") from None
+    if answer.status in REFUSAL_STATUSES and adaptation_to(answer.text, body) is not None:
+        return  # it refuses only a parameter, so the model exists
+    if answer.status in UNKNOWN_MODEL_STATUSES:
+        similar = names if len(names) <= MAX_LISTED_MODELS else get_close_matches(model, names, MAX_LISTED_MODELS)
+        problem = unknown("model", model, similar) if names else f"no model '{model}'"
+        raise UsageError(f"{problem} at {server.url}: {server.error_of(answer)}")

@@ -50,7 +50,7 @@ def cells_of(lines: list[Line], columns: int) -> list[str]:
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=3), st.integers(24, 50), st.integers(0, 99))
-def test_what_streams_is_what_stands_there_at_the_end(texts: list[str], columns: int, seed: int) -> None:
+def test_streamed_rows_equal_the_final_rendering(texts: list[str], columns: int, seed: int) -> None:
     size = (columns - 3 * (len(texts) - 1)) // len(texts)
     sides = [Side(text.removesuffix("\n")) for text in texts]  # what the line feed at an end would add is no row
     whole = table([side_rows(side, size, first_difference(sides)) for side in sides])
@@ -71,7 +71,7 @@ def test_a_resize_in_mid_reply_loses_nothing_and_repeats_nothing(texts: list[str
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_thoughts_are_no_part_of_the_comparison_unless_they_are_shown(shown: bool) -> None:
+def test_thoughts_are_compared_only_when_they_are_shown(shown: bool) -> None:
     beside = Beside(["a", "b"], show_thoughts=shown)
     beside.feed(0, "<think>hm</think>same\ttext")
     beside.feed(1, "same\x1b[2Jtext\r\n")
@@ -81,7 +81,7 @@ def test_thoughts_are_no_part_of_the_comparison_unless_they_are_shown(shown: boo
     assert cells_of(beside.lines(60)[1:], 2) == ["hmsametext" if shown else "sametext", "same␛[2Jtext"]
 
 
-def test_what_may_still_change_is_the_tail() -> None:
+def test_only_the_tail_of_the_rendering_may_change() -> None:
     beside = Beside(["a", "b"])
     beside.feed(0, "\n".join(map(str, range(9))))
     beside.feed(1, "0\n1")
@@ -90,7 +90,7 @@ def test_what_may_still_change_is_the_tail() -> None:
     assert [plain(line)[0] for line in beside.tail(3)] == ["6", "7", "8"]
 
 
-def test_thoughts_that_the_prompt_opened_are_told_from_the_reply_by_their_end() -> None:
+def test_thoughts_that_the_prompt_opened_end_at_the_closing_tag() -> None:
     beside = Beside(["a", "b"], thinking=[True, True])
     beside.feed(0, "hm</think>yes")
     beside.feed(1, "yes")
@@ -101,7 +101,7 @@ def test_thoughts_that_the_prompt_opened_are_told_from_the_reply_by_their_end() 
 
 
 @pytest.mark.parametrize(("shows", "drawn"), [(False, False), (False, True), (True, False)])
-def test_text_that_turns_out_to_be_thoughts_goes_unless_it_is_shown_or_stands_above_already(shows: bool, drawn: bool) -> None:
+def test_text_that_becomes_thoughts_is_removed_unless_it_is_shown_or_already_in_the_scrollback(shows: bool, drawn: bool) -> None:
     beside = Beside(["a", "b"], show_thoughts=shows)
     beside.feed(0, "hm\nso\n")
     beside.feed(1, "yes\nno\n")

@@ -14,7 +14,7 @@ TEXT = st.text(st.sampled_from("ab cd  中文，。한é１🙂👍🏽👨‍�
 @pytest.mark.parametrize(
     ("cluster", "apart", "most"), [("a", 1, 1), ("中", 2, 2), ("👨‍👩‍👧", 6, 6), ("❤️", 1, 2), ("🇩🇪", 4, 4), ("é", 1, 1), ("👍🏽", 4, 4)]
 )
-def test_a_cluster_has_the_room_that_the_widest_terminal_needs(cluster: str, apart: int, most: int) -> None:
+def test_the_width_of_a_cluster_is_the_largest_of_all_terminals(cluster: str, apart: int, most: int) -> None:
     assert (cells(cluster), room(cluster)) == (apart, most)
 
 
@@ -35,12 +35,12 @@ def test_a_cluster_has_the_room_that_the_widest_terminal_needs(cluster: str, apa
         ("", 5, [""]),
     ],
 )
-def test_a_line_breaks_after_a_space_or_beside_a_wide_character(text: str, columns: int, rows: list[str]) -> None:
+def test_a_line_breaks_after_a_space_or_next_to_a_wide_character(text: str, columns: int, rows: list[str]) -> None:
     assert [plain(row) for row in wrap_line([("", text)], columns)] == rows
 
 
 @given(TEXT, st.integers(6, 30))
-def test_no_row_is_too_wide_and_nothing_but_spaces_is_lost(text: str, columns: int) -> None:
+def test_no_row_is_too_wide_and_only_spaces_are_dropped(text: str, columns: int) -> None:
     rows = wrap_line([("", text)], columns)
 
     assert all(width(row) <= columns for row in rows)
@@ -49,7 +49,7 @@ def test_no_row_is_too_wide_and_nothing_but_spaces_is_lost(text: str, columns: i
 
 
 @given(TEXT, TEXT, st.integers(6, 20))
-def test_rows_above_the_last_stay_as_they_are_when_the_line_grows(text: str, more: str, columns: int) -> None:
+def test_earlier_rows_do_not_change_when_the_line_grows(text: str, more: str, columns: int) -> None:
     before, after = wrap_line([("", text)], columns), wrap_line([("", text + more)], columns)
 
     assert after[: len(before) - 1] == before[:-1]

@@ -30,7 +30,7 @@ def marked(rows: list[Line]) -> list[str]:
     ("count", "columns", "widths"),
     [(2, 99, [48, 48]), (2, 98, None), (2, 200, [98, 98]), (3, 200, [64, 64, 64]), (3, 120, None), (1, 200, None)],
 )
-def test_columns_stand_side_by_side_where_there_is_room(count: int, columns: int, widths: list[int] | None) -> None:
+def test_columns_are_side_by_side_where_the_terminal_is_wide_enough(count: int, columns: int, widths: list[int] | None) -> None:
     assert column_widths(count, columns) == widths
 
 
@@ -52,7 +52,7 @@ def test_columns_stand_side_by_side_where_there_is_room(count: int, columns: int
         ([], None),
     ],
 )
-def test_the_first_difference_is_found_as_soon_as_it_is_sure(sides: list[Side], at: int | None) -> None:
+def test_the_first_difference_is_reported_as_soon_as_it_is_certain(sides: list[Side], at: int | None) -> None:
     assert first_difference(sides) == at
 
 
@@ -67,7 +67,7 @@ def test_the_difference_is_marked_in_each_column() -> None:
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=3), st.integers(6, 12))
-def test_the_rule_stands_where_it_stands_and_no_text_is_lost(texts: list[str], size: int) -> None:
+def test_the_separator_keeps_its_position_and_no_text_is_lost(texts: list[str], size: int) -> None:
     sides = [Side(text) for text in texts]
     widths = [size] * len(sides)
     drawn = [side_rows(side, size, first_difference(sides)) for side in sides]
@@ -86,7 +86,7 @@ def test_the_rule_stands_where_it_stands_and_no_text_is_lost(texts: list[str], s
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=3), st.integers(6, 12), st.data())
-def test_what_is_settled_stays_whatever_comes(texts: list[str], size: int, data: st.DataObject) -> None:
+def test_completed_rows_do_not_change(texts: list[str], size: int, data: st.DataObject) -> None:
     lengths = [data.draw(st.integers(0, len(text))) for text in texts]
     early = [
         Side(text[:length], done=length == len(text) and data.draw(st.booleans())) for text, length in zip(texts, lengths, strict=True)
@@ -98,7 +98,7 @@ def test_what_is_settled_stays_whatever_comes(texts: list[str], size: int, data:
     assert table(drawn[0], 0, done) == table(drawn[1], 0, done)
 
 
-def test_a_row_can_have_the_terminal_place_its_rules() -> None:
+def test_a_row_can_position_its_separators_with_escape_sequences() -> None:
     row: list[Line] = [[("", "👨‍👩‍👧")], [("bold", "b")], []]
 
     assert join(row, [8, 3, 3], anchored=True) == [
@@ -112,7 +112,7 @@ def test_a_row_can_have_the_terminal_place_its_rules() -> None:
     ]
 
 
-def test_names_are_cut_to_their_column_and_harmless() -> None:
+def test_names_are_cut_to_their_column_and_escaped() -> None:
     assert headings(["a\x1b[2Jb", "很长的名字"], [20, 5]) == [[("bold", "a␛[2Jb")], [("bold", "很长…")]]
     assert clip("abc", 0) == ""
     assert clip("a\nb", 3) == "a b"

@@ -39,7 +39,7 @@ def shown(text: str, columns: int = 60) -> str:
         "",
     ],
 )
-def test_what_is_no_markdown_is_shown_as_it_was_written(text: str) -> None:
+def test_text_that_is_not_markdown_is_shown_unchanged(text: str) -> None:
     assert shown(text) == (text if text != "> " else "▌ ")
 
 
@@ -79,14 +79,14 @@ def test_code_is_coloured_and_keeps_every_character() -> None:
 
 
 @pytest.mark.parametrize("fence", ["```", "~~~~", "  ```"])
-def test_a_fence_ends_where_its_own_kind_does(fence: str) -> None:
+def test_a_fence_ends_at_a_fence_of_its_own_kind(fence: str) -> None:
     text = f"{fence}\n- a\n``\n{fence}x\n{fence.strip()}\n- b"
 
     assert shown(text).endswith(f"- a\n``\n{fence}x\n{fence.strip()}\n• b")
 
 
 @pytest.mark.parametrize("language", ["nonsense", "python title=x", "{.json}", ""])
-def test_code_in_whatever_language_is_kept(language: str) -> None:
+def test_code_in_any_language_is_kept(language: str) -> None:
     text = f"```{language}\n{{\"a\": [1, '中']}}\n\n\tx \n```"
 
     assert shown(text) == text
@@ -106,7 +106,7 @@ def test_a_table_lines_up() -> None:
     ]
 
 
-def test_a_table_wraps_within_a_narrow_terminal_and_stays_source_where_there_is_no_room() -> None:
+def test_a_table_wraps_in_a_narrow_terminal_and_stays_source_text_where_it_cannot_fit() -> None:
     lines = shown("| a | b |\n|---|---|\n| one two three | 一二三四五六 |", 20).split("\n")
 
     assert lines == ["a        │ b", "─────────┼──────────", "one two  │ 一二三四", "three    │ 五六"]
@@ -116,7 +116,7 @@ def test_a_table_wraps_within_a_narrow_terminal_and_stays_source_where_there_is_
 @pytest.mark.parametrize(
     "text", ["| a line with bars |\nand no table", "|a|\n|b|\n|-|", "| a | b |\n|---|\n| c | d |", "| a |\n|---|\n| b | c |"]
 )
-def test_what_only_looks_like_a_table_is_kept(text: str) -> None:
+def test_text_that_only_looks_like_a_table_is_kept(text: str) -> None:
     rendered = shown(text)
 
     assert re.sub(r"[\s|─│┼-]", "", rendered) == re.sub(r"[\s|─│┼-]", "", text)
@@ -124,7 +124,7 @@ def test_what_only_looks_like_a_table_is_kept(text: str) -> None:
         assert rendered == text
 
 
-def test_a_table_is_held_until_it_is_complete() -> None:
+def test_a_table_is_shown_when_it_is_complete() -> None:
     markdown = Markdown()
 
     assert [markdown.feed(line, 60) for line in TABLE.split("\n")] == [[], [], [], []]
@@ -137,7 +137,7 @@ MARKED = st.text(st.sampled_from("ab1 中。*`_~#>|-+.[]():\\\n"), max_size=120)
 
 
 @given(MARKED, st.integers(8, 60))
-def test_letters_and_digits_are_shown_all_and_in_order(text: str, columns: int) -> None:
+def test_all_letters_and_digits_are_shown_in_order(text: str, columns: int) -> None:
     def letters(text: str) -> str:
         return "".join(filter(str.isalnum, text))
 
@@ -151,7 +151,7 @@ def test_any_line_is_rendered(text: str) -> None:
     assert plain(inline(text)).count("") <= len(text) + 4  # links gain a space and brackets they had
 
 
-def test_a_line_of_marks_takes_no_time_to_speak_of() -> None:
+def test_a_line_of_markup_characters_is_rendered_fast() -> None:
     text = "**a *b [d](" * 2000
 
     assert plain(inline(text)) == text

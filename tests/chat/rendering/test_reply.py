@@ -39,11 +39,11 @@ def test_without_markdown_every_character_is_shown(text: str, seed: int) -> None
 
 
 @given(st.text(st.sampled_from("a中|-`*#> \n"), max_size=80), st.integers(0, 9))
-def test_the_split_makes_no_difference_to_markdown(text: str, seed: int) -> None:
+def test_rendered_markdown_does_not_depend_on_the_chunks(text: str, seed: int) -> None:
     assert stream(text, seed, Display()) == shown([*(reply := ReplyText(Display())).feed(text, 40), *reply.end(40)])
 
 
-def test_thoughts_are_folded_and_can_be_had_later() -> None:
+def test_thoughts_are_folded_and_remain_available() -> None:
     display = Display()
     reply = ReplyText(display)
 
@@ -64,7 +64,7 @@ def test_thoughts_that_are_shown_stream_in_their_own_style() -> None:
     assert reply.feed("o</think>done\n", 40) == [[("class:thought", "two")], [("", "done")]]
 
 
-def test_thoughts_may_be_unfolded_in_their_midst_and_are_not_told_twice() -> None:
+def test_thoughts_can_be_unfolded_while_they_stream_and_are_shown_once() -> None:
     display = Display()
     reply = ReplyText(display)
     reply.feed("<think>one\ntwo\nth", 40)
@@ -75,13 +75,13 @@ def test_thoughts_may_be_unfolded_in_their_midst_and_are_not_told_twice() -> Non
     assert shown(reply.end(40)) == "end"
 
 
-def test_empty_thoughts_leave_no_trace() -> None:
+def test_empty_thoughts_are_not_shown() -> None:
     reply = ReplyText(Display())
 
     assert shown(reply.feed("<think>\n\n</think>\n\nhi\n", 40)) == "hi"
 
 
-def test_replies_stand_one_below_the_other_and_those_that_wait_show_their_last_words() -> None:
+def test_stacked_replies_show_the_latest_words_of_those_that_wait() -> None:
     stacked = Stacked(["base", "tuned\x1b"], [ReplyText(RAW), ReplyText(RAW)])
     stacked.feed(1, "第一\n第二")
     stacked.feed(0, "one\ntwo")
@@ -101,14 +101,14 @@ def test_the_first_difference_in_words() -> None:
     assert difference_note(["a", "b"], ["甲乙丙", "甲乙"]) == "they differ from character 3 on: a 丙 · b (nothing)"
 
 
-def test_a_reply_that_never_closes_thoughts_which_the_prompt_opened_is_shown() -> None:
+def test_a_reply_that_never_closes_the_thoughts_of_its_prompt_is_shown() -> None:
     reply = ReplyText(Display(), thinking=True)
 
     assert reply.feed("the answer\nafter all", 40) == []
     assert shown(reply.end(40)) == "the answer\nafter all"
 
 
-def test_an_empty_line_within_thoughts_that_are_shown_stays_however_they_come_in_pieces() -> None:
+def test_an_empty_line_within_shown_thoughts_is_kept_for_any_chunks() -> None:
     for size in (1, 4, 99):
         said, text = ReplyText(Display(thoughts=True)), "<think>\n\na\n\nb\n</think>c"
         lines = [line for start in range(0, len(text), size) for line in said.feed(text[start : start + size], 40)]
@@ -116,7 +116,7 @@ def test_an_empty_line_within_thoughts_that_are_shown_stays_however_they_come_in
 
 
 @pytest.mark.parametrize("shows", [False, True])
-def test_text_that_turns_out_to_be_thoughts_is_taken_back_as_far_as_it_was_not_given_out(shows: bool) -> None:
+def test_text_that_becomes_thoughts_is_removed_unless_it_was_already_written(shows: bool) -> None:
     reply = ReplyText(Display(thoughts=shows))
 
     assert shown(reply.feed("let me\nse", 40)) == "let me"
@@ -129,7 +129,7 @@ def test_text_that_turns_out_to_be_thoughts_is_taken_back_as_far_as_it_was_not_g
     assert shown(reply.end(40)) == "Par"
 
 
-def test_text_that_was_not_given_out_leaves_no_trace_but_the_line_of_folded_thoughts() -> None:
+def test_text_that_was_not_written_yet_leaves_only_the_line_of_folded_thoughts() -> None:
     reply = ReplyText(Display())
 
     assert reply.feed("| a | b |\n|---|", 40) == []

@@ -11,7 +11,7 @@ from sftchat.chat.render.width import cells
 ITEMS = [Item("模型-a", 1), Item("ready", 0), Item("", 2), Item("812/2048 tokens", 2, "812/2048"), Item("31.0 tokens/s", 3, "31/s")]
 
 
-def test_what_matters_least_goes_first() -> None:
+def test_the_least_important_items_are_left_out_first() -> None:
     assert status_line(ITEMS, 80) == "模型-a · ready · 812/2048 tokens · 31.0 tokens/s"
     assert status_line(ITEMS, 42) == "模型-a · ready · 812/2048 tokens · 31/s"
     assert status_line(ITEMS, 34) == "模型-a · ready · 812/2048 · 31/s"
@@ -23,7 +23,7 @@ def test_what_matters_least_goes_first() -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.integers(0, 5), st.text(max_size=5)), max_size=6), st.integers(1, 60))
-def test_it_is_never_too_wide(items: list[tuple[str, int, str]], columns: int) -> None:
+def test_the_status_line_is_never_too_wide(items: list[tuple[str, int, str]], columns: int) -> None:
     line = status_line([Item(*item) for item in items], columns)
 
     assert cells(line) <= columns

@@ -1,4 +1,4 @@
-"""Prompts that write more of a reply than the template writes of a finished one, a thought above all: what is trained after them."""
+"""Prompts that contain more than a finished reply begins with, especially thoughts: what is trained after them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.templates.parity import prove
+from sftchat.templates.parity import check_parity
 from sftchat.templates.remedies import remedy
 from sftchat.templates.renderer import Renderer, TemplateError
-from sftchat.templates.thought_marks import closing, filled, is_closed, thought_in_content, whole_tags, without_thought
+from sftchat.templates.turn_parts import (
+    before_cut_tag,
+    ends_with_thought,
+    thought_closing,
+    thought_in_content,
+    with_thought,
+    without_thought,
+)
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 TOOLS = "{% for t in tools or [] %}<|s|>{{ t['function']['name'] }}{% endfor %}"
@@ -86,17 +93,17 @@ def rows_of(renderer: Renderer, messages: list[Any], tools: Any = ()) -> list[tu
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_plain_reply_is_trained_after_what_inference_shows_and_closes_an_open_thought_first(kind: str) -> None:
+def test_a_plain_reply_is_trained_after_the_inference_prompt_and_first_closes_an_open_thought(kind: str) -> None:
     source, opening, first = KINDS[kind]
 
     renderer = renderer_of(source)
 
     assert rows_of(renderer, chat("q", "a")) == [(f"<|u|>q<|e|>{opening}", f"{first}a<|e|>")]
-    assert [check.name for check in prove(renderer, renderer.stop_tokens) if check.required and not check.holds] == []
+    assert [check.name for check in check_parity(renderer, renderer.stop_tokens) if check.required and not check.passed] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_call_and_the_reply_to_its_answer_are_trained_after_what_inference_shows(kind: str) -> None:
+def test_a_call_and_the_reply_to_its_result_are_trained_after_the_inference_prompt(kind: str) -> None:
     source, opening, first = KINDS[kind]
     renderer = renderer_of(source)
 
@@ -138,7 +145,7 @@ def test_a_thought_a_text_and_a_call_of_one_turn_are_each_trained_once(source: s
         ("every thought is written empty", "reasoning", "<think>hm</think>a<|e|>"),
     ],
 )
-def test_a_thought_follows_the_prompt_that_opens_it_wherever_the_row_has_it(kind: str, key: str, expected: str) -> None:
+def test_a_thought_follows_the_prompt_that_opens_it_for_any_place_in_the_row(kind: str, key: str, expected: str) -> None:
     source, opening, _ = KINDS[kind]
     reply = {"content": "<think>\nhm\n</think>\n\na"} if key == "content" else {"content": "a", key: "hm"}
 
@@ -147,7 +154,7 @@ def test_a_thought_follows_the_prompt_that_opens_it_wherever_the_row_has_it(kind
     assert rows == [(f"<|u|>q<|e|>{opening}", expected)]
 
 
-def test_a_thought_in_the_content_or_under_another_key_is_written_between_the_marks_of_the_template() -> None:
+def test_a_thought_in_the_content_or_under_another_key_gets_the_tags_of_the_template() -> None:
     marked = (
         ASKED + "<|a|>" + REASONING + "<|chan|>{{ m['reasoning'] }}<|/chan|>{% endif %}{{ m['content'] }}<|e|>" + END + "<|a|>{% endif %}"
     )
@@ -162,7 +169,7 @@ def test_a_thought_in_the_content_or_under_another_key_is_written_between_the_ma
     ]
 
 
-def test_a_thought_that_begins_with_the_words_of_the_prompt_has_them_once() -> None:
+def test_a_thought_that_repeats_the_opening_text_has_it_once() -> None:
     thought = {"role": "assistant", "content": "a", "reasoning": "My steps:\nhm"}
 
     assert rows_of(renderer_of(HEADED), [{"role": "user", "content": "q"}, thought]) == [
@@ -178,7 +185,7 @@ def test_a_thought_after_a_prompt_that_has_closed_it_is_refused(kind: str) -> No
         renderer_of(KINDS[kind][0]).training_texts(thought)
 
 
-def test_a_template_that_tells_calls_by_their_key_is_tried_without_it() -> None:
+def test_a_template_that_recognises_calls_by_their_key_is_tested_without_it() -> None:
     told = "{% if 'tool_calls' in m %}{{ m['tool_calls'][0]['function'] | tojson }}{% else %}{{ m['content'] }}{% endif %}"
     source = ASKED + "<|a|>" + told + "<|e|>" + END + "<|a|><think>\n{% endif %}"
 
@@ -187,7 +194,7 @@ def test_a_template_that_tells_calls_by_their_key_is_tried_without_it() -> None:
     assert rows == [("<|s|>look<|u|>u<|e|><|a|><think>\n", "\n</think>\n\n" + '{"name": "look", "arguments": {"at": "sky"}}<|e|>')]
 
 
-def test_a_call_that_ends_otherwise_than_a_reply_follows_a_thought_that_ends_like_one() -> None:
+def test_a_call_with_another_ending_than_a_reply_follows_a_thought() -> None:
     said = REASONING.replace(" and loop.last", "") + "<|chan|>{{ m['reasoning'] }}<|e|><|a|>{% endif %}{{ m['content'] }}" + CALLS
     source = ASKED + "<|a|>" + said + "{{ '<|close|>' if m.get('tool_calls') else '<|e|>' }}" + END + "<|a|>{% endif %}"
     turn: Any = {**CALLED[1], "reasoning": "hm"}
@@ -207,7 +214,7 @@ def test_a_template_that_ignores_a_thought_beside_the_content_is_refused() -> No
 def test_the_proof_names_the_argument_without_which_an_open_thought_is_closed_first() -> None:
     renderer = renderer_of(OPENED)
 
-    (check,) = [check for check in prove(renderer, renderer.stop_tokens) if not check.holds]
+    (check,) = [check for check in check_parity(renderer, renderer.stop_tokens) if not check.passed]
 
     assert (check.name, check.required) == ("the trained text is what the assistant says and its stop", False)
     assert check.detail == "'\\n<|/chan|>\\n你好!<|e|>' for '你好!'; exactly that with --template-argument thinking=false"
@@ -238,7 +245,7 @@ def test_every_reply_of_a_conversation_follows_its_prompt_and_is_trained_with_on
     assert [learned(renderer, row) for row in rows] == (spans if len(rows) > 1 else ["".join(spans)])
 
 
-def test_texts_are_taken_apart_at_tags() -> None:
+def test_texts_are_split_at_tags() -> None:
     assert without_thought({"role": "assistant", "content": "<think>\nb\n</think>\n\na", "reasoning": "c"}) == (
         "c\nb",
         {"role": "assistant", "content": "a"},
@@ -247,20 +254,20 @@ def test_texts_are_taken_apart_at_tags() -> None:
     assert thought_in_content("<think>b</think>\n\na") == "<think>b</think>\n\n"
     assert thought_in_content("say </think> a") == ""
     assert [
-        is_closed(text, "</think>") for text in ("<think>\n\n</think>\n\n", "<|START_THINKING|><|END_THINKING|>", "[THINK][/THINK]")
+        ends_with_thought(text, "</think>") for text in ("<think>\n\n</think>\n\n", "<|START_THINKING|><|END_THINKING|>", "[THINK][/THINK]")
     ] == [
         True,
         True,
         True,
     ]
-    assert [is_closed(text, "</think>") for text in ("<think>\n", "<|a|>", "<|start_header_id|>assistant<|end_header_id|>\n\n", "")] == [
-        False
-    ] * 4
-    assert filled("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
-    assert filled("<think>b</think>a", "c", "</think>") == filled("a", "b", "</think>") == ""
-    assert whole_tags("<|a|><think>", 6) == 5
-    assert whole_tags("<|a|><think>", 5) == 5
-    assert [closing(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
+    assert [
+        ends_with_thought(text, "</think>") for text in ("<think>\n", "<|a|>", "<|start_header_id|>assistant<|end_header_id|>\n\n", "")
+    ] == [False] * 4
+    assert with_thought("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
+    assert with_thought("<think>b</think>a", "c", "</think>") == with_thought("a", "b", "</think>") == ""
+    assert before_cut_tag("<|a|><think>", 6) == 5
+    assert before_cut_tag("<|a|><think>", 5) == 5
+    assert [thought_closing(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
         "\n</think>\n\n",
         "</think>",
         "</think>",

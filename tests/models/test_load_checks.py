@@ -1,4 +1,4 @@
-"""Weights that are not those of the files are refused by name: missing, of another shape, left over, not finite, too few rows."""
+"""Weights that do not match their files are refused by name: missing, of another shape, left over, not finite, too few rows."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def edit(folder: str, name: str, **values: Any) -> str:
         (put("model.norm.weight", float("-inf")), "are damaged: model.norm.weight holds infinity; copy it again"),
     ],
 )
-def test_weights_that_are_not_those_of_the_config_are_refused_by_name(
+def test_weights_that_do_not_match_the_config_are_refused_by_name(
     change: Callable[[Tensors], object], words: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=words):
         load_model(resolve(changed(tiny_checkpoint, tmp_path / "model", change)))
 
 
-def test_every_tensor_that_is_taken_away_is_missed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_every_removed_tensor_is_missed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     names = sorted(load_file(tiny_checkpoint / WEIGHTS))
     for name in names:
         folder = changed(tiny_checkpoint, tmp_path / "model", without(name))
@@ -91,7 +91,7 @@ def test_every_tensor_that_is_taken_away_is_missed(tiny_checkpoint: Path, tmp_pa
             load_model(resolve(folder))
 
 
-def test_tensors_of_another_head_are_named_and_left_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_tensors_of_another_head_are_reported_and_left_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = changed(tiny_checkpoint, tmp_path / "model", copied("model.norm.weight", "score.weight"))
 
     with pytest.warns(SftchatWarning, match="leaves 1 tensors of its files unused: score.weight"):
@@ -100,7 +100,7 @@ def test_tensors_of_another_head_are_named_and_left_out(tiny_checkpoint: Path, t
     assert (found.tensors, found.unused) == (24, ("score.weight",))
 
 
-def test_a_tied_head_that_is_stored_too_and_frequencies_of_old_checkpoints_are_no_matter(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_stored_tied_head_and_frequencies_of_old_checkpoints_are_ignored(tiny_checkpoint: Path, tmp_path: Path) -> None:
     def change(tensors: Tensors) -> None:
         copied("model.embed_tokens.weight", "lm_head.weight")(tensors)
         copied("model.norm.weight", "model.layers.0.self_attn.rotary_emb.inv_freq")(tensors)
@@ -108,7 +108,7 @@ def test_a_tied_head_that_is_stored_too_and_frequencies_of_old_checkpoints_are_n
     assert load_checked(resolve(changed(tiny_checkpoint, tmp_path / "model", change)))[1].unused == ()
 
 
-def test_a_head_that_is_not_tied_and_not_there_is_missed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_untied_head_that_is_absent_is_missing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = edit(changed(tiny_checkpoint, tmp_path / "model", without()), "config.json", tie_word_embeddings=False)
 
     with pytest.raises(ModelError, match=r"1 of 25 tensors are not in its files \(lm_head.weight\)"):
@@ -142,7 +142,7 @@ def test_layers_that_only_predict_further_tokens_are_left_out(tiny_checkpoint: P
         ),
     ],
 )
-def test_an_adapter_that_is_not_what_its_config_says_is_refused_by_name(
+def test_an_adapter_that_does_not_match_its_config_is_refused_by_name(
     change: Callable[[Tensors], object], words: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     whole = make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1)
@@ -195,4 +195,4 @@ def test_more_rows_than_ids_are_padding(tiny_checkpoint: Path) -> None:
     proof = load(resolve(str(tiny_checkpoint))).proof
 
     assert proof is not None
-    assert proof.holds
+    assert proof.passed

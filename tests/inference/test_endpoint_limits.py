@@ -1,4 +1,4 @@
-"""The endpoint engine against servers that would eat the machine: what an answer takes is bounded in bytes, seconds, characters and pieces."""
+"""The endpoint engine with servers that send too much: answers are limited in bytes, seconds, characters and pieces."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, collect
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
-from sftchat.inference.openai.bounds import Bounds
-from sftchat.inference.openai.engine import EndpointEngine
-from sftchat.inference.openai.opening import open_endpoint
-from sftchat.inference.openai.retries import Retries, retry_after
+from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
+from sftchat.inference.openai.limits import ResponseLimits, Retries, retry_after
 from sftchat.inference.openai.server import Server
 from sftchat.types import Reply, SamplingParams
 from tests.inference.endpoint_kit import SSE, URL, Script, ask, bomb, delta, end, event, head, loopback, raw, reply, stream, streamed
 
-SMALL = Bounds(
+SMALL = ResponseLimits(
     listing_bytes=9_000, error_bytes=500, event_bytes=1_000, event_bytes_per_token=100, stream_bytes=20_000, stream_bytes_per_token=1_000,
     characters=20, characters_per_token=10, pieces=10, pieces_per_token=2,
 )  # fmt: skip
@@ -38,16 +36,18 @@ async def at_once(seconds: float) -> None:
     pass
 
 
-def engine_of(url: str, seconds: float = 5.0, transport: httpx2.MockTransport | None = None, bounds: Bounds = SMALL) -> EndpointEngine:
-    server = Server(url, "", 3.0, seconds, bounds, transport)
+def engine_of(
+    url: str, seconds: float = 5.0, transport: httpx2.MockTransport | None = None, limits: ResponseLimits = SMALL
+) -> EndpointEngine:
+    server = Server(url, "", 3.0, seconds, limits, transport)
     return EndpointEngine("served", server, "small", concurrency=1, retries=Retries(sleep=at_once))
 
 
-def outcome(script: Script, seconds: float = 5.0, bounds: Bounds = SMALL) -> tuple[Reply | str, list[str]]:
+def outcome(script: Script, seconds: float = 5.0, limits: ResponseLimits = SMALL) -> tuple[Reply | str, list[str]]:
     """What became of a request for four tokens, and the warnings."""
     with loopback([script] * 6) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SftchatWarning)
-        found = engine_of(server.url, seconds, bounds=bounds)
+        found = engine_of(server.url, seconds, limits=limits)
         try:
             ((_, it),) = collect(found, [ask(sampling=FOUR)])
         except EngineError as error:
@@ -72,32 +72,32 @@ TOO_LONG = "the request took longer than 0.3 s; --request-timeout allows more"
     ],
     ids=["pings", "empty pieces", "a token now and then", "a header in drops", "interim answers", "JSON in drops", "an error in drops"],
 )
-def test_a_request_ends_when_its_time_is_over_and_is_not_sent_again(script: Script) -> None:
+def test_a_request_ends_at_its_time_limit_and_is_not_repeated(script: Script) -> None:
     begun = time.monotonic()
 
-    assert outcome(script, 0.3, Bounds()) == (TOO_LONG, [])
+    assert outcome(script, 0.3, ResponseLimits()) == (TOO_LONG, [])
     assert time.monotonic() - begun < 3
 
 
-def test_what_came_before_the_time_was_over_has_been_handed_out() -> None:
+def test_text_before_the_time_limit_was_delivered() -> None:
     with loopback([raw(head() + delta("fi") + delta("ne"), b": ping\n\n", 0.05)]) as server:
         chunks = [chunk for chunk in engine_of(server.url, 0.3).generate([ask()]) if chunk.text or chunk.finish_reason]
 
     assert chunks == [Chunk("r", "fi"), Chunk("r", "ne"), Chunk("r", finish_reason="error", error=TOO_LONG)]
 
 
-def test_a_reply_that_has_ended_is_one_though_the_server_goes_on_to_ping() -> None:
+def test_a_complete_reply_counts_though_the_server_keeps_pinging() -> None:
     assert outcome(raw(head() + delta("fine") + end(), b": ping\n\n", 0.05), 0.5) == (Reply("fine"), [])
 
 
-def test_a_reply_that_has_ended_is_one_though_the_server_falls_silent() -> None:
+def test_a_complete_reply_counts_though_the_server_falls_silent() -> None:
     with loopback([raw(head() + delta("fine") + end(), b" ", 9.0)]) as server:
         found = EndpointEngine("served", Server(server.url, timeout=0.3), "small")
         assert [it for _, it in collect(found, [ask()])] == [Reply("fine")]
 
 
 @pytest.mark.parametrize("begun", ["", delta("so far")], ids=["nothing", "some text"])
-def test_a_server_that_is_too_slow_for_everybody_is_given_up(begun: str) -> None:
+def test_a_server_that_is_too_slow_for_all_requests_is_given_up(begun: str) -> None:
     with (
         loopback([raw(head() + begun, b": ping\n\n", 0.05)] * 9) as server,
         pytest.raises(EngineError, match=r"^the server at .* answers no more: the request took longer than 0\.2 s; --request-timeout"),
@@ -107,13 +107,13 @@ def test_a_server_that_is_too_slow_for_everybody_is_given_up(begun: str) -> None
     assert len(server.asked) == 3
 
 
-def test_an_endless_reply_is_cut_and_warned_of_once() -> None:
+def test_an_endless_reply_is_cut_with_one_warning() -> None:
     text, words = outcome(raw(head(), delta("x").encode()))
 
     assert (text, words) == (Reply("x" * 18, "length"), [CUT.format("URL")])
 
 
-def test_endless_thoughts_are_cut_and_warned_of_once() -> None:
+def test_endless_thoughts_are_cut_with_one_warning() -> None:
     reply, words = outcome(raw(head(), delta(None, reasoning_content="hm").encode()))
 
     assert (reply, words) == (Reply("", "length", thoughts="hm" * 18), [CUT.format("URL")])
@@ -123,13 +123,13 @@ def test_a_piece_that_is_too_long_is_cut() -> None:
     assert outcome(stream(delta("x" * 900), end())) == (Reply("x" * 60, "length"), [CUT.format("URL")])
 
 
-def test_a_whole_answer_that_is_too_long_is_cut() -> None:
+def test_an_unstreamed_answer_that_is_too_long_is_cut() -> None:
     whole = json.dumps({"choices": [{"message": {"content": "é" * 90}, "finish_reason": "stop"}]})
 
     assert outcome(raw(head("application/json") + whole)) == (Reply("é" * 60, "length"), [CUT.format("URL")])
 
 
-def test_a_reply_of_just_as_many_characters_and_pieces_as_may_be_is_whole() -> None:
+def test_a_reply_at_the_limit_of_characters_and_pieces_is_complete() -> None:
     assert outcome(stream(*[delta("abc")] * 17, delta("x" * 9), end())) == (Reply("abc" * 17 + "x" * 9), [])
 
 
@@ -147,7 +147,7 @@ def test_a_reply_of_just_as_many_characters_and_pieces_as_may_be_is_whole() -> N
     ],
     ids=["pings", "an endless line", "an endless event", "JSON", "half a JSON", "an error", "headers", "chunk extensions"],
 )
-def test_bytes_without_end_are_an_error_of_one_line(script: Script, words: str | None) -> None:
+def test_endless_bytes_are_an_error_of_one_line(script: Script, words: str | None) -> None:
     found, warned = outcome(script)
 
     assert (isinstance(found, str), warned) == (True, [])
@@ -163,23 +163,23 @@ def test_bytes_without_end_are_an_error_of_one_line(script: Script, words: str |
         ("application/json", 400, "too long", "HTTP 400: too long"),
     ],
 )
-def test_a_compressed_answer_takes_no_more_memory_than_it_may_have_bytes(
+def test_a_compressed_answer_takes_no_more_memory_than_its_limit(
     content_type: str, status: int, begin: str, words: str, layers: int
 ) -> None:
     script = bomb(content_type, status, begin=begin, layers=layers)
     outcome(stream(reply()))  # imports
     tracemalloc.start()
     try:
-        assert outcome(script, bounds=Bounds())[0] == words
+        assert outcome(script, limits=ResponseLimits())[0] == words
         assert tracemalloc.get_traced_memory()[1] < 40 << 20
     finally:
         tracemalloc.stop()
 
 
-def test_a_compressed_stream_of_nothing_ends() -> None:
+def test_an_endless_compressed_stream_ends() -> None:
     words = "the server sent more than 2,004,000 bytes"
 
-    assert outcome(bomb("text/event-stream", fill=": ping\n\n"), bounds=replace(SMALL, stream_bytes=2_000_000)) == (words, [])
+    assert outcome(bomb("text/event-stream", fill=": ping\n\n"), limits=replace(SMALL, stream_bytes=2_000_000)) == (words, [])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_compressed_stream_of_nothing_ends() -> None:
     ],
     ids=["bomb", "error", "a long name", "many names", "an encoding that is none", "deep"],
 )  # fmt: skip
-def test_a_list_of_models_is_bounded(script: Script, words: str) -> None:
+def test_a_list_of_models_is_limited(script: Script, words: str) -> None:
     with loopback([], script) as server:
         tracemalloc.start()
         try:
@@ -206,7 +206,7 @@ def test_a_list_of_models_is_bounded(script: Script, words: str) -> None:
     assert str(error.value).endswith(words)
 
 
-def test_a_list_of_models_that_comes_in_drops_is_not_waited_for() -> None:
+def test_a_list_of_models_that_arrives_slowly_is_not_waited_for() -> None:
     with (
         loopback([], raw(head("application/json"), b" ", 0.05)) as server,
         pytest.raises(SftchatError, match=r"does not say which models it has: the request took longer than 0\.3 s; --request-timeout"),
@@ -223,18 +223,18 @@ def test_a_model_that_is_not_listed_is_not_waited_for_either() -> None:
 
 
 @pytest.mark.parametrize("count", [10**400, 10**18, -1, 1.5, float("nan"), float("inf"), "7", True, [1], {"a": 1}, None])
-def test_a_count_that_can_be_none_is_no_count(count: Any) -> None:
+def test_an_impossible_count_is_ignored(count: Any) -> None:
     usage = event({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": count}})
 
     assert outcome(stream(delta("fine"), end(), usage)) == (Reply("fine"), [])
 
 
 @pytest.mark.parametrize("usage", [7, "x", [1], True, {"completion_tokens": {}}, None])
-def test_usage_that_is_none_is_no_usage(usage: Any) -> None:
+def test_invalid_usage_is_ignored(usage: Any) -> None:
     assert outcome(stream(delta("fine"), end(), event({"choices": [], "usage": usage}))) == (Reply("fine"), [])
 
 
-def test_whole_numbers_may_be_written_with_a_point() -> None:
+def test_whole_numbers_may_be_written_with_a_decimal_point() -> None:
     usage = event({"choices": [], "usage": {"prompt_tokens": 3.0, "completion_tokens": 1e3}})
 
     assert outcome(stream(delta("fine"), end(), usage)) == (Reply("fine", "stop", 3, 1000), [])
@@ -248,7 +248,7 @@ def test_whole_numbers_may_be_written_with_a_point() -> None:
         ("Mon, 01 Jan 0001 00:00:00 -0000", None), ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None), ("Fri, 99 Dec 2026 23:59:59 GMT", None),
     ],
 )  # fmt: skip
-def test_no_retry_after_is_absurd(header: str, seconds: float | None) -> None:
+def test_every_retry_after_gives_a_sensible_wait(header: str, seconds: float | None) -> None:
     found = retry_after(header, now=1e9)
 
     assert found == seconds or (seconds is None and found in (None, 0.0))
@@ -333,7 +333,7 @@ def _built(given: dict[str, Any]) -> httpx2.Response:
 @pytest.mark.filterwarnings("ignore:the server at:sftchat.errors.SftchatWarning")
 @settings(deadline=None, max_examples=80)
 @given(answers=st.lists(_answer, min_size=1, max_size=3))
-def test_any_answer_is_a_reply_or_an_error_of_one_line_within_its_bounds(answers: list[dict[str, Any]]) -> None:
+def test_any_answer_is_a_reply_or_an_error_of_one_line_within_the_limits(answers: list[dict[str, Any]]) -> None:
     at: Iterator[int] = iter(range(1 << 30))
 
     def handle(request: httpx2.Request) -> httpx2.Response:
@@ -374,32 +374,32 @@ def test_any_list_of_models_is_a_model_or_an_error_of_one_line(given_answer: dic
     assert len(found) < 3000
 
 
-def test_bounds_grow_with_the_tokens_that_were_asked_for_up_to_a_limit() -> None:
-    bounds = replace(SMALL, most_characters=1000)
+def test_limits_grow_with_the_requested_tokens_up_to_a_maximum() -> None:
+    limits = replace(SMALL, most_characters=1000)
 
-    assert [(bounds.of_text(n), bounds.of_pieces(n), bounds.of_event(n), bounds.of_stream(n)) for n in (1, 10**6)] == [
+    assert [(limits.of_text(n), limits.of_pieces(n), limits.of_event(n), limits.of_stream(n)) for n in (1, 10**6)] == [
         (30, 12, 1_100, 21_000),
         (1000, 2_000_010, 100_001_000, 1_000_020_000),
     ]
 
 
-def test_packets_without_text_take_no_piece() -> None:
+def test_packets_without_text_do_not_count_as_pieces() -> None:
     with warnings.catch_warnings(record=True):
         server = httpx2.MockTransport(lambda request: streamed(*[delta("")] * 30, *[delta("x")] * 18, end()))
         assert [it for _, it in collect(engine_of(URL, transport=server), [ask(sampling=FOUR)])] == [Reply("x" * 18)]
 
 
-def test_the_documentation_has_these_bounds() -> None:
-    bounds, page = Bounds(), (Path(__file__).parents[2] / "docs/endpoint.md").read_text(encoding="utf-8")
+def test_the_documentation_has_these_limits() -> None:
+    limits, page = ResponseLimits(), (Path(__file__).parents[2] / "docs/endpoint.md").read_text(encoding="utf-8")
     mebibyte, kibibyte = 1 << 20, 1 << 10
 
     for words in (
-        f"{bounds.listing_bytes // mebibyte} MiB for the list of models",
-        f"{bounds.error_bytes // mebibyte} MiB of an error",
-        f"{bounds.event_bytes // mebibyte} MiB and {bounds.event_bytes_per_token // kibibyte} KiB per token for an event",
-        f"{bounds.stream_bytes // mebibyte} MiB and {bounds.stream_bytes_per_token // kibibyte} KiB per token for a whole stream",
-        f"{bounds.characters:,} characters and {bounds.characters_per_token} per token",
-        f"{bounds.pieces} pieces and {bounds.pieces_per_token} per token",
-        f"never more than {bounds.most_characters // mebibyte} Mi characters",
+        f"{limits.listing_bytes // mebibyte} MiB for the list of models",
+        f"{limits.error_bytes // mebibyte} MiB of an error",
+        f"{limits.event_bytes // mebibyte} MiB and {limits.event_bytes_per_token // kibibyte} KiB per token for an event",
+        f"{limits.stream_bytes // mebibyte} MiB and {limits.stream_bytes_per_token // kibibyte} KiB per token for a whole stream",
+        f"{limits.characters:,} characters and {limits.characters_per_token} per token",
+        f"{limits.pieces} pieces and {limits.pieces_per_token} per token",
+        f"never more than {limits.most_characters // mebibyte} Mi characters",
     ):
         assert words in page

@@ -1,0 +1,306 @@
+"""Limits of an exchange with a server: retries with backoff, simultaneous requests, and the time, bytes and characters of a response.
+
+All reading from a server goes through ``LimitedReader``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx2
+from anyio import CapacityLimiter, current_time, fail_after
+from anyio.lowlevel import checkpoint
+
+MAX_FAILURES = 3
+"""Number of consecutive failed requests, without a success between them, after which the server is given up."""
+
+
+class AdaptiveConcurrencyLimit:
+    """Concurrency limit with additive increase and multiplicative decrease (AIMD, Chiu and Jain 1989).
+
+    Args:
+        maximum: Maximum number of simultaneous requests, at least 1.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self.slots = CapacityLimiter(maximum)
+        """An async context manager, held while a request is with the server, but not while it waits for a retry."""
+        self.period = 0
+        """Increases with every decrease of the limit. Refusals of requests from an earlier period are ignored."""
+        self._size = float(maximum)
+        self._failures = 0
+
+    def on_rate_limit(self, period: int) -> None:
+        """Handle "too many requests" for a request sent in the given period: halve the limit."""
+        if period == self.period:
+            self.period += 1
+            self._resize(self._size / 2)
+
+    def on_success(self) -> None:
+        """Handle a successful response: the limit grows by one after as many responses as its size."""
+        self._failures = 0
+        self._resize(self._size + 1 / self._size)
+
+    def on_failure(self) -> bool:
+        """Count a request that failed for good; returns whether to give up the server."""
+        self._failures += 1
+        return self._failures >= MAX_FAILURES
+
+    def _resize(self, size: float) -> None:
+        """Change the limit; running requests continue."""
+        self._size = min(float(self.maximum), max(1.0, size))
+        self.slots.total_tokens = int(self._size)
+
+
+RETRYABLE_STATUSES = frozenset({408, 409, 429})
+"""HTTP statuses worth a retry, as in the OpenAI library; so is every 5xx."""
+MAX_WAIT_SECONDS = 1e9
+"""Upper limit of a requested wait in seconds, 32 years."""
+MAX_HEADER_CHARACTERS = 100
+"""Maximum number of characters of a ``Retry-After`` header; longer ones are ignored."""
+
+
+class RequestFailed(Exception):
+    """A request that did not result in a complete reply.
+
+    Attributes:
+        message: Error message, one line.
+        retryable: Whether a retry may succeed.
+        over_limit: Whether the response exceeded its limits: it is not requested again although the server caused the error.
+        fatal: Whether all other requests will fail too, as when the server is unreachable.
+        rate_limited: Whether the server wants fewer simultaneous requests.
+        wait: Wait that the server requested, in seconds; None without one.
+        resend: Whether the request is resent at once without what the server refused; the attempt is not counted.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        over_limit: bool = False,
+        fatal: bool = False,
+        rate_limited: bool = False,
+        wait: float | None = None,
+        resend: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+        self.over_limit = over_limit
+        self.fatal = fatal
+        self.rate_limited = rate_limited
+        self.wait = wait
+        self.resend = resend
+
+
+@dataclass(frozen=True)
+class Retries:
+    """Retry policy.
+
+    Attributes:
+        attempts: Maximum number of attempts, the first included.
+        base: Maximum of the first wait, in seconds.
+        cap: Maximum of every wait not requested by the server, in seconds.
+        patience: Maximum wait that the server may request, in seconds; above it the request fails.
+        sleep: Async sleep function; replaced in tests.
+        random: Uniform in [0, 1).
+        now: Seconds since 1970.
+    """
+
+    attempts: int = 6
+    base: float = 0.5
+    cap: float = 30.0
+    patience: float = 300.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+    now: Callable[[], float] = time.time
+
+    def delay(self, attempt: int, failure: RequestFailed) -> float | None:
+        """Return the seconds to wait after the given attempt, counted from 1; None if there is no retry.
+
+        Exponential backoff with full jitter: uniform between 0 and ``min(cap, base * 2 ** n)`` (Brooker, "Exponential Backoff And Jitter", AWS
+        Architecture Blog 2015). The jitter is added to the wait that the server requested, so that requests with the same requested wait are not
+        resent together.
+        """
+        if not failure.retryable or attempt >= self.attempts or (failure.wait or 0.0) > self.patience:
+            return None
+        return (failure.wait or 0.0) + self.random() * min(self.cap, self.base * 2.0 ** (attempt - 1))
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Parse a ``Retry-After`` header, in seconds or as a date (RFC 9110, section 10.2.3); None for other values.
+
+    Args:
+        header: Value of the header; None if absent.
+        now: Seconds since 1970.
+
+    Returns:
+        Seconds, between 0 and ``MAX_WAIT_SECONDS``.
+    """
+    if header is None or len(header) > MAX_HEADER_CHARACTERS:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = float(parsedate_to_datetime(header).timestamp()) - now
+        except (ValueError, TypeError, OverflowError, OSError):  # invalid years and time zones
+            return None
+    return min(max(0.0, seconds), MAX_WAIT_SECONDS) if math.isfinite(seconds) else None
+
+
+KIB, MIB = 1 << 10, 1 << 20
+INFLATED = 128 * KIB
+"""Size in bytes above which a part must have been compressed: one network read returns at most half of it."""
+
+
+class LimitExceeded(RequestFailed):
+    """A response that exceeds a limit; it is not requested again.
+
+    Args:
+        message: See ``RequestFailed``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, over_limit=True)
+
+
+class RequestTimeout(LimitExceeded):
+    """A response that took too long."""
+
+
+@dataclass(frozen=True)
+class ResponseLimits:
+    """Upper limits for a server's response; those for a reply grow with the number of requested tokens.
+
+    The limits are far above what a correct server sends: a token has about 4 characters and an event 300 bytes.
+
+    Attributes:
+        listing_bytes: Of the list of models.
+        error_bytes: Of an error response; the rest is not read.
+        event_bytes: Of one event of a stream, and of a response that is not streamed.
+        event_bytes_per_token: In addition, per requested token.
+        stream_bytes: Of a whole event stream, comments and thoughts included.
+        stream_bytes_per_token: In addition, per requested token.
+        characters: Of a reply.
+        characters_per_token: In addition, per requested token.
+        pieces: Of a reply; a server that streams token by token sends one piece per token.
+        pieces_per_token: In addition, per requested token.
+        most_characters: Of a reply, regardless of the number of requested tokens.
+    """
+
+    listing_bytes: int = 8 * MIB
+    error_bytes: int = 1 * MIB
+    event_bytes: int = 4 * MIB
+    event_bytes_per_token: int = 2 * KIB
+    stream_bytes: int = 16 * MIB
+    stream_bytes_per_token: int = 16 * KIB
+    characters: int = 1 * KIB
+    characters_per_token: int = 128
+    pieces: int = 64
+    pieces_per_token: int = 4
+    most_characters: int = 16 * MIB
+
+    def of_event(self, tokens: int) -> int:
+        """Return the maximum bytes of one event, or of a response that is not streamed."""
+        return self.event_bytes + self.event_bytes_per_token * tokens
+
+    def of_stream(self, tokens: int) -> int:
+        """Return the maximum bytes of an event stream."""
+        return self.stream_bytes + self.stream_bytes_per_token * tokens
+
+    def of_text(self, tokens: int) -> int:
+        """Return the maximum characters of a reply."""
+        return min(self.most_characters, self.characters + self.characters_per_token * tokens)
+
+    def of_pieces(self, tokens: int) -> int:
+        """Return the maximum pieces of a reply."""
+        return self.pieces + self.pieces_per_token * tokens
+
+
+class LimitedReader:
+    """Measures the time of one request and the bytes of its response; created in the event loop when the request begins.
+
+    Args:
+        seconds: Maximum duration of the request in seconds.
+        option: Command line option that raises the limit.
+    """
+
+    def __init__(self, seconds: float, option: str = "--request-timeout") -> None:
+        self._deadline = current_time() + seconds
+        self._timeout_message = f"the request took longer than {seconds:g} s; {option} allows more"
+
+    def shorten(self, seconds: float) -> None:
+        """Reduce the remaining time to at most ``seconds``."""
+        self._deadline = min(self._deadline, current_time() + seconds)
+
+    @contextmanager
+    def time(self) -> Iterator[None]:
+        """Cancel the block when the time is over.
+
+        Raises:
+            RequestTimeout: When the block was cancelled, or ended too late.
+        """
+        try:
+            with fail_after(max(0.0, self._deadline - current_time())):
+                yield
+        except TimeoutError:
+            raise RequestTimeout(self._timeout_message) from None
+        if current_time() > self._deadline:
+            raise RequestTimeout(self._timeout_message)
+
+    async def parts(self, response: httpx2.Response, max_bytes: int) -> AsyncGenerator[bytes]:
+        """Yield the content of a response, decompressed in parts of at most one mebibyte.
+
+        Args:
+            response: A response of which nothing has been read.
+            max_bytes: Maximum size.
+
+        Raises:
+            LimitExceeded: When the content is larger.
+            RequestTimeout: When it takes too long.
+        """
+        size = 0
+        async with aclosing(response.aiter_bytes()) as parts:
+            while True:
+                with self.time():
+                    part = await anext(parts, b"")
+                if not part:
+                    return
+                if len(part) > INFLATED:
+                    await checkpoint()  # little data from the network may decompress to much: let other tasks run, and the caller cancel
+                yield part[: max_bytes - size]
+                size += len(part)
+                if size > max_bytes:
+                    raise LimitExceeded(f"the server sent more than {max_bytes:,} bytes")
+
+    async def body(self, response: httpx2.Response, max_bytes: int, *, truncate: bool = False) -> bytes:
+        """Return the whole content of a response.
+
+        Args:
+            response: See ``parts``.
+            max_bytes: See ``parts``.
+            truncate: Whether to return the beginning of a content that is too large.
+
+        Raises:
+            LimitExceeded: See ``parts``; not raised with ``truncate``.
+            RequestTimeout: See ``parts``.
+        """
+        body = bytearray()
+        async with aclosing(self.parts(response, max_bytes)) as parts:
+            try:
+                async for part in parts:
+                    body += part
+            except LimitExceeded as error:
+                if isinstance(error, RequestTimeout) or not truncate:
+                    raise
+        return bytes(body)
