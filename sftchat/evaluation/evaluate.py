@@ -17,7 +17,7 @@ from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
 from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
-from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, scored_items
+from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, rare_collections, scored_items
 from sftchat.task import Metric, Task, judge, metric_value
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -318,6 +318,7 @@ def _slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
 Replies = Mapping[str, Reply | str]
 
 
+@rare_collections()
 def score_stored(
     task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
 ) -> list[ScoredItems]:

@@ -13,6 +13,7 @@ from sftchat.evaluation.baseline import Baseline, check_comparable, check_whole,
 from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, parse_ids, read_evalset
 from sftchat.evaluation.gate import GateConfig, GateOptions
 from sftchat.evaluation.replies import match, read_replies
+from sftchat.evaluation.scored import rare_collections
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
@@ -169,6 +170,7 @@ class Plan:
         return GateConfig() if self.selected else self.gate_config
 
 
+@rare_collections()
 def make_plan(
     task: Task,
     models: Sequence[str],
