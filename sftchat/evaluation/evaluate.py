@@ -84,12 +84,12 @@ class Scorer:
 
     Args:
         task: Task whose scorer is called.
-        remembers: Whether to cache scores by example and reply; two checkpoints give the same reply to most items.
+        caches: Whether to cache scores by example and reply; two checkpoints give the same reply to most items.
     """
 
-    def __init__(self, task: Task, *, remembers: bool = False) -> None:
+    def __init__(self, task: Task, *, caches: bool = False) -> None:
         self.task = task
-        self._known: dict[tuple[str, Reply], Item] | None = {} if remembers else None
+        self._cache: dict[tuple[str, Reply], Item] | None = {} if caches else None
         self._keys: frozenset[str] | None = None
         self._first = ""
 
@@ -99,20 +99,16 @@ class Scorer:
         Raises:
             PluginError: When the scorer breaks its contract.
         """
-        if self._known is None:
-            return self._judged(example, reply)
         key = (example.id, reply)
-        if key not in self._known:
-            self._known[key] = self._judged(example, reply)
-        return self._known[key]
-
-    def _judged(self, example: Example, reply: Reply) -> Item:
-        """Score one reply without the cache."""
+        if self._cache is not None and key in self._cache:
+            return self._cache[key]
         item = score(self.task, example, reply)
         if self._keys is None:
             self._keys, self._first = frozenset(item.score.stats), example.id
         elif item.score.stats.keys() != self._keys:
             raise other_keys(self.task, (example.id, item.score.stats), (self._first, self._keys))
+        if self._cache is not None:
+            self._cache[key] = item
         return item
 
 
@@ -145,16 +141,16 @@ def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str |
     Raises:
         PluginError: When the scorer raises.
     """
-    known: dict[Reply, Item] = {}
-    found: list[Outcome | None] = []
+    items: dict[Reply, Item] = {}
+    outcomes: list[Outcome | None] = []
     for reply in replies:
         if isinstance(reply, Reply):
-            if reply not in known:
-                known[reply] = scorer(example, reply)
-            found.append(known[reply])
+            if reply not in items:
+                items[reply] = scorer(example, reply)
+            outcomes.append(items[reply])
         else:
-            found.append(None if reply is None else Failure(example, reply))
-    return found
+            outcomes.append(None if reply is None else Failure(example, reply))
+    return outcomes
 
 
 VERSIONED = ("numpy", "sftchat")
@@ -189,8 +185,8 @@ def evaluate(
     start = time.perf_counter()
     outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
-    asked = evalset or EvalsetIdentity("examples", size=len(examples))
-    return summarise(engine.name, task, scored_items(outcomes), asked, seed=seed, seconds=seconds)
+    identity = evalset or EvalsetIdentity("examples", size=len(examples))
+    return summarise(engine.name, task, scored_items(outcomes), identity, seed=seed, seconds=seconds)
 
 
 def summarise(
@@ -336,13 +332,13 @@ def score_stored(
         UsageError: When an item lacks the metadata key.
         PluginError: When the task's scorer breaks its contract.
     """
-    found: list[list[Outcome]] = [[] for _ in stored]
+    outcomes_of: list[list[Outcome]] = [[] for _ in stored]
     scorer = Scorer(task)
     for example in examples:
         outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
-        for mine, outcome in zip(found, outcomes, strict=True):
-            mine += () if outcome is None else (outcome,)
-    scored = [scored_items(outcomes, cluster) for outcomes in found]
+        for of_file, outcome in zip(outcomes_of, outcomes, strict=True):
+            of_file += () if outcome is None else (outcome,)
+    scored = [scored_items(outcomes, cluster) for outcomes in outcomes_of]
     if baseline is not None:
         check_counts(baseline, scored[0])
     return scored

@@ -259,7 +259,7 @@ class _TaskRun:
     stored: dict[str, list[_Answers]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.scorer = Scorer(self.plan.task, remembers=self.plan.baseline is not None and bool(self.plan.models))
+        self.scorer = Scorer(self.plan.task, caches=self.plan.baseline is not None and bool(self.plan.models))
 
     def run(self) -> Report:
         """Evaluate and compare the models, without a verdict."""

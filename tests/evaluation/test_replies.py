@@ -107,7 +107,7 @@ def test_missing_and_unknown_ids_are_listed_and_the_rest_counted() -> None:
 
 
 def test_ids_beyond_the_limit_are_not_unknown() -> None:
-    match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", known={"0", "1"})
+    match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", other_ids={"0", "1"})
 
 
 def test_an_error_instead_of_a_reply_is_an_unanswered_item(tmp_path: Path) -> None:
