@@ -32,7 +32,7 @@ class ChatContext(Protocol):
     """Interface of the chat for commands; all calls on the UI thread.
 
     Attributes:
-        conversation: The conversation of the focused pane (``Conversation.column``); assign a new one to change it.
+        conversation: The conversation of the focused pane (``Conversation.pane``); assign a new one to change it.
         settings: Generation settings of the next reply; assign new ones to change them.
         display: Display options.
     """
@@ -46,7 +46,7 @@ class ChatContext(Protocol):
         """Sampling parameters of the next reply."""
 
     @property
-    def columns(self) -> Sequence[ModelPane]:
+    def panes(self) -> Sequence[ModelPane]:
         """The panes, at least one."""
 
     @property
@@ -62,37 +62,37 @@ class ChatContext(Protocol):
         """All commands by name."""
 
     @property
-    def desk(self) -> ChatServices:
+    def services(self) -> ChatServices:
         """Services other than the models: task, evalset, session, opening models, writing rows."""
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         """Show lines to the user; they are not part of the conversation."""
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Show a one-line error."""
 
-    def propose(self, text: str) -> bool:
+    def prefill_input(self, text: str) -> bool:
         """Put text into the input line for the user to edit and send; False when there is no input line."""
 
     def send(self, message: str) -> None:
         """Send a message to the model as if the user had typed it."""
 
-    def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
+    def generate(self, conversation: Conversation, partial_answers: Mapping[int, Answer] | None = None) -> None:
         """Generate replies to the last message of ``conversation``, which becomes the current conversation.
 
         Args:
             conversation: Ends with a user message, for example ``context.conversation.unanswered()``.
-            begun: Existing answers by pane: a partial one is continued, a complete one is kept.
+            partial_answers: Existing answers by pane: a partial one is continued, a complete one is kept.
         """
 
-    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
+    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], pane: int | None = None) -> None:
         """Run a slow job on the engine thread of a pane; the chat is busy meanwhile, and Ctrl-C sets ``JobHandle.stopped``.
 
         Args:
             title: Title for the status line.
             job: Called with the engine on the engine thread; must not use the context. Its exceptions are shown as a one-line error.
             done: Called with the result on the UI thread, unless the job was stopped or failed.
-            column: Index of the pane; the focused one by default.
+            pane: Index of the pane; the focused one by default.
         """
 
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:

@@ -18,7 +18,7 @@ Rating = Literal["", "good", "bad"]
 
 
 @dataclass(frozen=True)
-class Mark:
+class ReplyScore:
     """Score of one reply by the task's scorer.
 
     Attributes:
@@ -43,8 +43,8 @@ class Mark:
         """Short text to show below the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
         if self.value is None:
             return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
-        score = f"{self.metric} {self.value:.2f}"
-        return f"{score}: {', '.join(self.errors)}" if self.errors else score
+        value = f"{self.metric} {self.value:.2f}"
+        return f"{value}: {', '.join(self.errors)}" if self.errors else value
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Answer:
         dropped: Number of oldest turns left out of the prompt because the context was full.
         first_token_seconds: Time to first token; 0 when unknown.
         seconds: Time to last token; 0 when unknown.
-        mark: Score of the reply, once it is known.
+        score: Score of the reply, once it is known.
         rating: Rating by the user.
     """
 
@@ -76,7 +76,7 @@ class Answer:
     dropped: int = 0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
-    mark: Mark | None = None
+    score: ReplyScore | None = None
     rating: Rating = ""
 
     @property
@@ -151,7 +151,7 @@ class Conversation:
         nodes: All nodes, parents before children.
         head: Id of the current node.
         undone: Heads that ``redo`` returns to, last first.
-        column: Pane whose answers ``turns`` and ``messages`` return.
+        pane: Pane whose answers ``turns`` and ``messages`` return.
         history: Whether the model sees earlier turns.
     """
 
@@ -159,7 +159,7 @@ class Conversation:
     nodes: tuple[Node, ...] = ()
     head: int = 0
     undone: tuple[int, ...] = ()
-    column: int = 0
+    pane: int = 0
     history: bool = True
 
     def node(self, id: int) -> Node:
@@ -191,7 +191,7 @@ class Conversation:
         for node in path:
             if not node.answers:
                 question = node.question
-            elif not (answer := node.answers[min(self.column, len(node.answers) - 1)]).silent:
+            elif not (answer := node.answers[min(self.pane, len(node.answers) - 1)]).silent:
                 turns.append(Turn(question, answer, node.id))
         return (*turns, Turn(question, None, id)) if path and not path[-1].answers else tuple(turns)
 
@@ -283,14 +283,14 @@ class Conversation:
         """Change the system prompt; all nodes stay."""
         return replace(self, system=system)
 
-    def seen_by(self, column: int) -> Conversation:
+    def seen_by(self, pane: int) -> Conversation:
         """Return the same conversation for another pane."""
-        return replace(self, column=column)
+        return replace(self, pane=pane)
 
-    def changed(self, id: int, column: int, answer: Answer) -> Conversation:
+    def changed(self, id: int, pane: int, answer: Answer) -> Conversation:
         """Replace an answer, to add later results such as its score."""
         node = self.node(id)
-        answers = (*node.answers[:column], answer, *node.answers[column + 1 :])
+        answers = (*node.answers[:pane], answer, *node.answers[pane + 1 :])
         return replace(self, nodes=(*self.nodes[: id - 1], replace(node, answers=answers), *self.nodes[id:]))
 
     def _added(self, node: Node) -> Conversation:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from sftchat._util.renamed import former_names
 from sftchat._util.third_party import call_plugin
 from sftchat.chat.view import View
 from sftchat.engine import Engine
@@ -16,15 +17,16 @@ from sftchat.errors import SftchatError, UsageError, in_one_line
 Post = Callable[[Callable[[], None]], None]
 
 
+@former_names(say="info")
 class JobHandle:
     """Handle of a job that runs on an engine thread.
 
     Args:
-        say: Shows lines to the user; may be called on any thread.
+        info: Shows lines to the user; may be called on any thread.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, info: Callable[[str], None]) -> None:
+        self.info = info
         self.stop = threading.Event()
 
     @property
@@ -108,7 +110,7 @@ class Jobs:
         self._next = next
         self._work: JobHandle | None = None
 
-    def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], worker: EngineThread) -> None:
+    def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], engine_thread: EngineThread) -> None:
         """Run a job on an engine thread; see ``ChatContext.work``.
 
         Raises:
@@ -116,7 +118,7 @@ class Jobs:
         """
         if self._work is not None:
             raise UsageError(f"the conversation is busy: {self.doing}")
-        self._work = work = JobHandle(lambda text: self._view.post(partial(self._view.say, text)))
+        self._work = work = JobHandle(lambda text: self._view.post(partial(self._view.info, text)))
         self.doing = title
 
         def run(engine: Engine) -> None:
@@ -127,13 +129,13 @@ class Jobs:
             else:
                 self._view.post(partial(self._end, work, partial(done, result)))
 
-        worker.do(run)
+        engine_thread.do(run)
 
     def stop(self) -> bool:
         """Stop the running job: at once for the user, soon on the engine thread. False when there is none."""
         if self._work is None:
             return False
-        self._view.say(f"{self.doing}: stopped")
+        self._view.info(f"{self.doing}: stopped")
         self.cancel()
         self._end(self._work)
         return True
@@ -149,10 +151,10 @@ class Jobs:
             return
         title, self._work, self.doing = self.doing, None, ""
         if problem:
-            self._view.complain(problem)
+            self._view.error(problem)
         elif done is not None:
             try:
                 call_plugin(title, done, may_refuse=True)
             except SftchatError as error:
-                self._view.complain(in_one_line(error))
+                self._view.error(in_one_line(error))
         self._next()

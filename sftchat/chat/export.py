@@ -69,7 +69,7 @@ WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
 }
 
 
-def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
+def read_conversation(path: Path, row: int = 1) -> tuple[Conversation, str]:
     """Read a conversation from one row of a file, in any format of training data.
 
     Args:

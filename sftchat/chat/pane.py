@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sftchat.chat.conversation import Mark
+from sftchat.chat.conversation import ReplyScore
 from sftchat.chat.engine_thread import EngineThread
 from sftchat.chat.reply import PendingReply
 from sftchat.engine import Engine, Renders
@@ -32,30 +32,30 @@ class ModelPane:
 
     Args:
         name: MODEL as typed.
-        worker: The engine thread.
+        engine_thread: The engine thread.
         adapter: Adapter that replies.
 
     Attributes:
         generation: The reply that is being generated; None when there is none.
         context_used: Prompt and reply tokens of the last reply; 0 before the first.
         first_token_seconds: Time to first token of the last reply; 0 when unknown.
-        mark: Score of the last reply; None when unknown.
+        score: Score of the last reply; None when unknown.
     """
 
-    def __init__(self, name: str, worker: EngineThread, adapter: str = "") -> None:
+    def __init__(self, name: str, engine_thread: EngineThread, adapter: str = "") -> None:
         self.name = name
         self.adapter = adapter
-        self.worker = worker
+        self.engine_thread = engine_thread
         self.generation: PendingReply | None = None
         self.context_used = 0
         self.first_token_seconds = 0.0
-        self.mark: Mark | None = None
+        self.score: ReplyScore | None = None
         self._rate = 0.0
 
     @property
     def engine(self) -> Engine | None:
         """The loaded engine; None while it loads."""
-        return self.worker.engine
+        return self.engine_thread.engine
 
     @property
     def state(self) -> Literal["loading", "generating", "ready"]:
@@ -74,10 +74,10 @@ class ModelPane:
         """Speed of the current or last reply; 0 when unknown."""
         return self.generation.tokens_per_second if self.generation is not None else self._rate
 
-    def replace(self, name: str, worker: EngineThread) -> None:
+    def replace(self, name: str, engine_thread: EngineThread) -> None:
         """Replace the model of the pane."""
-        self.name, self.worker, self.adapter = name, worker, ""
-        self.context_used, self.first_token_seconds, self.mark, self._rate = 0, 0.0, None, 0.0
+        self.name, self.engine_thread, self.adapter = name, engine_thread, ""
+        self.context_used, self.first_token_seconds, self.score, self._rate = 0, 0.0, None, 0.0
 
     def ended(self, generation: PendingReply, prompt_tokens: int) -> None:
         """Store the statistics of a finished reply."""

@@ -16,14 +16,14 @@ class PendingReply:
     """A reply that is being generated.
 
     Args:
-        begun: Time of the request in seconds, on the clock used for ``add``.
+        started: Time of the request in seconds, on the clock used for ``add``.
         draft: The answer to continue, with the text it has already.
 
     Attributes:
         stop: Set to end the reply at the next chunk.
         text: Text so far, including the draft.
         thoughts: Thoughts so far, when the engine separates them from the text.
-        late: True when text that was shown turned out to be thoughts.
+        text_was_thoughts: True when text that was shown turned out to be thoughts.
         opened: True when the template opened the thoughts, so that the text starts inside them.
         refused: True when the server reported a refusal.
         token_ids: Token ids of the text, when the engine returns them.
@@ -33,11 +33,11 @@ class PendingReply:
         dropped: Number of oldest turns left out of the prompt.
     """
 
-    def __init__(self, begun: float, draft: Answer) -> None:
+    def __init__(self, started: float, draft: Answer) -> None:
         self.stop = threading.Event()
         self.text = draft.reply.text
         self.thoughts = draft.reply.thoughts
-        self.late = False
+        self.text_was_thoughts = False
         self.opened = False
         self.refused = draft.reply.refused
         self.token_ids = list(draft.token_ids)
@@ -45,7 +45,7 @@ class PendingReply:
         self.tokens = 0
         self.all_tokens = draft.reply.completion_tokens
         self.dropped = 0
-        self._begun = begun
+        self._started = started
         self._first = 0.0
         self._last = 0.0
 
@@ -60,7 +60,7 @@ class PendingReply:
             return  # an engine may yield an empty chunk so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
         self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
-        self.late = self.late or chunk.revises == "thought"
+        self.text_was_thoughts = self.text_was_thoughts or chunk.revises == "thought"
         self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
         self.all_tokens += chunk.tokens
@@ -79,12 +79,12 @@ class PendingReply:
     @property
     def first_token_seconds(self) -> float:
         """Time to first token; 0 before it."""
-        return max(0.0, self._first - self._begun) if self._first else 0.0
+        return max(0.0, self._first - self._started) if self._first else 0.0
 
     @property
     def seconds(self) -> float:
         """Time to last token; 0 before the first."""
-        return max(0.0, self._last - self._begun) if self._last else 0.0
+        return max(0.0, self._last - self._started) if self._last else 0.0
 
 
 def stream_reply(engine: Engine, request: Request, show: Callable[[Chunk], None], stop: threading.Event | None = None) -> Reply:

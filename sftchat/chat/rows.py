@@ -95,7 +95,7 @@ class Rows:
 
 
 def _unlearned(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Mark the replies among the messages as not trained on."""
+    """ReplyScore the replies among the messages as not trained on."""
     return tuple({**message, "weight": 0} if message["role"] == "assistant" else message for message in messages)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from sftchat.chat.context import ChatContext
-from sftchat.chat.conversation import Answer, Mark
+from sftchat.chat.conversation import Answer, ReplyScore
 from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import in_one_line
@@ -21,55 +21,55 @@ class ReplyScoring:
     """Scores replies and stores the scores in the conversation. Thread: UI.
 
     Args:
-        talk: The chat.
+        chat: The chat.
         view: Shows the scores.
 
     Attributes:
         under_way: Number of replies that are being scored.
     """
 
-    def __init__(self, talk: ChatContext, view: View) -> None:
+    def __init__(self, chat: ChatContext, view: View) -> None:
         self.under_way = 0
-        self._talk = talk
+        self._chat = chat
         self._view = view
 
-    def judge_all(self) -> None:
+    def score_all(self) -> None:
         """Score the answers at the head of the conversation, when the chat has a task."""
-        judge, conversation = self._talk.desk.judge, self._talk.conversation
-        for column, answer in enumerate(conversation.node(conversation.head).answers):
-            self._talk.columns[column].mark = None
-            if judge is not None and not answer.silent:
-                self._judge(judge, column, answer)
+        scorer, conversation = self._chat.services.scorer, self._chat.conversation
+        for pane, answer in enumerate(conversation.node(conversation.head).answers):
+            self._chat.panes[pane].score = None
+            if scorer is not None and not answer.silent:
+                self._start(scorer, pane, answer)
 
-    def _judge(self, judge: GoldScorer, column: int, answer: Answer) -> None:
+    def _start(self, scorer: GoldScorer, pane: int, answer: Answer) -> None:
         """Score one reply on the engine thread of its model."""
-        conversation = self._talk.conversation
-        id, messages = conversation.head, conversation.unanswered().seen_by(column).messages
+        conversation = self._chat.conversation
+        id, messages = conversation.head, conversation.unanswered().seen_by(pane).messages
 
         def job(engine: Engine) -> None:
             try:
-                mark = judge.mark(messages, answer.reply)
+                score = scorer.score(messages, answer.reply)
             except Exception as error:  # a failing scorer must not end the chat
-                self._view.post(partial(self._judged, id, column, answer, None, in_one_line(error)))
+                self._view.post(partial(self._store, id, pane, answer, None, in_one_line(error)))
             else:
-                self._view.post(partial(self._judged, id, column, answer, mark))
+                self._view.post(partial(self._store, id, pane, answer, score))
 
         self.under_way += 1
-        self._talk.columns[column].worker.do(job)
+        self._chat.panes[pane].engine_thread.do(job)
 
-    def _judged(self, id: int, column: int, answer: Answer, mark: Mark | None, problem: str = "") -> None:
+    def _store(self, id: int, pane: int, answer: Answer, score: ReplyScore | None, problem: str = "") -> None:
         """Store and show a score; the conversation may have changed since it was requested."""
         self.under_way -= 1
         if problem:
-            self._view.complain(problem)
-        conversation = self._talk.conversation
+            self._view.error(problem)
+        conversation = self._chat.conversation
         answers = conversation.node(id).answers if id <= len(conversation.nodes) else ()
-        if mark is None or column >= len(answers) or answers[column].reply != answer.reply:
+        if score is None or pane >= len(answers) or answers[pane].reply != answer.reply:
             return
-        self._talk.conversation = conversation.changed(id, column, replace(answers[column], mark=mark))
+        self._chat.conversation = conversation.changed(id, pane, replace(answers[pane], score=score))
         if conversation.head == id:
-            self._talk.columns[column].mark = mark
-            self._view.show_mark(mark, column)
+            self._chat.panes[pane].score = score
+            self._view.show_score(score, pane)
 
 
 class GoldScorer:
@@ -108,7 +108,7 @@ class GoldScorer:
                 return example
         return None
 
-    def mark(self, messages: Sequence[Message], reply: Reply) -> Mark | None:
+    def score(self, messages: Sequence[Message], reply: Reply) -> ReplyScore | None:
         """Score a reply.
 
         Args:
@@ -126,10 +126,10 @@ class GoldScorer:
         example = self.find(messages)
         if example is not None:
             score = judge(self.task, example, reply)
-            return Mark(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
+            return ReplyScore(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
         if self.task.validate_row is no_problems:
             return None
-        return Mark(metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
+        return ReplyScore(metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:

@@ -44,13 +44,13 @@ class ChatServices:
     """Services that commands can use, other than the models.
 
     Attributes:
-        judge: Scores replies; None when the chat has no task.
+        scorer: Scores replies; None when the chat has no task.
         session: Saves the conversation.
         models: Opens more models.
         rows: Appends replies to data files.
     """
 
-    judge: GoldScorer | None = None
+    scorer: GoldScorer | None = None
     session: Session = field(default_factory=Session)
     models: Models = field(default_factory=Models)
     rows: Rows = field(default_factory=Rows)
@@ -58,4 +58,4 @@ class ChatServices:
     @property
     def task(self) -> Task | None:
         """The task whose scorer scores replies; None when there is none."""
-        return self.judge.task if self.judge is not None else None
+        return self.scorer.task if self.scorer is not None else None

@@ -23,7 +23,7 @@ from sftchat.chat.serialization import (
     metadata_to_json,
     node_from_json,
     node_to_json,
-    said_from_json,
+    partial_from_json,
 )
 from sftchat.chat.settings import Settings
 from sftchat.engine import Chunk
@@ -68,10 +68,10 @@ class Session:
                 self.sessions.add(self.id, node)
         self._nodes = conversation.nodes
         turns = conversation.turns
-        facts = SessionMetadata(
+        metadata = SessionMetadata(
             system=conversation.system,
             head=conversation.head,
-            column=conversation.column,
+            pane=conversation.pane,
             history=conversation.history,
             settings=settings,
             models=tuple(models),
@@ -80,25 +80,25 @@ class Session:
             turns=len(turns),
             pending=tuple(pending),
         )
-        self.sessions.save(self.id, facts)
+        self.sessions.save(self.id, metadata)
 
     def go_on(self, found: Summary | None, kept: Conversation | None) -> None:
         """Continue in another session: ``found``, or a new one when it is None."""
         self.id = found.id if found is not None else 0
-        self.pending = found.facts.pending if found is not None else ()
+        self.pending = found.metadata.pending if found is not None else ()
         # a reply interrupted by a crash is part of the conversation but not yet a stored node
         stored = self.sessions.stored(found) if self.sessions is not None and found is not None else 0
         self._nodes = kept.nodes[:stored] if kept is not None else ()
 
-    def begin(self, question: int, column: int, answer: Answer) -> None:
+    def begin(self, question: int, pane: int, answer: Answer) -> None:
         """Record that a pane starts to reply to a message."""
         if self.sessions is not None and self.id:
-            self.sessions.begin(self.id, question, column, answer)
+            self.sessions.begin(self.id, question, pane, answer)
 
-    def piece(self, question: int, column: int, chunk: Chunk) -> None:
+    def piece(self, question: int, pane: int, chunk: Chunk) -> None:
         """Record a chunk of a reply."""
         if self.sessions is not None and self.id and (chunk.text or chunk.tokens):
-            self.sessions.piece(self.id, question, column, chunk.text, chunk.token_ids, chunk.tokens)
+            self.sessions.piece(self.id, question, pane, chunk.text, chunk.token_ids, chunk.tokens)
 
     def _changed(self, conversation: Conversation) -> bool:
         """Save changes of stored nodes; False when the stored nodes belong to another conversation."""
@@ -116,25 +116,25 @@ class Session:
         return True
 
 
-def restored(sessions: Sessions, found: Summary, columns: int) -> tuple[Conversation, Settings]:
+def restored(sessions: Sessions, found: Summary, panes: int) -> tuple[Conversation, Settings]:
     """Restore the conversation and settings of a session.
 
     Args:
         sessions: The session store.
         found: The session to restore.
-        columns: Number of models that continue it.
+        panes: Number of models that continue it.
 
     Raises:
         SftchatError: When the session is damaged.
     """
     conversation = sessions.conversation(found)
-    return conversation.seen_by(min(conversation.column, columns - 1)), found.facts.settings
+    return conversation.seen_by(min(conversation.pane, panes - 1)), found.metadata.settings
 
 
 FILE = "sessions.sqlite"
 VERSION = 1
 WAIT_SECONDS = 10.0
-MOST_COLUMNS = 1000
+MAX_PANES = 1000
 """Larger than any real number of panes; a larger value means that the data is damaged."""
 YEAR_10000 = 253_402_300_800
 """In seconds since 1970; upper bound of valid times."""
@@ -155,13 +155,13 @@ class Summary:
         id: Session id.
         name: Name given with ``/save``; usually empty.
         used: Time of the last write, in seconds since 1970.
-        facts: Metadata as passed to ``Sessions.save``.
+        metadata: Metadata as passed to ``Sessions.save``.
     """
 
     id: int
     name: str
     used: float
-    facts: SessionMetadata
+    metadata: SessionMetadata
 
 
 class SessionConflict(Exception):
@@ -192,9 +192,9 @@ class Sessions:
         rows = self._do("INSERT INTO sessions (used, facts) VALUES (?, '{}') RETURNING id", time.time())
         return int(rows[0][0]) if rows else 0
 
-    def save(self, session: int, facts: SessionMetadata) -> None:
+    def save(self, session: int, metadata: SessionMetadata) -> None:
         """Save the metadata of a session: head, settings, models."""
-        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(facts), session)
+        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(metadata), session)
 
     def add(self, session: int, node: Node) -> None:
         """Save a new node and delete the stored chunks of its reply.
@@ -213,13 +213,13 @@ class Sessions:
         """Save a changed node."""
         self._do("UPDATE nodes SET said = ? WHERE session = ? AND id = ?", node_to_json(node), session, node.id)
 
-    def begin(self, session: int, question: int, column: int, answer: Answer) -> None:
+    def begin(self, session: int, question: int, pane: int, answer: Answer) -> None:
         """Record that a pane starts to reply, with the text the answer has already."""
-        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, answer_to_json(answer))
+        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, pane, answer_to_json(answer))
 
-    def piece(self, session: int, question: int, column: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
+    def piece(self, session: int, question: int, pane: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
         """Record a chunk of a reply; on disk when this returns."""
-        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, dumps([text, token_ids, tokens]))
+        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, pane, dumps([text, token_ids, tokens]))
 
     def rename(self, session: int, name: str) -> None:
         """Name a session.
@@ -260,13 +260,13 @@ class Sessions:
             SftchatError: When the session is damaged.
         """
         rows = self._do("SELECT id, parent, said FROM nodes WHERE session = ? ORDER BY id", session.id)
-        facts = session.facts
+        metadata = session.metadata
         try:
             nodes = tuple(node_from_json(*row) for row in rows)
             if [node.id for node in nodes] != list(range(1, len(nodes) + 1)):
                 raise ValueError("a node is missing")
-            head = min(facts.head, len(nodes))
-            found = Conversation(facts.system, nodes, head, column=facts.column, history=facts.history)
+            head = min(metadata.head, len(nodes))
+            found = Conversation(metadata.system, nodes, head, pane=metadata.pane, history=metadata.history)
             return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
         except (ValueError, TypeError) as error:
             raise self._broken_session(session.id, error) from error
@@ -284,22 +284,22 @@ class Sessions:
 
     def _under_way(self, session: int, question: int) -> tuple[Answer, ...]:
         """Rebuild partial answers to a message from stored chunks, by pane."""
-        found: dict[int, Answer] = {}
+        partial: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
-        for column, piece in rows:
-            said = said_from_json(piece)
-            if not isinstance(column, int) or not 0 <= column < MOST_COLUMNS or (isinstance(said, Piece) and column not in found):
-                raise ValueError(f"column {column!r} of question {question} goes on and did not begin")
+        for pane, piece in rows:
+            said = partial_from_json(piece)
+            if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(said, Piece) and pane not in partial):
+                raise ValueError(f"column {pane!r} of question {question} goes on and did not begin")
             if isinstance(said, Answer):
-                found[column] = said
+                partial[pane] = said
                 continue
-            reply = found[column].reply
+            reply = partial[pane].reply
             reply = replace(reply, text=reply.text + said.text, completion_tokens=reply.completion_tokens + said.tokens)
-            found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *said.token_ids))
-        if not any(answer.reply.text or answer.token_ids for answer in found.values()):
+            partial[pane] = replace(partial[pane], reply=reply, token_ids=(*partial[pane].token_ids, *said.token_ids))
+        if not any(answer.reply.text or answer.token_ids for answer in partial.values()):
             return ()  # the process was killed before the first token: the message has no reply yet
         nothing = Answer(Reply("", "cancelled"))
-        return tuple(found.get(column, nothing) for column in range(max(found) + 1))
+        return tuple(partial.get(pane, nothing) for pane in range(max(partial) + 1))
 
     def _broken_session(self, id: int, error: Exception) -> SftchatError:
         """Build the error for a session that cannot be read."""

@@ -91,9 +91,9 @@ class TurnRunner:
     """Runs one chat turn for all panes. Thread: UI, except ``_generate`` (engine thread).
 
     Args:
-        talk: The chat whose panes reply.
+        chat: The chat whose panes reply.
         conversation: Conversation that ends with the user's message.
-        begun: By pane, answers to continue, or to keep if they are complete.
+        partial_answers: By pane, answers to continue, or to keep if they are complete.
         view: Shows the replies.
         clock: Monotonic clock in seconds.
         answered: Called with the answers, one for each pane, before the view draws the end of the last reply.
@@ -102,9 +102,9 @@ class TurnRunner:
 
     def __init__(
         self,
-        talk: ChatContext,
+        chat: ChatContext,
         conversation: Conversation,
-        begun: Mapping[int, Answer],
+        partial_answers: Mapping[int, Answer],
         view: View,
         clock: Callable[[], float],
         *,
@@ -113,17 +113,15 @@ class TurnRunner:
     ) -> None:
         self._answered = answered
         self._over = over
-        self._columns = talk.columns
+        self._panes = chat.panes
         self._conversation = conversation
-        self._settings = talk.settings
-        self._session = talk.desk.session
+        self._settings = chat.settings
+        self._session = chat.services.session
         self._view = view
         self._clock = clock
-        self._answers = {column: answer for column, answer in begun.items() if not answer.partial}
-        self._drafts = {
-            column: self._draft(column, begun.get(column)) for column in range(len(self._columns)) if column not in self._answers
-        }
-        self._generations = {column: PendingReply(clock(), draft) for column, draft in self._drafts.items()}
+        self._answers = {pane: answer for pane, answer in partial_answers.items() if not answer.partial}
+        self._drafts = {pane: self._draft(pane, partial_answers.get(pane)) for pane in range(len(self._panes)) if pane not in self._answers}
+        self._generations = {pane: PendingReply(clock(), draft) for pane, draft in self._drafts.items()}
 
     def start(self) -> None:
         """Start to generate."""
@@ -132,32 +130,32 @@ class TurnRunner:
             self._over()
             return
         batches: dict[EngineThread, dict[int, tuple[Request, PendingReply]]] = {}
-        for column, generation in self._generations.items():
-            self._columns[column].generation = generation
-            self._session.begin(self._conversation.head, column, self._drafts[column])
-            self._view.begin_reply(column, generation.text)
-            batches.setdefault(self._columns[column].worker, {})[column] = (self._request(column), generation)
-        for worker, requests in batches.items():
-            worker.do(partial(self._generate, requests))
+        for pane, generation in self._generations.items():
+            self._panes[pane].generation = generation
+            self._session.begin(self._conversation.head, pane, self._drafts[pane])
+            self._view.begin_reply(pane, generation.text)
+            batches.setdefault(self._panes[pane].engine_thread, {})[pane] = (self._request(pane), generation)
+        for engine_thread, requests in batches.items():
+            engine_thread.do(partial(self._generate, requests))
 
     def stop(self) -> None:
         """Stop all replies and keep the partial ones."""
-        for column in list(self._generations):
-            self._generations[column].stop.set()
-            self._finish(column, self._generations[column], "cancelled")
+        for pane in list(self._generations):
+            self._generations[pane].stop.set()
+            self._finish(pane, self._generations[pane], "cancelled")
 
-    def _draft(self, column: int, begun: Answer | None) -> Answer:
+    def _draft(self, pane: int, earlier: Answer | None) -> Answer:
         """Return the answer of a pane before generation; a resampled answer gets a new seed."""
         sampling = self._settings.sampling
         attempts = sum(node.parent == self._conversation.head for node in self._conversation.nodes)
         return Answer(
-            replace(begun.reply, finish_reason="cancelled") if begun is not None else Reply("", "cancelled"),
-            self._columns[column].name,
-            self._columns[column].adapter,
+            replace(earlier.reply, finish_reason="cancelled") if earlier is not None else Reply("", "cancelled"),
+            self._panes[pane].name,
+            self._panes[pane].adapter,
             replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling,
             self._settings.template_arguments,
-            begun.token_ids if begun is not None else (),
-            begun.choices if begun is not None else (),
+            earlier.token_ids if earlier is not None else (),
+            earlier.choices if earlier is not None else (),
         )
 
     def cancel(self) -> None:
@@ -165,17 +163,17 @@ class TurnRunner:
         for generation in self._generations.values():
             generation.stop.set()
 
-    def _request(self, column: int) -> Request:
+    def _request(self, pane: int) -> Request:
         """Build the request for the model of a pane."""
-        conversation = self._conversation.seen_by(column)
+        conversation = self._conversation.seen_by(pane)
         number = len(conversation.turns)
-        draft = self._drafts[column]
+        draft = self._drafts[pane]
         return Request(
-            f"turn-{number}-{column}" if column else f"turn-{number}",
+            f"turn-{number}-{pane}" if pane else f"turn-{number}",
             conversation.messages,
             sampling=draft.sampling,
-            adapter=self._columns[column].adapter,
-            reply_prefix=self._generations[column].text,
+            adapter=self._panes[pane].adapter,
+            reply_prefix=self._generations[pane].text,
             template_arguments=self._settings.template_arguments,
             # A continued reply needs the log-probabilities of its first part too.
             logprobs=ALTERNATIVES if self._settings.logprobs and (draft.choices or not draft.reply.text) else None,
@@ -185,72 +183,72 @@ class TurnRunner:
 
     def _generate(self, batch: Mapping[int, tuple[Request, PendingReply]], engine: Engine) -> None:
         """Generate the replies of the panes that share an engine."""
-        columns = {request.id: column for column, (request, _) in batch.items()}
+        panes = {request.id: pane for pane, (request, _) in batch.items()}
         wanted: list[Request] = []
         stops: dict[str, threading.Event] = {}
 
-        def post(column: int, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
-            self._view.post(partial(self._finish, column, batch[column][1], why, prompt_tokens, problem))
+        def post(pane: int, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+            self._view.post(partial(self._finish, pane, batch[pane][1], why, prompt_tokens, problem))
 
         def show(chunk: Chunk) -> None:
-            column = columns[chunk.request_id]
-            self._view.post(partial(self._piece, column, batch[column][1], chunk))
+            pane = panes[chunk.request_id]
+            self._view.post(partial(self._piece, pane, batch[pane][1], chunk))
 
         try:
-            for column, (request, generation) in batch.items():
+            for pane, (request, generation) in batch.items():
                 if generation.stop.is_set():
                     continue
                 try:
                     fitted = fit(engine, _exact(engine, request, generation.token_ids), self._settings.overflow)
                 except SftchatError as error:
-                    post(column, "error", problem=str(error))
+                    post(pane, "error", problem=str(error))
                     continue
                 if fitted.dropped:
-                    self._view.post(partial(self._dropped, column, generation, fitted.dropped))
+                    self._view.post(partial(self._dropped, pane, generation, fitted.dropped))
                 wanted.append(fitted.request)
                 stops[request.id] = generation.stop
             replies = stream_replies(engine, wanted, show, stops) if wanted else {}
         except Exception as error:  # any error in a model library ends the replies, not the chat
-            for column in batch:
-                post(column, "error", problem=in_one_line(error))
+            for pane in batch:
+                post(pane, "error", problem=in_one_line(error))
             return
         for id, reply in replies.items():
             if isinstance(reply, EngineError):
-                post(columns[id], "error", problem=str(reply))
+                post(panes[id], "error", problem=str(reply))
             else:
-                post(columns[id], reply.finish_reason, reply.prompt_tokens)
+                post(panes[id], reply.finish_reason, reply.prompt_tokens)
 
     # UI thread
 
-    def _piece(self, column: int, generation: PendingReply, chunk: Chunk) -> None:
+    def _piece(self, pane: int, generation: PendingReply, chunk: Chunk) -> None:
         """Handle a chunk of a reply; chunks that arrive after the reply was stopped are ignored."""
-        if self._generations.get(column) is not generation:
+        if self._generations.get(pane) is not generation:
             return
         generation.add(chunk, self._clock())
-        self._session.piece(self._conversation.head, column, chunk)
+        self._session.piece(self._conversation.head, pane, chunk)
         if chunk.revises == "thought":  # the text shown so far was thoughts
-            self._view.show_late_thoughts(column)
+            self._view.text_was_thoughts(pane)
         elif chunk.thoughts:
-            self._view.show_thoughts(chunk.thoughts, column)
+            self._view.show_thoughts(chunk.thoughts, pane)
         if chunk.text:
-            self._view.show_piece(chunk.text, column)
+            self._view.show_piece(chunk.text, pane)
 
-    def _dropped(self, column: int, generation: PendingReply, turns: int) -> None:
+    def _dropped(self, pane: int, generation: PendingReply, turns: int) -> None:
         """Record and report that the oldest turns did not fit into the context."""
-        if self._generations.get(column) is generation:
+        if self._generations.get(pane) is generation:
             generation.dropped = turns
             lost = "the first turn is" if turns == 1 else f"the first {turns} turns are"
-            self._view.say(f"{self._who(column)}the context is full: {lost} not shown to the model")
+            self._view.info(f"{self._who(pane)}the context is full: {lost} not shown to the model")
 
-    def _finish(self, column: int, generation: PendingReply, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+    def _finish(self, pane: int, generation: PendingReply, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
         """Finish a reply: keep the generated text, or remove the message when there is none."""
-        if self._generations.get(column) is not generation:
+        if self._generations.get(pane) is not generation:
             return
-        del self._generations[column]
-        model = self._columns[column]
+        del self._generations[pane]
+        model = self._panes[pane]
         model.ended(generation, prompt_tokens)
-        draft = self._drafts[column]
-        self._answers[column] = answer = replace(
+        draft = self._drafts[pane]
+        self._answers[pane] = answer = replace(
             draft,
             reply=Reply(
                 generation.text,
@@ -268,38 +266,38 @@ class TurnRunner:
         )
         if not self._generations:
             self._end()  # before the view draws the end, so that it shows the chat as ready
-        self._view.end_reply(column)
-        if generation.late:
-            self._view.say(f"{self._who(column)}{LATE}")
+        self._view.end_reply(pane)
+        if generation.text_was_thoughts:
+            self._view.info(f"{self._who(pane)}{LATE}")
         fate = "the message is taken back" if answer.silent else "what was said is kept"
         if why == "error":
-            self._view.complain(f"{self._who(column)}{problem}; {fate}")
+            self._view.error(f"{self._who(pane)}{problem}; {fate}")
         elif why == "cancelled":
-            self._view.say(f"{self._who(column)}stopped; {fate}")
+            self._view.info(f"{self._who(pane)}stopped; {fate}")
         elif why == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
-            self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
+            self._view.info(f"{self._who(pane)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
         elif only_thoughts(answer.reply) or (why == "length" and generation.thinking):
-            self._view.say(
-                f"{self._who(column)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
+            self._view.info(
+                f"{self._who(pane)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )
         elif why == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"
-            self._view.say(f"{self._who(column)}cut at {generation.all_tokens} tokens; {remedy}")
+            self._view.info(f"{self._who(pane)}cut at {generation.all_tokens} tokens; {remedy}")
         elif generation.refused:
-            self._view.say(f"{self._who(column)}the server marks the reply as a refusal")
+            self._view.info(f"{self._who(pane)}the server marks the reply as a refusal")
         elif not generation.text:
-            self._view.say(f"{self._who(column)}the model said nothing")
+            self._view.info(f"{self._who(pane)}the model said nothing")
         if not self._generations:
             self._over()
 
     def _end(self) -> None:
         """Report the answers when all replies are complete."""
-        self._answered(tuple(self._answers[column] for column in range(len(self._columns))))
+        self._answered(tuple(self._answers[pane] for pane in range(len(self._panes))))
 
-    def _who(self, column: int) -> str:
+    def _who(self, pane: int) -> str:
         """Name the model that a note is about; empty when there is only one."""
-        return f"{self._columns[column].name}: " if len(self._columns) > 1 else ""
+        return f"{self._panes[pane].name}: " if len(self._panes) > 1 else ""
 
 
 def _exact(engine: Engine, request: Request, token_ids: Sequence[int]) -> Request:

@@ -12,7 +12,7 @@ import click
 
 from sftchat._util.output import rendered
 from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
-from sftchat.chat.render.width import Line, cells, wrap_line
+from sftchat.chat.render.width import Line, text_width, wrap_line
 from sftchat.chat.safe_text import escape_controls
 from sftchat.errors import EngineError
 from sftchat.task import metric_value
@@ -83,10 +83,10 @@ def summary(models: Sequence[str], rows: Sequence[Sequence[Item | None]], task: 
         return
     metric = task.metric
     click.echo(f"{metric.name} over {len(scored)} of {len(rows)} questions:")
-    wide = max(map(cells, models))
+    wide = max(map(text_width, models))
     for place, model in enumerate(models):
         sums = {key: sum(row[place].score.stats[key] for row in scored) for key in scored[0][place].score.stats}
-        click.echo(f"  {model}{' ' * (wide - cells(model))}  {metric_value(metric, sums):.3f}")
+        click.echo(f"  {model}{' ' * (wide - text_width(model))}  {metric_value(metric, sums):.3f}")
 
 
 def _print(line: Line, columns: int) -> None:

@@ -105,29 +105,29 @@ def command(
         options["preferred"] = chosen.template
     opened = openings(session, models, options)
 
-    def make_talk(view: View) -> ChatController:
-        sessions.warn = view.say
+    def make_chat(view: View) -> ChatController:
+        sessions.warn = view.info
         # a piped conversation is not kept: the user does not continue it
         kept = Kept(None if plain and found is None else sessions, found, before)
         single = {**options, "base": None}
         others = Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single))
-        judge = GoldScorer(chosen, evalset) if chosen is not None else None
-        desk = ChatServices(judge, kept, others, Rows(rows, (judge.path,) if judge is not None and judge.path is not None else ()))
+        scorer = GoldScorer(chosen, evalset) if chosen is not None else None
+        services = ChatServices(scorer, kept, others, Rows(rows, (scorer.path,) if scorer is not None and scorer.path is not None else ()))
         return ChatController(
-            opened, view, commands=Commands(tuple(session.registry.commands.values())), desk=desk, conversation=before, settings=settings, remarks=notes,
+            opened, view, commands=Commands(tuple(session.registry.commands.values())), services=services, conversation=before, settings=settings, remarks=notes,
         )  # fmt: skip
 
     if plain:
         from sftchat.chat.ui.jsonl import JsonLines
         from sftchat.chat.ui.plain import Plain
 
-        talk = (JsonLines if jsonl else Plain)(make_talk, stdin=sys.stdin, stdout=data_stream(), stderr=sys.stderr)
-        talk.run()
-        return 3 if talk.failures else 0
+        chat = (JsonLines if jsonl else Plain)(make_chat, stdin=sys.stdin, stdout=data_stream(), stderr=sys.stderr)
+        chat.run()
+        return 3 if chat.failures else 0
 
     from sftchat.chat.ui.app import Terminal
 
-    Terminal(make_talk, history=folder / "history", vi=vi or None).run()
+    Terminal(make_chat, history=folder / "history", vi=vi or None).run()
     return 0
 
 

@@ -112,8 +112,8 @@ def chosen_models(given: Sequence[str], found: Summary | None) -> tuple[str, ...
 
     if given:
         return expand(given)
-    if found is not None and found.facts.models:
-        return found.facts.models
+    if found is not None and found.metadata.models:
+        return found.metadata.models
     from sftchat.models.runs import find_runs
 
     runs = find_runs(Path())

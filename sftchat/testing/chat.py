@@ -79,11 +79,11 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
     """
     replies, notes = io.StringIO(), io.StringIO()
     typed = _Typed(lines, replies, notes)
-    desk = ChatServices(judge=GoldScorer(task) if task is not None else None, rows=Rows(rows))
+    services = ChatServices(scorer=GoldScorer(task) if task is not None else None, rows=Rows(rows))
     settings = Settings(task.sampling) if task is not None else Settings()
     opening, commands = opening_of(engine), commands_of(*plugins)
     view = Plain(
-        lambda shows: ChatController([opening], shows, commands=commands, desk=desk, settings=settings),
+        lambda shows: ChatController([opening], shows, commands=commands, services=services, settings=settings),
         stdin=typed,
         stdout=replies,
         stderr=notes,

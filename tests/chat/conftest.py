@@ -203,4 +203,4 @@ def view() -> Iterator[Callable[..., Log]]:
 
     yield start
     for one in opened:
-        one.talk.close()
+        one.chat.close()

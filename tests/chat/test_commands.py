@@ -23,7 +23,7 @@ from tests.chat.logged import Log
 
 
 def shout(context: ChatContext, argument: str) -> None:
-    context.say(argument.upper())
+    context.info(argument.upper())
 
 
 def animals(context: ChatContext, argument: str) -> Iterable[str]:
@@ -41,8 +41,8 @@ class Context:
     settings: Settings = field(default_factory=Settings)
     commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
     engine: Engine | None = None
-    desk: ChatServices = field(default_factory=ChatServices)
-    columns: tuple[ModelPane, ...] = ()
+    services: ChatServices = field(default_factory=ChatServices)
+    panes: tuple[ModelPane, ...] = ()
     focus: ModelPane = field(default_factory=lambda: ModelPane("scripted", EngineThread(lambda: ScriptedEngine([]), lambda action: None)))
     said: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Context:
     def sampling(self) -> SamplingParams:
         return self.settings.sampling
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         assert isinstance(text, str)
         self.said.append(text)
 

@@ -136,7 +136,7 @@ def test_an_editor_gets_the_text_and_returns_it_while_the_reply_streams(
     talk.until((tmp_path / "open").exists)
     assert (tmp_path / "had").read_text() == f"look {FORTY}\n"
     go_on.set()
-    talk.until(lambda: talk.talk.state == "ready")
+    talk.until(lambda: talk.chat.state == "ready")
     assert "three" not in talk.screen.text()  # the terminal is the editor's
     (tmp_path / "close").touch()
 

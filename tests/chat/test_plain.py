@@ -145,6 +145,6 @@ def test_several_models_reply_each_under_its_name() -> None:
 
 def test_notes_are_escaped_on_a_terminal() -> None:
     out, err = io.StringIO(), Typist()
-    Plain(lambda view: ChatController([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).say("a\x1b[2Jb")
+    Plain(lambda view: ChatController([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).info("a\x1b[2Jb")
 
     assert err.getvalue() == "a␛[2Jb\n"

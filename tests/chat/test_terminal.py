@@ -98,8 +98,8 @@ def test_escape_sequences_are_shown_and_not_executed(chat: Start) -> None:
     assert escape_controls(nasty).expandtabs(8) in talk.leave()
     assert "\x1b]0;owned" not in talk.screen.raw
     assert "\x1b[6n" not in talk.screen.raw
-    assert talk.talk.conversation.turns[0].reply is not None
-    assert talk.talk.conversation.turns[0].reply.text == nasty
+    assert talk.chat.conversation.turns[0].reply is not None
+    assert talk.chat.conversation.turns[0].reply.text == nasty
 
 
 def test_no_character_from_outside_controls_the_screen(chat: Start) -> None:
@@ -196,7 +196,7 @@ def test_ctrl_c_clears_then_stops_then_warns_then_exits(chat: Start) -> None:
 
     talk.type("\x03")
     talk.screen.wait(lambda text: "thought" not in text)
-    assert talk.talk.state == "generating"
+    assert talk.chat.state == "generating"
     talk.type("\x03")
     talk.screen.wait("> x\n床前\nstopped; what was said is kept\n\n>\nscripted · ready")
     go_on.set()
@@ -294,7 +294,7 @@ def test_every_emphasis_that_a_command_may_give_is_drawn(chat: Start, monkeypatc
     monkeypatch.setenv("PROMPT_TOOLKIT_COLOR_DEPTH", "DEPTH_4_BIT")
     talk = chat(ScriptedEngine([]))
     styles = [style for style in get_args(Style) if style]
-    talk.terminal.post(lambda: talk.talk.say([piece for style in styles for piece in ((style, f"({style})"), ("", " "))]))
+    talk.terminal.post(lambda: talk.chat.info([piece for style in styles for piece in ((style, f"({style})"), ("", " "))]))
     talk.screen.wait(f"({styles[-1]})")
 
     assert [style for style in styles if not re.search(rf"\x1b\[0;[0-9;]+m\({style}\)", talk.screen.raw)] == []
@@ -324,7 +324,7 @@ def test_any_error_while_a_model_loads_is_one_line_and_keeps_the_previous_model(
     ending = chat(load)
     shown.set()
     ending.left()
-    staying = chat(ScriptedEngine(echo), desk=ChatServices(models=Models(lambda model: None, load)))
+    staying = chat(ScriptedEngine(echo), services=ChatServices(models=Models(lambda model: None, load)))
     staying.type("/model other\rhi\r")
 
     assert str(ending.problem) == "model 'scripted' could not be loaded: RuntimeError: a library broke; --traceback shows where"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from hypothesis import strategies as st
 
-from sftchat.chat.export import read_talk
+from sftchat.chat.export import read_conversation
 from sftchat.cli import program
 from sftchat.cli.inspect import _told
 from sftchat.cli.train import command
@@ -84,7 +84,7 @@ def talk(content: bytes, room: Room) -> None:
     path = room.file(content)
     for row in (1, 2):
         with refused():
-            found, question = read_talk(path, row)
+            found, question = read_conversation(path, row)
             assert found.messages or question
 
 

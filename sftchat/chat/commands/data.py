@@ -30,15 +30,15 @@ def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, An
 
     return {
         "model": answer.model,
-        "identity": context.desk.models.identify(answer.model),
+        "identity": context.services.models.identify(answer.model),
         "adapter": answer.adapter,
-        "adapter_identity": context.desk.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
+        "adapter_identity": context.services.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
         "sampling": asdict(answer.sampling),
         "template_hash": engine.template_hash if isinstance(engine, Templated) else "",
         "template_arguments": dict(answer.template_arguments),
         "finish_reason": answer.reply.finish_reason,
         "dropped_turns": answer.dropped,
-        "session": context.desk.session.id,
+        "session": context.services.session.id,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": __version__,
     }
@@ -48,7 +48,7 @@ def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, An
     """Append rows on the engine thread and report where they were written."""
 
     def done(places: list[str]) -> None:
-        context.say("\n".join(f"row written: {place}" for place in places))
+        context.info("\n".join(f"row written: {place}" for place in places))
         then()
 
     context.work("writing rows", lambda engine, work: rows(_about(context, answer, engine)), done)
@@ -59,7 +59,7 @@ def _rate(context: ChatContext, rating: Rating) -> None:
     conversation = context.conversation
     turn = conversation.turns[-1]
     assert turn.answer is not None
-    context.conversation = conversation.changed(turn.id, conversation.column, replace(turn.answer, rating=rating))
+    context.conversation = conversation.changed(turn.id, conversation.pane, replace(turn.answer, rating=rating))
 
 
 def _others(context: ChatContext, rating: Rating) -> list[str]:
@@ -76,8 +76,8 @@ def _good(context: ChatContext, argument: str) -> None:
     rejected = [text for text in _others(context, "bad") if text != answer.reply.text]
 
     def rows(about: Mapping[str, Any]) -> list[str]:
-        places = [context.desk.rows.good(messages, answer.reply.text, about)]
-        return places + [context.desk.rows.pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
+        places = [context.services.rows.good(messages, answer.reply.text, about)]
+        return places + [context.services.rows.pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
 
     _write(context, answer, rows, lambda: _rate(context, "good"))
 
@@ -86,16 +86,16 @@ def _bad(context: ChatContext, argument: str) -> None:
     """Rate a reply as bad; append a preference pair when there is a better reply."""
     messages, answer = _last(context)
     if answer.rating == "good":
-        raise UsageError(f"this reply is a row of {context.desk.rows.path('messages')}; take it out there first")
+        raise UsageError(f"this reply is a row of {context.services.rows.path('messages')}; take it out there first")
     chosen = [text for text in _others(context, "good") if text != answer.reply.text]
     if not chosen:
         _rate(context, "bad")
-        context.say("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
+        context.info("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
         return
     _write(
         context,
         answer,
-        lambda about: [context.desk.rows.pair(messages, chosen[-1], answer.reply.text, about)],
+        lambda about: [context.services.rows.pair(messages, chosen[-1], answer.reply.text, about)],
         lambda: _rate(context, "bad"),
     )
 
@@ -104,7 +104,7 @@ def _fix(context: ChatContext, argument: str) -> None:
     """Replace a reply by a corrected text; append a training row and a preference pair."""
     messages, answer = _last(context)
     if not argument:
-        if not context.propose(f"/fix {answer.reply.text}"):
+        if not context.prefill_input(f"/fix {answer.reply.text}"):
             raise UsageError("the right reply is missing: /fix TEXT")
         return
     if argument == answer.reply.text.strip():
@@ -113,15 +113,15 @@ def _fix(context: ChatContext, argument: str) -> None:
     def rows(about: Mapping[str, Any]) -> list[str]:
         fixed = {**about, "fixed": True}
         return [
-            context.desk.rows.good(messages, argument, fixed),
-            context.desk.rows.pair(messages, argument, answer.reply.text, fixed),
+            context.services.rows.good(messages, argument, fixed),
+            context.services.rows.pair(messages, argument, answer.reply.text, fixed),
         ]
 
     def put() -> None:
         conversation = context.conversation
         answers = list(conversation.path[-1].answers)
-        answers[min(conversation.column, len(answers) - 1)] = replace(
-            answer, reply=Reply(argument), token_ids=(), choices=(), mark=None, rating="good"
+        answers[min(conversation.pane, len(answers) - 1)] = replace(
+            answer, reply=Reply(argument), token_ids=(), choices=(), score=None, rating="good"
         )
         context.conversation = conversation.unanswered().answer(*answers)
 
@@ -131,7 +131,7 @@ def _fix(context: ChatContext, argument: str) -> None:
 def _gold(context: ChatContext, argument: str) -> None:
     """Append an evalset item: the last message, with the reply or the given text as gold."""
     messages, answer = _last(context)
-    _write(context, answer, lambda about: [context.desk.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
+    _write(context, answer, lambda about: [context.services.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
 
 
 COMMANDS = (

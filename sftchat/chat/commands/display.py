@@ -16,7 +16,7 @@ def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
             raise UsageError(f"/{name} is '{argument}', must be 'on' or 'off'")
         if argument:
             setattr(context.display, name, argument == "on")
-        context.say(f"{what}: {'on' if getattr(context.display, name) else 'off'}")
+        context.info(f"{what}: {'on' if getattr(context.display, name) else 'off'}")
 
     return run
 

@@ -31,12 +31,12 @@ def _help(context: ChatContext, argument: str) -> None:
     """List all commands, or describe one."""
     name = argument.removeprefix("/")
     if not name:
-        context.say(help_text(context.commands))
+        context.info(help_text(context.commands))
         return
     if name not in context.commands:
         raise UsageError(unknown("command", name, context.commands))
     command = context.commands[name]
-    context.say(f"{f'/{name} {command.usage}'.rstrip()}  {command.summary}")
+    context.info(f"{f'/{name} {command.usage}'.rstrip()}  {command.summary}")
 
 
 def _command_names(context: ChatContext, argument: str) -> Iterable[str]:

@@ -18,16 +18,16 @@ MOST = 60
 T = TypeVar("T")
 
 
-def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None], column: int | None = None) -> None:
+def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None], pane: int | None = None) -> None:
     """Run a job that inspects a model on its engine thread.
 
     Raises:
         UsageError: When the engine does not support inspection, for example behind a server.
     """
-    chosen = context.focus if column is None else context.columns[column]
+    chosen = context.focus if pane is None else context.panes[pane]
     if not isinstance(chosen.engine, Inspects):
         raise closed(chosen.name)
-    context.work(title, lambda engine, work: job(inspected(engine)), done, column)
+    context.work(title, lambda engine, work: job(inspected(engine)), done, pane)
 
 
 def closed(model: str) -> UsageError:
@@ -40,25 +40,25 @@ def inspected(engine: Engine) -> Inspects:
     return cast(Inspects, engine)
 
 
-def request_of(context: ChatContext, conversation: Conversation, column: int | None = None) -> Request:
+def request_of(context: ChatContext, conversation: Conversation, pane: int | None = None) -> Request:
     """Return the request of a pane for a conversation that ends with a user message; otherwise for its next message."""
-    chosen = context.focus if column is None else context.columns[column]
+    chosen = context.focus if pane is None else context.panes[pane]
     arguments = context.settings.template_arguments
     return Request("look", conversation.messages, sampling=context.sampling, adapter=chosen.adapter, template_arguments=arguments)
 
 
-def last_turn(context: ChatContext, column: int | None = None) -> tuple[Request, Turn]:
+def last_turn(context: ChatContext, pane: int | None = None) -> tuple[Request, Turn]:
     """Return the last turn with a reply in a pane, and its request.
 
     Raises:
         UsageError: When there is no reply.
     """
-    place = context.conversation.column if column is None else column
+    place = context.conversation.pane if pane is None else pane
     conversation = context.conversation.seen_by(place)
     turns = conversation.turns
     if not turns or turns[-1].answer is None or not turns[-1].answer.reply.text:
         raise UsageError("there is no reply to look at yet")
-    return request_of(context, conversation.unanswered(), column), turns[-1]
+    return request_of(context, conversation.unanswered(), pane), turns[-1]
 
 
 def last_question(context: ChatContext, text: str) -> Request:
@@ -87,7 +87,7 @@ def _prompt(context: ChatContext, argument: str) -> None:
     def show(found: tuple[int, list[Token]]) -> None:
         count, tokens = found
         shown = running(("special" if token.special else "", token) for token in tokens)
-        context.say([*shown, ("note", f"▏{counted(count, 'token')}")])
+        context.info([*shown, ("note", f"▏{counted(count, 'token')}")])
 
     look(context, "rendering", job, show)
 
@@ -113,7 +113,7 @@ def _tokens(context: ChatContext, argument: str) -> None:
             for place, token in enumerate(tokens[first:], 1)
         ]
         head: Fragments = [("note", f"… {counted(first, 'token')} before; /tokens all lists them\n")] if first else []
-        context.say([*head, *table(rows)])
+        context.info([*head, *table(rows)])
 
     look(context, "tokenising", job, show)
 
@@ -145,7 +145,7 @@ def _mask(context: ChatContext, argument: str) -> None:
                 writes = token.trained
             pieces += running([("trained" if token.trained else "special" if token.special else "note", token)])
         end = ("⟧" if writes else "") + ("" if tokens[-1].text.endswith("\n") and not writes else "\n")
-        context.say([*pieces, ("note", f"{end}learns {learned} of {counted(count, 'token')}, those in ⟦⟧")])
+        context.info([*pieces, ("note", f"{end}learns {learned} of {counted(count, 'token')}, those in ⟦⟧")])
 
     look(context, "rendering", job, show)
 

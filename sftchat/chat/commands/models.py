@@ -18,11 +18,9 @@ LOADED = "loaded"
 def _model(context: ChatContext, argument: str) -> None:
     """Show the models, or replace the model of the focused pane."""
     if not argument:
-        context.say(
-            "\n".join(f"{'*' if column is context.focus else ' '} {column.name}{_adapter_of(column.adapter)}" for column in context.columns)
-        )
+        context.info("\n".join(f"{'*' if pane is context.focus else ' '} {pane.name}{_adapter_of(pane.adapter)}" for pane in context.panes))
         return
-    context.switch(argument, lambda: context.say(f"{argument} answers from the next message on; /regen asks it the last one again"))
+    context.switch(argument, lambda: context.info(f"{argument} answers from the next message on; /regen asks it the last one again"))
 
 
 def _adapter_of(adapter: str) -> str:
@@ -41,30 +39,30 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 def _focus(context: ChatContext, argument: str) -> None:
     """Show or select the focused pane."""
-    at = whole_number(argument, "N", context.conversation.column + 1)
-    if at > len(context.columns):
-        raise UsageError(f"there is no column {at}: the conversation has {len(context.columns)}")
+    at = whole_number(argument, "N", context.conversation.pane + 1)
+    if at > len(context.panes):
+        raise UsageError(f"there is no column {at}: the conversation has {len(context.panes)}")
     context.conversation = context.conversation.seen_by(at - 1)
-    context.say(f"column {at}: {context.focus.name}")
+    context.info(f"column {at}: {context.focus.name}")
 
 
-def _one_column(context: ChatContext) -> str:
+def _single_pane(context: ChatContext) -> str:
     """Return why there is no pane to select."""
-    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
+    return "" if len(context.panes) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
 
 
-def _columns(context: ChatContext, argument: str) -> Iterable[str]:
-    return [str(number) for number in range(1, len(context.columns) + 1)]
+def _pane_numbers(context: ChatContext, argument: str) -> Iterable[str]:
+    return [str(number) for number in range(1, len(context.panes) + 1)]
 
 
 def _adapter(context: ChatContext, argument: str) -> None:
     """Show the adapters, select or load one, or mix two."""
-    column, engine = context.focus, context.engine
+    pane, engine = context.focus, context.engine
     if not isinstance(engine, Adapts):
-        raise UsageError(f"{column.name} takes no adapters")
+        raise UsageError(f"{pane.name} takes no adapters")
     if not argument:
         names = [LOADED, OFF, *(name for name in engine.adapters if name != OFF)]
-        context.say("\n".join(f"{'*' if name == (column.adapter or LOADED) else ' '} {name}" for name in names))
+        context.info("\n".join(f"{'*' if name == (pane.adapter or LOADED) else ' '} {name}" for name in names))
     elif argument in (LOADED, OFF, *engine.adapters):
         _choose(context, "" if argument == LOADED else argument)
     elif "+" in argument:
@@ -79,7 +77,7 @@ def _adapter(context: ChatContext, argument: str) -> None:
 def _choose(context: ChatContext, adapter: str) -> None:
     """Use an adapter for the replies of the focused pane."""
     context.focus.adapter = adapter
-    context.say(
+    context.info(
         f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
     )
 
@@ -121,7 +119,7 @@ def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
     return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *paths(context, argument)]
 
 
-def _ckpt(context: ChatContext, argument: str) -> None:
+def _checkpoint(context: ChatContext, argument: str) -> None:
     """List the checkpoints of the run, or generate a reply to the last message with another checkpoint."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints, current, describe_checkpoint
@@ -129,7 +127,7 @@ def _ckpt(context: ChatContext, argument: str) -> None:
     found = checkpoints(context.focus.name)
     at = current(context.focus.name, found)
     if not argument:
-        context.say("\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(one)}  {one}" for number, one in enumerate(found)))
+        context.info("\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(one)}  {one}" for number, one in enumerate(found)))
         return
     if argument in ("next", "prev"):
         to = (-1 if at is None else at) + (1 if argument == "next" else -1)
@@ -143,7 +141,7 @@ def _ckpt(context: ChatContext, argument: str) -> None:
         to = steps.index(step)
 
     def ask() -> None:
-        context.say(f"{found[to]}: {describe_checkpoint(found[to])}")
+        context.info(f"{found[to]}: {describe_checkpoint(found[to])}")
         if context.conversation.head:
             context.generate(context.conversation.unanswered())
 
@@ -167,12 +165,14 @@ def _steps(context: ChatContext, argument: str) -> Iterable[str]:
 
 COMMANDS = (
     ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
-    ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, unavailable_reason=_one_column, topic="models"),
+    ChatCommand(
+        "focus", "the column that other commands mean", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane, topic="models"
+    ),
     ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
     ChatCommand(
         "checkpoint",
         "ask another checkpoint of the run",
-        _ckpt,
+        _checkpoint,
         "[next|prev|STEP]",
         _steps,
         unavailable_reason=_no_checkpoints,

@@ -14,13 +14,13 @@ from sftchat.text import counted
 def _system(context: ChatContext, argument: str) -> None:
     """Show, change or remove the system prompt."""
     if not argument:
-        context.say(context.conversation.system or "no system prompt; /system TEXT sets one")
+        context.info(context.conversation.system or "no system prompt; /system TEXT sets one")
     elif argument == "off":
         context.conversation = context.conversation.with_system("")
-        context.say("no system prompt from the next message on")
+        context.info("no system prompt from the next message on")
     else:
         context.conversation = context.conversation.with_system(argument)
-        context.say("system prompt set, from the next message on")
+        context.info("system prompt set, from the next message on")
 
 
 def _reset(context: ChatContext, argument: str) -> None:
@@ -28,18 +28,18 @@ def _reset(context: ChatContext, argument: str) -> None:
     said = bool(context.conversation.turns)
     context.conversation = context.conversation.reset()
     system = "; the system prompt stays" if context.conversation.system else ""
-    context.say(f"the conversation starts again{system}{'; /branches leads back' if said else ''}")
+    context.info(f"the conversation starts again{system}{'; /branches leads back' if said else ''}")
 
 
 def _undo(context: ChatContext, argument: str) -> None:
     """Undo turns."""
     context.conversation = context.conversation.undo(whole_number(argument, "N", 1))
-    context.say(_where(context))
+    context.info(_where(context))
 
 
 def _redo(context: ChatContext, argument: str) -> None:
     context.conversation = context.conversation.redo()
-    context.say(_where(context))
+    context.info(_where(context))
 
 
 def _regen(context: ChatContext, argument: str) -> None:
@@ -49,7 +49,7 @@ def _regen(context: ChatContext, argument: str) -> None:
     if turn is not None and turn.answer is not None and turn.id == conversation.head and not context.sampling.temperature:
         answer, focus = turn.answer, context.focus
         if (answer.model, answer.adapter, answer.sampling) == (focus.name, focus.adapter, context.sampling):
-            context.say("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
+            context.info("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
     context.generate(conversation.unanswered())
 
 
@@ -64,7 +64,7 @@ def _edit(context: ChatContext, argument: str) -> None:
     if text:
         question = conversation.node(conversation.node(turn.id).parent)
         context.generate(conversation.go(question.parent).ask(text))
-    elif not context.propose(f"/edit {f'{number}: ' if number else ''}{turn.question}"):
+    elif not context.prefill_input(f"/edit {f'{number}: ' if number else ''}{turn.question}"):
         raise UsageError("the new text is missing: /edit N: TEXT")
 
 
@@ -89,7 +89,7 @@ def _branch(context: ChatContext, argument: str) -> None:
     if at > len(conversation.turns):
         raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
     context.conversation = conversation.go(conversation.turns[at - 1].id if at else 0)
-    context.say(f"{_where(context)}; what you say next is a new branch")
+    context.info(f"{_where(context)}; what you say next is a new branch")
 
 
 def _branches(context: ChatContext, argument: str) -> None:
@@ -100,14 +100,14 @@ def _branches(context: ChatContext, argument: str) -> None:
         if at > len(conversation.ends):
             raise UsageError(f"there is no branch {at}: the conversation has {len(conversation.ends)}")
         context.conversation = conversation.go(conversation.ends[at - 1])
-        context.say(_where(context))
+        context.info(_where(context))
         return
     lines = []
     for number, end in enumerate(conversation.ends, start=1):
         turns = conversation.turns_to(end)
         last = f"{shortened(turns[-1].question)} → {shortened(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
         lines.append(f"{'*' if end == conversation.head else ' '} {number}  {counted(len(turns), 'turn')}: {last}")
-    context.say("\n".join(lines))
+    context.info("\n".join(lines))
 
 
 def _branch_numbers(context: ChatContext, argument: str) -> Iterable[str]:
@@ -126,7 +126,7 @@ def _history(context: ChatContext, argument: str) -> None:
     shown = turns[-whole_number(argument, "N", len(turns)) :]
     texts = [f"{number} > {turn.question}\n{turn.reply.text if turn.reply else ''}" for number, turn in shown]
     system = f"system: {context.conversation.system}\n" if context.conversation.system and len(shown) == len(turns) else ""
-    context.say(system + "\n".join(texts))
+    context.info(system + "\n".join(texts))
 
 
 def _where(context: ChatContext) -> str:

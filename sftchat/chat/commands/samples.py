@@ -31,7 +31,7 @@ def _samples(context: ChatContext, argument: str) -> None:
     request = last_question(context, "")
     sampling = request.sampling if request.sampling.temperature else replace(request.sampling, temperature=SAMPLING_TEMPERATURE)
     requests = [replace(request, id=str(n), sampling=replace(sampling, seed=sampling.seed + n)) for n in range(count)]
-    task = context.desk.task
+    task = context.services.task
 
     def understood(reply: Reply) -> str:
         """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
@@ -56,7 +56,7 @@ def _samples(context: ChatContext, argument: str) -> None:
         ordered = sorted(groups.values(), key=len, reverse=True)
         rows: list[Row] = [(("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", _line(group))) for group in ordered]
         head = f"{counted(len(replies), 'sample')} at temperature {sampling.temperature:g}, {counted(len(ordered), 'different answer')}\n"
-        context.say([("note", head), *table(rows)])
+        context.info([("note", head), *table(rows)])
 
     context.work(f"sampling {count} answers", job, show)
 
@@ -85,7 +85,7 @@ def _raw(context: ChatContext, argument: str) -> None:
                 if work.stopped:
                     why = "\nstopped"
                     break
-        work.say(argument + escape_controls("".join(said)) + why)
+        work.info(argument + escape_controls("".join(said)) + why)
 
     context.work("continuing the text", job, lambda _: None)
 

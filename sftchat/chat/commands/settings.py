@@ -36,7 +36,7 @@ def _set(context: ChatContext, argument: str) -> None:
         context.conversation = replace(context.conversation, history=WORDS[value])
     elif value:
         _sample(context, name, value)
-    context.say("\n".join(f"{one} {_shown(context, one)}" for one in ([name] if name else NAMES)))
+    context.info("\n".join(f"{one} {_shown(context, one)}" for one in ([name] if name else NAMES)))
 
 
 def _sample(context: ChatContext, name: str, value: str) -> None:
@@ -75,7 +75,7 @@ def _values(context: ChatContext, argument: str) -> Iterable[str]:
 def _seed(context: ChatContext, argument: str) -> None:
     if argument:
         _sample(context, "seed", str(whole_number(argument, "seed", least=0)))
-    context.say(f"seed {context.sampling.seed}")
+    context.info(f"seed {context.sampling.seed}")
 
 
 def _stop(context: ChatContext, argument: str) -> None:
@@ -83,7 +83,7 @@ def _stop(context: ChatContext, argument: str) -> None:
     if argument:
         kept = () if argument == "off" else (*context.sampling.stop, _read(argument))
         context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
-    context.say(f"stop {_shown(context, 'stop')}")
+    context.info(f"stop {_shown(context, 'stop')}")
 
 
 def _read(text: str) -> str:
@@ -110,22 +110,22 @@ def _template(context: ChatContext, argument: str) -> None:
         name, equals, value = (part.strip() for part in argument.partition("="))
         if not equals or not name:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
-        if len(engines) == len(context.columns) and name not in known:
+        if len(engines) == len(context.panes) and name not in known:
             raise UsageError(unknown("argument of the chat template", name, known))
         given[name] = WORDS[value] if value in WORDS else int(value) if value.isdecimal() else value
     context.settings = replace(context.settings, template_arguments=given)
     own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
     names = [*known, *sorted(given.keys() - set(known))]
     shown = [f"{name} {_said(given.get(name, own.get(name, 'as the template has it')))}" for name in names]
-    context.say("\n".join(shown) or "the chat template takes no arguments")
+    context.info("\n".join(shown) or "the chat template takes no arguments")
 
 
 def _templated(context: ChatContext) -> list[Templated]:
     """Return the engines that report their template arguments, the focused one first."""
-    columns = [context.focus, *(column for column in context.columns if column is not context.focus)]
+    panes = [context.focus, *(pane for pane in context.panes if pane is not context.focus)]
     found: list[Templated] = []
-    for column in columns:
-        engine: object = column.engine
+    for pane in panes:
+        engine: object = pane.engine
         if isinstance(engine, Templated):
             found.append(engine)
     return found

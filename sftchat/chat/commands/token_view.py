@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import exp
 
 from sftchat.chat.context import Fragments, Style
-from sftchat.chat.render.width import cells
+from sftchat.chat.render.width import text_width
 from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Inspects
 from sftchat.types import Choice, Token
@@ -100,12 +100,12 @@ def likelihood(choices: Sequence[Choice]) -> str:
 
 def table(rows: Sequence[Row]) -> Fragments:
     """Format rows as a table: columns (except the last) padded to their widest cell, numbers right-aligned."""
-    widths = [max(cells(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
+    widths = [max(text_width(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
     shown: list[tuple[Style, str]] = []
     for row in rows:
         for place, (style, text) in enumerate(row):
             last = place == len(row) - 1
-            gap = " " * (widths[place] - cells(text))
+            gap = " " * (widths[place] - text_width(text))
             number = text.strip(" <%").replace(".", "", 1).isdecimal()
             shown += [("", gap if number else ""), (style, text), ("", "" if last else ("" if number else gap) + "  ")]
         shown.append(("", "\n"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sftchat.chat.render.columns import clip
 from sftchat.chat.render.reply import ReplyText
-from sftchat.chat.render.width import Line, cells
+from sftchat.chat.render.width import Line, text_width
 from sftchat.chat.safe_text import escape_controls
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
@@ -71,15 +71,15 @@ class Stacked:
         for number in range(self._front + 1, len(self._titles)):
             title = clip(self._titles[number], max(1, columns // 3)) + ": "
             said = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
-            found.append([("class:faint", title + _end(said, columns - cells(title)))])
+            found.append([("class:faint", title + _end(said, columns - text_width(title)))])
         return found
 
 
 def _end(text: str, columns: int) -> str:
     """Return the end of a text that fits into a width."""
-    if cells(text) <= columns:
+    if text_width(text) <= columns:
         return text
     start = max(0, len(text) - columns)
-    while cells(text[start:]) > columns - 1:
+    while text_width(text[start:]) > columns - 1:
         start += 1
     return "…" + text[start:]

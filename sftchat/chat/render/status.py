@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftchat.chat.render.columns import clip
-from sftchat.chat.render.width import cells
+from sftchat.chat.render.width import text_width
 
 SEPARATOR = " · "
 
@@ -34,9 +34,9 @@ def status_line(items: Sequence[Item], columns: int) -> str:
     shown = [item for item in items if item.text]
     by_rank = sorted(range(len(shown)), key=lambda at: (-shown[at].rank, -at))
     for at in by_rank:
-        if cells(_joined(shown)) > columns and shown[at].short:
+        if text_width(_joined(shown)) > columns and shown[at].short:
             shown[at] = Item(shown[at].short, shown[at].rank)
-    while len(shown) > 1 and cells(_joined(shown)) > columns:
+    while len(shown) > 1 and text_width(_joined(shown)) > columns:
         shown.remove(max(reversed(shown), key=lambda item: item.rank))
     return clip(_joined(shown), columns)
 

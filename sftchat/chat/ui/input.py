@@ -23,15 +23,15 @@ class CommandCompleter(Completer):
     """Completes commands, their arguments, and paths.
 
     Args:
-        talk: The chat whose commands are completed.
+        chat: The chat whose commands are completed.
     """
 
-    def __init__(self, talk: ChatController) -> None:
-        self._talk = talk
+    def __init__(self, chat: ChatController) -> None:
+        self._chat = chat
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Return completions for the menu."""
-        for found in self._talk.commands.complete(self._talk, document.text_before_cursor):
+        for found in self._chat.commands.complete(self._chat, document.text_before_cursor):
             shown = escape_controls(found.text).replace("\n", "␊").replace("\t", "␉")
             yield Completion(found.text, -found.length, display=shown, display_meta=escape_controls(found.summary))
 

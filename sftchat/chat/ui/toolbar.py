@@ -14,47 +14,47 @@ from sftchat.chat.render.status import Item
 from sftchat.chat.safe_text import escape_controls
 
 
-def column_items(names: Sequence[str], columns: Sequence[ModelPane]) -> list[Item]:
+def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[Item]:
     """Return the items for the models: all details of a single one, the speed of each of several.
 
     Args:
         names: Names as typed, with control characters escaped.
-        columns: The panes.
+        panes: The panes.
     """
-    if len(columns) > 1:
-        return [Item(f"{_short(name)} {_speed(column)}".rstrip(), 2, _short(name)) for name, column in zip(names, columns, strict=True)]
-    column = columns[0]
-    used, most = column.context_used, column.context_length
+    if len(panes) > 1:
+        return [Item(f"{_short(name)} {_speed(pane)}".rstrip(), 2, _short(name)) for name, pane in zip(names, panes, strict=True)]
+    pane = panes[0]
+    used, most = pane.context_used, pane.context_length
     context = f"{used}/{most}" if most else str(used)
-    first = column.first_token_seconds
-    mark = column.mark
+    first = pane.first_token_seconds
+    score = pane.score
     return [
         Item(names[0], 1, _short(names[0])),
-        Item(f"adapter {escape_controls(column.adapter)}" if column.adapter else "", 2, escape_controls(column.adapter)),
+        Item(f"adapter {escape_controls(pane.adapter)}" if pane.adapter else "", 2, escape_controls(pane.adapter)),
         Item(
-            escape_controls(mark.text) if mark is not None else "",
+            escape_controls(score.text) if score is not None else "",
             2,
-            f"{mark.value:.2f}" if mark is not None and mark.value is not None else "",
+            f"{score.value:.2f}" if score is not None and score.value is not None else "",
         ),
         Item(f"context {context}" if used else "", 3, context),
-        Item(_speed(column), 4, _speed(column).replace(" tokens", "")),
+        Item(_speed(pane), 4, _speed(pane).replace(" tokens", "")),
         Item(f"first token {_seconds(first)}" if first else "", 5, _seconds(first)),
     ]
 
 
-def activity(talk: ChatController, seconds: float) -> Item:
+def activity(chat: ChatController, seconds: float) -> Item:
     """Return the item for the current activity of the chat.
 
     Args:
-        talk: The chat.
+        chat: The chat.
         seconds: Time since the start of the chat.
     """
-    if talk.state == "loading":
+    if chat.state == "loading":
         return Item(f"loading, {seconds:.0f} s", 0, "loading")
-    if talk.state == "generating":
+    if chat.state == "generating":
         return Item("replying, ctrl-c stops", 0, "replying")
-    if talk.state == "working":
-        return Item(f"{escape_controls(talk.doing)}, ctrl-c stops", 0, escape_controls(talk.doing))
+    if chat.state == "working":
+        return Item(f"{escape_controls(chat.doing)}, ctrl-c stops", 0, escape_controls(chat.doing))
     return Item("ready", 0)
 
 
@@ -70,9 +70,9 @@ def _short(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def _speed(column: ModelPane) -> str:
+def _speed(pane: ModelPane) -> str:
     """Format the speed in tokens per second; empty when unknown."""
-    speed = column.tokens_per_second
+    speed = pane.tokens_per_second
     return f"{speed:.{0 if speed >= 100 else 1}f} tokens/s" if speed else ""
 
 
