@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from sftchat._util.renamed import former_names
+from sftchat.task import ReplyScore
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
+    from sftchat.chat.controller import ChatServices
     from sftchat.chat.conversation import Answer, Conversation
-    from sftchat.chat.engine_thread import JobHandle
-    from sftchat.chat.pane import ModelPane
-    from sftchat.chat.services import ChatServices
-    from sftchat.chat.settings import Display, Settings
+    from sftchat.chat.pane import JobHandle, ModelPane
     from sftchat.engine import Engine
+
 
 T = TypeVar("T")
 
@@ -152,3 +152,80 @@ class ChatCommand:
         for name in (self.name, *self.aliases):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"command name '{name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
+
+
+@dataclass
+class Display:
+    """Display options for replies.
+
+    Attributes:
+        markdown: Render Markdown; otherwise show replies as written.
+        thoughts: Show thoughts; otherwise one line says that the model had some.
+    """
+
+    markdown: bool = True
+    thoughts: bool = False
+
+
+Overflow = Literal["stop", "refuse", "drop-oldest"]
+"""Action when the conversation exceeds the model's context: let the reply end where the context ends; refuse a message whose reply might
+not fit; or leave the oldest turns out of the prompt. Each case is reported.
+"""
+OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Generation settings of a chat.
+
+    Attributes:
+        sampling: Sampling parameters.
+        overflow: What to do when the context is full.
+        template_arguments: Chat template arguments that override the model's own.
+        logprobs: Request log-probabilities from servers; for local models they are computed on demand.
+    """
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    overflow: Overflow = "stop"
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False
+
+
+class View(Protocol):
+    """A view: shows a chat on a terminal or writes it to a pipe. All methods except ``post`` run on the UI thread."""
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Run an action on the UI thread; callable from any thread, does nothing after the view has ended."""
+
+    def show_typed(self, text: str) -> None:
+        """Show a typed line when it is processed."""
+
+    def begin_reply(self, pane: int, said: str) -> None:
+        """Begin the reply of a pane; ``said`` is the existing text of a continued reply and is not sent again as pieces."""
+
+    def show_piece(self, text: str, pane: int) -> None:
+        """Show more text of a pane's reply."""
+
+    def show_thoughts(self, text: str, pane: int) -> None:
+        """Show thoughts of a pane's model; they are not part of the reply, and may be hidden."""
+
+    def text_was_thoughts(self, pane: int) -> None:
+        """Treat the reply shown so far as thoughts: a closing tag came without an opening one."""
+
+    def end_reply(self, pane: int) -> None:
+        """End the reply of a pane, for any reason; called once for each ``begin_reply``."""
+
+    def show_score(self, score: ReplyScore, pane: int) -> None:
+        """Show the score of a pane's last reply, after its end."""
+
+    def info(self, text: str | Fragments) -> None:
+        """Show lines that are not from a model."""
+
+    def error(self, text: str) -> None:
+        """Show a one-line error."""
+
+    def prefill_input(self, text: str) -> bool:
+        """Put text into the input line for the user to edit and send; False when there is no input line."""
+
+    def leave(self, error: Exception | None) -> None:
+        """End the view; with an error, a model could not be loaded."""

@@ -1,32 +1,77 @@
-"""Chat controller: sends messages to one or more models and handles commands while engines load and generate on their own threads.
-
-Independent of the terminal: ``sftchat.chat.ui`` has the views. All methods of the controller and of its view run on the UI thread; engine
-threads call back through ``post`` only.
-"""
+"""Services of a chat other than its models."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
 from sftchat._util.renamed import former_names
 from sftchat._util.third_party import call_plugin
-from sftchat.chat.command_line import Commands
-from sftchat.chat.context import ChatCommand, Fragments
+from sftchat.chat.commands import Commands
+from sftchat.chat.context import ChatCommand, Display, Fragments, Settings, View
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import EngineThread, JobHandle, Jobs
-from sftchat.chat.pane import ModelPane, Opening
-from sftchat.chat.scorer import ReplyScoring
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Display, Settings
+from sftchat.chat.pane import EngineThread, JobHandle, Jobs, ModelPane, Opening
+from sftchat.chat.rows import Rows
+from sftchat.chat.scorer import GoldScorer, ReplyScoring
+from sftchat.chat.sessions import Session
 from sftchat.chat.turn import TurnRunner
-from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import ModelError, SftchatError, UsageError, in_one_line
+from sftchat.task import Task
 from sftchat.types import SamplingParams
+
+
+def _closed(model: str) -> Engine:
+    """Default ``load``: no more models can be opened."""
+    raise UsageError(f"this conversation cannot open '{model}': it keeps the models it began with")
+
+
+def _unknown(model: str) -> str:
+    """Default ``identify``: the identity is unknown."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Functions that open more models during a chat.
+
+    Attributes:
+        check: Validates MODEL from names and files alone, without loading; raises ``SftchatError``.
+        load: Opens a model; slow, called on an engine thread.
+        identify: Returns a hash of everything that decides the model's replies, empty when unknown. May read all weights: call it on an
+            engine thread.
+    """
+
+    check: Callable[[str], object] = _closed
+    load: Callable[[str], Engine] = _closed
+    identify: Callable[[str], str] = _unknown
+
+
+@dataclass(frozen=True)
+class ChatServices:
+    """Services that commands can use, other than the models.
+
+    Attributes:
+        scorer: Scores replies; None when the chat has no task.
+        session: Saves the conversation.
+        models: Opens more models.
+        rows: Appends replies to data files.
+    """
+
+    scorer: GoldScorer | None = None
+    session: Session = field(default_factory=Session)
+    models: Models = field(default_factory=Models)
+    rows: Rows = field(default_factory=Rows)
+
+    @property
+    def task(self) -> Task | None:
+        """The task whose scorer scores replies; None when there is none."""
+        return self.scorer.task if self.scorer is not None else None
+
 
 T = TypeVar("T")
 

@@ -11,40 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.types import Choice, Message, Reply, SamplingParams
 
 Rating = Literal["", "good", "bad"]
 """The user's rating of a reply."""
-
-
-@dataclass(frozen=True)
-class ReplyScore:
-    """Score of one reply by the task's scorer.
-
-    Attributes:
-        metric: Name of the task's primary metric.
-        value: Metric value of this reply; None when the item has no gold reply.
-        errors: Error classes from the scorer; without gold, the format errors the task finds.
-        answer: The answer that the scorer extracted from the reply.
-    """
-
-    metric: str
-    value: float | None = None
-    errors: tuple[str, ...] = ()
-    answer: str = ""
-
-    @property
-    def right(self) -> bool:
-        """True when the task finds no error in the reply."""
-        return not self.errors
-
-    @property
-    def text(self) -> str:
-        """Short text to show below the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
-        if self.value is None:
-            return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
-        value = f"{self.metric} {self.value:.2f}"
-        return f"{value}: {', '.join(self.errors)}" if self.errors else value
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from sftchat.chat.context import ChatContext
-from sftchat.chat.conversation import Answer, ReplyScore
-from sftchat.chat.view import View
+from sftchat.chat.context import ChatContext, View
+from sftchat.chat.conversation import Answer
 from sftchat.engine import Engine
 from sftchat.errors import in_one_line
-from sftchat.task import Task, judge, metric_value, no_problems, row_problems
+from sftchat.task import ReplyScore, Task, judge, no_problems, reply_score, row_problems
 from sftchat.types import Example, Message, Reply
 
 
@@ -122,14 +121,12 @@ class GoldScorer:
             DataError: When the evalset cannot be used.
             PluginError: When the scorer fails.
         """
-        metric = self.task.metric
         example = self.find(messages)
         if example is not None:
-            score = judge(self.task, example, reply)
-            return ReplyScore(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
+            return reply_score(self.task, judge(self.task, example, reply))
         if self.task.validate_row is no_problems:
             return None
-        return ReplyScore(metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
+        return ReplyScore(self.task.metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sftchat._util.parsing import from_json, load_json
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Node
-from sftchat.chat.settings import Settings
 
 
 @dataclass(frozen=True)

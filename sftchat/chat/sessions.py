@@ -13,6 +13,7 @@ from typing import Any
 
 from sftchat._util.parsing import from_json
 from sftchat._util.sqlite import open_database
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation, Node
 from sftchat.chat.serialization import (
     Piece,
@@ -25,7 +26,6 @@ from sftchat.chat.serialization import (
     node_to_json,
     partial_from_json,
 )
-from sftchat.chat.settings import Settings
 from sftchat.engine import Chunk
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.types import Reply

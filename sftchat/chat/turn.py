@@ -8,19 +8,90 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sftchat.chat.context import ChatContext
+from sftchat.chat.context import ChatContext, Overflow
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.reply import PendingReply, stream_replies
-from sftchat.chat.settings import Overflow
-from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request
+from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request, collect, text_and_thoughts
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.text import counted
-from sftchat.thinking import LATE, only_thoughts
+from sftchat.thinking import LATE, THOUGHTS_END, only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.engine_thread import EngineThread
-    from sftchat.chat.view import View
+    from sftchat.chat.context import View
+    from sftchat.chat.pane import EngineThread
+
+
+class PendingReply:
+    """A reply that is being generated.
+
+    Args:
+        started: Time of the request in seconds, on the clock used for ``add``.
+        draft: The answer to continue, with the text it has already.
+
+    Attributes:
+        text: Text so far, including the draft.
+        thoughts: Thoughts so far, when the engine separates them from the text.
+        text_was_thoughts: True when text that was shown turned out to be thoughts.
+        opened: True when the template opened the thoughts, so that the text starts inside them.
+        refused: True when the server reported a refusal.
+        token_ids: Token ids of the text, when the engine returns them.
+        choices: Tokens of the text with log-probabilities, when requested and returned.
+        tokens: Number of tokens generated in this turn.
+        all_tokens: Number of tokens of the whole reply.
+        dropped: Number of oldest turns left out of the prompt.
+    """
+
+    def __init__(self, started: float, draft: Answer) -> None:
+        self.text = draft.reply.text
+        self.thoughts = draft.reply.thoughts
+        self.text_was_thoughts = False
+        self.opened = False
+        self.refused = draft.reply.refused
+        self.token_ids = list(draft.token_ids)
+        self.choices = list(draft.choices)
+        self.tokens = 0
+        self.all_tokens = draft.reply.completion_tokens
+        self.dropped = 0
+        self._started = started
+        self._first = 0.0
+        self._last = 0.0
+
+    def add(self, chunk: Chunk, now: float) -> None:
+        """Add a chunk that arrived at time ``now`` in seconds."""
+        self.refused = self.refused or chunk.refused
+        self.opened = self.opened or chunk.thoughts_opened
+        if chunk.revises == "thought":
+            self.choices.clear()
+        self.choices += chunk.choices
+        if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
+            return  # an engine may yield an empty chunk so that it can be stopped; that is not the first token
+        self._first, self._last = self._first or now, now
+        self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
+        self.text_was_thoughts = self.text_was_thoughts or chunk.revises == "thought"
+        self.token_ids += chunk.token_ids
+        self.tokens += chunk.tokens
+        self.all_tokens += chunk.tokens
+
+    @property
+    def thinking(self) -> bool:
+        """True when the template opened the thoughts and they have not ended."""
+        return self.opened and THOUGHTS_END not in self.text
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token (whose time is prefill); 0 when unknown."""
+        seconds = self._last - self._first
+        return (self.tokens - 1) / seconds if seconds > 0 and self.tokens > 1 else 0.0
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Time to first token; 0 before it."""
+        return max(0.0, self._first - self._started) if self._first else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time to last token; 0 before the first."""
+        return max(0.0, self._last - self._started) if self._last else 0.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +190,7 @@ class TurnRunner:
         self._session = chat.services.session
         self._view = view
         self._clock = clock
+        self._stop = threading.Event()
         self._answers = {pane: answer for pane, answer in partial_answers.items() if not answer.partial}
         self._drafts = {pane: self._draft(pane, partial_answers.get(pane)) for pane in range(len(self._panes)) if pane not in self._answers}
         self._generations = {pane: PendingReply(clock(), draft) for pane, draft in self._drafts.items()}
@@ -140,8 +212,8 @@ class TurnRunner:
 
     def stop(self) -> None:
         """Stop all replies and keep the partial ones."""
+        self.cancel()
         for pane in list(self._generations):
-            self._generations[pane].stop.set()
             self._finish(pane, self._generations[pane], "cancelled")
 
     def _draft(self, pane: int, earlier: Answer | None) -> Answer:
@@ -160,8 +232,7 @@ class TurnRunner:
 
     def cancel(self) -> None:
         """Stop the engines and discard further output."""
-        for generation in self._generations.values():
-            generation.stop.set()
+        self._stop.set()
 
     def _request(self, pane: int) -> Request:
         """Build the request for the model of a pane."""
@@ -185,7 +256,6 @@ class TurnRunner:
         """Generate the replies of the panes that share an engine."""
         panes = {request.id: pane for pane, (request, _) in batch.items()}
         wanted: list[Request] = []
-        stops: dict[str, threading.Event] = {}
 
         def post(pane: int, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
             self._view.post(partial(self._finish, pane, batch[pane][1], why, prompt_tokens, problem))
@@ -194,10 +264,10 @@ class TurnRunner:
             pane = panes[chunk.request_id]
             self._view.post(partial(self._piece, pane, batch[pane][1], chunk))
 
+        if self._stop.is_set():
+            return
         try:
             for pane, (request, generation) in batch.items():
-                if generation.stop.is_set():
-                    continue
                 try:
                     fitted = fit(engine, _exact(engine, request, generation.token_ids), self._settings.overflow)
                 except SftchatError as error:
@@ -206,8 +276,7 @@ class TurnRunner:
                 if fitted.dropped:
                     self._view.post(partial(self._dropped, pane, generation, fitted.dropped))
                 wanted.append(fitted.request)
-                stops[request.id] = generation.stop
-            replies = stream_replies(engine, wanted, show, stops) if wanted else {}
+            replies = dict(collect(engine, wanted, on_chunk=show, stop=self._stop.is_set)) if wanted else {}
         except Exception as error:  # any error in a model library ends the replies, not the chat
             for pane in batch:
                 post(pane, "error", problem=in_one_line(error))

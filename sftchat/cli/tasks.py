@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftchat.errors import UsageError
+from sftchat.models.manifest import trained_tasks
 
 if TYPE_CHECKING:
     from sftchat.evaluation.rules import GateOptions
@@ -27,7 +28,7 @@ def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
             if names.count(name) > 1:
                 raise UsageError(f"--task {name} stands twice")
         return tuple(registry.task(name) for name in names)
-    trained = trained_on(models)
+    trained = trained_tasks(models)
     if len(set(trained.values())) > 1:
         told = ", ".join(f"{model} on {task}" for model, task in trained.items())
         raise UsageError(f"the models were trained on different tasks ({told}); choose one with --task")
@@ -37,17 +38,6 @@ def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
         return tuple(registry.tasks.values())
     known = ", ".join(sorted(registry.tasks)) or "none; see 'sftchat plugins'"
     raise UsageError(f"no model says which task it was trained on; choose one with --task (available: {known})")
-
-
-def trained_on(models: Iterable[str]) -> dict[str, str]:
-    """The task that each model was trained on, of those that say so.
-
-    Raises:
-        ModelError: When a manifest cannot be read.
-    """
-    from sftchat.models.manifest import find_manifest
-
-    return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
 
 
 @dataclass(frozen=True)

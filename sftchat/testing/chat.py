@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.chat import commands as builtin
-from sftchat.chat.command_line import Commands
-from sftchat.chat.controller import ChatController
+from sftchat.chat.commands import Commands
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatController, ChatServices
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.plain import Plain
 from sftchat.engine import Engine
 from sftchat.task import Task

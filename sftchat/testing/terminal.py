@@ -14,9 +14,9 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
 from sftchat.engine import Engine
 from sftchat.errors import MissingExtraError

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from sftchat import Reply, SamplingParams, Score, Task, rate
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.controller import ChatController
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatController, ChatServices, Models
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices, Models
 from sftchat.chat.sessions import Session, Sessions
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
 from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine

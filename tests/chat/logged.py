@@ -6,13 +6,12 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.context import Fragments
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Fragments, Settings
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import Conversation, ReplyScore
+from sftchat.chat.conversation import Conversation
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
+from sftchat.task import ReplyScore
 from sftchat.types import SamplingParams
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.conversation import Answer, Conversation, ReplyScore, Turn
+from sftchat.chat.conversation import Answer, Conversation, Turn
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.types import Message, Reply
 
 

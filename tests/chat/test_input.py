@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.settings import Settings
+from sftchat.chat.context import Settings
 from sftchat.chat.ui.input import Pasted
 from sftchat.chat.ui.keys import prefers_vi
 from sftchat.chat.ui.scrollback import breaks_rows, row_of_cursor

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.commands.token_view import percent, sign, table, together
-from sftchat.chat.controller import ChatController
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatController, ChatServices
 from sftchat.chat.pane import Opening
 from sftchat.chat.render.width import text_width
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.plain import Plain
 from sftchat.engine import Engine, Inspects, Request
 from sftchat.inference.local import TransformersEngine

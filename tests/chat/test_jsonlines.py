@@ -6,13 +6,12 @@ import io
 import json
 from typing import Any
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import ReplyScore
 from sftchat.chat.pane import Opening
 from sftchat.chat.ui.jsonl import JsonLines
 from sftchat.errors import EngineError
+from sftchat.task import ReplyScore
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sftchat.chat.controller import ChatServices, Models
 from sftchat.chat.pane import Opening
-from sftchat.chat.services import ChatServices, Models
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.models.manifest import MANIFEST
 from sftchat.models.runs import checkpoints, find_runs

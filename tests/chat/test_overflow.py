@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.settings import Overflow, Settings
+from sftchat.chat.context import Overflow, Settings
 from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.ui.plain import Plain

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Reply, SamplingParams, Score, Task, rate
+from sftchat.chat.controller import ChatServices, Models
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices, Models
 from sftchat.data.check import check
 from sftchat.data.formats import read_examples
 from sftchat.evaluation.evalset import read_evalset

@@ -10,10 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatServices as ChatDesk
 from sftchat.chat.rows import Rows
 from sftchat.chat.serialization import node_from_json, node_to_json
-from sftchat.chat.services import ChatServices as ChatDesk
-from sftchat.chat.settings import Settings
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 from tests.chat.test_inside import talked

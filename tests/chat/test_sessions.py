@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.conversation import Answer, Conversation, ReplyScore
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatServices
+from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.pane import Opening
-from sftchat.chat.services import ChatServices
 from sftchat.chat.sessions import Session, Sessions, restored
-from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
+from sftchat.task import ReplyScore
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 from tests.chat.logged import Log
@@ -82,7 +83,7 @@ def test_two_models_are_restored_side_by_side(view: View, path: Path) -> None:
 KILLED = """
 import sys, threading
 from pathlib import Path
-from sftchat.chat.services import ChatServices
+from sftchat.chat.controller import ChatServices
 from sftchat.chat.sessions import Session
 from sftchat.chat.sessions import Sessions
 from sftchat.testing import ScriptedEngine

@@ -130,7 +130,7 @@ def test_an_engine_that_ends_without_a_reason_is_an_error(view: Callable[..., Lo
     log.ready()
     log.chat.submit("x")
 
-    assert log.ready()[-1] == "error: the engine ended in mid-reply and gave no reason; the message is taken back"
+    assert log.ready()[-1] == "error: the engine stopped without answering; the message is taken back"
 
 
 def test_a_reply_cut_by_the_limit_and_an_empty_one_are_reported(view: Callable[..., Log]) -> None:

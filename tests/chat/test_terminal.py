@@ -12,8 +12,8 @@ from typing import Any, get_args
 import pytest
 
 from sftchat.chat.context import Style
+from sftchat.chat.controller import ChatServices, Models
 from sftchat.chat.safe_text import escape_controls, wrap
-from sftchat.chat.services import ChatServices, Models
 from sftchat.chat.ui import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine

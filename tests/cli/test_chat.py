@@ -22,7 +22,7 @@ from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from tests.cli.test_ask import TASK, Terminal
 
-SHOUT = ChatCommand("shout", "say it loud", lambda context, argument: context.say(argument.upper()))
+SHOUT = ChatCommand("shout", "say it loud", lambda context, argument: context.info(argument.upper()))
 
 
 def run(engine: Any, *words: str) -> int:

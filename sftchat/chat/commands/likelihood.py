@@ -6,7 +6,7 @@ from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
 from sftchat.chat.commands.inspect_prompt import closed, request_of
 from sftchat.chat.commands.token_view import Row, likelihood, table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.engine_thread import JobHandle
+from sftchat.chat.pane import JobHandle
 from sftchat.engine import Engine, Inspects, Scores
 from sftchat.errors import SftchatError, UsageError
 from sftchat.types import Choice

@@ -9,9 +9,9 @@ from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.commands.inspect_prompt import last_question
 from sftchat.chat.commands.token_view import Row, table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.engine_thread import JobHandle
+from sftchat.chat.pane import JobHandle
 from sftchat.chat.safe_text import escape_controls
-from sftchat.engine import Engine, Request, cancelling, collect
+from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, UsageError
 from sftchat.task import judge
 from sftchat.text import counted, normalise
@@ -40,14 +40,12 @@ def _samples(context: ChatContext, argument: str) -> None:
         return normalise(said or reply.text)
 
     def job(engine: Engine, work: JobHandle) -> list[Reply]:
-        found: list[Reply] = []
-        for _, reply in collect(engine, requests):
+        replies: list[Reply] = []
+        for _, reply in collect(engine, requests, stop=work.stop.is_set):
             if isinstance(reply, EngineError):
                 raise reply
-            found.append(reply)
-            if work.stopped:
-                break
-        return found
+            replies.append(reply)
+        return replies
 
     def show(replies: list[Reply]) -> None:
         groups: dict[str, list[Reply]] = {}
@@ -74,18 +72,11 @@ def _raw(context: ChatContext, argument: str) -> None:
     request = Request("raw", prompt=argument, sampling=context.sampling, adapter=context.focus.adapter)
 
     def job(engine: Engine, work: JobHandle) -> None:
-        said: list[str] = []
-        why = ""
-        with cancelling(engine.generate([request])) as chunks:
-            for chunk in chunks:
-                if chunk.finish_reason == "error":
-                    raise EngineError(chunk.error or "the engine failed and gave no reason")
-                said.append(chunk.text)
-                why = {"length": f"\ncut at {request.sampling.max_new_tokens} tokens"}.get(chunk.finish_reason or "", why)
-                if work.stopped:
-                    why = "\nstopped"
-                    break
-        work.info(argument + escape_controls("".join(said)) + why)
+        ((_, reply),) = collect(engine, [request], stop=work.stop.is_set)
+        if isinstance(reply, EngineError):
+            raise reply
+        cut = {"length": f"\ncut at {request.sampling.max_new_tokens} tokens", "cancelled": "\nstopped"}.get(reply.finish_reason, "")
+        work.info(argument + escape_controls(reply.text) + cut)
 
     context.work("continuing the text", job, lambda _: None)
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number
-from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.context import ChatCommand, ChatContext, Settings
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import JobHandle
-from sftchat.chat.settings import Settings
+from sftchat.chat.pane import JobHandle
 from sftchat.engine import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError, listed
 from sftchat.types import Example, Reply

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.markdown import Markdown
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import LineBuffer
-from sftchat.chat.settings import Display
 from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
 THOUGHT = "class:thought"

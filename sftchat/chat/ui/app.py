@@ -19,12 +19,10 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
 
 from sftchat._util.output import rendered
-from sftchat.chat.context import Fragments
+from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import ReplyScore
 from sftchat.chat.render.columns import clip
 from sftchat.chat.render.prompts import begins_with_thoughts
-from sftchat.chat.render.status import Item, status_line
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import LineWriter, escape_controls
 from sftchat.chat.ui.input import CommandCompleter, Pasted, edit_text, open_history
@@ -32,9 +30,9 @@ from sftchat.chat.ui.keys import chat_keys, prefers_vi
 from sftchat.chat.ui.layout import STYLE, chat_layout
 from sftchat.chat.ui.replies import Replies
 from sftchat.chat.ui.scrollback import App, Scrollback, breaks_rows, broken, drawn
-from sftchat.chat.ui.toolbar import activity, pane_items, vi_mode
-from sftchat.chat.view import View
+from sftchat.chat.ui.status import Item, activity, pane_items, status_line, vi_mode
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.thinking import THOUGHTS_BEGIN
 
 ARMED_SECONDS = 2.0

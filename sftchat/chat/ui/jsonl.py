@@ -19,8 +19,8 @@ from typing import Any
 
 from sftchat._util.parsing import load_json
 from sftchat.chat.context import Fragments
-from sftchat.chat.conversation import ReplyScore
 from sftchat.chat.ui.plain import Plain
+from sftchat.task import ReplyScore
 from sftchat.text import printable_json
 from sftchat.thinking import apart, with_opening_tag
 

@@ -6,13 +6,12 @@ import queue
 from collections.abc import Callable
 from typing import TextIO
 
-from sftchat.chat.context import Fragments
+from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import ReplyScore
 from sftchat.chat.render.prompts import begins_with_thoughts
 from sftchat.chat.safe_text import Printable, escape_controls
-from sftchat.chat.view import View
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.thinking import Thoughts
 
 

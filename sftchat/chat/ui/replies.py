@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.columns import column_widths, difference_note
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.render.side_by_side import SideBySide
 from sftchat.chat.render.stacked import Stacked
 from sftchat.chat.render.width import Line, rows_of
-from sftchat.chat.settings import Display
 from sftchat.chat.ui.scrollback import App, Scrollback
 
 FRAME_SECONDS = 0.04

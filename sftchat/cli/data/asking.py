@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sftchat.cli.data.options import watched
+from sftchat.cli.progress import with_progress
 from sftchat.cli.rows import rows_options
-from sftchat.cli.sampling import sampling_options
-from sftchat.cli.shared import Session, answering_options
+from sftchat.cli.shared import Session, answering_options, sampling_options
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.sampling import Samples, generate, requests, settings_of
@@ -104,7 +103,7 @@ class Asking:
         if len(samples) and not self.quiet:
             click.echo(f"{counted(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(wanted)} to go", err=True)
         with samples, closing(self.session.load_engine(self.model, **self.engine)) as engine:
-            answers = watched(generate(engine, wanted, samples), len(wanted), hidden=self.quiet)
+            answers = with_progress(generate(engine, wanted, samples), len(wanted), hidden=self.quiet)
             failures = [answer for answer in answers if answer is not None]
         return samples, failures
 

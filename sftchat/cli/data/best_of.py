@@ -12,8 +12,7 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
-from sftchat.cli.sampling import chosen_sampling
-from sftchat.cli.shared import Session
+from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.best_of import FATES, Choice, check_prompts, choose, judged
 from sftchat.data.formats import FORMATS, as_rows
 from sftchat.data.sampling import Samples, requests

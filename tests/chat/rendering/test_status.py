@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.status import Item, status_line
 from sftchat.chat.render.width import text_width
+from sftchat.chat.ui.status import Item, status_line
 
 ITEMS = [Item("模型-a", 1), Item("ready", 0), Item("", 2), Item("812/2048 tokens", 2, "812/2048"), Item("31.0 tokens/s", 3, "31/s")]
 
