@@ -1,4 +1,7 @@
-"""Public API of chat commands: ``/name``, what it runs, and the context it receives. Built-in commands use the same API as plugins."""
+"""What a chat shares with commands and views: settings, the context that a command receives, commands, and the interface of a view.
+
+Built-in commands use the same API as plugins.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from sftchat._util.renamed import former_names
-from sftchat.task import ReplyScore
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from sftchat.chat.conversation import Answer, Conversation
     from sftchat.chat.pane import JobHandle, ModelPane
     from sftchat.engine import Engine
-
+    from sftchat.task import ReplyScore
 
 T = TypeVar("T")
 

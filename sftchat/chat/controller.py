@@ -1,4 +1,8 @@
-"""Services of a chat other than its models."""
+"""Chat controller: sends messages to one or more models and handles commands while engines load and generate on their own threads.
+
+Independent of the terminal: ``sftchat.chat.ui`` has the views. All methods of the controller and of its view run on the UI thread; engine
+threads call back through ``post`` only.
+"""
 
 from __future__ import annotations
 

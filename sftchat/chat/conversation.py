@@ -139,11 +139,11 @@ class Conversation:
 
     def path_to(self, id: int) -> tuple[Node, ...]:
         """Return the nodes from the root to a node."""
-        found: list[Node] = []
+        nodes: list[Node] = []
         while id:
-            found.append(self.node(id))
-            id = found[-1].parent
-        return tuple(reversed(found))
+            nodes.append(self.node(id))
+            id = nodes[-1].parent
+        return tuple(reversed(nodes))
 
     @property
     def path(self) -> tuple[Node, ...]:
@@ -169,12 +169,12 @@ class Conversation:
     @property
     def messages(self) -> tuple[Message, ...]:
         """Messages in the form that engines and templates take."""
-        found = [Message(role="system", content=self.system)] if self.system else []
+        messages = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns if self.history else self.turns[-1:]:
-            found.append(Message(role="user", content=turn.question))
+            messages.append(Message(role="user", content=turn.question))
             if turn.reply is not None:
-                found.append(Message(role="assistant", content=turn.reply.text))
-        return tuple(found)
+                messages.append(Message(role="assistant", content=turn.reply.text))
+        return tuple(messages)
 
     @property
     def waiting(self) -> bool:

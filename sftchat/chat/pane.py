@@ -1,23 +1,26 @@
-"""Thread that loads and runs one engine; results go to the UI thread through ``post``."""
+"""The models of a chat: a pane for each, and the threads that load their engines and run jobs on them."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 from sftchat._util.renamed import former_names
 from sftchat._util.third_party import call_plugin
 from sftchat.chat.context import View
 from sftchat.chat.turn import PendingReply
-from sftchat.engine import Engine, Renders
+from sftchat.engine import Engine, Inspects, Renders, Request
 from sftchat.errors import SftchatError, UsageError, in_one_line
 from sftchat.task import ReplyScore
+from sftchat.thinking import opens_thoughts
+from sftchat.types import Message
 
-Post = Callable[[Callable[[], None]], None]
+T = TypeVar("T")
+QUESTION = Message(role="user", content="?")
 
 
 @former_names(say="info")
@@ -49,7 +52,7 @@ class EngineThread:
         engine: The loaded engine; None before. Set on the UI thread.
     """
 
-    def __init__(self, load: Callable[[], Engine], post: Post) -> None:
+    def __init__(self, load: Callable[[], Engine], post: Callable[[Callable[[], None]], None]) -> None:
         self.engine: Engine | None = None
         self._load = load
         self._post = post
@@ -93,9 +96,6 @@ class EngineThread:
         self._loaded()
 
 
-T = TypeVar("T")
-
-
 class Jobs:
     """Runs the slow jobs of commands, one at a time. Thread: UI.
 
@@ -111,7 +111,7 @@ class Jobs:
         self.doing = ""
         self._view = view
         self._next = next
-        self._work: JobHandle | None = None
+        self._job: JobHandle | None = None
 
     def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], engine_thread: EngineThread) -> None:
         """Run a job on an engine thread; see ``ChatContext.work``.
@@ -119,40 +119,40 @@ class Jobs:
         Raises:
             UsageError: When another job is running.
         """
-        if self._work is not None:
+        if self._job is not None:
             raise UsageError(f"the conversation is busy: {self.doing}")
-        self._work = work = JobHandle(lambda text: self._view.post(partial(self._view.info, text)))
+        self._job = handle = JobHandle(lambda text: self._view.post(partial(self._view.info, text)))
         self.doing = title
 
         def run(engine: Engine) -> None:
             try:
-                result = job(engine, work)
+                result = job(engine, handle)
             except BaseException as error:  # any exception of a model library or plugin, SystemExit included, ends the job, not the chat
-                self._view.post(partial(self._end, work, problem=in_one_line(error)))
+                self._view.post(partial(self._end, handle, problem=in_one_line(error)))
             else:
-                self._view.post(partial(self._end, work, partial(done, result)))
+                self._view.post(partial(self._end, handle, partial(done, result)))
 
         engine_thread.do(run)
 
     def stop(self) -> bool:
         """Stop the running job: at once for the user, soon on the engine thread. False when there is none."""
-        if self._work is None:
+        if self._job is None:
             return False
         self._view.info(f"{self.doing}: stopped")
         self.cancel()
-        self._end(self._work)
+        self._end(self._job)
         return True
 
     def cancel(self) -> None:
         """Stop the running job and discard its result."""
-        if self._work is not None:
-            self._work.stop.set()
+        if self._job is not None:
+            self._job.stop.set()
 
-    def _end(self, work: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
+    def _end(self, handle: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
         """End a job; ignored when the job was stopped before."""
-        if work is not self._work:
+        if handle is not self._job:
             return
-        title, self._work, self.doing = self.doing, None, ""
+        title, self._job, self.doing = self.doing, None, ""
         if problem:
             self._view.error(problem)
         elif done is not None:
@@ -209,13 +209,6 @@ class ModelPane:
         return self.engine_thread.engine
 
     @property
-    def state(self) -> Literal["loading", "generating", "ready"]:
-        """Current state of the model."""
-        if self.engine is None:
-            return "loading"
-        return "ready" if self.generation is None else "generating"
-
-    @property
     def context_length(self) -> int:
         """Context length in tokens, prompt and reply together; 0 when unknown."""
         return self.engine.context_length if isinstance(self.engine, Renders) else 0
@@ -224,6 +217,21 @@ class ModelPane:
     def tokens_per_second(self) -> float:
         """Speed of the current or last reply; 0 when unknown."""
         return self.generation.tokens_per_second if self.generation is not None else self._rate
+
+    def begins_with_thoughts(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether the chat template opens the thoughts of a reply; False when unknown, for example behind a server.
+
+        Args:
+            arguments: Chat template arguments that override the engine's own.
+        """
+        engine = self.engine
+        try:
+            if (arguments or self.adapter) and isinstance(engine, Inspects):
+                tokens = engine.prompt_tokens(Request("look", (QUESTION,), adapter=self.adapter, template_arguments=arguments))
+                return opens_thoughts("".join(token.text for token in tokens))
+            return isinstance(engine, Renders) and opens_thoughts(engine.render([QUESTION]))
+        except SftchatError:
+            return False  # the template rejects the message or the arguments; the request itself reports the error
 
     def replace(self, name: str, engine_thread: EngineThread) -> None:
         """Replace the model of the pane."""

@@ -86,7 +86,7 @@ class Rows:
             if _unlearned(other.messages) == _unlearned(example.messages):
                 what = "the same row is there already" if other.gold == example.gold else "its prompt has another reply there"
                 raise DataError(f"{what}; nothing is written", other.source)
-        others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(one) for one in TRAINING]
+        others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(training) for training in TRAINING]
         for leak in find_leaks([example], (other for file in others for other in _examples(file))):
             same = "the same prompt is" if leak.similarity == 1 else f"nearly the same prompt (similarity {leak.similarity:.2f}) is"
             raise DataError(f"{same} there; a row is for training or for evaluation, never for both: nothing is written", leak.row)

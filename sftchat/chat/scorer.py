@@ -100,10 +100,10 @@ class GoldScorer:
         Args:
             messages: The conversation; ends with a user message.
         """
-        said = _said(messages)
-        for example in self._by_question.get(said[-1][1], ()):
-            asked = _said(example.messages)
-            if said[-len(asked) :] == asked:
+        turns = _turns(messages)
+        for example in self._by_question.get(turns[-1][1], ()):
+            item_turns = _turns(example.messages)
+            if turns[-len(item_turns) :] == item_turns:
                 return example
         return None
 
@@ -131,12 +131,12 @@ class GoldScorer:
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:
         """Index the items by their last message."""
-        found: dict[str, list[Example]] = defaultdict(list)
+        items: dict[str, list[Example]] = defaultdict(list)
         for example in self.examples:
-            found[example.messages[-1]["content"].strip()].append(example)
-        return found
+            items[example.messages[-1]["content"].strip()].append(example)
+        return items
 
 
-def _said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """Roles and stripped texts, without the system prompt."""
     return [(message["role"], message["content"].strip()) for message in messages if message["role"] != "system"]

@@ -36,7 +36,7 @@ class Session:
 
     Args:
         sessions: The session store; None disables saving.
-        found: Session to continue; a new one by default.
+        summary: Session to continue; a new one by default.
         kept: The part of its conversation that is stored already.
 
     Attributes:
@@ -45,12 +45,12 @@ class Session:
         pending: Lines of a resumed session that were typed but not processed.
     """
 
-    def __init__(self, sessions: Sessions | None = None, found: Summary | None = None, kept: Conversation | None = None) -> None:
+    def __init__(self, sessions: Sessions | None = None, summary: Summary | None = None, kept: Conversation | None = None) -> None:
         self.sessions = sessions
         self.id = 0
         self.pending: tuple[str, ...] = ()
         self._nodes: tuple[Node, ...] = ()
-        self.go_on(found, kept)
+        self.go_on(summary, kept)
 
     def save(self, conversation: Conversation, settings: Settings, models: Sequence[str], pending: Sequence[str] = ()) -> None:
         """Save what changed since the last call, and the pending lines."""
@@ -82,12 +82,12 @@ class Session:
         )
         self.sessions.save(self.id, metadata)
 
-    def go_on(self, found: Summary | None, kept: Conversation | None) -> None:
-        """Continue in another session: ``found``, or a new one when it is None."""
-        self.id = found.id if found is not None else 0
-        self.pending = found.metadata.pending if found is not None else ()
+    def go_on(self, summary: Summary | None, kept: Conversation | None) -> None:
+        """Continue in another session: that of ``summary``, or a new one when it is None."""
+        self.id = summary.id if summary is not None else 0
+        self.pending = summary.metadata.pending if summary is not None else ()
         # a reply interrupted by a crash is part of the conversation but not yet a stored node
-        stored = self.sessions.stored(found) if self.sessions is not None and found is not None else 0
+        stored = self.sessions.stored(summary) if self.sessions is not None and summary is not None else 0
         self._nodes = kept.nodes[:stored] if kept is not None else ()
 
     def begin(self, question: int, pane: int, answer: Answer) -> None:
@@ -116,19 +116,19 @@ class Session:
         return True
 
 
-def restored(sessions: Sessions, found: Summary, panes: int) -> tuple[Conversation, Settings]:
+def restored(sessions: Sessions, summary: Summary, panes: int) -> tuple[Conversation, Settings]:
     """Restore the conversation and settings of a session.
 
     Args:
         sessions: The session store.
-        found: The session to restore.
+        summary: The session to restore.
         panes: Number of models that continue it.
 
     Raises:
         SftchatError: When the session is damaged.
     """
-    conversation = sessions.conversation(found)
-    return conversation.seen_by(min(conversation.pane, panes - 1)), found.metadata.settings
+    conversation = sessions.conversation(summary)
+    return conversation.seen_by(min(conversation.pane, panes - 1)), summary.metadata.settings
 
 
 FILE = "sessions.sqlite"
@@ -234,24 +234,26 @@ class Sessions:
 
     def all(self, most: int = -1) -> tuple[Summary, ...]:
         """List the sessions, last used first; damaged ones are skipped with one warning."""
-        found = []
+        summaries = []
         for id, name, used, facts in self._do("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most):
             try:
                 if not isinstance(used, float) or not 0 <= used < YEAR_10000:
                     raise ValueError(f"it was used at {used!r}")
-                found.append(Summary(id, from_json(str, name or ""), used, metadata_from_json(facts)))
+                summaries.append(Summary(id, from_json(str, name or ""), used, metadata_from_json(facts)))
             except (ValueError, TypeError) as error:
                 if id not in self._damaged:
                     self._damaged.add(id)
                     self.warn(str(self._broken_session(id, error)))
-        return tuple(found)
+        return tuple(summaries)
 
     def find(self, wanted: str) -> Summary | None:
-        """Find a session by name or number; the last used one when ``wanted`` is empty."""
-        found = self.all()
+        """Find a session by name or number; the last used summary when ``wanted`` is empty."""
+        summaries = self.all()
         if not wanted:
-            return found[0] if found else None
-        return next((one for one in found if one.name == wanted), None) or next((one for one in found if str(one.id) == wanted), None)
+            return summaries[0] if summaries else None
+        return next((summary for summary in summaries if summary.name == wanted), None) or next(
+            (summary for summary in summaries if str(summary.id) == wanted), None
+        )
 
     def conversation(self, session: Summary) -> Conversation:
         """Load the conversation of a session, including the partial text of a reply interrupted by a crash.
@@ -266,8 +268,9 @@ class Sessions:
             if [node.id for node in nodes] != list(range(1, len(nodes) + 1)):
                 raise ValueError("a node is missing")
             head = min(metadata.head, len(nodes))
-            found = Conversation(metadata.system, nodes, head, pane=metadata.pane, history=metadata.history)
-            return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
+            conversation = Conversation(metadata.system, nodes, head, pane=metadata.pane, history=metadata.history)
+            answers = self._under_way(session.id, head) if conversation.waiting else ()
+            return conversation.answer(*answers) if answers else conversation
         except (ValueError, TypeError) as error:
             raise self._broken_session(session.id, error) from error
 
@@ -336,4 +339,4 @@ def _connect(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readable by its owner only
-    return open_database(path, TABLES, VERSION, WAIT_SECONDS, lambda found: f"it has format {found}, this sftchat reads {VERSION}")
+    return open_database(path, TABLES, VERSION, WAIT_SECONDS, lambda version: f"it has format {version}, this sftchat reads {VERSION}")

@@ -123,18 +123,18 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
     """
     if not (isinstance(engine, Counts) and isinstance(engine, Renders)):
         return Fitted(request)
-    room, reply = engine.context_length, request.sampling.max_new_tokens
-    wanted = 1 if overflow == "stop" else min(reply, room - 1)
+    limit, reply = engine.context_length, request.sampling.max_new_tokens
+    wanted = 1 if overflow == "stop" else min(reply, limit - 1)
     used = engine.count_tokens(request)
     dropped = 0
-    while overflow == "drop-oldest" and used + wanted > room and (fewer := _without_oldest(request)) is not None:
+    while overflow == "drop-oldest" and used + wanted > limit and (fewer := _without_oldest(request)) is not None:
         request, dropped = fewer, dropped + 1
         used = engine.count_tokens(request)
-    if used + wanted <= room:
+    if used + wanted <= limit:
         return Fitted(request, dropped)
-    if overflow == "refuse" and used < room:
+    if overflow == "refuse" and used < limit:
         raise EngineError(
-            f"the conversation has {used} tokens and the reply may have {reply}, the context holds {room}; "
+            f"the conversation has {used} tokens and the reply may have {reply}, the context holds {limit}; "
             "'/set overflow drop-oldest' leaves out the oldest turns, '/set max_new_tokens N' asks for less"
         )
     remedy = (
@@ -143,7 +143,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         else "'/set overflow drop-oldest' leaves out the oldest turns, /undo and /reset take them back"
     )
     raise EngineError(
-        f"the context is full: the conversation has {used} tokens, the context holds {room}, prompt and reply together; {remedy}"
+        f"the context is full: the conversation has {used} tokens, the context holds {limit}, prompt and reply together; {remedy}"
     )
 
 
@@ -257,12 +257,12 @@ class TurnRunner:
         panes = {request.id: pane for pane, (request, _) in batch.items()}
         wanted: list[Request] = []
 
-        def post(pane: int, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
-            self._view.post(partial(self._finish, pane, batch[pane][1], why, prompt_tokens, problem))
+        def post(pane: int, reason: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+            self._view.post(partial(self._finish, pane, batch[pane][1], reason, prompt_tokens, problem))
 
         def show(chunk: Chunk) -> None:
             pane = panes[chunk.request_id]
-            self._view.post(partial(self._piece, pane, batch[pane][1], chunk))
+            self._view.post(partial(self._add_chunk, pane, batch[pane][1], chunk))
 
         if self._stop.is_set():
             return
@@ -274,7 +274,7 @@ class TurnRunner:
                     post(pane, "error", problem=str(error))
                     continue
                 if fitted.dropped:
-                    self._view.post(partial(self._dropped, pane, generation, fitted.dropped))
+                    self._view.post(partial(self._note_dropped, pane, generation, fitted.dropped))
                 wanted.append(fitted.request)
             replies = dict(collect(engine, wanted, on_chunk=show, stop=self._stop.is_set)) if wanted else {}
         except Exception as error:  # any error in a model library ends the replies, not the chat
@@ -289,7 +289,7 @@ class TurnRunner:
 
     # UI thread
 
-    def _piece(self, pane: int, generation: PendingReply, chunk: Chunk) -> None:
+    def _add_chunk(self, pane: int, generation: PendingReply, chunk: Chunk) -> None:
         """Handle a chunk of a reply; chunks that arrive after the reply was stopped are ignored."""
         if self._generations.get(pane) is not generation:
             return
@@ -302,14 +302,14 @@ class TurnRunner:
         if chunk.text:
             self._view.show_piece(chunk.text, pane)
 
-    def _dropped(self, pane: int, generation: PendingReply, turns: int) -> None:
+    def _note_dropped(self, pane: int, generation: PendingReply, turns: int) -> None:
         """Record and report that the oldest turns did not fit into the context."""
         if self._generations.get(pane) is generation:
             generation.dropped = turns
             lost = "the first turn is" if turns == 1 else f"the first {turns} turns are"
             self._view.info(f"{self._who(pane)}the context is full: {lost} not shown to the model")
 
-    def _finish(self, pane: int, generation: PendingReply, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+    def _finish(self, pane: int, generation: PendingReply, reason: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
         """Finish a reply: keep the generated text, or remove the message when there is none."""
         if self._generations.get(pane) is not generation:
             return
@@ -321,7 +321,7 @@ class TurnRunner:
             draft,
             reply=Reply(
                 generation.text,
-                why,
+                reason,
                 draft.reply.prompt_tokens or max(0, prompt_tokens - draft.reply.completion_tokens),
                 generation.all_tokens,
                 generation.thoughts.strip("\n"),
@@ -338,19 +338,19 @@ class TurnRunner:
         self._view.end_reply(pane)
         if generation.text_was_thoughts:
             self._view.info(f"{self._who(pane)}{LATE}")
-        fate = "the message is taken back" if answer.silent else "what was said is kept"
-        if why == "error":
-            self._view.error(f"{self._who(pane)}{problem}; {fate}")
-        elif why == "cancelled":
-            self._view.info(f"{self._who(pane)}stopped; {fate}")
-        elif why == "length" and 0 < model.context_length <= model.context_used:
+        outcome = "the message is taken back" if answer.silent else "what was said is kept"
+        if reason == "error":
+            self._view.error(f"{self._who(pane)}{problem}; {outcome}")
+        elif reason == "cancelled":
+            self._view.info(f"{self._who(pane)}stopped; {outcome}")
+        elif reason == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
             self._view.info(f"{self._who(pane)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
-        elif only_thoughts(answer.reply) or (why == "length" and generation.thinking):
+        elif only_thoughts(answer.reply) or (reason == "length" and generation.thinking):
             self._view.info(
                 f"{self._who(pane)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )
-        elif why == "length":
+        elif reason == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"
             self._view.info(f"{self._who(pane)}cut at {generation.all_tokens} tokens; {remedy}")
         elif generation.refused:
@@ -373,8 +373,8 @@ def _exact(engine: Engine, request: Request, token_ids: Sequence[int]) -> Reques
     """Return a request that continues the exact tokens of a partial reply, provided they decode to its text; tokenizing the text again
     could give other tokens.
     """
-    said = request.reply_prefix
-    if not (said and token_ids and isinstance(engine, Inspects)) or said.endswith("\ufffd"):
+    text = request.reply_prefix
+    if not (text and token_ids and isinstance(engine, Inspects)) or text.endswith("\ufffd"):
         return request
-    known = engine.decode(token_ids, request.adapter) == said
-    return replace(request, reply_prefix="", reply_ids=tuple(token_ids)) if known else request
+    same_text = engine.decode(token_ids, request.adapter) == text
+    return replace(request, reply_prefix="", reply_ids=tuple(token_ids)) if same_text else request

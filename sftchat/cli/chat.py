@@ -85,8 +85,8 @@ def command(
     models = choose_models(models, resumed)
     trained = set(trained_tasks(models).values()) & session.registry.tasks.keys()
     if chosen is None and len(trained) == 1 and not plain:
-        (known,) = trained
-        remarks.append(f"trained on {known}: with --task {known} replies are generated as they are scored, and marked")
+        (task_name,) = trained
+        remarks.append(f"trained on {task_name}: with --task {task_name} replies are generated as they are scored, and marked")
     conversation, settings = restored(sessions, resumed, len(models)) if resumed is not None else (Conversation(), Settings())
     if system is not None:
         conversation = conversation.with_system(system)

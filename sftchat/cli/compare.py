@@ -113,13 +113,13 @@ def _checked(session: Session, models: Sequence[str], options: dict[str, Any]) -
     for model in models:
         if models.count(model) > 1:
             raise UsageError(f"model '{model}' stands twice")
-    found = [
+    references = [
         resolve(model, base=options["base"], schemes=session.registry.engines, allow_pickle=options["allow_pickle"]) for model in models
     ]
-    for reference in found:
+    for reference in references:
         if reference.served and options["template"]:
             raise UsageError(f"--template cannot be compared: the server of '{reference.text}' renders prompts with its own")
-    return found
+    return references
 
 
 def _questions(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 from sftchat._util.returned import plain_texts
 from sftchat._util.third_party import call_plugin
@@ -175,9 +176,10 @@ def _exit(context: ChatContext, argument: str) -> None:
     context.exit()
 
 
+_command = partial(ChatCommand, topic="general")
 GENERAL = (
-    ChatCommand("help", "what can be typed", _help, "[COMMAND]", _command_names, allowed_while_busy=True, topic="general"),
-    ChatCommand("exit", "leave the chat", _exit, allowed_while_busy=True, topic="general"),
+    _command("help", "what can be typed", _help, "[COMMAND]", _command_names, allowed_while_busy=True),
+    _command("exit", "leave the chat", _exit, allowed_while_busy=True),
 )
 TOPICS = (navigation, settings, sessions, models, inspect_prompt, inspect_probs, likelihood, samples, data, scoring)
 BUILTINS = (*GENERAL, *(command for topic in TOPICS for command in topic.COMMANDS), *settings.DISPLAY)

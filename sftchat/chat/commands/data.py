@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def _rate(context: ChatContext, rating: Rating) -> None:
 def _others(context: ChatContext, rating: Rating) -> list[str]:
     """Return the replies of other panes and attempts to the last message that have the rating."""
     conversation = context.conversation
-    asked = conversation.node(conversation.turns[-1].id).parent
-    answers = [answer for node in conversation.nodes if node.parent == asked for answer in node.answers]
+    question = conversation.node(conversation.turns[-1].id).parent
+    answers = [answer for node in conversation.nodes if node.parent == question for answer in node.answers]
     return [answer.reply.text for answer in answers if answer.rating == rating]
 
 
@@ -134,9 +135,10 @@ def _gold(context: ChatContext, argument: str) -> None:
     _write(context, answer, lambda about: [context.services.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
 
 
+_command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    ChatCommand("good", "keep the last reply as a row to train on", _good, unavailable_reason=no_reply, topic="data"),
-    ChatCommand("bad", "keep the last reply as the worse of a pair", _bad, unavailable_reason=no_reply, topic="data"),
-    ChatCommand("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply, topic="data"),
-    ChatCommand("gold", "keep the last message to be scored on", _gold, "[TEXT]", unavailable_reason=no_reply, topic="data"),
+    _command("good", "keep the last reply as a row to train on", _good, unavailable_reason=no_reply),
+    _command("bad", "keep the last reply as the worse of a pair", _bad, unavailable_reason=no_reply),
+    _command("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply),
+    _command("gold", "keep the last message to be scored on", _gold, "[TEXT]", unavailable_reason=no_reply),
 )

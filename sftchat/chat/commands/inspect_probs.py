@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import exp
 
 from sftchat.chat.commands.arguments import whole_number
@@ -227,14 +228,9 @@ def _ways(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 TOPIC = "looking inside"
+_command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
-    ChatCommand(
-        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways, topic=TOPIC
-    ),
-    ChatCommand(
-        "why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply, topic=TOPIC
-    ),
-    ChatCommand(
-        "fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply, topic=TOPIC
-    ),
+    _command("probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways),
+    _command("why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply),
+    _command("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, cast
 
 from sftchat.chat.commands.token_view import Row, running, sign, table, together
@@ -150,12 +151,9 @@ def _mask(context: ChatContext, argument: str) -> None:
     look(context, "rendering", job, show)
 
 
+_command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
-    ChatCommand("prompt", "show the templated text of the last message, or of TEXT", _prompt, "[TEXT]", topic="looking inside"),
-    ChatCommand(
-        "tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]", topic="looking inside"
-    ),
-    ChatCommand(
-        "mask", "show what training on this conversation would learn, or with TEXT as the reply", _mask, "[TEXT]", topic="looking inside"
-    ),
+    _command("prompt", "show the templated text of the last message, or of TEXT", _prompt, "[TEXT]"),
+    _command("tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]"),
+    _command("mask", "show what training on this conversation would learn, or with TEXT as the reply", _mask, "[TEXT]"),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
 from sftchat.chat.commands.inspect_prompt import closed, request_of
 from sftchat.chat.commands.token_view import Row, likelihood, table
@@ -33,12 +35,12 @@ def _gold(context: ChatContext) -> str:
     return example.gold
 
 
-def _next_likelihood(context: ChatContext, text: str, pane: int, found: list[Row]) -> None:
+def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]) -> None:
     """Compute the likelihood for one pane, then for the next ones. A model that does not support it gets a row that says so; if it is the
     only model, an error.
     """
     if pane == len(context.panes):
-        context.info(table(found))
+        context.info(table(rows))
         return
     conversation, chosen = context.conversation.seen_by(pane), context.panes[pane]
     request, reply, ended = (request_of(context, conversation.unanswered(), pane), text, True) if text else last_reply(context, pane)
@@ -52,7 +54,7 @@ def _next_likelihood(context: ChatContext, text: str, pane: int, found: list[Row
         else:
             unended = "" if local or result[-1].token.special else "; the token that ends a reply is not among them"
             row = (("", chosen.name), ("note", likelihood(result) + unended))
-        _next_likelihood(context, text, pane + 1, [*found, row])
+        _next_likelihood(context, text, pane + 1, [*rows, row])
 
     def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:
         assert isinstance(engine, Scores)
@@ -71,13 +73,13 @@ def _next_likelihood(context: ChatContext, text: str, pane: int, found: list[Row
         show(closed(chosen.name))
 
 
+_command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
-    ChatCommand(
+    _command(
         "likelihood",
         "show how likely TEXT, the gold answer or the last reply is to every model",
         _likelihood,
         "[gold|TEXT]",
-        topic=TOPIC,
         aliases=("nll",),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from sftchat._util.parsing import path_of
@@ -93,7 +94,7 @@ def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
         engine.mix_adapters(name, parts)
 
 
-def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
+def _sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, float]]:
     """Parse a weighted sum: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
 
     Raises:
@@ -108,8 +109,8 @@ def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
     if not 0 <= weight <= 1:
         raise UsageError(f"weight is '{typed}', must be from 0 (all {first}) to 1 (all {second})")
     for part in (first, second):
-        if part not in known:
-            raise UsageError(unknown("adapter", part, known))
+        if part not in adapters:
+            raise UsageError(unknown("adapter", part, adapters))
     return f"{first}+{second} {weight:g}", {first: 1 - weight, second: weight}
 
 
@@ -124,28 +125,32 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints, current, describe_checkpoint
 
-    found = checkpoints(context.focus.name)
-    at = current(context.focus.name, found)
+    folders = checkpoints(context.focus.name)
+    at = current(context.focus.name, folders)
     if not argument:
-        context.info("\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(one)}  {one}" for number, one in enumerate(found)))
+        context.info(
+            "\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(folder)}  {folder}" for number, folder in enumerate(folders))
+        )
         return
     if argument in ("next", "prev"):
         to = (-1 if at is None else at) + (1 if argument == "next" else -1)
-        if not 0 <= to < len(found):
+        if not 0 <= to < len(folders):
             raise UsageError(f"{context.focus.name} is the {'last' if argument == 'next' else 'first'} checkpoint of its run")
     else:
         step = whole_number(argument, "the step", least=0)
-        steps = [step_of(one) for one in found]
+        steps = [step_of(folder) for folder in folders]
         if step not in steps:
-            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(str(one) for one in dict.fromkeys(steps))}")
+            raise UsageError(
+                f"the run has no checkpoint of step {step}; it has {', '.join(str(folder) for folder in dict.fromkeys(steps))}"
+            )
         to = steps.index(step)
 
     def ask() -> None:
-        context.info(f"{found[to]}: {describe_checkpoint(found[to])}")
+        context.info(f"{folders[to]}: {describe_checkpoint(folders[to])}")
         if context.conversation.head:
             context.generate(context.conversation.unanswered())
 
-    context.switch(found[to], ask)
+    context.switch(folders[to], ask)
 
 
 def _no_checkpoints(context: ChatContext) -> str:
@@ -160,23 +165,21 @@ def _steps(context: ChatContext, argument: str) -> Iterable[str]:
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints
 
-    return ["next", "prev", *(str(step_of(one)) for one in checkpoints(context.focus.name))]
+    return ["next", "prev", *(str(step_of(folder)) for folder in checkpoints(context.focus.name))]
 
 
+_command = partial(ChatCommand, topic="models")
 COMMANDS = (
-    ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
-    ChatCommand(
-        "focus", "the column that other commands mean", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane, topic="models"
-    ),
-    ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
-    ChatCommand(
+    _command("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names),
+    _command("focus", "the column that other commands mean", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane),
+    _command("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names),
+    _command(
         "checkpoint",
         "ask another checkpoint of the run",
         _checkpoint,
         "[next|prev|STEP]",
         _steps,
         unavailable_reason=_no_checkpoints,
-        topic="models",
         aliases=("ckpt",),
     ),
 )

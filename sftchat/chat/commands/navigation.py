@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 
-from sftchat.chat.commands.arguments import no_reply, shortened, whole_number
+from sftchat.chat.commands.arguments import no_reply, nothing_asked, shortened, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import UsageError
 from sftchat.text import counted
@@ -137,11 +138,6 @@ def _where(context: ChatContext) -> str:
     return f"after turn {len(turns)}: {shortened(turns[-1].question)}"
 
 
-def _nothing_asked(context: ChatContext) -> str:
-    """Return why there is no message to repeat."""
-    return "" if context.conversation.head else "nothing was asked yet"
-
-
 def _nothing_undone(context: ChatContext) -> str:
     """Return why there is nothing to redo."""
     return "" if context.conversation.undone else "nothing was undone"
@@ -152,41 +148,16 @@ def _no_branches(context: ChatContext) -> str:
     return "" if context.conversation.ends else "nothing was said yet"
 
 
+_command = partial(ChatCommand, topic="conversation")
 COMMANDS = (
-    ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]", topic="conversation"),
-    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=no_reply, topic="conversation"),
-    ChatCommand("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone, topic="conversation"),
-    ChatCommand("regen", "have the last message answered once more", _regen, unavailable_reason=_nothing_asked, topic="conversation"),
-    ChatCommand(
-        "edit",
-        "ask turn N, or the last, in other words",
-        _edit,
-        "[N:] [TEXT]",
-        _turn_numbers,
-        unavailable_reason=no_reply,
-        topic="conversation",
-    ),
-    ChatCommand("continue", "have a reply that was cut go on", _continue, unavailable_reason=_complete, topic="conversation"),
-    ChatCommand(
-        "branch",
-        "go back to after turn N and go on differently",
-        _branch,
-        "N",
-        _turn_numbers,
-        unavailable_reason=no_reply,
-        topic="conversation",
-    ),
-    ChatCommand(
-        "branches",
-        "list the branches, or go to one",
-        _branches,
-        "[N]",
-        _branch_numbers,
-        unavailable_reason=_no_branches,
-        topic="conversation",
-    ),
-    ChatCommand(
-        "history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply, topic="conversation"
-    ),
-    ChatCommand("reset", "forget all but the system prompt", _reset, topic="conversation"),
+    _command("system", "show or change the system prompt", _system, "[TEXT|off]"),
+    _command("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=no_reply),
+    _command("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone),
+    _command("regen", "have the last message answered once more", _regen, unavailable_reason=nothing_asked),
+    _command("edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, unavailable_reason=no_reply),
+    _command("continue", "have a reply that was cut go on", _continue, unavailable_reason=_complete),
+    _command("branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, unavailable_reason=no_reply),
+    _command("branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, unavailable_reason=_no_branches),
+    _command("history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply),
+    _command("reset", "forget all but the system prompt", _reset),
 )

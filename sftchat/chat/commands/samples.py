@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from sftchat.chat.commands.arguments import whole_number
+from sftchat.chat.commands.arguments import nothing_asked, whole_number
 from sftchat.chat.commands.inspect_prompt import last_question
 from sftchat.chat.commands.token_view import Row, table
 from sftchat.chat.context import ChatCommand, ChatContext
@@ -52,17 +52,14 @@ def _samples(context: ChatContext, argument: str) -> None:
         for reply in replies:
             groups.setdefault(understood(reply), []).append(reply)
         ordered = sorted(groups.values(), key=len, reverse=True)
-        rows: list[Row] = [(("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", _line(group))) for group in ordered]
+        rows: list[Row] = []
+        for group in ordered:
+            text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
+            rows.append((("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", text or "(nothing)")))
         head = f"{counted(len(replies), 'sample')} at temperature {sampling.temperature:g}, {counted(len(ordered), 'different answer')}\n"
         context.info([("note", head), *table(rows)])
 
     context.work(f"sampling {count} answers", job, show)
-
-
-def _line(group: Sequence[Reply]) -> str:
-    """Format a group of equal answers on one line."""
-    text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
-    return text or "(nothing)"
 
 
 def _raw(context: ChatContext, argument: str) -> None:
@@ -81,20 +78,15 @@ def _raw(context: ChatContext, argument: str) -> None:
     context.work("continuing the text", job, lambda _: None)
 
 
-def _nothing_asked(context: ChatContext) -> str:
-    """Return why there is no message to sample replies to."""
-    return "" if context.conversation.head else "nothing was asked yet"
-
-
+_command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
-    ChatCommand(
+    _command(
         "samples",
         "sample K answers to the last message and count what they say",
         _samples,
         "K",
-        unavailable_reason=_nothing_asked,
-        topic="looking inside",
+        unavailable_reason=nothing_asked,
         aliases=("n",),
     ),
-    ChatCommand("raw", "continue TEXT as it is, without a chat template", _raw, "TEXT", topic="looking inside"),
+    _command("raw", "continue TEXT as it is, without a chat template", _raw, "TEXT"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number
@@ -22,7 +23,7 @@ ITEMS = 20
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _ChatEngine:
     """Engine wrapper that adds the adapter and the template arguments of the chat to each request."""
 
     engine: Engine
@@ -61,18 +62,21 @@ def _eval(context: ChatContext, argument: str) -> None:
     items = [example for at, example in enumerate(scorer.examples) if at in picked]
 
     def score(pane: int) -> None:
-        asked = context.panes[pane]
-        settings, adapter = context.settings, asked.adapter
+        model = context.panes[pane]
+        settings, adapter = context.settings, model.adapter
 
         def done(figures: str) -> None:
             context.info(
-                f"{asked.name}{f' with adapter {adapter}' if adapter else ''}, {number} of {len(scorer.examples)} items: {figures}"
+                f"{model.name}{f' with adapter {adapter}' if adapter else ''}, {number} of {len(scorer.examples)} items: {figures}"
             )
             if pane + 1 < len(context.panes):
                 score(pane + 1)
 
         context.work(
-            f"scoring {number} items", lambda engine, work: _figures(_Asked(engine, adapter, settings), scorer, items, work), done, pane
+            f"scoring {number} items",
+            lambda engine, work: _figures(_ChatEngine(engine, adapter, settings), scorer, items, work),
+            done,
+            pane,
         )
 
     score(0)
@@ -118,19 +122,19 @@ def _item(context: ChatContext, argument: str) -> None:
     else:
         ids = listed(list(by_id), 3)
         raise UsageError(f"no item '{argument}': give a number from 1 to {len(scorer.examples)} or an id, such as {ids}")
-    context.generate(_asking(context.conversation, example))
+    context.generate(_ask_item(context.conversation, example))
 
 
-def _asking(conversation: Conversation, example: Example) -> Conversation:
+def _ask_item(conversation: Conversation, example: Example) -> Conversation:
     """Return the conversation with its head at the root and the messages of an example added."""
     messages = list(example.messages)
-    found = conversation.reset()
+    conversation = conversation.reset()
     if messages[0]["role"] == "system":
-        found = found.with_system(messages.pop(0)["content"])
+        conversation = conversation.with_system(messages.pop(0)["content"])
     for message in messages:
         text = message["content"]
-        found = found.ask(text) if message["role"] == "user" else found.answer(Answer(Reply(text)))
-    return found
+        conversation = conversation.ask(text) if message["role"] == "user" else conversation.answer(Answer(Reply(text)))
+    return conversation
 
 
 def _ids(context: ChatContext, argument: str) -> Iterable[str]:
@@ -138,7 +142,8 @@ def _ids(context: ChatContext, argument: str) -> Iterable[str]:
     return [example.id for example in scorer.examples] if scorer is not None else []
 
 
+_command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    ChatCommand("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold, topic="data"),
-    ChatCommand("item", "ask an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold, topic="data"),
+    _command("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold),
+    _command("item", "ask an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from functools import partial
 
 from sftchat._util.parsing import path_of
 from sftchat.chat.commands.arguments import no_reply, paths, shortened, whole_number
@@ -31,14 +32,16 @@ def _sessions(context: ChatContext, argument: str) -> None:
     context.info(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.services.session.id) or "no sessions yet")
 
 
-def listed(found: Iterable[Summary], current: int) -> str:
+def listed(summaries: Iterable[Summary], current: int) -> str:
     """Format sessions, one line each, with a mark at the current one."""
     lines = []
-    for one in found:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
-        turns, models = counted(one.metadata.turns, "turn"), ", ".join(one.metadata.models)
-        mark = "*" if one.id == current else " "
-        lines.append(f"{mark} {one.id}{f' {one.name}' if one.name else ''}  {when}  {turns} with {models}: {shortened(one.metadata.title)}")
+    for summary in summaries:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.used))
+        turns, models = counted(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
+        mark = "*" if summary.id == current else " "
+        lines.append(
+            f"{mark} {summary.id}{f' {summary.name}' if summary.name else ''}  {when}  {turns} with {models}: {shortened(summary.metadata.title)}"
+        )
     return "\n".join(lines)
 
 
@@ -58,13 +61,13 @@ def _save(context: ChatContext, argument: str) -> None:
 def _load(context: ChatContext, argument: str) -> None:
     """Continue another session, or a conversation from a file."""
     sessions = context.services.session.sessions
-    found = sessions.find(argument) if sessions is not None and argument else None
-    if found is not None and sessions is not None:
-        conversation, settings = restored(sessions, found, len(context.panes))
-        context.services.session.go_on(found, conversation)
+    summary = sessions.find(argument) if sessions is not None and argument else None
+    if summary is not None and sessions is not None:
+        conversation, settings = restored(sessions, summary, len(context.panes))
+        context.services.session.go_on(summary, conversation)
         context.conversation = conversation
         context.settings = settings
-        with_models = ", ".join(found.metadata.models)
+        with_models = ", ".join(summary.metadata.models)
         context.info(f"session {argument}: {counted(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
         return
     name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]
@@ -85,7 +88,7 @@ def _load(context: ChatContext, argument: str) -> None:
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
     """Complete with session names or numbers, and files."""
     sessions = context.services.session.sessions
-    named = [one.name or str(one.id) for one in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
+    named = [summary.name or str(summary.id) for summary in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
     return [*named, *paths(context, argument)]
 
 
@@ -101,32 +104,16 @@ def _export(context: ChatContext, argument: str) -> None:
     context.info(f"{counted(len(context.conversation.turns), 'turn')} written to {path} as {written}")
 
 
+_command = partial(ChatCommand, topic="sessions")
 COMMANDS = (
-    ChatCommand(
-        "sessions",
-        "list the last conversations, or the last N",
-        _sessions,
-        "[N]",
-        allowed_while_busy=True,
-        unavailable_reason=_not_kept,
-        topic="sessions",
+    _command(
+        "sessions", "list the last conversations, or the last N", _sessions, "[N]", allowed_while_busy=True, unavailable_reason=_not_kept
     ),
-    ChatCommand(
-        "save",
-        "give this conversation a name",
-        _save,
-        "NAME",
-        unavailable_reason=lambda context: no_reply(context) or _not_kept(context),
-        topic="sessions",
+    _command(
+        "save", "give this conversation a name", _save, "NAME", unavailable_reason=lambda context: no_reply(context) or _not_kept(context)
     ),
-    ChatCommand("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
-    ChatCommand(
-        "export",
-        "write the conversation: messages, sharegpt, markdown",
-        _export,
-        "FILE [FORMAT]",
-        paths,
-        unavailable_reason=no_reply,
-        topic="sessions",
+    _command("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names),
+    _command(
+        "export", "write the conversation: messages, sharegpt, markdown", _export, "FILE [FORMAT]", paths, unavailable_reason=no_reply
     ),
 )

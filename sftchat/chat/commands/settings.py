@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from sftchat.chat.commands.arguments import whole_number
@@ -12,7 +13,7 @@ from sftchat.engine import Templated
 from sftchat.errors import UsageError, unknown
 from sftchat.types import SamplingParams
 
-NUMBERS = {found.name: type(found.default) for found in fields(SamplingParams) if isinstance(found.default, int | float)}
+NUMBERS = {field.name: type(field.default) for field in fields(SamplingParams) if isinstance(field.default, int | float)}
 NAMES = (*NUMBERS, "stop", "overflow", "history")
 
 
@@ -35,7 +36,7 @@ def _set(context: ChatContext, argument: str) -> None:
         context.conversation = replace(context.conversation, history=WORDS[value])
     elif value:
         _sample(context, name, value)
-    context.info("\n".join(f"{one} {_shown(context, one)}" for one in ([name] if name else NAMES)))
+    context.info("\n".join(f"{setting} {_shown(context, setting)}" for setting in ([name] if name else NAMES)))
 
 
 def _sample(context: ChatContext, name: str, value: str) -> None:
@@ -100,34 +101,30 @@ WORDS = {"true": True, "on": True, "false": False, "off": False}
 
 def _template(context: ChatContext, argument: str) -> None:
     """Show the chat template arguments, or set one."""
-    given: dict[str, Any] = dict(context.settings.template_arguments)
+    arguments: dict[str, Any] = dict(context.settings.template_arguments)
     engines = _templated(context)
-    known = sorted({name for engine in engines for name in engine.template_variables})
+    variables = sorted({name for engine in engines for name in engine.template_variables})
     if argument == "reset":
-        given = {}
+        arguments = {}
     elif argument:
         name, equals, value = (part.strip() for part in argument.partition("="))
         if not equals or not name:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
-        if len(engines) == len(context.panes) and name not in known:
-            raise UsageError(unknown("argument of the chat template", name, known))
-        given[name] = WORDS[value] if value in WORDS else int(value) if value.isdecimal() else value
-    context.settings = replace(context.settings, template_arguments=given)
+        if len(engines) == len(context.panes) and name not in variables:
+            raise UsageError(unknown("argument of the chat template", name, variables))
+        arguments[name] = WORDS[value] if value in WORDS else int(value) if value.isdecimal() else value
+    context.settings = replace(context.settings, template_arguments=arguments)
     own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
-    names = [*known, *sorted(given.keys() - set(known))]
-    shown = [f"{name} {_said(given.get(name, own.get(name, 'as the template has it')))}" for name in names]
+    names = [*variables, *sorted(arguments.keys() - set(variables))]
+    shown = [f"{name} {_said(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
     context.info("\n".join(shown) or "the chat template takes no arguments")
 
 
 def _templated(context: ChatContext) -> list[Templated]:
     """Return the engines that report their template arguments, the focused one first."""
     panes = [context.focus, *(pane for pane in context.panes if pane is not context.focus)]
-    found: list[Templated] = []
-    for pane in panes:
-        engine: object = pane.engine
-        if isinstance(engine, Templated):
-            found.append(engine)
-    return found
+    engines: list[object] = [pane.engine for pane in panes]
+    return [engine for engine in engines if isinstance(engine, Templated)]
 
 
 def _said(value: Any) -> str:
@@ -141,18 +138,12 @@ def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
     return ["reset", *(f"{name}=" for name in names), *(f"{name}={word}" for name in names for word in ("on", "off"))]
 
 
+_command = partial(ChatCommand, topic="settings")
 COMMANDS = (
-    ChatCommand("set", "show or change how to generate", _set, "[NAME VALUE]", _values, topic="settings"),
-    ChatCommand("seed", "show or change the seed of the samples", _seed, "[N]", topic="settings"),
-    ChatCommand("stop", "strings that end a reply", _stop, "[TEXT|off]", topic="settings"),
-    ChatCommand(
-        "template",
-        "show or set template arguments",
-        _template,
-        "[NAME=VALUE|reset]",
-        _template_names,
-        topic="settings",
-    ),
+    _command("set", "show or change how to generate", _set, "[NAME VALUE]", _values),
+    _command("seed", "show or change the seed of the samples", _seed, "[N]"),
+    _command("stop", "strings that end a reply", _stop, "[TEXT|off]"),
+    _command("template", "show or set template arguments", _template, "[NAME=VALUE|reset]", _template_names),
 )
 
 
@@ -173,23 +164,22 @@ def _on_off(context: ChatContext, argument: str) -> Iterable[str]:
     return ("on", "off")
 
 
+_display_command = partial(ChatCommand, topic="display")
 DISPLAY = (
-    ChatCommand(
+    _display_command(
         "markdown",
         "render Markdown, or show replies as they were written",
         _switch("markdown", "Markdown is rendered"),
         "[on|off]",
         _on_off,
         allowed_while_busy=True,
-        topic="display",
     ),
-    ChatCommand(
+    _display_command(
         "thoughts",
         "show what a model thinks before it answers, or one line for it",
         _switch("thoughts", "thoughts are shown"),
         "[on|off]",
         _on_off,
         allowed_while_busy=True,
-        topic="display",
     ),
 )

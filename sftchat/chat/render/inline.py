@@ -35,18 +35,18 @@ def inline(text: str, style: str = "") -> Line:
 def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
     """Split a text into styled pieces, recursively within emphasis."""
     at = 0
-    for found in _SPAN.finditer(text):
-        if found.start() > at:
-            yield style, text[at : found.start()]
-        at = found.end()
-        kind = found.lastgroup
-        if found["code"] is not None:
-            yield f"{style} class:code".strip(), found["code"]
-        elif found["url"] is not None:
-            yield f"{style} class:link".strip(), found["label"]
-            yield f"{style} class:faint".strip(), f" ({found['url']})"
+    for match in _SPAN.finditer(text):
+        if match.start() > at:
+            yield style, text[at : match.start()]
+        at = match.end()
+        kind = match.lastgroup
+        if match["code"] is not None:
+            yield f"{style} class:code".strip(), match["code"]
+        elif match["url"] is not None:
+            yield f"{style} class:link".strip(), match["label"]
+            yield f"{style} class:faint".strip(), f" ({match['url']})"
         else:
             assert kind is not None
-            yield from _spans(found[kind], f"{style} {_STYLES[kind]}".strip())
+            yield from _spans(match[kind], f"{style} {_STYLES[kind]}".strip())
     if at < len(text):
         yield style, text[at:]

@@ -39,8 +39,8 @@ class Code:
             if before:
                 finished, last = [*last, (_style(token), before[-1])] if len(before) == 1 else [(_style(token), before[-1])], []
             last.append((_style(token), rest))
-        found = joined([pair for pair in finished if pair[1]])
-        return found if "".join(text for _, text in found) == line else [("", line)] if line else []
+        styled = joined([pair for pair in finished if pair[1]])
+        return styled if "".join(text for _, text in styled) == line else [("", line)] if line else []
 
 
 def _lexer(language: str) -> Any:
@@ -118,19 +118,19 @@ class Markdown:
 
     def _block(self, line: str, columns: int) -> Line:
         """Render a line outside code blocks."""
-        if found := _FENCE.fullmatch(line):
-            self._fence = found["marks"]
-            self._code = Code(found["language"])
+        if match := _FENCE.fullmatch(line):
+            self._fence = match["marks"]
+            self._code = Code(match["language"])
             return [("class:faint", line)]
-        if found := _HEADING.fullmatch(line):
-            return inline(found["text"], _HEADINGS.get(len(found["level"]), "bold italic")) if found["text"] else [("", line)]
+        if match := _HEADING.fullmatch(line):
+            return inline(match["text"], _HEADINGS.get(len(match["level"]), "bold italic")) if match["text"] else [("", line)]
         if _RULE.fullmatch(line):
             return [("class:faint", "─" * min(columns, 40))]
-        if found := _BULLET.fullmatch(line):
-            return joined([("", found["indent"]), ("class:bullet", "•"), ("", found["space"]), *inline(found["text"])])
-        if found := _NUMBER.fullmatch(line):
-            return [("class:bullet", found["number"]), *inline(found["text"])]
-        if found := _QUOTE.fullmatch(line):
-            bars = "▌ " * found["marks"].count(">")
-            return [("class:faint", bars), *inline(found["text"], "class:quote")]
+        if match := _BULLET.fullmatch(line):
+            return joined([("", match["indent"]), ("class:bullet", "•"), ("", match["space"]), *inline(match["text"])])
+        if match := _NUMBER.fullmatch(line):
+            return [("class:bullet", match["number"]), *inline(match["text"])]
+        if match := _QUOTE.fullmatch(line):
+            bars = "▌ " * match["marks"].count(">")
+            return [("class:faint", bars), *inline(match["text"], "class:quote")]
         return inline(line)

@@ -75,12 +75,12 @@ class SideBySide:
         difference = None if self._marked else first_difference(self._sides)
         self._drawn = [side_rows(side, each, difference) for side in self._sides]
         widths = [each] * len(self._titles)
-        found = [] if self._headed else [join(headings(self._titles, widths), widths, anchored=True)]
+        rows = [] if self._headed else [join(headings(self._titles, widths), widths, anchored=True)]
         self._headed = True
         end = max(self._emitted, settled(self._sides, self._drawn))
-        found += [join(row, widths, anchored=True) for row in table(self._drawn, self._emitted, end)]
+        rows += [join(row, widths, anchored=True) for row in table(self._drawn, self._emitted, end)]
         self._emitted = end
-        return found
+        return rows
 
     def tail(self, height: int) -> list[Line]:
         """Return the last rows that may still change, as drawn by the last call of ``lines``."""

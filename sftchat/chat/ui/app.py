@@ -22,7 +22,6 @@ from sftchat._util.output import rendered
 from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
 from sftchat.chat.render.columns import clip
-from sftchat.chat.render.prompts import begins_with_thoughts
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import LineWriter, escape_controls
 from sftchat.chat.ui.input import CommandCompleter, Pasted, edit_text, open_history
@@ -142,8 +141,7 @@ class Terminal:
     def begin_reply(self, pane: int, said: str) -> None:
         """Begin the reply of a pane."""
         self._thinking.discard(pane)
-        asked = self.chat.panes[pane]
-        thinking = begins_with_thoughts(asked.engine, self.chat.settings.template_arguments, asked.adapter)
+        thinking = self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments)
         self._replies.begin(pane, self._names[pane], said, thinking)
 
     def show_piece(self, text: str, pane: int) -> None:

@@ -111,11 +111,11 @@ def _complete(buffer: Buffer) -> None:
     if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
         buffer.complete_next()
         return
-    found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
-    if len(found) == 1:
+    completions = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    if len(completions) == 1:
         buffer.cancel_completion()
-        buffer.apply_completion(found[0])
-    elif common := get_common_complete_suffix(buffer.document, found):
+        buffer.apply_completion(completions[0])
+    elif common := get_common_complete_suffix(buffer.document, completions):
         buffer.insert_text(common)
     else:
         buffer.start_completion()

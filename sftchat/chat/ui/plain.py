@@ -8,7 +8,6 @@ from typing import TextIO
 
 from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
-from sftchat.chat.render.prompts import begins_with_thoughts
 from sftchat.chat.safe_text import Printable, escape_controls
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
@@ -117,8 +116,7 @@ class Plain:
         """Begin the reply of a pane; of several, later ones wait for the earlier ones."""
         self._replies[pane] = ""
         self._running.add(pane)
-        asked = self.chat.panes[pane]
-        if begins_with_thoughts(asked.engine, self.chat.settings.template_arguments, asked.adapter):
+        if self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments):
             self._opened[pane] = Thoughts(True)
         self.show_piece(said, pane)  # a line contains a whole reply, even when it was continued
 
