@@ -19,8 +19,9 @@ from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
 from sftchat.chat.sessions import Session, Sessions, Summary
-from sftchat.engine import Adapts, Engine
-from sftchat.errors import EngineError, UsageError
+from sftchat.engine import Engine
+from sftchat.errors import UsageError
+from sftchat.inference.open import load_with_adapters
 from sftchat.models.reference import ModelReference, group_by_base
 
 if TYPE_CHECKING:
@@ -135,27 +136,11 @@ def open_models(references: Sequence[ModelReference], load: Callable[..., Engine
         members = [references[place] for place in group]
         adapters = [member for member in members if member.base is not None]
         base = adapters[0].base if adapters and len(members) > 1 else None
-        shared = base and partial(
-            _load_with_adapters, load, base.argument, [adapter.text for adapter in adapters], {**options, "base": None}
-        )
+        shared = base and partial(load_with_adapters, load, base, adapters, options)
         for place, member in zip(group, members, strict=True):
             adapter = member.text if shared and member.base is not None else ""
             openings[place] = Opening(shared or partial(load, member.text, **options), (member.text,), (adapter,))
     return [openings[place] for place in range(len(references))]
-
-
-def _load_with_adapters(load: Callable[..., Engine], base: str, adapters: Sequence[str], options: Mapping[str, Any]) -> Engine:
-    """Open a base model and add adapters to it.
-
-    Raises:
-        EngineError: When the engine does not support adapters.
-    """
-    engine = load(base, **options)
-    if not isinstance(engine, Adapts):
-        raise EngineError(f"the engine of '{base}' takes no adapters")
-    for adapter in adapters:
-        engine.add_adapter(adapter, adapter)
-    return engine
 
 
 def find_session(sessions: Sessions, name: str = "") -> Summary:

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,10 +86,9 @@ def command(
     if task is not None:
         options["preferred"] = task.template
     answers: dict[tuple[int, int], Answer] = {}
-    with closing(session.sharing()) as load:
-        answered = ask_models(load, references, examples, sampling, options)
-        for model, number, reply in with_progress(answered, len(models) * len(examples), title="asking", hidden=quiet):
-            answers[number, model] = reply
+    answered = ask_models(session.load_engine, references, examples, sampling, options)
+    for model, number, reply in with_progress(answered, len(models) * len(examples), title="asking", hidden=quiet):
+        answers[number, model] = reply
     replies = [[answers[number, model] for model in range(len(models))] for number in range(len(examples))]
 
     scores = [[_score(task, example, reply) for reply in row] for example, row in zip(examples, replies, strict=True)]

@@ -180,7 +180,7 @@ def ask_models(
     Models that share a base reply in one batch; one base is loaded at a time.
 
     Args:
-        load: Opens a model, such as a ``sftchat.inference.open.EnginePool``.
+        load: Opens a model, such as ``sftchat.inference.open.load_engine``.
         references: The models.
         questions: The questions.
         sampling: Sampling parameters.
@@ -193,26 +193,21 @@ def ask_models(
         ModelError: When a model cannot be loaded.
         EngineError: When an engine as a whole fails.
     """
-    from sftchat.inference.open import AdapterEngine
+    from sftchat.inference.open import load_with_adapters
 
-    for models in group_by_base(references):
-        engines = {model: load(references[model].text, **options) for model in models}
-        batches: dict[int, tuple[Engine, dict[int, str]]] = {}
-        for model, engine in engines.items():
-            inner, adapter = (engine.engine, engine.adapter) if isinstance(engine, AdapterEngine) else (engine, "")
-            batches.setdefault(id(inner), (inner, {}))[1][model] = adapter
-        for inner, adapters in batches.values():
+    for group in group_by_base(references):
+        base = references[group[0]].base or references[group[0]]
+        adapters = {model: references[model] for model in group if references[model].base is not None}
+        with closing(load_with_adapters(load, base, list(adapters.values()), options)) as engine:
             requests = [
-                Request(f"{model} {number}", example.messages, sampling=sampling, adapter=adapter)
+                Request(f"{model} {number}", example.messages, sampling=sampling, adapter=adapters[model].text if model in adapters else "")
                 for number, example in enumerate(questions)
-                for model, adapter in adapters.items()
+                for model in group
             ]
-            with closing(collect(inner, requests)) as collected:
+            with closing(collect(engine, requests)) as collected:
                 for request_id, reply in collected:
                     model, number = map(int, request_id.split())
                     yield model, number, reply
-        for engine in engines.values():
-            engine.close()
 
 
 def reply_row(reply: Reply) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class Adapting(ScriptedEngine):
         return tuple(self.added)
 
     def add_adapter(self, name: str, model: str) -> None:
-        if "other" in model:
+        if "other" in str(model):
             raise ModelError(f"adapter '{model}' was made for another base")
         self.added[name] = model
 
