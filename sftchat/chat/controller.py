@@ -95,6 +95,7 @@ class ChatController:
         clock: Monotonic clock in seconds.
 
     Attributes:
+        commands: The slash commands.
         panes: The panes, one for each model.
         pending: Lines typed while the chat was busy; processed in order.
         display: Display options; read by the view.
@@ -124,7 +125,7 @@ class ChatController:
             engine_thread = engine_threads.setdefault(opening.load, EngineThread(opening.load, view.post))
             self.panes += [ModelPane(name, engine_thread, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
-        self._commands = commands
+        self.commands = commands
         self._remarks = remarks
         self._clock = clock
         self._turn: TurnRunner | None = None
@@ -168,11 +169,6 @@ class ChatController:
         return self.focus.engine
 
     @property
-    def commands(self) -> Commands:
-        """The slash commands."""
-        return self._commands
-
-    @property
     def state(self) -> Literal["loading", "generating", "working", "ready"]:
         """Current state of the chat."""
         if self._loading is not None or any(pane.engine is None for pane in self.panes):
@@ -191,16 +187,11 @@ class ChatController:
         """True when nothing is running, including the scoring of replies."""
         return self.state == "ready" and not self._scoring.under_way
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of the current or last reply in the focused pane; 0 when unknown."""
-        return self.focus.tokens_per_second
-
     def start(self) -> None:
         """Start to load the models."""
         for remark in self._remarks:
             self._view.info(remark)
-        for command in self._commands.shadowed:
+        for command in self.commands.shadowed:
             self._view.error(f"a plugin's command '/{command.name}' is ignored: the name is taken")
         for engine_thread in self._engine_threads():
             engine_thread.start(self.next, partial(self._not_loaded, engine_thread))
@@ -220,7 +211,7 @@ class ChatController:
         if not line.strip():
             return
         try:
-            command = self._commands.parse(line).command
+            command = self.commands.parse(line).command
         except SftchatError as error:
             self._view.show_typed(line)
             self._view.error(str(error))
@@ -317,7 +308,6 @@ class ChatController:
         self._view.leave(error)
 
     def _save(self) -> None:
-        """Save the session."""
         self.services.session.save(self._conversation, self._settings, [pane.name for pane in self.panes], self.pending)
 
     def _engine_threads(self) -> list[EngineThread]:
@@ -326,7 +316,7 @@ class ChatController:
 
     def _handle(self, line: str) -> None:
         """Run a command or send a message; requires that the chat can process it now."""
-        parsed = self._commands.parse(line)
+        parsed = self.commands.parse(line)
         self._view.show_typed(line)
         if parsed.command is not None:
             self._run(parsed.command, parsed.text)
@@ -358,12 +348,10 @@ class ChatController:
             self._save()
 
     def _take_pending(self) -> None:
-        """Take over the pending lines of a resumed session."""
         self.pending.extendleft(reversed(self.services.session.pending))
         self.services.session.pending = ()
 
     def _answers(self, answers: tuple[Answer, ...]) -> None:
-        """Append the replies of the finished turn."""
         self._turn = None
         self.conversation = self.conversation.answer(*answers)
         self._scoring.score_all()

@@ -78,11 +78,6 @@ class Node:
     answers: tuple[Answer, ...] = ()
 
     @property
-    def role(self) -> Literal["user", "assistant"]:
-        """Role of the node's author."""
-        return "assistant" if self.answers else "user"
-
-    @property
     def silent(self) -> bool:
         """True for an answer node in which no pane has a reply."""
         return bool(self.answers) and all(answer.silent for answer in self.answers)

@@ -130,7 +130,6 @@ class GoldScorer:
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:
-        """Index the items by their last message."""
         items: dict[str, list[Example]] = defaultdict(list)
         for example in self.examples:
             items[example.messages[-1]["content"].strip()].append(example)

@@ -56,7 +56,7 @@ class Session:
         """Save what changed since the last call, and the pending lines."""
         if self.sessions is None or self.sessions.broken or not (self.id or conversation.nodes or pending):
             return
-        if conversation.nodes[: len(self._nodes)] != self._nodes and not self._changed(conversation):
+        if conversation.nodes[: len(self._nodes)] != self._nodes and not self._save_changes(conversation):
             self.id, self._nodes = 0, ()  # an unrelated conversation, for example one that was loaded
         self.id = self.id or self.sessions.new()
         try:
@@ -100,7 +100,7 @@ class Session:
         if self.sessions is not None and self.id and (chunk.text or chunk.tokens):
             self.sessions.piece(self.id, question, pane, chunk.text, chunk.token_ids, chunk.tokens)
 
-    def _changed(self, conversation: Conversation) -> bool:
+    def _save_changes(self, conversation: Conversation) -> bool:
         """Save changes of stored nodes; False when the stored nodes belong to another conversation."""
         assert self.sessions is not None
         before, now = self._nodes, conversation.nodes[: len(self._nodes)]
@@ -269,7 +269,7 @@ class Sessions:
                 raise ValueError("a node is missing")
             head = min(metadata.head, len(nodes))
             conversation = Conversation(metadata.system, nodes, head, pane=metadata.pane, history=metadata.history)
-            answers = self._under_way(session.id, head) if conversation.waiting else ()
+            answers = self._partial_answers(session.id, head) if conversation.waiting else ()
             return conversation.answer(*answers) if answers else conversation
         except (ValueError, TypeError) as error:
             raise self._broken_session(session.id, error) from error
@@ -285,7 +285,7 @@ class Sessions:
             self._connection.close()
             self._connection = None
 
-    def _under_way(self, session: int, question: int) -> tuple[Answer, ...]:
+    def _partial_answers(self, session: int, question: int) -> tuple[Answer, ...]:
         """Rebuild partial answers to a message from stored chunks, by pane."""
         partial: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
@@ -305,7 +305,6 @@ class Sessions:
         return tuple(partial.get(pane, nothing) for pane in range(max(partial) + 1))
 
     def _broken_session(self, id: int, error: Exception) -> SftchatError:
-        """Build the error for a session that cannot be read."""
         return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {' '.join(str(error).split())}")
 
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -235,7 +235,6 @@ class TurnRunner:
         self._stop.set()
 
     def _request(self, pane: int) -> Request:
-        """Build the request for the model of a pane."""
         conversation = self._conversation.seen_by(pane)
         number = len(conversation.turns)
         draft = self._drafts[pane]
@@ -361,7 +360,6 @@ class TurnRunner:
             self._over()
 
     def _end(self) -> None:
-        """Report the answers when all replies are complete."""
         self._answered(tuple(self._answers[pane] for pane in range(len(self._panes))))
 
     def _who(self, pane: int) -> str:

@@ -79,7 +79,7 @@ def command(
     from sftchat.models.reference import expand
 
     models = expand(models)
-    references = _checked(session, models, options)
+    references = _resolve(session, models, options)
     examples = _questions(texts, questions, system)
     task = _task(session, name, models)
     sampling = chosen_sampling(task, options)
@@ -102,7 +102,7 @@ def command(
     return 3 if any(isinstance(reply, EngineError) for row in replies for reply in row) else 0
 
 
-def _checked(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
+def _resolve(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
     """Refuse what cannot be compared, by names and files alone, before anything is loaded."""
     from sftchat.models.reference import resolve
 
@@ -121,7 +121,6 @@ def _checked(session: Session, models: Sequence[str], options: dict[str, Any]) -
 
 
 def _questions(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:
-    """The questions, from the command line or from a file."""
     if bool(texts) == (questions is not None):
         raise UsageError("nothing to ask: give -q TEXT or --questions FILE" if not texts else "give -q TEXT or --questions FILE, not both")
     if questions is not None:
@@ -153,7 +152,6 @@ def _score(task: Task | None, example: Example, reply: Answer) -> Score | None:
 def _json_row(
     models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None
 ) -> dict[str, Any]:
-    """Return a question and the replies to it for ``--json``."""
     rows: list[dict[str, Any]] = []
     for model, reply, score in zip(models, replies, scores, strict=True):
         row = {"error": str(reply)} if isinstance(reply, EngineError) else reply_row(reply)
@@ -176,7 +174,6 @@ STYLES: Mapping[str, Mapping[str, bool]] = {
 
 
 def _show(models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None) -> None:
-    """Print a question, the reply of each model, and its score."""
     columns = shutil.get_terminal_size().columns
     _print([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
     if example.gold is not None:
@@ -200,7 +197,7 @@ def _show(models: Sequence[str], example: Example, replies: Sequence[Answer], sc
             _write(join(level, widths))
         if any(notes):
             _write(join([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
-        if difference is None or not _coloured():
+        if difference is None or not _has_styles():
             _print([("class:note", difference_note(models, texts))], columns)
     click.echo()
 
@@ -236,13 +233,13 @@ def _print(line: Line, columns: int) -> None:
 
 def _write(line: Line) -> None:
     """Write one row, with its styles where stdout is a terminal that wants them."""
-    if _coloured():
+    if _has_styles():
         styled = "".join(click.style(printable_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
         rendered(sys.stdout).write(f"{styled}\n")
     else:
         click.echo("".join(text for _, text in line).rstrip())
 
 
-def _coloured() -> bool:
+def _has_styles() -> bool:
     """Whether stdout is a terminal that wants styles."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

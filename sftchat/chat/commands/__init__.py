@@ -157,7 +157,6 @@ def help_text(commands: Mapping[str, ChatCommand]) -> str:
 
 
 def _help(context: ChatContext, argument: str) -> None:
-    """List all commands, or describe one."""
     name = argument.removeprefix("/")
     if not name:
         context.info(help_text(context.commands))

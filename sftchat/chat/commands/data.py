@@ -17,7 +17,7 @@ from sftchat.errors import UsageError
 from sftchat.types import Message, Reply
 
 
-def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
+def _last_reply(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
     """Return the messages up to the last user message, and the answer in the focused pane."""
     answer = context.conversation.turns[-1].answer
     if answer is None or not answer.reply.text:
@@ -25,7 +25,7 @@ def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
     return context.conversation.messages[:-1], answer
 
 
-def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
+def _provenance(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
     """Return the provenance fields of a row; may be slow, so it runs on the engine thread."""
     from sftchat import __version__
 
@@ -52,18 +52,17 @@ def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, An
         context.info("\n".join(f"row written: {place}" for place in places))
         then()
 
-    context.work("writing rows", lambda engine, work: rows(_about(context, answer, engine)), done)
+    context.work("writing rows", lambda engine, work: rows(_provenance(context, answer, engine)), done)
 
 
 def _rate(context: ChatContext, rating: Rating) -> None:
-    """Store the user's rating of the focused reply."""
     conversation = context.conversation
     turn = conversation.turns[-1]
     assert turn.answer is not None
     context.conversation = conversation.changed(turn.id, conversation.pane, replace(turn.answer, rating=rating))
 
 
-def _others(context: ChatContext, rating: Rating) -> list[str]:
+def _rated(context: ChatContext, rating: Rating) -> list[str]:
     """Return the replies of other panes and attempts to the last message that have the rating."""
     conversation = context.conversation
     question = conversation.node(conversation.turns[-1].id).parent
@@ -73,8 +72,8 @@ def _others(context: ChatContext, rating: Rating) -> list[str]:
 
 def _good(context: ChatContext, argument: str) -> None:
     """Append a reply as a training row; also a preference pair when a reply to the same message was rated bad."""
-    messages, answer = _last(context)
-    rejected = [text for text in _others(context, "bad") if text != answer.reply.text]
+    messages, answer = _last_reply(context)
+    rejected = [text for text in _rated(context, "bad") if text != answer.reply.text]
 
     def rows(about: Mapping[str, Any]) -> list[str]:
         places = [context.services.rows.good(messages, answer.reply.text, about)]
@@ -85,10 +84,10 @@ def _good(context: ChatContext, argument: str) -> None:
 
 def _bad(context: ChatContext, argument: str) -> None:
     """Rate a reply as bad; append a preference pair when there is a better reply."""
-    messages, answer = _last(context)
+    messages, answer = _last_reply(context)
     if answer.rating == "good":
         raise UsageError(f"this reply is a row of {context.services.rows.path('messages')}; take it out there first")
-    chosen = [text for text in _others(context, "good") if text != answer.reply.text]
+    chosen = [text for text in _rated(context, "good") if text != answer.reply.text]
     if not chosen:
         _rate(context, "bad")
         context.info("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
@@ -103,7 +102,7 @@ def _bad(context: ChatContext, argument: str) -> None:
 
 def _fix(context: ChatContext, argument: str) -> None:
     """Replace a reply by a corrected text; append a training row and a preference pair."""
-    messages, answer = _last(context)
+    messages, answer = _last_reply(context)
     if not argument:
         if not context.prefill_input(f"/fix {answer.reply.text}"):
             raise UsageError("the right reply is missing: /fix TEXT")
@@ -131,7 +130,7 @@ def _fix(context: ChatContext, argument: str) -> None:
 
 def _gold(context: ChatContext, argument: str) -> None:
     """Append an evalset item: the last message, with the reply or the given text as gold."""
-    messages, answer = _last(context)
+    messages, answer = _last_reply(context)
     _write(context, answer, lambda about: [context.services.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from math import exp
 
 from sftchat.chat.commands.arguments import whole_number
-from sftchat.chat.commands.inspect_prompt import closed, last_turn, look
+from sftchat.chat.commands.inspect_prompt import last_turn, look, not_inspectable
 from sftchat.chat.commands.token_view import Row, likelihood, percent, running, sign, style_of, table, together, together_by_bytes
 from sftchat.chat.context import ChatCommand, ChatContext, Style
 from sftchat.chat.turn import ALTERNATIVES
@@ -32,18 +32,17 @@ class _ReplyTokens:
     pieces: tuple[tuple[Style, Token], ...]
 
 
-def _compute(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
-    """Compute the probabilities of a reply."""
+def _reply_tokens(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
     choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
     pieces: list[tuple[Style, Token]] = []
     place = 0
     for token in (readable := together(engine, [choice.token for choice in choices])):
         pieces.append((style_of(exp(choices[place].logprob)), token))
-        place += _size(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
+        place += _token_count(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
     return _ReplyTokens(choices, tuple(pieces))
 
 
-def _size(engine: Inspects, token: Token, following: list[Token]) -> int:
+def _token_count(engine: Inspects, token: Token, following: list[Token]) -> int:
     """Return how many tokens a readable piece consists of."""
     if following[0].text == token.text:
         return 1
@@ -67,14 +66,14 @@ def _look_at_reply(context: ChatContext, show: Callable[[_ReplyTokens], None]) -
     request, reply, ended = last_reply(context)
     chosen = context.focus
     if isinstance(chosen.engine, Inspects):
-        look(context, "computing probabilities", lambda engine: _compute(engine, request, reply, ended), show)
+        look(context, "computing probabilities", lambda engine: _reply_tokens(engine, request, reply, ended), show)
         return
     answer = last_turn(context)[1].answer
     if answer is not None and answer.choices:
         show(_ReplyTokens(answer.choices, tuple(together_by_bytes(answer.choices))))
         return
     if not isinstance(chosen.engine, Scores):
-        raise closed(chosen.name)
+        raise not_inspectable(chosen.name)
     if context.settings.logprobs:
         raise UsageError("no log-probabilities came with this reply")
     raise UsageError(
@@ -83,7 +82,6 @@ def _look_at_reply(context: ChatContext, show: Callable[[_ReplyTokens], None]) -
 
 
 def _ask_for_logprobs(context: ChatContext, wanted: bool) -> None:
-    """Turn the request of log-probabilities from servers on or off."""
     context.settings = replace(context.settings, logprobs=wanted)
     context.info(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
 
@@ -104,7 +102,7 @@ def _probs(context: ChatContext, argument: str) -> None:
                 ("note", str(place)),
                 (style_of(exp(choice.logprob)), percent(exp(choice.logprob))),
                 ("", sign(choice.token)),
-                *_instead(choice),
+                *_likelier_token(choice),
             )
             for place, choice in listed
         ]
@@ -115,7 +113,7 @@ def _probs(context: ChatContext, argument: str) -> None:
     _look_at_reply(context, show)
 
 
-def _instead(choice: Choice) -> Row:
+def _likelier_token(choice: Choice) -> Row:
     """Return the most likely alternative, if there is one."""
     if not choice.rank or not choice.alternatives:
         return ()
@@ -217,20 +215,20 @@ def _fork(context: ChatContext, argument: str) -> None:
 
 
 def _no_reply(context: ChatContext) -> str:
-    """Return why there is no reply to show."""
     turns = context.conversation.turns
     return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
 
 
-def _ways(context: ChatContext, argument: str) -> Iterable[str]:
-    """Return the arguments of ``/probs``."""
+def _probs_words(context: ChatContext, argument: str) -> Iterable[str]:
     return ("all", "on", "off")
 
 
 TOPIC = "looking inside"
 _command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
-    _command("probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways),
+    _command(
+        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _probs_words
+    ),
     _command("why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply),
     _command("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply),
 )

@@ -9,36 +9,30 @@ from typing import TypeVar, cast
 from sftchat.chat.commands.token_view import Row, running, sign, table, together
 from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
 from sftchat.chat.conversation import Conversation, Turn
-from sftchat.engine import Engine, Inspects, Request
+from sftchat.engine import Inspects, Request
 from sftchat.errors import UsageError
 from sftchat.text import counted
 from sftchat.types import Message, Token
 
-MOST = 60
+MAX_LISTED = 60
 """Maximum number of tokens listed one per line; the rest is only counted."""
 T = TypeVar("T")
 
 
-def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None], pane: int | None = None) -> None:
-    """Run a job that inspects a model on its engine thread.
+def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None]) -> None:
+    """Run a job that inspects the focused model on its engine thread.
 
     Raises:
         UsageError: When the engine does not support inspection, for example behind a server.
     """
-    chosen = context.focus if pane is None else context.panes[pane]
-    if not isinstance(chosen.engine, Inspects):
-        raise closed(chosen.name)
-    context.work(title, lambda engine, work: job(inspected(engine)), done, pane)
+    if not isinstance(context.engine, Inspects):
+        raise not_inspectable(context.focus.name)
+    context.work(title, lambda engine, work: job(cast(Inspects, engine)), done)
 
 
-def closed(model: str) -> UsageError:
+def not_inspectable(model: str) -> UsageError:
     """Return the error for a model that does not support inspection."""
     return UsageError(f"model '{model}' cannot be looked into: only models that are loaded here can")
-
-
-def inspected(engine: Engine) -> Inspects:
-    """Narrow the type of an engine that ``look`` has checked."""
-    return cast(Inspects, engine)
 
 
 def request_of(context: ChatContext, conversation: Conversation, pane: int | None = None) -> Request:
@@ -77,16 +71,14 @@ def last_question(context: ChatContext, text: str) -> Request:
 
 
 def _prompt(context: ChatContext, argument: str) -> None:
-    """Show the rendered prompt."""
-
     request = last_question(context, argument)
 
     def job(engine: Inspects) -> tuple[int, list[Token]]:
         tokens = engine.prompt_tokens(request)
         return len(tokens), together(engine, tokens)
 
-    def show(found: tuple[int, list[Token]]) -> None:
-        count, tokens = found
+    def show(rendered: tuple[int, list[Token]]) -> None:
+        count, tokens = rendered
         shown = running(("special" if token.special else "", token) for token in tokens)
         context.info([*shown, ("note", f"▏{counted(count, 'token')}")])
 
@@ -94,7 +86,6 @@ def _prompt(context: ChatContext, argument: str) -> None:
 
 
 def _tokens(context: ChatContext, argument: str) -> None:
-    """List the tokens of the prompt and of the reply."""
     everything = argument == "all"
     request = last_question(context, "" if everything else argument)
     turns = context.conversation.turns
@@ -108,7 +99,7 @@ def _tokens(context: ChatContext, argument: str) -> None:
                                             template_arguments=request.template_arguments))  # fmt: skip
 
     def show(tokens: tuple[Token, ...]) -> None:
-        first = 0 if everything else max(0, len(tokens) - MOST)
+        first = 0 if everything else max(0, len(tokens) - MAX_LISTED)
         rows: list[Row] = [
             (("note", str(first + place)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
             for place, token in enumerate(tokens[first:], 1)
@@ -136,8 +127,8 @@ def _mask(context: ChatContext, argument: str) -> None:
         tokens = engine.trained_tokens(messages, adapter)
         return len(tokens), sum(token.trained for token in tokens), together(engine, tokens)
 
-    def show(found: tuple[int, int, list[Token]]) -> None:
-        count, learned, tokens = found
+    def show(rendered: tuple[int, int, list[Token]]) -> None:
+        count, learned, tokens = rendered
         pieces: list[tuple[Style, str]] = []
         writes = False
         for token in tokens:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
-from sftchat.chat.commands.inspect_prompt import closed, request_of
+from sftchat.chat.commands.inspect_prompt import not_inspectable, request_of
 from sftchat.chat.commands.token_view import Row, likelihood, table
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.pane import JobHandle
@@ -15,7 +15,6 @@ from sftchat.types import Choice
 
 
 def _likelihood(context: ChatContext, argument: str) -> None:
-    """Show the likelihood of a given reply to the last message under each model."""
     conversation = context.conversation
     if not conversation.head:
         raise UsageError("nothing was asked yet")
@@ -70,7 +69,7 @@ def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]
     elif isinstance(chosen.engine, Scores):
         context.work("computing probabilities", job, show, pane)
     else:
-        show(closed(chosen.name))
+        show(not_inspectable(chosen.name))
 
 
 _command = partial(ChatCommand, topic=TOPIC)

@@ -30,7 +30,6 @@ def _adapter_of(adapter: str) -> str:
 
 
 def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the embedded model, local runs, and paths."""
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
@@ -39,7 +38,6 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _focus(context: ChatContext, argument: str) -> None:
-    """Show or select the focused pane."""
     at = whole_number(argument, "N", context.conversation.pane + 1)
     if at > len(context.panes):
         raise UsageError(f"there is no column {at}: the conversation has {len(context.panes)}")
@@ -48,7 +46,6 @@ def _focus(context: ChatContext, argument: str) -> None:
 
 
 def _single_pane(context: ChatContext) -> str:
-    """Return why there is no pane to select."""
     return "" if len(context.panes) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
 
 
@@ -67,25 +64,19 @@ def _adapter(context: ChatContext, argument: str) -> None:
     elif argument in (LOADED, OFF, *engine.adapters):
         _choose(context, "" if argument == LOADED else argument)
     elif "+" in argument:
-        name, parts = _sum(argument, engine.adapters)
+        name, parts = _parse_sum(argument, engine.adapters)
         context.work(f"adding up {name}", lambda _, work: _mix(engine, name, parts), lambda _: _choose(context, name))
     elif path_of(argument).is_dir():
-        context.work(f"loading {argument}", lambda _, work: _add(engine, argument), lambda _: _choose(context, argument))
+        context.work(f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _choose(context, argument))
     else:
         raise UsageError(unknown("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")
 
 
 def _choose(context: ChatContext, adapter: str) -> None:
-    """Use an adapter for the replies of the focused pane."""
     context.focus.adapter = adapter
     context.info(
         f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
     )
-
-
-def _add(engine: Adapts, model: str) -> None:
-    """Load an adapter; its name is that of its folder."""
-    engine.add_adapter(model, model)
 
 
 def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
@@ -94,7 +85,7 @@ def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
         engine.mix_adapters(name, parts)
 
 
-def _sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, float]]:
+def _parse_sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, float]]:
     """Parse a weighted sum: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
 
     Raises:
@@ -115,7 +106,6 @@ def _sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, float]]
 
 
 def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the loaded adapters, and paths."""
     engine = context.engine
     return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *paths(context, argument)]
 
@@ -140,9 +130,7 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
         step = whole_number(argument, "the step", least=0)
         steps = [step_of(folder) for folder in folders]
         if step not in steps:
-            raise UsageError(
-                f"the run has no checkpoint of step {step}; it has {', '.join(str(folder) for folder in dict.fromkeys(steps))}"
-            )
+            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(map(str, dict.fromkeys(steps)))}")
         to = steps.index(step)
 
     def ask() -> None:
@@ -154,14 +142,12 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
 
 
 def _no_checkpoints(context: ChatContext) -> str:
-    """Return why there are no checkpoints."""
     from sftchat.models.runs import checkpoints
 
     return "" if checkpoints(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
 
 
 def _steps(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the checkpoint steps."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints
 

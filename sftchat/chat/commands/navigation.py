@@ -13,7 +13,6 @@ from sftchat.text import counted
 
 
 def _system(context: ChatContext, argument: str) -> None:
-    """Show, change or remove the system prompt."""
     if not argument:
         context.info(context.conversation.system or "no system prompt; /system TEXT sets one")
     elif argument == "off":
@@ -25,7 +24,6 @@ def _system(context: ChatContext, argument: str) -> None:
 
 
 def _reset(context: ChatContext, argument: str) -> None:
-    """Go to the start of the conversation."""
     said = bool(context.conversation.turns)
     context.conversation = context.conversation.reset()
     system = "; the system prompt stays" if context.conversation.system else ""
@@ -33,14 +31,13 @@ def _reset(context: ChatContext, argument: str) -> None:
 
 
 def _undo(context: ChatContext, argument: str) -> None:
-    """Undo turns."""
     context.conversation = context.conversation.undo(whole_number(argument, "N", 1))
-    context.info(_where(context))
+    context.info(_position(context))
 
 
 def _redo(context: ChatContext, argument: str) -> None:
     context.conversation = context.conversation.redo()
-    context.info(_where(context))
+    context.info(_position(context))
 
 
 def _regen(context: ChatContext, argument: str) -> None:
@@ -70,12 +67,11 @@ def _edit(context: ChatContext, argument: str) -> None:
 
 
 def _continue(context: ChatContext, argument: str) -> None:
-    """Continue a reply that was cut off."""
     conversation = context.conversation
     context.generate(conversation.unanswered(), dict(enumerate(conversation.path[-1].answers)))
 
 
-def _complete(context: ChatContext) -> str:
+def _not_partial(context: ChatContext) -> str:
     """Return why the last reply cannot be continued."""
     path = context.conversation.path
     if not path or not path[-1].answers:
@@ -90,18 +86,17 @@ def _branch(context: ChatContext, argument: str) -> None:
     if at > len(conversation.turns):
         raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
     context.conversation = conversation.go(conversation.turns[at - 1].id if at else 0)
-    context.info(f"{_where(context)}; what you say next is a new branch")
+    context.info(f"{_position(context)}; what you say next is a new branch")
 
 
 def _branches(context: ChatContext, argument: str) -> None:
-    """List the branches, or go to one."""
     conversation = context.conversation
     if argument:
         at = whole_number(argument, "N")
         if at > len(conversation.ends):
             raise UsageError(f"there is no branch {at}: the conversation has {len(conversation.ends)}")
         context.conversation = conversation.go(conversation.ends[at - 1])
-        context.info(_where(context))
+        context.info(_position(context))
         return
     lines = []
     for number, end in enumerate(conversation.ends, start=1):
@@ -112,12 +107,10 @@ def _branches(context: ChatContext, argument: str) -> None:
 
 
 def _branch_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the branch numbers."""
     return [str(number) for number in range(1, len(context.conversation.ends) + 1)]
 
 
 def _turn_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the turn numbers."""
     return [str(number) for number in range(1, len(context.conversation.turns) + 1)]
 
 
@@ -130,8 +123,7 @@ def _history(context: ChatContext, argument: str) -> None:
     context.info(system + "\n".join(texts))
 
 
-def _where(context: ChatContext) -> str:
-    """Describe the current position."""
+def _position(context: ChatContext) -> str:
     turns = context.conversation.turns
     if not turns:
         return "at the beginning of the conversation"
@@ -139,12 +131,10 @@ def _where(context: ChatContext) -> str:
 
 
 def _nothing_undone(context: ChatContext) -> str:
-    """Return why there is nothing to redo."""
     return "" if context.conversation.undone else "nothing was undone"
 
 
 def _no_branches(context: ChatContext) -> str:
-    """Return why there are no branches."""
     return "" if context.conversation.ends else "nothing was said yet"
 
 
@@ -155,7 +145,7 @@ COMMANDS = (
     _command("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone),
     _command("regen", "have the last message answered once more", _regen, unavailable_reason=nothing_asked),
     _command("edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, unavailable_reason=no_reply),
-    _command("continue", "have a reply that was cut go on", _continue, unavailable_reason=_complete),
+    _command("continue", "have a reply that was cut go on", _continue, unavailable_reason=_not_partial),
     _command("branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, unavailable_reason=no_reply),
     _command("branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, unavailable_reason=_no_branches),
     _command("history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply),

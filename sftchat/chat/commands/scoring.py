@@ -19,7 +19,7 @@ from sftchat.types import Example, Reply
 if TYPE_CHECKING:
     from sftchat.chat.scorer import GoldScorer
 
-ITEMS = 20
+DEFAULT_ITEMS = 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class _ChatEngine:
 
 
 def _no_gold(context: ChatContext) -> str:
-    """Return why there is nothing to score."""
     scorer = context.services.scorer
     if scorer is None:
         return "the conversation has no task; 'sftchat chat MODEL --task TASK' has"
@@ -57,7 +56,7 @@ def _eval(context: ChatContext, argument: str) -> None:
     """Score the model of each pane on the same items, one pane at a time."""
     scorer = context.services.scorer
     assert scorer is not None
-    number = min(whole_number(argument, "K", ITEMS), len(scorer.examples))
+    number = min(whole_number(argument, "K", DEFAULT_ITEMS), len(scorer.examples))
     picked = set(random.Random(context.sampling.seed).sample(range(len(scorer.examples)), number))
     items = [example for at, example in enumerate(scorer.examples) if at in picked]
 
@@ -74,7 +73,7 @@ def _eval(context: ChatContext, argument: str) -> None:
 
         context.work(
             f"scoring {number} items",
-            lambda engine, work: _figures(_ChatEngine(engine, adapter, settings), scorer, items, work),
+            lambda engine, work: _metrics(_ChatEngine(engine, adapter, settings), scorer, items, work),
             done,
             pane,
         )
@@ -82,7 +81,7 @@ def _eval(context: ChatContext, argument: str) -> None:
     score(0)
 
 
-def _figures(engine: Engine, scorer: GoldScorer, items: list[Example], work: JobHandle) -> str:
+def _metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: JobHandle) -> str:
     """Score a model on items and format its metrics.
 
     Raises:

@@ -20,13 +20,11 @@ FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
 
 def _not_kept(context: ChatContext) -> str:
-    """Return why there are no sessions."""
     sessions = context.services.session.sessions
     return "" if sessions is not None and not sessions.broken else "conversations are not kept here"
 
 
 def _sessions(context: ChatContext, argument: str) -> None:
-    """List the last used sessions."""
     sessions = context.services.session.sessions
     assert sessions is not None
     context.info(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.services.session.id) or "no sessions yet")
@@ -46,7 +44,6 @@ def listed(summaries: Iterable[Summary], current: int) -> str:
 
 
 def _save(context: ChatContext, argument: str) -> None:
-    """Name the session."""
     session = context.services.session
     assert session.sessions is not None
     if not NAME.fullmatch(argument):
@@ -86,14 +83,12 @@ def _load(context: ChatContext, argument: str) -> None:
 
 
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with session names or numbers, and files."""
     sessions = context.services.session.sessions
     named = [summary.name or str(summary.id) for summary in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
     return [*named, *paths(context, argument)]
 
 
 def _export(context: ChatContext, argument: str) -> None:
-    """Write the conversation to a file."""
     from sftchat.chat.export import export
 
     if not argument:

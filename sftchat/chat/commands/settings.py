@@ -18,7 +18,6 @@ NAMES = (*NUMBERS, "stop", "overflow", "history")
 
 
 def _set(context: ChatContext, argument: str) -> None:
-    """Show the settings or change one."""
     name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
     name = name.replace("-", "_")
     if name and name not in NAMES:
@@ -31,9 +30,9 @@ def _set(context: ChatContext, argument: str) -> None:
             raise UsageError(unknown("way to treat a full context", value, OVERFLOWS))
         context.settings = replace(context.settings, overflow=value)
     elif name == "history" and value:
-        if value not in WORDS:
+        if value not in ON_OFF:
             raise UsageError(f"history is '{value}', must be on, or off to ask every message as if it were the first")
-        context.conversation = replace(context.conversation, history=WORDS[value])
+        context.conversation = replace(context.conversation, history=ON_OFF[value])
     elif value:
         _sample(context, name, value)
     context.info("\n".join(f"{setting} {_shown(context, setting)}" for setting in ([name] if name else NAMES)))
@@ -57,18 +56,16 @@ def _sample(context: ChatContext, name: str, value: str) -> None:
 
 
 def _shown(context: ChatContext, name: str) -> str:
-    """Format the value of a setting as it is typed."""
     if name == "overflow":
         return context.settings.overflow
     if name == "history":
         return "on" if context.conversation.history else "off"
     if name == "stop":
-        return " ".join(map(_written, context.sampling.stop)) or "off"
+        return " ".join(map(_escape, context.sampling.stop)) or "off"
     return str(getattr(context.sampling, name))
 
 
 def _values(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with setting names, and with the values of settings that have few."""
     return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off", "history off"]
 
 
@@ -79,30 +76,28 @@ def _seed(context: ChatContext, argument: str) -> None:
 
 
 def _stop(context: ChatContext, argument: str) -> None:
-    """Show, add or remove stop strings."""
     if argument:
-        kept = () if argument == "off" else (*context.sampling.stop, _read(argument))
+        kept = () if argument == "off" else (*context.sampling.stop, _unescape(argument))
         context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
     context.info(f"stop {_shown(context, 'stop')}")
 
 
-def _read(text: str) -> str:
+def _unescape(text: str) -> str:
     """Parse a typed string, in which ``\\n`` is a line break and ``\\t`` a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _written(text: str) -> str:
+def _escape(text: str) -> str:
     """Format a string as it is typed."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
-WORDS = {"true": True, "on": True, "false": False, "off": False}
+ON_OFF = {"true": True, "on": True, "false": False, "off": False}
 
 
 def _template(context: ChatContext, argument: str) -> None:
-    """Show the chat template arguments, or set one."""
     arguments: dict[str, Any] = dict(context.settings.template_arguments)
-    engines = _templated(context)
+    engines = _templated_engines(context)
     variables = sorted({name for engine in engines for name in engine.template_variables})
     if argument == "reset":
         arguments = {}
@@ -112,29 +107,28 @@ def _template(context: ChatContext, argument: str) -> None:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
         if len(engines) == len(context.panes) and name not in variables:
             raise UsageError(unknown("argument of the chat template", name, variables))
-        arguments[name] = WORDS[value] if value in WORDS else int(value) if value.isdecimal() else value
+        arguments[name] = ON_OFF[value] if value in ON_OFF else int(value) if value.isdecimal() else value
     context.settings = replace(context.settings, template_arguments=arguments)
     own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
     names = [*variables, *sorted(arguments.keys() - set(variables))]
-    shown = [f"{name} {_said(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
+    shown = [f"{name} {_typed_value(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
     context.info("\n".join(shown) or "the chat template takes no arguments")
 
 
-def _templated(context: ChatContext) -> list[Templated]:
+def _templated_engines(context: ChatContext) -> list[Templated]:
     """Return the engines that report their template arguments, the focused one first."""
     panes = [context.focus, *(pane for pane in context.panes if pane is not context.focus)]
     engines: list[object] = [pane.engine for pane in panes]
     return [engine for engine in engines if isinstance(engine, Templated)]
 
 
-def _said(value: Any) -> str:
+def _typed_value(value: Any) -> str:
     """Format a template argument as it is typed."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the template arguments of the focused model."""
-    names = [name for engine in _templated(context)[:1] for name in engine.template_variables]
+    names = [name for engine in _templated_engines(context)[:1] for name in engine.template_variables]
     return ["reset", *(f"{name}=" for name in names), *(f"{name}={word}" for name in names for word in ("on", "off"))]
 
 

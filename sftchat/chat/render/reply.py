@@ -113,7 +113,6 @@ class ReplyText:
         return lines
 
     def _render(self, text: str, columns: int) -> list[Line]:
-        """Render complete lines."""
         lines = text.split("\n")[:-1]
         if self._markdown is None:
             return [[("", line)] if line else [] for line in lines]

@@ -107,14 +107,12 @@ def pad(line: Line, columns: int, align: str = "left") -> Line:
 
 
 def _clusters(line: Line) -> Iterator[tuple[str, str]]:
-    """Return the grapheme clusters of a line with their styles."""
     for style, text in line:
         for cluster in iter_graphemes(text):
             yield style, cluster
 
 
 def _without_end(row: list[tuple[str, str]]) -> Line:
-    """Remove trailing spaces of a row."""
     end = len(row)
     while end > 1 and row[end - 1][1] == " ":
         end -= 1

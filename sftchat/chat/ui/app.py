@@ -111,7 +111,6 @@ class Terminal:
         return [escape_controls(pane.name).replace("\n", " ") for pane in self.chat.panes]
 
     def _begin(self) -> None:
-        """Start the chat after the prompt is drawn."""
         self.chat.start()
         self._keep_ticking()
 
@@ -197,7 +196,6 @@ class Terminal:
             self._write_notes()
 
     def _write_notes(self) -> None:
-        """Write the delayed notes."""
         notes, self._notes = self._notes, []
         if notes:
             self._above.write([pair for note in notes for pair in note])
@@ -293,7 +291,6 @@ class Terminal:
         return self._replies.tail(max(1, min(rows - others, rows // 2)))
 
     def _waiting(self) -> list[Line]:
-        """Return the first pending lines."""
         pending = list(self.chat.pending)
         shown = [clip(f"  waits: {line}", self._above.columns) for line in pending[:3]]
         more = [f"  and {len(pending) - 3} more"] if len(pending) > 3 else []

@@ -94,6 +94,5 @@ class JsonLines(Plain):
         self._put("error", error=" ".join(text.split()))
 
     def _put(self, kind: str, **fields: Any) -> None:
-        """Write an object on one line."""
         row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
         self._write(printable_json(json.dumps(row, ensure_ascii=False)) + "\n")

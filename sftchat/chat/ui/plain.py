@@ -69,7 +69,6 @@ class Plain:
             raise self._problem
 
     def _take(self, line: str) -> None:
-        """Submit a line."""
         self.chat.submit(line)
 
     def _read(self) -> str:
@@ -128,7 +127,6 @@ class Plain:
         self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), pane)
 
     def _show(self, text: str, pane: int) -> None:
-        """Write or collect text of a reply."""
         self._replies[pane] += text
         if len(self.chat.panes) == 1:
             self._write(text if self._printable is None else self._printable.feed(text))
@@ -185,7 +183,6 @@ class Plain:
         self._left, self._problem = True, error
 
     def _write(self, text: str) -> None:
-        """Write to stdout and flush."""
         if text:
             self._stdout.write(text)
             self._stdout.flush()

@@ -121,7 +121,6 @@ class Replies:
         return self._drawn[1]
 
     def _choose(self) -> None:
-        """Select the layout, once the number of replies is known."""
         if self._numbers:
             return
         self._numbers = {pane: number for number, pane in enumerate(self._started)}
@@ -142,7 +141,6 @@ class Replies:
         self._fresh.clear()
 
     def _draw(self) -> None:
-        """Draw the text that arrived since the last frame."""
         if self._frame is not None:
             self._frame.cancel()
             self._frame = None

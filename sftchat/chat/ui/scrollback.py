@@ -205,7 +205,6 @@ class Scrollback:
         self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
 
     def _print(self, fragments: StyleAndTextTuples) -> None:
-        """Write at the cursor."""
         print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
 
 

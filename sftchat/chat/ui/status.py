@@ -79,7 +79,6 @@ def _speed(pane: ModelPane) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Format a short duration."""
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 

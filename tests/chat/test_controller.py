@@ -210,8 +210,8 @@ def test_speed_counts_tokens_after_the_first_in_elapsed_time(view: Callable[...,
     ticks = iter([9.0, 10.0, 10.5, 11.0, 11.0])
     log = view(ScriptedEngine(["abc"]), clock=lambda: next(ticks))
     log.ready()
-    assert log.chat.tokens_per_second == 0
+    assert log.chat.focus.tokens_per_second == 0
     log.chat.submit("x")
     log.ready()
 
-    assert log.chat.tokens_per_second == pytest.approx(2.0)
+    assert log.chat.focus.tokens_per_second == pytest.approx(2.0)
