@@ -19,7 +19,7 @@ from sftchat.data.read import iter_rows
 
 
 def outcome(pieces: list[str]) -> list[Any]:
-    """The rows, and what is wrong at the end."""
+    """Return the rows, and the error at the end."""
     found: list[Any] = []
     try:
         found += array_rows(pieces, JSONDecoder())
@@ -37,7 +37,7 @@ blanks = st.text(st.sampled_from(" \n\t"), max_size=2)
 
 @st.composite
 def texts(draw: st.DrawFn) -> str:
-    """An array with blanks anywhere, and now and then something that breaks it."""
+    """Strategy for arrays with blanks anywhere, sometimes broken."""
     parts = [
         draw(blanks) + json.dumps(value, ensure_ascii=draw(st.booleans())) + draw(blanks) for value in draw(st.lists(values, max_size=5))
     ]

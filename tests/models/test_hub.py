@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snapshot(cache: Path, branch: str = "main") -> Path:
-    """A model of the Hub as its cache has it."""
+    """A model of the Hub in its cache."""
     home = cache / "models--org--base"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / branch).write_text(COMMIT)

@@ -29,7 +29,7 @@ TOOL_USE = (
     "{% if m['role'] == 'tool' and not loop.last %}{{ '\n' }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Loops over tools that may be none, and writes a new line after the result of a tool once a turn follows it."""
+"""Template that loops over tools, which may be undefined, and writes a line feed after a tool result when a turn follows."""
 RAG = "{% for d in documents or [] %}{{ d['text'] }}{% endfor %}" + DEFAULT
 NAMED = {"default": DEFAULT, "rag": RAG, "tool_use": TOOL_USE}
 

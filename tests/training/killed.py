@@ -34,7 +34,7 @@ def kill() -> None:
 
 
 def arm(moment: str, step: int) -> None:
-    """Replace what is called at a moment by something that kills the process in the middle of it."""
+    """Replace the function called at a moment by one that kills the process during it."""
     if moment == "step":
         real = Trainer._step_in_parts
 
