@@ -186,8 +186,6 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _value(name: str) -> property:
-    """Return a property that forwards to the engine's."""
-
     def read(self: Guarded) -> Any:
         return call_plugin(self._what, getattr, self._engine, name, may_refuse=True)
 
@@ -195,8 +193,6 @@ def _value(name: str) -> property:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    """Return a method that forwards to the engine's."""
-
     def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
         return call_plugin(self._what, lambda: getattr(self._engine, name)(*args, **kwargs), may_refuse=True)
 

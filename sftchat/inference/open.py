@@ -202,8 +202,8 @@ class EnginePool:
         if reference.scheme:
             return self._load(model, base=base, **options)
         base_model = reference.base or reference
-        given = sorted((name, repr(value)) for name, value in options.items() if value is not None)
-        key = (base_model.source, base_model.revision, *given)
+        chosen = sorted((name, repr(value)) for name, value in options.items() if value is not None)
+        key = (base_model.source, base_model.revision, *chosen)
         if key not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open))).close()

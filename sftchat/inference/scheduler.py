@@ -217,7 +217,6 @@ class Scheduler:
         self._remove(last_chunks.keys())
 
     def _remove(self, indices: Collection[int]) -> None:
-        """Remove requests from the batch."""
         if indices:
             self._batch.remove(indices)
             swap_remove(self._running, indices)
@@ -234,7 +233,6 @@ class Scheduler:
         self._remove(shortest)
 
     def _save_prompt(self, index: int) -> None:
-        """Add the state of a running request to the prompt cache."""
         if self._prompt_cache is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
             self._prompt_cache.add(prefix)
 

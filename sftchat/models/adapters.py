@@ -129,7 +129,6 @@ def _load_tensors(adapted: Any, folder: str, key: str, name: str) -> int:
 
 
 def _remove_adapter(model: Any, adapted: Any, key: str) -> None:
-    """Undo the addition of an adapter."""
     if adapted is None:
         return
     if adapted is not model:

@@ -86,7 +86,6 @@ def _pieces(source: str) -> Iterator[tuple[str, Any]]:
 
 
 def _words(action: str) -> list[str]:
-    """Split an action into words."""
     words, at = [], 0
     while action[at:].strip():
         match = WORD.match(action, at)
@@ -133,7 +132,6 @@ def _block(pieces: Sequence[tuple[str, Any]], at: int, kind: str, words: list[st
 
 
 def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
-    """Evaluate nodes."""
     for node in nodes:
         if node.kind == "text":
             yield node.value
@@ -154,7 +152,6 @@ def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
 
 
 def _printed(value: Any) -> str:
-    """Format a value like Go."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -186,7 +183,6 @@ def _value(words: Sequence[str], dot: Any, variables: Scope) -> Any:
 
 
 def _operand(word: str, dot: Any, variables: Scope) -> Any:
-    """Evaluate one word."""
     if word[0] == '"':
         return json.loads(word)
     if word.lstrip("-").isdigit():

@@ -209,12 +209,10 @@ class TextTemplate:
 
     @cached_property
     def _patterns(self) -> SpecialTokenPatterns:
-        """Patterns of text that is marked in messages."""
         return special_token_patterns(self.tokenizer)
 
     @cached_property
     def _longest_first(self) -> list[str]:
-        """Added tokens of the tokenizer, longest first."""
         return sorted(self.tokenizer.added_tokens_encoder, key=len, reverse=True)
 
     def turns(self, messages: Sequence[Message], tools: Tools, prompt: bool = False) -> tuple[list[Turn], str]:
@@ -329,7 +327,6 @@ class TextTemplate:
         return list(self._run(turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True))
 
     def _shaped(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
-        """Render marked turns in the format that the template requires."""
         turns = _as_parts(turns) if self.in_parts else turns
         text: str = self._run(turns, marked_tools(self._patterns, tools), add_generation_prompt, tokenize=False)
         return text
@@ -402,5 +399,4 @@ class TextTemplate:
 
 
 def _as_parts(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """Return the turns with their content as a list of one text part."""
     return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

@@ -104,7 +104,6 @@ class _Watch:
                 _interrupt(rendering.thread, None)
 
     def _poll(self) -> None:
-        """Poll the running renderings."""
         while True:
             if time.monotonic() - self.last > IDLE:
                 self.active.clear()
@@ -295,7 +294,6 @@ def _weight(value: Any, weights: dict[int, int]) -> int:
 
 
 def _concatenated(parts: Iterable[str]) -> str:
-    """Concatenate the output of a template."""
     pieces, size = [], 0
     for part in parts:
         pieces.append(part)
@@ -385,7 +383,6 @@ def check_method(owner: Any, name: str, args: tuple[Any, ...]) -> None:
 
 
 def _check_numbers(values: tuple[Any, ...], where: str) -> None:
-    """Check widths and counts."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_WIDTH:
             raise TooMuchError(f"{where} is given {value:.3e}, more than {MAX_WIDTH}")
@@ -398,6 +395,5 @@ def _check_widths(text: str, pattern: str) -> None:
 
 
 def _within(size: int, where: str) -> None:
-    """Raise TooMuchError for a size above the limit."""
     if size > MAX_CHARACTERS:
         raise TooMuchError(f"{where} would make {size} characters, more than {MAX_CHARACTERS}")

@@ -47,7 +47,6 @@ class Template:
 
 
 def _read(name: str, about: str, *tokens: str) -> Template:
-    """Load a template from the package."""
     return Template(name, about, tokens, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
 
 

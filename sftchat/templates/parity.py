@@ -158,7 +158,6 @@ def _is_trainable(renderer: Renderer, sample: Sample) -> Check:
 
 
 def _check_all(name: str, samples: Sequence[Sample], passes: Callable[[Sample], bool], required: bool = True) -> Check:
-    """Run one check over all samples."""
     failed = [sample.name for sample in samples if not _safely(passes, sample)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
 
@@ -172,7 +171,6 @@ def _safely(passes: Callable[[Sample], bool], sample: Sample) -> bool:
 
 
 def _replies(sample: Sample) -> list[int]:
-    """Return the indices of the assistant turns."""
     return [index for index, message in enumerate(sample.messages) if message["role"] == "assistant"]
 
 
@@ -206,7 +204,6 @@ def _stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
 
 
 def _has_stop(renderer: Renderer) -> bool:
-    """Whether the template's stop token can be determined."""
     try:
         return renderer.stop_token >= 0
     except TemplateError:
@@ -214,7 +211,6 @@ def _has_stop(renderer: Renderer) -> bool:
 
 
 def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
-    """Check whether the trained text is exactly the assistant's content and the stop token."""
     content, learned = sample.messages[-1]["content"], _learned(renderer, sample)
     exact = _learns_exactly(renderer, sample)
     argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
@@ -227,7 +223,6 @@ def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
 
 
 def _learned(renderer: Renderer, sample: Sample) -> str:
-    """Return the trained text of the last row."""
     row = renderer.training_rows(sample.messages, sample.tools)[-1]
     return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
 

@@ -119,27 +119,23 @@ def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
 
 
 def _own_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
-    """Yield the renderer with each of the model's own templates used for every conversation."""
     for name, source in renderer.named.items():
         if name != renderer.template_name:
             yield f"--template-name {name}", replace(renderer, name=name, source=source, template_name=name)
 
 
 def _other_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
-    """Yield the built-in templates that fit the tokenizer."""
     for name, template in TEMPLATES.items():
         if name != renderer.name and template.fits(renderer.tokenizer):
             yield f"--template {name}", Renderer(renderer.tokenizer, name, template.source_for(renderer.tokenizer))
 
 
 def _without_system(refused: Refused) -> Refused | None:
-    """Return the conversation without its system turn; None if it has none."""
     left = [message for message in refused.messages if message["role"] != "system"]
     return replace(refused, messages=left) if len(left) < len(refused.messages) else None
 
 
 def _without_thoughts(refused: Refused) -> Refused | None:
-    """Return the conversation without thoughts; None if it has none."""
     left = [_reply_alone(message) if message["role"] == "assistant" else message for message in refused.messages]
     return replace(refused, messages=left) if left != list(refused.messages) else None
 

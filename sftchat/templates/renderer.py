@@ -322,7 +322,6 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
 
 
 def _variables(renderer: Renderer) -> set[str]:
-    """Return the arguments of one template."""
     from jinja2 import meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

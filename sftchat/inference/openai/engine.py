@@ -159,7 +159,6 @@ class EndpointEngine:
                 return replace(answer, error=self._server.error_of(answer) if answer.status != 200 else "")
 
     async def _serve(self, orders: asyncio.Queue[Request], emit: Emit) -> None:
-        """Process queued requests until cancelled."""
         limit = AdaptiveConcurrencyLimit(self._concurrency)
         async with self._server.client() as client, create_task_group() as group:
             while True:
@@ -293,7 +292,6 @@ class EndpointEngine:
                 raise _no_events(kind)
 
     def _broken(self, error: httpx2.RequestError | LimitExceeded, tokens: int) -> RequestFailed:
-        """Return the error for an interrupted response."""
         if isinstance(error, LimitExceeded):
             return error
         if isinstance(error, httpx2.SSEError):
@@ -387,6 +385,5 @@ def _warn(output: Emitted) -> None:
 
 
 def _no_events(kind: str) -> RequestFailed:
-    """Return the error for a response that is not an event stream, or is an empty one."""
     message = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
     return RequestFailed(message, fatal=True)

@@ -78,7 +78,6 @@ def score_text(
 
 
 def _lacks(model: str, what: str, why: str) -> EngineError:
-    """Return the error for a server that cannot score a text."""
     return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({what}): {why}")
 
 
@@ -129,7 +128,6 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
 
 
 def _fits(value: Any, texts: Sequence[Any]) -> bool:
-    """Whether a value is a list with one entry per token."""
     return isinstance(value, list) and len(value) == len(texts)
 
 

@@ -55,7 +55,6 @@ class AdaptiveConcurrencyLimit:
         return self._failures >= MAX_FAILURES
 
     def _resize(self, size: float) -> None:
-        """Change the limit; running requests continue."""
         self._size = min(float(self.maximum), max(1.0, size))
         self.slots.total_tokens = int(self._size)
 
