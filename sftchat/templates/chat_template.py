@@ -34,7 +34,6 @@ from sftchat.types import Message
 Tools = Sequence[Mapping[str, Any]]
 Turn = dict[str, Any]
 
-
 CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
 ASKED: Message = {"role": "user", "content": "?"}
 CALLED: list[Any] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
@@ -361,7 +360,7 @@ class TextTemplate:
                 **self.arguments,
             )
 
-        failed: Exception | None = None
+        failed = Exception()
         for form, offer in product(forms, offers):
             try:
                 return bounded(self.source, partial(run, form, offer))
@@ -369,7 +368,6 @@ class TextTemplate:
                 raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
             except Exception as error:  # a template is untrusted code: it may divide by zero, recurse without end, fill the memory
                 failed = error
-        assert failed is not None
         roles = ", ".join(str(turn["role"]) for turn in turns)
         raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(failed)}") from failed
 
