@@ -55,13 +55,7 @@ def identify(
         model: MODEL argument, see ``sftchat.models.reference.resolve``.
         engine_types: Engine types of plugins, by scheme.
         hashed: Hashes a file; a caching function avoids rereading large weights.
-        base: Base model of an adapter.
-        allow_pickle: Whether pickled weights may be loaded.
-        template: Chat template name or file, instead of the model's own.
-        template_name: Name of the model's own template to use for every conversation.
-        template_arguments: Arguments of the template, overriding those of the manifest.
-        extra_body: Additional fields of requests to a server, whose identity is unknown.
-        options: See ``sftchat.inference.open.load_engine``.
+        options: See ``sftchat.inference.open.load_engine``; likewise the other arguments.
 
     Returns:
         Empty string if unknown: a branch on the Hub may move, remote code may read anything, and an engine of a plugin may report no identity.

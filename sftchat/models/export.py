@@ -28,23 +28,14 @@ CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "one turn": (("user", "你好，world"),),
     "a system turn": (("system", "Be brief.\nAlways."), ("user", "1 + 1?")),
     "several turns": (
-        ("user", "问\n题"),
-        ("assistant", "答"),
-        ("user", "again"),
-        ("assistant", "甲-乙:师徒\n无"),
-        ("user", "{{ .System }} 再"),
+        ("user", "问\n题"), ("assistant", "答"), ("user", "again"), ("assistant", "甲-乙:师徒\n无"), ("user", "{{ .System }} 再"),
     ),
     "a system turn and several turns": (
-        ("system", "简短"),
-        ("user", "a"),
-        ("assistant", "b"),
-        ("user", "c"),
-        ("assistant", "d"),
-        ("user", "e"),
+        ("system", "简短"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e"),
     ),
     "white space around what is said": (("user", " a \n"), ("assistant", " b "), ("user", "c")),
     "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
-}
+}  # fmt: skip
 """Conversations on which the template is verified; for the last two, a difference is reported but is not an error."""
 REQUIRED = 4
 

@@ -63,10 +63,7 @@ SAMPLES = (
             {"role": "assistant", "content": "甲-乙:师徒\n无"},
         ),
     ),
-    Sample(
-        "thoughts",
-        ({"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\nOne and one.\n</think>\n\n2"}),
-    ),
+    Sample("thoughts", ({"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\nOne and one.\n</think>\n\n2"})),
     Sample(
         "calls of tools",
         (

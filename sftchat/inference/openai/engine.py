@@ -338,44 +338,22 @@ class EndpointEngine:
 
 
 def open_endpoint(
-    address: str,
-    *,
-    concurrency: int = 16,
-    timeout: float = 120.0,
-    request_timeout: float = 600.0,
-    key: str | None = None,
-    transport: httpx2.MockTransport | None = None,
-    retries: Retries | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
-) -> EndpointEngine:
+    address: str, *, key: str | None = None, timeout: float = 120.0, request_timeout: float = 600.0,
+    transport: httpx2.MockTransport | None = None, **options: Any,
+) -> EndpointEngine:  # fmt: skip
     """Open a model on a server after checking that both exist.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``; the name may be omitted if the server lists exactly one model.
-        concurrency: Maximum number of simultaneous requests, at least 1.
-        timeout: Maximum time without data, in seconds.
-        request_timeout: Maximum total time of one request, in seconds.
-        key: API key; by default from SFTCHAT_API_KEY or OPENAI_API_KEY.
-        transport: HTTP transport that replaces the network; for tests.
-        retries: Retry policy.
-        extra_body: Additional fields of the JSON body, overriding the engine's own.
-        template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
+        key: See ``server_and_model``; likewise ``timeout``, ``request_timeout`` and ``transport``.
+        options: See ``EndpointEngine``.
 
     Raises:
         UsageError: When the model has no name, or the server does not serve it.
         ModelError: When the server is unreachable, or refuses the key.
     """
     server, model = server_and_model(address, key=key, timeout=timeout, request_timeout=request_timeout, transport=transport)
-    return EndpointEngine(
-        address,
-        server,
-        check_model(server, model),
-        concurrency=concurrency,
-        retries=retries,
-        extra_body=extra_body,
-        template_arguments=template_arguments,
-    )
+    return EndpointEngine(address, server, check_model(server, model), **options)
 
 
 def _warn(output: Emitted) -> None:

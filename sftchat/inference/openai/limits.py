@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from email.utils import parsedate_to_datetime
 
 import httpx2
@@ -67,6 +67,7 @@ MAX_HEADER_CHARACTERS = 100
 """Maximum number of characters of a ``Retry-After`` header; longer ones are ignored."""
 
 
+@dataclass(eq=False)
 class RequestFailed(Exception):
     """A request that did not result in a complete reply.
 
@@ -80,25 +81,17 @@ class RequestFailed(Exception):
         resend: Whether the request is resent at once without what the server refused; the attempt is not counted.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        retryable: bool = False,
-        over_limit: bool = False,
-        fatal: bool = False,
-        rate_limited: bool = False,
-        wait: float | None = None,
-        resend: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.retryable = retryable
-        self.over_limit = over_limit
-        self.fatal = fatal
-        self.rate_limited = rate_limited
-        self.wait = wait
-        self.resend = resend
+    message: str
+    _: KW_ONLY
+    retryable: bool = False
+    over_limit: bool = False
+    fatal: bool = False
+    rate_limited: bool = False
+    wait: float | None = None
+    resend: bool = False
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -162,15 +155,11 @@ INFLATED = 128 * KIB
 """Size in bytes above which a part must have been compressed: one network read returns at most half of it."""
 
 
+@dataclass(eq=False)
 class LimitExceeded(RequestFailed):
-    """A response that exceeds a limit; it is not requested again.
+    """A response that exceeds a limit; it is not requested again."""
 
-    Args:
-        message: See ``RequestFailed``.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, over_limit=True)
+    over_limit: bool = field(default=True, kw_only=True)
 
 
 class RequestTimeout(LimitExceeded):
