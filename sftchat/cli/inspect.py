@@ -84,12 +84,7 @@ def command(
 
 
 def _show_server(address: str, as_json: bool) -> None:
-    """Print the models of a server, or the one that the address names, as the server describes them.
-
-    Raises:
-        UsageError: When the server does not list the one named.
-        ModelError: When nothing answers, or there is no list.
-    """
+    """Print the models of a server, or the one that the address names, as the server describes them; raises ``UsageError`` or ``ModelError``."""
     from sftchat.errors import ModelError, UsageError, unknown
     from sftchat.inference.open import require_endpoint
 

@@ -151,11 +151,7 @@ def plain_chunk(chunk: object) -> Chunk:
 
 
 def _choice(choice: object) -> Choice:
-    """Validate a ``Choice`` and convert its fields to built-in types.
-
-    Raises:
-        Malformed: When it is not a ``Choice``.
-    """
+    """Validate a ``Choice`` and convert its fields to built-in types; raises ``Malformed``."""
     if not isinstance(choice, Choice):
         raise Malformed(f"yields a chunk with {shown(choice)} among its choices, must be sftchat.Choice")
     others = tuple((_token(token), float(value)) for token, value in choice.alternatives)
@@ -163,11 +159,7 @@ def _choice(choice: object) -> Choice:
 
 
 def _token(token: object) -> Token:
-    """Validate a ``Token`` and convert its fields to built-in types.
-
-    Raises:
-        Malformed: When it is not a ``Token``.
-    """
+    """Validate a ``Token`` and convert its fields to built-in types; raises ``Malformed``."""
     if not isinstance(token, Token) or not isinstance(token.text, str):
         raise Malformed(f"yields a chunk with {shown(token)} among its choices, must be sftchat.Token with a text")
     data = tuple(_whole(byte, "choices") for byte in token.data)

@@ -92,12 +92,7 @@ def identify(
 
 
 def _template(template: str) -> str:
-    """Return what identifies a template: its name if it is one, otherwise the bytes of the file.
-
-    Raises:
-        UsageError: When it is neither a name nor a file.
-        ModelError: When the file cannot be read.
-    """
+    """Return what identifies a template: its name if it is one, otherwise the bytes of the file; raises ``UsageError`` or ``ModelError``."""
     path = template_file(template)
     try:
         return template if path is None else f"file:{file_hash(path)}"

@@ -115,12 +115,7 @@ def _is_missing_import(error: BaseException | None) -> bool:
 
 
 def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
-    """Validate ``quantize`` against device and dtype before weights are loaded.
-
-    Raises:
-        UsageError: When the device or the dtype does not support the quantization.
-        MissingExtraError: When bitsandbytes is needed and not installed.
-    """
+    """Validate ``quantize`` against device and dtype before weights are loaded; raises ``UsageError`` or ``MissingExtraError``."""
     from sftchat.models.loading import choose_device
 
     device, dtype = choose_device(str(options.get("device", "auto"))), options.get("dtype", "auto")

@@ -161,11 +161,7 @@ def _configured_weights(folder: Path) -> tuple[Path, str]:
 
 
 def _shards(index: Path) -> tuple[str, ...]:
-    """Return the weight files listed in an index, sorted.
-
-    Raises:
-        ModelError: When it lists none, or is not an index.
-    """
+    """Return the weight files listed in an index, sorted; raises ``ModelError``."""
     content = _read_leniently(index)
     names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
@@ -179,11 +175,7 @@ def _shards(index: Path) -> tuple[str, ...]:
 
 
 def _check_adapter(folder: Path) -> None:
-    """Check that an adapter loads no models other than its base model.
-
-    Raises:
-        ModelError: Names the key.
-    """
+    """Check that an adapter loads no models other than its base model; raises ``ModelError``."""
     if (folder / ADAPTER_CONFIG).is_file():
         config = _read_leniently(folder / ADAPTER_CONFIG)
         for key, harmless in MORE_WEIGHTS.items():
@@ -214,11 +206,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _read_leniently(path: Path) -> dict[str, Any]:
-    """Parse the JSON object in a file as leniently as the libraries do; empty if the file does not exist.
-
-    Raises:
-        ModelError: When it is not a JSON object.
-    """
+    """Parse the JSON object in a file as leniently as the libraries do; empty if the file does not exist; raises ``ModelError``."""
     if not path.is_file():
         return {}
     try:

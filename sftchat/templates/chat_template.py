@@ -118,11 +118,7 @@ class TextTemplate:
 
     @cached_property
     def _after_reply(self) -> str:
-        """Text after the content of a final assistant turn.
-
-        Raises:
-            TemplateError: When the template does not render the content.
-        """
+        """Text after the content of a final assistant turn; raises ``TemplateError``."""
         _, mark, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
         if not mark:
             raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
@@ -285,11 +281,7 @@ class TextTemplate:
         return with_thought(plain, thought, self.thought_end) if empty else in_content + plain
 
     def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
-        """Return the reply's text after its prompt when the finished text does not start with that prompt.
-
-        Raises:
-            TemplateError: When it cannot be determined or is not what inference needs.
-        """
+        """Return the reply's text after its prompt when the finished text does not start with that prompt; raises ``TemplateError``."""
         reply = PrefixedReply(
             write=self.text, past=turns[:index], turn=turns[index], tools=tools, prompt=before, thought_end=self.thought_end,
             tokens=self._longest_first,

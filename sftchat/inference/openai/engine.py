@@ -143,11 +143,7 @@ class EndpointEngine:
         return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
 
     def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> Answer:
-        """Send a request that is not streamed, adapted to what the server refuses.
-
-        Raises:
-            EngineError: When there is no response.
-        """
+        """Send a request that is not streamed, adapted to what the server refuses; raises ``EngineError``."""
         while True:
             full_body = adapt({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
             try:
@@ -199,11 +195,7 @@ class EndpointEngine:
             emit(Chunk(request.id, finish_reason="error", error=message))
 
     async def _attempt(self, client: httpx2.AsyncClient, request: Request, emit: Emit) -> AsyncGenerator[Chunk]:
-        """Send a request once and emit its chunks.
-
-        Raises:
-            RequestFailed: When there is no complete reply.
-        """
+        """Send a request once and emit its chunks; raises ``RequestFailed``."""
         path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
         body = adapt({**body, **self._extra_body}, self._learned.get(body["model"], ()))
         tokens = request.sampling.max_new_tokens
