@@ -11,9 +11,9 @@ from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
 from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
 from sftchat.types import Choice, FinishReason, Token
 
-FINISH = (None, *get_args(FinishReason))
-VALUES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
-METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
+FINISH_REASONS = (None, *get_args(FinishReason))
+OPTIONAL_PROPERTIES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
+OPTIONAL_METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
 """Optional members of an engine: those of the protocols in ``sftchat.engine``."""
 
 
@@ -78,8 +78,8 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
         if not isinstance(name, str):
             raise Malformed(f"opened a model of the name {shown(name)}, must be text")
         # runtime protocols look at the class, so the class gets the members that this engine has and no others
-        more: dict[str, Any] = {name: _value(name) for name in VALUES if hasattr(engine, name)}
-        more |= {name: _method(name) for name in METHODS if callable(getattr(engine, name, None))}
+        more: dict[str, Any] = {name: _value(name) for name in OPTIONAL_PROPERTIES if hasattr(engine, name)}
+        more |= {name: _method(name) for name in OPTIONAL_METHODS if callable(getattr(engine, name, None))}
         guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
         return guarded
 
@@ -125,9 +125,9 @@ def plain_chunk(chunk: object) -> Chunk:
     for name in ("request_id", "text", "error", "thoughts", "revises"):
         if not isinstance(getattr(chunk, name), str):
             raise Malformed(f"yields a chunk whose {name} is {shown(getattr(chunk, name))}, must be text")
-    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH):
+    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH_REASONS):
         raise Malformed(
-            f"yields a chunk whose finish_reason is {shown(chunk.finish_reason)}, must be one of {', '.join(FINISH[1:])}, or None"
+            f"yields a chunk whose finish_reason is {shown(chunk.finish_reason)}, must be one of {', '.join(FINISH_REASONS[1:])}, or None"
         )
     if chunk.revises not in get_args(Revision):
         raise Malformed(f"yields a chunk whose revises is {shown(chunk.revises)}, must be one of thought, again, or empty")

@@ -22,10 +22,10 @@ from sftchat.templates.named import template_file
 
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
-VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
+VERSIONED_PACKAGES = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 SOURCES = ("inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
 """The source files of sftchat that render prompts and sample tokens."""
-DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
+DEVICE_FILES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Environment variables that hide accelerators."""
@@ -86,7 +86,7 @@ def identify(
         "template_arguments": used["arguments"],
         "device": device_facts(str(options.get("device", "auto"))),
         "source": source_hash(),
-        "versions": {name: _version(name) for name in VERSIONED},
+        "versions": {name: _version(name) for name in VERSIONED_PACKAGES},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -104,7 +104,7 @@ def device_facts(device: str) -> str:
     """Return what determines the device type: the given type, or for ``auto`` what torch's choice depends on, without importing torch."""
     if device != "auto":
         return device.partition(":")[0]
-    present = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
+    present = [str(path) for pattern in DEVICE_FILES for path in sorted(Path("/dev").glob(pattern))]
     hidden = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
     return " ".join(["auto", platform.system(), platform.machine(), *present, *hidden])
 

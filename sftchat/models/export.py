@@ -37,7 +37,7 @@ CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
 }  # fmt: skip
 """Conversations on which the template is verified; for the last two, a difference is reported but is not an error."""
-REQUIRED = 4
+REQUIRED_CONVERSATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str
             continue
         if not problem:
             proved.append(name)
-        elif number < REQUIRED:
+        elif number < REQUIRED_CONVERSATIONS:
             raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: with {name}, {problem}")
         else:
             notes.append(f"with {name}, {problem}")
@@ -175,7 +175,7 @@ def ollama_data(messages: Sequence[Message]) -> dict[str, Any]:
     return {"System": system, "Messages": [{"Role": message["role"], "Content": message["content"]} for message in messages]}
 
 
-CONVERTED = frozenset(
+CONVERTIBLE = frozenset(
     f"{name}ForCausalLM"
     for name in "Llama Ministral3 Mixtral Gemma Gemma2 Gemma3 Phi3 Qwen2 Olmo3 Cohere GptOss DeepseekV3 Glm4MoeLite Lfm2".split()
 )
@@ -261,7 +261,7 @@ def _download(reference: ModelReference) -> Path:
 def _conversion_warning(config: Any) -> str:
     """Return advice if Ollama may not convert weights of this architecture; otherwise empty."""
     name = (config.architectures or [""])[0]
-    if name in CONVERTED:
+    if name in CONVERTIBLE:
         return ""
     return (
         f"Ollama is not known to convert safetensors of {json.dumps(name)}: if it refuses, make a GGUF file with llama.cpp's "

@@ -25,9 +25,9 @@ COMPILER = "torch._dynamo"
 INDEXING = f"{COMPILER}._trace_wrapped_higher_order_op"
 SHAPES = "torch.fx.experimental.symbolic_shapes"
 SHARDED = "torch.distributed.tensor"
-HIDDEN = ("is_torch_distributed_available", "is_torch_flex_attn_available", "is_accelerate_available", "is_scipy_available")
+HIDDEN_CHECKS = ("is_torch_distributed_available", "is_torch_flex_attn_available", "is_accelerate_available", "is_scipy_available")
 """Functions of transformers that check whether an optional library is installed."""
-SEVERAL_PROCESSES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Environment variables of launchers, whose processes may shard a model and therefore import everything."""
 
 
@@ -51,7 +51,7 @@ def deferred_imports() -> Iterator[None]:
 
     Does nothing if the compiler is already loaded, or under a launcher of several processes.
     """
-    if COMPILER in sys.modules or any(name in os.environ for name in SEVERAL_PROCESSES):
+    if COMPILER in sys.modules or any(name in os.environ for name in LAUNCHER_VARIABLES):
         yield
         return
     import torch
@@ -61,7 +61,7 @@ def deferred_imports() -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(_on_demand, torch.distributed, SHARDED)
         for module in (utils, import_utils):
-            for name in HIDDEN:
+            for name in HIDDEN_CHECKS:
                 stack.enter_context(_replaced(module, name, _is_unavailable))
         stack.enter_context(_replaced(torch.compiler, "disable", _no_op_decorator))
         for stand_in in _stand_ins():

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MAX_LOSS = 0.5
+MAX_LOST_SHARE = 0.5
 """Maximum loss of logits, relative to the adapter's effect."""
 REPLY_TOKENS = 16
 """Maximum number of tokens of the compared greedy replies."""
 COMPARED_REPLIES = 4
 """Number of conversations whose last reply is generated for comparison."""
-POSITIONS = 48
+COMPARED_POSITIONS = 48
 """Number of positions at the end of each conversation whose logits are compared; limits the memory for a vocabulary of 150,000."""
 
 
@@ -211,7 +211,7 @@ def _logits(model: Any, rows: Sequence[Sequence[int]], around: Callable[[], Any]
 
     with torch.inference_mode(), around():
         ids = [torch.tensor([row], device=model.device) for row in rows]
-        return [model(input_ids=row, use_cache=False).logits[0, -POSITIONS:].float().cpu() for row in ids]
+        return [model(input_ids=row, use_cache=False).logits[0, -COMPARED_POSITIONS:].float().cpu() for row in ids]
 
 
 def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]) -> Comparison:
@@ -246,7 +246,7 @@ def _replies(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[in
 
 def _check_loss(compared: Comparison, dtype: str) -> None:
     """Raise ModelError if the merged model lost too much of the adapter's effect."""
-    if compared.share > MAX_LOSS:
+    if compared.share > MAX_LOST_SHARE:
         way = "keep more digits with --dtype float32" if dtype != "float32" else "the adapter cannot be merged; use it as it is"
         raise ModelError(
             f"the merged model would lose {compared.share:.0%} of what the adapter changes (mean difference of logits {compared.lost:.3g} of "

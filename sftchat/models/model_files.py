@@ -22,8 +22,8 @@ PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors",)
 PICKLED_ADAPTER_WEIGHTS = ("adapter_model.bin",)
-SAFE = ".safetensors"
-INDEX = ".index.json"
+SAFE_SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".index.json"
 
 CONFIGS = (CONFIG, ADAPTER_CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 """Configs in which transformers and peft look up names of other files."""
@@ -45,13 +45,13 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.
 """Files that grow with the vocabulary: up to 35 MB in large models."""
 WHOLE_FILES = (".json", ".jinja", ".model", ".txt")
 """Suffixes of files that libraries read as a whole."""
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
 """Config keys for the number of layers."""
 MAX_LAYERS = 4096
 """More than any model has; creating a layer takes a millisecond, whatever its size."""
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Config keys for the number of experts per layer."""
-LABELS = ("num_labels", "n_labels")
+LABEL_KEYS = ("num_labels", "n_labels")
 """Config keys for the number of generated label names."""
 MAX_LABELS = 1_000_000
 MAX_CLAIM_RATIO = 4
@@ -118,7 +118,7 @@ def _checked_weights(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str,
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(f"'{source}' names weights outside its folder: '{name}'; copy them into '{folder}' and name them there")
-        if not allow_pickle and not name.endswith((SAFE, INDEX)):
+        if not allow_pickle and not name.endswith((SAFE_SUFFIX, INDEX_SUFFIX)):
             if name in PICKLED_WEIGHTS + PICKLED_ADAPTER_WEIGHTS and source.name == name:
                 raise ModelError(_no_weights(folder))
             raise ModelError(
@@ -136,7 +136,7 @@ def _listed_weights(folder: Path) -> tuple[Path, tuple[str, ...]]:
     if not first:
         first = _first(folder, WEIGHTS + PICKLED_WEIGHTS)
         source = folder / first
-    if not first.endswith(INDEX):
+    if not first.endswith(INDEX_SUFFIX):
         return source, (first,) if first else ()
     if not (folder / first).is_file() or Path(first).is_absolute():
         return source, (first,)  # then reported as missing or outside the folder
@@ -260,7 +260,7 @@ def check_sizes(folder: Path) -> None:
             status = path.stat()
         except OSError as error:
             raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
-        is_large = path.name in VOCABULARIES or path.name.endswith(INDEX) or path.suffix != ".json"
+        is_large = path.name in VOCABULARIES or path.name.endswith(INDEX_SUFFIX) or path.suffix != ".json"
         limit = MAX_BYTES if is_large else MAX_JSON_BYTES
         if not S_ISREG(status.st_mode):
             raise ModelError(f"'{path}' is no file: it is a pipe or a device")
@@ -278,8 +278,8 @@ def check_config(folder: Path) -> None:
         ModelError: Reports the claim and the limit.
     """
     for part in _parts(read_object(folder / CONFIG)):
-        _check_limit(folder, part, LAYERS, MAX_LAYERS, f"at most {MAX_LAYERS} are allowed")
-        _check_limit(folder, part, LABELS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
+        _check_limit(folder, part, LAYER_KEYS, MAX_LAYERS, f"at most {MAX_LAYERS} are allowed")
+        _check_limit(folder, part, LABEL_KEYS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
 
 
 def check_claims(folder: Path) -> None:
@@ -298,8 +298,8 @@ def check_claims(folder: Path) -> None:
     largest = max(max(shape, default=1) for shape in shapes)
     per_number = WEIGHTS_PER_NUMBER if "quantization_config" in config else 1
     for part in _parts(config):
-        _check_limit(folder, part, LAYERS, len(shapes), f"its files hold {len(shapes)} tensors")
-        _check_limit(folder, part, EXPERTS, max(len(shapes), largest), f"the largest tensor of its files has {largest} rows")
+        _check_limit(folder, part, LAYER_KEYS, len(shapes), f"its files hold {len(shapes)} tensors")
+        _check_limit(folder, part, EXPERT_KEYS, max(len(shapes), largest), f"the largest tensor of its files has {largest} rows")
         if (claimed := _numbers(part)) > stored * MAX_CLAIM_RATIO * per_number:
             raise ModelError(f"'{folder / CONFIG}' claims about {claimed:.2g} numbers, and the files of the model hold {stored:.2g}")
 
@@ -338,13 +338,13 @@ def _numbers(config: Mapping[str, Any]) -> int:
     layers, width, inner, vocabulary, heads, size, experts, expert, positions = (
         max((value for name in names if isinstance(value := config.get(name), int)), default=0)
         for names in (
-            LAYERS,
+            LAYER_KEYS,
             ("hidden_size", "n_embd", "d_model"),
             ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
             ("vocab_size",),
             ("num_attention_heads", "n_head", "num_key_value_heads"),
             ("head_dim",),
-            EXPERTS,
+            EXPERT_KEYS,
             ("moe_intermediate_size",),
             ("n_positions",),
         )

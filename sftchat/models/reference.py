@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from sftchat._util.parsing import load_json, path_of, read_text
 from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
-from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX, check_sizes, weights_of
+from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX_SUFFIX, check_sizes, weights_of
 
 NANO = "sftchat:nano"
 """The embedded model."""
@@ -328,7 +328,7 @@ def fetch_configs(name: str, revision: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, ADAPTER_CONFIG, f"*{INDEX}"]))
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, ADAPTER_CONFIG, f"*{INDEX_SUFFIX}"]))
 
 
 def is_offline() -> bool:

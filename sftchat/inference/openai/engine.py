@@ -47,7 +47,7 @@ IDLE_CHUNK_SECONDS = 0.1
 """Seconds without data after which the caller gets an empty chunk, so that it can cancel while the server is busy."""
 DRAIN_SECONDS = 1.0
 """Seconds to read the end of a stream after its last event; only a fully read connection can be reused."""
-EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+EVENT_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
 """Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
 EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
 """Content types of event streams: the standard one, and those that some servers and proxies send instead."""
@@ -265,7 +265,7 @@ class EndpointEngine:
         if kind not in EVENT_TYPES:
             raise _no_events(kind)
         async with aclosing(reader.parts(response, limits.of_stream(tokens))) as parts:
-            counted = httpx2.Response(200, headers=EVENTS, content=error_fields(parts), request=response.request)
+            counted = httpx2.Response(200, headers=EVENT_STREAM_HEADERS, content=error_fields(parts), request=response.request)
             done = received = False
             events = aiter(httpx2.EventSource(counted, limits.of_event(tokens)))
             async for event in events:

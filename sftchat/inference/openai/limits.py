@@ -151,7 +151,7 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 
 KIB, MIB = 1 << 10, 1 << 20
-INFLATED = 128 * KIB
+MIN_INFLATED_BYTES = 128 * KIB
 """Size in bytes above which a part must have been compressed: one network read returns at most half of it."""
 
 
@@ -264,7 +264,7 @@ class LimitedReader:
                     part = await anext(parts, b"")
                 if not part:
                     return
-                if len(part) > INFLATED:
+                if len(part) > MIN_INFLATED_BYTES:
                     await checkpoint()  # little data from the network may decompress to much: let other tasks run, and the caller cancel
                 yield part[: max_bytes - size]
                 size += len(part)
