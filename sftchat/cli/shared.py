@@ -159,9 +159,9 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refuse invalid template names before anything is loaded; whether the model has the template is checked later."""
-    from sftchat.templates.named import NAME
+    from sftchat.templates.named import TEMPLATE_NAME
 
-    if value and not NAME.fullmatch(value):
+    if value and not TEMPLATE_NAME.fullmatch(value):
         raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")
     return value
 

@@ -154,7 +154,7 @@ def test_an_automatic_device_depends_on_the_visible_accelerators(monkeypatch: py
 
 def test_versions_of_libraries_are_part_of_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = of(checkpoint)
-    monkeypatch.setattr("sftchat.inference.identity.VERSIONED", ("torch",))
+    monkeypatch.setattr("sftchat.inference.identity.VERSIONED_PACKAGES", ("torch",))
 
     assert of(checkpoint) != before
 

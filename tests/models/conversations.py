@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sftchat.templates.remedies import NONE_WRITES_IT, with_remedy
+from sftchat.templates.parity import NONE_WRITES_IT, with_remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 

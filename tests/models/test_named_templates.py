@@ -16,8 +16,7 @@ from sftchat.inference.local import prompt_ids, reply_ids
 from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, as_trained
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.parity import SAMPLES, check_parity
-from sftchat.templates.remedies import remedy
+from sftchat.templates.parity import SAMPLES, check_parity, remedy
 from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.templates.parity import check_parity
-from sftchat.templates.remedies import remedy
+from sftchat.templates.parity import check_parity, remedy
 from sftchat.templates.renderer import Renderer, TemplateError
 from sftchat.templates.turn_parts import (
     before_cut_tag,
