@@ -9,17 +9,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from difflib import get_close_matches
 from io import BufferedReader
-from itertools import chain
 from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
-from sftchat.data.arrays import Refused, array_rows, reason
 from sftchat.data.delimited import delimited_rows, delimiter_of
 from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
 from sftchat.errors import DataError
@@ -27,17 +25,32 @@ from sftchat.errors import DataError
 Row = tuple[str, dict[str, Any]]
 """Source and row: ``file:line``, with ``:column`` when an array element starts on the same line as the previous one."""
 
-PIECE = 1 << 20
-"""Bytes to read at once from an array."""
+MAX_ARRAY_BYTES = 1 << 30
+"""Maximum size in bytes of a JSON array, which is held in memory; JSONL has no such limit."""
+UNREAD = "the rest of the array was not read"
 READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 PEEKED = 4096
 """Number of first bytes that are checked for being text."""
 BLANKS = b" \t\r\n"
+_BLANKS = re.compile(r"[ \t\n\r]*")
 BOM = b"\xef\xbb\xbf"
 BINARY_FORMATS = {
     b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow", b"%PDF": "PDF", b"\x89PNG": "PNG", b"GGUF": "GGUF", b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ": "xz", b"SQLite format 3": "SQLite",
 }  # fmt: skip
+
+
+class Refused(Exception):
+    """Invalid content; converted to a DataError where the file name is known.
+
+    Args:
+        message: The error.
+        line: Its line, if it is not the current one.
+    """
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
@@ -130,7 +143,10 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         if not line.strip(BLANKS):
             continue
         if not found and line.lstrip(BLANKS).startswith(b"["):
-            yield from _array(chain([line], iter(lambda: stream.read(PIECE), b"")), name, number, start)
+            raw = line + stream.read(MAX_ARRAY_BYTES - len(line) + 1)
+            if len(raw) > MAX_ARRAY_BYTES:
+                raise DataError(f"the array is longer than {MAX_ARRAY_BYTES >> 20} MiB; give one JSON object a line (JSONL)", name)
+            yield from _array(raw, name, number, start)
             return
         found = True
         source = f"{name}:{number}"
@@ -157,37 +173,63 @@ def _parquet(name: str) -> Iterator[Row]:
     yield from parquet_rows(name)
 
 
-def _array(raw: Iterable[bytes], name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
+def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
     """Read the rows of a JSON array, each with its start line."""
-    line = first_line
+    line = previous = 0
     try:
-        empty = True
-        before = 0
-        for line, column, value, part in array_rows(_pieces(raw, start, first_line), _DECODER, first_line):
-            empty = False
-            source = f"{name}:{line}:{column}" if line == before else f"{name}:{line}"
-            before = line
+        for line, column, value, text in _elements(_decode(raw, start, first_line), first_line):
+            source = f"{name}:{line}:{column}" if line == previous else f"{name}:{line}"
+            previous = line
             try:
-                yield source, _as_row(value, part.encode())
+                yield source, _as_row(value, text.encode())
             except Refused as error:
                 yield DataError(str(error), source)
-        if empty:
+        if not line:
             raise DataError(f"the array is empty; give {READ}", name)
     except Refused as error:
         yield DataError(str(error), f"{name}:{error.line or line}")
 
 
-def _pieces(raw: Iterable[bytes], start: int, line: int) -> Iterator[str]:
-    """Decode UTF-8 in pieces; bytes of a split character are kept for the next piece."""
-    held = b""
-    for piece in raw:
-        held += piece
-        # a character has at most four bytes, so one of the last three may start an incomplete one
-        end = next((len(held) - back for back in range(1, min(3, len(held)) + 1) if held[-back] >= 0xC0), len(held))
-        whole, held = held[:end], held[end:]
-        yield _decode(whole, start, line)
-        start, line = start + len(whole), line + whole.count(b"\n")
-    yield _decode(held, start, line)
+def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
+    """Yield line, column, value and source text of each element of a JSON array whose first line has the given number."""
+    counted, newline = 0, -1
+
+    def locate(position: int) -> tuple[int, int]:
+        """Return line and column of a position; positions must not decrease between calls."""
+        nonlocal line, counted, newline
+        line += text.count("\n", counted, position)
+        newline = max(newline, text.rfind("\n", counted, position))
+        counted = position
+        return line, position - newline
+
+    def skip_blanks(position: int) -> int:
+        return _BLANKS.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
+
+    at = skip_blanks(skip_blanks(0) + 1)
+    more = text[at : at + 1] != "]"
+    while more and at < len(text):
+        start, (line, column) = at, locate(at)
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except JSONDecodeError as error:
+            line, column = locate(error.pos)
+            raise Refused(f"malformed JSON at column {column}: {_json_error(error)}; {UNREAD}", line) from None
+        except RecursionError:
+            raise Refused(f"lists and objects lie too deep in one another; {UNREAD}", line) from None
+        except Refused as error:  # from a hook of the decoder
+            raise Refused(str(error), line) from None
+        yield line, column, value, text[start:at]
+        at = skip_blanks(at)
+        if more := text[at : at + 1] == ",":
+            at = skip_blanks(at + 1)
+    line, column = locate(at)
+    if at >= len(text):
+        raise Refused("the array does not end; is the file cut off?", line)
+    if text[at] != "]":
+        raise Refused(f"malformed JSON at column {column}: expecting ',' or ']'; {UNREAD}", line)
+    if (after := skip_blanks(at + 1)) < len(text):
+        line, column = locate(after)
+        raise Refused(f"text after the end of the array at column {column}; give one array, or one object a line", line)
 
 
 def _decode(raw: bytes, start: int, line: int) -> str:
@@ -204,11 +246,16 @@ def _decode(raw: bytes, start: int, line: int) -> str:
     return text
 
 
+def _json_error(error: JSONDecodeError) -> str:
+    """Return the parser's message in lower case."""
+    return error.msg[:1].lower() + error.msg[1:]
+
+
 def _parse(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except JSONDecodeError as error:
-        raise Refused(f"malformed JSON at column {error.colno}: {reason(error)}; give {READ}") from None
+        raise Refused(f"malformed JSON at column {error.colno}: {_json_error(error)}; give {READ}") from None
     except RecursionError:
         raise Refused(TOO_DEEP) from None
 
