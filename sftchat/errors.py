@@ -5,7 +5,7 @@
     ├── DataError                2  a file of rows that is missing, empty or malformed; names file and line
     ├── ModelError               3  a model that cannot be found or loaded
     ├── MissingExtraError        3  a missing package that an extra of sftchat installs
-    ├── PluginError              3  a plugin that breaks its contract; ``sftchat._util.third_party`` converts exceptions of plugins to it
+    ├── PluginError              3  a plugin that breaks its contract; ``sftchat._util.plugin_calls`` converts exceptions of plugins to it
     ├── EngineError              3  a model or a server that failed while generating
     └── NotComparableError       4  two results that measured different things
 

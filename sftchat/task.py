@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.plugin_calls import Malformed, call_plugin, plain_example, plain_number, plain_reply, plain_score, plain_texts
 from sftchat._util.renamed import former_names
-from sftchat._util.returned import plain_example, plain_number, plain_reply, plain_score, plain_texts
-from sftchat._util.third_party import Malformed, call_plugin
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cache, lru_cache
+from typing import Any
 
 __all__ = ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"]
 
@@ -136,6 +138,17 @@ def counted(number: int, noun: str, plural: str = "") -> str:
         plural: Plural form; the noun with an s by default.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def keys_of(row: Mapping[str, Any]) -> str:
+    """Format the keys of an object for a message; empty values are noted."""
+    return ", ".join(abbreviate(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
+
+
+def abbreviate(value: Any, width: int = 40) -> str:
+    """Format a value as in the file, cut to a width that fits a message."""
+    written = json.dumps(value, ensure_ascii=False, default=repr)
+    return written if len(written) <= width else written[: width - 1] + "…"
 
 
 def printable(text: str) -> str:

@@ -96,7 +96,7 @@ def _conversations(session: Session, manifest: Manifest | None, prompts: Path | 
     """
     from sftchat.data.formats import read_examples
     from sftchat.data.row_options import recorded_options
-    from sftchat.data.tool_calls import tools_of
+    from sftchat.data.turns import tools_of
     from sftchat.errors import DataError
     from sftchat.templates.parity import SAMPLES
 

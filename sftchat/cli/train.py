@@ -117,7 +117,7 @@ def command(
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     """
     from sftchat.cli.progress import TrainingProgress
-    from sftchat.data.notes import Notes
+    from sftchat.data.row_options import Notes
     from sftchat.models.loading import require_local
     from sftchat.text import printable
 

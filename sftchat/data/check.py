@@ -11,16 +11,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sftchat.data.columns import UnwantedReplyError
 from sftchat.data.duplicates import THRESHOLD, NearDuplicates, Repeats, whole_text
 from sftchat.data.formats import read_examples, shape_of, to_example
 from sftchat.data.leakage import find_leaks
-from sftchat.data.notes import Notes
 from sftchat.data.read import Row, iter_rows, line_of
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
-from sftchat.data.values import abbreviate
+from sftchat.data.row_options import AS_WRITTEN, Notes, RowOptions, UnwantedReplyError
 from sftchat.errors import DataError, UsageError, unknown
 from sftchat.task import Task, row_problems
+from sftchat.text import abbreviate
 from sftchat.types import Example, is_learned
 
 Policy = Literal["fail", "drop", "keep"]

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from sftchat.data.read import line_of
-from sftchat.data.values import abbreviate
-from sftchat.text import normalise, words
+from sftchat.text import abbreviate, normalise, words
 from sftchat.types import Example
 
 SHINGLE_WORDS = 3

@@ -21,15 +21,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sftchat.data.columns import LABELS, UnwantedReplyError, named_columns, suggestion
-from sftchat.data.notes import Notes
 from sftchat.data.read import read_rows
-from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions
+from sftchat.data.row_options import AS_WRITTEN, LABELS, Change, Notes, RowOptions, UnwantedReplyError, named_columns, suggestion
 from sftchat.data.serialize import FORMATS, RESERVED, serialize
-from sftchat.data.tool_calls import normal_tools
-from sftchat.data.turns import check_order, read_turns, settled
-from sftchat.data.values import abbreviate, keys_of, text
+from sftchat.data.turns import check_order, normal_tools, read_turns, require_text, settled
 from sftchat.errors import DataError
+from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
 
 __all__ = ["FORMATS", "as_rows", "format_of", "read_examples", "serialize", "to_example", "with_ids"]
@@ -126,7 +123,7 @@ def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, chan
     where = next(iter(_KEYS[shape]))
     if shape == "text":
         turns: tuple[Message, ...] = ()
-        gold = text(row["text"], "text")
+        gold = require_text(row["text"], "text")
     elif shape == "alpaca":
         turns, gold, used = _read_alpaca(row, used)
     elif shape == "prompt-completion":
@@ -137,7 +134,7 @@ def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, chan
     else:
         turns = read_turns(row[where], where, options, change)
         if shape == "evalset":
-            gold = text(row["gold"], "gold")
+            gold = require_text(row["gold"], "gold")
     if shape != "text":
         if "system" in row:
             turns, used = _with_system(row["system"], turns), used | {"system"}
@@ -176,7 +173,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 
 def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     """Prepend the system prompt that a row has in a key of its own."""
-    if value is None or not text(value, "system", empty=True).strip():
+    if value is None or not require_text(value, "system", empty=True).strip():
         return turns
     if turns[0]["role"] == "system":
         raise DataError("the row has a system prompt under 'system' and another as its first turn; remove one")
@@ -190,14 +187,17 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
             raise DataError(f"the row has both {one} and {other}; remove one")
     given = "input" if row.get("context") is None else "context"
     reply = "output" if row.get("response") is None else "response"
-    parts = [text(row["instruction"], "instruction", empty=True), "" if row.get(given) is None else text(row[given], given, empty=True)]
+    parts = [
+        require_text(row["instruction"], "instruction", empty=True),
+        "" if row.get(given) is None else require_text(row[given], given, empty=True),
+    ]
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
         raise DataError(f"instruction is empty and so is {given}; fill one or remove the row")
     turn = Message(role="user", content=prompt)
     if all(part.strip() for part in parts):
         turn["context"] = parts[1]
-    return (*_history(row.get("history")), turn), text(row[reply], reply), used | {given, reply, "history"}
+    return (*_history(row.get("history")), turn), require_text(row[reply], reply), used | {given, reply, "history"}
 
 
 def _history(value: Any) -> Iterator[Message]:
@@ -209,7 +209,7 @@ def _history(value: Any) -> Iterator[Message]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(f"history[{index}] is {abbreviate(pair)}, must be a pair of what was asked and what was answered")
         for role, said, place in zip(("user", "assistant"), pair, (0, 1), strict=True):
-            yield Message(role=role, content=text(said, f"history[{index}][{place}]"))
+            yield Message(role=role, content=require_text(said, f"history[{index}][{place}]"))
 
 
 def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
@@ -224,8 +224,8 @@ def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> t
         if isinstance(other, str) and isinstance(row[key], list):
             raise DataError(f"{key} is a list of turns and the other half is text; write both as text or both as turns")
     return (
-        Message(role="user", content=text(prompt, "prompt")),
-        Message(role="assistant", content=text(completion, "completion")),
+        Message(role="user", content=require_text(prompt, "prompt")),
+        Message(role="assistant", content=require_text(completion, "completion")),
     )
 
 
@@ -237,7 +237,7 @@ def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change)
         if turns[0]["role"] != "assistant":
             return turns
         if isinstance(prompt, str):
-            return (Message(role="user", content=text(prompt, "prompt")), *turns)
+            return (Message(role="user", content=require_text(prompt, "prompt")), *turns)
     if prompt is None:
         raise DataError("the row has chosen and rejected and no prompt; name its column with --map prompt=COLUMN")
     return _read_pair({"prompt": prompt, "completion": chosen}, options, change)

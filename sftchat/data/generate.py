@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat._util.returned import copied, plain_example
-from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin, copied, iterate_plugin, plain_example
 from sftchat.errors import PluginError, UsageError, message_of, unknown
 from sftchat.task import Task
 from sftchat.types import Example

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
-from sftchat.data.delimited import delimited_rows, delimiter_of
-from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
+from sftchat.data.tables import HUB, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
 from sftchat.errors import DataError
 
 Row = tuple[str, dict[str, Any]]

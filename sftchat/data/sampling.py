@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 from sftchat._util.files import take_lock
 from sftchat._util.parsing import bounded_lines, from_json, load_json
 from sftchat.data.duplicates import digest
-from sftchat.data.values import abbreviate
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError
+from sftchat.text import abbreviate
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 HEADER = "sftchat_samples"

@@ -10,8 +10,8 @@ from typing import Any
 
 from sftchat.data.duplicates import key, prompt_text
 from sftchat.data.leakage import find_leaks
-from sftchat.data.values import abbreviate, keys_of
 from sftchat.errors import DataError
+from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
 
 

@@ -1,4 +1,7 @@
-"""Turns of a conversation: parsed from either key style, and rejected when no chat template could render them."""
+"""Turns of a conversation, with their tool calls, in normal form: that of OpenAI's chat completions, with call arguments as objects.
+
+They are parsed from either key style, and rejected when no chat template could render them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ from typing import Any, cast
 
 from sftchat._util.parsing import load_json
 from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
-from sftchat.data.tool_calls import NULLS, normal_calls
-from sftchat.data.values import abbreviate, keys_of, text
 from sftchat.errors import DataError, unknown
-from sftchat.types import Message
+from sftchat.text import abbreviate, keys_of
+from sftchat.types import Example, Message
 
 ROLES = ("system", "user", "assistant", "tool")
 """Valid roles."""
@@ -25,6 +27,24 @@ SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "f
 _OPENAI = {**{role: role for role in ROLES}, **ALIASES}
 _KNOWN = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
 """Role by name: without ShareGPT's names, and with them."""
+
+
+def require_text(value: Any, where: str, *, empty: bool = False) -> str:
+    """Return the value if it is text.
+
+    Args:
+        value: Value in the row.
+        where: Its key, for messages.
+        empty: Allow empty text.
+
+    Raises:
+        DataError: When it is not text, or empty.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{where} is {abbreviate(value)}, must be text")
+    if not value.strip() and not empty:
+        raise DataError(f"{where} is empty; fill it or remove the row")
+    return value
 
 
 def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change: Change = unreported) -> tuple[Message, ...]:
@@ -110,7 +130,7 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
         raise DataError(f"{where} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
     role = turn[names[0]]
     known = {**_KNOWN[names[0] == "from"], **roles}
-    if text(role, f"{where}.{names[0]}") not in known:
+    if require_text(role, f"{where}.{names[0]}") not in known:
         name = abbreviate(role)[1:-1]
         raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
     # `datasets` adds keys of other rows with null values, and templates that test for the key tool_calls would treat it as present
@@ -127,7 +147,7 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
     content = _parts(content, f"{where}.{names[1]}") if isinstance(content, list) else content
     # in OpenAI's files a turn with tool calls only has null or no content, and a tool result may be empty
     may_be_empty = bool(known[role] == "assistant" and calls) or known[role] == "tool"
-    checked = text(content or "" if may_be_empty else content, f"{where}.{names[1]}", empty=may_be_empty)
+    checked = require_text(content or "" if may_be_empty else content, f"{where}.{names[1]}", empty=may_be_empty)
     return cast(Message, {"role": known[role], "content": checked, **_with_weight(rest, known[role], where)})
 
 
@@ -171,7 +191,7 @@ def _parts(parts: list[Any], where: str) -> str:
 def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
     """Parse ShareGPT's tool calls: JSON of ``{"name", "arguments"}`` or of a list of those."""
     try:
-        found = load_json(text(value, where)) if not isinstance(value, (dict, list)) else value
+        found = load_json(require_text(value, where)) if not isinstance(value, (dict, list)) else value
     except ValueError:
         found = None
     calls: list[Any] = found if isinstance(found, list) else [found]
@@ -233,3 +253,114 @@ def _remedy(before: str, role: str, asked: bool) -> str:
 def _a(role: str) -> str:
     """Return a role with its indefinite article."""
     return f"an {role}" if role == "assistant" else f"a {role}"
+
+
+NULLS = "members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
+
+
+def normal_tools(given: Any, where: str = "tools", change: Change = unreported) -> list[dict[str, Any]]:
+    """Convert tools to ``{"type": "function", "function": {"name", …}}``.
+
+    Args:
+        given: A list of tools, or its JSON text; a tool may be the function alone. None and empty text are no tools.
+        where: Key in the row, for messages.
+        change: Called with a description of each change.
+
+    Raises:
+        DataError: When it is anything else, or a tool has no name; the message has no source.
+    """
+    try:
+        tools = (load_json(given) if given.strip() else []) if isinstance(given, str) else given or []
+    except ValueError as error:
+        raise DataError(f"{where} is {abbreviate(given)}, which is no JSON: {error}") from error
+    if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise DataError(f"{where} is {abbreviate(given)}, must be a list of JSON schemas")
+    return [_tool(tool, f"{where}[{index}]", change) for index, tool in enumerate(tools)]
+
+
+def _tool(tool: Mapping[str, Any], where: str, change: Change) -> dict[str, Any]:
+    """Convert one tool."""
+    full = without_nulls(tool, change)
+    function = full.get("function", full)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError(f"{where} is {abbreviate(tool)}, which names no function")
+    if "function" in full:
+        return {"type": "function", **full}
+    return {"type": "function", "function": {key: value for key, value in full.items() if (key, value) != ("type", "function")}}
+
+
+def normal_calls(given: Any, where: str, change: Change = unreported) -> list[dict[str, Any]]:
+    """Convert tool calls to ``{"type": "function", "function": {"name", "arguments"}}``, with arguments parsed from JSON text.
+
+    Args:
+        given: A call or a list of calls; a call may be the function alone: ``{"name", "arguments"}``.
+        where: Key in the row, for messages.
+        change: Called with a description of each change.
+
+    Raises:
+        DataError: When it is anything else, or a call has no name; the message has no source.
+    """
+    calls = given if isinstance(given, list) else [given]
+    return [_call(call, where if calls is not given else f"{where}[{index}]", change) for index, call in enumerate(calls)]
+
+
+def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
+    """Convert one call."""
+    full = without_nulls(call, change) if isinstance(call, dict) else {}
+    function = full.get("function", full)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError(
+            f'{where} is {abbreviate(call)}, must be a call such as {{"type": "function", "function": {{"name": "weather", "arguments": {{}}}}}}'
+        )
+    if "function" in full:
+        rest = {key: value for key, value in full.items() if key != "function"}
+    else:
+        rest = {key: value for key, value in full.items() if key not in ("name", "arguments")}
+        function = {key: full[key] for key in ("name", "arguments") if key in full}
+    if isinstance(function.get("arguments"), str):
+        function = {**function, "arguments": _object(function["arguments"])}
+    return {"type": "function", **rest, "function": function}
+
+
+def _object(text: str) -> Any:
+    """Parse JSON text; return other text unchanged, and also objects with null members, which the author wrote (not Arrow)."""
+    try:
+        value = load_json(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, dict) and value == without_nulls(value, unreported) else text
+
+
+def without_nulls(value: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """Return an object without null members, at any depth; list elements stay.
+
+    Args:
+        value: Nested at most ``MAX_DEPTH`` levels.
+        change: Called when a member was removed.
+    """
+    found = False
+
+    def cleaned(inner: Any) -> Any:
+        """Return a copy without null members."""
+        nonlocal found
+        if isinstance(inner, Mapping):
+            found |= None in inner.values()
+            return {key: cleaned(one) for key, one in inner.items() if one is not None}
+        return [cleaned(one) for one in inner] if isinstance(inner, list) else inner
+
+    result: dict[str, Any] = cleaned(value)
+    if found:
+        change(NULLS)
+    return result
+
+
+def tools_of(example: Example) -> tuple[Mapping[str, Any], ...]:
+    """Return the tools of an example (key ``tools``) in normal form; empty when it has none.
+
+    Raises:
+        DataError: When they are anything else, or one has no name.
+    """
+    try:
+        return tuple(normal_tools(example.metadata.get("tools")))
+    except DataError as error:
+        raise DataError(error.message, example.source) from error

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import MAX_BYTES, bounded_lines, load_json, not_utf_8
-from sftchat.data.values import abbreviate
 from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.run import Failure, Item, Outcome
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
+from sftchat.text import abbreviate
 from sftchat.types import Reply
 
 Row = Mapping[str, Any]

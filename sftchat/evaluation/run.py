@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.turns import tools_of
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, PluginError
 from sftchat.evaluation.evalset import check_examples

@@ -15,8 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from sftchat._util.returned import shown
-from sftchat._util.third_party import Malformed, call_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin, shown
 from sftchat.errors import PluginError
 from sftchat.task import Metric
 from sftchat.types import Score

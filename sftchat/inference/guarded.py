@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from sftchat._util.returned import copied, plain_text, shown
-from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin, copied, iterate_plugin, plain_text, shown
 from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
 from sftchat.types import Choice, FinishReason, Token
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
-from sftchat._util.third_party import call_plugin
+from sftchat._util.plugin_calls import call_plugin
 from sftchat.chat.context import ChatCommand
 from sftchat.engine import EngineType
 from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, class_and_message, in_one_line, unknown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.turns import tools_of
 from sftchat.errors import SftchatError, unknown
 from sftchat.task import Task, training_defaults
 from sftchat.templates.named import TEMPLATES

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sftchat._util.third_party import Malformed
+from sftchat._util.plugin_calls import Malformed
 from sftchat.errors import PluginError, class_and_message, message_of
 from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
 from sftchat.task import Metric, Task, judge

@@ -15,9 +15,8 @@ from typing import Any
 
 from sftchat.data.formats import examples_hash, read_examples
 from sftchat.data.generate import generate_examples, parse_options
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.row_options import AS_WRITTEN, Notes, RowOptions
+from sftchat.data.turns import tools_of
 from sftchat.errors import DataError, UsageError
 from sftchat.models.fingerprint import file_hash
 from sftchat.task import Task, training_defaults

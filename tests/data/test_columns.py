@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, UsageError
 from sftchat.cli import main
-from sftchat.data.columns import LOOKS_LIKE, UnwantedReplyError
 from sftchat.data.formats import to_example
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import NAMES, RowOptions, column_map, recorded_options
+from sftchat.data.row_options import LOOKS_LIKE, NAMES, Notes, RowOptions, UnwantedReplyError, column_map, recorded_options
 
 ASKED = Message(role="user", content="Which dog?")
 REPLY = "The brown one."

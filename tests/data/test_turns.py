@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example
 from sftchat.data.formats import serialize, to_example
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import RowOptions
-from sftchat.data.tool_calls import normal_tools, tools_of
+from sftchat.data.row_options import Notes, RowOptions
+from sftchat.data.turns import normal_tools, tools_of
 
 PARAMETERS = {"type": "object", "properties": {"lake": {"type": "string"}}}
 FUNCTION = {"name": "depth", "description": "How deep a lake is.", "parameters": PARAMETERS}

@@ -10,8 +10,8 @@ from sftchat.cli.questions import read_questions
 from sftchat.data.check import check
 from sftchat.data.formats import FORMATS, read_examples, serialize, to_example
 from sftchat.data.sampling import Samples
-from sftchat.data.tool_calls import tools_of
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, turns_of, written_out
+from sftchat.data.turns import tools_of
 from sftchat.errors import SftchatError
 from sftchat.types import Example
 from tests.fuzz.inputs import DEEP, json_like, lines_like, values, words_of, written

@@ -8,8 +8,7 @@ from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.data.formats import FORMATS, as_rows, read_examples
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import RowOptions
+from sftchat.data.row_options import Notes, RowOptions
 from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
 from sftchat.data.write import check_target, write_rows
 from sftchat.errors import UsageError

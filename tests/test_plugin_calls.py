@@ -27,8 +27,7 @@ from sftchat import (
     hookimpl,
     rate,
 )
-from sftchat._util.returned import copied, plain_example
-from sftchat._util.third_party import LONGEST_MESSAGE, Malformed, call_plugin, iterate_plugin
+from sftchat._util.plugin_calls import LONGEST_MESSAGE, Malformed, call_plugin, copied, iterate_plugin, plain_example
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.data.generate import generate_examples
