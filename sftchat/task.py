@@ -162,7 +162,7 @@ class Task:
         return self.metrics[0]
 
 
-def judge(task: Task, example: Example, reply: Reply) -> Score:
+def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     """Score one reply with the task's scorer, which receives copies; the result is copied too.
 
     Raises:

@@ -14,7 +14,7 @@ from sftchat import UsageError
 from sftchat._util import parsing
 from sftchat.cli import main
 from sftchat.data import read as reading
-from sftchat.data.read import READ, iter_rows
+from sftchat.data.read import EXPECTED_INPUT, iter_rows
 from sftchat.errors import DataError
 from sftchat.models.manifest import read_manifest
 from sftchat.training.checkpoints import HELD_LOCKS, check_not_in_use, lock_run
@@ -178,7 +178,7 @@ def test_a_sparse_file_is_one_line_for_any_size(capsys: pytest.CaptureFixture[st
         one_line(capsys, *words) for words in (("data", "convert", "sparse.jsonl", "out", "--to", "text"), ("data", "show", "sparse.jsonl"))
     ]
 
-    assert refused == [(2, f"sftchat: error: sparse.jsonl: the file is binary or damaged: it holds NUL bytes; give {READ}\n")] * 2
+    assert refused == [(2, f"sftchat: error: sparse.jsonl: the file is binary or damaged: it holds NUL bytes; give {EXPECTED_INPUT}\n")] * 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO
 
 
 @contextmanager
-def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
+def create_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
     """Create a folder and its parents for the block; at its end those that were created and are empty are removed.
 
     A failure before the first write, e.g. on a full disk, therefore leaves nothing behind.
@@ -34,7 +34,7 @@ def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it is renamed to ``folder`` if the block succeeds, and removed otherwise.
 
     Remains of a killed process are removed at the next call.
@@ -43,7 +43,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         OSError: When a folder cannot be created or renamed.
     """
     draft = folder.with_name(f".{folder.name}.partial")
-    with made_folder(folder.parent):
+    with create_folder(folder.parent):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         try:
@@ -53,7 +53,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def take_lock(file: IO[Any] | int) -> bool:
+def try_lock(file: IO[Any] | int) -> bool:
     """Lock a file until it is closed; False if another process holds the lock. Without support for locks, as on Windows, always True."""
     try:
         import fcntl
@@ -76,7 +76,7 @@ def open_locked(path: Path) -> BinaryIO | None:
     """
     while True:
         file = path.open("a+b")
-        if not take_lock(file):
+        if not try_lock(file):
             file.close()
             return None
         with suppress(OSError):

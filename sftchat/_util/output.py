@@ -23,7 +23,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TextIO, cast
 
 from sftchat.errors import SftchatError
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 P = ParamSpec("P")
 
@@ -229,7 +229,7 @@ class Guarded(Rendered):
 
     def _shown(self, text: str) -> str:
         """Replace control characters."""
-        lines = printable_lines(text, kept="\t\r").split("\n")
+        lines = sanitize_lines(text, kept="\t\r").split("\n")
         for place, line in enumerate(lines):
             begun = line if place else self._begun + line
             if not begun.startswith("\r"):

@@ -17,9 +17,9 @@ from sftchat.errors import PluginError, SftchatError, class_and_message, raised_
 from sftchat.types import Example, Message, Reply, Score
 
 T = TypeVar("T")
-Doing = str | Callable[[], str]
+Occasion = str | Callable[[], str]
 
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_LENGTH = 500
 """Maximum number of characters shown of a plugin's message."""
 _END: Any = object()
 
@@ -28,7 +28,7 @@ class Malformed(ValueError):
     """A plugin's result violates its contract; the message is a predicate, such as ``counts None as 'n'; …``."""
 
 
-def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing = "", may_refuse: bool = False) -> T:
+def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasion = "", may_refuse: bool = False) -> T:
     """Call a function of a plugin.
 
     ``SystemExit``, ``GeneratorExit`` and all other exceptions become a ``PluginError``, so that no plugin ends the process or sets its exit code.
@@ -57,13 +57,13 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Doing 
         if isinstance(error, Malformed):
             raise PluginError(f"{what} {error}{f' ({occasion})' if occasion else ''}") from error
         said = class_and_message(error)
-        said = said if len(said) <= LONGEST_MESSAGE else f"{said[:LONGEST_MESSAGE]}…"
+        said = said if len(said) <= MAX_MESSAGE_LENGTH else f"{said[:MAX_MESSAGE_LENGTH]}…"
         raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {said}") from error
     finally:
         sys.stdout, sys.stderr = streams  # later messages must reach the user although a plugin replaced the streams
 
 
-def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Doing = "", may_refuse: bool = False) -> Iterator[T]:
+def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Occasion = "", may_refuse: bool = False) -> Iterator[T]:
     """Iterate over a plugin's result, each step run as by ``call_plugin``; closing this iterator closes the plugin's.
 
     Args:
@@ -114,9 +114,9 @@ def plain_number(value: object) -> int | float:
     elif isinstance(value, Real | Decimal) and math.isfinite(value):
         number = float(value)
     else:
-        raise Malformed(shown(value))
+        raise Malformed(short_repr(value))
     if not -MAX_COUNT <= number <= MAX_COUNT:
-        raise Malformed(shown(value))
+        raise Malformed(short_repr(value))
     return number
 
 
@@ -140,11 +140,11 @@ def plain_score(score: object) -> Score:
     if not stats:
         raise Malformed("counts nothing; a metric needs stats")
     if not isinstance(score.answer, str):
-        raise Malformed(f"gives the answer {shown(score.answer)}, must be text")
+        raise Malformed(f"gives the answer {short_repr(score.answer)}, must be text")
     if not isinstance(score.errors, tuple | list) or not all(isinstance(error, str) for error in score.errors):
-        raise Malformed(f"gives the errors {shown(score.errors)}, must be a tuple of names")
+        raise Malformed(f"gives the errors {short_repr(score.errors)}, must be a tuple of names")
     if not isinstance(score.groups, Mapping) or not all(isinstance(name, str) for name in score.groups):
-        raise Malformed(f"gives the groups {shown(score.groups)}, must be counts by name")
+        raise Malformed(f"gives the groups {short_repr(score.groups)}, must be counts by name")
     groups = {plain_text(name): _counts(f"group {name!r}", given) for name, given in score.groups.items()}
     return Score(stats, plain_text(score.answer), tuple(map(plain_text, score.errors)), groups)
 
@@ -152,14 +152,14 @@ def plain_score(score: object) -> Score:
 def _counts(where: str, given: object) -> dict[str, float]:
     """Return counts by name."""
     if not isinstance(given, Mapping):
-        raise Malformed(f"gives {shown(given)} as {where}, must be counts by name")
+        raise Malformed(f"gives {short_repr(given)} as {where}, must be counts by name")
     found: dict[str, float] = {}
     for key, count in given.items():
         if type(key) is str and type(count) is int and -MAX_COUNT <= count <= MAX_COUNT:  # five times as fast as the general conversion
             found[key] = count
             continue
         if not isinstance(key, str):
-            raise Malformed(f"counts under the name {shown(key)} in {where}; names are text")
+            raise Malformed(f"counts under the name {short_repr(key)} in {where}; names are text")
         try:
             found[plain_text(key)] = plain_number(count)
         except Malformed as error:
@@ -180,18 +180,18 @@ def plain_example(example: object) -> Example:
         raise Malformed(f"gives a {type(example).__name__}, must give sftchat.Example")
     messages = tuple(_message(message) for message in example.messages)
     if example.gold is not None and not isinstance(example.gold, str):
-        raise Malformed(f"gives the gold reply {shown(example.gold)}, must be text")
+        raise Malformed(f"gives the gold reply {short_repr(example.gold)}, must be text")
     if not isinstance(example.id, str) or not isinstance(example.source, str):
-        raise Malformed(f"gives the id {shown(example.id)} and the source {shown(example.source)}, must be text")
+        raise Malformed(f"gives the id {short_repr(example.id)} and the source {short_repr(example.source)}, must be text")
     if not isinstance(example.metadata, Mapping):
-        raise Malformed(f"gives the metadata {shown(example.metadata)}, must be a mapping")
-    return Example(messages, example.gold, example.id, copied(dict(example.metadata)), example.source)
+        raise Malformed(f"gives the metadata {short_repr(example.metadata)}, must be a mapping")
+    return Example(messages, example.gold, example.id, copy_json(dict(example.metadata)), example.source)
 
 
 def _message(message: Any) -> Message:
     if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-        raise Malformed(f"gives the turn {shown(message)}, must have a role and a content that are text")
-    turn: Any = copied(dict(message))
+        raise Malformed(f"gives the turn {short_repr(message)}, must have a role and a content that are text")
+    turn: Any = copy_json(dict(message))
     return cast(Message, turn)
 
 
@@ -201,20 +201,20 @@ def plain_reply(reply: Reply) -> Reply:
     return Reply(reply.text, reply.finish_reason, *counts, reply.thoughts, reply.refused)
 
 
-def copied(value: T) -> T:
+def copy_json(value: T) -> T:
     """Deep-copy a JSON value, many times faster than ``copy.deepcopy``, which copies any other object in it."""
-    result: T = _copied(value)
+    result: T = _copy_json(value)
     return result
 
 
-def _copied(value: Any) -> Any:
+def _copy_json(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is dict:
-        return {_copied(key): _copied(one) for key, one in value.items()}
+        return {_copy_json(key): _copy_json(one) for key, one in value.items()}
     if kind is list or kind is tuple:
-        return kind(map(_copied, value))
+        return kind(map(_copy_json, value))
     return copy.deepcopy(value)
 
 
@@ -225,15 +225,15 @@ def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
         Malformed: When one is not text, or a single text is given instead of several.
     """
     if isinstance(values, str):
-        raise Malformed(f"gives {shown(values)}, must give a list of {what}")
+        raise Malformed(f"gives {short_repr(values)}, must give a list of {what}")
     found = []
     for value in values:
         if not isinstance(value, str):
-            raise Malformed(f"gives {shown(value)} among {what}, must be text")
+            raise Malformed(f"gives {short_repr(value)} among {what}, must be text")
         found.append(plain_text(value))
     return tuple(found)
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a value's representation for a message, shortened."""
     return f"{value!r:.60}"

@@ -35,7 +35,7 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
     try:
         # after a power cut the last writes may be lost, but the file is intact; a killed process loses nothing
         connection.execute("PRAGMA synchronous = NORMAL")
-        found = _patient(lambda: _prepared(connection, tables, version), wait)
+        found = _retry_while_locked(lambda: _create_tables(connection, tables, version), wait)
         if found != version:
             raise SftchatError(other(found))
     except BaseException:
@@ -44,14 +44,14 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
     return connection
 
 
-def _prepared(connection: sqlite3.Connection, tables: str, version: int) -> int:
+def _create_tables(connection: sqlite3.Connection, tables: str, version: int) -> int:
     """Return the version of the tables; if there are none, create them in one transaction."""
-    if found := _version(connection):
+    if found := _read_version(connection):
         return found
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found = _version(connection)  # another program may have created them since
+        found = _read_version(connection)  # another program may have created them since
         if not found:
             for statement in tables.split(";"):
                 connection.execute(statement)
@@ -65,12 +65,12 @@ def _prepared(connection: sqlite3.Connection, tables: str, version: int) -> int:
     return found
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def _read_version(connection: sqlite3.Connection) -> int:
     """Return the version of the tables; 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _patient(step: Callable[[], int], wait: float) -> int:
+def _retry_while_locked(step: Callable[[], int], wait: float) -> int:
     """Retry a step while another program locks the file: SQLite does not wait when two programs switch to WAL mode."""
     deadline = time.monotonic() + wait
     while True:

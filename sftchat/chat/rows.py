@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder
 from sftchat.data.formats import read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.serialize import serialize
@@ -117,7 +117,7 @@ def _append_line(path: Path, line: str) -> None:
     except UnicodeEncodeError as error:
         raise DataError(f"the reply holds what no file can: {error.reason}", str(path)) from None
     try:
-        with made_folder(path.parent), path.open("ab+", buffering=0) as file:
+        with create_folder(path.parent), path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
                 data = b"\n" + data

@@ -117,7 +117,7 @@ def command(
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     """
     from sftchat.cli.progress import TrainingProgress
-    from sftchat.data.row_options import Notes
+    from sftchat.data.row_options import ReadingNotes
     from sftchat.models.loading import require_local
     from sftchat.text import printable
 
@@ -134,7 +134,7 @@ def command(
     if is_main_process():
         check_not_in_use(output)
         check_output(output, resume)
-    notes = Notes()
+    notes = ReadingNotes()
     examples, sources = collect_rows(
         task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, rows_read=rows_read, notes=notes
     )

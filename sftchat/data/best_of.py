@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sftchat.data.sampling import Samples
+from sftchat.data.sampling import SampleFile
 from sftchat.errors import DataError
-from sftchat.task import Task, judge, reward
+from sftchat.task import Task, reward, score_reply
 from sftchat.types import Example, Message, Reply
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredSamples:
     """A prompt with its samples and their rewards.
 
     Attributes:
@@ -61,7 +61,7 @@ def check_prompts(examples: Iterable[Example]) -> Iterator[Example]:
         yield example
 
 
-def judged(task: Task, examples: Iterable[Example], samples: Samples, k: int) -> Iterator[Judged]:
+def score_samples(task: Task, examples: Iterable[Example], samples: SampleFile, k: int) -> Iterator[ScoredSamples]:
     """Score the samples of each prompt; prompts without samples are skipped.
 
     Args:
@@ -76,11 +76,11 @@ def judged(task: Task, examples: Iterable[Example], samples: Samples, k: int) ->
     for example in examples:
         replies = tuple(samples.of(example.messages)[:k])
         if replies:
-            yield Judged(example, replies, tuple(reward(task, judge(task, example, reply)) for reply in replies))
+            yield ScoredSamples(example, replies, tuple(reward(task, score_reply(task, example, reply)) for reply in replies))
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Outcome for a prompt.
 
     Attributes:
@@ -94,10 +94,10 @@ class Choice:
     pair: Mapping[str, Any] | None = None
 
 
-FATES = ("kept", "solved", "nothing good")
+OUTCOMES = ("kept", "solved", "nothing good")
 
 
-def choose(found: Judged, *, solved: float | None = None, least: float | None = None) -> Choice:
+def select(found: ScoredSamples, *, solved: float | None = None, least: float | None = None) -> Selection:
     """Select a training row and a preference pair from a prompt's samples.
 
     Args:
@@ -106,10 +106,10 @@ def choose(found: Judged, *, solved: float | None = None, least: float | None = 
         least: Minimum reward of the best reply; None for any reward above 0.
     """
     if solved is not None and found.mean >= solved:
-        return Choice("solved")
+        return Selection("solved")
     place = found.best
     if place is None or (found.rewards[place] <= 0 if least is None else found.rewards[place] < least):
-        return Choice("nothing good")
+        return Selection("nothing good")
     best = found.rewards[place]
     told = {"reward": round(best, 6), "mean": round(found.mean, 6), "k": len(found.replies)}
     row = replace(found.example, gold=found.replies[place].text, metadata={**found.example.metadata, "best_of": told})
@@ -124,10 +124,10 @@ def choose(found: Judged, *, solved: float | None = None, least: float | None = 
             "score_chosen": round(best, 6),
             "score_rejected": round(worst, 6),
         }
-    return Choice("kept", row, pair)
+    return Selection("kept", row, pair)
 
 
-def worth(task: Task, samples: Samples | None, example: Example) -> float:
+def mean_reward(task: Task, samples: SampleFile | None, example: Example) -> float:
     """Return the mean reward of a model's samples for a row; without samples, that of its gold reply (the maximum for a correct row).
 
     Raises:
@@ -139,4 +139,4 @@ def worth(task: Task, samples: Samples | None, example: Example) -> float:
     replies = [Reply(example.gold)] if samples is None else samples.of(example.messages)
     if samples is not None and not replies:
         raise DataError(f"no sample of this prompt is in {samples.path}", example.source)
-    return sum(reward(task, judge(task, example, reply)) for reply in replies) / len(replies)
+    return sum(reward(task, score_reply(task, example, reply)) for reply in replies) / len(replies)

@@ -11,11 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sftchat.data.duplicates import THRESHOLD, NearDuplicates, Repeats, whole_text
-from sftchat.data.formats import read_examples, shape_of, to_example
+from sftchat.data.duplicates import THRESHOLD, DuplicateFinder, NearDuplicateFinder, conversation_text
+from sftchat.data.formats import format_with_options, read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.read import Row, iter_rows, line_of
-from sftchat.data.row_options import AS_WRITTEN, Notes, RowOptions, UnwantedReplyError
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions, UnwantedReplyError
 from sftchat.errors import DataError, UsageError, unknown
 from sftchat.task import Task, row_problems
 from sftchat.text import abbreviate
@@ -28,7 +28,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProblemClass:
     """A class of problems.
 
     Attributes:
@@ -42,24 +42,24 @@ class Kind:
     keepable: bool = True
 
 
-KINDS: Mapping[str, Kind] = {
-    "malformed": Kind("no JSON object in UTF-8, or a file that breaks off", keepable=False),
-    "invalid": Kind("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
-    "unwanted": Kind("a reply that its author marks as one to avoid, such as label: false", keepable=False),
-    "no-reply": Kind("no assistant turn, so nothing to learn from"),
-    "unanswered": Kind("a last turn without a reply after earlier replies", policy="keep"),
-    "cut-off": Kind("a reply that hit the token limit of who generated it, so that its end is no end"),
-    "special-token": Kind("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
-    "template-token": Kind("a template's token in a text row, which is learned as it stands", policy="keep"),
-    "control-character": Kind("a control character such as ESC or NUL", policy="keep"),
-    "duplicate-id": Kind("an id that stands twice"),
-    "duplicate": Kind("the same row again"),
-    "near-duplicate": Kind("nearly the same row again", policy="keep"),
-    "conflict": Kind("the same prompt again with another reply"),
-    "length": Kind("more tokens than the longest row may have"),
-    "template": Kind("turns that the model's chat template refuses, or cannot be trained on"),
-    "leak": Kind("a prompt that stands, or nearly, in a file to be checked against"),
-    "task": Kind("what the task finds wrong"),
+PROBLEM_CLASSES: Mapping[str, ProblemClass] = {
+    "malformed": ProblemClass("no JSON object in UTF-8, or a file that breaks off", keepable=False),
+    "invalid": ProblemClass("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
+    "unwanted": ProblemClass("a reply that its author marks as one to avoid, such as label: false", keepable=False),
+    "no-reply": ProblemClass("no assistant turn, so nothing to learn from"),
+    "unanswered": ProblemClass("a last turn without a reply after earlier replies", policy="keep"),
+    "cut-off": ProblemClass("a reply that hit the token limit of who generated it, so that its end is no end"),
+    "special-token": ProblemClass("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
+    "template-token": ProblemClass("a template's token in a text row, which is learned as it stands", policy="keep"),
+    "control-character": ProblemClass("a control character such as ESC or NUL", policy="keep"),
+    "duplicate-id": ProblemClass("an id that stands twice"),
+    "duplicate": ProblemClass("the same row again"),
+    "near-duplicate": ProblemClass("nearly the same row again", policy="keep"),
+    "conflict": ProblemClass("the same prompt again with another reply"),
+    "length": ProblemClass("more tokens than the longest row may have"),
+    "template": ProblemClass("turns that the model's chat template refuses, or cannot be trained on"),
+    "leak": ProblemClass("a prompt that stands, or nearly, in a file to be checked against"),
+    "task": ProblemClass("what the task finds wrong"),
 }
 """All problem classes by name."""
 
@@ -69,7 +69,7 @@ class Problem:
     """A problem of a row or a file.
 
     Attributes:
-        kind: A key of ``KINDS``.
+        kind: A key of ``PROBLEM_CLASSES``.
         source: ``file:line``, or ``file`` for the whole file.
         message: Description, one line.
     """
@@ -89,27 +89,27 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
     Raises:
         UsageError: When a pair has no ``=``, a class or policy is unknown, a class is given twice, or its rows cannot be kept.
     """
-    policies = {name: kind.policy for name, kind in KINDS.items()}
+    policies = {name: kind.policy for name, kind in PROBLEM_CLASSES.items()}
     given: set[str] = set()
     for pair in pairs:
         name, equals, word = (part.strip() for part in pair.partition("="))
         if not equals:
             raise UsageError(f"policy '{pair}' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop")
-        if name not in KINDS:
-            raise UsageError(unknown("class of problems", name, KINDS))
+        if name not in PROBLEM_CLASSES:
+            raise UsageError(unknown("class of problems", name, PROBLEM_CLASSES))
         policy = next((policy for policy in POLICIES if policy == word), None)
         if policy is None:
             raise UsageError(unknown("policy", word, POLICIES))
         if name in given:
             raise UsageError(f"policy of {name} is given twice; give it once")
-        if policy == "keep" and not KINDS[name].keepable:
+        if policy == "keep" and not PROBLEM_CLASSES[name].keepable:
             raise UsageError(f"rows that are {name} cannot be read, so not kept; give {name}=fail or {name}=drop")
         given.add(name)
         policies[name] = policy
     return policies
 
 
-Measure = Callable[[Example], Iterable[tuple[str, str]]]
+TokenCheck = Callable[[Example], Iterable[tuple[str, str]]]
 """Returns problems of the tokenized row: pairs of class and message."""
 
 # `</s>` and `[INST]` are also HTML and plain text; these markers are unambiguous
@@ -117,9 +117,9 @@ MARKERS = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
 )
 
-TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
+TEMPLATE_TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
 """Chat template tokens in a text row, where `</s>` and `[INST]` are template tokens too."""
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters except tab and line ends (including U+0085)."""
 
 
@@ -160,9 +160,9 @@ def check(
     task: Task | None = None,
     *,
     against: Sequence[str] = (),
-    options: RowOptions = AS_WRITTEN,
+    options: RowOptions = DEFAULT_ROW_OPTIONS,
     near: float = THRESHOLD,
-    measure: Measure | None = None,
+    measure: TokenCheck | None = None,
 ) -> Findings:
     """Check all rows of a file and collect problems of every class; continues after malformed rows.
 
@@ -186,9 +186,9 @@ def check(
     problems: list[Problem] = []
     order: dict[str, int] = {}
     compared: list[Example] = []
-    repeats, notes = Repeats(), Notes()
-    neighbours = NearDuplicates(near) if near else None
-    for item in _scan(path):
+    repeats, notes = DuplicateFinder(), ReadingNotes()
+    neighbours = NearDuplicateFinder(near) if near else None
+    for item in _iter_rows_or_errors(path):
         rows += 1
         if isinstance(item, DataError):
             order.setdefault(item.source, rows)
@@ -201,37 +201,39 @@ def check(
         except DataError as error:
             problems.append(Problem("unwanted" if isinstance(error, UnwantedReplyError) else "invalid", source, error.message))
             continue
-        shape = shape_of(row, options)
+        shape = format_with_options(row, options)
         formats[shape] += 1
         shapes.setdefault(shape, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
         found = [Problem(kind, source, what) for kind, what in (*_row_problems(example), *repeats.problems(example))]
         if neighbours is not None and not any(problem.kind in ("duplicate", "conflict") for problem in found):
-            problems += (_near(one.source, one.first, one.similarity) for one in neighbours.add(source, whole_text(example)))
+            problems += (
+                _near_duplicate_problem(one.source, one.first, one.similarity) for one in neighbours.add(source, conversation_text(example))
+            )
         more = chain(measure(example) if measure is not None else (), task_problems(task, example))
         problems += [*found, *(Problem(kind, source, what) for kind, what in more)]
         if against:
             compared.append(example)
     if neighbours is not None:
-        problems += (_near(one.source, one.first, one.similarity) for one in neighbours.rest())
-    problems += _leaks(compared, against, options)
+        problems += (_near_duplicate_problem(one.source, one.first, one.similarity) for one in neighbours.rest())
+    problems += _leak_problems(compared, against, options)
     problems.sort(key=lambda problem: order[problem.source])  # stable sort: problems of one row stay in the order of detection
     return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
 
 
-def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
+def remaining_rows(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file unchanged, without malformed ones and those to drop.
 
     Args:
         path: As for ``check``, but not standard input: the file is read again.
         dropped: Sources of the rows to drop, from ``Findings.sources``.
     """
-    for item in _scan(path):
+    for item in _iter_rows_or_errors(path):
         if not isinstance(item, DataError) and item[0] not in dropped:
             yield item[1]
 
 
-def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
+def _iter_rows_or_errors(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     """Yield every row or its error; errors of an existing file, such as being empty, are yielded too."""
     try:
         yield from iter_rows(path)
@@ -257,22 +259,22 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
         )
     for index, turn in enumerate(turns):
         where = f"messages[{index}]" if example.messages else "text"
-        if marker := MARKERS.search(turn["content"]) if example.messages else TOKENS.search(turn["content"]):
+        if marker := MARKERS.search(turn["content"]) if example.messages else TEMPLATE_TOKENS.search(turn["content"]):
             found = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
             if example.messages:
                 yield "special-token", f"{where} {found}; give the turns, not their rendering"
             else:  # a text row is already rendered by its author
                 yield "template-token", f"{where} {found}; the text is learned as it stands, so no template is added"
-        if control := CONTROL.search(turn["content"]):
+        if control := CONTROL_CHARACTERS.search(turn["content"]):
             yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
 
-def _near(source: str, first: str, similarity: float) -> Problem:
+def _near_duplicate_problem(source: str, first: str, similarity: float) -> Problem:
     """Build the problem for a near duplicate."""
     return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
 
 
-def _leaks(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
+def _leak_problems(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
     """Return the rows that also occur in the training files."""
     training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):

@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 from zlib import crc32
 
-from sftchat.data.duplicates import NearDuplicates, digest, whole_text
+from sftchat.data.duplicates import NearDuplicateFinder, conversation_text, digest
 from sftchat.data.read import line_of
 from sftchat.text import words
 from sftchat.types import Example
@@ -18,7 +18,7 @@ BUCKETS = 1 << 18
 """Dimension of the hashed vectors; n-grams with the same hash are counted together."""
 
 
-def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
+def select_diverse(texts: Iterable[str], number: int, seed: int) -> list[int]:
     """Select rows so that the smallest distance between any two is large (Gonzalez 1985, greedy k-center: at most twice the optimum).
 
     A text is represented by the hashed, normalised frequencies of its words and word bigrams (each Chinese character is a word); the
@@ -66,7 +66,7 @@ Rule = Callable[[Example], str]
 
 
 @dataclass(frozen=True)
-class Selection:
+class FilterOptions:
     """Filter options.
 
     Attributes:
@@ -83,7 +83,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedRow:
     """A removed row.
 
     Attributes:
@@ -97,7 +97,7 @@ class Removed:
     message: str
 
 
-def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, list[Removed]]:
+def find_removed(examples: Iterable[Example], selection: FilterOptions) -> tuple[int, list[RemovedRow]]:
     """Count the rows and return the removed ones.
 
     Rows are streamed, so a file may be larger than memory; only the selection for diversity needs all remaining rows.
@@ -111,39 +111,39 @@ def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, lis
         PluginError: When a task's check or scorer raises.
     """
     rows = 0
-    gone: dict[str, Removed] = {}
+    gone: dict[str, RemovedRow] = {}
     first: dict[bytes, str] = {}
-    neighbours = NearDuplicates(selection.near) if selection.near else None
+    neighbours = NearDuplicateFinder(selection.near) if selection.near else None
     texts: dict[str, str] = {}
     for example in examples:
         rows += 1
         source = example.source
         broken = next(((reason, words) for reason, rule in selection.rules.items() if (words := rule(example))), None)
         if broken is not None:
-            gone[source] = Removed(source, *broken)
+            gone[source] = RemovedRow(source, *broken)
             continue
         line = first.setdefault(digest(example.conversation), line_of(source))
         if line != line_of(source):
-            gone[source] = Removed(source, "duplicate", f"the same row as line {line}")
+            gone[source] = RemovedRow(source, "duplicate", f"the same row as line {line}")
             continue
-        text = whole_text(example)
+        text = conversation_text(example)
         if selection.keep is not None:
             texts[source] = text
         if neighbours is not None:
             for near in neighbours.add(source, text):
-                gone[near.source] = _near(near.source, near.first, near.similarity)
+                gone[near.source] = _near_duplicate_row(near.source, near.first, near.similarity)
     if neighbours is not None:
         for near in neighbours.rest():
-            gone[near.source] = _near(near.source, near.first, near.similarity)
+            gone[near.source] = _near_duplicate_row(near.source, near.first, near.similarity)
     if selection.keep is not None:
         left = {source: text for source, text in texts.items() if source not in gone}
-        chosen = set(most_different(left.values(), selection.keep, selection.seed))
+        chosen = set(select_diverse(left.values(), selection.keep, selection.seed))
         for place, source in enumerate(left):
             if place not in chosen:
-                gone[source] = Removed(source, "diversity", f"closer to one of the {len(chosen)} rows kept than those are to each other")
+                gone[source] = RemovedRow(source, "diversity", f"closer to one of the {len(chosen)} rows kept than those are to each other")
     return rows, list(gone.values())
 
 
-def _near(source: str, first: str, similarity: float) -> Removed:
+def _near_duplicate_row(source: str, first: str, similarity: float) -> RemovedRow:
     """Build the entry of a near duplicate."""
-    return Removed(source, "near-duplicate", f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
+    return RemovedRow(source, "near-duplicate", f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")

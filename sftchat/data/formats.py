@@ -22,19 +22,30 @@ from dataclasses import replace
 from typing import Any
 
 from sftchat.data.read import read_rows
-from sftchat.data.row_options import AS_WRITTEN, LABELS, Change, Notes, RowOptions, UnwantedReplyError, named_columns, suggestion
-from sftchat.data.serialize import FORMATS, RESERVED, serialize
-from sftchat.data.turns import check_order, normal_tools, read_turns, require_text, settled
+from sftchat.data.row_options import (
+    DEFAULT_ROW_OPTIONS,
+    LABEL_COLUMNS,
+    OnChange,
+    ReadingNotes,
+    RowOptions,
+    UnwantedReplyError,
+    map_columns,
+    suggest_map,
+)
+from sftchat.data.serialize import FORMATS, RESERVED_KEYS, serialize
+from sftchat.data.turns import check_order, normalize_tools, normalize_turns, read_turns, require_text
 from sftchat.errors import DataError
 from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
 
-__all__ = ["FORMATS", "as_rows", "format_of", "read_examples", "serialize", "to_example", "with_ids"]
+__all__ = ["FORMATS", "assign_ids", "format_of", "read_examples", "serialize", "to_example", "to_rows"]
 
-SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
+EXPECTED_SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
 
-def read_examples(path: str | os.PathLike[str], options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Iterator[Example]:
+def read_examples(
+    path: str | os.PathLike[str], options: RowOptions = DEFAULT_ROW_OPTIONS, notes: ReadingNotes | None = None
+) -> Iterator[Example]:
     """Read a file of rows of any format; stops at the first malformed row.
 
     Args:
@@ -75,11 +86,13 @@ def format_of(row: Mapping[str, Any]) -> str:
         return found[0]
     if "text" in keys:  # last: Alpaca and other files also have a rendered copy of the row under this key
         return "text"
-    hint = f"; read it with {remedy}" if (remedy := suggestion(row)) else ""
-    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {SHAPES}{hint}")
+    hint = f"; read it with {remedy}" if (remedy := suggest_map(row)) else ""
+    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {EXPECTED_SHAPES}{hint}")
 
 
-def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Example:
+def to_example(
+    row: Mapping[str, Any], source: str = "", options: RowOptions = DEFAULT_ROW_OPTIONS, notes: ReadingNotes | None = None
+) -> Example:
     """Convert a row of any format to an example.
 
     A final assistant turn becomes ``gold``, unless it contains more than text (tool calls): then it stays a turn.
@@ -105,18 +118,18 @@ def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = A
     return example
 
 
-def shape_of(row: Mapping[str, Any], options: RowOptions = AS_WRITTEN) -> str:
+def format_with_options(row: Mapping[str, Any], options: RowOptions = DEFAULT_ROW_OPTIONS) -> str:
     """Return the format name of a row after renaming its columns by ``options``.
 
     Raises:
         DataError: As for ``to_example``.
     """
-    return format_of(named_columns(row, options, lambda _: None))
+    return format_of(map_columns(row, options, lambda _: None))
 
 
-def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, change: Change) -> tuple[Example, list[str]]:
+def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, change: OnChange) -> tuple[Example, list[str]]:
     """Implement ``to_example``, with errors that lack the source; also return the unused columns."""
-    row = named_columns(given, options, change)
+    row = map_columns(given, options, change)
     shape = format_of(row)
     used = {"id", *_KEYS[shape]}
     gold: str | None = None
@@ -137,27 +150,27 @@ def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, chan
             gold = require_text(row["gold"], "gold")
     if shape != "text":
         if "system" in row:
-            turns, used = _with_system(row["system"], turns), used | {"system"}
-        turns = settled(turns, where, options, change)
+            turns, used = _prepend_system(row["system"], turns), used | {"system"}
+        turns = normalize_turns(turns, where, options, change)
         check_order(turns, where, has_gold=gold is not None)
     if gold is None and turns[-1]["role"] == "assistant" and set(turns[-1]) == {"role", "content"}:
         turns, gold = turns[:-1], turns[-1]["content"]
-    metadata = _metadata(row, {*used, "functions"})
-    unused = [key for key in metadata if key in row and row[key] is not None and key not in _MEANINGFUL]
-    if tools := _tools(row.get("functions"), metadata.pop("tools", None), change):
+    metadata = _read_metadata(row, {*used, "functions"})
+    unused = [key for key in metadata if key in row and row[key] is not None and key not in _USED_METADATA]
+    if tools := _read_tools(row.get("functions"), metadata.pop("tools", None), change):
         metadata["tools"] = tools
-    return Example(turns, gold, _id(row.get("id")), metadata, source), unused
+    return Example(turns, gold, _read_id(row.get("id")), metadata, source), unused
 
 
-_MEANINGFUL = {"tools", "rejected", "finish_reason", *LABELS}
+_USED_METADATA = {"tools", "rejected", "finish_reason", *LABEL_COLUMNS}
 """Metadata keys that are used here or when rows are checked."""
 
 
-def _tools(functions: Any, tools: Any, change: Change) -> list[dict[str, Any]]:
+def _read_tools(functions: Any, tools: Any, change: OnChange) -> list[dict[str, Any]]:
     """Return the tools of a row in normal form, from either key."""
     if functions and tools:
         raise DataError("the row has both tools and functions; remove one")
-    return normal_tools(functions, "functions", change) if functions else normal_tools(tools, "tools", change)
+    return normalize_tools(functions, "functions", change) if functions else normalize_tools(tools, "tools", change)
 
 
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -171,7 +184,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+def _prepend_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     """Prepend the system prompt that a row has in a key of its own."""
     if value is None or not require_text(value, "system", empty=True).strip():
         return turns
@@ -197,10 +210,10 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
     turn = Message(role="user", content=prompt)
     if all(part.strip() for part in parts):
         turn["context"] = parts[1]
-    return (*_history(row.get("history")), turn), require_text(row[reply], reply), used | {given, reply, "history"}
+    return (*_read_history(row.get("history")), turn), require_text(row[reply], reply), used | {given, reply, "history"}
 
 
-def _history(value: Any) -> Iterator[Message]:
+def _read_history(value: Any) -> Iterator[Message]:
     """Return the turns of earlier pairs of question and answer."""
     if value is None:
         return
@@ -212,7 +225,7 @@ def _history(value: Any) -> Iterator[Message]:
             yield Message(role=role, content=require_text(said, f"history[{index}][{place}]"))
 
 
-def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
+def _read_pair(row: Mapping[str, Any], options: RowOptions, change: OnChange) -> tuple[Message, ...]:
     """Read prompt and completion, both as text or both as turns."""
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
@@ -229,7 +242,7 @@ def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> t
     )
 
 
-def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
+def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: OnChange) -> tuple[Message, ...]:
     """Read the prompt and the chosen reply of a preference pair; turns under ``chosen`` may include the prompt."""
     prompt, chosen = row.get("prompt"), row["chosen"]
     if isinstance(chosen, list):
@@ -243,7 +256,7 @@ def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change)
     return _read_pair({"prompt": prompt, "completion": chosen}, options, change)
 
 
-def _id(value: Any) -> str:
+def _read_id(value: Any) -> str:
     """Return the id of a row as text; empty when it has none."""
     if value is None:
         return ""
@@ -252,9 +265,9 @@ def _id(value: Any) -> str:
     raise DataError(f"id is {abbreviate(value)}, must be text or a whole number")
 
 
-def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+def _read_metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
     """Return the keys that the format does not use, with an object under ``metadata`` merged."""
-    rest = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED)}
+    rest = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED_KEYS)}
     if not isinstance(rest.get("metadata"), dict):
         return rest
     inner = rest.pop("metadata")
@@ -264,7 +277,7 @@ def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
     return {**rest, **inner}
 
 
-def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
+def assign_ids(examples: Iterable[Example]) -> Iterator[Example]:
     """Give ids to examples without one, from ``row-000001``, and reject duplicate ids.
 
     Raises:
@@ -288,11 +301,11 @@ def examples_hash(examples: Iterable[Example]) -> str:
     return digest.hexdigest()
 
 
-def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
+def to_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
     """Convert examples to rows of a format; rows of an evalset get ids, because baselines refer to items by id.
 
     Raises:
         DataError: When the format cannot represent an example, or ids are duplicate.
     """
-    for example in with_ids(examples) if shape == "evalset" else examples:
+    for example in assign_ids(examples) if shape == "evalset" else examples:
         yield serialize(example, shape)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat._util.plugin_calls import Malformed, call_plugin, copied, iterate_plugin, plain_example
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, plain_example
 from sftchat.errors import PluginError, UsageError, message_of, unknown
 from sftchat.task import Task
 from sftchat.types import Example
@@ -84,7 +84,7 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
     rows: dict[str, int] = {}
 
     def begun() -> Iterable[Example]:
-        return task.generate(n, seed, **copied(dict(options or {})))
+        return task.generate(n, seed, **copy_json(dict(options or {})))
 
     def occasion() -> str:
         return f"after {count} rows"

@@ -17,7 +17,7 @@ from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
+from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, iconv_command, iter_bounded_lines, reject_duplicate_keys, too_deep
 from sftchat.data.tables import HUB, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
 from sftchat.errors import DataError
 
@@ -27,8 +27,8 @@ Row = tuple[str, dict[str, Any]]
 MAX_ARRAY_BYTES = 1 << 30
 """Maximum size in bytes of a JSON array, which is held in memory; JSONL has no such limit."""
 UNREAD = "the rest of the array was not read"
-READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
-PEEKED = 4096
+EXPECTED_INPUT = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
+PEEK_BYTES = 4096
 """Number of first bytes that are checked for being text."""
 BLANKS = b" \t\r\n"
 _BLANKS = re.compile(r"[ \t\n\r]*")
@@ -39,7 +39,7 @@ BINARY_FORMATS = {
 }  # fmt: skip
 
 
-class Refused(Exception):
+class RowError(Exception):
     """Invalid content; converted to a DataError where the file name is known.
 
     Args:
@@ -87,15 +87,15 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     except ValueError as error:  # a NUL byte in the path
         raise DataError(f"cannot be opened: {error}", repr(name)) from None
     except FileNotFoundError:
-        raise DataError(_missing(Path(path)), name) from None
+        raise DataError(_missing_file_message(Path(path)), name) from None
     except IsADirectoryError:
-        raise DataError(_folder(Path(path)), name) from None
+        raise DataError(_folder_message(Path(path)), name) from None
     except OSError as error:
         raise DataError(f"cannot be opened: {_reason(error)}", name) from None
     try:
         with stream as lines:
             delimiter = delimiter_of(name)
-            yield from delimited_rows(lines, name, delimiter) if delimiter else _scan(lines, name)
+            yield from delimited_rows(lines, name, delimiter) if delimiter else _read_stream(lines, name)
     except OSError as error:
         raise DataError(f"cannot be read: {_reason(error)}", name) from None
 
@@ -113,8 +113,8 @@ def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, An
         DataError: When it is malformed.
     """
     try:
-        return _as_row(_parse(_decode(line.rstrip(b"\r\n"), start, number)), line)
-    except Refused as error:
+        return _check_row(_parse_json(_decode(line.rstrip(b"\r\n"), start, number)), line)
+    except RowError as error:
         raise DataError(str(error), source) from None
 
 
@@ -124,19 +124,19 @@ def line_of(source: str) -> str:
     return found[1] if found else ""
 
 
-def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
+def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
     """Distinguish array and lines by the first non-blank byte, and read the rest; never seeks, so pipes work."""
     offset = 0
     found = False
     marked = 0
-    for number, line, cut_off in bounded_lines(stream):
+    for number, line, cut_off in iter_bounded_lines(stream):
         start = offset
         offset += len(line)
         if number == 1:
             if line.startswith(PARQUET):
                 yield from _parquet(name)
                 return
-            _refuse_other_formats(line, stream, name)
+            _reject_other_formats(line, stream, name)
             if line.startswith(BOM):
                 line, start, marked = line[len(BOM) :], len(BOM), len(BOM)
         if not line.strip(BLANKS):
@@ -145,7 +145,7 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
             raw = line + stream.read(MAX_ARRAY_BYTES - len(line) + 1)
             if len(raw) > MAX_ARRAY_BYTES:
                 raise DataError(f"the array is longer than {MAX_ARRAY_BYTES >> 20} MiB; give one JSON object a line (JSONL)", name)
-            yield from _array(raw, name, number, start)
+            yield from _read_array(raw, name, number, start)
             return
         found = True
         source = f"{name}:{number}"
@@ -153,7 +153,7 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
             what = (
                 "holds NUL bytes; the file is damaged or not text"
                 if b"\0" in line
-                else f"is longer than {MAX_BYTES >> 20} MiB; give {READ}"
+                else f"is longer than {MAX_BYTES >> 20} MiB; give {EXPECTED_INPUT}"
             )
             raise DataError(f"the line {what}", source)
         try:
@@ -162,7 +162,7 @@ def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
             yield error
     if not found:
         what = "the file holds only blank lines" if offset > marked else "the file is empty"
-        raise DataError(f"{what}; give {READ}", name)
+        raise DataError(f"{what}; give {EXPECTED_INPUT}", name)
 
 
 def _parquet(name: str) -> Iterator[Row]:
@@ -172,7 +172,7 @@ def _parquet(name: str) -> Iterator[Row]:
     yield from parquet_rows(name)
 
 
-def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
+def _read_array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
     """Read the rows of a JSON array, each with its start line."""
     line = previous = 0
     try:
@@ -180,12 +180,12 @@ def _array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row |
             source = f"{name}:{line}:{column}" if line == previous else f"{name}:{line}"
             previous = line
             try:
-                yield source, _as_row(value, text.encode())
-            except Refused as error:
+                yield source, _check_row(value, text.encode())
+            except RowError as error:
                 yield DataError(str(error), source)
         if not line:
-            raise DataError(f"the array is empty; give {READ}", name)
-    except Refused as error:
+            raise DataError(f"the array is empty; give {EXPECTED_INPUT}", name)
+    except RowError as error:
         yield DataError(str(error), f"{name}:{error.line or line}")
 
 
@@ -212,23 +212,23 @@ def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
             value, at = _DECODER.raw_decode(text, at)
         except JSONDecodeError as error:
             line, column = locate(error.pos)
-            raise Refused(f"malformed JSON at column {column}: {_json_error(error)}; {UNREAD}", line) from None
+            raise RowError(f"malformed JSON at column {column}: {_json_error(error)}; {UNREAD}", line) from None
         except RecursionError:
-            raise Refused(f"lists and objects lie too deep in one another; {UNREAD}", line) from None
-        except Refused as error:  # from a hook of the decoder
-            raise Refused(str(error), line) from None
+            raise RowError(f"lists and objects lie too deep in one another; {UNREAD}", line) from None
+        except RowError as error:  # from a hook of the decoder
+            raise RowError(str(error), line) from None
         yield line, column, value, text[start:at]
         at = skip_blanks(at)
         if more := text[at : at + 1] == ",":
             at = skip_blanks(at + 1)
     line, column = locate(at)
     if at >= len(text):
-        raise Refused("the array does not end; is the file cut off?", line)
+        raise RowError("the array does not end; is the file cut off?", line)
     if text[at] != "]":
-        raise Refused(f"malformed JSON at column {column}: expecting ',' or ']'; {UNREAD}", line)
+        raise RowError(f"malformed JSON at column {column}: expecting ',' or ']'; {UNREAD}", line)
     if (after := skip_blanks(at + 1)) < len(text):
         line, column = locate(after)
-        raise Refused(f"text after the end of the array at column {column}; give one array, or one object a line", line)
+        raise RowError(f"text after the end of the array at column {column}; give one array, or one object a line", line)
 
 
 def _decode(raw: bytes, start: int, line: int) -> str:
@@ -237,11 +237,11 @@ def _decode(raw: bytes, start: int, line: int) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        raise Refused(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {iconv('GB18030')}", line) from None
+        raise RowError(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {iconv_command('GB18030')}", line) from None
     if "\0" in text:
         at = text.index("\0")
         line += text.count("\n", 0, at)
-        raise Refused(f"NUL byte at column {at - text.rfind(chr(10), 0, at)}; the file is damaged or not text", line)
+        raise RowError(f"NUL byte at column {at - text.rfind(chr(10), 0, at)}; the file is damaged or not text", line)
     return text
 
 
@@ -250,92 +250,92 @@ def _json_error(error: JSONDecodeError) -> str:
     return error.msg[:1].lower() + error.msg[1:]
 
 
-def _parse(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except JSONDecodeError as error:
-        raise Refused(f"malformed JSON at column {error.colno}: {_json_error(error)}; give {READ}") from None
+        raise RowError(f"malformed JSON at column {error.colno}: {_json_error(error)}; give {EXPECTED_INPUT}") from None
     except RecursionError:
-        raise Refused(TOO_DEEP) from None
+        raise RowError(TOO_DEEP) from None
 
 
-def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
+def _check_row(value: Any, raw: bytes) -> dict[str, Any]:
     """Reject values that are not rows or cannot be written again; ``raw`` allows a quick check first."""
     if not isinstance(value, dict):
         kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
-        raise Refused(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
+        raise RowError(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
     if too_deep(value, raw):
-        raise Refused(TOO_DEEP)
+        raise RowError(TOO_DEEP)
     if b"\\u" in raw:
         try:
             dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
-            raise Refused(f"lone surrogate {half}, half of a character; remove it or write both halves") from None
+            raise RowError(f"lone surrogate {half}, half of a character; remove it or write both halves") from None
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Reject duplicate keys."""
     try:
-        return one_of_each(pairs)
+        return reject_duplicate_keys(pairs)
     except ValueError as error:
-        raise Refused(str(error)) from None
+        raise RowError(str(error)) from None
 
 
-def _integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     """Reject integers that Python cannot convert."""
     try:
         return int(text)
     except ValueError:
-        raise Refused(f"number {text[:12]}… has {len(text.lstrip('-'))} digits, too large to read; write it as text") from None
+        raise RowError(f"number {text[:12]}… has {len(text.lstrip('-'))} digits, too large to read; write it as text") from None
 
 
-def _real(text: str) -> float:
+def _parse_float(text: str) -> float:
     """Reject floats that would become infinite."""
     value = float(text)
     if math.isinf(value):
-        raise Refused(f"number {text[:24]} is too large to read; the largest is about 1.8e308")
+        raise RowError(f"number {text[:24]} is too large to read; the largest is about 1.8e308")
     return value
 
 
-def _constant(text: str) -> Any:
+def _reject_constant(text: str) -> Any:
     """Reject ``NaN``, ``Infinity`` and ``-Infinity``, which Python parses and JSON does not have."""
-    raise Refused(f"{text} is not JSON; write null or a number")
+    raise RowError(f"{text} is not JSON; write null or a number")
 
 
-_DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_constant)
+_DECODER = JSONDecoder(object_pairs_hook=_build_object, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=_reject_constant)
 TOO_DEEP = f"lists and objects lie more than {MAX_DEPTH} deep in one another; flatten the row"
 
 
-def _refuse_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
+def _reject_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
     """Name common other formats by their first bytes, and reject binary data."""
     for mark, kind in BINARY_FORMATS.items():
         if line.startswith(mark):
-            raise DataError(f"the file is {kind}, which is not read; give {READ}", name)
+            raise DataError(f"the file is {kind}, which is not read; give {EXPECTED_INPUT}", name)
     if line.startswith(UTF16_MARKS):
-        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {iconv('UTF-16')}", name)
-    head = (line[:PEEKED] + (stream.peek(PEEKED) if isinstance(stream, BufferedReader) else b""))[:PEEKED]
+        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {iconv_command('UTF-16')}", name)
+    head = (line[:PEEK_BYTES] + (stream.peek(PEEK_BYTES) if isinstance(stream, BufferedReader) else b""))[:PEEK_BYTES]
     if b"\0" in head and not head.removeprefix(BOM).lstrip(BLANKS).startswith((b"{", b"[")):
-        raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {READ}", name)
+        raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {EXPECTED_INPUT}", name)
 
 
-def _missing(path: Path) -> str:
+def _missing_file_message(path: Path) -> str:
     """Return the error for a missing file, with the most similar existing name."""
     folder = path.parent
     if not folder.is_dir():
         return f"no such file: there is no folder '{folder}'"
-    near = get_close_matches(path.name, _names(folder), n=1)
+    near = get_close_matches(path.name, _list_folder(folder), n=1)
     return f"no such file; did you mean '{folder / near[0]}'?" if near else f"no such file in folder '{folder}'"
 
 
-def _folder(path: Path) -> str:
+def _folder_message(path: Path) -> str:
     """Return the error for a folder, with a data file in it as a suggestion."""
-    names = [name for name in _names(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
+    names = [name for name in _list_folder(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
     return f"is a folder; give a file, such as '{path / names[0]}'" if names else "is a folder without a file of rows in it; give a file"
 
 
-def _names(folder: Path) -> list[str]:
+def _list_folder(folder: Path) -> list[str]:
     """Return the names in a folder; empty when it is not readable."""
     try:
         return sorted(entry.name for entry in folder.iterdir())

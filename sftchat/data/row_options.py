@@ -14,19 +14,19 @@ from typing import Any
 
 from sftchat._util.parsing import from_json, load_json
 from sftchat.errors import DataError, UsageError, unknown
-from sftchat.text import abbreviate, counted, keys_of
+from sftchat.text import abbreviate, keys_of, pluralize
 
-NAMES = (
+COLUMN_NAMES = (
     "messages", "conversations", "prompt", "completion", "chosen", "rejected", "instruction", "input", "output", "system", "history", "text", "gold",
     "tools", "id", "label",
 )  # fmt: skip
 """Column names by which formats are detected; valid names of ``--map NAME=COLUMN``."""
 
-Change = Callable[[str], None]
+OnChange = Callable[[str], None]
 """Called with one line that describes a change made while reading a row."""
 
 
-def unreported(_: str) -> None:
+def ignore_change(_: str) -> None:
     """Report no change."""
 
 
@@ -36,7 +36,7 @@ class RowOptions:
 
     Attributes:
         roles: Additional role names, such as ``{"narrator": "user"}``.
-        columns: The column to read for a name of ``NAMES``, such as ``{"prompt": "question"}``.
+        columns: The column to read for a name of ``COLUMN_NAMES``, such as ``{"prompt": "question"}``.
         label_column: Column whose value becomes the reply, for rows of text and label; empty for none.
         label_instruction: Instruction before the text of such rows; empty for none.
         merge_turns: Join consecutive turns of the same role.
@@ -65,11 +65,11 @@ class RowOptions:
         return {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in vars(self).items()
-            if value != getattr(AS_WRITTEN, name)
+            if value != getattr(DEFAULT_ROW_OPTIONS, name)
         }
 
 
-AS_WRITTEN = RowOptions()
+DEFAULT_ROW_OPTIONS = RowOptions()
 """Default options: read rows unchanged."""
 
 
@@ -88,7 +88,7 @@ def recorded_options(source: Mapping[str, Any]) -> RowOptions:
         raise DataError(f"the manifest says nothing usable about how its rows were read: {error}", str(source.get("file", ""))) from error
 
 
-def column_map(pairs: Iterable[str]) -> dict[str, str]:
+def parse_column_map(pairs: Iterable[str]) -> dict[str, str]:
     """Parse ``--map NAME=COLUMN``.
 
     Raises:
@@ -99,8 +99,8 @@ def column_map(pairs: Iterable[str]) -> dict[str, str]:
         name, equals, column = pair.partition("=")
         if not equals or not name or not column:
             raise UsageError(f"map '{pair}' must be NAME=COLUMN, such as prompt=question")
-        if name not in NAMES:
-            raise UsageError(unknown("name of a column", name, NAMES))
+        if name not in COLUMN_NAMES:
+            raise UsageError(unknown("name of a column", name, COLUMN_NAMES))
         if name in columns or column in columns.values():
             raise UsageError(f"map '{pair}' gives {'a name' if name in columns else 'a column'} twice; give each once")
         columns[name] = column
@@ -108,7 +108,7 @@ def column_map(pairs: Iterable[str]) -> dict[str, str]:
 
 
 @dataclass
-class Notes:
+class ReadingNotes:
     """Changes and unused columns of one file.
 
     Attributes:
@@ -131,7 +131,7 @@ class Notes:
 
     def changes_told(self) -> list[str]:
         """Return one line for each change."""
-        return [f"{counted(count, 'row')}: {what}" for what, count in self.changes.items()]
+        return [f"{pluralize(count, 'row')}: {what}" for what, count in self.changes.items()]
 
     def lines(self) -> list[str]:
         """Return one line for each change, and one for all unused columns."""
@@ -142,13 +142,13 @@ class Notes:
         return lines
 
 
-LABELS = ("label", "labels", "kto_tag")
+LABEL_COLUMNS = ("label", "labels", "kto_tag")
 """Column names of a text's class, or of whether a reply is desirable."""
 
-_OF_REPLIES = frozenset({"messages", "conversations", "completion", "chosen", "instruction"})
+_REPLY_COLUMNS = frozenset({"messages", "conversations", "completion", "chosen", "instruction"})
 """Rows with replies have at least one of these keys."""
 
-LOOKS_LIKE = {
+SIMILAR_NAMES = {
     "prompt": ("question", "query", "user", "human", "problem", "input", "request", "source"),
     "completion": ("answer", "response", "reply", "output", "assistant", "solution", "target"),
     "messages": ("chat", "conversation", "dialog", "dialogue", "turns"),
@@ -161,7 +161,7 @@ class UnwantedReplyError(DataError):
     """The row's label marks its reply as undesirable."""
 
 
-def named_columns(row: Mapping[str, Any], options: RowOptions, change: Change) -> dict[str, Any]:
+def map_columns(row: Mapping[str, Any], options: RowOptions, change: OnChange) -> dict[str, Any]:
     """Rename the columns of a row by ``--map`` and ``--label-column``, and parse turns stored as JSON text.
 
     Args:
@@ -185,19 +185,19 @@ def named_columns(row: Mapping[str, Any], options: RowOptions, change: Change) -
         found.pop(column)
     found |= {name: row[column] for name, column in options.columns.items()}
     if options.label_column:
-        found = _labelled(found, options)
+        found = _label_to_reply(found, options)
     else:
         _check_label(found)
     for name in ("messages", "conversations"):
         if isinstance(found.get(name), str):
-            found[name] = _turns_of(found[name], name, change)
+            found[name] = _parse_turns(found[name], name, change)
     return found
 
 
-def _labelled(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
+def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
     """Convert a row of text and label to prompt and completion."""
     column = options.label_column
-    if row.keys() & _OF_REPLIES:
+    if row.keys() & _REPLY_COLUMNS:
         raise DataError(f"the row has a reply already, so --label-column {column} cannot give it one; it has the keys {keys_of(row)}")
     if row.get(column) is None:
         raise DataError(f"there is no column {abbreviate(column)}, which --label-column names; the row has the keys {keys_of(row)}")
@@ -217,11 +217,11 @@ def _labelled(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
 
 def _check_label(row: Mapping[str, Any]) -> None:
     """Reject labels that training would ignore."""
-    for name in LABELS:
+    for name in LABEL_COLUMNS:
         label = row.get(name)
         if label is None or label == "" or row.get("gold") is not None:
             continue
-        if row.keys() & _OF_REPLIES:
+        if row.keys() & _REPLY_COLUMNS:
             if label is False or (isinstance(label, str) and label.strip().lower() == "false"):
                 raise UnwantedReplyError(
                     f"{name} is false: the reply is one to avoid, and training would learn it; leave such rows out with "
@@ -233,7 +233,7 @@ def _check_label(row: Mapping[str, Any]) -> None:
             )
 
 
-def _turns_of(text: str, name: str, change: Change) -> Any:
+def _parse_turns(text: str, name: str, change: OnChange) -> Any:
     """Parse turns in a JSON text; any other text is returned unchanged and rejected later."""
     try:
         turns = load_json(text)
@@ -245,13 +245,13 @@ def _turns_of(text: str, name: str, change: Change) -> Any:
     return text
 
 
-def suggestion(row: Mapping[str, Any]) -> str:
+def suggest_map(row: Mapping[str, Any]) -> str:
     """Return a ``--map`` option that would give the row a known format; empty when no column name is similar."""
     columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
 
     def like(name: str) -> str | None:
         """Return the column with a similar name."""
-        return next((columns[other] for other in (name, *LOOKS_LIKE[name]) if other in columns), None)
+        return next((columns[other] for other in (name, *SIMILAR_NAMES[name]) if other in columns), None)
 
     prompt, completion = like("prompt"), like("completion")
     if prompt is not None and completion is not None:

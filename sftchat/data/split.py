@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
-from sftchat.data.duplicates import key, prompt_text
+from sftchat.data.duplicates import comparison_key, prompt_text
 from sftchat.data.leakage import find_leaks
 from sftchat.errors import DataError
 from sftchat.text import abbreviate, keys_of
@@ -60,25 +60,25 @@ def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequen
         DataError: When no row, or every row, would be for testing.
     """
     asked = [prompt_text(example) or example.gold or "" for example in examples]
-    members = _groups([key(text) for text in asked], groups)
+    members = _group_rows([comparison_key(text) for text in asked], groups)
     share = test if test < 1 else test / len(examples)
     if share >= 1:
         raise DataError(f"--test is {test:g} of {len(examples)} rows, so none would be for training; give less")
-    chosen = _chosen(members, strata, share, seed)
+    chosen = _select_groups(members, strata, share, seed)
     if not chosen:
         smallest = min(map(len, members))
         raise DataError(f"--test {test:g} of {len(examples)} rows is less than the smallest group, which has {smallest}; give more")
     if len(chosen) == len(members):
         raise DataError(f"--test {test:g} of {len(examples)} rows leaves none for training; give less")
     questions = [replace(example, messages=(Message(role="user", content=text),)) for example, text in zip(examples, asked, strict=True)]
-    kept = _without_leaks(members, chosen, questions)
+    kept = _remove_leaking(members, chosen, questions)
     if not kept:
         raise DataError("no row is left for testing: the prompts of all that were chosen stand, or nearly, in the others")
     rows, before = ({place for group in some for place in members[group]} for some in (kept, chosen))
     return Split(frozenset(rows), len(members), len(before) - len(rows))
 
 
-def _groups(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
+def _group_rows(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
     """Return the groups as lists of row indices, in file order."""
     leader = list(range(len(prompts)))
 
@@ -99,7 +99,7 @@ def _groups(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
     return list(found.values())
 
 
-def _chosen(members: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
+def _select_groups(members: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
     """Select the test groups: in each stratum, its share of the rows."""
     of_stratum: dict[str, list[int]] = defaultdict(list)
     for group, places in enumerate(members):
@@ -115,7 +115,7 @@ def _chosen(members: Sequence[Sequence[int]], strata: Sequence[str], share: floa
     return chosen
 
 
-def _without_leaks(members: Sequence[Sequence[int]], chosen: set[int], questions: Sequence[Example]) -> set[int]:
+def _remove_leaking(members: Sequence[Sequence[int]], chosen: set[int], questions: Sequence[Example]) -> set[int]:
     """Remove test groups that nearly duplicate another row; repeated, because removed groups may nearly duplicate others."""
     group_of = {place: group for group, places in enumerate(members) for place in places}
     kept = set(chosen)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat._util.parsing import MAX_BYTES, bounded_lines, not_utf_8
+from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, not_utf8_message
 from sftchat.errors import DataError, MissingExtraError, first_line
 from sftchat.text import abbreviate
 
@@ -69,19 +69,19 @@ def _stream(source: str, failure: str, *words: str | None, **options: Any) -> It
     try:
         for row in datasets.load_dataset(*words, streaming=True, **options):
             rows += 1
-            yield f"{source}:{rows}", {key: _plain(value) for key, value in row.items()}
+            yield f"{source}:{rows}", {key: _to_json(value) for key, value in row.items()}
     except (ValueError, OSError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"{failure}: {first_line(error).rstrip('.')}", f"{source}:{rows + 1}" if rows else source) from error
     if not rows:
         raise DataError("the table has no rows", source)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Convert a value to JSON types; dates and times become text."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _to_json(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [_to_json(inner) for inner in value]
     return value.isoformat() if isinstance(value, (date, datetime)) else value
 
 
@@ -108,7 +108,7 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
         DataError: When the header is invalid, there are no rows, or the rest of the file cannot be read.
     """
     csv.field_size_limit(MAX_BYTES)  # process-wide setting: the default of 128 KiB is less than a long conversation
-    reader = csv.reader(_lines(stream, name), delimiter=delimiter, strict=True)
+    reader = csv.reader(_decode_lines(stream, name), delimiter=delimiter, strict=True)
     begins = 1
     header: list[str] = []
     rows = 0
@@ -151,13 +151,13 @@ def _check_header(header: list[str], delimiter: str, source: str) -> None:
         )
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
+def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
     """Yield the lines as text.
 
     Raises:
         DataError: When a line is not UTF-8, contains NUL bytes or is too long.
     """
-    for number, line, cut_off in bounded_lines(stream):
+    for number, line, cut_off in iter_bounded_lines(stream):
         source = f"{name}:{number}"
         if cut_off:
             raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB", source)
@@ -166,4 +166,4 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(not_utf_8(error), source) from None
+            raise DataError(not_utf8_message(error), source) from None

@@ -10,7 +10,7 @@ from json import dumps
 from typing import Any, cast
 
 from sftchat._util.parsing import load_json
-from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, OnChange, RowOptions, ignore_change
 from sftchat.errors import DataError, unknown
 from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
@@ -25,7 +25,7 @@ SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "f
 """ShareGPT's role names; others are the same. The value of a ``function_call`` is the JSON of the call."""
 
 _OPENAI = {**{role: role for role in ROLES}, **ALIASES}
-_KNOWN = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
+_ROLES_BY_NAME = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
 """Role by name: without ShareGPT's names, and with them."""
 
 
@@ -47,7 +47,7 @@ def require_text(value: Any, where: str, *, empty: bool = False) -> str:
     return value
 
 
-def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change: Change = unreported) -> tuple[Message, ...]:
+def read_turns(value: Any, where: str, options: RowOptions = DEFAULT_ROW_OPTIONS, change: OnChange = ignore_change) -> tuple[Message, ...]:
     """Read a list of turns, ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; other keys of a turn are kept unless null or [].
 
     Tool calls are converted to normal form, a ShareGPT call is merged with the assistant text before it, and text parts are joined.
@@ -67,15 +67,15 @@ def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change:
         raise DataError(f"{where} has no turns; a row needs at least a user turn")
     turns: list[Message] = []
     for index, given in enumerate(value):
-        turn = _turn(given, f"{where}[{index}]", options.roles, change)
+        turn = _read_turn(given, f"{where}[{index}]", options.roles, change)
         if turns and turns[-1]["role"] == "assistant" and _is_bare_call(given, options.roles):
-            turns[-1] = _joined(turns[-1], turn, f"{where}[{index}]")
+            turns[-1] = _merge_turns(turns[-1], turn, f"{where}[{index}]")
         else:
             turns.append(turn)
     return tuple(turns)
 
 
-def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change: Change) -> tuple[Message, ...]:
+def normalize_turns(turns: tuple[Message, ...], where: str, options: RowOptions, change: OnChange) -> tuple[Message, ...]:
     """Apply the options about the order of turns.
 
     Args:
@@ -98,14 +98,14 @@ def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change:
     merged: list[Message] = []
     for index, turn in enumerate(turns):
         if merged and turn["role"] == merged[-1]["role"] != "tool":
-            merged[-1] = _joined(merged[-1], turn, f"{where}[{index}]")
+            merged[-1] = _merge_turns(merged[-1], turn, f"{where}[{index}]")
             change("consecutive turns of one role are joined (--merge-turns)")
         else:
             merged.append(turn)
     return tuple(merged)
 
 
-def _joined(first: Message, second: Message, where: str) -> Message:
+def _merge_turns(first: Message, second: Message, where: str) -> Message:
     """Merge two turns of one role: texts separated by a blank line, calls concatenated."""
     clash = next((key for key in first.keys() & second.keys() - {"role", "content", "tool_calls"} if first.get(key) != second.get(key)), "")
     if first.get("weight", 1) != second.get("weight", 1) or clash:
@@ -121,7 +121,7 @@ def _is_bare_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
     return "role" not in turn and turn.get("from") == "function_call" and "function_call" not in roles
 
 
-def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Message:
+def _read_turn(turn: Any, where: str, roles: Mapping[str, str], change: OnChange) -> Message:
     if not isinstance(turn, dict):
         raise DataError(f'{where} is {abbreviate(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
     names = ("role", "content") if "role" in turn else ("from", "value")
@@ -129,29 +129,29 @@ def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Me
     if names[0] not in turn or (names[1] not in turn and not calls):
         raise DataError(f"{where} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
     role = turn[names[0]]
-    known = {**_KNOWN[names[0] == "from"], **roles}
+    known = {**_ROLES_BY_NAME[names[0] == "from"], **roles}
     if require_text(role, f"{where}.{names[0]}") not in known:
         name = abbreviate(role)[1:-1]
         raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
     # `datasets` adds keys of other rows with null values, and templates that test for the key tool_calls would treat it as present
     rest = {key: value for key, value in turn.items() if key not in (*names, "function_call") and value is not None and value != []}
     if any(value is None for key, value in turn.items() if key not in names):
-        change(NULLS)
+        change(NULLS_REMOVED)
     content = turn.get(names[1])
     if _is_bare_call(turn, roles):
-        calls, content, rest["tool_calls"] = ["value"], "", _calls(content, f"{where}.value", change)
+        calls, content, rest["tool_calls"] = ["value"], "", _parse_sharegpt_calls(content, f"{where}.value", change)
     elif len(calls) > 1:
         raise DataError(f"{where} has both tool_calls and function_call; remove one")
     elif calls:
-        rest["tool_calls"] = normal_calls(turn[calls[0]], f"{where}.{calls[0]}", change)
-    content = _parts(content, f"{where}.{names[1]}") if isinstance(content, list) else content
+        rest["tool_calls"] = normalize_calls(turn[calls[0]], f"{where}.{calls[0]}", change)
+    content = _join_parts(content, f"{where}.{names[1]}") if isinstance(content, list) else content
     # in OpenAI's files a turn with tool calls only has null or no content, and a tool result may be empty
     may_be_empty = bool(known[role] == "assistant" and calls) or known[role] == "tool"
     checked = require_text(content or "" if may_be_empty else content, f"{where}.{names[1]}", empty=may_be_empty)
-    return cast(Message, {"role": known[role], "content": checked, **_with_weight(rest, known[role], where)})
+    return cast(Message, {"role": known[role], "content": checked, **_normalize_weight(rest, known[role], where)})
 
 
-def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
+def _normalize_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
     """Return the other keys of a turn, with its training flag as ``weight``: 0 when it is not trained on, absent when it is."""
     said: dict[str, Any] = {key: rest.pop(key) for key in ("weight", "train", "loss") if key in rest}
     for key, value in said.items():
@@ -170,7 +170,7 @@ def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
     return {**rest, "weight": 0} if said and not any(said.values()) else rest
 
 
-def _parts(parts: list[Any], where: str) -> str:
+def _join_parts(parts: list[Any], where: str) -> str:
     """Return the text of content parts in OpenAI's format.
 
     Raises:
@@ -188,7 +188,7 @@ def _parts(parts: list[Any], where: str) -> str:
     return "".join(texts)
 
 
-def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
+def _parse_sharegpt_calls(value: Any, where: str, change: OnChange) -> list[dict[str, Any]]:
     """Parse ShareGPT's tool calls: JSON of ``{"name", "arguments"}`` or of a list of those."""
     try:
         found = load_json(require_text(value, where)) if not isinstance(value, (dict, list)) else value
@@ -204,7 +204,7 @@ def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
             {**call, "arguments": dumps(call["arguments"], ensure_ascii=False)} if isinstance(call.get("arguments"), dict) else call
             for call in calls
         ]
-    return normal_calls(calls, where, change)
+    return normalize_calls(calls, where, change)
 
 
 def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False) -> None:
@@ -222,10 +222,10 @@ def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False)
     for index, turn in enumerate(turns):
         role = turn["role"]
         if before not in _MAY_FOLLOW[role]:
-            after = "as the first turn" if before == "nothing" else f"after {_a(before)} turn"
+            after = "as the first turn" if before == "nothing" else f"after {_with_article(before)} turn"
             remedy = _remedy(before, role, any(turn["role"] == "user" for turn in turns[index:]))
             order = "the order is system (at most once, first), then user and assistant by turns"
-            raise DataError(f"{where}[{index}] is {_a(role)} turn {after}; {order}" + (f"; {remedy}" if remedy else ""))
+            raise DataError(f"{where}[{index}] is {_with_article(role)} turn {after}; {order}" + (f"; {remedy}" if remedy else ""))
         before = role
     if before in ("system", "nothing"):
         raise DataError(f"{where} has no user turn; a row needs at least one")
@@ -250,15 +250,15 @@ def _remedy(before: str, role: str, asked: bool) -> str:
     return ""
 
 
-def _a(role: str) -> str:
+def _with_article(role: str) -> str:
     """Return a role with its indefinite article."""
     return f"an {role}" if role == "assistant" else f"a {role}"
 
 
-NULLS = "members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
+NULLS_REMOVED = "members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
 
 
-def normal_tools(given: Any, where: str = "tools", change: Change = unreported) -> list[dict[str, Any]]:
+def normalize_tools(given: Any, where: str = "tools", change: OnChange = ignore_change) -> list[dict[str, Any]]:
     """Convert tools to ``{"type": "function", "function": {"name", …}}``.
 
     Args:
@@ -275,12 +275,12 @@ def normal_tools(given: Any, where: str = "tools", change: Change = unreported) 
         raise DataError(f"{where} is {abbreviate(given)}, which is no JSON: {error}") from error
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
         raise DataError(f"{where} is {abbreviate(given)}, must be a list of JSON schemas")
-    return [_tool(tool, f"{where}[{index}]", change) for index, tool in enumerate(tools)]
+    return [_normalize_tool(tool, f"{where}[{index}]", change) for index, tool in enumerate(tools)]
 
 
-def _tool(tool: Mapping[str, Any], where: str, change: Change) -> dict[str, Any]:
+def _normalize_tool(tool: Mapping[str, Any], where: str, change: OnChange) -> dict[str, Any]:
     """Convert one tool."""
-    full = without_nulls(tool, change)
+    full = remove_nulls(tool, change)
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError(f"{where} is {abbreviate(tool)}, which names no function")
@@ -289,7 +289,7 @@ def _tool(tool: Mapping[str, Any], where: str, change: Change) -> dict[str, Any]
     return {"type": "function", "function": {key: value for key, value in full.items() if (key, value) != ("type", "function")}}
 
 
-def normal_calls(given: Any, where: str, change: Change = unreported) -> list[dict[str, Any]]:
+def normalize_calls(given: Any, where: str, change: OnChange = ignore_change) -> list[dict[str, Any]]:
     """Convert tool calls to ``{"type": "function", "function": {"name", "arguments"}}``, with arguments parsed from JSON text.
 
     Args:
@@ -301,12 +301,12 @@ def normal_calls(given: Any, where: str, change: Change = unreported) -> list[di
         DataError: When it is anything else, or a call has no name; the message has no source.
     """
     calls = given if isinstance(given, list) else [given]
-    return [_call(call, where if calls is not given else f"{where}[{index}]", change) for index, call in enumerate(calls)]
+    return [_normalize_call(call, where if calls is not given else f"{where}[{index}]", change) for index, call in enumerate(calls)]
 
 
-def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
+def _normalize_call(call: Any, where: str, change: OnChange) -> dict[str, Any]:
     """Convert one call."""
-    full = without_nulls(call, change) if isinstance(call, dict) else {}
+    full = remove_nulls(call, change) if isinstance(call, dict) else {}
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError(
@@ -318,20 +318,20 @@ def _call(call: Any, where: str, change: Change) -> dict[str, Any]:
         rest = {key: value for key, value in full.items() if key not in ("name", "arguments")}
         function = {key: full[key] for key in ("name", "arguments") if key in full}
     if isinstance(function.get("arguments"), str):
-        function = {**function, "arguments": _object(function["arguments"])}
+        function = {**function, "arguments": _parse_arguments(function["arguments"])}
     return {"type": "function", **rest, "function": function}
 
 
-def _object(text: str) -> Any:
+def _parse_arguments(text: str) -> Any:
     """Parse JSON text; return other text unchanged, and also objects with null members, which the author wrote (not Arrow)."""
     try:
         value = load_json(text)
     except ValueError:
         return text
-    return value if isinstance(value, dict) and value == without_nulls(value, unreported) else text
+    return value if isinstance(value, dict) and value == remove_nulls(value, ignore_change) else text
 
 
-def without_nulls(value: Mapping[str, Any], change: Change) -> dict[str, Any]:
+def remove_nulls(value: Mapping[str, Any], change: OnChange) -> dict[str, Any]:
     """Return an object without null members, at any depth; list elements stay.
 
     Args:
@@ -350,7 +350,7 @@ def without_nulls(value: Mapping[str, Any], change: Change) -> dict[str, Any]:
 
     result: dict[str, Any] = cleaned(value)
     if found:
-        change(NULLS)
+        change(NULLS_REMOVED)
     return result
 
 
@@ -361,6 +361,6 @@ def tools_of(example: Example) -> tuple[Mapping[str, Any], ...]:
         DataError: When they are anything else, or one has no name.
     """
     try:
-        return tuple(normal_tools(example.metadata.get("tools")))
+        return tuple(normalize_tools(example.metadata.get("tools")))
     except DataError as error:
         raise DataError(error.message, example.source) from error

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat._util.files import open_locked, take_lock
+from sftchat._util.files import open_locked, try_lock
 from sftchat._util.output import data_handle, require_stdout
 from sftchat.errors import DataError, SftchatError, UsageError
-from sftchat.text import printable_json
+from sftchat.text import sanitize_json
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
@@ -93,7 +93,7 @@ def _remove_abandoned(target: Path) -> None:
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         if path.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal() and path.is_file():
             with suppress(OSError), path.open("rb") as file:
-                if take_lock(file):
+                if try_lock(file):
                     path.unlink()
 
 
@@ -138,7 +138,7 @@ def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
     handle.flush()
     for line in _lines(rows):
         count += 1
-        handle.write_utf8(printable_json(line.decode()).encode() if handle.isatty() else line)
+        handle.write_utf8(sanitize_json(line.decode()).encode() if handle.isatty() else line)
     handle.flush()
     return count
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from sftchat.data.formats import with_ids
+from sftchat.data.formats import assign_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import statistics
 from sftchat.evaluation.comparison import Comparison
@@ -55,7 +55,7 @@ def evaluate(
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
-    outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
+    outcomes = list(run(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
     asked = evalset or EvalsetIdentity("examples", size=len(examples))
     return summarise(engine.name, task, scored_items(outcomes), asked, seed=seed, seconds=seconds)

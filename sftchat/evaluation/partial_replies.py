@@ -18,7 +18,7 @@ from sftchat.engine import Chunk, Request, cancelling, reply_of
 from sftchat.errors import DataError, SftchatError, UsageError
 from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import Reply
 
 PARTIAL_FILES = "replies*.partial*.jsonl"
@@ -147,7 +147,7 @@ class PartialReplies:
         if others:
             aside = self._move_aside(path, MOVED_ASIDE if fresh else ".")
             what = "" if fresh else " to other requests"
-            self._say(f"{counted(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
+            self._say(f"{pluralize(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
             rows = {}
         if fresh:
             return
@@ -160,7 +160,7 @@ class PartialReplies:
                 self._write(known, reply)
         if self._replies:
             self._say(
-                f"{counted(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
+                f"{pluralize(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
                 "--fresh asks everything again"
             )
 

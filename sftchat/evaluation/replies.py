@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import MAX_BYTES, bounded_lines, load_json, not_utf_8
+from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, load_json, not_utf8_message
 from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.run import Failure, Item, Outcome
@@ -156,12 +156,12 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     """
     try:
         with path.open("rb") as file:
-            for number, line, cut_off in bounded_lines(file):
+            for number, line, cut_off in iter_bounded_lines(file):
                 if cut_off:
                     raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB, so these are no {what}", f"{path}:{number}")
                 yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {what}: {not_utf_8(error)}", str(path)) from error
+        raise DataError(f"cannot read {what}: {not_utf8_message(error)}", str(path)) from error
     except OSError as error:
         raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
 

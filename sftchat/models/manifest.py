@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import from_json, load_json, path_of, read_text
+from sftchat._util.parsing import from_json, load_json, read_text
 from sftchat.errors import ModelError
 
 MANIFEST = "sftchat.json"
@@ -143,7 +143,7 @@ def find_manifest(model: str) -> Manifest | None:
     Raises:
         ModelError: When it cannot be read.
     """
-    folder = path_of(model)
+    folder = expand_user(model)
     manifest = read_manifest(folder)
     return read_manifest(folder.resolve().parent) if manifest is None and folder.name.startswith(CHECKPOINT) else manifest
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
 from sftchat.models.loading import load, load_model, saved_tokenizer
@@ -118,7 +118,7 @@ def merge(
     prompts = [_prompt(loaded.renderer, *conversation) for conversation in conversations[:COMPARED_REPLIES]]
     adapted, plain = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         merged = loaded.model.merge_and_unload(safe_merge=True)
         rounding = (
             _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)

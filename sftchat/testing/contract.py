@@ -9,8 +9,8 @@ from typing import Any
 
 from sftchat.task import Task
 from sftchat.testing.rendering import rendering_faults
-from sftchat.testing.rows import evalset_faults, generated, row_faults
-from sftchat.testing.scores import Scored, garbage_faults, gold_faults, metric_faults, speed_faults
+from sftchat.testing.rows import evalset_faults, generate_rows, row_faults
+from sftchat.testing.scores import ScoredReply, garbage_faults, gold_faults, metric_faults, speed_faults
 from sftchat.types import Example
 
 ROWS = 100
@@ -84,7 +84,7 @@ def contract_faults(
 
 def _faults(task: Task, rows: int, seed: int, options: dict[str, Any], milliseconds: float, model: str) -> Iterator[str]:
     """Check each clause; those that need valid rows are skipped when there are none."""
-    examples, faults = generated(task, rows, seed, options)
+    examples, faults = generate_rows(task, rows, seed, options)
     yield from faults
     yield from row_faults(task, examples)
     gold: list[Example] = [example for example in examples if example.gold is not None and example.messages]
@@ -92,7 +92,7 @@ def _faults(task: Task, rows: int, seed: int, options: dict[str, Any], milliseco
     yield from faults
     if not gold:
         return
-    right = [Scored.of(task, example, example.gold or "") for example in (*gold, *held_out)]
+    right = [ScoredReply.of(task, example, example.gold or "") for example in (*gold, *held_out)]
     yield from gold_faults(task, right)
     wrong, faults = garbage_faults(task, gold, seed)
     yield from faults

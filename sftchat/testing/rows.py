@@ -13,12 +13,12 @@ from sftchat.task import Task, row_problems
 from sftchat.types import Example
 
 
-def generated(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tuple[list[Example], list[str]]:
+def generate_rows(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tuple[list[Example], list[str]]:
     """Return rows of the generator, and violations of its contract."""
     try:
-        first = _drawn(task, n, seed, options, state=1)
-        again = _drawn(task, n, seed, options, state=2)
-        other = _drawn(task, n, seed + 1, options, state=1)
+        first = _generate_with_random_state(task, n, seed, options, state=1)
+        again = _generate_with_random_state(task, n, seed, options, state=2)
+        other = _generate_with_random_state(task, n, seed + 1, options, state=1)
     except SftchatError as error:
         return [], [f"does not generate: {error}"]
     faults = []
@@ -55,7 +55,7 @@ def evalset_faults(task: Task) -> tuple[list[Example], list[str]]:
     return examples, faults
 
 
-def _drawn(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
+def _generate_with_random_state(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
     """Generate rows with the global ``random`` state set to ``state``, which must not matter."""
     before = random.getstate()
     random.seed(state)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from sftchat._util.plugin_calls import Malformed
 from sftchat.errors import PluginError, class_and_message, message_of
 from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
-from sftchat.task import Metric, Task, judge
-from sftchat.testing.garbage import garbage
+from sftchat.task import Metric, Task, score_reply
+from sftchat.testing.garbage import garbage_replies
 from sftchat.types import Example, Reply, Score
 
 TOLERANCE = 1e-9
@@ -22,7 +22,7 @@ SLOWEST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredReply:
     """A reply and its score.
 
     Attributes:
@@ -38,11 +38,11 @@ class Scored:
     fault: str = ""
 
     @classmethod
-    def of(cls, task: Task, example: Example, reply: Reply | str) -> Scored:
+    def of(cls, task: Task, example: Example, reply: Reply | str) -> ScoredReply:
         """Score a reply and catch any exception."""
         given = Reply(reply) if isinstance(reply, str) else reply
         try:
-            score = judge(task, example, given)
+            score = score_reply(task, example, given)
         except PluginError as error:
             cause = error.__cause__
             if isinstance(cause, RecursionError):
@@ -59,7 +59,7 @@ class Scored:
         return ascii(text) if len(text) <= 40 else f"{text[:40]!a}… ({len(text)} characters)"
 
 
-def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
+def gold_faults(task: Task, right: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield gold replies that do not get the top score."""
     for scored in right:
         name = scored.example.id or "without an id"
@@ -71,15 +71,15 @@ def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
             return
 
 
-def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[Scored], list[str]]:
+def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[ScoredReply], list[str]]:
     """Score garbage replies; return the scores and the violations."""
     golds = [example.gold or "" for example in examples[:50]]
     keys = None
     scored, faults = [], dict[str, str]()
-    for index, reply in enumerate(garbage(seed, golds)):
+    for index, reply in enumerate(garbage_replies(seed, golds)):
         example = examples[index % len(examples)]
         started = time.thread_time()
-        one = Scored.of(task, example, reply)
+        one = ScoredReply.of(task, example, reply)
         took = time.thread_time() - started
         scored.append(one)
         if one.score is None:
@@ -90,14 +90,14 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
             faults.setdefault(
                 "keys", f"the scorer counts {', '.join(sorted(one.score.stats))} for the reply {one.shown} and {', '.join(keys)} for others"
             )
-        if Scored.of(task, example, reply).score != one.score:
+        if ScoredReply.of(task, example, reply).score != one.score:
             faults.setdefault("again", f"the scorer judges the reply {one.shown} otherwise when it is asked again")
         if took > SLOWEST_SECONDS:
             faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {one.shown}")
     return scored, list(faults.values())
 
 
-def metric_faults(task: Task, right: Sequence[Scored], wrong: Sequence[Scored]) -> Iterator[str]:
+def metric_faults(task: Task, right: Sequence[ScoredReply], wrong: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield metrics that are not functions of sums, that improve when replies get worse, or that do not separate right from wrong."""
     try:
         table = counts(scored.score for scored in right if scored.score is not None)
@@ -123,7 +123,7 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
         best = math.inf
         for _ in range(3):
             started = time.thread_time()
-            judge(task, example, reply)
+            score_reply(task, example, reply)
             best = min(best, time.thread_time() - started)
         times.append(1000 * best)
     middle = statistics.median(times)
@@ -131,7 +131,7 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
         yield f"scoring a gold reply takes {middle:.0f} ms of CPU time; {milliseconds:g} ms is the most for a mark that appears while somebody chats"
 
 
-def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right: Sequence[Scored]) -> Iterator[str]:
+def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield the violations of one metric."""
     import numpy as np
 
@@ -145,7 +145,7 @@ def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right
         yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
     if metric.per_item_rate and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
         yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
-    empty = counts(score for scored in right if (score := Scored.of(task, scored.example, "").score) is not None)
+    empty = counts(score for scored in right if (score := ScoredReply.of(task, scored.example, "").score) is not None)
     if len(empty.rows) == len(table.rows):
         values = [sign * float(apply(metric, table, sums)) for sums in _worse_and_worse(columns, empty.columns(metric))]
         if metric is task.metric and any(after > before + TOLERANCE for before, after in itertools.pairwise(values)):

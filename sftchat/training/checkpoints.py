@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-from sftchat._util.files import made_folder, take_lock
+from sftchat._util.files import create_folder, try_lock
 from sftchat._util.parsing import MAX_BYTES, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.models.manifest import MANIFEST, Manifest, as_read, checkpoints_of, read_manifest
@@ -36,7 +36,7 @@ def check_not_in_use(run: Path) -> None:
     with suppress(OSError):
         folder = os.open(run, os.O_RDONLY)
         try:
-            if not take_lock(folder):
+            if not try_lock(folder):
                 raise _in_use_error(run, folder)
         finally:
             os.close(folder)
@@ -56,13 +56,13 @@ def lock_run(run: Path) -> Iterator[None]:
     real = Path(os.path.realpath(run))
     with ExitStack() as stack:
         try:
-            stack.enter_context(made_folder(real))
+            stack.enter_context(create_folder(real))
             folder = _open_folder(real)
         except OSError as error:
             raise SftchatError(f"output folder '{run}' cannot be written: {(error.strerror or str(error)).lower()}") from error
         if folder is not None:
             stack.callback(os.close, folder)
-            if not take_lock(folder):
+            if not try_lock(folder):
                 raise _in_use_error(run, folder)
         yield
 
@@ -74,7 +74,7 @@ def _open_folder(folder: Path) -> int | None:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
-        if not take_lock(descriptor):
+        if not try_lock(descriptor):
             return descriptor  # locked by another process
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), folder.stat()):

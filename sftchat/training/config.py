@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import UsageError
 from sftchat.models.reference import ModelReference, resolve
@@ -160,7 +160,7 @@ def check_options(
     hyperparameters: Mapping[str, Any],
     validation: str | None,
     *,
-    rows_read: RowOptions = AS_WRITTEN,
+    rows_read: RowOptions = DEFAULT_ROW_OPTIONS,
     engine_types: Collection[str] = (),
 ) -> ModelReference:
     """Refuse a model that cannot be trained, hyper-parameters out of range, and a missing validation file.

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, UsageError
 from sftchat.inference.distributed import is_main_process, process_info
 from sftchat.models.fingerprint import file_hash, identity
@@ -187,7 +187,7 @@ class TrainingJob:
     template: str = ""
     template_name: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    rows_read: RowOptions = AS_WRITTEN
+    rows_read: RowOptions = DEFAULT_ROW_OPTIONS
     force: bool = False
     resume: bool = False
     trust_remote_code: bool = False

@@ -15,7 +15,7 @@ from typing import Any
 
 from sftchat.data.formats import examples_hash, read_examples
 from sftchat.data.generate import generate_examples, parse_options
-from sftchat.data.row_options import AS_WRITTEN, Notes, RowOptions
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions
 from sftchat.data.turns import tools_of
 from sftchat.errors import DataError, UsageError
 from sftchat.models.fingerprint import file_hash
@@ -35,8 +35,8 @@ def collect_rows(
     rows: int | None = None,
     options: Sequence[str] = (),
     seed: int = 0,
-    rows_read: RowOptions = AS_WRITTEN,
-    notes: Notes | None = None,
+    rows_read: RowOptions = DEFAULT_ROW_OPTIONS,
+    notes: ReadingNotes | None = None,
 ) -> tuple[list[Example], tuple[dict[str, Any], ...]]:
     """Read the examples to train on, or generate them when no file is given.
 

@@ -18,10 +18,10 @@ from sftchat.cli.sampling import sampling_options
 from sftchat.cli.shared import Session, answering_options
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
-from sftchat.data.sampling import Samples, generate, requests, settings_of
+from sftchat.data.sampling import SampleFile, generate_samples, missing_requests, settings_of
 from sftchat.data.write import check_target
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError, listed
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 if TYPE_CHECKING:
     from sftchat.types import Example, SamplingParams
@@ -86,7 +86,7 @@ class Asking:
             raise UsageError("two of the outputs are one file; give each a name of its own")
         check_target(self.samples_file, overwrite=True)
 
-    def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[Samples, list[EngineError]]:
+    def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[SampleFile, list[EngineError]]:
         """Have every prompt answered ``k`` times; the model is opened only when something is left to ask.
 
         Returns:
@@ -97,14 +97,14 @@ class Asking:
             EngineError: When the engine can generate nothing more; what came before is kept.
         """
         settings = settings_of(self.model, self.session.identify(self.model, **self.engine), sampling)
-        samples = Samples(self.samples_file, settings, fresh=self.fresh)
-        wanted = requests(examples, k, sampling, samples)
+        samples = SampleFile(self.samples_file, settings, fresh=self.fresh)
+        wanted = missing_requests(examples, k, sampling, samples)
         if not wanted:
             return samples, []
         if len(samples) and not self.quiet:
-            click.echo(f"{counted(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(wanted)} to go", err=True)
+            click.echo(f"{pluralize(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(wanted)} to go", err=True)
         with samples, closing(self.session.load_engine(self.model, **self.engine)) as engine:
-            answers = watched(generate(engine, wanted, samples), len(wanted), hidden=self.quiet)
+            answers = watched(generate_samples(engine, wanted, samples), len(wanted), hidden=self.quiet)
             failures = [answer for answer in answers if answer is not None]
         return samples, failures
 
@@ -161,10 +161,10 @@ def told(counts: Mapping[str, int], words: str, output: str, failures: Sequence[
     if as_json:
         click.echo(json.dumps(counts))
     if not quiet:
-        click.echo(f"wrote {counted(counts['kept'], 'row')} to {output} of {counted(counts['prompts'], 'prompt')}: {words}", err=True)
+        click.echo(f"wrote {pluralize(counts['kept'], 'row')} to {output} of {pluralize(counts['prompts'], 'prompt')}: {words}", err=True)
     if not failures:
         return 0
     what = _reasons(failures)
     again = "the same command with --overwrite asks those again"
-    click.echo(f"sftchat: error: {counted(len(failures), 'request')} had no answer ({what}); {again}", err=True)
+    click.echo(f"sftchat: error: {pluralize(len(failures), 'request')} had no answer ({what}); {again}", err=True)
     return 3

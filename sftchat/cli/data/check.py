@@ -12,15 +12,15 @@ from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, json_text, template_options
-from sftchat.data.check import KINDS, Findings, Policy, check, clean, parse_policies
+from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
 from sftchat.data.write import check_target, write_rows
 from sftchat.errors import UsageError
-from sftchat.text import counted, printable
+from sftchat.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from sftchat.data.check import Measure
+    from sftchat.data.check import TokenCheck
     from sftchat.task import Task
 
 
@@ -94,17 +94,17 @@ def check_files(
     failed = any(findings.sources(policies, "fail") for findings in results)
     written = None
     if output is not None and not failed:
-        written = write_rows(output, clean(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
+        written = write_rows(output, remaining_rows(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
     if as_json:
         click.echo(json_text([as_object(findings, policies) for findings in results]))
     if output is not None and not quiet:
-        done = f"wrote {counted(written, 'row')} to {place(output)}" if written is not None else f"{place(output)} is not written"
+        done = f"wrote {pluralize(written, 'row')} to {place(output)}" if written is not None else f"{place(output)} is not written"
         click.echo(done, err=True)
     ctx.exit(1 if failed else 0)
 
 
 assert check_files.help is not None
-check_files.help = check_files.help.replace("CLASSES", ", ".join(KINDS))
+check_files.help = check_files.help.replace("CLASSES", ", ".join(PROBLEM_CLASSES))
 
 
 def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -> None:
@@ -120,7 +120,7 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
 
 def chosen_measure(
     task: Task | None, model: str | None, max_length: int | None, trust_remote_code: bool, **template: Any
-) -> Measure | None:
+) -> TokenCheck | None:
     """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not.
 
     Args:
@@ -146,7 +146,7 @@ def chosen_measure(
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
     """A line on a file, one on each note and one on its mixed shapes, and one on each class of problems in it."""
     formats = ", ".join(f"{count} {name}" for name, count in findings.formats.items()) or "none readable"
-    wrong = counted(len(findings.problems), "problem") if findings.problems else "no problems"
+    wrong = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
     lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
     lines += [f"  note: {note}" for note in findings.notes]
     if len(findings.shapes) > 1:

@@ -7,9 +7,9 @@ import click
 from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
-from sftchat.data.formats import FORMATS, as_rows, read_examples
-from sftchat.data.row_options import Notes, RowOptions
-from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
+from sftchat.data.formats import FORMATS, read_examples, to_rows
+from sftchat.data.row_options import ReadingNotes, RowOptions
+from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, to_transcript
 from sftchat.data.write import check_target, write_rows
 from sftchat.errors import UsageError
 
@@ -18,7 +18,7 @@ from sftchat.errors import UsageError
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
 @click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
-@click.option("--template", type=click.Choice(TRANSCRIPTS), help="How conversations become text, with --to text.")
+@click.option("--template", type=click.Choice(TRANSCRIPT_STYLES), help="How conversations become text, with --to text.")
 @rows_options
 @overwrite_option
 @quiet_option
@@ -36,13 +36,13 @@ def convert(source: str, output: str, shape: str, template: str | None, rows_rea
     if template is not None and shape != "text":
         raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
     check_target(output, overwrite=overwrite)
-    notes = Notes()
+    notes = ReadingNotes()
     examples = read_examples(source, rows_read, notes)
     if shape != "text":
-        examples = map(read_back, examples)
+        examples = map(from_transcript, examples)
     elif template is not None:
-        examples = (written_out(example, template) for example in examples)
-    written = write_rows(output, as_rows(examples, shape), overwrite=overwrite)
+        examples = (to_transcript(example, template) for example in examples)
+    written = write_rows(output, to_rows(examples, shape), overwrite=overwrite)
     if not quiet:
         for change in notes.changes_told():
             click.echo(f"note: {change}", err=True)

@@ -16,7 +16,7 @@ from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.sampling import chosen_sampling
 from sftchat.cli.shared import Session
-from sftchat.data.formats import FORMATS, as_rows
+from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError
 from sftchat.text import strip_thinking
@@ -24,7 +24,7 @@ from sftchat.types import Message
 
 if TYPE_CHECKING:
     from sftchat.data.row_options import RowOptions
-    from sftchat.data.sampling import Samples
+    from sftchat.data.sampling import SampleFile
     from sftchat.types import Example
 
 MOST_TOKENS = 1024
@@ -87,7 +87,7 @@ def distill(
     words = ", ".join(f"{count} {fate}" for fate, count in fates.items())
     if not rows:
         raise no_rows(asking, prompts, len(examples), words, failures)
-    write_rows(output, as_rows(rows, shape), overwrite=overwrite)
+    write_rows(output, to_rows(rows, shape), overwrite=overwrite)
     settings = {**(said.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
     ctx.exit(told(counts, words, output, failures, as_json=as_json, quiet=quiet))
@@ -110,7 +110,7 @@ def _instructed(example: Example, system: str) -> Example:
     return replace(example, messages=(Message(role="system", content=system), *example.messages))
 
 
-def _taught(examples: list[Example], asked: list[Example], said: Samples, strip: bool, fates: Counter[str]) -> Iterator[Example]:
+def _taught(examples: list[Example], asked: list[Example], said: SampleFile, strip: bool, fates: Counter[str]) -> Iterator[Example]:
     """Every prompt with the teacher's reply as its gold, counting what becomes of each."""
     for example, question in zip(examples, asked, strict=True):
         replies = said.of(question.messages)

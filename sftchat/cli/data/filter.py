@@ -15,14 +15,14 @@ from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, template_options
-from sftchat.data.check import clean
-from sftchat.data.filter import Removed, Rule, Selection, removed
+from sftchat.data.check import remaining_rows
+from sftchat.data.filter import FilterOptions, RemovedRow, Rule, find_removed
 from sftchat.data.formats import read_examples
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
 from sftchat.data.write import check_target, write_rows
 from sftchat.errors import DataError, UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 if TYPE_CHECKING:
     from sftchat.task import Task
@@ -91,12 +91,12 @@ def filter_rows(
         check_target(target, overwrite=overwrite)
     found = session.registry.task(task) if task else None
     rules = {**_task_rule(found), **_length_rules(found, **lengths), **_score_rule(found, samples, min_score, max_score)}
-    rows, gone = removed(read_examples(source, rows_read), Selection(rules, near, keep, seed))
+    rows, gone = find_removed(read_examples(source, rows_read), FilterOptions(rules, near, keep, seed))
     if len(gone) == rows:
         raise DataError(f"no row is left of {rows}: {_counts(gone)}; nothing is written", source)
     if list_file is not None:
         write_rows(list_file, _listed(source, gone), overwrite=overwrite)
-    kept = write_rows(output, clean(source, frozenset(row.source for row in gone)), overwrite=overwrite)
+    kept = write_rows(output, remaining_rows(source, frozenset(row.source for row in gone)), overwrite=overwrite)
     counts = {"rows": rows, "kept": kept, **Counter(row.reason for row in gone)}
     given = {
         "near": near,
@@ -112,18 +112,18 @@ def filter_rows(
     if as_json:
         click.echo(json.dumps(counts))
     if not quiet:
-        click.echo(f"kept {kept} of {counted(rows, 'row')} in {output}", err=True)
+        click.echo(f"kept {kept} of {pluralize(rows, 'row')} in {output}", err=True)
         for reason, count in Counter(row.reason for row in gone).most_common():
             example = next(row for row in gone if row.reason == reason)
             click.echo(f"  {count} {reason}, first at line {line_of(example.source)}: {example.message}", err=True)
 
 
-def _counts(gone: Sequence[Removed]) -> str:
+def _counts(gone: Sequence[RemovedRow]) -> str:
     """How many went by which reason, in words."""
     return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in gone).most_common())
 
 
-def _listed(source: str, gone: Sequence[Removed]) -> Any:
+def _listed(source: str, gone: Sequence[RemovedRow]) -> Any:
     """The rows that went, each with its reason beside it, in the order of the file."""
     from sftchat.data.read import read_rows
 
@@ -184,9 +184,9 @@ def _scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
     """The score of a row: what a model's samples are worth in the mean, else what its own reply is worth against itself."""
     from pathlib import Path
 
-    from sftchat.data.best_of import worth
-    from sftchat.data.sampling import Samples
+    from sftchat.data.best_of import mean_reward
+    from sftchat.data.sampling import SampleFile
 
     if samples is not None and not Path(samples).is_file():
         raise UsageError(f"--samples '{samples}' is no file; 'sftchat data best-of' writes one beside its output")
-    return partial(worth, task, None if samples is None else Samples(Path(samples)))
+    return partial(mean_reward, task, None if samples is None else SampleFile(Path(samples)))

@@ -7,7 +7,7 @@ import click
 from sftchat.cli.completing import complete_task
 from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
 from sftchat.cli.shared import Session
-from sftchat.data.formats import FORMATS, as_rows
+from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.generate import generate_examples, generator_options, parse_options
 from sftchat.data.write import check_target, write_rows
 
@@ -38,7 +38,7 @@ def generate(
     options = parse_options(found, pairs)
     check_target(output, overwrite=overwrite)
     examples = generate_examples(found, count, seed, options)
-    rows = as_rows(watched(examples, count, hidden=quiet or output == "-"), shape or found.row_format)
+    rows = to_rows(watched(examples, count, hidden=quiet or output == "-"), shape or found.row_format)
     written = write_rows(output, rows, overwrite=overwrite)
     if not quiet:
         used = {"seed": seed, **generator_options(found), **options}

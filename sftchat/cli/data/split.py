@@ -18,7 +18,7 @@ from sftchat.data.row_options import RowOptions
 from sftchat.data.split import column_value, split
 from sftchat.data.write import check_target, write_rows
 from sftchat.errors import DataError, UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 
 @click.command("split", short_help="rows to train on and rows to test with")
@@ -94,4 +94,6 @@ def split_rows(
         click.echo(json.dumps(counts))
     if not quiet:
         moved = f"; {chosen.moved} more were chosen and went to {train}, which has nearly the same prompts" if chosen.moved else ""
-        click.echo(f"{counted(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {chosen.groups} groups{moved}", err=True)
+        click.echo(
+            f"{pluralize(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {chosen.groups} groups{moved}", err=True
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.types import Example
 
 if TYPE_CHECKING:
-    from sftchat.data.check import Measure
+    from sftchat.data.check import TokenCheck
     from sftchat.task import Task
     from sftchat.templates.renderer import Rendered, Renderer
 
@@ -94,7 +94,7 @@ def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Ite
         yield renderer.tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), trained
 
 
-def measure(renderer: Renderer, most: int) -> Measure:
+def measure(renderer: Renderer, most: int) -> TokenCheck:
     """What says of a row that it is too long for a training, or cannot be rendered.
 
     Args:
