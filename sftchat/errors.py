@@ -178,3 +178,8 @@ def first_line(error: BaseException) -> str:
         return lines[0]
     joined = " ".join(lines)
     return joined if len(joined) <= MAX_LIBRARY_MESSAGE else joined[: MAX_LIBRARY_MESSAGE - 1] + "…"
+
+
+def os_reason(error: OSError) -> str:
+    """Return the operating system's message, in lower case."""
+    return (error.strerror or str(error)).lower()

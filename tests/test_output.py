@@ -21,7 +21,7 @@ from sftchat import SftchatError
 from sftchat._util.consoles import GuardedConsole, bars
 from sftchat._util.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
 from sftchat.data.write import write_rows
-from sftchat.text import sanitize_lines
+from sftchat.text import sanitize_json, sanitize_lines
 from tests.test_hardening import commands_in
 
 HOSTILE = st.lists(

@@ -14,6 +14,7 @@ from sftchat.text import (
     fold_width,
     normalise,
     printable,
+    sanitize_json,
     sanitize_lines,
     strip_thinking,
     tokens,

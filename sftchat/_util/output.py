@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, ParamSpec, TextIO, cast
 
-from sftchat.errors import SftchatError
+from sftchat.errors import SftchatError, os_reason
 from sftchat.text import sanitize_lines
 
 P = ParamSpec("P")
@@ -161,7 +161,7 @@ class Handle(_Over):
         except OSError as error:
             self._give_up()
             if self._required:
-                raise SftchatError(f"standard output cannot be written: {(error.strerror or str(error)).lower()}") from error
+                raise SftchatError(f"standard output cannot be written: {os_reason(error)}") from error
 
     def _give_up(self) -> None:
         """Stop writing; Python flushes the stream again at exit, which must not fail again."""

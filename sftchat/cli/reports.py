@@ -119,7 +119,7 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
         environment: With ``GITHUB_STEP_SUMMARY`` the summary is appended to that file, with ``GITHUB_ACTIONS`` newly broken items are
             annotated on standard error.
     """
-    from sftchat.evaluation.replies import write_atomically
+    from sftchat._util.files import write_atomically
 
     pages = [*filter(None, (files.html,)), *([output / PAGE] if output is not None else [])]
     if pages:

@@ -90,21 +90,21 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
         UsageError: When a pair has no ``=``, a class or policy is unknown, a class is given twice, or its rows cannot be kept.
     """
     policies = {name: kind.policy for name, kind in PROBLEM_CLASSES.items()}
-    given: set[str] = set()
+    set_names: set[str] = set()
     for pair in pairs:
-        name, equals, word = (part.strip() for part in pair.partition("="))
+        name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise UsageError(f"policy '{pair}' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop")
         if name not in PROBLEM_CLASSES:
             raise UsageError(unknown("class of problems", name, PROBLEM_CLASSES))
-        policy = next((policy for policy in POLICIES if policy == word), None)
+        policy = next((policy for policy in POLICIES if policy == value), None)
         if policy is None:
-            raise UsageError(unknown("policy", word, POLICIES))
-        if name in given:
+            raise UsageError(unknown("policy", value, POLICIES))
+        if name in set_names:
             raise UsageError(f"policy of {name} is given twice; give it once")
         if policy == "keep" and not PROBLEM_CLASSES[name].keepable:
             raise UsageError(f"rows that are {name} cannot be read, so not kept; give {name}=fail or {name}=drop")
-        given.add(name)
+        set_names.add(name)
         policies[name] = policy
     return policies
 
@@ -132,7 +132,7 @@ class Findings:
         rows: Number of rows, including malformed ones and a truncated end of an array.
         replies: Number of rows with a reply to train on or to score against.
         formats: Number of rows by format, without malformed ones.
-        shapes: Line of the first row of each format.
+        first_lines: Line of the first row of each format.
         problems: All problems, in file order.
         notes: Changes made while reading, and unused columns, one line each.
     """
@@ -141,7 +141,7 @@ class Findings:
     rows: int
     replies: int
     formats: Mapping[str, int] = field(default_factory=dict)
-    shapes: Mapping[str, str] = field(default_factory=dict)
+    first_lines: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -161,8 +161,8 @@ def check(
     *,
     against: Sequence[str] = (),
     options: RowOptions = DEFAULT_ROW_OPTIONS,
-    near: float = THRESHOLD,
-    measure: TokenCheck | None = None,
+    near_threshold: float = THRESHOLD,
+    check_tokens: TokenCheck | None = None,
 ) -> Findings:
     """Check all rows of a file and collect problems of every class; continues after malformed rows.
 
@@ -173,8 +173,8 @@ def check(
         task: Task whose own row check runs as well.
         against: Training files that must not contain a prompt of this file, nor a near duplicate of one.
         options: Options for reading rows.
-        near: Similarity, at most 1, from which a row is a near duplicate; 0 turns the check off.
-        measure: Returns problems of the tokenized row.
+        near_threshold: Similarity, at most 1, from which a row is a near duplicate; 0 turns the check off.
+        check_tokens: Returns problems of the tokenized row.
 
     Raises:
         DataError: When the file is missing or a folder, or a row of ``against`` is malformed.
@@ -182,20 +182,20 @@ def check(
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
-    shapes: dict[str, str] = {}
+    first_lines: dict[str, str] = {}
     problems: list[Problem] = []
-    order: dict[str, int] = {}
+    row_numbers: dict[str, int] = {}
     compared: list[Example] = []
-    repeats, notes = DuplicateFinder(), ReadingNotes()
-    neighbours = NearDuplicateFinder(near) if near else None
+    duplicates, notes = DuplicateFinder(), ReadingNotes()
+    near_duplicates = NearDuplicateFinder(near_threshold) if near_threshold else None
     for item in _iter_rows_or_errors(path):
         rows += 1
         if isinstance(item, DataError):
-            order.setdefault(item.source, rows)
+            row_numbers.setdefault(item.source, rows)
             problems.append(Problem("malformed", item.source, item.message))
             continue
         source, row = item
-        order[source] = rows
+        row_numbers[source] = rows
         try:
             example = to_example(row, source, options, notes)
         except DataError as error:
@@ -203,22 +203,25 @@ def check(
             continue
         shape = format_with_options(row, options)
         formats[shape] += 1
-        shapes.setdefault(shape, line_of(source))
+        first_lines.setdefault(shape, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
-        found = [Problem(kind, source, what) for kind, what in (*_row_problems(example), *repeats.problems(example))]
-        if neighbours is not None and not any(problem.kind in ("duplicate", "conflict") for problem in found):
+        row_findings = [Problem(kind, source, message) for kind, message in (*_row_problems(example), *duplicates.find(example))]
+        if near_duplicates is not None and not any(problem.kind in ("duplicate", "conflict") for problem in row_findings):
             problems += (
-                _near_duplicate_problem(one.source, one.first, one.similarity) for one in neighbours.add(source, conversation_text(example))
+                _near_duplicate_problem(duplicate.source, duplicate.first, duplicate.similarity)
+                for duplicate in near_duplicates.add(source, conversation_text(example))
             )
-        more = chain(measure(example) if measure is not None else (), task_problems(task, example))
-        problems += [*found, *(Problem(kind, source, what) for kind, what in more)]
+        further = chain(check_tokens(example) if check_tokens is not None else (), task_problems(task, example))
+        problems += [*row_findings, *(Problem(kind, source, message) for kind, message in further)]
         if against:
             compared.append(example)
-    if neighbours is not None:
-        problems += (_near_duplicate_problem(one.source, one.first, one.similarity) for one in neighbours.rest())
+    if near_duplicates is not None:
+        problems += (
+            _near_duplicate_problem(duplicate.source, duplicate.first, duplicate.similarity) for duplicate in near_duplicates.flush()
+        )
     problems += _leak_problems(compared, against, options)
-    problems.sort(key=lambda problem: order[problem.source])  # stable sort: problems of one row stay in the order of detection
-    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
+    problems.sort(key=lambda problem: row_numbers[problem.source])  # stable sort: problems of one row stay in the order of detection
+    return Findings(os.fspath(path), rows, replies, dict(formats), first_lines, tuple(problems), tuple(notes.lines()))
 
 
 def remaining_rows(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
@@ -260,11 +263,11 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
     for index, turn in enumerate(turns):
         where = f"messages[{index}]" if example.messages else "text"
         if marker := MARKERS.search(turn["content"]) if example.messages else TEMPLATE_TOKENS.search(turn["content"]):
-            found = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
+            description = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
             if example.messages:
-                yield "special-token", f"{where} {found}; give the turns, not their rendering"
+                yield "special-token", f"{where} {description}; give the turns, not their rendering"
             else:  # a text row is already rendered by its author
-                yield "template-token", f"{where} {found}; the text is learned as it stands, so no template is added"
+                yield "template-token", f"{where} {description}; the text is learned as it stands, so no template is added"
         if control := CONTROL_CHARACTERS.search(turn["content"]):
             yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
@@ -278,8 +281,8 @@ def _leak_problems(examples: Sequence[Example], against: Sequence[str], options:
     """Return the rows that also occur in the training files."""
     training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):
-        same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
-        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{how}")
+        same, note = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
+        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{note}")
 
 
 def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:

@@ -39,8 +39,8 @@ def shingles(text: Sequence[str]) -> set[Shingle]:
 def common_shingles(texts: Iterable[set[Shingle]], number: int) -> frozenset[Shingle]:
     """Return the shingles that so many of ``number`` texts share that they belong to the instruction."""
     counts = Counter(run for text in texts for run in text)
-    most = max(COMMON_TEXTS, int(COMMON_SHARE * number))
-    return frozenset(run for run, count in counts.items() if count > most)
+    limit = max(COMMON_TEXTS, int(COMMON_SHARE * number))
+    return frozenset(run for run, count in counts.items() if count > limit)
 
 
 def prompt_text(example: Example) -> str:
@@ -64,7 +64,7 @@ class DuplicateFinder:
         self.prompts: dict[bytes, str] = {}
         self.rows: dict[bytes, str] = {}
 
-    def problems(self, example: Example) -> Iterator[tuple[str, str]]:
+    def find(self, example: Example) -> Iterator[tuple[str, str]]:
         """Compare an example with all earlier ones; yields problem class and message."""
         line = line_of(example.source)
         if example.id and (first := _first_occurrence(self.ids, example.id, line)):
@@ -153,33 +153,33 @@ class NearDuplicateFinder:
             source: Unique source of the row.
             text: Text of the row.
         """
-        found = shingles(words(text))
+        text_shingles = shingles(words(text))
         if self._instruction is not None:
-            yield from self._judge(source, found)
+            yield from self._compare(source, text_shingles)
             return
-        self._waiting.append((source, found))
+        self._waiting.append((source, text_shingles))
         if len(self._waiting) == WARM_UP_ROWS:
-            yield from self.rest()
+            yield from self.flush()
 
-    def rest(self) -> Iterator[NearDuplicate]:
+    def flush(self) -> Iterator[NearDuplicate]:
         """Process the buffered rows; call it after the last ``add``."""
         if self._instruction is None:
-            self._instruction = common_shingles((found for _, found in self._waiting), len(self._waiting))
-        waiting, self._waiting = self._waiting, []
-        for source, found in waiting:
-            yield from self._judge(source, found)
+            self._instruction = common_shingles((text_shingles for _, text_shingles in self._waiting), len(self._waiting))
+        buffered, self._waiting = self._waiting, []
+        for source, text_shingles in buffered:
+            yield from self._compare(source, text_shingles)
 
-    def _judge(self, source: str, found: set[Shingle]) -> Iterator[NearDuplicate]:
+    def _compare(self, source: str, text_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
         """Compare a row with the kept ones, and keep it when none is near."""
-        telling = found - (self._instruction or frozenset())
-        if len(telling) < MIN_SHINGLES:
+        distinctive = text_shingles - (self._instruction or frozenset())
+        if len(distinctive) < MIN_SHINGLES:
             return
         sketch = self._empty.copy()
-        sketch.update_batch([" ".join(run).encode() for run in telling])
-        alike = [(sketch.jaccard(self._kept[place][1]), -place) for place in self._index.query(sketch)]
-        similarity, place = max(alike, default=(0.0, 0))
+        sketch.update_batch([" ".join(run).encode() for run in distinctive])
+        similar = [(sketch.jaccard(self._kept[index][1]), -index) for index in self._index.query(sketch)]
+        similarity, index = max(similar, default=(0.0, 0))
         if similarity >= self._threshold:
-            yield NearDuplicate(source, self._kept[-place][0], round(float(similarity), 2))
+            yield NearDuplicate(source, self._kept[-index][0], round(float(similarity), 2))
             return
         self._index.insert(len(self._kept), sketch, check_duplication=False)
         self._kept.append((source, sketch))

@@ -49,26 +49,26 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
         One leak, the most similar row, for each leaking item, in item order.
     """
     texts = [prompt_text(item) for item in items]
-    same: dict[Shingle, list[int]] = defaultdict(list)
+    items_by_key: dict[Shingle, list[int]] = defaultdict(list)
     for item, text in enumerate(texts):
-        same[comparison_key(text)].append(item)
-    found = [shingles(words(text)) for text in texts]
-    instruction = common_shingles(found, len(texts))
+        items_by_key[comparison_key(text)].append(item)
+    item_shingles = [shingles(words(text)) for text in texts]
+    instruction = common_shingles(item_shingles, len(texts))
     index: dict[Shingle, list[int]] = defaultdict(list)
-    for item, of_item in enumerate(found):
-        for run in of_item - instruction:
+    for item, own_shingles in enumerate(item_shingles):
+        for run in own_shingles - instruction:
             index[run].append(item)
-    sizes = [len(of_item - instruction) for of_item in found]
+    sizes = [len(own_shingles - instruction) for own_shingles in item_shingles]
     best: dict[int, tuple[float, str]] = {}
     for row in training:
         text = prompt_text(row)
-        for item in same.get(comparison_key(text), ()):
+        for item in items_by_key.get(comparison_key(text), ()):
             _update_best(best, item, 1.0, row.source)
-        of_row = shingles(words(text)) - instruction
-        shared = Counter(item for run in of_row for item in index.get(run, ()))
+        row_shingles = shingles(words(text)) - instruction
+        shared = Counter(item for run in row_shingles for item in index.get(run, ()))
         for item, count in shared.items():
             if sizes[item] >= MIN_SHINGLES:
-                _update_best(best, item, count / (sizes[item] + len(of_row) - count), row.source)
+                _update_best(best, item, count / (sizes[item] + len(row_shingles) - count), row.source)
     return tuple(
         Leak(items[item].id, items[item].source, source, round(similarity, 3))
         for item, (similarity, source) in sorted(best.items())

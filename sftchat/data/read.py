@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, iconv_command, iter_bounded_lines, reject_duplicate_keys, too_deep
 from sftchat.data.tables import HUB, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
-from sftchat.errors import DataError
+from sftchat.errors import DataError, os_reason
 
 Row = tuple[str, dict[str, Any]]
 """Source and row: ``file:line``, with ``:column`` when an array element starts on the same line as the previous one."""
@@ -91,13 +91,13 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     except IsADirectoryError:
         raise DataError(_folder_message(Path(path)), name) from None
     except OSError as error:
-        raise DataError(f"cannot be opened: {_reason(error)}", name) from None
+        raise DataError(f"cannot be opened: {os_reason(error)}", name) from None
     try:
         with stream as lines:
             delimiter = delimiter_of(name)
             yield from delimited_rows(lines, name, delimiter) if delimiter else _read_stream(lines, name)
     except OSError as error:
-        raise DataError(f"cannot be read: {_reason(error)}", name) from None
+        raise DataError(f"cannot be read: {os_reason(error)}", name) from None
 
 
 def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, Any]:
@@ -120,15 +120,15 @@ def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, An
 
 def line_of(source: str) -> str:
     """Return the line, or line and column, of a source; empty when it has none."""
-    found = re.search(r":(\d+(?::\d+)?)$", source)
-    return found[1] if found else ""
+    match = re.search(r":(\d+(?::\d+)?)$", source)
+    return match[1] if match else ""
 
 
 def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
     """Distinguish array and lines by the first non-blank byte, and read the rest; never seeks, so pipes work."""
     offset = 0
-    found = False
-    marked = 0
+    has_rows = False
+    bom_length = 0
     for number, line, cut_off in iter_bounded_lines(stream):
         start = offset
         offset += len(line)
@@ -138,31 +138,31 @@ def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
                 return
             _reject_other_formats(line, stream, name)
             if line.startswith(BOM):
-                line, start, marked = line[len(BOM) :], len(BOM), len(BOM)
+                line, start, bom_length = line[len(BOM) :], len(BOM), len(BOM)
         if not line.strip(BLANKS):
             continue
-        if not found and line.lstrip(BLANKS).startswith(b"["):
+        if not has_rows and line.lstrip(BLANKS).startswith(b"["):
             raw = line + stream.read(MAX_ARRAY_BYTES - len(line) + 1)
             if len(raw) > MAX_ARRAY_BYTES:
                 raise DataError(f"the array is longer than {MAX_ARRAY_BYTES >> 20} MiB; give one JSON object a line (JSONL)", name)
             yield from _read_array(raw, name, number, start)
             return
-        found = True
+        has_rows = True
         source = f"{name}:{number}"
         if cut_off:
-            what = (
+            problem = (
                 "holds NUL bytes; the file is damaged or not text"
                 if b"\0" in line
                 else f"is longer than {MAX_BYTES >> 20} MiB; give {EXPECTED_INPUT}"
             )
-            raise DataError(f"the line {what}", source)
+            raise DataError(f"the line {problem}", source)
         try:
             yield source, parse_row(line, source, start, number)
         except DataError as error:
             yield error
-    if not found:
-        what = "the file holds only blank lines" if offset > marked else "the file is empty"
-        raise DataError(f"{what}; give {EXPECTED_INPUT}", name)
+    if not has_rows:
+        problem = "the file holds only blank lines" if offset > bom_length else "the file is empty"
+        raise DataError(f"{problem}; give {EXPECTED_INPUT}", name)
 
 
 def _parquet(name: str) -> Iterator[Row]:
@@ -205,8 +205,8 @@ def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
         return _BLANKS.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
 
     at = skip_blanks(skip_blanks(0) + 1)
-    more = text[at : at + 1] != "]"
-    while more and at < len(text):
+    expects_element = text[at : at + 1] != "]"
+    while expects_element and at < len(text):
         start, (line, column) = at, locate(at)
         try:
             value, at = _DECODER.raw_decode(text, at)
@@ -219,7 +219,7 @@ def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
             raise RowError(str(error), line) from None
         yield line, column, value, text[start:at]
         at = skip_blanks(at)
-        if more := text[at : at + 1] == ",":
+        if expects_element := text[at : at + 1] == ",":
             at = skip_blanks(at + 1)
     line, column = locate(at)
     if at >= len(text):
@@ -325,8 +325,8 @@ def _missing_file_message(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"no such file: there is no folder '{folder}'"
-    near = get_close_matches(path.name, _list_folder(folder), n=1)
-    return f"no such file; did you mean '{folder / near[0]}'?" if near else f"no such file in folder '{folder}'"
+    similar = get_close_matches(path.name, _list_folder(folder), n=1)
+    return f"no such file; did you mean '{folder / similar[0]}'?" if similar else f"no such file in folder '{folder}'"
 
 
 def _folder_message(path: Path) -> str:
@@ -341,8 +341,3 @@ def _list_folder(folder: Path) -> list[str]:
         return sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return []
-
-
-def _reason(error: OSError) -> str:
-    """Return the operating system's message."""
-    return (error.strerror or str(error)).lower()

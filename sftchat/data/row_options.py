@@ -60,8 +60,8 @@ class RowOptions:
             raise UsageError("--label-instruction stands in front of the text of labelled rows; give --label-column as well")
 
     @property
-    def given(self) -> dict[str, Any]:
-        """Return the non-default options for a manifest; ``RowOptions(**given)`` restores them."""
+    def non_default(self) -> dict[str, Any]:
+        """Return the non-default options for a manifest; ``RowOptions(**non_default)`` restores them."""
         return {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in vars(self).items()
@@ -129,13 +129,13 @@ class ReadingNotes:
         self.changes.update(changes)
         self.columns.update(columns)
 
-    def changes_told(self) -> list[str]:
+    def change_lines(self) -> list[str]:
         """Return one line for each change."""
         return [f"{pluralize(count, 'row')}: {what}" for what, count in self.changes.items()]
 
     def lines(self) -> list[str]:
         """Return one line for each change, and one for all unused columns."""
-        lines = self.changes_told()
+        lines = self.change_lines()
         if self.columns:
             listed = ", ".join(f"{abbreviate(name)} ({count:,})" for name, count in self.columns.most_common())
             lines.append(f"columns kept as metadata and not used: {listed}")
@@ -161,37 +161,37 @@ class UnwantedReplyError(DataError):
     """The row's label marks its reply as undesirable."""
 
 
-def map_columns(row: Mapping[str, Any], options: RowOptions, change: OnChange) -> dict[str, Any]:
+def map_columns(row: Mapping[str, Any], options: RowOptions, on_change: OnChange) -> dict[str, Any]:
     """Rename the columns of a row by ``--map`` and ``--label-column``, and parse turns stored as JSON text.
 
     Args:
         row: The row as in the file.
         options: Options for reading rows.
-        change: Called with a description of each change.
+        on_change: Called with a description of each change.
 
     Raises:
         DataError: When a column is missing or exists under both names, or a label cannot be a reply.
         UnwantedReplyError: When the label of a reply is false.
     """
-    found = dict(row)
+    mapped = dict(row)
     for name, column in options.columns.items():
         if column not in row:
             raise DataError(
                 f"there is no column {abbreviate(column)}, which --map {name}={column} names; the row has the keys {keys_of(row)}"
             )
-        if name not in options.columns.values() and found.get(name) is not None:
+        if name not in options.columns.values() and mapped.get(name) is not None:
             raise DataError(f"the row has a column {abbreviate(name)} of its own; leave --map {name}={column} out, or remove one")
     for column in options.columns.values():
-        found.pop(column)
-    found |= {name: row[column] for name, column in options.columns.items()}
+        mapped.pop(column)
+    mapped |= {name: row[column] for name, column in options.columns.items()}
     if options.label_column:
-        found = _label_to_reply(found, options)
+        mapped = _label_to_reply(mapped, options)
     else:
-        _check_label(found)
+        _check_label(mapped)
     for name in ("messages", "conversations"):
-        if isinstance(found.get(name), str):
-            found[name] = _parse_turns(found[name], name, change)
-    return found
+        if isinstance(mapped.get(name), str):
+            mapped[name] = _parse_turns(mapped[name], name, on_change)
+    return mapped
 
 
 def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
@@ -211,8 +211,8 @@ def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
             f"there is no column 'text' to be labelled; the row has the keys {keys_of(row)}; say which it is with --map text=COLUMN"
         )
     label = row[column] if isinstance(row[column], str) else json.dumps(row[column])
-    asked = "\n\n".join(part for part in (options.label_instruction, row[name]) if part)
-    return {**{key: value for key, value in row.items() if key not in (name, column)}, "prompt": asked, "completion": label}
+    prompt = "\n\n".join(part for part in (options.label_instruction, row[name]) if part)
+    return {**{key: value for key, value in row.items() if key not in (name, column)}, "prompt": prompt, "completion": label}
 
 
 def _check_label(row: Mapping[str, Any]) -> None:
@@ -233,14 +233,14 @@ def _check_label(row: Mapping[str, Any]) -> None:
             )
 
 
-def _parse_turns(text: str, name: str, change: OnChange) -> Any:
+def _parse_turns(text: str, name: str, on_change: OnChange) -> Any:
     """Parse turns in a JSON text; any other text is returned unchanged and rejected later."""
     try:
         turns = load_json(text)
     except ValueError:
         return text
     if isinstance(turns, list):
-        change(f"{name} is JSON text and is read as JSON")
+        on_change(f"{name} is JSON text and is read as JSON")
         return turns
     return text
 
@@ -249,13 +249,13 @@ def suggest_map(row: Mapping[str, Any]) -> str:
     """Return a ``--map`` option that would give the row a known format; empty when no column name is similar."""
     columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
 
-    def like(name: str) -> str | None:
+    def similar_column(name: str) -> str | None:
         """Return the column with a similar name."""
         return next((columns[other] for other in (name, *SIMILAR_NAMES[name]) if other in columns), None)
 
-    prompt, completion = like("prompt"), like("completion")
+    prompt, completion = similar_column("prompt"), similar_column("completion")
     if prompt is not None and completion is not None:
         pairs = {"prompt": prompt, "completion": completion}
     else:
-        pairs = next(({name: column} for name in ("messages", "text") if (column := like(name)) is not None), {})
+        pairs = next(({name: column} for name in ("messages", "text") if (column := similar_column(name)) is not None), {})
     return " ".join(f"--map {name}={shlex.quote(column)}" for name, column in pairs.items() if name != column)

@@ -70,16 +70,16 @@ def _to_alpaca(example: Example) -> dict[str, Any]:
     require_plain_turns(example, "alpaca")
     turns = example.conversation
     system = turns[:1] if turns[0]["role"] == "system" else ()
-    rest = turns[len(system) :]
-    question, given = rest[-2]["content"], rest[-2].get("context", "")
+    turns_left = turns[len(system) :]
+    question, context = turns_left[-2]["content"], turns_left[-2].get("context", "")
     row: dict[str, Any] = {
-        "instruction": question.removesuffix(f"\n\n{given}" if given else ""),
-        "input": given,
-        "output": rest[-1]["content"],
+        "instruction": question.removesuffix(f"\n\n{context}" if context else ""),
+        "input": context,
+        "output": turns_left[-1]["content"],
     }
-    if len(rest) > 2:
-        said = [turn["content"] for turn in rest[:-2]]
-        row["history"] = [said[at : at + 2] for at in range(0, len(said), 2)]
+    if len(turns_left) > 2:
+        history = [turn["content"] for turn in turns_left[:-2]]
+        row["history"] = [history[at : at + 2] for at in range(0, len(history), 2)]
     return {"system": system[0]["content"], **row} if system else row
 
 
@@ -90,15 +90,15 @@ def _to_sharegpt(example: Example) -> dict[str, Any]:
 
 def _to_sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
     """Return one turn; calls with more than a name and arguments stay next to the text."""
-    more = {key: value for key, value in turn.items() if key not in ("role", "content")}
-    taken = sorted(more.keys() & {"from", "value"})
-    if taken:
-        raise DataError(f"messages[{index}] also holds {taken[0]}, which sharegpt needs itself; choose the format messages")
+    extra = {key: value for key, value in turn.items() if key not in ("role", "content")}
+    reserved = sorted(extra.keys() & {"from", "value"})
+    if reserved:
+        raise DataError(f"messages[{index}] also holds {reserved[0]}, which sharegpt needs itself; choose the format messages")
     calls = _plain_calls(turn)
     if calls is not None:
-        del more["tool_calls"]
-        return {"from": "function_call", "value": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False), **more}
-    return {"from": SHAREGPT_NAMES.get(turn["role"], turn["role"]), "value": turn["content"], **more}
+        del extra["tool_calls"]
+        return {"from": "function_call", "value": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False), **extra}
+    return {"from": SHAREGPT_NAMES.get(turn["role"], turn["role"]), "value": turn["content"], **extra}
 
 
 def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
@@ -106,16 +106,16 @@ def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
     calls = turn.get("tool_calls")
     if not calls or turn["content"]:
         return None
-    plain = []
+    plain_calls = []
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function.keys() - {"name", "arguments"}:
             return None
-        rest = {key: value for key, value in call.items() if key not in ("type", "function")}
-        if call.get("type") != "function" or rest.keys() & function.keys():
+        extra = {key: value for key, value in call.items() if key not in ("type", "function")}
+        if call.get("type") != "function" or extra.keys() & function.keys():
             return None
-        plain.append({**rest, **function})
-    return plain
+        plain_calls.append({**extra, **function})
+    return plain_calls
 
 
 def _to_text(example: Example) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _require_reply(example: Example, format: str) -> None:
 def require_plain_turns(example: Example, format: str) -> None:
     """Reject turns with more than role and text, and tool turns; the split of a text into instruction and input may be lost."""
     for index, turn in enumerate(example.conversation):
-        more = [key for key in turn if key not in ("role", "content", "context")]
-        if more or turn["role"] == "tool":
-            what = f"also holds {', '.join(more)}" if more else "is a tool's"
-            raise DataError(f"messages[{index}] {what}, for which {format} has no place; choose the format messages")
+        extra = [key for key in turn if key not in ("role", "content", "context")]
+        if extra or turn["role"] == "tool":
+            content = f"also holds {', '.join(extra)}" if extra else "is a tool's"
+            raise DataError(f"messages[{index}] {content}, for which {format} has no place; choose the format messages")

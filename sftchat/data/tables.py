@@ -55,7 +55,7 @@ def hub_rows(reference: str) -> Iterator[tuple[str, dict[str, Any]]]:
     )  # fmt: skip
 
 
-def _stream(source: str, failure: str, *words: str | None, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _stream(source: str, failure: str, *arguments: str | None, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Stream the result of ``load_dataset`` as JSON values."""
     if find_spec("datasets") is None:
         raise MissingExtraError(f"reading '{source}'")
@@ -67,7 +67,7 @@ def _stream(source: str, failure: str, *words: str | None, **options: Any) -> It
         logging.getLogger(name).setLevel(logging.CRITICAL)
     rows = 0
     try:
-        for row in datasets.load_dataset(*words, streaming=True, **options):
+        for row in datasets.load_dataset(*arguments, streaming=True, **options):
             rows += 1
             yield f"{source}:{rows}", {key: _to_json(value) for key, value in row.items()}
     except (ValueError, OSError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:

@@ -86,8 +86,8 @@ def from_transcript(example: Example) -> Example:
 
 def parse_transcript(text: str) -> tuple[Message, ...] | None:
     """Parse a text in one of the styles of ``TRANSCRIPT_STYLES``; None when it is not a conversation."""
-    for read in (_read_chatml, _read_headings, _read_speakers):
-        turns = read(text)
+    for parse in (_read_chatml, _read_headings, _read_speakers):
+        turns = parse(text)
         if turns and all(turn["content"].strip() for turn in turns):
             try:
                 check_order(turns, "text")
@@ -99,16 +99,16 @@ def parse_transcript(text: str) -> tuple[Message, ...] | None:
 
 def _read_chatml(text: str) -> tuple[Message, ...]:
     """Parse a text that consists of ChatML turns only."""
-    found = list(_CHATML.finditer(text))
-    if "".join(match[0] for match in found) != text:
+    matches = list(_CHATML.finditer(text))
+    if "".join(match[0] for match in matches) != text:
         return ()
-    return tuple(Message(role=match[1], content=match[2]) for match in found)
+    return tuple(Message(role=match[1], content=match[2]) for match in matches)
 
 
 def _read_headings(text: str) -> tuple[Message, ...]:
     """Parse turns under ``###`` headings; text before the first is the system prompt, and an input belongs to its instruction."""
-    before, *parts = _HEADING.split(text)
-    turns = [Message(role="system", content=before.strip())] if before.strip() else []
+    preamble, *parts = _HEADING.split(text)
+    turns = [Message(role="system", content=preamble.strip())] if preamble.strip() else []
     for heading, content in zip(parts[::2], parts[1::2], strict=True):
         if heading == "Input" and turns and turns[-1]["role"] == "user":
             turns[-1] = Message(role="user", content="\n\n".join(part for part in (turns[-1]["content"], content.strip()) if part))
@@ -119,7 +119,7 @@ def _read_headings(text: str) -> tuple[Message, ...]:
 
 def _read_speakers(text: str) -> tuple[Message, ...]:
     """Parse turns after ``User:`` and ``Assistant:``, if the text starts with one of them."""
-    before, *parts = _SPEAKER.split(text)
-    if before.strip() or not parts:
+    preamble, *parts = _SPEAKER.split(text)
+    if preamble.strip() or not parts:
         return ()
     return tuple(Message(role=_ROLES[name], content=content.strip()) for name, content in zip(parts[::2], parts[1::2], strict=True))

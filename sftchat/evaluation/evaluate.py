@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from sftchat._util.versions import installed_version
 from sftchat.data.formats import assign_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import statistics
@@ -167,13 +167,7 @@ def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers of a report."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {name: installed_version(name) or "unknown" for name in VERSIONED}
 
 
 def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:

@@ -7,12 +7,11 @@ on row order.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, load_json, not_utf8_message
-from sftchat.data.write import replacing
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.run import Failure, Item, Outcome
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
@@ -189,17 +188,6 @@ def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str,
         complaints.append(f"{listed(strangers)} not in the evalset")
     if complaints:
         raise DataError("; ".join(complaints), source)
-
-
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text file atomically: readers never see an incomplete file, and a full disk leaves none.
-
-    Args:
-        path: The file.
-        text: Its content, as one string or in pieces.
-    """
-    with replacing(path) as file:  # bytes, for the same file on every platform
-        file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
 
 
 def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from sftchat._util.files import write_atomically
 from sftchat.errors import DataError, NotComparableError
 from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline, read_baseline
-from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
+from sftchat.evaluation.replies import HEADER, reply_rows
 from sftchat.evaluation.run import Item
 from sftchat.evaluation.scored import ScoredItems, text_hash
 from sftchat.text import pluralize

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftchat._util.parsing import expand_user
 from sftchat.errors import ModelError
 from sftchat.models.manifest import CHECKPOINT, MANIFEST, checkpoints_of, find_manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG

@@ -108,13 +108,13 @@ class Validation:
         return path
 
 
-def validation_from_file(name: str, items: int, rows_read: RowOptions = DEFAULT_ROW_OPTIONS) -> Validation:
+def validation_from_file(name: str, items: int, row_options: RowOptions = DEFAULT_ROW_OPTIONS) -> Validation:
     """Read the first rows of a file or of a data set on the Hub, like ``sftchat eval --limit``.
 
     Raises:
         DataError: When it cannot be used, or a row has no gold reply.
     """
-    examples = tuple(islice(assign_ids(read_examples(name, rows_read)), items))
+    examples = tuple(islice(assign_ids(read_examples(name, row_options)), items))
     if not examples:
         raise DataError("the validation file has no rows", name)
     check_examples(examples)

@@ -9,7 +9,7 @@ import pytest
 
 from sftchat import DataError, Example, Message, PluginError, Reply, Score, Task, ratio
 from sftchat.data.best_of import ScoredSamples, Selection, check_prompts, mean_reward, score_samples, select
-from sftchat.data.sampling import SampleFile, prompt_key
+from sftchat.data.samples import SampleFile, prompt_key
 from sftchat.task import Metric
 
 EXAMPLE = Example((Message(role="user", content="a b?"),), "a b", "1", {"level": 2}, "f:1")
@@ -85,13 +85,13 @@ def test_replies_of_equal_score_are_no_pair() -> None:
 
 def test_prompts_that_the_model_solves_are_left_out() -> None:
     assert select(of("a b", "a b", "a"), solved=0.8) == Selection("solved")
-    assert select(of("a b", "a b", "a"), solved=0.9).fate == "kept"
+    assert select(of("a b", "a b", "a"), solved=0.9).outcome == "kept"
 
 
 def test_the_minimum_score_is_reached_or_there_is_no_row() -> None:
-    assert select(of("a", "c"), least=0.7) == Selection("nothing good")
-    assert select(of("a", "c"), least=0.6).fate == "kept"
-    assert select(of("c", "d"), least=0).fate == "kept"
+    assert select(of("a", "c"), min_reward=0.7) == Selection("nothing good")
+    assert select(of("a", "c"), min_reward=0.6).outcome == "kept"
+    assert select(of("c", "d"), min_reward=0).outcome == "kept"
 
 
 def test_prompts_that_cannot_be_generated_or_scored_are_refused() -> None:

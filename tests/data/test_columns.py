@@ -15,6 +15,7 @@ from sftchat.cli import main
 from sftchat.data.formats import to_example
 from sftchat.data.row_options import (
     COLUMN_NAMES,
+    SIMILAR_NAMES,
     ReadingNotes,
     RowOptions,
     UnwantedReplyError,
@@ -193,10 +194,10 @@ def test_an_unused_column_is_reported_once_with_its_count(tmp_path: Path, capsys
 def test_non_default_options_survive_serialization() -> None:
     options = RowOptions({"bot": "assistant"}, {"prompt": "q"}, label_column="kind", merge_turns=True)
 
-    assert options.given == {"roles": {"bot": "assistant"}, "columns": {"prompt": "q"}, "label_column": "kind", "merge_turns": True}
-    assert recorded_options({"file": "f", "rows_read": json.loads(json.dumps(options.given))}) == options
+    assert options.non_default == {"roles": {"bot": "assistant"}, "columns": {"prompt": "q"}, "label_column": "kind", "merge_turns": True}
+    assert recorded_options({"file": "f", "rows_read": json.loads(json.dumps(options.non_default))}) == options
     assert recorded_options({"file": "f"}) == RowOptions()
-    assert RowOptions().given == {}
+    assert RowOptions().non_default == {}
 
 
 @pytest.mark.parametrize("damaged", [3, {"columns": 1}, {"roles": {"a": 1}}, {"merge_turns": "x"}, {"unheard": 1}])

@@ -20,7 +20,7 @@ RUSSIAN = (
 def found(*texts: str, threshold: float = 0.8) -> list[NearDuplicate]:
     neighbours = NearDuplicateFinder(threshold)
     early = [near for number, text in enumerate(texts, 1) for near in neighbours.add(f"f:{number}", text)]
-    return [*early, *neighbours.rest()]
+    return [*early, *neighbours.flush()]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_rows_before_the_instruction_is_known_are_checked_in_order() -> None:
         NearDuplicate(f"f:{WARM_UP_ROWS}", "f:1", 1.0),
     ]
     assert list(neighbours.add(f"f:{WARM_UP_ROWS + 1}", CHINESE)) == [NearDuplicate(f"f:{WARM_UP_ROWS + 1}", "f:1", 1.0)]
-    assert list(neighbours.rest()) == []
+    assert list(neighbours.flush()) == []
 
 
 def test_the_threshold_decides() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message
 from sftchat.cli import main
-from sftchat.data.transcripts import from_transcript, parse_transcript, to_transcript
+from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, parse_transcript, to_transcript
 
 SYSTEM = Message(role="system", content="Be brief.")
 USER = Message(role="user", content="谁？\n在哪？")

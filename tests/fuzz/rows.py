@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sftchat.cli.questions import read_questions
 from sftchat.data.check import check
 from sftchat.data.formats import FORMATS, read_examples, serialize, to_example
-from sftchat.data.sampling import SampleFile
+from sftchat.data.samples import SampleFile
 from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, parse_transcript, to_transcript
 from sftchat.data.turns import tools_of
 from sftchat.errors import SftchatError

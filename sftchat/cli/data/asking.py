@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.data.options import watched
 from sftchat.cli.rows import rows_options
 from sftchat.cli.sampling import sampling_options
 from sftchat.cli.shared import Session, answering_options
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
-from sftchat.data.sampling import SampleFile, generate_samples, missing_requests, settings_of
-from sftchat.data.write import check_target
+from sftchat.data.samples import SampleFile, generate_samples, missing_requests, settings_of
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError, listed
 from sftchat.text import pluralize
 
@@ -80,11 +80,11 @@ class Asking:
         if "-" in targets:
             raise UsageError("the output is a file with samples and provenance beside it; give a name, not -")
         for target in targets:
-            check_target(target, overwrite=self.overwrite)
+            check_output_file(target, overwrite=self.overwrite)
         paths = [Path(name).resolve() for name in [*targets, str(self.samples_file)]]
         if len(set(paths)) < len(paths):
             raise UsageError("two of the outputs are one file; give each a name of its own")
-        check_target(self.samples_file, overwrite=True)
+        check_output_file(self.samples_file, overwrite=True)
 
     def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[SampleFile, list[EngineError]]:
         """Have every prompt answered ``k`` times; the model is opened only when something is left to ask.
@@ -110,14 +110,14 @@ class Asking:
 
 
 def read_prompts(
-    file: str, limit: int | None, check: Callable[[Iterable[Example]], Iterable[Example]], rows_read: RowOptions
+    file: str, limit: int | None, check: Callable[[Iterable[Example]], Iterable[Example]], row_options: RowOptions
 ) -> list[Example]:
     """The prompts of a file, looked at one and all before a model is opened.
 
     Raises:
         DataError: A row is malformed or cannot be used, or ends with a turn that cannot be answered.
     """
-    examples = list(check(islice(read_examples(file, rows_read), limit)))
+    examples = list(check(islice(read_examples(file, row_options), limit)))
     for example in examples:
         if example.messages[-1]["role"] not in ("user", "tool"):
             raise DataError(

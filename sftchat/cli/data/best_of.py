@@ -16,7 +16,7 @@ from sftchat.cli.sampling import chosen_sampling
 from sftchat.cli.shared import Session
 from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
 from sftchat.data.formats import FORMATS, to_rows
-from sftchat.data.sampling import SampleFile, missing_requests
+from sftchat.data.samples import SampleFile, missing_requests
 from sftchat.data.write import write_rows
 from sftchat.errors import SftchatError, UsageError
 
@@ -50,7 +50,7 @@ def best_of(
     prompts: str,
     output: str,
     limit: int | None,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     samples: str | None,
     fresh: bool,
     k: int,
@@ -87,9 +87,9 @@ def best_of(
         session, model, {**options, "preferred": found.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
     )  # fmt: skip
     asking.check(pairs)
-    examples = read_prompts(prompts, limit, check_prompts, rows_read)
+    examples = read_prompts(prompts, limit, check_prompts, row_options)
     said, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
-    choices = [select(one, solved=solved, least=least) for one in score_samples(found, examples, said, k)]
+    choices = [select(one, solved=solved, min_reward=least) for one in score_samples(found, examples, said, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
         raise no_rows(asking, prompts, len(examples), _words(counts), failures)
@@ -123,10 +123,10 @@ def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingP
 
 def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
     """Prompts by what became of them."""
-    fates = Counter(choice.fate for choice in choices)
+    outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,
-        **{fate: fates[fate] for fate in OUTCOMES},
+        **{outcome: outcome_counts[outcome] for outcome in OUTCOMES},
         "unanswered": prompts - len(choices),
         "pairs": sum(choice.pair is not None for choice in choices),
     }
@@ -134,5 +134,5 @@ def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
 
 def _words(counts: dict[str, int]) -> str:
     """What became of the prompts, and how many pairs there are."""
-    fates = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
-    return f"{', '.join(fates)}; best and worst differ in {counts['pairs']}"
+    outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
+    return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import overwrite_option, place, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.data.formats import FORMATS, read_examples, to_rows
 from sftchat.data.row_options import ReadingNotes, RowOptions
 from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, to_transcript
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import UsageError
 
 
@@ -22,7 +23,7 @@ from sftchat.errors import UsageError
 @rows_options
 @overwrite_option
 @quiet_option
-def convert(source: str, output: str, shape: str, template: str | None, rows_read: RowOptions, overwrite: bool, quiet: bool) -> None:
+def convert(source: str, output: str, shape: str, template: str | None, row_options: RowOptions, overwrite: bool, quiet: bool) -> None:
     """Write the rows of IN to OUT in another shape; - is stdin or stdout.
 
     The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. A row that
@@ -35,15 +36,15 @@ def convert(source: str, output: str, shape: str, template: str | None, rows_rea
     """
     if template is not None and shape != "text":
         raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
-    check_target(output, overwrite=overwrite)
+    check_output_file(output, overwrite=overwrite)
     notes = ReadingNotes()
-    examples = read_examples(source, rows_read, notes)
+    examples = read_examples(source, row_options, notes)
     if shape != "text":
         examples = map(from_transcript, examples)
     elif template is not None:
         examples = (to_transcript(example, template) for example in examples)
     written = write_rows(output, to_rows(examples, shape), overwrite=overwrite)
     if not quiet:
-        for change in notes.changes_told():
+        for change in notes.change_lines():
             click.echo(f"note: {change}", err=True)
         click.echo(f"wrote {written} rows as {shape} to {place(output)}", err=True)

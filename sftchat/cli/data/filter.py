@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
@@ -20,7 +21,7 @@ from sftchat.data.filter import FilterOptions, RemovedRow, Rule, find_removed
 from sftchat.data.formats import read_examples
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import DataError, UsageError
 from sftchat.text import pluralize
 
@@ -69,7 +70,7 @@ def filter_rows(
     seed: int,
     list_file: str | None,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     overwrite: bool,
     quiet: bool,
     **lengths: Any,
@@ -88,10 +89,10 @@ def filter_rows(
     if source == "-" or output == "-":
         raise UsageError("filter reads IN twice and writes a sidecar beside OUT; give files")
     for target in filter(None, (output, list_file)):
-        check_target(target, overwrite=overwrite)
+        check_output_file(target, overwrite=overwrite)
     found = session.registry.task(task) if task else None
     rules = {**_task_rule(found), **_length_rules(found, **lengths), **_score_rule(found, samples, min_score, max_score)}
-    rows, gone = find_removed(read_examples(source, rows_read), FilterOptions(rules, near, keep, seed))
+    rows, gone = find_removed(read_examples(source, row_options), FilterOptions(rules, near, keep, seed))
     if len(gone) == rows:
         raise DataError(f"no row is left of {rows}: {_counts(gone)}; nothing is written", source)
     if list_file is not None:
@@ -105,7 +106,7 @@ def filter_rows(
         "max_score": max_score,
         "keep": keep,
         "seed": seed,
-        **({"rows": rows_read.given} if rows_read.given else {}),
+        **({"rows": row_options.non_default} if row_options.non_default else {}),
         **lengths,
     }
     write_provenance(output, "data filter", [source, *filter(None, [samples])], given, counts)
@@ -185,7 +186,7 @@ def _scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
     from pathlib import Path
 
     from sftchat.data.best_of import mean_reward
-    from sftchat.data.sampling import SampleFile
+    from sftchat.data.samples import SampleFile
 
     if samples is not None and not Path(samples).is_file():
         raise UsageError(f"--samples '{samples}' is no file; 'sftchat data best-of' writes one beside its output")

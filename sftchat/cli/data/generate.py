@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_task
 from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.generate import generate_examples, generator_options, parse_options
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 
 
 @click.command(short_help="rows from a task's generator")
@@ -36,7 +37,7 @@ def generate(
     """
     found = session.registry.task(task)
     options = parse_options(found, pairs)
-    check_target(output, overwrite=overwrite)
+    check_output_file(output, overwrite=overwrite)
     examples = generate_examples(found, count, seed, options)
     rows = to_rows(watched(examples, count, hidden=quiet or output == "-"), shape or found.row_format)
     written = write_rows(output, rows, overwrite=overwrite)

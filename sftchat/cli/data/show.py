@@ -44,7 +44,7 @@ def show(
     model: str | None,
     trust_remote_code: bool,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     quiet: bool,
     **template: Any,
 ) -> None:
@@ -59,7 +59,7 @@ def show(
     """
     if model is None and (first := first_given(template)):
         raise UsageError(f"{first} needs --model, whose tokenizer it is rendered for")
-    examples = list(islice(read_examples(file, rows_read), count))
+    examples = list(islice(read_examples(file, row_options), count))
     if model is not None:
         _show_tokens(examples, open_renderer(model, None, trust_remote_code=trust_remote_code, **template), as_json, quiet)
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
@@ -16,7 +17,7 @@ from sftchat.data.formats import to_example
 from sftchat.data.read import read_rows
 from sftchat.data.row_options import RowOptions
 from sftchat.data.split import column_value, split
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import DataError, UsageError
 from sftchat.text import pluralize
 
@@ -50,7 +51,7 @@ def split_rows(
     stratify: str | None,
     seed: int,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -71,15 +72,21 @@ def split_rows(
     if len({Path(name).resolve() for name in (source, train, test)}) < 3:
         raise UsageError("IN, TRAIN and TEST must be three files")
     for target in (train, test):
-        check_target(target, overwrite=overwrite)
+        check_output_file(target, overwrite=overwrite)
     found = list(read_rows(source))
-    examples = [to_example(row, where, rows_read) for where, row in found]
+    examples = [to_example(row, where, row_options) for where, row in found]
     groups, strata = ([column_value(row, column, where) for where, row in found] if column else [] for column in (by, stratify))
     try:
         chosen = split(examples, amount, seed, groups=groups, strata=strata)
     except DataError as error:
         raise DataError(error.message, source) from None
-    settings = {"test": amount, "by": by, "stratify": stratify, "seed": seed, **({"rows": rows_read.given} if rows_read.given else {})}
+    settings = {
+        "test": amount,
+        "by": by,
+        "stratify": stratify,
+        "seed": seed,
+        **({"rows": row_options.non_default} if row_options.non_default else {}),
+    }
     counts = {
         "rows": len(found),
         "train": len(found) - len(chosen.test),

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from sftchat._util.files import try_lock
+from sftchat._util.files import try_lock, write_error
 from sftchat._util.parsing import from_json, iter_bounded_lines, load_json
 from sftchat.data.duplicates import digest
 from sftchat.engine import Engine, Request, collect
-from sftchat.errors import DataError, EngineError, SftchatError, UsageError
+from sftchat.errors import DataError, EngineError, SftchatError, UsageError, os_reason
 from sftchat.text import abbreviate
 from sftchat.types import Example, Message, Reply, SamplingParams
 
@@ -88,10 +88,10 @@ class SampleFile:
             self._file.write(_to_line(row))
             self._file.flush()
         except OSError as error:
-            raise SftchatError(f"{self.path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+            raise write_error(self.path, error) from error
         self._replies.setdefault(key[0], {})[key[1]] = reply
 
-    def of(self, messages: Sequence[Message]) -> list[Reply]:
+    def replies_to(self, messages: Sequence[Message]) -> list[Reply]:
         """Return the replies to a prompt, by sample number."""
         return [reply for _, reply in sorted(self._replies.get(prompt_key(messages), {}).items())]
 
@@ -131,7 +131,7 @@ class SampleFile:
                         self._take(row, source)
                     self._length += len(line)
         except OSError as error:
-            raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", str(self.path)) from None
+            raise DataError(f"cannot be read: {os_reason(error)}", str(self.path)) from None
 
     def _compare(self, header: dict[str, Any]) -> None:
         """Reject replies made with other settings."""
@@ -139,12 +139,12 @@ class SampleFile:
             raise DataError("the file holds no samples; give --samples another name", str(self.path))
         if self.settings is None:
             return
-        wanted = json.loads(json.dumps(self.settings))
-        for name in sorted({*wanted, *header}):
-            there, here = header.get(name), wanted.get(name)
-            if there != here:
+        settings = json.loads(json.dumps(self.settings))
+        for name in sorted({*settings, *header}):
+            recorded, current = header.get(name), settings.get(name)
+            if recorded != current:
                 raise UsageError(
-                    f"{self.path} holds replies made with {name} {abbreviate(there)}, not {abbreviate(here)}; give --fresh to make them again, or --samples another file"
+                    f"{self.path} holds replies made with {name} {abbreviate(recorded)}, not {abbreviate(current)}; give --fresh to make them again, or --samples another file"
                 )
 
     def _take(self, row: dict[str, Any], source: str) -> None:
@@ -172,26 +172,26 @@ def missing_requests(examples: Iterable[Example], k: int, sampling: SamplingPara
         sampling: Sampling parameters; sample j uses the seed plus j.
         samples: The existing samples.
     """
-    wanted: dict[SampleKey, Request] = {}
+    missing: dict[SampleKey, Request] = {}
     for example in examples:
         prompt = prompt_key(example.messages)
         for number in range(k):
             key = (prompt, number)
-            if key not in samples and key not in wanted:
+            if key not in samples and key not in missing:
                 params = replace(sampling, seed=sampling.seed + number)
-                wanted[key] = Request(f"{prompt}-{number}", example.messages, sampling=params)
-    return list(wanted.items())
+                missing[key] = Request(f"{prompt}-{number}", example.messages, sampling=params)
+    return list(missing.items())
 
 
-def generate_samples(engine: Engine, wanted: Sequence[tuple[SampleKey, Request]], samples: SampleFile) -> Iterator[EngineError | None]:
+def generate_samples(engine: Engine, missing: Sequence[tuple[SampleKey, Request]], samples: SampleFile) -> Iterator[EngineError | None]:
     """Generate replies and save each as it arrives; yields None or the error of each request.
 
     Raises:
         EngineError: When the engine fails as a whole; earlier replies are saved.
         SftchatError: When writing fails.
     """
-    keys = {request.id: key for key, request in wanted}
-    with closing(collect(engine, (request for _, request in wanted))) as replies:
+    keys = {request.id: key for key, request in missing}
+    with closing(collect(engine, (request for _, request in missing))) as replies:
         for request_id, reply in replies:
             if isinstance(reply, EngineError):
                 yield reply

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, EngineError, Example, Message, Reply, SamplingParams, SftchatError, UsageError
-from sftchat.data.sampling import SampleFile, generate_samples, missing_requests, prompt_key, settings_of
+from sftchat.data.samples import SampleFile, generate_samples, missing_requests, prompt_key, settings_of
 from sftchat.testing import ScriptedEngine
 
 PROMPTS = [Example((Message(role="user", content=text),), "x", source=f"p:{n}") for n, text in enumerate(("一", "二", "一"), 1)]
@@ -31,7 +31,7 @@ def ask(path: Path, k: int, engine: ScriptedEngine | None = None) -> tuple[list[
 def test_every_prompt_is_generated_k_times_with_a_seed_each_and_equal_prompts_once(tmp_path: Path) -> None:
     asked, samples = ask(tmp_path / "s", 2)
     assert asked == ["一10", "一11", "二10", "二11"]
-    assert [reply.text for reply in samples.of(PROMPTS[2].messages)] == ["一10", "一11"]
+    assert [reply.text for reply in samples.replies_to(PROMPTS[2].messages)] == ["一10", "一11"]
     assert len(samples) == 4
 
 
@@ -43,7 +43,7 @@ def test_saved_replies_are_not_generated_again(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(before)
     again, samples = ask(path, 3)
     assert again == []
-    assert [reply.text for reply in samples.of(PROMPTS[1].messages)] == ["二10", "二11", "二12"]
+    assert [reply.text for reply in samples.replies_to(PROMPTS[1].messages)] == ["二10", "二11", "二12"]
 
 
 def test_the_incomplete_line_of_a_killed_process_is_removed(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_saved_reply_is_read_unchanged(tmp_path: Path) -> None:
     with SampleFile(tmp_path / "s", SETTINGS) as samples:
         for number, reply in enumerate(replies):
             samples.add((prompt_key(PROMPTS[0].messages), number), reply)
-    assert SampleFile(tmp_path / "s").of(PROMPTS[0].messages) == replies
+    assert SampleFile(tmp_path / "s").replies_to(PROMPTS[0].messages) == replies
 
 
 def test_replies_made_with_other_settings_are_refused_and_fresh_ones_take_their_place(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_run_that_read_all_replies_still_waits_for_the_one_that_adds_some(tmp_
         with SampleFile(path, SETTINGS) as second, pytest.raises(SftchatError, match="another run has added to"):
             second.add((key, 1), Reply("two"))
 
-    assert [reply.text for reply in SampleFile(path).of(PROMPTS[0].messages)] == ["one"]
+    assert [reply.text for reply in SampleFile(path).replies_to(PROMPTS[0].messages)] == ["one"]
 
 
 @pytest.mark.parametrize(
