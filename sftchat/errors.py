@@ -119,16 +119,16 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         known: All known names.
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    similar = get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{similar[0]}'?" if similar else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}'{hint} (available: {listed})"
 
 
-def listed(ids: Sequence[str], most: int = 5) -> str:
+def listed(ids: Sequence[str], limit: int = 5) -> str:
     """Format the first few ids in quotes, and the number of further ones."""
-    rest = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(f"'{identity}'" for identity in ids[:most]) + rest
+    suffix = f" and {len(ids) - limit} more" if len(ids) > limit else ""
+    return ", ".join(f"'{identity}'" for identity in ids[:limit]) + suffix
 
 
 def message_of(error: BaseException) -> str:

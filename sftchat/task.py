@@ -187,12 +187,12 @@ def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
         try:
             return float(plain_number(value))
         except Malformed as error:
-            raise Malformed(f"is {error} for {_listed(sums)}, must be a finite number") from None
+            raise Malformed(f"is {error} for {_format_sums(sums)}, must be a finite number") from None
 
-    return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_listed(sums)}")
+    return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_format_sums(sums)}")
 
 
-def _listed(sums: Mapping[str, float]) -> str:
+def _format_sums(sums: Mapping[str, float]) -> str:
     """Format summed counts as text."""
     return ", ".join(f"{key} {count:g}" for key, count in sums.items())
 
@@ -214,10 +214,10 @@ def row_problems(task: Task, example: Example) -> tuple[str, ...]:
         PluginError: When the check raises, or yields anything but text.
     """
 
-    def found() -> tuple[str, ...]:
+    def checked_problems() -> tuple[str, ...]:
         return plain_texts(task.validate_row(plain_example(example)), "problems")
 
-    return call_plugin(f"the check of task '{task.name}'", found, doing=lambda: f"on {example.source or example.id or 'a row'}")
+    return call_plugin(f"the check of task '{task.name}'", checked_problems, doing=lambda: f"on {example.source or example.id or 'a row'}")
 
 
 def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefaults:
@@ -232,13 +232,13 @@ def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefau
         PluginError: When the hook raises, or returns anything but ``TrainingDefaults`` of numbers.
     """
 
-    def wanted() -> TrainingDefaults:
-        given = task.training_defaults(method, parameters)
-        if not isinstance(given, TrainingDefaults):
-            raise Malformed(f"returns {type(given).__name__}, must return sftchat.TrainingDefaults")
-        return TrainingDefaults(**{item.name: _setting(item.name, getattr(given, item.name)) for item in fields(TrainingDefaults)})
+    def checked_defaults() -> TrainingDefaults:
+        defaults = task.training_defaults(method, parameters)
+        if not isinstance(defaults, TrainingDefaults):
+            raise Malformed(f"returns {type(defaults).__name__}, must return sftchat.TrainingDefaults")
+        return TrainingDefaults(**{item.name: _setting(item.name, getattr(defaults, item.name)) for item in fields(TrainingDefaults)})
 
-    return call_plugin(f"the trainer hook of task '{task.name}'", wanted)
+    return call_plugin(f"the trainer hook of task '{task.name}'", checked_defaults)
 
 
 def _setting(name: str, value: object) -> Any:

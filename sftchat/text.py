@@ -125,8 +125,8 @@ def strip_thinking(text: str) -> str:
     """
     if "<" not in text:
         return text
-    rest = _THINKING.sub("", text)
-    return _THINKING_END.split(rest)[-1]
+    remaining = _THINKING.sub("", text)
+    return _THINKING_END.split(remaining)[-1]
 
 
 def pluralize(number: int, noun: str, plural: str = "") -> str:
@@ -147,8 +147,8 @@ def keys_of(row: Mapping[str, Any]) -> str:
 
 def abbreviate(value: Any, width: int = 40) -> str:
     """Format a value as in the file, cut to a width that fits a message."""
-    written = json.dumps(value, ensure_ascii=False, default=repr)
-    return written if len(written) <= width else written[: width - 1] + "…"
+    json_text = json.dumps(value, ensure_ascii=False, default=repr)
+    return json_text if len(json_text) <= width else json_text[: width - 1] + "…"
 
 
 def printable(text: str) -> str:
@@ -159,21 +159,21 @@ def printable(text: str) -> str:
     Args:
         text: Any text.
     """
-    return sanitize_lines(text, kept="").replace("\n", _REPLACEMENT)
+    return sanitize_lines(text, allowed="").replace("\n", _REPLACEMENT)
 
 
-def sanitize_lines(text: str, kept: str = "\t") -> str:
+def sanitize_lines(text: str, allowed: str = "\t") -> str:
     """Sanitize untrusted text for a terminal or a page: like ``printable``, but line breaks are kept.
 
     Idempotent; a text may be split anywhere and sanitized in parts.
 
     Args:
         text: Any text.
-        kept: Control characters to keep in addition to the line feed.
+        allowed: Control characters to keep in addition to the line feed.
     """
     if _is_plain_ascii(text):
         return text
-    return _compile(_SUSPECT).sub(lambda found: found[0] if found[0] in kept or _harmless(found[0]) else _REPLACEMENT, text)
+    return _compile(_SUSPECT).sub(lambda match: match[0] if match[0] in allowed or _harmless(match[0]) else _REPLACEMENT, text)
 
 
 def sanitize_json(text: str) -> str:
@@ -185,7 +185,7 @@ def sanitize_json(text: str) -> str:
     escaped = (
         text
         if _is_plain_ascii(text)
-        else _compile(_SUSPECT).sub(lambda found: found[0] if _harmless(found[0]) else json.dumps(found[0])[1:-1], text)
+        else _compile(_SUSPECT).sub(lambda match: match[0] if _harmless(match[0]) else json.dumps(match[0])[1:-1], text)
     )
     return escaped.replace("##[", "#\\u0023[")  # starts a GitHub workflow command anywhere in a line; can only occur in strings
 

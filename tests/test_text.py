@@ -143,7 +143,7 @@ def test_characters_that_control_hide_or_reorder_are_replaced() -> None:
     assert {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} == {"Cc", "Cf"}
     assert [c for c in shown if unicodedata.category(c) in ("Cc", "Cf")] == ["\t", "\n", "\u200c", "\u200d"]
     assert all(after == before or not before.isprintable() for before, after in zip(every, shown, strict=True))
-    assert (printable("a\n\tb\u3000c"), sanitize_lines("a\n\tb\rc", kept="")) == ("a\ufffd\ufffdb\u3000c", "a\n\ufffdb\ufffdc")
+    assert (printable("a\n\tb\u3000c"), sanitize_lines("a\n\tb\rc", allowed="")) == ("a\ufffd\ufffdb\u3000c", "a\n\ufffdb\ufffdc")
 
 
 def test_json_escapes_what_github_reads_as_a_command_anywhere_in_a_line() -> None:

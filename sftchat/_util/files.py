@@ -140,12 +140,12 @@ def create_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
     Raises:
         OSError: When a folder cannot be created.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if ours else [])
+    to_remove = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if ours else [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        for path in made:
+        for path in to_remove:
             with suppress(OSError):  # not empty
                 path.rmdir()
 

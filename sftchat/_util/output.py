@@ -229,7 +229,7 @@ class Guarded(Rendered):
 
     def _shown(self, text: str) -> str:
         """Replace control characters."""
-        lines = sanitize_lines(text, kept="\t\r").split("\n")
+        lines = sanitize_lines(text, allowed="\t\r").split("\n")
         for place, line in enumerate(lines):
             begun = line if place else self._begun + line
             if not begun.startswith("\r"):

@@ -63,14 +63,14 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: When a key occurs twice; names it.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise ValueError(f"key {json.dumps(key)} stands twice in one object; remove one")
             seen.add(key)
-    return found
+    return members
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=reject_duplicate_keys)
@@ -148,7 +148,7 @@ def from_json(kind: Callable[..., T], value: Any) -> T:
     return result
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, path: str) -> Any:
     """Convert a JSON value at a location within the whole."""
     origin = get_origin(kind)
     if kind is Any:
@@ -156,40 +156,42 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in get_args(kind):
             return None
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
-        return _convert(kind, value, where)
+        (kind,) = (inner_kind for inner_kind in get_args(kind) if inner_kind is not NoneType)
+        return _convert(kind, value, path)
     if origin is Literal:
         if value in get_args(kind):
             return value
-        raise _type_error(where, value, f"one of {', '.join(map(repr, get_args(kind)))}")
+        raise _type_error(path, value, f"one of {', '.join(map(repr, get_args(kind)))}")
     if origin is tuple and isinstance(value, list | tuple):
         kinds = get_args(kind)
         if kinds[-1] is not Ellipsis:
             if len(value) != len(kinds):
-                raise ValueError(f"{where.lstrip('.') or 'the whole'} has {len(value)} values, must have {len(kinds)}")
-            return tuple(_convert(one, inner, f"{where}[{index}]") for index, (one, inner) in enumerate(zip(kinds, value, strict=True)))
-        return tuple(_convert(get_args(kind)[0], one, f"{where}[{index}]") for index, one in enumerate(value))
+                raise ValueError(f"{path.lstrip('.') or 'the whole'} has {len(value)} values, must have {len(kinds)}")
+            return tuple(
+                _convert(inner_kind, inner, f"{path}[{index}]") for index, (inner_kind, inner) in enumerate(zip(kinds, value, strict=True))
+            )
+        return tuple(_convert(get_args(kind)[0], inner_kind, f"{path}[{index}]") for index, inner_kind in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
-        return {key: _convert(get_args(kind)[1], one, f"{where}.{key}") for key, one in value.items()}
+        return {key: _convert(get_args(kind)[1], inner_kind, f"{path}.{key}") for key, inner_kind in value.items()}
     if is_dataclass(kind) and isinstance(value, dict):
-        return _convert_dataclass(kind, value, where)
+        return _convert_dataclass(kind, value, path)
     if kind is float and (type(value) is float or (type(value) is int and abs(value) <= 1e308)):
         return value
     if kind is int and type(value) is int and abs(value) < 1 << 63:
         return value
     if kind in (str, bool) and type(value) is kind:
         return value
-    raise _type_error(where, value, _KINDS.get(kind, "a list" if origin is tuple else "an object"))
+    raise _type_error(path, value, _KINDS.get(kind, "a list" if origin is tuple else "an object"))
 
 
-def _convert_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
+def _convert_dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
     hints = _hints(kind)
     if unknown := sorted(map(str, value.keys() - hints.keys())):
-        raise ValueError(f"unknown key '{f'{where}.{unknown[0]}'.lstrip('.')}'")
+        raise ValueError(f"unknown key '{f'{path}.{unknown[0]}'.lstrip('.')}'")
     for item in fields(kind):
         if item.name not in value and item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"key '{f'{where}.{item.name}'.lstrip('.')}' is missing")
-    return kind(**{name: _convert(hints[name], one, f"{where}.{name}") for name, one in value.items()})
+            raise ValueError(f"key '{f'{path}.{item.name}'.lstrip('.')}' is missing")
+    return kind(**{name: _convert(hints[name], member, f"{path}.{name}") for name, member in value.items()})
 
 
 @cache
@@ -198,8 +200,8 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _type_error(where: str, value: Any, wanted: str) -> ValueError:
+def _type_error(path: str, value: Any, expected: str) -> ValueError:
     """Return an error for a value of the wrong type."""
-    found = _KINDS.get(type(value), type(value).__name__)
-    shown = f"{value!r:.40}" if found in ("text", "a whole number", "a number", "true or false") else found
-    return ValueError(f"{where.lstrip('.') or 'the whole'} is {shown}, must be {wanted}")
+    kind = _KINDS.get(type(value), type(value).__name__)
+    text = f"{value!r:.40}" if kind in ("text", "a whole number", "a number", "true or false") else kind
+    return ValueError(f"{path.lstrip('.') or 'the whole'} is {text}, must be {expected}")

@@ -56,9 +56,9 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasi
         occasion = doing if isinstance(doing, str) else doing()
         if isinstance(error, Malformed):
             raise PluginError(f"{what} {error}{f' ({occasion})' if occasion else ''}") from error
-        said = class_and_message(error)
-        said = said if len(said) <= MAX_MESSAGE_LENGTH else f"{said[:MAX_MESSAGE_LENGTH]}…"
-        raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {said}") from error
+        message = class_and_message(error)
+        message = message if len(message) <= MAX_MESSAGE_LENGTH else f"{message[:MAX_MESSAGE_LENGTH]}…"
+        raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {message}") from error
     finally:
         sys.stdout, sys.stderr = streams  # later messages must reach the user although a plugin replaced the streams
 
@@ -145,26 +145,26 @@ def plain_score(score: object) -> Score:
         raise Malformed(f"gives the errors {short_repr(score.errors)}, must be a tuple of names")
     if not isinstance(score.groups, Mapping) or not all(isinstance(name, str) for name in score.groups):
         raise Malformed(f"gives the groups {short_repr(score.groups)}, must be counts by name")
-    groups = {plain_text(name): _counts(f"group {name!r}", given) for name, given in score.groups.items()}
+    groups = {plain_text(name): _counts(f"group {name!r}", group_stats) for name, group_stats in score.groups.items()}
     return Score(stats, plain_text(score.answer), tuple(map(plain_text, score.errors)), groups)
 
 
-def _counts(where: str, given: object) -> dict[str, float]:
+def _counts(name: str, stats: object) -> dict[str, float]:
     """Return counts by name."""
-    if not isinstance(given, Mapping):
-        raise Malformed(f"gives {short_repr(given)} as {where}, must be counts by name")
-    found: dict[str, float] = {}
-    for key, count in given.items():
+    if not isinstance(stats, Mapping):
+        raise Malformed(f"gives {short_repr(stats)} as {name}, must be counts by name")
+    counts: dict[str, float] = {}
+    for key, count in stats.items():
         if type(key) is str and type(count) is int and -MAX_COUNT <= count <= MAX_COUNT:  # five times as fast as the general conversion
-            found[key] = count
+            counts[key] = count
             continue
         if not isinstance(key, str):
-            raise Malformed(f"counts under the name {short_repr(key)} in {where}; names are text")
+            raise Malformed(f"counts under the name {short_repr(key)} in {name}; names are text")
         try:
-            found[plain_text(key)] = plain_number(count)
+            counts[plain_text(key)] = plain_number(count)
         except Malformed as error:
-            raise Malformed(f"counts {error} as '{key}' of {where}; {COUNTS}") from None
-    return found
+            raise Malformed(f"counts {error} as '{key}' of {name}; {COUNTS}") from None
+    return counts
 
 
 def plain_example(example: object) -> Example:
@@ -212,7 +212,7 @@ def _copy_json(value: Any) -> Any:
     if kind in _PLAIN:
         return value
     if kind is dict:
-        return {_copy_json(key): _copy_json(one) for key, one in value.items()}
+        return {_copy_json(key): _copy_json(member) for key, member in value.items()}
     if kind is list or kind is tuple:
         return kind(map(_copy_json, value))
     return copy.deepcopy(value)
@@ -226,12 +226,12 @@ def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
     """
     if isinstance(values, str):
         raise Malformed(f"gives {short_repr(values)}, must give a list of {what}")
-    found = []
+    texts = []
     for value in values:
         if not isinstance(value, str):
             raise Malformed(f"gives {short_repr(value)} among {what}, must be text")
-        found.append(plain_text(value))
-    return tuple(found)
+        texts.append(plain_text(value))
+    return tuple(texts)
 
 
 def short_repr(value: object) -> str:

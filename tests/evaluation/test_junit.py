@@ -158,7 +158,7 @@ def test_any_text_gives_xml_with_every_character_that_xml_allows(name: str, old:
     )
 
     def legal(text: str) -> str:
-        return sanitize_lines(text, kept="\t\r")
+        return sanitize_lines(text, allowed="\t\r")
 
     case = root.findall("testsuite")[1].find("testcase")
     assert case is not None

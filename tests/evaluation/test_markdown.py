@@ -133,7 +133,7 @@ def test_several_models_have_a_row_each(make_report: Callable[..., Report]) -> N
 def test_any_reply_is_rendered_as_text_only(reply: str) -> None:
     shown = rendered(f"| a | b |\n|---|---|\n| {code(reply)} | end |\n")
 
-    visible = sanitize_lines(reply.replace("\r\n", "\n").strip("\n"), kept="")
+    visible = sanitize_lines(reply.replace("\r\n", "\n").strip("\n"), allowed="")
     assert shown.cells[2:] == [visible if reply.strip() else "(empty)", "end"]
     assert shown.tags <= {"table", "thead", "tbody", "tr", "th", "td", "code", "br", "em"}
 

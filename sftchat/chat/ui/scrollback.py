@@ -130,7 +130,7 @@ class Scrollback:
         self._composing = False
         write = output.write
         # prompt_toolkit removes the escape character, but not C1 control characters and bidirectional formatting characters
-        output.write = lambda data: write(sanitize_lines(data, kept="\t\r"))  # type: ignore[method-assign]
+        output.write = lambda data: write(sanitize_lines(data, allowed="\t\r"))  # type: ignore[method-assign]
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
             flush = output.flush

@@ -75,21 +75,21 @@ def best_of(
     sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --score-only --min-score 1 --overwrite
     """
     session: Session = ctx.obj
-    found = session.registry.task(task)
+    chosen_task = session.registry.task(task)
     if score_only and fresh:
         raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
-        options["temperature"] = max(found.sampling.temperature, TEMPERATURE)
-    sampling = chosen_sampling(found, options)
+        options["temperature"] = max(chosen_task.sampling.temperature, TEMPERATURE)
+    sampling = chosen_sampling(chosen_task, options)
     if k > 1 and sampling.temperature == 0:
         raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
     asking = Asking(
-        session, model, {**options, "preferred": found.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
+        session, model, {**options, "preferred": chosen_task.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
     )  # fmt: skip
     asking.check(pairs)
     examples = read_prompts(prompts, limit, check_prompts, row_options)
-    said, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
-    choices = [select(one, solved=solved, min_reward=least) for one in score_samples(found, examples, said, k)]
+    sample_file, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
+    choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
         raise no_rows(asking, prompts, len(examples), _words(counts), failures)
@@ -97,9 +97,9 @@ def best_of(
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
     write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
     settings = {
-        **(said.settings or {}),
+        **(sample_file.settings or {}),
         "task": task,
-        "metric": found.metric.name,
+        "metric": chosen_task.metric.name,
         "k": k,
         "solved_threshold": solved,
         "min_score": least,

@@ -71,26 +71,26 @@ def distill(
     sftchat data distill run --prompts train.jsonl -o taught.jsonl --system "Answer in one line." --limit 100
     """
     session: Session = ctx.obj
-    chosen = session.registry.task(task) if task else None
-    if options["max_new_tokens"] is None and chosen is None:
+    chosen_task = session.registry.task(task) if task else None
+    if options["max_new_tokens"] is None and chosen_task is None:
         options["max_new_tokens"] = MOST_TOKENS
-    sampling = chosen_sampling(chosen, options)
-    engine = {**options, "preferred": chosen.template} if chosen is not None else options
+    sampling = chosen_sampling(chosen_task, options)
+    engine = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
     asking = Asking(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
     asking.check()
     examples = read_prompts(prompts, limit, _with_prompts, row_options)
-    asked = [_instructed(example, system) for example in examples]
-    said, failures = asking.ask(asked, 1, sampling)
+    requests = [_instructed(example, system) for example in examples]
+    sample_file, failures = asking.ask(requests, 1, sampling)
     outcome_counts: Counter[str] = Counter()
-    rows = list(_taught(examples, asked, said, strip_thinking, outcome_counts))
+    rows = list(_taught(examples, requests, sample_file, strip_thinking, outcome_counts))
     counts = {"prompts": len(examples), **{outcome: outcome_counts[outcome] for outcome in ("kept", "cut-off", "empty", "unanswered")}}
-    words = ", ".join(f"{count} {outcome}" for outcome, count in outcome_counts.items())
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in outcome_counts.items())
     if not rows:
-        raise no_rows(asking, prompts, len(examples), words, failures)
+        raise no_rows(asking, prompts, len(examples), summary, failures)
     write_rows(output, to_rows(rows, shape), overwrite=overwrite)
-    settings = {**(said.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
+    settings = {**(sample_file.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, words, output, failures, as_json=as_json, quiet=quiet))
+    ctx.exit(told(counts, summary, output, failures, as_json=as_json, quiet=quiet))
 
 
 def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
@@ -111,11 +111,11 @@ def _instructed(example: Example, system: str) -> Example:
 
 
 def _taught(
-    examples: list[Example], asked: list[Example], said: SampleFile, strip: bool, outcome_counts: Counter[str]
+    examples: list[Example], requests: list[Example], sample_file: SampleFile, strip: bool, outcome_counts: Counter[str]
 ) -> Iterator[Example]:
     """Every prompt with the teacher's reply as its gold, counting what becomes of each."""
-    for example, question in zip(examples, asked, strict=True):
-        replies = said.replies_to(question.messages)
+    for example, request in zip(examples, requests, strict=True):
+        replies = sample_file.replies_to(request.messages)
         text = strip_thinking(replies[0].text).strip() if replies and strip else replies[0].text if replies else ""
         if text.strip() and not strip and replies[0].thoughts:  # a server keeps apart what other models say in tags
             text = f"<think>\n{replies[0].thoughts}\n</think>\n\n{text}"

@@ -35,13 +35,13 @@ def generate(
     sftchat data generate relation -n 3 -o - --format alpaca
     sftchat data generate relation -n 200 --seed 1 -o gold.jsonl --format evalset
     """
-    found = session.registry.task(task)
-    options = parse_options(found, pairs)
+    chosen_task = session.registry.task(task)
+    options = parse_options(chosen_task, pairs)
     check_output_file(output, overwrite=overwrite)
-    examples = generate_examples(found, count, seed, options)
-    rows = to_rows(watched(examples, count, hidden=quiet or output == "-"), shape or found.row_format)
-    written = write_rows(output, rows, overwrite=overwrite)
+    examples = generate_examples(chosen_task, count, seed, options)
+    rows = to_rows(watched(examples, count, hidden=quiet or output == "-"), shape or chosen_task.row_format)
+    row_count = write_rows(output, rows, overwrite=overwrite)
     if not quiet:
-        used = {"seed": seed, **generator_options(found), **options}
+        used = {"seed": seed, **generator_options(chosen_task), **options}
         settings = ", ".join(f"{name}={value}" for name, value in used.items())
-        click.echo(f"wrote {written} rows of task {task} to {place(output)} ({settings})", err=True)
+        click.echo(f"wrote {row_count} rows of task {task} to {place(output)} ({settings})", err=True)

@@ -73,9 +73,9 @@ def split_rows(
         raise UsageError("IN, TRAIN and TEST must be three files")
     for target in (train, test):
         check_output_file(target, overwrite=overwrite)
-    found = list(read_rows(source))
-    examples = [to_example(row, where, row_options) for where, row in found]
-    groups, strata = ([column_value(row, column, where) for where, row in found] if column else [] for column in (by, stratify))
+    source_rows = list(read_rows(source))
+    examples = [to_example(row, position, row_options) for position, row in source_rows]
+    groups, strata = ([column_value(row, column, position) for position, row in source_rows] if column else [] for column in (by, stratify))
     try:
         chosen = split(examples, amount, seed, groups=groups, strata=strata)
     except DataError as error:
@@ -88,14 +88,14 @@ def split_rows(
         **({"rows": row_options.non_default} if row_options.non_default else {}),
     }
     counts = {
-        "rows": len(found),
-        "train": len(found) - len(chosen.test),
+        "rows": len(source_rows),
+        "train": len(source_rows) - len(chosen.test),
         "test": len(chosen.test),
         "groups": chosen.groups,
         "moved": chosen.moved,
     }
     for target, of_test in ((train, False), (test, True)):
-        write_rows(target, (row for place, (_, row) in enumerate(found) if (place in chosen.test) == of_test), overwrite=overwrite)
+        write_rows(target, (row for place, (_, row) in enumerate(source_rows) if (place in chosen.test) == of_test), overwrite=overwrite)
         write_provenance(target, "data split", [source], settings, counts)
     if as_json:
         click.echo(json.dumps(counts))

@@ -51,7 +51,7 @@ def _command(level: Level, message: str, **properties: str) -> str:
 
 def _data(text: str) -> str:
     """Escape a message; characters that could control a terminal are replaced."""
-    return sanitize_lines(text, kept="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return sanitize_lines(text, allowed="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -135,7 +135,7 @@ def _counts(cases: Sequence[Case]) -> str:
 
 def _legal(text: str) -> str:
     """Replace what XML 1.0 cannot contain (https://www.w3.org/TR/xml/#charsets) and what could control or reorder the display."""
-    return sanitize_lines(text, kept="\t\r")
+    return sanitize_lines(text, allowed="\t\r")
 
 
 def _text(text: str) -> str:

@@ -87,7 +87,7 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
 
 def escaped(text: str) -> str:
     """Return text on one line, with all Markdown and HTML syntax escaped."""
-    shown = sanitize_lines(text.replace("\r\n", "\n").strip("\n"), kept="")
+    shown = sanitize_lines(text.replace("\r\n", "\n").strip("\n"), allowed="")
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", shown).replace("\n", "<br>")
 
 
