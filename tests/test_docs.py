@@ -18,7 +18,7 @@ from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
 from sftchat.cli import VERBS, program
-from sftchat.data.check import KINDS
+from sftchat.data.check import PROBLEM_CLASSES
 from sftchat.data.formats import FORMATS
 from tests.pages import Command, blocks
 from tests.pages import commands as shell
@@ -168,7 +168,7 @@ def test_the_page_on_data_lists_every_class_of_problems_with_its_policy() -> Non
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([\w-]+)` \| .* \| (fail|drop|keep) \|$", page, flags=re.MULTILINE)
 
-    assert listed == [(name, kind.policy) for name, kind in KINDS.items()]
+    assert listed == [(name, kind.policy) for name, kind in PROBLEM_CLASSES.items()]
 
 
 def test_the_page_on_data_lists_every_format() -> None:

@@ -21,7 +21,7 @@ from sftchat import SftchatError
 from sftchat._util.consoles import GuardedConsole, bars
 from sftchat._util.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
 from sftchat.data.write import write_rows
-from sftchat.text import printable_json, printable_lines
+from sftchat.text import sanitize_json, sanitize_lines
 from tests.test_hardening import commands_in
 
 HOSTILE = st.lists(
@@ -62,7 +62,7 @@ def test_sanitised_text_is_not_changed_again(text: str, in_workflow: bool) -> No
     shown = written(text, in_workflow=in_workflow)
 
     assert written(shown, in_workflow=in_workflow) == shown
-    assert printable_lines(printable_lines(text)) == printable_lines(text)
+    assert sanitize_lines(sanitize_lines(text)) == sanitize_lines(text)
 
 
 @given(st.lists(HOSTILE), st.booleans())
@@ -93,7 +93,7 @@ def test_workflow_commands_of_the_runner_are_recognised() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.recursive(st.text() | HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner), max_leaves=8))
 def test_escaped_json_is_the_same_json_and_passes_the_guard_unchanged(value: object) -> None:
-    text = printable_json(json.dumps(value, ensure_ascii=False, indent=2))
+    text = sanitize_json(json.dumps(value, ensure_ascii=False, indent=2))
 
     assert json.loads(text) == value
     assert written(text, in_workflow=True) == text

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from sftchat._util.returned import plain_texts
-from sftchat._util.third_party import call_plugin
+from sftchat._util.plugin_calls import call_plugin, plain_texts
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import PluginError, UsageError
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeVar
 
-from sftchat._util.third_party import call_plugin
+from sftchat._util.plugin_calls import call_plugin
 from sftchat.chat.command_line import Commands
 from sftchat.chat.context import ChatCommand, Fragments
 from sftchat.chat.conversation import Answer, Conversation

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from sftchat._util.third_party import call_plugin
+from sftchat._util.plugin_calls import call_plugin
 from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import SftchatError, UsageError, in_one_line

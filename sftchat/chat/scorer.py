@@ -13,7 +13,7 @@ from sftchat.chat.conversation import Answer, Mark
 from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import in_one_line
-from sftchat.task import Task, judge, metric_value, no_problems, row_problems
+from sftchat.task import Task, metric_value, no_problems, row_problems, score_reply
 from sftchat.types import Example, Message, Reply
 
 
@@ -125,7 +125,7 @@ class GoldScorer:
         metric = self.task.metric
         example = self.find(messages)
         if example is not None:
-            score = judge(self.task, example, reply)
+            score = score_reply(self.task, example, reply)
             return Mark(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
         if self.task.validate_row is no_problems:
             return None

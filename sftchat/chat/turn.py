@@ -14,7 +14,7 @@ from sftchat.chat.reply import PendingReply, stream_replies
 from sftchat.chat.settings import Overflow
 from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request
 from sftchat.errors import EngineError, SftchatError, in_one_line
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.thinking import LATE, only_thoughts
 from sftchat.types import FinishReason, Reply
 
@@ -281,7 +281,7 @@ class TurnRunner:
             self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
         elif only_thoughts(answer.reply) or (why == "length" and generation.thinking):
             self._view.say(
-                f"{self._who(column)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
+                f"{self._who(column)}cut while thinking, at {pluralize(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )
         elif why == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"

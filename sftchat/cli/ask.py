@@ -17,7 +17,7 @@ from sftchat.cli.sampling import chosen_sampling, sampling_options
 from sftchat.cli.shared import Session, answering_options, json_text
 from sftchat.engine import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError
-from sftchat.text import counted, printable, printable_lines
+from sftchat.text import pluralize, printable, sanitize_lines
 from sftchat.thinking import LATE, Part, Thoughts, apart, only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -113,7 +113,7 @@ def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json:
             elif part.before:
                 late()
             elif show_thinking:
-                click.echo(printable_lines(part.text), nl=False, err=True)
+                click.echo(sanitize_lines(part.text), nl=False, err=True)
 
     def keep(chunk: Chunk) -> None:
         pass
@@ -132,7 +132,7 @@ def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json:
         write(json_text({**reply_facts(reply), "model": model}, indent=None) + "\n")
     else:
         if show_thinking and reply.thoughts:
-            click.echo(printable_lines(reply.thoughts), err=True)
+            click.echo(sanitize_lines(reply.thoughts), err=True)
         write((reply.text if shown is None else shown.feed(reply.text) + shown.end()) + "\n")
     if only_thoughts(reply):
         click.echo(f"sftchat: error: {_cut(reply)}", err=True)
@@ -144,7 +144,7 @@ def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json:
 
 def _cut(reply: Reply) -> str:
     """What to do about a reply that is all thought."""
-    tokens = f", at {counted(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
+    tokens = f", at {pluralize(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
     allow = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
     return f"the reply was cut while thinking{tokens}; {allow}--template-argument enable_thinking=false asks many models not to think"
 
@@ -172,7 +172,7 @@ def _batch(
             answer = apart(answer)
             facts = reply_facts(answer)
             if show_thinking and answer.thoughts and not as_json:
-                click.echo(printable_lines(answer.thoughts), err=True)
+                click.echo(sanitize_lines(answer.thoughts), err=True)
             if only_thoughts(answer):
                 failures += 1
                 click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {_cut(answer)}"), err=True)

@@ -16,7 +16,7 @@ from sftchat.chat.render.width import Line, cells, wrap_line
 from sftchat.chat.safe_text import escape_controls
 from sftchat.errors import EngineError
 from sftchat.task import metric_value
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _print(line: Line, columns: int) -> None:
 def _write(line: Line) -> None:
     """Write one row, with its styles where stdout is a terminal that wants them."""
     if _coloured():
-        styled = "".join(click.style(printable_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
+        styled = "".join(click.style(sanitize_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
         rendered(sys.stdout).write(f"{styled}\n")
     else:
         click.echo("".join(text for _, text in line).rstrip())

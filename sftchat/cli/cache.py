@@ -9,7 +9,7 @@ import click
 
 from sftchat.cli.shared import json_text
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 SHOWN = 12
 """Number of digits of an identity that are shown; ``--model`` accepts any prefix."""
@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     if not models:
         click.echo(f"no replies in {path}")
         return
-    click.echo(f"{counted(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
+    click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
     wide = max(len(str(model.replies)) for model in models)
     for model in models:
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
@@ -77,7 +77,7 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summary(path)):
             raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
         count = forget(path, identity=identity or "", older_than=older_than or 0)
-    click.echo(f"{counted(count, 'reply', 'replies')} forgotten, {readable(max(0, before - size(path)))} freed")
+    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {readable(max(0, before - size(path)))} freed")
 
 
 def readable(size: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder
 from sftchat.cli.completing import complete_task
 from sftchat.cli.shared import Session, stdout
 from sftchat.errors import SftchatError, UsageError, unknown
@@ -56,7 +56,7 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"output folder '{folder}' is not empty; give another -o")
     require_local("the demo")
-    with made_folder(folder, ours=output is None):
+    with create_folder(folder, ours=output is None):
         return Story(session, task, plan, folder, stdout()).tell()
 
 

@@ -50,7 +50,7 @@ def command(
     base: str | None,
     dtype: str,
     prompts: Path | None,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     force: bool,
     quiet: bool,
     **options: Any,
@@ -64,19 +64,20 @@ def command(
     \b
     sftchat merge runs/lora -o runs/merged
     """
+    from sftchat._util.files import check_output_folder
     from sftchat.models.loading import require_local
-    from sftchat.models.merge import check_absent, merge
+    from sftchat.models.merge import merge
     from sftchat.models.reference import resolve
 
-    check_absent(output)
-    if prompts is None and rows_read.given:
+    check_output_folder(output, must_be_new=True)
+    if prompts is None and row_options.non_default:
         raise UsageError("options that say how rows are read need the rows; give --prompts FILE as well")
     reference = resolve(adapter, base=base, schemes=session.registry.engines)
     require_local("merging an adapter")
     from sftchat.models.manifest import find_manifest
     from sftchat.training.checkpoints import complete_checkpoint
 
-    conversations, origin = _conversations(session, find_manifest(reference.source), prompts, rows_read)
+    conversations, origin = _conversations(session, find_manifest(reference.source), prompts, row_options)
     compared = merge(reference, output, conversations, complete_checkpoint, dtype=dtype, force=force, **options)
     if not quiet:
         click.echo(
@@ -88,7 +89,7 @@ def command(
         click.echo(f"next: sftchat eval {output} --baseline {adapter}   sftchat export {output} -o DIR --ollama", err=True)
 
 
-def _conversations(session: Session, manifest: Manifest | None, prompts: Path | None, rows_read: RowOptions) -> tuple[list[Any], str]:
+def _conversations(session: Session, manifest: Manifest | None, prompts: Path | None, row_options: RowOptions) -> tuple[list[Any], str]:
     """Turns and tools of conversations with replies, as near as can be to what the adapter was trained on, and where they come from.
 
     Raises:
@@ -96,16 +97,16 @@ def _conversations(session: Session, manifest: Manifest | None, prompts: Path | 
     """
     from sftchat.data.formats import read_examples
     from sftchat.data.row_options import recorded_options
-    from sftchat.data.tool_calls import tools_of
+    from sftchat.data.turns import tools_of
     from sftchat.errors import DataError
     from sftchat.templates.parity import SAMPLES
 
     sources = manifest.data if manifest and prompts is None else ()
-    files = [(prompts, rows_read)] if prompts is not None else []
+    files = [(prompts, row_options)] if prompts is not None else []
     files += [(Path(source["file"]), recorded_options(source)) for source in sources if "file" in source]
-    for path, rows_read in files:
+    for path, row_options in files:
         if prompts is not None or path.is_file():
-            examples = read_examples(path, rows_read)
+            examples = read_examples(path, row_options)
             answered = (example for example in examples if any(turn["role"] == "assistant" for turn in example.conversation))
             rows = [(example.conversation, tools_of(example)) for example in islice(answered, CONVERSATIONS)]
             if prompts is not None and not rows:

@@ -280,9 +280,9 @@ def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
     """Return JSON text for printing, with characters escaped that control a terminal."""
     import json
 
-    from sftchat.text import printable_json
+    from sftchat.text import sanitize_json
 
-    return printable_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
+    return sanitize_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
 
 
 def stdout() -> Console:

@@ -8,10 +8,10 @@ import os
 import platform
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.versions import installed_version
 from sftchat.engine import EngineType
 from sftchat.errors import ModelError
 from sftchat.inference.guarded import identity_of
@@ -86,7 +86,7 @@ def identify(
         "template_arguments": used["arguments"],
         "device": device_facts(str(options.get("device", "auto"))),
         "source": source_hash(),
-        "versions": {name: _version(name) for name in VERSIONED_PACKAGES},
+        "versions": {name: installed_version(name) for name in VERSIONED_PACKAGES},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -117,11 +117,3 @@ def source_hash() -> str:
     for path in (package / "engine.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
         digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()
-
-
-def _version(name: str) -> str:
-    """Return the installed version of a package; empty if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder
 from sftchat.errors import ModelError, first_line
 from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.loading import load_tokenizer, stop_ids
@@ -224,7 +224,7 @@ def export_ollama(
         raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
     stops = stop_ids(SimpleNamespace(generation_config=settings), renderer)
     modelfile = write_modelfile(renderer, stops, f"{reference.text}, template {renderer.name}")
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         for name in (*files_of(folder), *([MANIFEST] if (folder / MANIFEST).is_file() else [])):
             if not Path(name).is_absolute():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)

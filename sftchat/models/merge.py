@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
 from sftchat.models.loading import load, load_model, saved_tokenizer
@@ -66,21 +65,6 @@ Complete = Callable[[Path, Any, Renderer], None]
 """Adds to a folder of weights what a loader needs: tokenizer, template, stop tokens."""
 
 
-def check_absent(output: Path) -> None:
-    """Check that an output folder does not exist, before any slow step.
-
-    Raises:
-        UsageError: When the path exists, or its parent is not a folder.
-    """
-    if output.exists():
-        raise UsageError(f"output folder '{output}' exists already; give another -o")
-    parent = next(path for path in output.absolute().parents if path.exists())
-    if not parent.is_dir():
-        raise UsageError(f"output folder '{output}' cannot be made: '{parent}' is a file")
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"output folder '{output}' cannot be made: '{parent}' is not writable")
-
-
 def merge(
     adapter: ModelReference,
     output: Path,
@@ -106,7 +90,7 @@ def merge(
         UsageError: When the model is not an adapter, or the output exists.
         ModelError: When it cannot be loaded, or the merged model differs too much from the adapter.
     """
-    check_absent(output)
+    check_output_folder(output, must_be_new=True)
     if adapter.base is None:
         raise UsageError(f"model '{adapter.text}' is no adapter: there is nothing to merge")
     import torch
@@ -118,7 +102,7 @@ def merge(
     prompts = [_prompt(loaded.renderer, *conversation) for conversation in conversations[:COMPARED_REPLIES]]
     adapted, plain = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         merged = loaded.model.merge_and_unload(safe_merge=True)
         rounding = "nearest"
         if chosen == stored != "float32":

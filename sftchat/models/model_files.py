@@ -32,7 +32,7 @@ MORE_TEMPLATES = "additional_chat_templates"
 OTHER_FILES = (
     "sftchat.json", "report.json", "trainer_state.json", "*_results.json", "training_args.bin", "optimizer.bin", "scheduler.bin",
     "events.out.tfevents.*", "Modelfile", "LICENSE*", "*.pt", "*.pth", "*.md", "*.html", "*.jsonl", "*.log", "*.csv", "*.tsv", "*.png",
-    "*.jpg", "*.svg", "*.pdf", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.lock", "*.partial",
+    "*.jpg", "*.svg", "*.pdf", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.lock", "*.partial", "*.part",
 )  # fmt: skip
 """Files that no loader opens and that do not affect the model. Every other file counts as a part of it."""
 MORE_WEIGHTS = {"adapters": (None,), "shadow_model": (None, "mirror"), "prompt_tuning_init_state_dict_path": (None,)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import SftchatError
 from sftchat.models.fingerprint import file_hash, identity
 from sftchat.models.manifest import Manifest, find_manifest
@@ -69,7 +69,7 @@ def _compare_with_files(name: str, expected: str) -> tuple[str, Manifest | None]
         return "is gone", None
     if not unchanged:
         return "has changed since", None
-    return "", find_manifest(name) if path_of(name).is_dir() else None
+    return "", find_manifest(name) if expand_user(name).is_dir() else None
 
 
 def _data_changes(manifest: Manifest | None) -> dict[str, str]:

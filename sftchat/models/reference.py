@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sftchat._util.parsing import load_json, path_of, read_text
+from sftchat._util.parsing import expand_user, load_json, read_text
 from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX_SUFFIX, check_sizes, weights_of
@@ -85,7 +85,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         return ModelReference(text, str(embedded_folder()))
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _served(text)
-    path = path_of(text)
+    path = expand_user(text)
     if _test(path.is_dir):
         return _folder(text, path, base, schemes, allow_pickle)
     if _test(path.is_file):
@@ -149,7 +149,7 @@ def _base(adapter: Path, chosen: str | None, schemes: Iterable[str], allow_pickl
         ModelError: When the base is itself an adapter, or the one in the config is not local.
     """
     name = chosen or _base_of(adapter)
-    folder = path_of(name)
+    folder = expand_user(name)
     if name != NANO and _test(folder.is_dir):
         return _folder(name, folder, None, schemes, allow_pickle, adapter)
     try:
@@ -187,7 +187,7 @@ def _stacked_adapters(adapter: Path, base: Path) -> str:
 
 def step_of(text: str) -> int | None:
     """Return the optimizer step of a MODEL argument: from ``checkpoint-N``, or from the manifest of a finished run; None for others."""
-    path = path_of(text)
+    path = expand_user(text)
     if (step := checkpoint_step(path)) is not None:
         return step
     manifest = read_manifest(path) if path.is_dir() else None
@@ -206,7 +206,7 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
         if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
             models.append(text)
             continue
-        matches = [path for path in path_of(folder or "/").glob(last) if path.is_dir()]
+        matches = [path for path in expand_user(folder or "/").glob(last) if path.is_dir()]
         if not matches:
             raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
         models += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]

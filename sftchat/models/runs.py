@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import ModelError
 from sftchat.models.manifest import CHECKPOINT, MANIFEST, checkpoints_of, find_manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG
@@ -48,7 +48,7 @@ def checkpoints(model: str) -> tuple[str, ...]:
     Returns:
         Folders as MODEL arguments; empty if the model belongs to no run.
     """
-    folder = path_of(model)
+    folder = expand_user(model)
     run = folder.parent if folder.name.startswith(CHECKPOINT) else folder
     paths = checkpoints_of(run)
     finished = (run / CONFIG).is_file() or (run / ADAPTER_CONFIG).is_file()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import UsageError, unknown
 from sftchat.templates.chat_template import TemplateError
 
@@ -78,7 +78,7 @@ def template_file(template: str) -> Path | None:
     """
     if not template or template in TEMPLATES:
         return None
-    path = path_of(template)
+    path = expand_user(template)
     with suppress(OSError):  # an invalid file name, for which Python before 3.14 raises
         if path.is_file():
             return path

@@ -164,6 +164,12 @@ def test_a_broken_array_gives_the_rows_before_the_break() -> None:
     assert rows(b"[" * 99999) == ["f:1: lists and objects lie too deep in one another; the rest of the array was not read"]
 
 
+def test_positions_in_an_array_on_one_line_and_after_multi_byte_characters() -> None:
+    content = '[{"a": "好𝄞é"},\n{"b": 1}, {"c": "乙"}\n]\n'.encode()
+    assert rows(content) == [("f:1", {"a": "好𝄞é"}), ("f:2", {"b": 1}), ("f:2:11", {"c": "乙"})]
+    assert rows(b'[{"a": 1},\n\n{"a": NaN}]') == [("f:1", {"a": 1}), "f:3: NaN is not JSON; write null or a number"]
+
+
 @pytest.mark.parametrize(
     ("row", "kind"), [("1", "a number"), ('"a"', "text"), ("null", "null"), ("true", "true or false"), ("[1]", "a list")]
 )

@@ -18,7 +18,7 @@ from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.run import Item
 from sftchat.evaluation.scored import scored_items
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 ASKED_NOTHING = Verdict()
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
@@ -158,7 +158,7 @@ def test_any_text_gives_xml_with_every_character_that_xml_allows(name: str, old:
     )
 
     def legal(text: str) -> str:
-        return printable_lines(text, kept="\t\r")
+        return sanitize_lines(text, allowed="\t\r")
 
     case = root.findall("testsuite")[1].find("testcase")
     assert case is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Message, ModelError, UsageError
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.turns import tools_of
 from sftchat.engine import Request
 from sftchat.errors import DataError
 from sftchat.inference.open import load_engine

@@ -10,7 +10,7 @@ from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
 from sftchat.chat.conversation import Conversation, Turn
 from sftchat.engine import Engine, Inspects, Request
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import Message, Token
 
 MOST = 60
@@ -87,7 +87,7 @@ def _prompt(context: ChatContext, argument: str) -> None:
     def show(found: tuple[int, list[Token]]) -> None:
         count, tokens = found
         shown = running(("special" if token.special else "", token) for token in tokens)
-        context.say([*shown, ("note", f"▏{counted(count, 'token')}")])
+        context.say([*shown, ("note", f"▏{pluralize(count, 'token')}")])
 
     look(context, "rendering", job, show)
 
@@ -112,7 +112,7 @@ def _tokens(context: ChatContext, argument: str) -> None:
             (("note", str(first + place)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
             for place, token in enumerate(tokens[first:], 1)
         ]
-        head: Fragments = [("note", f"… {counted(first, 'token')} before; /tokens all lists them\n")] if first else []
+        head: Fragments = [("note", f"… {pluralize(first, 'token')} before; /tokens all lists them\n")] if first else []
         context.say([*head, *table(rows)])
 
     look(context, "tokenising", job, show)
@@ -145,7 +145,7 @@ def _mask(context: ChatContext, argument: str) -> None:
                 writes = token.trained
             pieces += running([("trained" if token.trained else "special" if token.special else "note", token)])
         end = ("⟧" if writes else "") + ("" if tokens[-1].text.endswith("\n") and not writes else "\n")
-        context.say([*pieces, ("note", f"{end}learns {learned} of {counted(count, 'token')}, those in ⟦⟧")])
+        context.say([*pieces, ("note", f"{end}learns {learned} of {pluralize(count, 'token')}, those in ⟦⟧")])
 
     look(context, "rendering", job, show)
 

@@ -13,8 +13,8 @@ from sftchat.chat.engine_thread import JobHandle
 from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Engine, Request, cancelling, collect
 from sftchat.errors import EngineError, UsageError
-from sftchat.task import judge
-from sftchat.text import counted, normalise
+from sftchat.task import score_reply
+from sftchat.text import normalise, pluralize
 from sftchat.types import Example, Reply
 
 MAX_SAMPLES = 256
@@ -36,7 +36,9 @@ def _samples(context: ChatContext, argument: str) -> None:
     def understood(reply: Reply) -> str:
         """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
         # some scorers need a gold reply; the answer that they extract from the reply does not depend on it
-        said = judge(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
+        said = (
+            score_reply(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
+        )
         return normalise(said or reply.text)
 
     def job(engine: Engine, work: JobHandle) -> list[Reply]:
@@ -55,7 +57,9 @@ def _samples(context: ChatContext, argument: str) -> None:
             groups.setdefault(understood(reply), []).append(reply)
         ordered = sorted(groups.values(), key=len, reverse=True)
         rows: list[Row] = [(("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", _line(group))) for group in ordered]
-        head = f"{counted(len(replies), 'sample')} at temperature {sampling.temperature:g}, {counted(len(ordered), 'different answer')}\n"
+        head = (
+            f"{pluralize(len(replies), 'sample')} at temperature {sampling.temperature:g}, {pluralize(len(ordered), 'different answer')}\n"
+        )
         context.say([("note", head), *table(rows)])
 
     context.work(f"sampling {count} answers", job, show)

@@ -32,12 +32,12 @@ def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden
     if console.is_terminal:
         from sftchat._util.consoles import bars
 
-        with bars(console=console, transient=True) as shown:
-            yield from shown.track(items, total=total, description=title)
+        with bars(console=console, transient=True) as progress:
+            yield from progress.track(items, total=total, description=title)
         return
-    said = time.monotonic()
+    last_line = time.monotonic()
     for number, item in enumerate(items, 1):
         yield item
-        if time.monotonic() - said >= PLAIN_INTERVAL:
-            said = time.monotonic()
+        if time.monotonic() - last_line >= PLAIN_INTERVAL:
+            last_line = time.monotonic()
             console.print(f"{title} {number}/{total}", soft_wrap=True)
