@@ -34,8 +34,8 @@ def violated(constraints: Iterable[Constraint], reply: str, question: str) -> tu
         reply: Any text.
         question: The last turn of the user.
     """
-    found = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
-    return tuple(dict.fromkeys(fault for fault in found if fault))
+    faults = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
+    return tuple(dict.fromkeys(fault for fault in faults if fault))
 
 
 def malformed(constraint: object) -> str:
@@ -46,11 +46,11 @@ def malformed(constraint: object) -> str:
     if not isinstance(name, str) or name not in CHECKS:
         return f"unknown check {name!r}, must be one of {', '.join(CHECKS)}"
     check = CHECKS[name]
-    known = {**check.required, **check.optional}
+    parameters = {**check.required, **check.optional}
     for parameter in constraint:
-        if parameter != "check" and parameter not in known:
-            return f"check {name} has no parameter {parameter!r}, only {', '.join(known)}"
-    for parameter, fits in known.items():
+        if parameter != "check" and parameter not in parameters:
+            return f"check {name} has no parameter {parameter!r}, only {', '.join(parameters)}"
+    for parameter, fits in parameters.items():
         if parameter in constraint and not fits(constraint[parameter]):
             return f"parameter {parameter} of check {name} cannot be {constraint[parameter]!r}"
         if parameter in check.required and parameter not in constraint:
@@ -74,20 +74,20 @@ def _text(reply: str, constraint: Constraint, question: str) -> str:
 
 def _mentions(reply: str, constraint: Constraint, question: str) -> str:
     text = folded(reply)
-    right = any(says(text, value) for value in constraint["any"]) and not any(says(text, value) for value in constraint.get("none", ()))
-    return "" if right else "wrong_answer"
+    is_right = any(says(text, value) for value in constraint["any"]) and not any(says(text, value) for value in constraint.get("none", ()))
+    return "" if is_right else "wrong_answer"
 
 
 def _sequence(reply: str, constraint: Constraint, question: str) -> str:
     return _compare(item_tokens(reply), constraint["items"])
 
 
-def _compare(found: Sequence[str], items: Sequence[str]) -> str:
+def _compare(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
     """Hold tokens to the items they should be."""
-    wanted = tokens(" ".join(items))
-    if list(found) == wanted:
+    expected_tokens = tokens(" ".join(items))
+    if list(reply_tokens) == expected_tokens:
         return ""
-    return "wrong_order" if sorted(found) == sorted(wanted) else "wrong_answer"
+    return "wrong_order" if sorted(reply_tokens) == sorted(expected_tokens) else "wrong_answer"
 
 
 def _list(reply: str, constraint: Constraint, question: str) -> str:
@@ -116,21 +116,23 @@ def _json(reply: str, constraint: Constraint, question: str) -> str:
         return "wrong_format"
     if not isinstance(value, dict) or set(value) != set(constraint["keys"]):
         return "wrong_format"
-    wanted = constraint.get("values", {})
-    for key, accepted in wanted.items():
-        if plain(str(value.get(key))) not in [plain(str(one)) for one in (accepted if isinstance(accepted, list) else [accepted])]:
+    expected = constraint.get("values", {})
+    for key, accepted in expected.items():
+        if plain(str(value.get(key))) not in [
+            plain(str(alternative)) for alternative in (accepted if isinstance(accepted, list) else [accepted])
+        ]:
             return "wrong_answer"
     return "extra_text" if start > 0 or text[end:].strip() else ""
 
 
 def _tags(reply: str, constraint: Constraint, question: str) -> str:
     tag = re.escape(constraint["tag"])
-    found = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
-    if not found:
+    match = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
+    if not match:
         return "wrong_format"
-    if plain(found[1]) not in map(plain, constraint["accept"]):
+    if plain(match[1]) not in map(plain, constraint["accept"]):
         return "wrong_answer"
-    return "extra_text" if found[0] != reply.strip() else ""
+    return "extra_text" if match[0] != reply.strip() else ""
 
 
 def _length(reply: str, constraint: Constraint, question: str) -> str:

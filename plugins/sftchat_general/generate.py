@@ -98,15 +98,15 @@ def generate(
 
 def _rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
     """Rows that differ, as long as that is possible: row i may depend on those before it, never on those after."""
-    seen: set[int] = set()
+    digests: set[int] = set()
     for i in range(n):
         for attempt in range(ATTEMPTS):
             # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
             kind, language, draft = draw(Random(f"{prefix}-{i}-{attempt}"))
             digest = int.from_bytes(blake2b("\n".join(draft.turns).encode(), digest_size=8).digest())
-            if digest not in seen:
+            if digest not in digests:
                 break
-        seen.add(digest)
+        digests.add(digest)
         messages = tuple(Message(role="assistant" if turn % 2 else "user", content=text) for turn, text in enumerate(draft.turns))
         metadata = {
             "kind": kind,

@@ -52,10 +52,10 @@ def says(text: str, value: str) -> bool:
         text: As ``folded`` gives it.
         value: As written in a constraint.
     """
-    wanted = folded(value)
-    before = "(?<![a-z0-9])" if wanted[:1].isascii() else f"(?<![{_NUMERAL}])" if wanted[:1] in _NUMERAL else ""
-    after = "(?![a-z0-9])" if wanted[-1:].isascii() else ""
-    return bool(wanted) and re.search(before + re.escape(wanted) + after, text) is not None
+    needle = folded(value)
+    lookbehind = "(?<![a-z0-9])" if needle[:1].isascii() else f"(?<![{_NUMERAL}])" if needle[:1] in _NUMERAL else ""
+    lookahead = "(?![a-z0-9])" if needle[-1:].isascii() else ""
+    return bool(needle) and re.search(lookbehind + re.escape(needle) + lookahead, text) is not None
 
 
 def number(text: str, question: str) -> Decimal | None:
@@ -72,11 +72,11 @@ def number(text: str, question: str) -> Decimal | None:
     results = _RESULT.findall(line)
     if results:
         return _value(results[-1])
-    found = _NUMBER.findall(line)
-    asked = {_value(one) for one in _NUMBER.findall(_one_line(question))}
-    fresh = [one for one in found if _value(one) not in asked]
-    if found:
-        return _value((fresh or found)[-1])
+    numbers = _NUMBER.findall(line)
+    in_question = {_value(numeral) for numeral in _NUMBER.findall(_one_line(question))}
+    new_numbers = [numeral for numeral in numbers if _value(numeral) not in in_question]
+    if numbers:
+        return _value((new_numbers or numbers)[-1])
     bare = plain(text).removesuffix("个")
     spelled = _SPELLED.get(bare.replace("-", " "), _han(bare))
     return None if spelled is None else Decimal(spelled)
@@ -128,11 +128,11 @@ def _one_line(text: str) -> str:
     line = normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
     if line.isascii():
         return line
-    return "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in line.translate(_SEPARATORS))
+    return "".join(str(unicodedata.decimal(character)) if character.isdecimal() else character for character in line.translate(_SEPARATORS))
 
 
-def _value(written: str) -> Decimal:
-    return Decimal(written.replace(",", "").replace(" ", ""))
+def _value(numeral: str) -> Decimal:
+    return Decimal(numeral.replace(",", "").replace(" ", ""))
 
 
 def _han(text: str) -> int | None:
@@ -147,15 +147,15 @@ def _han(text: str) -> int | None:
     for part in digits.split("万"):
         total = total * 10_000
         digit, above = None, 10_000
-        for one in part:
-            if one in _HAN_DIGITS:
+        for numeral in part:
+            if numeral in _HAN_DIGITS:
                 if digit:
                     return None
-                digit = _HAN_DIGITS[one]
-            elif _HAN_UNITS[one] >= above or digit == 0:
+                digit = _HAN_DIGITS[numeral]
+            elif _HAN_UNITS[numeral] >= above or digit == 0:
                 return None
             else:
-                above = _HAN_UNITS[one]
+                above = _HAN_UNITS[numeral]
                 total, digit = total + (1 if digit is None else digit) * above, None
         total += digit or 0
     return sign * total if digits.count("万") <= 1 and not digits.startswith("万") else None

@@ -66,8 +66,8 @@ def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, voc
     missing, spurious = sorted(gold), sorted(predicted)
     counterparts = sorted(
         (rank, i, j, fault)
-        for (i, wanted), (j, found) in product(enumerate(missing), enumerate(spurious))
-        for rank, fault in _comparisons(wanted, found, source, vocabulary)
+        for (i, gold_triple), (j, predicted_triple) in product(enumerate(missing), enumerate(spurious))
+        for rank, fault in _comparisons(gold_triple, predicted_triple, source, vocabulary)
     )
     paired_gold: set[int] = set()
     paired_predicted: set[int] = set()
@@ -76,9 +76,9 @@ def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, voc
             paired_gold.add(i)
             paired_predicted.add(j)
             yield fault
-    for j, found in enumerate(spurious):
+    for j, predicted_triple in enumerate(spurious):
         if j not in paired_predicted:
-            yield _alone(found, source, vocabulary)
+            yield _alone(predicted_triple, source, vocabulary)
     yield from ("missing" for i in range(len(missing)) if i not in paired_gold)
 
 
@@ -105,8 +105,8 @@ def _comparisons(gold: Triple, predicted: Triple, source: str, vocabulary: Relat
             if max(heads, tails) <= 1:
                 yield 2, "boundary"
             elif min(heads, tails) == 0:
-                wrong, fault = (tail, "wrong_tail") if heads == 0 else (head, "wrong_head")
-                yield 3, fault if wrong in source else "hallucinated_entity"
+                wrong_name, fault = (tail, "wrong_tail") if heads == 0 else (head, "wrong_head")
+                yield 3, fault if wrong_name in source else "hallucinated_entity"
 
 
 def _closeness(gold: str, predicted: str, source: str) -> int:
@@ -120,9 +120,9 @@ def _closeness(gold: str, predicted: str, source: str) -> int:
     return 1 if misspelt else 2
 
 
-def _one_edit(one: str, other: str) -> bool:
+def _one_edit(text: str, other: str) -> bool:
     """Whether inserting, deleting or replacing one character turns one text into the other."""
-    short, long = sorted((one, other), key=len)
+    short, long = sorted((text, other), key=len)
     if len(long) - len(short) > 1:
         return False
     same = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))

@@ -63,12 +63,12 @@ def exact_triple(line: str, source: str) -> Triple | None:
         line: One line without its end.
         source: Decides where a line with several hyphens is cut.
     """
-    if plain := _PLAIN.fullmatch(line):
-        return Triple(*plain.groups())
+    if match := _PLAIN.fullmatch(line):
+        return Triple(*match.groups())
     if len(line) > LONGEST_LINE or not _EXACT.fullmatch(line) or BULLET.match(line):
         return None
     pair, _, label = line.rpartition(":")
-    cuts = [(pair[: found.start()], pair[found.end() :]) for found in re.finditer("-", pair)]
+    cuts = [(pair[: hyphen.start()], pair[hyphen.end() :]) for hyphen in re.finditer("-", pair)]
     names = choose([(head, tail) for head, tail in cuts if _exact_name(head, source) and _exact_name(tail, source)], source)
     return Triple(*names, label) if names and is_label(label) else None
 
@@ -104,10 +104,10 @@ def choose(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
 
 def chunks(statement: str) -> list[str]:
     """Cut at ``,`` and ``、`` where the next piece again holds a separator and a colon, and at spaces where both sides do."""
-    found: list[str] = []
+    statements: list[str] = []
     for piece in _glue(re.split(r"([,、])", statement), both=False):
-        found.extend(_glue(re.split(r"(\s+)", piece), both=True))
-    return found
+        statements.extend(_glue(re.split(r"(\s+)", piece), both=True))
+    return statements
 
 
 def without_heading(pair: str) -> str:
@@ -128,18 +128,18 @@ def _exact_name(name: str, source: str) -> bool:
 def _glue(pieces: list[str], *, both: bool) -> list[str]:
     """Join pieces, which alternate with their delimiters, back together wherever the delimiter divides no two statements."""
     joined = [[pieces[0]]]
-    whole = _whole(pieces[0])
+    seen_statement = _whole(pieces[0])
     for delimiter, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        complete = _whole(piece)
-        if complete and (whole or not both):
+        is_statement = _whole(piece)
+        if is_statement and (seen_statement or not both):
             joined.append([piece])
         else:
             joined[-1] += (delimiter, piece)
-        whole = complete or whole
+        seen_statement = is_statement or seen_statement
     return ["".join(parts) for parts in joined]
 
 
 def _whole(piece: str) -> bool:
     """Whether a piece holds a separator and, after it, a colon."""
-    found = SEPARATOR.search(piece) or CONJUNCTION.search(piece)
-    return found is not None and COLON.search(piece, found.end()) is not None
+    separator = SEPARATOR.search(piece) or CONJUNCTION.search(piece)
+    return separator is not None and COLON.search(piece, separator.end()) is not None

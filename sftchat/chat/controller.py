@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
+from sftchat._util.plugin_calls import call_plugin
 from sftchat._util.renamed import former_names
-from sftchat._util.third_party import call_plugin
 from sftchat.chat.commands import Commands
 from sftchat.chat.context import ChatCommand, Display, Fragments, Settings, View
 from sftchat.chat.conversation import Answer, Conversation

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from sftchat._util.plugin_calls import call_plugin
 from sftchat._util.renamed import former_names
-from sftchat._util.third_party import call_plugin
 from sftchat.chat.context import View
 from sftchat.chat.turn import PendingReply
 from sftchat.engine import Engine, Inspects, Renders, Request

@@ -11,11 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder, write_error
 from sftchat.data.formats import read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.serialize import serialize
-from sftchat.errors import DataError, SftchatError, UsageError
+from sftchat.errors import DataError, UsageError
 from sftchat.types import Example, Message
 
 Kind = Literal["messages", "preferences", "evalset"]
@@ -116,7 +116,7 @@ def _append_line(path: Path, line: str) -> None:
     except UnicodeEncodeError as error:
         raise DataError(f"the reply holds what no file can: {error.reason}", str(path)) from None
     try:
-        with made_folder(path.parent), path.open("ab+", buffering=0) as file:
+        with create_folder(path.parent), path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
                 data = b"\n" + data
@@ -131,4 +131,4 @@ def _append_line(path: Path, line: str) -> None:
                         path.unlink()
                 raise
     except OSError as error:
-        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise write_error(path, error) from error

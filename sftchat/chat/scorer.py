@@ -12,7 +12,7 @@ from sftchat.chat.context import ChatContext, View
 from sftchat.chat.conversation import Answer
 from sftchat.engine import Engine
 from sftchat.errors import in_one_line
-from sftchat.task import ReplyScore, Task, judge, no_problems, reply_score, row_problems
+from sftchat.task import ReplyScore, Task, no_problems, primary_score, row_problems, score_reply
 from sftchat.types import Example, Message, Reply
 
 
@@ -123,7 +123,7 @@ class GoldScorer:
         """
         example = self.find(messages)
         if example is not None:
-            return reply_score(self.task, judge(self.task, example, reply))
+            return primary_score(self.task, score_reply(self.task, example, reply))
         if self.task.validate_row is no_problems:
             return None
         return ReplyScore(self.task.metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))

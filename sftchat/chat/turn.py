@@ -12,7 +12,7 @@ from sftchat.chat.context import ChatContext, Overflow
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request, collect, text_and_thoughts
 from sftchat.errors import EngineError, SftchatError, in_one_line
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.thinking import LATE, THOUGHTS_END, only_thoughts
 from sftchat.types import FinishReason, Reply
 
@@ -347,7 +347,7 @@ class TurnRunner:
             self._view.info(f"{self._who(pane)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
         elif only_thoughts(answer.reply) or (reason == "length" and generation.thinking):
             self._view.info(
-                f"{self._who(pane)}cut while thinking, at {counted(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
+                f"{self._who(pane)}cut while thinking, at {pluralize(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )
         elif reason == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"

@@ -16,7 +16,7 @@ from sftchat.cli.shared import Session, answering_options, chosen_sampling, json
 from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.inference.ask import ask, ask_all, ask_streaming, question, read_questions, reply_row
-from sftchat.text import counted, printable, printable_lines
+from sftchat.text import pluralize, printable, sanitize_lines
 from sftchat.thinking import LATE, only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -86,7 +86,7 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
 
     def write_thoughts(text: str) -> None:
         if show_thinking:
-            click.echo(printable_lines(text), nl=False, err=True)
+            click.echo(sanitize_lines(text), nl=False, err=True)
 
     if stream:
         reply = ask_streaming(
@@ -115,7 +115,7 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
 
 def _cut_while_thinking(reply: Reply) -> str:
     """Return the error for a reply that was cut before its answer began, with what to do about it."""
-    tokens = f", at {counted(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
+    tokens = f", at {pluralize(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
     allow = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
     return f"the reply was cut while thinking{tokens}; {allow}--template-argument enable_thinking=false asks many models not to think"
 
@@ -128,7 +128,7 @@ def _print_all(
     for example, sample, reply in ask_all(engine, questions, sampling, samples):
         problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking(reply) if only_thoughts(reply) else ""
         if isinstance(reply, Reply) and show_thinking and reply.thoughts and not as_json:
-            click.echo(printable_lines(reply.thoughts), err=True)
+            click.echo(sanitize_lines(reply.thoughts), err=True)
         if problem:
             failures += 1
             click.echo(printable(f"sftchat: error: question '{example.id}' was not answered: {problem}"), err=True)

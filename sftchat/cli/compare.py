@@ -21,8 +21,8 @@ from sftchat.cli.shared import Session, answering_options, chosen_sampling, json
 from sftchat.errors import EngineError, UsageError
 from sftchat.inference.ask import ask_models, question, read_questions, reply_row
 from sftchat.models.manifest import trained_tasks
-from sftchat.task import judge, metric_value, reply_score
-from sftchat.text import printable_lines
+from sftchat.task import metric_value, primary_score, score_reply
+from sftchat.text import sanitize_lines
 from sftchat.types import Example, Reply, Score
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _task(session: Session, name: str | None, models: Sequence[str]) -> Task | N
 
 def _score(task: Task | None, example: Example, reply: Answer) -> Score | None:
     """Return the score of a reply; None without a task, a gold reply or a reply."""
-    return None if task is None or example.gold is None or isinstance(reply, EngineError) else judge(task, example, reply)
+    return None if task is None or example.gold is None or isinstance(reply, EngineError) else score_reply(task, example, reply)
 
 
 def _json_row(
@@ -156,7 +156,7 @@ def _json_row(
     for model, reply, score in zip(models, replies, scores, strict=True):
         row = {"error": str(reply)} if isinstance(reply, EngineError) else reply_row(reply)
         if score is not None and task is not None:
-            primary = reply_score(task, score)
+            primary = primary_score(task, score)
             row |= {"metric": primary.metric, "value": primary.value, "errors": list(primary.errors), "answer": primary.answer}
         rows.append({"model": model, **row})
     gold = {} if example.gold is None else {"gold": example.gold}
@@ -204,7 +204,7 @@ def _show(models: Sequence[str], example: Example, replies: Sequence[Answer], sc
 
 def _note(reply: Answer, score: Score | None, task: Task | None) -> str:
     """Return the line below a reply: its score, and whether it was cut."""
-    words = [reply_score(task, score).text] if score is not None and task is not None else []
+    words = [primary_score(task, score).text] if score is not None and task is not None else []
     if isinstance(reply, Reply) and reply.finish_reason == "length":
         words.append(f"cut at {reply.completion_tokens} tokens")
     return ", ".join(words)
@@ -234,7 +234,7 @@ def _print(line: Line, columns: int) -> None:
 def _write(line: Line) -> None:
     """Write one row, with its styles where stdout is a terminal that wants them."""
     if _has_styles():
-        styled = "".join(click.style(printable_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
+        styled = "".join(click.style(sanitize_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
         rendered(sys.stdout).write(f"{styled}\n")
     else:
         click.echo("".join(text for _, text in line).rstrip())

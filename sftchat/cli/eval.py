@@ -16,7 +16,7 @@ from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_option
 from sftchat.cli.shared import Session, answering_options, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
 from sftchat.errors import ModelError, PluginError, UsageError, in_one_line
-from sftchat.text import counted, printable
+from sftchat.text import pluralize, printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.plan import Plan
@@ -170,7 +170,7 @@ def command(
             show(report, stdout())
         written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
         kept = [
-            f"{counted(_lines(path), 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others"
+            f"{pluralize(_lines(path), 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others"
             for path in (_kept_files(plans) if models else ())
         ]
         for line in (*written, *updated, *kept):
@@ -234,7 +234,7 @@ def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool
             _say_kept(_lines(path), path, fresh, mended)
         if lost := sum(memory.lost for memory in memories):
             click.echo(
-                f"{counted(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only", err=True
+                f"{pluralize(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only", err=True
             )
         raise
 
@@ -256,7 +256,7 @@ def _say_kept(count: int, path: Path, fresh: bool, mended: str = "") -> None:
     if count:
         again = "without --fresh goes on" if fresh else "goes on"
         click.echo(
-            f"{counted(count, 'reply', 'replies')} kept in {printable(str(path))}; the same command {again} from there{mended}", err=True
+            f"{pluralize(count, 'reply', 'replies')} kept in {printable(str(path))}; the same command {again} from there{mended}", err=True
         )
 
 

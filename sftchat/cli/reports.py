@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder
 from sftchat._util.output import write_workflow_command
 from sftchat.errors import UsageError
 from sftchat.text import printable
@@ -67,7 +67,7 @@ class ReportFiles:
         if first != option:
             raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
         try:
-            stack.enter_context(made_folder(path.parent))
+            stack.enter_context(create_folder(path.parent))
         except OSError as error:
             raise UsageError(f"cannot make the folder of {option} '{path}': {error.strerror}") from error
         if not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -119,7 +119,7 @@ def write_reports(report: Report, verdict: Verdict, files: ReportFiles, output: 
         environment: With ``GITHUB_STEP_SUMMARY`` the summary is appended to that file, with ``GITHUB_ACTIONS`` newly broken items are
             annotated on standard error.
     """
-    from sftchat.evaluation.replies import write_atomically
+    from sftchat._util.files import write_atomically
 
     pages = [*filter(None, (files.html,)), *([output / PAGE] if output is not None else [])]
     if pages:

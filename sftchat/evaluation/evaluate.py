@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from sftchat.data.formats import with_ids
+from sftchat._util.versions import installed_version
+from sftchat.data.formats import assign_ids
 from sftchat.errors import NotComparableError
 from sftchat.evaluation import statistics
 from sftchat.evaluation.comparison import Comparison
@@ -55,7 +55,7 @@ def evaluate(
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
-    outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
+    outcomes = list(run(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
     asked = evalset or EvalsetIdentity("examples", size=len(examples))
     return summarise(engine.name, task, scored_items(outcomes), asked, seed=seed, seconds=seconds)
@@ -167,13 +167,7 @@ def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers of a report."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {name: installed_version(name) or "unknown" for name in VERSIONED}
 
 
 def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:

@@ -20,7 +20,7 @@ from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import disagreement
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.rules import POINT, GateConfig, GatedMetric
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 TOLERANCE = 1e-12
 """Tolerance when a drop is compared with a limit: 0.005 is not a binary fraction."""
@@ -303,7 +303,7 @@ def _demands(result: ModelResult, rules: GateConfig) -> Iterator[tuple[bool, str
         faults = ", ".join(dict.fromkeys(wrong[0].score.errors))
         yield False, f"{where}: {len(wrong)} of {len(asked)} must-pass items wrong: {listed([i.example.id for i in wrong])} ({faults})"
     elif asked:
-        yield True, f"{where}: {'all ' if len(asked) > 1 else ''}{counted(len(asked), 'must-pass item')} right"
+        yield True, f"{where}: {'all ' if len(asked) > 1 else ''}{pluralize(len(asked), 'must-pass item')} right"
 
 
 def _unsettled(comparison: Comparison, found: GateResult) -> Unsettled:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import UsageError
 from sftchat.evaluation.cached_engine import CachedEngine
@@ -20,7 +20,7 @@ from sftchat.evaluation.evaluate import compare, summarise, versions
 from sftchat.evaluation.gate import decide, gate
 from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
-from sftchat.evaluation.replies import reply_line, write_atomically
+from sftchat.evaluation.replies import reply_line
 from sftchat.evaluation.report import Report
 from sftchat.evaluation.results import ModelResult, SelfCheck
 from sftchat.evaluation.run import Progress, Scorer, requests_of, run
@@ -150,7 +150,7 @@ def _made(folder: Path) -> Iterator[None]:
     """Create the output folder before any work is done."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(made_folder(folder))
+            stack.enter_context(create_folder(folder))
         except OSError as error:
             raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
         yield

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import from_json, path_of
+from sftchat._util.parsing import expand_user, from_json
 from sftchat._util.sqlite import open_database
 from sftchat.errors import SftchatError, first_line
 from sftchat.models.fingerprint import file_hash
@@ -65,7 +65,7 @@ def default_path() -> Path:
     """Return the path of the cache: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
     given = os.environ.get(VARIABLE)
     if given:
-        return path_of(given) / FILE
+        return expand_user(given) / FILE
     from platformdirs import user_cache_path
 
     return user_cache_path("sftchat", appauthor=False) / FILE

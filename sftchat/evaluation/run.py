@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.turns import tools_of
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, PluginError
 from sftchat.evaluation.evalset import check_examples
-from sftchat.task import Task, judge
+from sftchat.task import Task, score_reply
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 
@@ -149,7 +149,7 @@ def score(task: Task, example: Example, reply: Reply) -> Item:
     Raises:
         PluginError: When the scorer raises; its contract is to accept any reply.
     """
-    return Item(example, reply, judge(task, example, reply))
+    return Item(example, reply, score_reply(task, example, reply))
 
 
 def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from sftchat._util.files import write_atomically
 from sftchat.errors import DataError, NotComparableError
 from sftchat.evaluation.baseline import SCHEMA_VERSION, Baseline, Header, content_hash, is_baseline, read_baseline
-from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
+from sftchat.evaluation.replies import HEADER, reply_rows
 from sftchat.evaluation.run import Item
 from sftchat.evaluation.scored import ScoredItems, text_hash
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 
 def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str, ...]:
@@ -26,14 +27,14 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str,
     Returns:
         Lines for the user that describe what changed.
     """
-    told = [f"written, {counted(len(items), 'item')} of {header.model}"]
+    told = [f"written, {pluralize(len(items), 'item')} of {header.model}"]
     try:
         old = read_baseline(path) if is_baseline(path) else None
     except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
         old = None
         told.append(f"in place of one that could not be read ({error})")
     if old is not None:
-        told = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
+        told = [pluralize(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
     write_atomically(path, _lines(header, items))
     return (f"baseline {path}: {', '.join(told)}",)
 

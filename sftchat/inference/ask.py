@@ -32,7 +32,7 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
     Raises:
         DataError: When the file is missing, empty or malformed, or a row does not end with a user message.
     """
-    from sftchat.data.formats import read_examples, with_ids
+    from sftchat.data.formats import assign_ids, read_examples
 
     if path.suffix == ".txt":
         try:
@@ -43,7 +43,7 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
             raise DataError(f"is not UTF-8: {error.reason} at byte {error.start}", str(path)) from None
         questions = tuple(question(line, system, str(number)) for number, line in enumerate(lines, 1) if line.strip())
     else:
-        questions = tuple(_with_system(example, system) for example in with_ids(read_examples(path)))
+        questions = tuple(_with_system(example, system) for example in assign_ids(read_examples(path)))
     for example in questions:
         if not example.messages or example.messages[-1]["role"] != "user":
             raise DataError("the row has no question: its messages must end with the user's", example.source or str(path))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import ModelError
 from sftchat.models.manifest import CHECKPOINT, MANIFEST, checkpoints_of, find_manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG
@@ -48,7 +48,7 @@ def checkpoints(model: str) -> tuple[str, ...]:
     Returns:
         Folders as MODEL arguments; empty if the model belongs to no run.
     """
-    folder = path_of(model)
+    folder = expand_user(model)
     run = folder.parent if folder.name.startswith(CHECKPOINT) else folder
     paths = checkpoints_of(run)
     finished = (run / CONFIG).is_file() or (run / ADAPTER_CONFIG).is_file()
@@ -75,7 +75,6 @@ def describe_checkpoint(model: str) -> str:
 
 
 def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
-    """Yield the runs in a folder and its subfolders."""
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
     except OSError:
@@ -90,7 +89,6 @@ def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
 
 
 def _usable(path: Path) -> bool:
-    """Whether a folder is a model."""
     try:
         resolve(str(path))
     except Exception:  # for any error, the folder is not offered
@@ -99,7 +97,6 @@ def _usable(path: Path) -> bool:
 
 
 def _about(path: Path) -> str:
-    """Return task, base and method of a run."""
     try:
         manifest = read_manifest(path)
     except ModelError:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import UsageError
 
 NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
@@ -81,11 +81,10 @@ def write_project(names: Names, folder: Path) -> list[str]:
     Raises:
         UsageError: When the folder exists or cannot be written.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"'{folder}' already exists; give another folder with -o")
+    check_output_folder(folder, must_be_new=True)
     texts = {path.format(package=names.package, module=names.module): _rendered(source, names) for path, source in FILES.items()}
     try:
-        with whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             for path, text in texts.items():
                 (draft / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft / path).write_text(text, encoding="utf-8")

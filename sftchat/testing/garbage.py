@@ -51,7 +51,7 @@ _ALPHABETS = (
 )
 
 
-def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
+def garbage_replies(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
     """Yield fixed replies, random ones, and gold replies that were cut, repeated, reordered or modified.
 
     Args:
@@ -68,10 +68,10 @@ def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
         letters = "".join(rng.sample(_ALPHABETS, rng.randint(1, 3)))
         yield Reply("".join(rng.choices(letters, k=rng.choice((1, 3, 12, 80)))))
     for _ in range(n if golds else 0):
-        yield Reply(_spoiled(rng.choice(golds), rng))
+        yield Reply(_modify(rng.choice(golds), rng))
 
 
-def _spoiled(text: str, rng: random.Random) -> str:
+def _modify(text: str, rng: random.Random) -> str:
     """Return a modified copy of a correct reply."""
     lines, at = text.split("\n"), rng.randint(0, len(text))
     return rng.choice(

@@ -76,8 +76,8 @@ class Screen:
         """Return scrollback and screen, without padding blanks."""
         with self.changed:
             rows = [*self.emulator.history.top, *(self.emulator.buffer[y] for y in range(self.lines))]
-            shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
-        return "\n".join(shown).rstrip("\n")
+            lines = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
+        return "\n".join(lines).rstrip("\n")
 
     def wait(self, expected: str | Callable[[str], bool]) -> str:
         """Wait until the text contains ``expected``, or the function returns True, and return the text.
@@ -154,9 +154,9 @@ class ChatOnScreen:
     def say(self, message: str) -> None:
         """Type a message, press enter, and wait until the reply is complete."""
         self.until(lambda: self.chat.state == "ready")
-        before = len(self.chat.conversation.turns)
+        turns_before = len(self.chat.conversation.turns)
         self.type(message + "\r")
-        self.until(lambda: len(self.chat.conversation.turns) > before and not self.chat.conversation.waiting)
+        self.until(lambda: len(self.chat.conversation.turns) > turns_before and not self.chat.conversation.waiting)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until a condition holds that no drawing signals.

@@ -60,8 +60,8 @@ def test_leftovers_of_a_killed_process_are_removed_by_the_next_write_and_those_o
     target = tmp_path / "f[1].jsonl"
     code = f"""
 from pathlib import Path
-from sftchat.data.write import replacing
-with replacing(Path({str(target)!r})):
+from sftchat._util.files import atomic_file
+with atomic_file(Path({str(target)!r})):
     print("writing", flush=True)
     input()
 """

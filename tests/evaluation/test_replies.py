@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
-from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
+from sftchat._util.files import write_atomically
+from sftchat.evaluation.replies import match, read_replies, reply_line
 from sftchat.evaluation.run import Failure, Item, Outcome, score
 from sftchat.evaluation.scored import score_stored
 from sftchat.types import FinishReason

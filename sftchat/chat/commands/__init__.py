@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 
-from sftchat._util.returned import plain_texts
-from sftchat._util.third_party import call_plugin
+from sftchat._util.plugin_calls import call_plugin, plain_texts
 from sftchat.chat.commands import (
     data,
     inspect_probs,

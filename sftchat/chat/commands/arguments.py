@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.chat.context import ChatContext
 from sftchat.errors import UsageError
 
@@ -67,7 +67,7 @@ def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool
     name = typed.rpartition("/")[2]
     before = typed[: len(typed) - len(name)]
     try:
-        entries = sorted(os.scandir(path_of(before or ".")), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(expand_user(before or ".")), key=lambda entry: entry.name)
     except (OSError, RuntimeError, ValueError):  # missing, not readable, unknown home directory, or an invalid path
         return
     offered = 0

@@ -17,7 +17,7 @@ from sftchat.chat.context import ChatCommand, ChatContext, Style
 from sftchat.chat.turn import ALTERNATIVES
 from sftchat.engine import Inspects, Request, Scores
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import UNNUMBERED, Choice, Token
 
 DOUBTFUL = 8
@@ -157,7 +157,7 @@ def _at(choices: tuple[Choice, ...], place: int) -> Choice:
         UsageError: When the position does not exist.
     """
     if place > len(choices):
-        raise UsageError(f"N is {place}; the reply has {counted(len(choices), 'token')}")
+        raise UsageError(f"N is {place}; the reply has {pluralize(len(choices), 'token')}")
     return choices[place - 1]
 
 

@@ -11,11 +11,11 @@ from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
 from sftchat.chat.conversation import Conversation, Turn
 from sftchat.engine import Inspects, Request
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import Message, Token
 
 MAX_LISTED = 60
-"""Maximum number of tokens listed one per line; the rest is only counted."""
+"""Maximum number of tokens listed one per line; the rest is only pluralize."""
 T = TypeVar("T")
 
 
@@ -80,7 +80,7 @@ def _prompt(context: ChatContext, argument: str) -> None:
     def show(rendered: tuple[int, list[Token]]) -> None:
         count, tokens = rendered
         shown = running(("special" if token.special else "", token) for token in tokens)
-        context.info([*shown, ("note", f"▏{counted(count, 'token')}")])
+        context.info([*shown, ("note", f"▏{pluralize(count, 'token')}")])
 
     look(context, "rendering", job, show)
 
@@ -104,7 +104,7 @@ def _tokens(context: ChatContext, argument: str) -> None:
             (("note", str(first + place)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
             for place, token in enumerate(tokens[first:], 1)
         ]
-        head: Fragments = [("note", f"… {counted(first, 'token')} before; /tokens all lists them\n")] if first else []
+        head: Fragments = [("note", f"… {pluralize(first, 'token')} before; /tokens all lists them\n")] if first else []
         context.info([*head, *table(rows)])
 
     look(context, "tokenising", job, show)
@@ -137,7 +137,7 @@ def _mask(context: ChatContext, argument: str) -> None:
                 writes = token.trained
             pieces += running([("trained" if token.trained else "special" if token.special else "note", token)])
         end = ("⟧" if writes else "") + ("" if tokens[-1].text.endswith("\n") and not writes else "\n")
-        context.info([*pieces, ("note", f"{end}learns {learned} of {counted(count, 'token')}, those in ⟦⟧")])
+        context.info([*pieces, ("note", f"{end}learns {learned} of {pluralize(count, 'token')}, those in ⟦⟧")])
 
     look(context, "rendering", job, show)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.chat.commands.arguments import paths, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.engine import OFF, Adapts
@@ -66,7 +66,7 @@ def _adapter(context: ChatContext, argument: str) -> None:
     elif "+" in argument:
         name, parts = _parse_sum(argument, engine.adapters)
         context.work(f"adding up {name}", lambda _, work: _mix(engine, name, parts), lambda _: _choose(context, name))
-    elif path_of(argument).is_dir():
+    elif expand_user(argument).is_dir():
         context.work(f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _choose(context, argument))
     else:
         raise UsageError(unknown("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")

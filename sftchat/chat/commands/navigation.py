@@ -9,7 +9,7 @@ from functools import partial
 from sftchat.chat.commands.arguments import no_reply, nothing_asked, shortened, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 
 def _system(context: ChatContext, argument: str) -> None:
@@ -102,7 +102,7 @@ def _branches(context: ChatContext, argument: str) -> None:
     for number, end in enumerate(conversation.ends, start=1):
         turns = conversation.turns_to(end)
         last = f"{shortened(turns[-1].question)} → {shortened(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
-        lines.append(f"{'*' if end == conversation.head else ' '} {number}  {counted(len(turns), 'turn')}: {last}")
+        lines.append(f"{'*' if end == conversation.head else ' '} {number}  {pluralize(len(turns), 'turn')}: {last}")
     context.info("\n".join(lines))
 
 

@@ -13,8 +13,8 @@ from sftchat.chat.pane import JobHandle
 from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, UsageError
-from sftchat.task import judge
-from sftchat.text import counted, normalise
+from sftchat.task import score_reply
+from sftchat.text import normalise, pluralize
 from sftchat.types import Example, Reply
 
 MAX_SAMPLES = 256
@@ -36,7 +36,9 @@ def _samples(context: ChatContext, argument: str) -> None:
     def understood(reply: Reply) -> str:
         """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
         # some scorers need a gold reply; the answer that they extract from the reply does not depend on it
-        said = judge(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
+        said = (
+            score_reply(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
+        )
         return normalise(said or reply.text)
 
     def job(engine: Engine, work: JobHandle) -> list[Reply]:
@@ -56,7 +58,9 @@ def _samples(context: ChatContext, argument: str) -> None:
         for group in ordered:
             text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
             rows.append((("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", text or "(nothing)")))
-        head = f"{counted(len(replies), 'sample')} at temperature {sampling.temperature:g}, {counted(len(ordered), 'different answer')}\n"
+        head = (
+            f"{pluralize(len(replies), 'sample')} at temperature {sampling.temperature:g}, {pluralize(len(ordered), 'different answer')}\n"
+        )
         context.info([("note", head), *table(rows)])
 
     context.work(f"sampling {count} answers", job, show)

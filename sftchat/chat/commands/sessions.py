@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.chat.commands.arguments import no_reply, paths, shortened, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.sessions import Summary, restored
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 LISTED_SESSIONS = 20
 NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
@@ -35,7 +35,7 @@ def listed(summaries: Iterable[Summary], current: int) -> str:
     lines = []
     for summary in summaries:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.used))
-        turns, models = counted(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
+        turns, models = pluralize(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
         mark = "*" if summary.id == current else " "
         lines.append(
             f"{mark} {summary.id}{f' {summary.name}' if summary.name else ''}  {when}  {turns} with {models}: {shortened(summary.metadata.title)}"
@@ -65,12 +65,12 @@ def _load(context: ChatContext, argument: str) -> None:
         context.conversation = conversation
         context.settings = settings
         with_models = ", ".join(summary.metadata.models)
-        context.info(f"session {argument}: {counted(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
+        context.info(f"session {argument}: {pluralize(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
         return
     name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]
     if not name:
         raise UsageError("what is to be loaded is missing: the name or number of a session, or a file")
-    path, row = path_of(name), word or ""
+    path, row = expand_user(name), word or ""
     if not path.is_file():
         raise UsageError(f"no session and no file '{argument}'; /sessions lists the sessions")
     from sftchat.chat.export import read_conversation
@@ -79,7 +79,7 @@ def _load(context: ChatContext, argument: str) -> None:
     context.services.session.go_on(None, None)
     context.conversation = conversation
     waits = f"; its last message waits for you to send it: {shortened(question)}" if question and context.prefill_input(question) else ""
-    context.info(f"{path}: {counted(len(conversation.turns), 'turn')}{waits}; /history shows it")
+    context.info(f"{path}: {pluralize(len(conversation.turns), 'turn')}{waits}; /history shows it")
 
 
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
@@ -94,9 +94,9 @@ def _export(context: ChatContext, argument: str) -> None:
     if not argument:
         raise UsageError("the file is missing: /export FILE [messages|sharegpt|markdown]")
     name, format = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
-    path = path_of(name)
+    path = expand_user(name)
     written = export(context.conversation, path, format or "")
-    context.info(f"{counted(len(context.conversation.turns), 'turn')} written to {path} as {written}")
+    context.info(f"{pluralize(len(context.conversation.turns), 'turn')} written to {path} as {written}")
 
 
 _command = partial(ChatCommand, topic="sessions")

@@ -21,7 +21,7 @@ from sftchat._util.parsing import load_json
 from sftchat.chat.context import Fragments
 from sftchat.chat.ui.plain import Plain
 from sftchat.task import ReplyScore
-from sftchat.text import printable_json
+from sftchat.text import sanitize_json
 from sftchat.thinking import apart, with_opening_tag
 
 
@@ -95,4 +95,4 @@ class JsonLines(Plain):
 
     def _put(self, kind: str, **fields: Any) -> None:
         row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
-        self._write(printable_json(json.dumps(row, ensure_ascii=False)) + "\n")
+        self._write(sanitize_json(json.dumps(row, ensure_ascii=False)) + "\n")

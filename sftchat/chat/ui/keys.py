@@ -13,7 +13,7 @@ from prompt_toolkit.filters import Condition, emacs_mode, has_focus, is_searchin
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.chat.ui.input import Pasted
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def prefers_vi(environment: Mapping[str, str]) -> bool:
     """Return whether the user's readline configuration selects vi keys."""
     path = environment.get("INPUTRC") or Path("~/.inputrc")
     try:
-        lines = path_of(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = expand_user(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except (OSError, RuntimeError):
         return False
     chosen = [

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.progress import with_progress
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, answering_options, sampling_options
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
-from sftchat.data.sampling import Samples, generate, requests, settings_of
-from sftchat.data.write import check_target
+from sftchat.data.samples import SampleFile, generate_samples, missing_requests, settings_of
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError, listed
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 if TYPE_CHECKING:
     from sftchat.types import Example, SamplingParams
@@ -79,13 +79,13 @@ class Asking:
         if "-" in targets:
             raise UsageError("the output is a file with samples and provenance beside it; give a name, not -")
         for target in targets:
-            check_target(target, overwrite=self.overwrite)
+            check_output_file(target, overwrite=self.overwrite)
         paths = [Path(name).resolve() for name in [*targets, str(self.samples_file)]]
         if len(set(paths)) < len(paths):
             raise UsageError("two of the outputs are one file; give each a name of its own")
-        check_target(self.samples_file, overwrite=True)
+        check_output_file(self.samples_file, overwrite=True)
 
-    def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[Samples, list[EngineError]]:
+    def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[SampleFile, list[EngineError]]:
         """Have every prompt answered ``k`` times; the model is opened only when something is left to ask.
 
         Returns:
@@ -96,27 +96,27 @@ class Asking:
             EngineError: When the engine can generate nothing more; what came before is kept.
         """
         settings = settings_of(self.model, self.session.identify(self.model, **self.engine), sampling)
-        samples = Samples(self.samples_file, settings, fresh=self.fresh)
-        wanted = requests(examples, k, sampling, samples)
-        if not wanted:
+        samples = SampleFile(self.samples_file, settings, fresh=self.fresh)
+        missing = missing_requests(examples, k, sampling, samples)
+        if not missing:
             return samples, []
         if len(samples) and not self.quiet:
-            click.echo(f"{counted(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(wanted)} to go", err=True)
+            click.echo(f"{pluralize(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(missing)} to go", err=True)
         with samples, closing(self.session.load_engine(self.model, **self.engine)) as engine:
-            answers = with_progress(generate(engine, wanted, samples), len(wanted), hidden=self.quiet)
+            answers = with_progress(generate_samples(engine, missing, samples), len(missing), hidden=self.quiet)
             failures = [answer for answer in answers if answer is not None]
         return samples, failures
 
 
 def read_prompts(
-    file: str, limit: int | None, check: Callable[[Iterable[Example]], Iterable[Example]], rows_read: RowOptions
+    file: str, limit: int | None, check_rows: Callable[[Iterable[Example]], Iterable[Example]], row_options: RowOptions
 ) -> list[Example]:
     """The prompts of a file, looked at one and all before a model is opened.
 
     Raises:
         DataError: A row is malformed or cannot be used, or ends with a turn that cannot be answered.
     """
-    examples = list(check(islice(read_examples(file, rows_read), limit)))
+    examples = list(check_rows(islice(read_examples(file, row_options), limit)))
     for example in examples:
         if example.messages[-1]["role"] not in ("user", "tool"):
             raise DataError(
@@ -125,20 +125,20 @@ def read_prompts(
     return examples
 
 
-def no_rows(asking: Asking, prompts: str, number: int, words: str, failures: Sequence[EngineError]) -> SftchatError:
+def no_rows(asking: Asking, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
     """The error when no prompt gave a row: the model's own reason where it did not answer, else what became of the replies.
 
     Args:
         asking: What was asked.
         prompts: Name of the file of prompts.
         number: How many there are.
-        words: What became of them.
+        summary: What became of them.
         failures: Of requests without an answer.
     """
-    kept = f"nothing is written but {asking.samples_file}" if asking.samples_file.exists() else "nothing is written"
+    written = f"nothing is written but {asking.samples_file}" if asking.samples_file.exists() else "nothing is written"
     if failures:
-        return EngineError(f"no prompt of {number} gave a row: {words} ({_reasons(failures)}); {kept}")
-    return DataError(f"no prompt of {number} gave a row: {words}; {kept}", prompts)
+        return EngineError(f"no prompt of {number} gave a row: {summary} ({_reasons(failures)}); {written}")
+    return DataError(f"no prompt of {number} gave a row: {summary}; {written}", prompts)
 
 
 def _reasons(failures: Sequence[EngineError]) -> str:
@@ -146,12 +146,12 @@ def _reasons(failures: Sequence[EngineError]) -> str:
     return listed(sorted({str(failure) for failure in failures}), 2)
 
 
-def told(counts: Mapping[str, int], words: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
+def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
     """Say what became of the prompts, and that some requests failed; returns the exit code.
 
     Args:
         counts: By what became of them, ``prompts`` and ``kept`` among them.
-        words: The same for a person.
+        summary: The same for a person.
         output: Where the rows are.
         failures: Of requests without an answer.
         as_json: Print the counts.
@@ -160,10 +160,10 @@ def told(counts: Mapping[str, int], words: str, output: str, failures: Sequence[
     if as_json:
         click.echo(json.dumps(counts))
     if not quiet:
-        click.echo(f"wrote {counted(counts['kept'], 'row')} to {output} of {counted(counts['prompts'], 'prompt')}: {words}", err=True)
+        click.echo(f"wrote {pluralize(counts['kept'], 'row')} to {output} of {pluralize(counts['prompts'], 'prompt')}: {summary}", err=True)
     if not failures:
         return 0
-    what = _reasons(failures)
-    again = "the same command with --overwrite asks those again"
-    click.echo(f"sftchat: error: {counted(len(failures), 'request')} had no answer ({what}); {again}", err=True)
+    reasons = _reasons(failures)
+    remedy = "the same command with --overwrite asks those again"
+    click.echo(f"sftchat: error: {pluralize(len(failures), 'request')} had no answer ({reasons}); {remedy}", err=True)
     return 3

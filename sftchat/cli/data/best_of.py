@@ -13,9 +13,9 @@ from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompt
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.shared import Session, chosen_sampling
-from sftchat.data.best_of import FATES, Choice, check_prompts, choose, judged
-from sftchat.data.formats import FORMATS, as_rows
-from sftchat.data.sampling import Samples, requests
+from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
+from sftchat.data.formats import FORMATS, to_rows
+from sftchat.data.samples import SampleFile, missing_requests
 from sftchat.data.write import write_rows
 from sftchat.errors import SftchatError, UsageError
 
@@ -49,7 +49,7 @@ def best_of(
     prompts: str,
     output: str,
     limit: int | None,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     samples: str | None,
     fresh: bool,
     k: int,
@@ -74,31 +74,31 @@ def best_of(
     sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --score-only --min-score 1 --overwrite
     """
     session: Session = ctx.obj
-    found = session.registry.task(task)
+    chosen_task = session.registry.task(task)
     if score_only and fresh:
         raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
-        options["temperature"] = max(found.sampling.temperature, TEMPERATURE)
-    sampling = chosen_sampling(found, options)
+        options["temperature"] = max(chosen_task.sampling.temperature, TEMPERATURE)
+    sampling = chosen_sampling(chosen_task, options)
     if k > 1 and sampling.temperature == 0:
         raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
     asking = Asking(
-        session, model, {**options, "preferred": found.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
+        session, model, {**options, "preferred": chosen_task.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
     )  # fmt: skip
     asking.check(pairs)
-    examples = read_prompts(prompts, limit, check_prompts, rows_read)
-    said, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
-    choices = [choose(one, solved=solved, least=least) for one in judged(found, examples, said, k)]
+    examples = read_prompts(prompts, limit, check_prompts, row_options)
+    sample_file, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
+    choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
         raise no_rows(asking, prompts, len(examples), _words(counts), failures)
     if pairs is not None:
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
-    write_rows(output, as_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
+    write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
     settings = {
-        **(said.settings or {}),
+        **(sample_file.settings or {}),
         "task": task,
-        "metric": found.metric.name,
+        "metric": chosen_task.metric.name,
         "k": k,
         "solved_threshold": solved,
         "min_score": least,
@@ -109,23 +109,23 @@ def best_of(
     ctx.exit(told(counts, _words(counts), output, failures, as_json=as_json, quiet=quiet))
 
 
-def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> Samples:
+def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
     """The samples that are there, if all are."""
     if not asking.samples_file.is_file():
         raise UsageError(f"there are no samples in '{asking.samples_file}'; leave --score-only out to make them, or give --samples FILE")
-    samples = Samples(asking.samples_file)
-    missing = requests(examples, k, sampling, samples)
+    samples = SampleFile(asking.samples_file)
+    missing = missing_requests(examples, k, sampling, samples)
     if missing:
         raise SftchatError(f"{asking.samples_file} lacks {len(missing)} of the samples; leave --score-only out to ask for those")
     return samples
 
 
-def _counts(prompts: int, choices: list[Choice]) -> dict[str, int]:
+def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
     """Prompts by what became of them."""
-    fates = Counter(choice.fate for choice in choices)
+    outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,
-        **{fate: fates[fate] for fate in FATES},
+        **{outcome: outcome_counts[outcome] for outcome in OUTCOMES},
         "unanswered": prompts - len(choices),
         "pairs": sum(choice.pair is not None for choice in choices),
     }
@@ -133,5 +133,5 @@ def _counts(prompts: int, choices: list[Choice]) -> dict[str, int]:
 
 def _words(counts: dict[str, int]) -> str:
     """What became of the prompts, and how many pairs there are."""
-    fates = [f"{counts[name]} {name}" for name in (*FATES, "unanswered") if counts[name] or name == "kept"]
-    return f"{', '.join(fates)}; best and worst differ in {counts['pairs']}"
+    outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
+    return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.evaluation.comparison import Comparison, GateResult, Ranked
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.run import Failure
-from sftchat.text import printable_json
+from sftchat.text import sanitize_json
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Report:
     def to_json(self) -> str:
         """Return the report as JSON with sorted keys and a final newline; the same inputs give the same bytes.
 
-        Control characters and characters that reorder or hide text are escaped, see ``sftchat.text.printable_json``.
+        Control characters and characters that reorder or hide text are escaped, see ``sftchat.text.sanitize_json``.
         """
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -79,7 +79,7 @@ class Report:
             "remarks": list(self.remarks),
             "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
         }
-        return printable_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
+        return sanitize_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
 
 
 def _rounded(value: Any) -> Any:

@@ -27,8 +27,7 @@ from sftchat import (
     hookimpl,
     rate,
 )
-from sftchat._util.returned import copied, plain_example
-from sftchat._util.third_party import LONGEST_MESSAGE, Malformed, call_plugin, iterate_plugin
+from sftchat._util.plugin_calls import MAX_MESSAGE_LENGTH, Malformed, call_plugin, copy_json, iterate_plugin, plain_example
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.data.generate import generate_examples
@@ -36,7 +35,7 @@ from sftchat.engine import Counts, Engine, Renders, collect
 from sftchat.errors import class_and_message, message_of, raised_at
 from sftchat.inference.guarded import open_guarded, plain_chunk
 from sftchat.plugins.manager import load_plugins
-from sftchat.task import judge, row_problems, training_defaults
+from sftchat.task import row_problems, score_reply, training_defaults
 from sftchat.testing import ScriptedEngine, chat_with, plugin_manager_with
 from sftchat.types import Choice, Token
 
@@ -63,7 +62,7 @@ def error_of(call: Callable[[], Any]) -> str:
     return str(caught.value)
 
 
-# --- the one way to call
+# --- calls
 
 
 def test_an_error_names_the_function_the_item_and_the_line() -> None:
@@ -96,7 +95,7 @@ def test_an_endless_message_is_cut() -> None:
     def shouts() -> None:
         raise ValueError("a" * 10_000)
 
-    assert len(error_of(lambda: call_plugin("the oracle", shouts))) < LONGEST_MESSAGE + 200
+    assert len(error_of(lambda: call_plugin("the oracle", shouts))) < MAX_MESSAGE_LENGTH + 200
 
 
 def test_an_iterator_is_advanced_step_by_step_and_closed() -> None:
@@ -232,8 +231,8 @@ def test_a_scorer_that_changes_its_example_changes_no_other() -> None:
         object.__setattr__(example, "id", "other")
         return Score({"n": 1})
 
-    before = copied(list(EXAMPLE.messages)), copied(dict(EXAMPLE.metadata)), EXAMPLE.id
-    judge(replace(TASK, score=vandal), EXAMPLE, Reply("a"))
+    before = copy_json(list(EXAMPLE.messages)), copy_json(dict(EXAMPLE.metadata)), EXAMPLE.id
+    score_reply(replace(TASK, score=vandal), EXAMPLE, Reply("a"))
 
     assert (list(EXAMPLE.messages), dict(EXAMPLE.metadata), EXAMPLE.id) == before
 

@@ -15,18 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from sftchat._util.files import take_lock
-from sftchat._util.parsing import bounded_lines, from_json, load_json
+from sftchat._util.files import try_lock, write_error
+from sftchat._util.parsing import from_json, iter_bounded_lines, load_json
 from sftchat.data.duplicates import digest
-from sftchat.data.values import abbreviate
 from sftchat.engine import Engine, Request, collect
-from sftchat.errors import DataError, EngineError, SftchatError, UsageError
+from sftchat.errors import DataError, EngineError, SftchatError, UsageError, os_reason
+from sftchat.text import abbreviate
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 HEADER = "sftchat_samples"
 VERSION = 1
 
-Key = tuple[str, int]
+SampleKey = tuple[str, int]
 """Prompt hash from ``prompt_key``, and sample number from 0."""
 
 
@@ -35,7 +35,7 @@ def prompt_key(messages: Sequence[Message]) -> str:
     return digest(messages).hex()
 
 
-class Samples:
+class SampleFile:
     """The samples in a file, which may be extended; a context manager.
 
     Args:
@@ -58,7 +58,7 @@ class Samples:
         if self._size and not fresh:
             self._read()
 
-    def __enter__(self) -> Samples:
+    def __enter__(self) -> SampleFile:
         """Return self; the file is opened for the first reply."""
         return self
 
@@ -67,7 +67,7 @@ class Samples:
         if self._file is not None:
             self._file.close()
 
-    def add(self, key: Key, reply: Reply) -> None:
+    def add(self, key: SampleKey, reply: Reply) -> None:
         """Save a reply; flushed to the operating system at once, so that a killed process loses none.
 
         Raises:
@@ -85,17 +85,17 @@ class Samples:
         try:
             if self._file is None:
                 self._file = self._open()
-            self._file.write(_line(row))
+            self._file.write(_to_line(row))
             self._file.flush()
         except OSError as error:
-            raise SftchatError(f"{self.path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+            raise write_error(self.path, error) from error
         self._replies.setdefault(key[0], {})[key[1]] = reply
 
-    def of(self, messages: Sequence[Message]) -> list[Reply]:
+    def replies_to(self, messages: Sequence[Message]) -> list[Reply]:
         """Return the replies to a prompt, by sample number."""
         return [reply for _, reply in sorted(self._replies.get(prompt_key(messages), {}).items())]
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: SampleKey) -> bool:
         """Whether the file has this sample."""
         return key[1] in self._replies.get(key[0], {})
 
@@ -106,32 +106,32 @@ class Samples:
     def _open(self) -> BinaryIO:
         """Open for writing after the last complete line; truncates a partial line of a killed process."""
         stream = self.path.open("a+b")
-        if not take_lock(stream) or stream.seek(0, os.SEEK_END) != self._size:
+        if not try_lock(stream) or stream.seek(0, os.SEEK_END) != self._size:
             stream.close()
             raise SftchatError(
                 f"another run has added to {self.path}, or still does; run again when it is done, or give --samples another file"
             )
         stream.truncate(self._length)
         if not self._length:
-            stream.write(_line({HEADER: VERSION, **(self.settings or {})}))
+            stream.write(_to_line({HEADER: VERSION, **(self.settings or {})}))
         return stream
 
     def _read(self) -> None:
         """Read the existing samples."""
         try:
             with self.path.open("rb") as file:
-                for number, line, cut_off in bounded_lines(file):
+                for number, line, cut_off in iter_bounded_lines(file):
                     source = f"{self.path}:{number}"
                     if not cut_off and not line.endswith(b"\n"):
                         return
-                    row = _parsed(line, source)
+                    row = _parse_line(line, source)
                     if number == 1:
                         self._compare(row)
                     else:
                         self._take(row, source)
                     self._length += len(line)
         except OSError as error:
-            raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", str(self.path)) from None
+            raise DataError(f"cannot be read: {os_reason(error)}", str(self.path)) from None
 
     def _compare(self, header: dict[str, Any]) -> None:
         """Reject replies made with other settings."""
@@ -139,12 +139,12 @@ class Samples:
             raise DataError("the file holds no samples; give --samples another name", str(self.path))
         if self.settings is None:
             return
-        wanted = json.loads(json.dumps(self.settings))
-        for name in sorted({*wanted, *header}):
-            there, here = header.get(name), wanted.get(name)
-            if there != here:
+        settings = json.loads(json.dumps(self.settings))
+        for name in sorted({*settings, *header}):
+            recorded, current = header.get(name), settings.get(name)
+            if recorded != current:
                 raise UsageError(
-                    f"{self.path} holds replies made with {name} {abbreviate(there)}, not {abbreviate(here)}; give --fresh to make them again, or --samples another file"
+                    f"{self.path} holds replies made with {name} {abbreviate(recorded)}, not {abbreviate(current)}; give --fresh to make them again, or --samples another file"
                 )
 
     def _take(self, row: dict[str, Any], source: str) -> None:
@@ -163,7 +163,7 @@ def settings_of(model: str, identity: str, sampling: SamplingParams) -> dict[str
     return {"model": model, "identity": identity, **asdict(sampling)}
 
 
-def requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samples: Samples) -> list[tuple[Key, Request]]:
+def missing_requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samples: SampleFile) -> list[tuple[SampleKey, Request]]:
     """Return the requests still missing: ``k`` samples per prompt with different seeds, equal prompts once.
 
     Args:
@@ -172,26 +172,26 @@ def requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samp
         sampling: Sampling parameters; sample j uses the seed plus j.
         samples: The existing samples.
     """
-    wanted: dict[Key, Request] = {}
+    missing: dict[SampleKey, Request] = {}
     for example in examples:
         prompt = prompt_key(example.messages)
         for number in range(k):
             key = (prompt, number)
-            if key not in samples and key not in wanted:
+            if key not in samples and key not in missing:
                 params = replace(sampling, seed=sampling.seed + number)
-                wanted[key] = Request(f"{prompt}-{number}", example.messages, sampling=params)
-    return list(wanted.items())
+                missing[key] = Request(f"{prompt}-{number}", example.messages, sampling=params)
+    return list(missing.items())
 
 
-def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Samples) -> Iterator[EngineError | None]:
+def generate_samples(engine: Engine, missing: Sequence[tuple[SampleKey, Request]], samples: SampleFile) -> Iterator[EngineError | None]:
     """Generate replies and save each as it arrives; yields None or the error of each request.
 
     Raises:
         EngineError: When the engine fails as a whole; earlier replies are saved.
         SftchatError: When writing fails.
     """
-    keys = {request.id: key for key, request in wanted}
-    with closing(collect(engine, (request for _, request in wanted))) as replies:
+    keys = {request.id: key for key, request in missing}
+    with closing(collect(engine, (request for _, request in missing))) as replies:
         for request_id, reply in replies:
             if isinstance(reply, EngineError):
                 yield reply
@@ -200,12 +200,12 @@ def generate(engine: Engine, wanted: Sequence[tuple[Key, Request]], samples: Sam
             yield None
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def _to_line(row: Mapping[str, Any]) -> bytes:
     """Serialize a row to one line; lone surrogates are written as JSON escapes."""
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _parsed(line: bytes, source: str) -> dict[str, Any]:
+def _parse_line(line: bytes, source: str) -> dict[str, Any]:
     """Parse one line as an object."""
     try:
         row = load_json(line)
