@@ -25,7 +25,7 @@ BAD = [{"messages": [{"role": H, "content": H}]}, {H: H}, {"instruction": H, "ou
 
 
 def manifest(mark: str) -> str:
-    """A manifest in which whatever may be text is hostile."""
+    """Manifest with hostile text in every text field."""
     said = f"{H}{mark}"
     names = ("task", "base", "base_identity", "method", "tokens_hash", "template", "template_hash", "command")
     maps = {name: {H: said} for name in ("config", "versions", "validation")}

@@ -38,7 +38,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def everything() -> list[str]:
-    """All that is in the folder, but for the rows."""
+    """Return all files of the folder except the rows."""
     return sorted(str(path) for path in Path().rglob("*") if path.name != ROWS)
 
 
@@ -46,16 +46,16 @@ ROWS = "rows.jsonl"
 
 
 def training(model: Path, output: str, *more: object) -> tuple[object, ...]:
-    """The words of a training of one step."""
+    """Return the arguments of a training of one step."""
     Path(ROWS).write_text('{"prompt": "谁？", "completion": "无"}\n' * 4, encoding="utf-8")
     return ("train", "general", "--model", model, "--data", ROWS, "--max-steps", 1, "-q", "-o", output, *more)
 
 
-# two trainings into one folder
+# --- two trainings into one folder
 
 
 def another_training(run: str) -> subprocess.Popen[str]:
-    """A process that is training into a folder, as far as others can tell."""
+    """Process that holds the lock of a training on a folder."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -84,7 +84,7 @@ def test_the_second_of_two_trainings_into_one_folder_is_refused_and_a_killed_one
     check_not_in_use(Path(output))
     with lock_run(Path(output)):
         Path("runs/first/model").touch()
-        assert everything() == ["link", "runs", "runs/first", "runs/first/model"]  # what holds the lock is no file
+        assert everything() == ["link", "runs", "runs/first", "runs/first/model"]  # the lock is not a file
     check_not_in_use(Path(output))
 
 
@@ -97,7 +97,7 @@ def test_a_lock_leaves_no_empty_folder_and_keeps_one_that_holds_a_run() -> None:
     assert everything() == ["a", "a/b", "a/b/run", "a/b/run/model"]
 
 
-# folders that are none
+# --- invalid folders
 
 
 def test_an_output_below_a_file_or_at_a_broken_link_is_refused_before_anything_loads(
@@ -139,7 +139,7 @@ def test_a_run_folder_may_be_a_link(tiny_checkpoint: Path, capsys: pytest.Captur
     assert [path for path in everything() if path.startswith(".") or "/." in path] == []
 
 
-# a disk that is full
+# --- a full disk
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_a_training_on_a_full_disk_is_one_line_and_leaves_nothing_incomplete(
     assert everything() == left
 
 
-# files that are no rows
+# --- files without rows
 
 
 def test_a_sparse_file_is_one_line_for_any_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ HOSTILE = st.lists(
 
 
 def written(*pieces: str, in_workflow: bool = False) -> str:
-    """What reaches a stream of pieces that are written to its guard."""
+    """Return what a stream receives when pieces are written to its guard."""
     raw = io.StringIO()
     guard = Guarded(Handle(raw, required=True), in_workflow=in_workflow)
     for piece in pieces:
@@ -44,7 +44,7 @@ def written(*pieces: str, in_workflow: bool = False) -> str:
 
 
 def workflow_commands(text: str) -> list[str]:
-    """Lines that GitHub's runner would take for commands."""
+    """Return the lines that GitHub's runner would read as commands."""
     return [line for line in re.split("[\r\n]", text) if line.lstrip().startswith("::") or "##[" in line]
 
 
@@ -130,7 +130,7 @@ class Screen(io.StringIO):
 
 
 def take_streams(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """A terminal that has the standard streams; called by a test itself, because pytest changes the streams after its fixtures."""
+    """Use a terminal as the standard streams; called in the test, because pytest changes the streams after its fixtures."""
     shown = Screen()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -140,7 +140,7 @@ def take_streams(monkeypatch: pytest.MonkeyPatch) -> Screen:
 
 
 CONTROLS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AK]|\r")
-"""What rich writes: styles, the cursor, movements of a bar."""
+"""Escape sequences of rich: styles, the cursor, movements of a progress bar."""
 
 
 @settings(deadline=None, max_examples=50)
@@ -213,7 +213,7 @@ def test_streams_are_guarded_once_and_restored(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Tee:
-    """What a program may put in the place of a stream: it can write, and that is all."""
+    """Minimal replacement of a stream: it can only write."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -273,7 +273,7 @@ RESULTS = {
 
 
 def shell(line: str, words: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run the program with its streams where a line of the shell puts them."""
+    """Run the program with its streams redirected by a shell line."""
     return subprocess.run(["sh", "-c", f'exec "$@" {line}', "sh", *PROGRAM, *words], capture_output=True, check=False, cwd=folder)
 
 

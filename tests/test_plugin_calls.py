@@ -62,7 +62,7 @@ def error_of(call: Callable[[], Any]) -> str:
     return str(caught.value)
 
 
-# --- the one way to call
+# --- calls
 
 
 def test_an_error_names_the_function_the_item_and_the_line() -> None:

@@ -93,7 +93,7 @@ def test_tokens_are_cjk_characters_and_runs_of_letters_and_digits(text: str, exp
 
 
 def test_texts_that_share_only_a_number_share_only_that_token() -> None:
-    # rouge-score's own tokenizer keeps nothing but the number of either text and calls them identical.
+    # rouge-score's tokenizer keeps only the number of each text and so finds them identical.
     assert set(tokens("张三 2020 年")) & set(tokens("李四 2020 月")) == {"2020"}
 
 

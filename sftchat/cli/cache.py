@@ -1,4 +1,4 @@
-"""``sftchat cache``: what the reply store holds, and how to make it hold less."""
+"""``sftchat cache``: list cached replies and delete them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftchat.errors import UsageError
 from sftchat.text import pluralize
 
 SHOWN = 12
-"""Digits of an identity on the screen; any prefix will do for ``--model``."""
+"""Number of digits of an identity that are shown; ``--model`` accepts any prefix."""
 UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -81,7 +81,7 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
 
 
 def readable(size: float) -> str:
-    """A number of bytes with a unit: ``512 B``, ``3.4 MB``."""
+    """Format a number of bytes with a unit: ``512 B``, ``3.4 MB``."""
     unit = 0
     while size >= 1000 and unit < len(UNITS) - 1:
         size, unit = size / 1000, unit + 1

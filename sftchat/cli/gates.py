@@ -1,4 +1,4 @@
-"""The gate as the demonstration shows it: a verdict, its exit code, and the items that broke."""
+"""A gate of the demo: the verdict, its exit code, and some broken items."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from sftchat.task import Task
 
 WIDTH = 120
-"""Characters shown of a reply."""
+"""Maximum number of characters shown of a reply."""
 SHOWN = 3
-"""Newly broken items that are shown; ``report.html`` has all."""
+"""Maximum number of newly broken items shown; ``report.html`` has all."""
 
 
 def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
-    """Print a command, the verdict it ends in, and a few items that broke; returns its exit code."""
+    """Print a command, its verdict, and a few broken items; returns its exit code."""
     from sftchat.evaluation.evaluate import compare
     from sftchat.evaluation.gate import COLOURS, decide, gate
     from sftchat.evaluation.report import Report
@@ -38,7 +38,7 @@ def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: Mo
 
 
 def _broken(console: Console, comparison: Comparison) -> None:
-    """A few newly broken items, with what both models said."""
+    """Print a few newly broken items with both replies."""
     for old, new in comparison.broken[:SHOWN]:
         faults = ", ".join(dict.fromkeys(new.score.errors))
         console.print(f"    broken: {new.example.id}  ({faults})", soft_wrap=True)

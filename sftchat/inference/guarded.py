@@ -10,9 +10,9 @@ from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterat
 from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
 from sftchat.types import Choice, FinishReason, Token
 
-FINISH = (None, *get_args(FinishReason))
-VALUES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
-METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
+FINISH_REASONS = (None, *get_args(FinishReason))
+OPTIONAL_PROPERTIES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
+OPTIONAL_METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
 """Optional members of an engine: those of the protocols in ``sftchat.engine``."""
 
 
@@ -77,8 +77,8 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
         if not isinstance(name, str):
             raise Malformed(f"opened a model of the name {short_repr(name)}, must be text")
         # runtime protocols look at the class, so the class gets the members that this engine has and no others
-        more: dict[str, Any] = {name: _value(name) for name in VALUES if hasattr(engine, name)}
-        more |= {name: _method(name) for name in METHODS if callable(getattr(engine, name, None))}
+        more: dict[str, Any] = {name: _value(name) for name in OPTIONAL_PROPERTIES if hasattr(engine, name)}
+        more |= {name: _method(name) for name in OPTIONAL_METHODS if callable(getattr(engine, name, None))}
         guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
         return guarded
 
@@ -124,9 +124,9 @@ def plain_chunk(chunk: object) -> Chunk:
     for name in ("request_id", "text", "error", "thoughts", "revises"):
         if not isinstance(getattr(chunk, name), str):
             raise Malformed(f"yields a chunk whose {name} is {short_repr(getattr(chunk, name))}, must be text")
-    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH):
+    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH_REASONS):
         raise Malformed(
-            f"yields a chunk whose finish_reason is {short_repr(chunk.finish_reason)}, must be one of {', '.join(FINISH[1:])}, or None"
+            f"yields a chunk whose finish_reason is {short_repr(chunk.finish_reason)}, must be one of {', '.join(FINISH_REASONS[1:])}, or None"
         )
     if chunk.revises not in get_args(Revision):
         raise Malformed(f"yields a chunk whose revises is {short_repr(chunk.revises)}, must be one of thought, again, or empty")
@@ -150,11 +150,7 @@ def plain_chunk(chunk: object) -> Chunk:
 
 
 def _choice(choice: object) -> Choice:
-    """Validate a ``Choice`` and convert its fields to built-in types.
-
-    Raises:
-        Malformed: When it is not a ``Choice``.
-    """
+    """Validate a ``Choice`` and convert its fields to built-in types; raises ``Malformed``."""
     if not isinstance(choice, Choice):
         raise Malformed(f"yields a chunk with {short_repr(choice)} among its choices, must be sftchat.Choice")
     others = tuple((_token(token), float(value)) for token, value in choice.alternatives)
@@ -162,11 +158,7 @@ def _choice(choice: object) -> Choice:
 
 
 def _token(token: object) -> Token:
-    """Validate a ``Token`` and convert its fields to built-in types.
-
-    Raises:
-        Malformed: When it is not a ``Token``.
-    """
+    """Validate a ``Token`` and convert its fields to built-in types; raises ``Malformed``."""
     if not isinstance(token, Token) or not isinstance(token.text, str):
         raise Malformed(f"yields a chunk with {short_repr(token)} among its choices, must be sftchat.Token with a text")
     data = tuple(_whole(byte, "choices") for byte in token.data)
@@ -185,8 +177,6 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _value(name: str) -> property:
-    """Return a property that forwards to the engine's."""
-
     def read(self: Guarded) -> Any:
         return call_plugin(self._what, getattr, self._engine, name, may_refuse=True)
 
@@ -194,8 +184,6 @@ def _value(name: str) -> property:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    """Return a method that forwards to the engine's."""
-
     def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
         return call_plugin(self._what, lambda: getattr(self._engine, name)(*args, **kwargs), may_refuse=True)
 

@@ -115,12 +115,7 @@ def _is_missing_import(error: BaseException | None) -> bool:
 
 
 def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
-    """Validate ``quantize`` against device and dtype before weights are loaded.
-
-    Raises:
-        UsageError: When the device or the dtype does not support the quantization.
-        MissingExtraError: When bitsandbytes is needed and not installed.
-    """
+    """Validate ``quantize`` against device and dtype before weights are loaded; raises ``UsageError`` or ``MissingExtraError``."""
     from sftchat.models.loading import choose_device
 
     device, dtype = choose_device(str(options.get("device", "auto"))), options.get("dtype", "auto")
@@ -202,8 +197,8 @@ class EnginePool:
         if reference.scheme:
             return self._load(model, base=base, **options)
         base_model = reference.base or reference
-        given = sorted((name, repr(value)) for name, value in options.items() if value is not None)
-        key = (base_model.source, base_model.revision, *given)
+        chosen = sorted((name, repr(value)) for name, value in options.items() if value is not None)
+        key = (base_model.source, base_model.revision, *chosen)
         if key not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open))).close()

@@ -191,7 +191,6 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
 
 
 def _four_bit(dtype: Any, place: str) -> dict[str, Any]:
-    """Return the quantization config for transformers."""
     from transformers import BitsAndBytesConfig
 
     rounding = BitsAndBytesConfig(

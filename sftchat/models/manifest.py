@@ -119,12 +119,10 @@ def as_read(manifest: Manifest) -> Manifest:
 
 
 def _text(manifest: Manifest) -> str:
-    """Serialize a manifest."""
     return json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n"
 
 
 def _manifest(text: str) -> Manifest:
-    """Parse a manifest; raises ``ValueError``."""
     value, names = load_json(text), {item.name for item in fields(Manifest)}
     manifest = from_json(Manifest, {name: value[name] for name in value if name in names} if isinstance(value, dict) else value)
     for source in manifest.data:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MAX_LOSS = 0.5
+MAX_LOST_SHARE = 0.5
 """Maximum loss of logits, relative to the adapter's effect."""
 REPLY_TOKENS = 16
 """Maximum number of tokens of the compared greedy replies."""
 COMPARED_REPLIES = 4
 """Number of conversations whose last reply is generated for comparison."""
-POSITIONS = 48
+COMPARED_POSITIONS = 48
 """Number of positions at the end of each conversation whose logits are compared; limits the memory for a vocabulary of 150,000."""
 
 
@@ -104,11 +104,9 @@ def merge(
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
     with atomic_folder(output) as partial:
         merged = loaded.model.merge_and_unload(safe_merge=True)
-        rounding = (
-            _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)
-            if chosen == stored != "float32"
-            else "nearest"
-        )
+        rounding = "nearest"
+        if chosen == stored != "float32":
+            rounding = _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)
         merged.to(getattr(torch, chosen)).save_pretrained(partial)
         complete(partial, merged, loaded.renderer)
         # in float32 like the adapter, so that the comparison shows the rounding of weights and not of bfloat16 arithmetic
@@ -116,7 +114,7 @@ def merge(
         same = sum(a == b for a, b in zip(replies, _replies(again, prompts, loaded.stop_ids), strict=True))
         compared = replace(_compare(adapted, plain, _logits(again, rows)), rounding=rounding, replies=len(prompts), same_replies=same)
         if not force:
-            _refuse_other(compared, chosen)
+            _check_loss(compared, chosen)
         for check in check_parity(loaded.renderer, loaded.stop_ids, saved_tokenizer(partial)):
             if check.required and not check.passed:
                 raise ModelError(f"the merged model would not see the same tokens: {check.name}: {check.detail}")
@@ -140,22 +138,22 @@ def _round(model: Any, dtype: str, loss: Callable[[], float]) -> str:
     """
     import torch
 
-    kept = getattr(torch, dtype)
+    target = getattr(torch, dtype)
     exact = [weight.data for weight in model.parameters()]
 
     def use(rounding: str) -> None:
         generator = torch.Generator().manual_seed(0)  # the same adapter gives the same bytes
         for weight, numbers in zip(model.parameters(), exact, strict=True):
-            weight.data = round_at_random(numbers, kept, generator) if rounding == "random" else numbers.to(kept).float()
+            weight.data = round_at_random(numbers, target, generator) if rounding == "random" else numbers.to(target).float()
 
     losses = {}
     for rounding in ("nearest", "random"):
         use(rounding)
         losses[rounding] = loss()
-    if losses["nearest"] <= losses["random"]:
-        use("nearest")
-        return "nearest"
-    return "random"
+    if losses["nearest"] > losses["random"]:
+        return "random"
+    use("nearest")
+    return "nearest"
 
 
 def round_at_random(numbers: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -184,7 +182,6 @@ def round_at_random(numbers: Tensor, dtype: torch.dtype, generator: torch.Genera
 
 
 def _dtype(base: ModelReference) -> str:
-    """Return the stored dtype of a base model's weights."""
     from transformers import AutoConfig
 
     with hub_access(local=base.folder is not None):
@@ -198,11 +195,10 @@ def _logits(model: Any, rows: Sequence[Sequence[int]], around: Callable[[], Any]
 
     with torch.inference_mode(), around():
         ids = [torch.tensor([row], device=model.device) for row in rows]
-        return [model(input_ids=row, use_cache=False).logits[0, -POSITIONS:].float().cpu() for row in ids]
+        return [model(input_ids=row, use_cache=False).logits[0, -COMPARED_POSITIONS:].float().cpu() for row in ids]
 
 
 def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]) -> Comparison:
-    """Return the differences over all positions."""
     import torch
 
     a, b, m = (torch.cat(list(logits)) for logits in (adapted, plain, merged))
@@ -212,7 +208,6 @@ def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]
 
 
 def _prompt(renderer: Renderer, turns: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the prompt ids of a conversation's last reply."""
     last = max(index for index, turn in enumerate(turns) if turn["role"] == "assistant")
     return renderer.prompt_ids(turns[:last], tools=tools)
 
@@ -223,19 +218,19 @@ def _replies(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[in
     from transformers import GenerationConfig
 
     stops = list(stop_ids)
-    how = GenerationConfig(max_new_tokens=REPLY_TOKENS, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
-    found = []
+    options = GenerationConfig(max_new_tokens=REPLY_TOKENS, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
+    replies = []
     with torch.inference_mode():
         for prompt in prompts:
             ids = torch.tensor([list(prompt)], device=model.device)
-            said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how)
-            found.append(said[0, len(prompt) :].tolist())
-    return found
+            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=options)
+            replies.append(output[0, len(prompt) :].tolist())
+    return replies
 
 
-def _refuse_other(compared: Comparison, dtype: str) -> None:
+def _check_loss(compared: Comparison, dtype: str) -> None:
     """Raise ModelError if the merged model lost too much of the adapter's effect."""
-    if compared.share > MAX_LOSS:
+    if compared.share > MAX_LOST_SHARE:
         way = "keep more digits with --dtype float32" if dtype != "float32" else "the adapter cannot be merged; use it as it is"
         raise ModelError(
             f"the merged model would lose {compared.share:.0%} of what the adapter changes (mean difference of logits {compared.lost:.3g} of "
@@ -243,26 +238,17 @@ def _refuse_other(compared: Comparison, dtype: str) -> None:
         )
 
 
-def _manifest(adapter: ModelReference, made: Manifest | None, renderer: Renderer, dtype: str, compared: Comparison) -> Manifest:
+def _manifest(adapter: ModelReference, trained: Manifest | None, renderer: Renderer, dtype: str, compared: Comparison) -> Manifest:
     """Return the adapter's manifest extended by the merge; a minimal one for an adapter trained by other software."""
     assert adapter.base is not None
-    if made is None:
-        made = Manifest(
-            "",
-            adapter.base.text,
-            identity(adapter.base),
-            "lora",
-            {},
-            (),
-            0,
-            "",
-            renderer.name,
-            renderer.template_hash,
-            dict(renderer.arguments),
-        )
+    if trained is None:
+        trained = Manifest(
+            task="", base=adapter.base.text, base_identity=identity(adapter.base), method="lora", config={}, data=(), rows=0, tokens_hash="",
+            template=renderer.name, template_hash=renderer.template_hash,
+        )  # fmt: skip
     facts = {
         "adapter": str(Path(adapter.source).absolute()), "adapter_identity": identity(adapter), "dtype": dtype,
         "logits_changed": compared.changed, "logits_lost": compared.lost, "conversations": compared.conversations,
         "rounding": compared.rounding, "replies": compared.replies, "same_replies": compared.same_replies,
     }  # fmt: skip
-    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.template_name)
+    return replace(trained, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.template_name)

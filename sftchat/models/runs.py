@@ -75,7 +75,6 @@ def describe_checkpoint(model: str) -> str:
 
 
 def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
-    """Yield the runs in a folder and its subfolders."""
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
     except OSError:
@@ -90,7 +89,6 @@ def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
 
 
 def _usable(path: Path) -> bool:
-    """Whether a folder is a model."""
     try:
         resolve(str(path))
     except Exception:  # for any error, the folder is not offered
@@ -99,7 +97,6 @@ def _usable(path: Path) -> bool:
 
 
 def _about(path: Path) -> str:
-    """Return task, base and method of a run."""
     try:
         manifest = read_manifest(path)
     except ModelError:

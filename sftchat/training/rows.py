@@ -20,7 +20,7 @@ from sftchat.data.turns import tools_of
 from sftchat.errors import DataError, UsageError
 from sftchat.models.fingerprint import file_hash
 from sftchat.task import Task, training_defaults
-from sftchat.templates.remedies import with_remedy
+from sftchat.templates.parity import with_remedy
 from sftchat.templates.renderer import Rendered, Renderer, RowText, TemplateError
 from sftchat.types import Example, is_learned
 

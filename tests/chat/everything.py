@@ -38,7 +38,7 @@ LIKELIEST = [{"答": 0.9, "问": 0.1}, {"：": 0.75, "，": 0.25}]
 
 
 def script(request: Request) -> str | Reply:
-    """What is said to a request."""
+    """Return the reply to a request."""
     said = request.prompt or request.messages[-1]["content"]
     if request.reply_prefix or request.reply_ids:
         return "明月光"
@@ -50,7 +50,7 @@ def script(request: Request) -> str | Reply:
 
 
 class Model(ScriptedEngine):
-    """A scripted model with adapters and a template that has a switch."""
+    """Scripted model with adapters and a template with an argument."""
 
     template_hash = ""
     template_arguments: Mapping[str, Any] = {}
@@ -70,7 +70,7 @@ class Model(ScriptedEngine):
 
 
 def prepare(folder: Path) -> None:
-    """Go to a new folder and make the run and the evalset there."""
+    """Change to a new folder and create the run and the evalset there."""
     folder.mkdir(parents=True)
     os.chdir(folder)
     for step in STEPS:
@@ -81,7 +81,7 @@ def prepare(folder: Path) -> None:
 
 
 def make_talk(view: Any, models: int) -> ChatController:
-    """A conversation with one model or two."""
+    """Run a conversation with one model or two."""
     desk = ChatServices(
         judge=GoldScorer(TASK, Path("gold.jsonl")),
         session=Session(Sessions(Path("sessions.sqlite"), view.say)),
@@ -93,7 +93,7 @@ def make_talk(view: Any, models: int) -> ChatController:
 
 
 def main() -> None:
-    """One talk after the other."""
+    """Run one conversation after the other."""
     folder = Path(sys.argv[1]).absolute()
     for number in count():
         models = int(input("how many models> "))

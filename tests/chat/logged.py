@@ -17,7 +17,7 @@ from sftchat.types import SamplingParams
 
 
 class Log:
-    """A view that writes down what it is told."""
+    """View that records all calls."""
 
     def __init__(self, load: Callable[[], Any], **options: Any) -> None:
         self.log: list[str] = []
@@ -35,13 +35,13 @@ class Log:
             self._actions.get(timeout=60)()
 
     def ready(self) -> list[str]:
-        """Work until nothing is left to do; what was logged since the last time."""
+        """Run pending work; returns the calls recorded since the last time."""
         self.until(lambda: self.talk.settled)
         log, self.log = self.log, []
         return log
 
     def type(self, *lines: str) -> list[str]:
-        """Type lines one after the other, each when the conversation is ready; what was logged meanwhile, but for the lines."""
+        """Type lines, each when the chat is ready; returns the calls recorded meanwhile, without the lines."""
         found: list[str] = []
         for line in lines:
             self.ready()

@@ -29,7 +29,7 @@ from sftchat.types import Example, Reply, SamplingParams, Score, Token
 
 
 def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: Any) -> tuple[str, str]:
-    """What a chat without a terminal writes to stdout and to stderr when these lines are its input."""
+    """Return stdout and stderr of a chat without a terminal for these input lines."""
     out, err = io.StringIO(), io.StringIO()
     openings = [Opening(lambda one=one: one, (one.name,)) for one in (engine, *others)]
 
@@ -43,7 +43,7 @@ def talked(engine: Any, *lines: str, others: Sequence[Engine] = (), **options: A
 
 
 def said(*lines: str, replies: Any = None, **options: Any) -> str:
-    """What the last line brings to stderr; the others come before it."""
+    """Return what the last line adds to stderr."""
     likeliest = options.pop("likeliest", ())
     engine = ScriptedEngine(replies or {"hi": "abc"}, likeliest=likeliest)
     before = talked(ScriptedEngine(replies or {"hi": "abc"}, likeliest=likeliest), *lines[:-1], **options)[1]
@@ -119,7 +119,7 @@ def test_a_fork_continues_from_another_token(token: str, begun: str) -> None:
 
 def test_a_fork_keeps_the_generated_tokens_and_does_not_tokenise_them_again() -> None:
     class Pairs(ScriptedEngine):
-        """A model that says ``ab`` in two tokens where its tokenizer would write one."""
+        """Model that generates ``ab`` as two tokens where its tokenizer gives one."""
 
         def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
             return "".join("ab" if token == 1000 else chr(token) for token in token_ids)
@@ -219,7 +219,7 @@ def test_a_text_is_continued_without_a_template() -> None:
 
 
 class Blind:
-    """An engine that only answers."""
+    """Engine without optional abilities."""
 
     name = "blind"
 

@@ -108,7 +108,7 @@ def test_a_typed_message_cannot_contain_special_tokens(view: View, tiny_checkpoi
     asked: list[Request] = []
 
     class Watched:
-        """Remembers what it is asked."""
+        """Record the requests."""
 
         name = "tiny"
 

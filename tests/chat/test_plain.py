@@ -19,7 +19,7 @@ from sftchat.testing import ScriptedEngine
 
 
 class Typist(io.StringIO):
-    """A terminal on stdin or stdout; what is a number in the script is done instead of read."""
+    """Terminal on stdin or stdout; functions in the script are called instead of read."""
 
     def __init__(self, *script: str | Callable[[], str]) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ def served(answer: Callable[[dict[str, Any]], httpx2.Response]) -> Desk:
 
 
 def paris(body: dict[str, Any]) -> httpx2.Response:
-    """A server that gives log-probabilities where it is asked for them, and those of a prompt as vLLM does."""
+    """Server that returns log-probabilities on request, and those of a prompt as vLLM does."""
     if "prompt_logprobs" in body:
         given = body["messages"][-1]["content"] if body["messages"][-1]["role"] == "assistant" else ""
         return prompt(None, "hi", *given)
@@ -45,7 +45,7 @@ def paris(body: dict[str, Any]) -> httpx2.Response:
 
 
 def last(engine: Any, *lines: str, **options: Any) -> list[str]:
-    """What the last line brings to stderr."""
+    """Return what the last line adds to stderr."""
     before = talked(engine, *lines[:-1], **options)[1]
     return talked(engine, *lines, **options)[1].removeprefix(before).splitlines()
 

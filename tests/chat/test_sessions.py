@@ -140,7 +140,7 @@ def test_a_reply_that_was_interrupted_by_a_kill_is_restored_as_a_part(view: View
 
 
 class Loading:
-    """Loads a model until it is ended, and then fails."""
+    """Load until stopped, then fail."""
 
     def __init__(self) -> None:
         self.end = threading.Event()
@@ -156,7 +156,7 @@ def test_lines_typed_while_the_model_loads_are_saved_and_answered_by_the_next_pr
     for line in ("first\udc80", "/system be brief", "second"):
         log.talk.submit(line)
 
-    sessions = opened(path)  # of a program that starts after the first was killed
+    sessions = opened(path)  # a program that starts after the first was killed
     found = sessions.find("")
     assert found is not None
     assert (found.facts.title, found.facts.turns) == ("first\udc80", 0)

@@ -43,7 +43,7 @@ def random_pieces(chance: random.Random, text: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [7, 13, 24, 40, 81])
 def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    monkeypatch.setattr(replies, "FRAME_SECONDS", 0.0)  # every piece its own frame, as far as the loop keeps up
+    monkeypatch.setattr(replies, "FRAME_SECONDS", 0.0)  # one frame per piece, as far as the loop keeps up
     chance = random.Random(columns)
     texts = [random_text(chance) for _ in range(20)]
     cut = [random_pieces(chance, text) for text in texts]
@@ -53,7 +53,7 @@ def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch
         talk.say(str(number))
     seen = talk.leave()
 
-    expected = Screen(columns, 9)  # what a terminal shows when the same is simply printed
+    expected = Screen(columns, 9)  # what a terminal shows when the text is printed
     expected.feed(seen.split("\n\n", 1)[0].replace("\n", "\r\n") + "\r\n")
     for number, text in enumerate(texts):
         ends = "" if not text or text.endswith("\n") else "\n"
@@ -304,7 +304,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_with_its_error(chat: Start)
     shown = threading.Event()
 
     def load() -> Any:
-        shown.wait()  # a load that fails at once may end the chat before its prompt is drawn
+        shown.wait()  # an immediate failure may end the chat before its prompt is drawn
         raise ModelError("no model 'x'")
 
     talk = chat(load)

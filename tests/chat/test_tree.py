@@ -15,7 +15,7 @@ View = Callable[..., Log]
 
 
 def shown(engine: ScriptedEngine) -> list[str]:
-    """What the model was shown last, roles by their first letters."""
+    """Return the last prompt of the model, with roles as first letters."""
     return [f"{message['role'][0]}:{message['content']}" for message in engine.requests[-1].messages]
 
 
@@ -84,7 +84,7 @@ def test_a_cut_reply_is_continued_without_a_user_turn(view: View) -> None:
         "月光",
         "|",
     ]
-    assert (shown(engine), engine.requests[-1].reply_ids) == (["u:poem"], tuple(map(ord, "床前明")))  # the very tokens
+    assert (shown(engine), engine.requests[-1].reply_ids) == (["u:poem"], tuple(map(ord, "床前明")))  # the generated tokens themselves
     answer = log.talk.conversation.turns[0].answer
     assert (answer.reply.text, answer.reply.completion_tokens, answer.token_ids) == ("床前明月光", 5, tuple(map(ord, "床前明月光")))
     assert log.type("/continue") == ["error: /continue: the reply is complete; only one that was cut can go on"]

@@ -93,7 +93,7 @@ def test_wrong_usage_is_exit_code_2_and_loads_nothing(capsys: pytest.CaptureFixt
 
 
 class Recorded:
-    """Stands where the terminal would be drawn."""
+    """Replacement of the terminal view."""
 
     given: dict[str, Any]
     view: Recorded
@@ -105,7 +105,7 @@ class Recorded:
         Recorded.given, Recorded.view, Recorded.talk = given, self, make_talk(self)
 
     def run(self) -> None:
-        """Nothing is loaded until the view wants it."""
+        """Models are loaded only on demand of the view."""
         assert Recorded.talk.state == "loading"
 
     def say(self, text: str) -> None:

@@ -40,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, text: str, *words: str, engine: Any = N
 
 
 def weights(folder: Path, base: str = "") -> Path:
-    """The files by which a checkpoint, or an adapter of a base, is known."""
+    """Write the files that identify a checkpoint or an adapter."""
     folder.mkdir()
     if base:
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
@@ -51,7 +51,7 @@ def weights(folder: Path, base: str = "") -> Path:
 
 
 def plan(session: Session, models: Sequence[Path]) -> list[tuple[str, str, int]]:
-    """Model, adapter and engine of every column."""
+    """Return model, adapter and engine of every pane."""
     found = openings(session, [str(model) for model in models], {"base": None})
     loads = list(dict.fromkeys(opening.load for opening in found))
     return [(Path(opening.models[0]).name, Path(opening.adapters[0]).name, loads.index(opening.load)) for opening in found]
@@ -146,7 +146,7 @@ def test_without_a_model_a_terminal_offers_the_runs(
 
 @pytest.fixture
 def kept() -> Path:
-    """A session on disk, as an earlier chat left it."""
+    """Write a session of an earlier chat to disk."""
     from platformdirs import user_data_path
 
     path = user_data_path("sftchat", appauthor=False) / FILE

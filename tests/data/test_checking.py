@@ -17,7 +17,7 @@ NO_REPLY = "no assistant turn, so nothing to learn from; add the reply, or check
 
 
 def picky(example: Example) -> Iterable[str]:
-    """Wants gold replies without exclamation marks."""
+    """Row check that reports gold replies with exclamation marks."""
     if "!" in (example.gold or ""):
         yield "gold shouts"
 

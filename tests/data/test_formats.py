@@ -332,7 +332,7 @@ calls = st.fixed_dictionaries({"type": st.just("function"), "function": function
 
 @st.composite
 def exchanges(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """A question, what tools were called for it, and its answer."""
+    """Strategy for a question, its tool calls and its answer."""
     turns: list[dict[str, Any]] = [{"role": "user", "content": draw(words)}]
     if draw(st.booleans()):
         call = {"role": "assistant", "content": draw(st.just("") | words), "tool_calls": draw(st.lists(calls, min_size=1, max_size=2))}
@@ -342,7 +342,7 @@ def exchanges(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
-    """Any conversation that a file can hold."""
+    """Strategy for conversations that a file can hold."""
     turns: list[Any] = [{"role": "system", "content": draw(words)}] if draw(st.booleans()) else []
     for exchange in draw(st.lists(exchanges(), max_size=2)):
         turns += exchange

@@ -21,7 +21,7 @@ def says(request: object) -> str:
 
 
 def ask(path: Path, k: int, engine: ScriptedEngine | None = None) -> tuple[list[str], SampleFile]:
-    """What was asked, as prompt and seed."""
+    """Return the requests as prompt and seed."""
     engine = engine or ScriptedEngine(says)
     with SampleFile(path, SETTINGS) as samples:
         list(generate_samples(engine, missing_requests(PROMPTS, k, SAMPLING, samples), samples))
@@ -89,7 +89,7 @@ def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
         with pytest.raises(SftchatError) as caught:
             other.add(("p", 0), Reply("y"))
     assert str(caught.value) == f"another run has added to {path}, or still does; run again when it is done, or give --samples another file"
-    with pytest.raises(SftchatError):  # also when the first has ended: what it wrote was not read
+    with pytest.raises(SftchatError):  # also after the first has ended: its replies were not read
         other.add(("p", 0), Reply("y"))
     assert len(SampleFile(path, SETTINGS)) == 1
 

@@ -41,7 +41,7 @@ REQUIRED = {"property": {"name", "value"}, "testsuite": {"name", "tests", "failu
 
 
 def outcomes(text: str) -> dict[str, tuple[str, str | None]]:
-    """What each case came to, by name: the element and its message."""
+    """Return the result of each case by name: the element and its message."""
     found = {}
     for case in ElementTree.fromstring(text.encode()).iter("testcase"):
         found[case.attrib["name"]] = next(((child.tag, child.get("message")) for child in case), ("passed", None))

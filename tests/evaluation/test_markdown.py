@@ -23,7 +23,7 @@ GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:
 
 
 class Cells(HTMLParser):
-    """The text of every table cell, a line break where there is one, and every tag that occurred."""
+    """Parse the text of every table cell with its line breaks, and all tags."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Fuzz targets: the SQLite files of conversations and of the reply cache; damaged files, and valid files with any rows.
 
-Bytes that begin as SQLite files do are the file. All others are rows, a line each: a table's name and its values as JSON, ``"0x…"`` for bytes.
+Bytes that begin like an SQLite file are the file. Others are rows, one per line: a table's name and its values as JSON, ``"0x…"`` for bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def sessions(content: bytes, room: Room) -> None:
 
 
 def _look(conversation: Conversation) -> None:
-    """Everything that a conversation is asked for when it goes on."""
+    """Read everything that resuming a conversation reads."""
     for id in range(len(conversation.nodes) + 1):
         conversation.turns_to(id)
     assert all(isinstance(message["content"], str) for message in conversation.messages)
@@ -82,7 +82,7 @@ def _look(conversation: Conversation) -> None:
 
 
 def replies(content: bytes, room: Room) -> None:
-    """Whatever a store holds, replies come out of it or the store is given up, with one line."""
+    """Any file of the reply cache gives replies or turns the cache off with one line."""
     path = database(content, room.scratch("replies.sqlite"), store.TABLES)
     hashed = room.file(b"weights", "model.safetensors")
     said: list[str] = []

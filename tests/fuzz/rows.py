@@ -34,7 +34,7 @@ ROWS = lines_like(*SHAPES) | st.lists(st.sampled_from(SHAPES) | values, max_size
 
 
 def formats(content: bytes, room: Room) -> None:
-    """Any bytes are rows that can be checked and written in some shape, from which they come back as they were."""
+    """Any bytes are rows that can be checked, written in some shape and read back unchanged, or an error."""
     path = room.file(content)
     check(path)
     for example in read_examples(path):
@@ -50,7 +50,7 @@ def formats(content: bytes, room: Room) -> None:
 
 
 def transcripts(content: bytes, room: Room) -> None:
-    """Any text is a conversation or none; what is written out is read back."""
+    """Any text is a conversation or not; a written conversation is read back."""
     example = Example((), text_of(content))
     turns = parse_transcript(text_of(content))
     assert (turns is None) == (from_transcript(example) is example)
@@ -67,11 +67,11 @@ def questions(content: bytes, room: Room) -> None:
 
 
 def samples(content: bytes, room: Room) -> None:
-    """Any bytes are samples, or are not taken for such."""
+    """Any bytes are samples, or are refused."""
     found = SampleFile(room.file(content, "samples.jsonl"))
     assert len(found) >= 0
     with suppress(KeyError):
-        found.of([{"role": "user", "content": "a"}])
+        found.replies_to([{"role": "user", "content": "a"}])
 
 
 SAMPLE = {"prompt": "ab", "sample": 0, "reply": "x", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}

@@ -24,7 +24,7 @@ Handle = Callable[[httpx2.Request], httpx2.Response]
 
 
 def listing(*names: str) -> Handle:
-    """A server that has these models and answers 404 to any other name."""
+    """Server with these models that answers 404 to any other name."""
 
     def handle(request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":
@@ -167,7 +167,7 @@ def test_a_template_is_decided_by_the_server() -> None:
 
 
 def test_a_missing_extra_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx2", None)  # as when it is not installed
+    monkeypatch.setitem(sys.modules, "httpx2", None)  # as if it were not installed
 
     with pytest.raises(MissingExtraError) as error:
         load_engine("http://h/v1", {})

@@ -18,7 +18,7 @@ LENGTH = 12
 
 @dataclass
 class Asker:
-    """Asks one engine, counts the tokens that its model reads, and compares each reply with a fresh engine's."""
+    """Sends requests to one engine, counts prefilled tokens, and compares each reply with that of a fresh engine."""
 
     shape: str
     read: list[int] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Asker:
         self.engine = TransformersEngine("tiny", loaded(self.shape))
 
     def __call__(self, *said: str) -> tuple[str, list[int], int]:
-        """The reply, what the model has read when it ends, and how many tokens were read before the reply's first."""
+        """Return the reply, the tokens that the model has read, and the number of prefilled tokens."""
         messages = tuple(Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(said))
         request = Request("r", messages, sampling=SamplingParams(max_new_tokens=LENGTH))
         self.read.clear()
@@ -47,19 +47,19 @@ class Asker:
         self.read.append(given["input_ids"].numel())
 
     def tokens(self, *said: str) -> list[int]:
-        """The prompt of a conversation."""
+        """Return the prompt ids of a conversation."""
         messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(said)]
         return loaded(self.shape).renderer.prompt_ids(messages)
 
 
 def alike(one: list[int], other: list[int]) -> int:
-    """How many tokens two prompts begin with alike."""
+    """Return the number of common tokens at the beginning of two prompts."""
     return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @pytest.fixture(params=["llama", "qwen3", "gemma2", "mistral", "gpt2", "bloom"])
 def ask(request: pytest.FixtureRequest) -> Asker:
-    """A conversation of one turn has been held; windows of the sliding shapes are shorter than it."""
+    """A conversation of one turn, longer than the windows of the sliding shapes."""
     return Asker(request.param)
 
 
@@ -67,29 +67,29 @@ def test_every_continuation_prefills_only_new_tokens(ask: Asker) -> None:
     question = "hi, who talks to the user?"
 
     def only_new(read: int, known: list[int], *said: str) -> bool:
-        """Whether what was read is what the model had not; of a reply it has often not read the last token."""
+        """Return whether only uncached tokens were prefilled; the last token of a reply is often not cached."""
         asked = ask.tokens(*said)
         return len(asked) - alike(known, asked) <= read <= len(asked) - alike(known[:-1], asked)
 
     first, known, read = ask(question)
-    assert read == len(ask.tokens(question))  # nothing was known
+    assert read == len(ask.tokens(question))  # nothing was cached
 
-    # a new try: all is known but the prompt's last token, whose logits are wanted again
+    # regenerate: all is cached except the prompt's last token, whose logits are needed again
     assert ask(question)[::2] == (first, 1)
 
     # the next message
     _, longer, read = ask(question, first, "and why?")
     assert only_new(read, known, question, first, "and why?")
 
-    # back by one, and another message
+    # undo, and another message
     _, _, read = ask(question, first, "so what?")
     assert only_new(read, longer, question, first, "so what?")
 
-    # the first message edited
+    # edit the first message
     _, edited, read = ask("hi, who is there?")
     assert only_new(read, longer, "hi, who is there?")
 
-    # a branch from there, and back on the branch that was left
+    # a branch from there, and back to the previous branch
     _, _, read = ask("hi, who is there?", "me", "you?")
     assert only_new(read, edited, "hi, who is there?", "me", "you?")
     _, _, read = ask(question, first, "and why?", "so", "?")
@@ -105,7 +105,7 @@ def test_a_state_that_cannot_be_cut_is_prefilled_again() -> None:
 
 
 def test_a_stopped_reply_leaves_its_tokens_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_CHUNK", 16)
+    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_COLUMNS", 16)
     ask = Asker("llama")
     text = "the user and the assistant talk " * 4
     request = Request("r", (Message(role="user", content=text),), sampling=SamplingParams(max_new_tokens=LENGTH))
@@ -114,7 +114,7 @@ def test_a_stopped_reply_leaves_its_tokens_in_the_cache(monkeypatch: pytest.Monk
     chunk = next(stream)
     stream.close()  # type: ignore[attr-defined]
 
-    assert (chunk.text, chunk.token_ids, chunk.finish_reason) == ("", (), None)  # said nothing, so that it could be stopped while reading
+    assert (chunk.text, chunk.token_ids, chunk.finish_reason) == ("", (), None)  # an empty chunk, so that prefill could be stopped
     ids = ask.tokens(text)
     stream = ask.engine.generate([request])
     last = list(stream)[-1]
@@ -140,7 +140,7 @@ def test_the_cache_is_bounded_and_the_least_recently_used_entry_goes_first(monke
     monkeypatch.setattr("sftchat.inference.kv_cache.free_bytes", lambda device: size)
     kept = PromptCache(share=0.5)
     kept.add(row(1, 2, 3))
-    kept.add(row(4, 5, 6))  # half of what is free or kept is one and a half
+    kept.add(row(4, 5, 6))  # half of free and cached memory is one and a half prompts
     found = kept.find("", [[4, 5, 9]])
     assert (len(kept), kept.bytes) == (1, size)
     assert found is not None
@@ -153,4 +153,4 @@ def test_the_cache_is_bounded_and_the_least_recently_used_entry_goes_first(monke
         kept.add(row(7, place))
     assert len(kept) == 16
     kept.add(row(7, 39, 1))
-    assert len(kept) == 16  # it took the place of the row that it continues
+    assert len(kept) == 16  # it replaced the prefix that it extends

@@ -67,7 +67,7 @@ def test_a_guess_is_always_text_that_followed_the_same_tokens(tokens: list[int],
 
 
 def test_a_reply_that_repeats_itself_takes_fewer_passes_and_stays_the_same() -> None:
-    here = loaded("gemma2")  # it falls into a loop
+    here = loaded("gemma2")  # it repeats itself
     passes: list[int] = []
 
     def count(_model: Any, _args: Any, given: dict[str, Any]) -> None:
@@ -81,5 +81,5 @@ def test_a_reply_that_repeats_itself_takes_fewer_passes_and_stays_the_same() -> 
     finally:
         handle.remove()
 
-    assert guessed["r"] == together["r"]  # of two rows none guesses
+    assert guessed["r"] == together["r"]  # with two sequences there is no prompt lookup
     assert alone < 40 < guessed["r"].completion_tokens

@@ -23,7 +23,7 @@ from tests.inference.adapters_kit import make_adapter
 
 
 class Small(torch.nn.Sequential):
-    """A model as ``optimize_for_inference`` wants it."""
+    """Return a model for ``optimize_for_inference``."""
 
     device = torch.device("cpu")
     config = SimpleNamespace(_attn_implementation="eager")
@@ -62,7 +62,7 @@ def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, mo
 
     optimize_for_inference(model, int8=True)
     layer = model[0]
-    exact = states.double() @ layer.weight.double().T + layer.bias.double()  # but for the rounding of the product of weight and scale
+    exact = states.double() @ layer.weight.double().T + layer.bias.double()  # except for the rounding of weight times scale
     error = (layer(states).double() - exact).norm(dim=1) / exact.norm(dim=1)
 
     assert float(error.max()) < 0.006  # bfloat16 keeps eight bits of a result

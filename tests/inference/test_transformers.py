@@ -114,7 +114,7 @@ def test_a_stop_string_ends_the_reply_and_is_not_part_of_it(engine: Transformers
 
 def test_a_reply_is_continued_where_it_ended(engine: TransformersEngine) -> None:
     whole = answers(engine, request("hi"))["r"].text
-    if not whole.isascii():  # a cut inside the ascii part is always at a token border of a byte-level tokenizer
+    if not whole.isascii():  # a cut inside the ASCII part is always at a token boundary of a byte-level tokenizer
         whole = whole[:1]
     rest = Request("r", request("hi").messages, sampling=SamplingParams(max_new_tokens=4), reply_prefix="abc")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sftchat.templates.remedies import NONE_WRITES_IT, with_remedy
+from sftchat.templates.parity import NONE_WRITES_IT, with_remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 
@@ -23,16 +23,16 @@ EVERYTHING = (
     "{% endfor %}{{ m['content'] }}{% for c in m.get('tool_calls') or [] %}{{ c['function'] | tojson }}{% endfor %}{{ eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
-"""A Jinja file that can write every conversation, for tokenizers that have an end of text."""
+"""Template that renders every conversation, for tokenizers with an end of text."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation whose every text holds a word that stands nowhere else.
+    """A conversation in which every text contains a unique word.
 
     Attributes:
         messages: Its turns.
-        tools: Functions that it offers.
+        tools: Its tools.
     """
 
     messages: tuple[Any, ...]
@@ -40,12 +40,12 @@ class Conversation:
 
     @property
     def replies(self) -> list[int]:
-        """The places of the assistant's turns."""
+        """Indices of the assistant's turns."""
         return [index for index, message in enumerate(self.messages) if message["role"] == "assistant"]
 
 
 def words_of(message: Message) -> set[str]:
-    """The words of a turn, of its calls and of its thoughts."""
+    """Unique words of a turn, its calls and its thoughts."""
     return set(re.findall(r"w\d+w", repr(message)))
 
 
@@ -55,7 +55,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
     count = iter(range(1000))
 
     def said(empty: bool = False) -> str:
-        """A text with a word of its own, or an empty one."""
+        """A text with a unique word, or an empty one."""
         if empty and draw(st.integers(0, 3)) == 0:
             return ""
         return f"w{next(count)}w{draw(SAID)}"
@@ -93,11 +93,11 @@ def conversations(draw: st.DrawFn) -> Conversation:
 
 
 def check_rows(renderer: Renderer, conversation: Conversation) -> None:
-    """Hold the rows of a conversation to what training promises.
+    """Check the guarantees of training for the rows of a conversation.
 
     Raises:
         TemplateError: When the template refuses the conversation.
-        AssertionError: When a prompt does not begin its row, or what is trained is not the assistant's own text and one stop.
+        AssertionError: When a prompt is not a prefix of its row, or something else than the assistant's text and one stop token is trained.
     """
     messages, tools, replies = conversation.messages, conversation.tools, conversation.replies
     rows = renderer.training_rows(messages, tools)
@@ -124,7 +124,7 @@ def reply_text(message: Message) -> str:
 
 
 def trained_spans(rows: Sequence[Rendered]) -> Iterator[tuple[int, int, list[int]]]:
-    """Row, start and ids of every run of labels."""
+    """Return row, start and ids of every run of labels."""
     for number, row in enumerate(rows):
         starts = [at for at, (a, b) in enumerate(pairwise([IGNORED, *row.labels])) if a == IGNORED != b]
         for start in starts:
@@ -137,13 +137,13 @@ def trained_spans(rows: Sequence[Rendered]) -> Iterator[tuple[int, int, list[int
 
 
 def follow(words: str, renderer: Renderer, conversation: Conversation, folder: Path) -> tuple[Renderer, Conversation]:
-    """Do what the message of a refusal advises, as a user would.
+    """Apply the remedy in the message of a refusal.
 
     Args:
         words: The message.
-        renderer: What refused.
-        conversation: What was refused.
-        folder: Where a Jinja file may be written.
+        renderer: The renderer that refused.
+        conversation: The refused conversation.
+        folder: Folder for a Jinja file.
     """
     tokenizer = renderer.tokenizer
     if words.endswith(NONE_WRITES_IT):
@@ -163,7 +163,7 @@ def follow(words: str, renderer: Renderer, conversation: Conversation, folder: P
 
 
 def lessened(conversation: Conversation, advice: str) -> Conversation:
-    """A conversation without what the advice says."""
+    """Return the conversation without the parts that the advice names."""
     messages = [dict(message) for message in conversation.messages]
     if "the system turn" in advice:
         messages = [message for message in messages if message["role"] != "system"]
@@ -177,7 +177,7 @@ def lessened(conversation: Conversation, advice: str) -> Conversation:
 
 
 def check_rows_or_remedy(renderer: Renderer, conversation: Conversation, folder: Path) -> None:
-    """Hold a conversation to ``check_rows``, or where the template refuses it, hold what the refusal advises to it."""
+    """Apply ``check_rows`` to a conversation, or to the result of the remedy when the template refuses it."""
     try:
         check_rows(renderer, conversation)
     except TemplateError as error:

@@ -27,4 +27,4 @@ def _tiny_tokenizer() -> Callable[..., Any]:
 
 
 tokenizer_for = _tiny_tokenizer()
-"""A byte-level tokenizer that has what looks like a special token in a template; thoughts and calls are tokens that a reply may hold."""
+"""Byte-level tokenizer with the special tokens of a template; thought and call tags are tokens that a reply may contain."""

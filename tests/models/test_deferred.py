@@ -14,7 +14,7 @@ HEAVY = "torch._dynamo", "torch.distributed.tensor", "sympy", "accelerate", "sci
 
 
 def run(program: str, *arguments: str) -> list[str]:
-    """The lines that a program prints in a Python of its own."""
+    """Return the lines that a program prints in a separate Python."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

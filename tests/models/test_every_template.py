@@ -41,7 +41,7 @@ VERDICTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"): (ONE, ONE, EACH, ONE, EACH),
     ("deepseekv3", "deepseek_r1_distill"): (ONE, ONE, EACH, ONE, NO_TOOLS),
 }
-"""What cannot be trained on in one row and why, by template; all others are ``FINE``. A training variant is judged as its original unless it stands here."""
+"""What cannot be trained on in one row and why, by template; all others are ``FINE``. A training variant equals its original unless listed here."""
 VARIANTS = {
     "glm4moe_training": FINE,
     "qwen3_training": FINE,

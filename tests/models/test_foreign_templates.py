@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import sftchat
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.parity import SAMPLES, check_parity
-from sftchat.templates.remedies import remedy
+from sftchat.templates.parity import SAMPLES, check_parity, remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError
 from sftchat.types import Message
 from tests.conftest import make_tokenizer

@@ -12,10 +12,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from sftchat.errors import ModelError
 from sftchat.inference.adapters import same_weights
-from sftchat.inference.open import Sharing
+from sftchat.inference.open import EnginePool
 from sftchat.models.loading import load_model
 from sftchat.models.reference import ModelReference, cached_folder, hub_access, resolve
-from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 from tests.models.test_references import adapter, checkpoint
 
@@ -30,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snapshot(cache: Path, branch: str = "main") -> Path:
-    """A model of the Hub as its cache has it."""
+    """A model of the Hub in its cache."""
     home = cache / "models--org--base"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / branch).write_text(COMMIT)
@@ -92,7 +91,7 @@ def test_shared_models_are_opened_from_the_local_snapshot(cache: Path, tmp_path:
         asked.append(model)
         return ScriptedEngine([])
 
-    Sharing(load, load_plugins([]))(str(lora))
+    EnginePool(load)(str(lora))
 
     assert asked == [str(folder)]
 

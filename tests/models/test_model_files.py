@@ -18,7 +18,7 @@ from sftchat.models.reference import ModelReference, resolve
 
 
 def model(folder: Path, *shards: object, **files: Any) -> Path:
-    """A folder with an index that names the shards; each of those inside is there. Files are JSON, or text; ``__`` stands for a dot."""
+    """Write a folder with an index and its shards inside the folder. Files are JSON or text; ``__`` in a name means a dot."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"config.json": {}, **{name.replace("__", "."): value for name, value in files.items()}}
     if shards:
@@ -178,7 +178,7 @@ def test_an_adapter_that_names_further_weights_is_refused(tmp_path: Path, key: s
 
 
 def test_every_field_of_a_peft_config_that_may_name_a_file_is_covered() -> None:
-    """A newer peft that can load more from a config fails here, for somebody to decide."""
+    """A newer peft with further fields fails here, so that a person decides about them."""
     import dataclasses
 
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -191,8 +191,8 @@ def test_every_field_of_a_peft_config_that_may_name_a_file_is_covered() -> None:
         if any(word in field.name.split("_") or field.name == word for word in words)
     }
     harmless = {
-        "base_model_name_or_path",  # resolved by us
-        "tokenizer_name_or_path",  # asked for only when a prompt is to be trained
+        "base_model_name_or_path",  # resolved by sftchat
+        "tokenizer_name_or_path",  # used only in prompt tuning
         "use_trainable_adapters",  # yes or no
     }
 

@@ -16,8 +16,7 @@ from sftchat.inference.local import prompt_ids, reply_ids
 from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, as_trained
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.parity import SAMPLES, check_parity
-from sftchat.templates.remedies import remedy
+from sftchat.templates.parity import SAMPLES, check_parity, remedy
 from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
 from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
@@ -29,7 +28,7 @@ TOOL_USE = (
     "{% if m['role'] == 'tool' and not loop.last %}{{ '\n' }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Loops over tools that may be none, and writes a new line after the result of a tool once a turn follows it."""
+"""Template that loops over tools, which may be undefined, and writes a line feed after a tool result when a turn follows."""
 RAG = "{% for d in documents or [] %}{{ d['text'] }}{% endfor %}" + DEFAULT
 NAMED = {"default": DEFAULT, "rag": RAG, "tool_use": TOOL_USE}
 

@@ -281,11 +281,11 @@ def test_a_beginning_of_text_token_begins_a_prompt_without_template_too() -> Non
 
 
 PART = st.sampled_from(["a", "the", "你好", "\n", " ", "<|im_end|>", "\U000f0000<|im_end|>\U000f0001"])
-"""Text, a special token, and one that is marked as text."""
+"""Text, a special token, and a special token marked as text."""
 
 
 def spaced_tokenizer() -> Any:
-    """A tokenizer that puts a space before the first word of a text, as SentencePiece does."""
+    """Tokenizer that puts a space before the first word of a text, like SentencePiece."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

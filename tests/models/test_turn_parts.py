@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftchat.templates.parity import check_parity
-from sftchat.templates.remedies import remedy
+from sftchat.templates.parity import check_parity, remedy
 from sftchat.templates.renderer import Renderer, TemplateError
 from sftchat.templates.turn_parts import (
     before_cut_tag,
@@ -81,12 +80,12 @@ KINDS = {
     "thoughts are stripped": (STRIPPED, "<|a|>", ""),
     "every thought is written empty": (EMPTY, "<|a|>", "<think></think>"),
 }
-"""Source, how a prompt ends, and what a reply without thoughts is trained to write first."""
+"""Source, end of a prompt, and the trained beginning of a reply without thoughts."""
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="<>"), max_size=12).map(str.strip).filter(bool)
 
 
 def rows_of(renderer: Renderer, messages: list[Any], tools: Any = ()) -> list[tuple[str, str]]:
-    """What each row begins with, and what is trained."""
+    """Return the prompt and the trained text of each row."""
     decode = renderer.tokenizer.decode
     rows = renderer.training_rows(messages, tools)
     return [(decode(list(row.ids)).removesuffix(learned(renderer, row)), learned(renderer, row)) for row in rows]
@@ -223,7 +222,7 @@ def test_the_proof_names_the_argument_without_which_an_open_thought_is_closed_fi
     thought: list[Any] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "hm"}]
     with pytest.raises(TemplateError, match="opens turn 1"):
         thoughtless.training_texts(thought)
-    assert remedy(thoughtless, thought) == "it can be trained on without the thoughts"  # what is set is not changed
+    assert remedy(thoughtless, thought) == "it can be trained on without the thoughts"  # an explicit value is not changed
     assert rows_of(renderer, thought) == [("<|u|>q<|e|><|a|>\n<|chan|>\n", "hm\n<|/chan|>\na<|e|>")]
 
 

@@ -229,7 +229,7 @@ def calendar(name: str) -> list[str]:
 
 
 def expected(row: Example) -> str:
-    """The gold, computed anew from the facts by other means than the generator's."""
+    """Compute the gold from the facts, independently of the generator."""
     facts, zh = row.metadata["facts"], row.metadata["language"] == "zh"
     name, comma = form(row), "、" if zh else ", "
     if row.metadata["kind"] == "identity":

@@ -24,7 +24,7 @@ from tests.training.test_training import run
 ENDING = TEMPLATES["chatml"].source.replace(
     "message['content']", "message['content'] ~ (ending if loop.last and add_generation_prompt else '')"
 )
-"""ChatML whose prompt ends the question with an argument that is gone once the reply is there."""
+"""ChatML whose prompt ends with a text that is absent once the reply is there."""
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}
 
 

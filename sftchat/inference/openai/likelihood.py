@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,6 @@ def score_text(
 
 
 def _lacks(model: str, what: str, why: str) -> EngineError:
-    """Return the error for a server that cannot score a text."""
     return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({what}): {why}")
 
 
@@ -119,7 +119,9 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
     texts = logprobs.get("tokens") if isinstance(logprobs, Mapping) else None
     if not isinstance(logprobs, Mapping) or not isinstance(texts, list) or not str((first or {}).get("text", "")).startswith(before + text):
         raise _lacks(model, "echo", "it takes the request and does not repeat the text")
-    starts: Sequence[int] = offsets if offsets is not None and _are_offsets(offsets, texts) else _starts(texts)
+    starts: Sequence[int] = offsets or []
+    if not _fits(offsets, texts) or not all(isinstance(offset, int) for offset in starts):
+        starts = _starts(texts)
     places = [place for place, start in enumerate(starts) if len(before) <= start < len(before) + len(text)]
     columns = [name for name in ("tokens", "token_logprobs", "top_logprobs") if _fits(logprobs.get(name), texts)]
     scored = choices_of({name: [logprobs[name][place] for place in places] for name in columns})
@@ -129,19 +131,9 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
 
 
 def _fits(value: Any, texts: Sequence[Any]) -> bool:
-    """Whether a value is a list with one entry per token."""
     return isinstance(value, list) and len(value) == len(texts)
-
-
-def _are_offsets(offsets: Any, texts: Sequence[Any]) -> bool:
-    """Whether the offsets are consistent with the texts of the tokens."""
-    return _fits(offsets, texts) and all(isinstance(offset, int) for offset in offsets)
 
 
 def _starts(texts: Sequence[Any]) -> list[int]:
     """Return the offset of each token, computed from the texts."""
-    starts, at = [], 0
-    for text in texts:
-        starts.append(at)
-        at += len(text) if isinstance(text, str) else 0
-    return starts
+    return [0, *itertools.accumulate(len(text) if isinstance(text, str) else 0 for text in texts)][:-1]

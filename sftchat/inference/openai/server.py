@@ -345,7 +345,6 @@ def check_model(server: Server, model: str) -> str:
 
 
 def _only(names: list[str], why: str, server: Server) -> str:
-    """Return the only model of a server."""
     if not names:
         raise ModelError(
             f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"

@@ -16,7 +16,7 @@ TEXTS = st.text(st.sampled_from("ab \n中文，🙂"), max_size=80)
 
 
 def stream(texts: list[str], columns: int, seed: int, narrower: int | None = None) -> list[Line]:
-    """The lines that leave when texts come in random pieces, interleaved; in the middle the terminal may change its width."""
+    """Return the lines written for texts in random interleaved pieces; the width of the terminal may change meanwhile."""
     chance = random.Random(seed)
     beside = Beside([f"m{number}" for number in range(len(texts))])
     left = list(texts)
@@ -41,7 +41,7 @@ def stream(texts: list[str], columns: int, seed: int, narrower: int | None = Non
 
 
 def cells_of(lines: list[Line], columns: int) -> list[str]:
-    """The text of each column of lines, without spaces, rules and marks of ends."""
+    """Return the text of each column, without spaces, separators and end marks."""
     found = [""] * columns
     for line in lines:
         for at, cell in enumerate(plain([pair for pair in line if pair[0] != "[ZeroWidthEscape]"]).split(" │ ")):
@@ -52,7 +52,7 @@ def cells_of(lines: list[Line], columns: int) -> list[str]:
 @given(st.lists(TEXTS, min_size=2, max_size=3), st.integers(24, 50), st.integers(0, 99))
 def test_streamed_rows_equal_the_final_rendering(texts: list[str], columns: int, seed: int) -> None:
     size = (columns - 3 * (len(texts) - 1)) // len(texts)
-    sides = [Side(text.removesuffix("\n")) for text in texts]  # what the line feed at an end would add is no row
+    sides = [Side(text.removesuffix("\n")) for text in texts]  # a final line feed adds no row
     whole = table([side_rows(side, size, first_difference(sides)) for side in sides])
 
     lines = stream(texts, columns, seed)
