@@ -6,7 +6,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_task
-from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option, track_progress
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.generate import generate_examples, generator_options, parse_options
@@ -39,9 +39,9 @@ def generate(
     options = parse_options(chosen_task, pairs)
     check_output_file(output, overwrite=overwrite)
     examples = generate_examples(chosen_task, count, seed, options)
-    rows = to_rows(watched(examples, count, hidden=quiet or output == "-"), shape or chosen_task.row_format)
+    rows = to_rows(track_progress(examples, count, hidden=quiet or output == "-"), shape or chosen_task.row_format)
     row_count = write_rows(output, rows, overwrite=overwrite)
     if not quiet:
         used = {"seed": seed, **generator_options(chosen_task), **options}
         settings = ", ".join(f"{name}={value}" for name, value in used.items())
-        click.echo(f"wrote {row_count} rows of task {task} to {place(output)} ({settings})", err=True)
+        click.echo(f"wrote {row_count} rows of task {task} to {output_name(output)} ({settings})", err=True)

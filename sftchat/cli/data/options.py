@@ -18,12 +18,12 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the o
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def place(output: str) -> str:
+def output_name(output: str) -> str:
     """The output as a reader would call it."""
     return "stdout" if output == "-" else output
 
 
-def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
+def track_progress(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
     """Show how far it is: a bar on a terminal, a line now and then elsewhere."""
     console = stderr()
     if hidden:

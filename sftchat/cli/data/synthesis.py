@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.data.options import watched
+from sftchat.cli.data.options import track_progress
 from sftchat.cli.rows import rows_options
 from sftchat.cli.sampling import sampling_options
 from sftchat.cli.shared import Session, answering_options
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def asking_options(command: F) -> F:
+def synthesis_options(command: F) -> F:
     """Add the options of everything that lets a model answer the prompts of a file."""
     for option in reversed(
         (
@@ -47,7 +47,7 @@ def asking_options(command: F) -> F:
 
 
 @dataclass
-class Asking:
+class SynthesisRun:
     """What is asked of whom.
 
     Attributes:
@@ -104,7 +104,7 @@ class Asking:
         if len(samples) and not self.quiet:
             click.echo(f"{pluralize(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(missing)} to go", err=True)
         with samples, closing(self.session.load_engine(self.model, **self.engine)) as engine:
-            answers = watched(generate_samples(engine, missing, samples), len(missing), hidden=self.quiet)
+            answers = track_progress(generate_samples(engine, missing, samples), len(missing), hidden=self.quiet)
             failures = [answer for answer in answers if answer is not None]
         return samples, failures
 
@@ -126,7 +126,7 @@ def read_prompts(
     return examples
 
 
-def no_rows(asking: Asking, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
+def no_rows_error(asking: SynthesisRun, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
     """The error when no prompt gave a row: the model's own reason where it did not answer, else what became of the replies.
 
     Args:
@@ -138,16 +138,18 @@ def no_rows(asking: Asking, prompts: str, number: int, summary: str, failures: S
     """
     written = f"nothing is written but {asking.samples_file}" if asking.samples_file.exists() else "nothing is written"
     if failures:
-        return EngineError(f"no prompt of {number} gave a row: {summary} ({_reasons(failures)}); {written}")
+        return EngineError(f"no prompt of {number} gave a row: {summary} ({_list_reasons(failures)}); {written}")
     return DataError(f"no prompt of {number} gave a row: {summary}; {written}", prompts)
 
 
-def _reasons(failures: Sequence[EngineError]) -> str:
+def _list_reasons(failures: Sequence[EngineError]) -> str:
     """Why requests had no answer, each reason once, the first two in full."""
     return listed(sorted({str(failure) for failure in failures}), 2)
 
 
-def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
+def report_outcome(
+    counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool
+) -> int:
     """Say what became of the prompts, and that some requests failed; returns the exit code.
 
     Args:
@@ -164,7 +166,7 @@ def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequenc
         click.echo(f"wrote {pluralize(counts['kept'], 'row')} to {output} of {pluralize(counts['prompts'], 'prompt')}: {summary}", err=True)
     if not failures:
         return 0
-    reasons = _reasons(failures)
+    reasons = _list_reasons(failures)
     remedy = "the same command with --overwrite asks those again"
     click.echo(f"sftchat: error: {pluralize(len(failures), 'request')} had no answer ({reasons}); {remedy}", err=True)
     return 3
