@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftchat import DataError, Example
-from sftchat_general.constraints import violated
+from sftchat_general.constraints import violations
 from sftchat_general.generate import KINDS
 from sftchat_general.scorer import read_constraints
 
@@ -23,5 +23,5 @@ def validate_row(example: Example) -> tuple[str, ...]:
         constraints = read_constraints(example)
     except DataError as error:
         return (*problems, str(error).removeprefix(f"{example.source or example.id}: "))
-    faults = violated(constraints, example.gold, example.messages[-1]["content"])
+    faults = violations(constraints, example.gold, example.messages[-1]["content"])
     return (*problems, *(f"the gold breaks a constraint of its row: {fault}" for fault in faults))

@@ -16,20 +16,20 @@ from sftchat_relation.lines import (
     BULLET,
     COLON,
     CONJUNCTION,
-    LONGEST_LINE,
+    MAX_LINE_LENGTH,
     NOTHING,
     PUNCTUATION,
     SEPARATOR,
     Triple,
-    choose,
-    chunks,
+    choose_cut,
     exact_triple,
     is_label,
     is_name,
     is_none,
+    split_statements,
     without_heading,
 )
-from sftchat_relation.structured import Row, in_brackets, in_json
+from sftchat_relation.structured import Row, parse_bracket_rows, parse_json_rows
 from sftchat_relation.vocabulary import RelationVocabulary
 
 __all__ = ["NOTHING", "ParsedReply", "Triple", "parse"]
@@ -122,7 +122,7 @@ class _Reader:
         while position < len(text):
             opening = _JSON.match(text, position)
             if opening and attempts:
-                json_rows = in_json(text, opening.start(1), self._known)
+                json_rows = parse_json_rows(text, opening.start(1), self._known)
                 if json_rows:
                     rows, position = json_rows
                     self.issues["format_drift"] = None
@@ -147,7 +147,7 @@ class _Reader:
     def _loose_line(self, line: str) -> None:
         state_before = len(self.triples), self.nothing
         bare = line.replace("**", "").replace("`", "")
-        if not bare.strip() or _FENCE.fullmatch(line[:LONGEST_LINE]):
+        if not bare.strip() or _FENCE.fullmatch(line[:MAX_LINE_LENGTH]):
             self.issues["format_drift"] = None
             return
         for statement in fold_width(bare).split(";"):
@@ -158,11 +158,11 @@ class _Reader:
 
     def _statement(self, statement: str) -> None:
         if statement.lstrip()[:1] in {"(", "[", "{", "<"}:
-            rows, outside = in_brackets(statement, self._known)
+            rows, outside = parse_bracket_rows(statement, self._known)
             if rows:
                 self._rows(rows)
                 statement = outside
-        for chunk in chunks(statement):
+        for chunk in split_statements(statement):
             self._chunk(chunk)
 
     def _rows(self, rows: list[Row | str]) -> None:
@@ -178,7 +178,7 @@ class _Reader:
         """One statement that cannot be cut further: a triple, ``无``, or extra text."""
         if not chunk.strip(PUNCTUATION):
             return
-        if len(chunk) > LONGEST_LINE:
+        if len(chunk) > MAX_LINE_LENGTH:
             self.issues["extra_text"] = None
             return
         text = normalise(chunk)
@@ -198,7 +198,7 @@ class _Reader:
             cuts = self._cuts(CONJUNCTION, pair)
         if not cuts:
             return False
-        names = choose(cuts, self.source)
+        names = choose_cut(cuts, self.source)
         if names is None:
             self.issues["ambiguous_split"] = None
             return True

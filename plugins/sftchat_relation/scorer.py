@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import normalise
-from sftchat_relation.faults import entails, faults
+from sftchat_relation.error_classes import classify_errors, entails
 from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse
 from sftchat_relation.vocabulary import VOCABULARY
 
@@ -48,8 +48,8 @@ def score(example: Example, reply: Reply) -> Score:
         DataError: The gold is missing or malformed. No reply raises.
     """
     source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
-    gold_reading = _Reading(_gold(example, source))
-    reply_reading = gold_reading if reply.text == example.gold else _Reading(parse(reply.text, source, VOCABULARY))
+    gold_reading = _Interpretation(_gold(example, source))
+    reply_reading = gold_reading if reply.text == example.gold else _Interpretation(parse(reply.text, source, VOCABULARY))
     parsed, gold, predicted = reply_reading.parsed, gold_reading.facts, reply_reading.facts
     matched = _match(gold, predicted)
     right_pairs = gold_reading.pairs & reply_reading.pairs
@@ -75,7 +75,11 @@ def score(example: Example, reply: Reply) -> Score:
     unmatched_gold = [triple for fact, triple in gold.items() if fact not in matched]
     unmatched_predicted = [triple for fact, triple in predicted.items() if fact not in matched_predicted]
     errors = [
-        *(faults(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY) if unmatched_gold or unmatched_predicted else ()),
+        *(
+            classify_errors(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY)
+            if unmatched_gold or unmatched_predicted
+            else ()
+        ),
         *(["duplicate"] if len(predicted) < len(parsed.lenient) else []),
         *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has its own fault already
         *(["truncated"] if truncated else []),
@@ -84,7 +88,7 @@ def score(example: Example, reply: Reply) -> Score:
     return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched, stats["parsed"]))
 
 
-class _Reading:
+class _Interpretation:
     """What a text was read to say, as it is compared.
 
     Args:
@@ -100,7 +104,7 @@ class _Reading:
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
         self.facts = _facts(parsed.lenient)
-        self.written = {_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
+        self.written = {_as_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
         self.pairs = _pairs(self.facts)
 
 
@@ -139,7 +143,7 @@ def _canonical(triple: Triple) -> Triple:
     return Triple(normalise(head), normalise(tail), relation)
 
 
-def _written(triple: Triple) -> Triple:
+def _as_written(triple: Triple) -> Triple:
     """A triple as it was written, label and names untouched, in one order where the label has no direction."""
     if _canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
 from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
 from sftchat.data.formats import FORMATS, to_rows
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from sftchat.data.row_options import RowOptions
     from sftchat.types import Example, SamplingParams
 
-TEMPERATURE = 0.8
+DEFAULT_TEMPERATURE = 0.8
 """Warm enough for samples that differ."""
 
 
 @click.command("best-of", short_help="the best of k replies by the task's scorer")
 @click.argument("task", shell_complete=complete_task)
 @click.argument("model", shell_complete=complete_model)
-@asking_options
+@synthesis_options
 @click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies to every prompt.")
 @click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")
 @click.option("--score-only", is_flag=True, help="Ask nothing: score what is in the file of samples.")
@@ -78,20 +78,20 @@ def best_of(
     if score_only and fresh:
         raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
-        options["temperature"] = max(chosen_task.sampling.temperature, TEMPERATURE)
+        options["temperature"] = max(chosen_task.sampling.temperature, DEFAULT_TEMPERATURE)
     sampling = chosen_sampling(chosen_task, options)
     if k > 1 and sampling.temperature == 0:
         raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
-    asking = Asking(
+    asking = SynthesisRun(
         session, model, {**options, "preferred": chosen_task.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
     )  # fmt: skip
     asking.check(pairs)
     examples = read_prompts(prompts, limit, check_prompts, row_options)
-    sample_file, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
+    sample_file, failures = (_existing_samples(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
     choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
-        raise no_rows(asking, prompts, len(examples), _words(counts), failures)
+        raise no_rows_error(asking, prompts, len(examples), _summary(counts), failures)
     if pairs is not None:
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
     write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
@@ -106,10 +106,10 @@ def best_of(
     }
     for file in filter(None, (output, pairs)):
         write_provenance(file, "data best-of", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, _words(counts), output, failures, as_json=as_json, quiet=quiet))
+    ctx.exit(report_outcome(counts, _summary(counts), output, failures, as_json=as_json, quiet=quiet))
 
 
-def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
+def _existing_samples(asking: SynthesisRun, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
     """The samples that are there, if all are."""
     if not asking.samples_file.is_file():
         raise UsageError(f"there are no samples in '{asking.samples_file}'; leave --score-only out to make them, or give --samples FILE")
@@ -131,7 +131,7 @@ def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
     }
 
 
-def _words(counts: dict[str, int]) -> str:
+def _summary(counts: dict[str, int]) -> str:
     """What became of the prompts, and how many pairs there are."""
     outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
     return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

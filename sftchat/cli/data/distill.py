@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
 from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.write import write_rows
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from sftchat.data.samples import SampleFile
     from sftchat.types import Example
 
-MOST_TOKENS = 1024
+DEFAULT_MAX_NEW_TOKENS = 1024
 """Tokens of a reply unless the user says otherwise: teachers speak longer than tasks ask for."""
 
 
 @click.command("distill", short_help="a stronger model's replies as rows")
 @click.argument("model", shell_complete=complete_model)
-@asking_options
+@synthesis_options
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as this task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL alone; the rows do without it.")
 @click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks, which rows have in <think>…</think>.")
@@ -72,27 +72,27 @@ def distill(
     session: Session = ctx.obj
     chosen_task = session.registry.task(task) if task else None
     if options["max_new_tokens"] is None and chosen_task is None:
-        options["max_new_tokens"] = MOST_TOKENS
+        options["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
     sampling = chosen_sampling(chosen_task, options)
     engine = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
-    asking = Asking(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
+    asking = SynthesisRun(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
     asking.check()
-    examples = read_prompts(prompts, limit, _with_prompts, row_options)
-    requests = [_instructed(example, system) for example in examples]
+    examples = read_prompts(prompts, limit, _require_prompts, row_options)
+    requests = [_with_system_prompt(example, system) for example in examples]
     sample_file, failures = asking.ask(requests, 1, sampling)
     outcome_counts: Counter[str] = Counter()
-    rows = list(_taught(examples, requests, sample_file, strip_thinking, outcome_counts))
+    rows = list(_distilled_rows(examples, requests, sample_file, strip_thinking, outcome_counts))
     counts = {"prompts": len(examples), **{outcome: outcome_counts[outcome] for outcome in ("kept", "cut-off", "empty", "unanswered")}}
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcome_counts.items())
     if not rows:
-        raise no_rows(asking, prompts, len(examples), summary, failures)
+        raise no_rows_error(asking, prompts, len(examples), summary, failures)
     write_rows(output, to_rows(rows, shape), overwrite=overwrite)
     settings = {**(sample_file.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, summary, output, failures, as_json=as_json, quiet=quiet))
+    ctx.exit(report_outcome(counts, summary, output, failures, as_json=as_json, quiet=quiet))
 
 
-def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
+def _require_prompts(examples: Iterable[Example]) -> Iterator[Example]:
     """Refuse rows that ask nothing."""
     for example in examples:
         if not example.messages:
@@ -100,7 +100,7 @@ def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
         yield example
 
 
-def _instructed(example: Example, system: str) -> Example:
+def _with_system_prompt(example: Example, system: str) -> Example:
     """The prompt as the teacher gets it."""
     if not system:
         return example
@@ -109,7 +109,7 @@ def _instructed(example: Example, system: str) -> Example:
     return replace(example, messages=(Message(role="system", content=system), *example.messages))
 
 
-def _taught(
+def _distilled_rows(
     examples: list[Example], requests: list[Example], sample_file: SampleFile, strip: bool, outcome_counts: Counter[str]
 ) -> Iterator[Example]:
     """Every prompt with the teacher's reply as its gold, counting what becomes of each."""

@@ -96,7 +96,7 @@ def filter_rows(
     if len(removed) == rows:
         raise DataError(f"no row is left of {rows}: {_counts(removed)}; nothing is written", source)
     if list_file is not None:
-        write_rows(list_file, _listed(source, removed), overwrite=overwrite)
+        write_rows(list_file, _removed_rows(source, removed), overwrite=overwrite)
     kept_count = write_rows(output, remaining_rows(source, frozenset(row.source for row in removed)), overwrite=overwrite)
     counts = {"rows": rows, "kept": kept_count, **Counter(row.reason for row in removed)}
     settings = {
@@ -124,7 +124,7 @@ def _counts(removed: Sequence[RemovedRow]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in removed).most_common())
 
 
-def _listed(source: str, removed: Sequence[RemovedRow]) -> Any:
+def _removed_rows(source: str, removed: Sequence[RemovedRow]) -> Any:
     """The rows that went, each with its reason beside it, in the order of the file."""
     from sftchat.data.read import read_rows
 

@@ -6,7 +6,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_task
-from sftchat.cli.data.options import overwrite_option, place, quiet_option
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
 from sftchat.cli.progress import with_progress
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, to_rows
@@ -45,4 +45,4 @@ def generate(
     if not quiet:
         used = {"seed": seed, **generator_options(chosen_task), **options}
         settings = ", ".join(f"{name}={value}" for name, value in used.items())
-        click.echo(f"wrote {row_count} rows of task {task} to {place(output)} ({settings})", err=True)
+        click.echo(f"wrote {row_count} rows of task {task} to {output_name(output)} ({settings})", err=True)

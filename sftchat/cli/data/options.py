@@ -9,6 +9,6 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the o
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def place(output: str) -> str:
+def output_name(output: str) -> str:
     """The output as a reader would call it."""
     return "stdout" if output == "-" else output

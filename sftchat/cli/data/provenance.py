@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def provenance_of(output: str) -> Path:
+def provenance_path(output: str) -> Path:
     """The name of the file beside an output."""
     return Path(f"{output}.provenance.json")
 
@@ -37,7 +37,7 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         "counts": counts,
         "output": {"file": output, "sha256": _hash(output)},
     }
-    path = provenance_of(output)
+    path = provenance_path(output)
     try:
         write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=2) + "\n", "strict")
     except OSError as error:

@@ -11,7 +11,7 @@ import click
 from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
-from sftchat.cli.data.tokens import first_given, open_renderer, pieces, rendered
+from sftchat.cli.data.tokens import first_option_given, open_renderer, render_example, trained_pieces
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import json_text, stdout, template_options
 from sftchat.data.formats import read_examples
@@ -57,7 +57,7 @@ def show(
     sftchat data show train.jsonl -n 1 --json
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
-    if model is None and (option := first_given(template)):
+    if model is None and (option := first_option_given(template)):
         raise UsageError(f"{option} needs --model, whose tokenizer it is rendered for")
     examples = list(islice(read_examples(file, row_options), count))
     if model is not None:
@@ -75,7 +75,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     """Print rows as what a model reads and what it learns to write."""
     from sftchat.templates.renderer import Rendered
 
-    rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
+    rows = [(example.source, row) for example in examples for row in render_example(renderer, example) or (Rendered((), ()),)]
     if as_json:
         objects = [{"source": source, "ids": row.ids, "labels": row.labels} for source, row in rows]
         click.echo(json_text(objects, indent=None))
@@ -86,7 +86,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     for source, row in rows:
         console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         text = Text()
-        for piece, is_trained in pieces(renderer, row.ids, row.labels):
+        for piece, is_trained in trained_pieces(renderer, row.ids, row.labels):
             escaped = escape_controls(piece)
             marked = f"〖{escaped}〗" if is_trained and (console.no_color or not console.is_terminal) else escaped
             text.append(marked, style="bold green" if is_trained else "dim")

@@ -47,7 +47,7 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
     return renderer
 
 
-def first_given(options: Mapping[str, Any]) -> str:
+def first_option_given(options: Mapping[str, Any]) -> str:
     """The first of some options, given by their parameter's names, that has a value, as it is typed; empty when none has."""
     typed = {"template_arguments": "template-argument"}
     return next((f"--{typed.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
@@ -69,7 +69,7 @@ def longest_row(model: str, task: Task | None, max_length: int | None) -> int:
     return within_context(requested, context_length(resolve(model)), max_length)
 
 
-def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
+def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     """The rows that training makes of one: several where the template writes history differently, none where there is nothing to learn.
 
     Raises:
@@ -86,7 +86,7 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     return tuple(map(Rendered, rows.ids, rows.labels))
 
 
-def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
+def trained_pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
     """The text of a row cut where training begins and ceases, and whether each piece is trained; special tokens written out."""
     from sftchat.templates.renderer import IGNORED
 
@@ -106,7 +106,7 @@ def measure(renderer: Renderer, max_length: int) -> TokenCheck:
     def problems(example: Example) -> Iterator[tuple[str, str]]:
         """Render a row and count."""
         try:
-            rows = rendered(renderer, example)
+            rows = render_example(renderer, example)
         except TemplateError as error:
             yield "template", str(error).removeprefix(f"{example.source}: ")  # a problem has its source already
             return

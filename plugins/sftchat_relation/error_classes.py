@@ -12,7 +12,7 @@ from itertools import product
 from sftchat_relation.lines import Triple
 from sftchat_relation.vocabulary import RelationVocabulary
 
-FAULTS = {
+ERROR_CLASSES = {
     "missing": "a gold triple without a counterpart",
     "spurious": "a predicted triple without a counterpart",
     "wrong_relation": "the right pair under another label",
@@ -25,7 +25,7 @@ FAULTS = {
 }
 """Classes of triples; one an error."""
 
-REPLY_FAULTS = {
+REPLY_ERRORS = {
     "duplicate": "the same triple more than once; counted once",
     "format_drift": "readable, but not exactly the format",
     "ambiguous_split": "a line that could be cut into two names in several ways",
@@ -54,7 +54,7 @@ def entails(predicted: Triple, gold: Triple, vocabulary: RelationVocabulary) -> 
     return predicted[:2] == gold[:2] or (gold.relation in vocabulary.symmetric and same_pair(predicted, gold))
 
 
-def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, vocabulary: RelationVocabulary) -> Iterator[str]:
+def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, vocabulary: RelationVocabulary) -> Iterator[str]:
     """Name the faults of the triples that found no match, one class each, counterparts together as one.
 
     Args:
@@ -67,7 +67,7 @@ def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, voc
     counterparts = sorted(
         (rank, i, j, fault)
         for (i, gold_triple), (j, predicted_triple) in product(enumerate(missing), enumerate(spurious))
-        for rank, fault in _comparisons(gold_triple, predicted_triple, source, vocabulary)
+        for rank, fault in _compare(gold_triple, predicted_triple, source, vocabulary)
     )
     paired_gold: set[int] = set()
     paired_predicted: set[int] = set()
@@ -78,17 +78,17 @@ def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, voc
             yield fault
     for j, predicted_triple in enumerate(spurious):
         if j not in paired_predicted:
-            yield _alone(predicted_triple, source, vocabulary)
+            yield _classify_unpaired(predicted_triple, source, vocabulary)
     yield from ("missing" for i in range(len(missing)) if i not in paired_gold)
 
 
-def _alone(predicted: Triple, source: str, vocabulary: RelationVocabulary) -> str:
+def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocabulary) -> str:
     if predicted.head not in source or predicted.tail not in source:
         return "hallucinated_entity"
     return "spurious" if predicted.relation in vocabulary.relations else "unknown_relation"
 
 
-def _comparisons(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
+def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
     """The faults that would turn the gold into the prediction, each with how far apart it leaves them."""
     same_label = gold.relation == predicted.relation or gold.relation in vocabulary.broader.get(predicted.relation, ())
     if same_pair(gold, predicted):

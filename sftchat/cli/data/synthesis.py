@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def asking_options(command: F) -> F:
+def synthesis_options(command: F) -> F:
     """Add the options of everything that lets a model answer the prompts of a file."""
     for option in reversed(
         (
@@ -46,7 +46,7 @@ def asking_options(command: F) -> F:
 
 
 @dataclass
-class Asking:
+class SynthesisRun:
     """What is asked of whom.
 
     Attributes:
@@ -125,7 +125,7 @@ def read_prompts(
     return examples
 
 
-def no_rows(asking: Asking, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
+def no_rows_error(asking: SynthesisRun, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
     """The error when no prompt gave a row: the model's own reason where it did not answer, else what became of the replies.
 
     Args:
@@ -137,16 +137,18 @@ def no_rows(asking: Asking, prompts: str, number: int, summary: str, failures: S
     """
     written = f"nothing is written but {asking.samples_file}" if asking.samples_file.exists() else "nothing is written"
     if failures:
-        return EngineError(f"no prompt of {number} gave a row: {summary} ({_reasons(failures)}); {written}")
+        return EngineError(f"no prompt of {number} gave a row: {summary} ({_list_reasons(failures)}); {written}")
     return DataError(f"no prompt of {number} gave a row: {summary}; {written}", prompts)
 
 
-def _reasons(failures: Sequence[EngineError]) -> str:
+def _list_reasons(failures: Sequence[EngineError]) -> str:
     """Why requests had no answer, each reason once, the first two in full."""
     return listed(sorted({str(failure) for failure in failures}), 2)
 
 
-def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
+def report_outcome(
+    counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool
+) -> int:
     """Say what became of the prompts, and that some requests failed; returns the exit code.
 
     Args:
@@ -163,7 +165,7 @@ def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequenc
         click.echo(f"wrote {pluralize(counts['kept'], 'row')} to {output} of {pluralize(counts['prompts'], 'prompt')}: {summary}", err=True)
     if not failures:
         return 0
-    reasons = _reasons(failures)
+    reasons = _list_reasons(failures)
     remedy = "the same command with --overwrite asks those again"
     click.echo(f"sftchat: error: {pluralize(len(failures), 'request')} had no answer ({reasons}); {remedy}", err=True)
     return 3
