@@ -13,7 +13,7 @@ from sftchat.templates.named import TEMPLATES, without_training_markers
 from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
-from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.templates.shipped import SHIPPED, tokenizer_for
 
 ORIGINALS = [name for name in SHIPPED if not name.endswith("_training")]
 
