@@ -70,14 +70,14 @@ class Addresses:
     def split(self, word: str, sign: str, option: str) -> tuple[str, str]:
         """Split a word into its task and the rest; without a task prefix, no task and the whole word.
 
-            Args:
-                word: As typed.
-        sign: The separator, ``=`` or ``:``.
-                option: The option, for the message.
+        Args:
+            word: As typed.
+            sign: The separator, ``=`` or ``:``.
+            option: The option, for the message.
 
-            Raises:
-                UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
-                    with another word before an existing file.
+        Raises:
+            UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
+                another word before an existing file.
         """
         name, found, rest = word.partition(sign)
         if not found:
