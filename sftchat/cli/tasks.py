@@ -117,7 +117,7 @@ class Addresses:
         return found
 
     def one_each(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, str | None]:
-        """Like ``several``, for options that a task may have once; None for tasks without a value.
+        """Like ``by_task``, for options that a task may have once; None for tasks without a value.
 
         Raises:
             UsageError: When a task has two values.
